@@ -1,0 +1,1 @@
+"""The Ray Serve application that turns prompts and images into videos."""

@@ -1,0 +1,1 @@
+"""What comes in as an image and goes out as a video."""
