@@ -1,1 +1,1 @@
-"""The Ray Serve application that turns prompts and images into videos."""
+"""The Wan Serve application: HTTP surfaces, the durable task queue and the Ray Serve deployments."""

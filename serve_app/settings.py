@@ -1,0 +1,209 @@
+"""The application's settings: parsed once from the ``args`` of ``serve_config.yaml``, frozen, checked at start.
+
+Nothing else reads the configuration or the environment. Relative folders are taken from the folder
+the service is started in.
+"""
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from models.variants import VARIANTS, Variant
+
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class SettingsError(ValueError):
+    """A setting that stops the start: one sentence that names the key and what is allowed."""
+
+
+class Section(BaseModel):
+    """A part of the settings: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelSettings(Section):
+    """One served model and how many replicas of it there are."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$", description="what clients write in `model`")
+    variant: str = Field(description="an entry of models.variants")
+    weights: Path = Field(description="a diffusers folder")
+    replicas: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] = Field(
+        default="auto", description="auto: one per GPU that Ray sees, or one CPU replica when there is none"
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto: cuda where Ray sees a GPU")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    cpus_per_replica: Annotated[float, Field(gt=0)] = Field(default=1.0, description="Ray CPUs a replica holds")
+    engine: str = Field(
+        default="models.loading:load_engine",
+        pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$",
+        description="import path of the engine factory",
+    )
+    options: dict[str, Any] = Field(default_factory=dict, description="handed to the engine factory")
+
+    @model_validator(mode="after")
+    def _known_variant(self) -> "ModelSettings":
+        if self.variant not in VARIANTS:
+            raise ValueError(f"variant: {self.variant!r} is unknown; allowed: {', '.join(sorted(VARIANTS))}")
+        return self
+
+    @property
+    def spec(self) -> Variant:
+        """The variant's entry."""
+        return VARIANTS[self.variant]
+
+
+class TaskSettings(Section):
+    """How tasks live and die."""
+
+    max_attempts: int = Field(default=3, ge=1, le=10, description="runs a task gets before it fails as worker_lost")
+    lease_s: Seconds = Field(default=30.0, description="a runner silent for this long is taken for dead")
+    heartbeat_s: Seconds = Field(default=2.0, description="a runner reports at each step and at least this often")
+    step_timeout_s: Seconds = Field(default=900.0, description="a run that makes no progress for this long is hung")
+    longest_run_s: Seconds = Field(default=3600.0, description="grace that a stopping replica gets to finish")
+    retention_s: Seconds = Field(default=7 * 86400.0, description="ended tasks and their files are kept this long")
+    janitor_period_s: Seconds = 60.0
+
+    @model_validator(mode="after")
+    def _lease_outlives_heartbeat(self) -> "TaskSettings":
+        if self.heartbeat_s * 3 > self.lease_s:
+            raise ValueError("lease_s: must be at least three times heartbeat_s")
+        return self
+
+
+class LimitSettings(Section):
+    """What one service takes in."""
+
+    max_queued: int = Field(default=1000, ge=1, description="queued tasks before a submit is refused with 429")
+    max_image_bytes: int = Field(default=20_000_000, ge=1)
+    max_image_pixels: int = Field(default=16_800_000, ge=1)
+    min_free_bytes: int = Field(default=200_000_000, ge=0, description="disk left under which a submit gets 507")
+    max_priority: int = Field(default=10, ge=0, description="priorities are -max_priority … max_priority")
+
+
+class AppSettings(Section):
+    """Everything the application is told."""
+
+    data_dir: Path = Field(default=Path("data"), description="database, inputs and, by default, outputs")
+    database_url: str | None = Field(
+        default=None,
+        pattern=r"^(sqlite\+aiosqlite|postgresql\+asyncpg)://",
+        description="default: SQLite in data_dir; postgresql+asyncpg://… for several nodes",
+    )
+    output_root: Path | None = Field(default=None, description="finished videos; default: data_dir/outputs")
+    output_roots: tuple[Path, ...] = Field(default=(), description="further folders an absolute save path may name")
+    input_roots: tuple[Path, ...] = Field(default=(), description="folders that image_path may name files in")
+    allow_image_urls: bool = Field(default=False, description="fetch http(s) image_path from public addresses")
+    ingress_replicas: int = Field(default=1, ge=1, le=64)
+    tasks: TaskSettings = TaskSettings()
+    limits: LimitSettings = LimitSettings()
+    models: tuple[ModelSettings, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _unique_models(self) -> "AppSettings":
+        names = [model.name for model in self.models]
+        if len(set(names)) != len(names):
+            raise ValueError("models: names must differ from each other")
+        return self
+
+    @property
+    def store_url(self) -> str:
+        """The database the task store opens."""
+        return self.database_url or f"sqlite+aiosqlite:///{self.data_dir / 'tasks.db'}"
+
+    @property
+    def outputs(self) -> Path:
+        """The output root, whose public name is ``outputs/``."""
+        return self.output_root or self.data_dir / "outputs"
+
+    @property
+    def inputs(self) -> Path:
+        """Where the images of submitted tasks are kept."""
+        return self.data_dir / "inputs"
+
+    def model(self, name: str) -> ModelSettings:
+        """The served model of that name. Raises ``KeyError``."""
+        for model in self.models:
+            if model.name == name:
+                return model
+        raise KeyError(name)
+
+
+def parse_settings(args: object, base: Path) -> AppSettings:
+    """Check the ``args`` of the configuration and make every folder absolute, relative ones from ``base``.
+
+    Raises ``SettingsError`` for an unknown key, a bad value, a missing weights folder or a folder that
+    cannot be written; its message is one sentence that names the key.
+    """
+    try:
+        settings = AppSettings.model_validate(args)
+    except ValidationError as error:
+        raise SettingsError(_first_sentence(error)) from None
+    settings = _absolute(settings, base)
+    for index, model in enumerate(settings.models):
+        if not model.weights.is_dir():
+            raise SettingsError(
+                f"args.models[{index}].weights: there is no folder {model.weights}; "
+                "name a diffusers folder (scripts/make_demo_model makes the demo model's)."
+            )
+    for key, folder in (("data_dir", settings.data_dir), ("output_root", settings.outputs), ("data_dir", settings.inputs)):
+        _require_writable(key, folder)
+    for index, folder in enumerate(settings.output_roots):
+        _require_writable(f"output_roots[{index}]", folder)
+    return settings
+
+
+def _absolute(settings: AppSettings, base: Path) -> AppSettings:
+    def absolute(path: Path) -> Path:
+        return Path(os.path.abspath(base / path.expanduser()))
+
+    return settings.model_copy(
+        update={
+            "data_dir": absolute(settings.data_dir),
+            "output_root": absolute(settings.outputs),
+            "output_roots": tuple(absolute(root) for root in settings.output_roots),
+            "input_roots": tuple(absolute(root) for root in settings.input_roots),
+            "models": tuple(
+                model.model_copy(update={"weights": absolute(model.weights)}) for model in settings.models
+            ),
+        }
+    )
+
+
+def _require_writable(key: str, folder: Path) -> None:
+    probe = folder / f".writable-{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise SettingsError(
+            f"args.{key}: {folder} cannot be written ({error.strerror}); name a folder this user may write to."
+        ) from None
+
+
+def _first_sentence(error: ValidationError) -> str:
+    """The first finding of pydantic, said as ``args.key: what is allowed``."""
+    finding = error.errors(include_url=False)[0]
+    # Union members ("literal['auto']", "constrained-int") stand in pydantic's path, but not in the file.
+    key = "args"
+    for part in finding["loc"]:
+        if isinstance(part, int):
+            key += f"[{part}]"
+        elif part.isidentifier() and part != "int":
+            key += f".{part}"
+    message = finding["msg"].removeprefix("Value error, ")
+    if finding["type"] == "extra_forbidden":
+        parent = _section_at(finding["loc"][:-1])
+        message = f"is not a setting; allowed here: {', '.join(parent.model_fields)}"
+    elif finding["type"] == "missing":
+        message = "is required"
+    return f"{key}: {message[0].lower()}{message[1:].rstrip('.')}."
+
+
+def _section_at(path: tuple[int | str, ...]) -> type[Section]:
+    sections: dict[str, type[Section]] = {"models": ModelSettings, "tasks": TaskSettings, "limits": LimitSettings}
+    return next((sections[part] for part in path if isinstance(part, str) and part in sections), AppSettings)

@@ -1,0 +1,65 @@
+"""What is known of the machines: the replicas heard of lately, and how fast each model has been."""
+
+import time
+from collections.abc import Mapping, Sequence
+
+from sqlalchemy import delete, insert, select, update
+
+from serve_app.tasks.database import Database
+from serve_app.tasks.tables import RATES, REPLICAS
+from serve_app.tasks.task import Replica
+
+_WEIGHT_OF_NEWEST = 0.3
+
+
+class Fleet:
+    """Kept in the store so that every ingress replica sees the same, also after a restart."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def saw(self, replica: Replica) -> None:
+        """Note that a replica is there."""
+        values = {
+            "model": replica.model,
+            "device": replica.device,
+            "ranks": replica.ranks,
+            "seen_at": replica.seen_at,
+        }
+        async with self._database.write() as connection:
+            known = await connection.execute(
+                update(REPLICAS).where(REPLICAS.c.replica_id == replica.replica_id).values(values)
+            )
+            if known.rowcount == 0:
+                await connection.execute(insert(REPLICAS).values(replica_id=replica.replica_id, **values))
+
+    async def gone(self, *, unseen_for_s: float) -> None:
+        """Forget the replicas not heard of for so long."""
+        async with self._database.write() as connection:
+            await connection.execute(delete(REPLICAS).where(REPLICAS.c.seen_at < time.time() - unseen_for_s))
+
+    async def replicas(self, *, seen_within_s: float) -> Sequence[Replica]:
+        """The replicas heard of in the last seconds."""
+        query = select(REPLICAS).where(REPLICAS.c.seen_at >= time.time() - seen_within_s)
+        async with self._database.read() as connection:
+            return [Replica(**row) for row in (await connection.execute(query)).mappings().all()]
+
+    async def learn(self, model: str, seconds_per_work: float) -> None:
+        """Let one finished run move the model's measured rate (an exponential moving average)."""
+        async with self._database.write() as connection:
+            row = (await connection.execute(select(RATES).where(RATES.c.model == model))).mappings().first()
+            if row is None:
+                values = {"model": model, "seconds_per_work": seconds_per_work, "samples": 1}
+                await connection.execute(insert(RATES).values(values))
+                return
+            average = row["seconds_per_work"] + _WEIGHT_OF_NEWEST * (seconds_per_work - row["seconds_per_work"])
+            await connection.execute(
+                update(RATES)
+                .where(RATES.c.model == model)
+                .values(seconds_per_work=average, samples=row["samples"] + 1)
+            )
+
+    async def rates(self) -> Mapping[str, float]:
+        """Measured seconds per unit of work of each model that has finished a run."""
+        async with self._database.read() as connection:
+            return {row.model: row.seconds_per_work for row in (await connection.execute(select(RATES))).all()}

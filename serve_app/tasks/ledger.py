@@ -1,0 +1,179 @@
+"""The coordinator's side of the task store: claims and everything that becomes of a run.
+
+Two fences guard every write. The epoch: only the coordinator that took the lead last may write. The
+attempt: a runner that was given up cannot touch the task of its successor.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import case, delete, func, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from serve_app.tasks.database import Database
+from serve_app.tasks.rows import task_of
+from serve_app.tasks.tables import LEADERSHIP, TASKS
+from serve_app.tasks.task import Task, TaskError
+from serve_app.tasks.transitions import FINAL, TRANSITIONS, Move, Status
+
+WORKER_LOST = TaskError("worker_lost", "Every replica that ran this task was lost")
+
+
+class Superseded(Exception):
+    """Another coordinator has taken the lead: this one must not write any more."""
+
+
+class RunLedger:
+    """Writes of one epoch. Every method is one transaction and raises ``Superseded`` once the epoch is over."""
+
+    def __init__(self, database: Database, epoch: int, *, lease_s: float) -> None:
+        self._database = database
+        self._epoch = epoch
+        self._lease_s = lease_s
+
+    @classmethod
+    async def take_lead(cls, database: Database, *, lease_s: float, grace_s: float) -> "RunLedger":
+        """Begin a new epoch. Runs that are still alive have ``grace_s`` seconds to report to it."""
+        async with database.write() as connection:
+            query = update(LEADERSHIP).values(epoch=LEADERSHIP.c.epoch + 1).returning(LEADERSHIP.c.epoch)
+            epoch = (await connection.execute(query)).scalar_one()
+            await connection.execute(
+                update(TASKS).where(TASKS.c.status == Status.RUNNING).values(lease_expires_at=time.time() + grace_s)
+            )
+        return cls(database, epoch, lease_s=lease_s)
+
+    async def claim(self, model: str, runner: str) -> Task | None:
+        """Give ``runner`` the next queued task of ``model``: highest priority, then oldest. None: none waits."""
+        transition = TRANSITIONS[Move.CLAIM]
+        following = (
+            select(TASKS.c.seq)
+            .where(TASKS.c.status.in_(transition.sources), TASKS.c.model == model)
+            .order_by(TASKS.c.priority.desc(), TASKS.c.seq)
+            .limit(1)
+            .with_for_update(skip_locked=True)
+            .scalar_subquery()
+        )
+        now = time.time()
+        query = (
+            update(TASKS)
+            .where(TASKS.c.seq == following, TASKS.c.status.in_(transition.sources))
+            .values(
+                status=transition.target,
+                attempt=TASKS.c.attempt + 1,
+                attempts_left=TASKS.c.attempts_left - 1,
+                runner=runner,
+                step=0,
+                started_at=now,
+                lease_expires_at=now + self._lease_s,
+            )
+            .returning(TASKS)
+        )
+        async with self._database.write() as connection:
+            await self._check_epoch(connection)
+            row = (await connection.execute(query)).mappings().first()
+        return task_of(row) if row is not None else None
+
+    async def report(self, uid: str, attempt: int, *, step: int, progress: float) -> bool:
+        """Renew the lease and record how far the run is. False: the run is over, its runner must leave."""
+        farther = case((TASKS.c.progress > progress, TASKS.c.progress), else_=progress)
+        values = {"step": step, "progress": farther, "lease_expires_at": time.time() + self._lease_s}
+        return await self._move(Move.REPORT, uid, attempt, values) is not None
+
+    async def publish(self, uid: str, attempt: int, *, artifact: str, timings: Mapping[str, float]) -> Task | None:
+        """Make ``artifact`` the task's result, for ever. None: the attempt is not the current one."""
+        values = {**_ended(), "artifact": artifact, "timings": dict(timings), "progress": 1.0}
+        return await self._move(Move.PUBLISH, uid, attempt, values)
+
+    async def fail(self, uid: str, attempt: int, error: TaskError) -> Task | None:
+        """End the task for an error of the model or the input. None: the attempt is not the current one."""
+        values = {**_ended(), "error_code": error.code, "error_message": error.message}
+        return await self._move(Move.FAIL, uid, attempt, values)
+
+    async def give_up(self, uid: str, attempt: int) -> Task | None:
+        """The runner is lost: queue the task again, or fail it if no attempt is left. None: no longer current."""
+        async with self._database.write() as connection:
+            await self._check_epoch(connection)
+            return await _give_up(connection, uid, attempt)
+
+    async def hand_back(self, uid: str, attempt: int) -> Task | None:
+        """The runner stops before the end by itself: queue the task again, the attempt not counted."""
+        values = {"lease_expires_at": None, "step": 0, "attempts_left": TASKS.c.attempts_left + 1}
+        return await self._move(Move.HAND_BACK, uid, attempt, values)
+
+    async def expire_leases(self) -> Sequence[Task]:
+        """Give up every run whose lease has ended; the tasks as they stand now."""
+        expired = select(TASKS.c.uid, TASKS.c.attempt).where(
+            TASKS.c.status == Status.RUNNING, TASKS.c.lease_expires_at < time.time()
+        )
+        async with self._database.read() as connection:
+            if not (await connection.execute(expired)).all():
+                return []
+        async with self._database.write() as connection:
+            await self._check_epoch(connection)
+            given_up = [
+                await _give_up(connection, uid, attempt)
+                for uid, attempt in (await connection.execute(expired)).all()
+            ]
+        return [task for task in given_up if task is not None]
+
+    async def forget_ended(self, *, before: float) -> Sequence[Task]:
+        """Delete the final tasks that ended before that time (seconds since 1970); what they were."""
+        query = (
+            delete(TASKS).where(TASKS.c.status.in_(FINAL), TASKS.c.finished_at < before).returning(TASKS)
+        )
+        async with self._database.write() as connection:
+            await self._check_epoch(connection)
+            return [task_of(row) for row in (await connection.execute(query)).mappings().all()]
+
+    async def known_uids(self) -> frozenset[str]:
+        """Every task there is a record of."""
+        async with self._database.read() as connection:
+            return frozenset((await connection.execute(select(TASKS.c.uid))).scalars())
+
+    async def demand(self) -> Mapping[tuple[str, Status], int]:
+        """How many tasks of each model are queued and running."""
+        query = (
+            select(TASKS.c.model, TASKS.c.status, func.count())
+            .where(TASKS.c.status.in_([Status.QUEUED, Status.RUNNING]))
+            .group_by(TASKS.c.model, TASKS.c.status)
+        )
+        async with self._database.read() as connection:
+            return {(model, Status(status)): count for model, status, count in (await connection.execute(query)).all()}
+
+    async def _move(self, move: Move, uid: str, attempt: int, values: Mapping[str, Any]) -> Task | None:
+        async with self._database.write() as connection:
+            await self._check_epoch(connection)
+            return await _move(connection, move, uid, attempt, values)
+
+    async def _check_epoch(self, connection: AsyncConnection) -> None:
+        # The shared lock makes a new leader wait for this transaction on PostgreSQL; SQLite has one writer anyway.
+        current = await connection.scalar(select(LEADERSHIP.c.epoch).with_for_update(read=True))
+        if current != self._epoch:
+            raise Superseded(f"epoch {self._epoch} ended, {current} leads")
+
+
+async def _move(
+    connection: AsyncConnection, move: Move, uid: str, attempt: int, values: Mapping[str, Any]
+) -> Task | None:
+    transition = TRANSITIONS[move]
+    query = (
+        update(TASKS)
+        .where(TASKS.c.uid == uid, TASKS.c.status.in_(transition.sources), TASKS.c.attempt == attempt)
+        .values(status=transition.target, **values)
+        .returning(TASKS)
+    )
+    row = (await connection.execute(query)).mappings().first()
+    return task_of(row) if row is not None else None
+
+
+async def _give_up(connection: AsyncConnection, uid: str, attempt: int) -> Task | None:
+    left = await connection.scalar(select(TASKS.c.attempts_left).where(TASKS.c.uid == uid))
+    if left:
+        return await _move(connection, Move.REQUEUE, uid, attempt, {"lease_expires_at": None, "step": 0})
+    values = {**_ended(), "error_code": WORKER_LOST.code, "error_message": WORKER_LOST.message}
+    return await _move(connection, Move.LOSE, uid, attempt, values)
+
+
+def _ended() -> dict[str, Any]:
+    return {"finished_at": time.time(), "lease_expires_at": None}

@@ -1,0 +1,82 @@
+"""The tables of the task store. ``migrations/`` makes them; a test holds the two against each other."""
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    Float,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+METADATA = MetaData()
+
+# SQLite counts up only a column of the very type INTEGER; PostgreSQL's should not end at 2³¹.
+_SEQ = BigInteger().with_variant(Integer, "sqlite")
+
+TASKS = Table(
+    "tasks",
+    METADATA,
+    Column("seq", _SEQ, primary_key=True, autoincrement=True),
+    Column("uid", String(64), nullable=False, unique=True),
+    Column("id", String(128), nullable=False, unique=True),
+    Column("status", String(16), nullable=False),
+    Column("model", String(64), nullable=False),
+    Column("spec", JSON, nullable=False),
+    Column("work", Float, nullable=False),
+    Column("priority", Integer, nullable=False),
+    Column("owner", String(128), nullable=False),
+    Column("notes", JSON, nullable=False),
+    Column("request", JSON, nullable=False),
+    Column("save_path", Text, nullable=False),
+    Column("idempotency_key", String(255)),
+    Column("digest", String(64), nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("attempts_left", Integer, nullable=False),
+    Column("runner", String(255)),
+    Column("step", Integer, nullable=False),
+    Column("progress", Float, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("started_at", Float),
+    Column("finished_at", Float),
+    Column("lease_expires_at", Float),
+    Column("artifact", Text),
+    Column("error_code", String(64)),
+    Column("error_message", Text),
+    Column("timings", JSON, nullable=False),
+    UniqueConstraint("owner", "idempotency_key", name="tasks_idempotency"),
+    Index("tasks_queue", "status", "model", "priority", "seq"),
+    Index("tasks_save_path", "save_path", "seq"),
+    Index("tasks_finished", "finished_at"),
+    sqlite_autoincrement=True,
+)
+
+LEADERSHIP = Table(
+    "leadership",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("epoch", Integer, nullable=False),
+)
+
+RATES = Table(
+    "rates",
+    METADATA,
+    Column("model", String(64), primary_key=True),
+    Column("seconds_per_work", Float, nullable=False),
+    Column("samples", Integer, nullable=False),
+)
+
+REPLICAS = Table(
+    "replicas",
+    METADATA,
+    Column("replica_id", String(255), primary_key=True),
+    Column("model", String(64), nullable=False),
+    Column("device", String(128), nullable=False),
+    Column("ranks", Integer, nullable=False),
+    Column("seen_at", Float, nullable=False),
+)

@@ -1,0 +1,122 @@
+"""The records of a task. All are frozen: a move makes a new row in the store, and a new record from it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from serve_app.tasks.transitions import FINAL, Status
+
+
+@dataclass(frozen=True, slots=True)
+class VideoSpec:
+    """What is to be made, with everything decided at submit. Sizes in pixels, ``work`` in DiT tokens."""
+
+    prompt: str
+    negative_prompt: str
+    width: int
+    height: int
+    num_frames: int
+    fps: int
+    steps: int
+    guidance_scale: float
+    guidance_scale_2: float | None
+    flow_shift: float
+    seed: int
+    image_key: str | None = None
+    """The stored first frame, if the video starts from an image."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewTask:
+    """A checked submit, ready to be stored."""
+
+    uid: str
+    """Ours, never reused, names the task's files; ``id`` is the client's and may be replaced."""
+    id: str
+    model: str
+    spec: VideoSpec
+    work: float
+    """Steps × tokens × forwards a step: what an estimate of its run time is proportional to."""
+    save_path: str
+    """Where the finished video is to be found by people: relative to the output root, or absolute."""
+    priority: int = 0
+    owner: str = ""
+    """Name of the API key it was submitted with."""
+    notes: tuple[str, ...] = ()
+    """What was decided differently from what was asked, as sentences for the client."""
+    request: Mapping[str, Any] = field(default_factory=dict)
+    """The request as the client sent it, images left out."""
+    idempotency_key: str | None = None
+    digest: str = ""
+    """Of the request body, to tell a repeated submit from another one under the same key."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskError:
+    """Why a task failed: a stable code and a sentence."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A task as the store holds it. Times are seconds since 1970, UTC."""
+
+    uid: str
+    id: str
+    seq: int
+    """Order of arrival."""
+    status: Status
+    model: str
+    spec: VideoSpec
+    work: float
+    priority: int
+    owner: str
+    notes: tuple[str, ...]
+    request: Mapping[str, Any]
+    save_path: str
+    attempt: int
+    """Counts up at each claim and fences every write of a runner; 0 before the first."""
+    attempts_left: int
+    runner: str | None
+    """The replica that runs it, or ran it last."""
+    step: int
+    progress: float
+    """0.0 … 1.0; never falls, also not when a new attempt starts over; 1.0 only when it succeeded."""
+    created_at: float
+    started_at: float | None
+    finished_at: float | None
+    lease_expires_at: float | None
+    artifact: str | None
+    """Key of the committed video."""
+    error: TaskError | None
+    timings: Mapping[str, float]
+    """Seconds by stage of the run that succeeded."""
+
+    @property
+    def is_final(self) -> bool:
+        """Whether it will never change again."""
+        return self.status in FINAL
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """A model replica that was heard of lately."""
+
+    replica_id: str
+    model: str
+    device: str
+    ranks: int
+    seen_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class QueuedTask:
+    """The little of a queued task that its place in the queue depends on."""
+
+    uid: str
+    model: str
+    priority: int
+    seq: int
+    work: float

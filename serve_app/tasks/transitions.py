@@ -1,0 +1,73 @@
+"""The life of a task, written once: every state, and every move that may be made.
+
+::
+
+    queued ──claim──► running ──publish──► succeeded
+      ▲ │               │ │ └──fail/lose──► failed
+      │ └──cancel──┐    │ └──cancel──► cancelled
+      └──requeue, hand_back──┘
+
+The store builds the WHERE of each UPDATE from this table, so a move that is not here cannot happen.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Status(StrEnum):
+    """Where a task stands."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+FINAL = frozenset({Status.SUCCEEDED, Status.FAILED, Status.CANCELLED})
+"""States that are never left."""
+
+
+class Move(StrEnum):
+    """What can happen to a task."""
+
+    CLAIM = "claim"
+    """A replica takes it: the attempt counts up."""
+    REPORT = "report"
+    """Its runner is alive and has got this far: the lease is renewed."""
+    PUBLISH = "publish"
+    """Its runner hands over the finished video."""
+    FAIL = "fail"
+    """The model or the input raised: another run would end the same way."""
+    REQUEUE = "requeue"
+    """Its runner is lost and attempts are left."""
+    LOSE = "lose"
+    """Its runner is lost and no attempt is left."""
+    HAND_BACK = "hand_back"
+    """Its runner must stop before the end: this attempt does not count."""
+    CANCEL = "cancel"
+    """Somebody asked for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """One legal move. ``fenced``: only the current attempt may make it."""
+
+    sources: frozenset[Status]
+    target: Status
+    fenced: bool
+
+
+_RUNNING = frozenset({Status.RUNNING})
+
+TRANSITIONS: Mapping[Move, Transition] = {
+    Move.CLAIM: Transition(frozenset({Status.QUEUED}), Status.RUNNING, fenced=False),
+    Move.REPORT: Transition(_RUNNING, Status.RUNNING, fenced=True),
+    Move.PUBLISH: Transition(_RUNNING, Status.SUCCEEDED, fenced=True),
+    Move.FAIL: Transition(_RUNNING, Status.FAILED, fenced=True),
+    Move.REQUEUE: Transition(_RUNNING, Status.QUEUED, fenced=True),
+    Move.LOSE: Transition(_RUNNING, Status.FAILED, fenced=True),
+    Move.HAND_BACK: Transition(_RUNNING, Status.QUEUED, fenced=True),
+    Move.CANCEL: Transition(frozenset({Status.QUEUED, Status.RUNNING}), Status.CANCELLED, fenced=False),
+}
