@@ -1,0 +1,1 @@
+"""Wan video generation on torch and diffusers. Imports neither Ray nor ``serve_app``."""

@@ -1,0 +1,88 @@
+"""The engine contract: what a replica asks of a video model, one step at a time.
+
+This module imports neither torch nor diffusers, so whoever only describes work (the HTTP
+layer, a scheduling fake) can use it.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.variants import Variant
+
+Frames: TypeAlias = NDArray[np.uint8]
+"""RGB frames, shape ``[n, height, width, 3]``, C-contiguous."""
+
+Picture: TypeAlias = NDArray[np.uint8]
+"""One RGB picture, shape ``[height, width, 3]``."""
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationRequest:
+    """One video to make. Everything is decided: no field is left to the engine's choice."""
+
+    prompt: str
+    negative_prompt: str
+    width: int
+    height: int
+    num_frames: int
+    fps: int
+    steps: int
+    guidance_scale: float
+    flow_shift: float
+    seed: int
+    guidance_scale_2: float | None = None
+    image: Picture | None = None
+    """First frame, already of this request's size; makes it image-to-video."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """What an engine is built from.
+
+    ``device`` is ``cpu`` or ``cuda`` (or ``cuda:1``); ``dtype`` is ``auto`` (bfloat16 on cuda, float32 on
+    cpu), ``float32``, ``bfloat16`` or ``float16``; ``options`` are the engine's own.
+    """
+
+    variant: Variant
+    weights: Path
+    device: str = "cpu"
+    dtype: str = "auto"
+    options: Mapping[str, object] = field(default_factory=dict)
+
+
+class Generation(Protocol):
+    """The state of one run. Made by ``prepare``, moved by ``denoise_step``, spent by ``decode``."""
+
+    @property
+    def request(self) -> GenerationRequest: ...
+
+    @property
+    def step(self) -> int:
+        """Denoise steps done so far, 0 … ``total_steps``."""
+
+    @property
+    def total_steps(self) -> int: ...
+
+
+class Engine(Protocol):
+    """A loaded model. Not thread-safe: one run at a time, each run shares nothing with the next.
+
+    A run may be abandoned at any point, simply by dropping its ``Generation``.
+    """
+
+    def prepare(self, request: GenerationRequest) -> Generation:
+        """Encode the prompt and image and draw the noise. Raises ``models.errors.InvalidRequest``."""
+
+    def denoise_step(self, generation: Generation) -> None:
+        """Do exactly one denoise step. Raises ``models.errors.ModelError``, also when none is left to do."""
+
+    def decode(self, generation: Generation) -> Iterator[Frames]:
+        """Yield the frames in order, ``num_frames`` in all, while decoding goes on.
+
+        Raises ``models.errors.ModelError`` at the call, before any frame, when steps are still to do.
+        """

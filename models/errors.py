@@ -1,0 +1,45 @@
+"""Everything a model raises on purpose.
+
+    ModelError                 the run cannot be finished; retrying the same run does not help
+    ├── InvalidRequest         the request asks for what this model cannot do; ``field`` names the culprit
+    ├── OutOfMemory            the device has too little memory for this request
+    └── WeightsError           the weights folder cannot be served; raised only while loading
+
+Each class has a stable ``code`` for records and responses. Messages are sentences for a person.
+Only ``WeightsError``, which whoever starts the service reads, may name a folder of the server.
+"""
+
+from functools import partial
+from typing import ClassVar
+
+
+class ModelError(Exception):
+    """A run failed in the model."""
+
+    code: ClassVar[str] = "model_error"
+
+
+class InvalidRequest(ModelError):
+    """The request asks for something this model cannot do. ``field`` is the request's field at fault."""
+
+    code: ClassVar[str] = "invalid_request"
+
+    def __init__(self, message: str, *, field: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Exception's own pickling would call the class without ``field``.
+        return partial(type(self), field=self.field), self.args
+
+
+class OutOfMemory(ModelError):
+    """The device ran out of memory. The engine stays usable for a smaller request."""
+
+    code: ClassVar[str] = "out_of_memory"
+
+
+class WeightsError(ModelError):
+    """The weights folder is missing, incomplete, unsafe or of another model."""
+
+    code: ClassVar[str] = "weights_error"

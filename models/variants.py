@@ -1,0 +1,224 @@
+"""The Wan variants that can be served, as data. Imports no torch: the HTTP layer reads it too.
+
+Sampling defaults, sizes and frame counts are those of the Wan repositories' own configurations
+(Wan-Video/Wan2.1, Wan-Video/Wan2.2); the 4-step ones follow LightX2V's distilled checkpoints.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from math import sqrt
+from types import MappingProxyType
+from typing import Literal, TypeAlias
+
+from models.errors import InvalidRequest
+
+Task: TypeAlias = Literal["t2v", "i2v"]
+
+WAN_NEGATIVE_PROMPT = (
+    "色调艳丽，过曝，静态，细节模糊不清，字幕，风格，作品，画作，画面，静止，整体发灰，最差质量，低质量，JPEG压缩残留，"
+    "丑陋的，残缺的，多余的手指，画得不好的手部，画得不好的脸部，畸形的，毁容的，形态畸形的肢体，手指融合，"
+    "静止不动的画面，杂乱的背景，三条腿，背景人很多，倒着走"
+)
+"""What Wan was tuned to be steered away from; the same for every model of the family."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variant:
+    """One Wan model: what it does, its defaults, its limits, and the facts its cost follows from.
+
+    Sizes are pixels. ``max_area`` bounds ``width * height``. ``oversize`` says what happens beyond
+    ``max_area`` or ``max_frames``: the request is refused, or shrunk with a note.
+    ``distilled`` means few Euler steps with one forward each; ``expand_timesteps`` means the model takes a
+    timestep per token, and an image as a clean first latent frame (the way of Wan2.2-TI2V-5B).
+    """
+
+    name: str
+    tasks: frozenset[Task]
+    width: int
+    height: int
+    num_frames: int
+    fps: int
+    steps: int
+    flow_shift: float
+    guidance_scale: float
+    guidance_scale_2: float | None = None
+    """Guidance of the low-noise expert; None for a model with one expert."""
+    negative_prompt: str = WAN_NEGATIVE_PROMPT
+    size_multiple: int = 16
+    max_area: int
+    max_frames: int
+    oversize: Literal["refuse", "shrink"] = "refuse"
+    distilled: bool = False
+    expand_timesteps: bool = False
+    latent_channels: int = 16
+    temporal_stride: int = 4
+    """Video frames to a latent frame, after the first, which stands alone."""
+    spatial_stride: int = 8
+    """Pixels to a latent pixel, each way."""
+    patch: int = 2
+    """Latent pixels to a token, each way."""
+
+    def latent_frames(self, num_frames: int) -> int:
+        """Latent frames of a video of ``num_frames`` = 4k + 1."""
+        return (num_frames - 1) // self.temporal_stride + 1
+
+    def tokens(self, width: int, height: int, num_frames: int) -> int:
+        """The transformer's sequence length for a video of this size."""
+        pixels_per_token = self.spatial_stride * self.patch
+        return self.latent_frames(num_frames) * (height // pixels_per_token) * (width // pixels_per_token)
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """A size the model can make, and a sentence for each thing that was changed to get there."""
+
+    width: int
+    height: int
+    num_frames: int
+    notes: tuple[str, ...] = ()
+
+
+def frames_for(fps: int, seconds: float) -> int:
+    """The frame count of the form 4k + 1 that comes closest to this duration."""
+    return 4 * round(fps * seconds / 4) + 1
+
+
+def fit(variant: Variant, width: int, height: int, num_frames: int) -> Fit:
+    """Bring an asked size to one ``variant`` can make, saying what was changed.
+
+    Raises ``InvalidRequest`` for a size that is no size, or that is beyond the limits of a variant
+    that refuses those.
+    """
+    for name, value in (("width", width), ("height", height), ("num_frames", num_frames)):
+        if value < 1:
+            raise InvalidRequest(f"{name} must be at least 1, not {value}.", field=name)
+    (fit_width, fit_height), size_notes = _fit_size(variant, width, height)
+    fit_frames, frame_notes = _fit_frames(variant, num_frames)
+    return Fit(fit_width, fit_height, fit_frames, size_notes + frame_notes)
+
+
+def _fit_size(variant: Variant, width: int, height: int) -> tuple[tuple[int, int], tuple[str, ...]]:
+    fitted = _to_multiple(width, variant.size_multiple), _to_multiple(height, variant.size_multiple)
+    if fitted[0] * fitted[1] > variant.max_area:
+        if variant.oversize == "refuse":
+            raise InvalidRequest(
+                f"{width}x{height} is too large: {variant.name} makes at most {variant.max_area} pixels a frame "
+                f"(width times height), such as {variant.width}x{variant.height}.",
+                field="width",
+            )
+        fitted = _shrink(variant, width, height)
+        return fitted, (
+            f"The size was shrunk from {width}x{height} to {fitted[0]}x{fitted[1]}, because "
+            f"{variant.name} makes at most {variant.max_area} pixels a frame.",
+        )
+    if fitted == (width, height):
+        return fitted, ()
+    verb = "rounded down" if fitted[0] <= width and fitted[1] <= height else "raised"
+    return fitted, (
+        f"The size was {verb} from {width}x{height} to {fitted[0]}x{fitted[1]}, because "
+        f"{variant.name} needs multiples of {variant.size_multiple} pixels.",
+    )
+
+
+def _fit_frames(variant: Variant, num_frames: int) -> tuple[int, tuple[str, ...]]:
+    stride = variant.temporal_stride
+    fitted = num_frames // stride * stride + 1  # the nearest 4k + 1; of two equally near the smaller
+    if fitted > variant.max_frames:
+        if variant.oversize == "refuse":
+            raise InvalidRequest(
+                f"{num_frames} frames are too many: {variant.name} makes at most {variant.max_frames}.",
+                field="num_frames",
+            )
+        return variant.max_frames, (
+            f"The video was shortened from {num_frames} to {variant.max_frames} frames, the most that "
+            f"{variant.name} makes.",
+        )
+    if fitted == num_frames:
+        return fitted, ()
+    return fitted, (
+        f"The frame count was changed from {num_frames} to {fitted}, because {variant.name} makes "
+        f"{stride}k + 1 frames.",
+    )
+
+
+def _to_multiple(size: int, multiple: int) -> int:
+    return max(size // multiple * multiple, multiple)
+
+
+def _shrink(variant: Variant, width: int, height: int) -> tuple[int, int]:
+    """The largest allowed size of about this aspect ratio. A very long strip loses its ratio, not its limit."""
+    multiple, scale = variant.size_multiple, sqrt(variant.max_area / (width * height))
+    fit_width = _to_multiple(int(width * scale), multiple)
+    fit_height = _to_multiple(int(height * scale), multiple)
+    if fit_width * fit_height > variant.max_area:
+        if fit_width > fit_height:
+            fit_width = _to_multiple(variant.max_area // fit_height, multiple)
+        else:
+            fit_height = _to_multiple(variant.max_area // fit_width, multiple)
+    return fit_width, fit_height
+
+
+def _distilled(base: Variant) -> Variant:
+    """The 4-step form of a model: its own weights, shift 5, no guidance."""
+    return replace(base, name=f"{base.name}-distill", distilled=True, steps=4, flow_shift=5.0, guidance_scale=1.0)
+
+
+_DEMO = Variant(
+    name="demo",
+    tasks=frozenset({"t2v", "i2v"}),
+    width=112,
+    height=64,
+    num_frames=81,
+    fps=16,
+    steps=12,
+    flow_shift=5.0,
+    guidance_scale=4.0,
+    negative_prompt="blurry, gray, static",
+    max_area=128 * 64,
+    max_frames=161,
+    oversize="shrink",
+    expand_timesteps=True,
+)
+
+_WAN21_T2V_1_3B = Variant(
+    name="wan2.1-t2v-1.3b",
+    tasks=frozenset({"t2v"}),
+    width=832,
+    height=480,
+    num_frames=81,
+    fps=16,
+    steps=50,
+    flow_shift=8.0,
+    guidance_scale=6.0,
+    max_area=832 * 480,
+    max_frames=81,
+)
+
+_WAN21_T2V_14B = replace(
+    _WAN21_T2V_1_3B, name="wan2.1-t2v-14b", flow_shift=5.0, guidance_scale=5.0, max_area=1280 * 720
+)
+
+_WAN22_TI2V_5B = Variant(
+    name="wan2.2-ti2v-5b",
+    tasks=frozenset({"t2v", "i2v"}),
+    width=1280,
+    height=704,
+    num_frames=121,
+    fps=24,
+    steps=50,
+    flow_shift=5.0,
+    guidance_scale=5.0,
+    size_multiple=32,
+    max_area=1280 * 704,
+    max_frames=121,
+    expand_timesteps=True,
+    latent_channels=48,
+    spatial_stride=16,
+)
+
+_BASES = (_DEMO, _WAN21_T2V_1_3B, _WAN21_T2V_14B, _WAN22_TI2V_5B)
+
+VARIANTS: Mapping[str, Variant] = MappingProxyType(
+    {variant.name: variant for base in _BASES for variant in (base, _distilled(base))}
+)
+"""Every variant by name. ``<name>-distill`` is the 4-step form of ``<name>``."""
