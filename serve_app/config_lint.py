@@ -1,8 +1,8 @@
 """Ray's own part of a Serve configuration, checked strictly before it is deployed.
 
-Ray drops a key it does not know without a word, at nearly every level, so that `min_replica: 4` gives one replica. Here
-it is an error. Ours to check are the `args` (see ``serve_app.settings``); what Ray takes as it stands, such as a
-`runtime_env` or a `user_config`, is left alone.
+Ray drops a key it does not know without a word, at nearly every level, so that `min_replica: 4` gives one
+replica. Here it is an error. The `args` are checked by ``serve_app.settings``; what Ray takes as it stands,
+such as a `runtime_env` or a `user_config`, is left alone.
 """
 
 import difflib
@@ -40,7 +40,7 @@ def load(path: Path) -> Mapping[str, Any]:
 
 
 def lint(config: object) -> None:
-    """Raises ``SettingsError``, one sentence with the full path of the key, for an unknown key or a wrong value."""
+    """Raises ``SettingsError``, one sentence with the key's path, for an unknown key or a wrong value."""
     config = _mapping(config, "the configuration")
     sections = list(_sections(config, ServeDeploySchema, ()))
     for loc, section, schema in sections:
@@ -93,12 +93,11 @@ def _validate(value: Mapping[Any, Any], schema: type[BaseModel], loc: Loc) -> No
 def _places(found: Loc, value: Any, missing: bool) -> Iterator[int | str]:
     """pydantic's path without the names of union members, which stand in no file."""
     for part in found:
-        if isinstance(part, int) and isinstance(value, list):
+        try:
             value = value[part]
-        elif isinstance(value, Mapping) and part in value:
-            value = value[part]
-        elif not (missing and part == found[-1]):
-            continue
+        except (LookupError, TypeError):
+            if not (missing and part == found[-1]):
+                continue
         yield part
 
 

@@ -8,6 +8,7 @@ from serve_app.config_lint import lint, load
 from serve_app.settings import SettingsError
 
 Config = dict[str, Any]
+POLICY = "ray.serve.autoscaling_policy:default_autoscaling_policy"
 
 
 def config_with(change: Callable[[Config], None] = lambda config: None) -> Config:
@@ -117,7 +118,7 @@ def test_a_key_like_no_other_gets_the_allowed_ones_only() -> None:
     [
         (
             lambda c: c["http_options"].update(port="eight"),
-            "http_options.port: input should be a valid integer",
+            "http_options.port: input should be a valid int",
         ),
         (lambda c: c.pop("applications"), "applications: is required."),
         (lambda c: c.update(applications="wan"), "applications: input should be a valid list"),

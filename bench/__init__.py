@@ -1,0 +1,1 @@
+"""Benchmarks: each prints its figures with the hardware they were taken on."""

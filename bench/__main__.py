@@ -1,0 +1,32 @@
+"""``python -m bench NAME [arguments]`` runs the benchmark of that name."""
+
+import importlib
+import sys
+
+BENCHMARKS = {
+    "engine": "one generation on this machine: seconds for each step, the text, the decoding; peak memory",
+    "service": "what the service adds: requests per second, latency, idle time between two tasks",
+}
+USAGE = "\n".join(
+    [
+        "Usage: scripts/bench NAME [arguments]; scripts/bench NAME --help lists a benchmark's own.",
+        "",
+        *(f"  {name:<10}{what}" for name, what in BENCHMARKS.items()),
+    ]
+)
+
+
+def main(arguments: list[str]) -> int:
+    """Hands the arguments on to the benchmark; the exit status."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(USAGE)
+        return 0
+    name, *rest = arguments
+    if name not in BENCHMARKS:
+        print(f"There is no benchmark {name!r}; there are {', '.join(BENCHMARKS)}.", file=sys.stderr)
+        return 2
+    return importlib.import_module(f"bench.{name}").main(rest) or 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

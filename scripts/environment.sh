@@ -1,0 +1,86 @@
+# shellcheck shell=bash
+# Sourced by the scripts beside it. `use_environment [EXTRA...]` makes .venv in the repository root from the pinned
+# packages in constraints.txt, once, and puts it first on PATH. What was finished is written to .venv/stamp; while that
+# fits, a start costs nothing. All messages go to stderr.
+#
+# PYTHON   which Python makes the environment (default python3; 3.11 or newer)
+# PIP_*    pip's own variables work as usual
+
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+venv="$root/.venv"
+
+say() { printf '%s\n' "$*" >&2; }
+die() {
+    say "$*"
+    exit 1
+}
+
+use_environment() {
+    local wanted="$*" python identity pins
+    python="$(command -v "${PYTHON:-python3}")" ||
+        die "Wan Serve needs Python 3.11 or newer, but there is no ${PYTHON:-python3}: install it or name one in PYTHON."
+    # A venv holds absolute paths and one Python's packages: moved, or with another Python, it is made anew.
+    identity="$root $("$python" -c 'import sys; print(sys.base_prefix, *sys.version_info[:2])')"
+    "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+        die "Wan Serve needs Python 3.11 or newer, but ${PYTHON:-python3} is $("$python" -V 2>&1): name another in PYTHON."
+    pins="$(cat "$root/pyproject.toml" "$root/constraints.txt" | cksum)"
+
+    if ! stamp_fits; then
+        (
+            # Two starts at once: the second waits here and then finds the work done. The lock lives and ends with
+            # this subshell, so that no server started later inherits it.
+            if command -v flock >/dev/null; then flock 9; fi
+            stamp_fits || make_environment
+        ) 9>"$root/.venv.lock"
+    fi
+    export VIRTUAL_ENV="$venv" PATH="$venv/bin:$PATH"
+}
+
+# The stamp has three lines: identity, pins, and the extras that are installed.
+stamp_fits() {
+    local extra made_as="" made_from="" installed=""
+    read_stamp
+    [[ -x "$venv/bin/python" && "$made_as" == "$identity" && "$made_from" == "$pins" ]] || return 1
+    for extra in $wanted; do
+        [[ " $installed " == *" $extra "* ]] || return 1
+    done
+}
+
+read_stamp() {
+    if [[ -r "$venv/stamp" ]]; then
+        { read -r made_as && read -r made_from && read -r installed; } <"$venv/stamp" || true
+    fi
+}
+
+make_environment() {
+    local made_as="" made_from="" installed="" extras requirement="$root" quiet=(--quiet)
+    read_stamp
+    # No stamp means an install that was broken off: nothing in it is trusted.
+    if [[ "$made_as" != "$identity" || ! -x "$venv/bin/python" ]]; then
+        ensure_venv_module
+        "$python" -m venv --clear "$venv" || die "Python could not make a virtual environment in $venv."
+        installed=""
+    fi
+    rm -f "$venv/stamp"
+    # Extras that another script installed stay.
+    extras="$(tr ' ' '\n' <<<"$installed $wanted" | sort -u | xargs)"
+    if [[ -n "$extras" ]]; then requirement="${root}[${extras// /,}]"; fi
+    if [[ -t 2 ]]; then quiet=(); fi
+    say "Installing Wan Serve's packages into .venv (once; a few minutes)."
+    "$venv/bin/python" -m pip install "${quiet[@]}" --disable-pip-version-check \
+        --constraint "$root/constraints.txt" --editable "$requirement" >&2 ||
+        die "The packages could not be installed; pip's message above says why. The next start tries again."
+    printf '%s\n' "$identity" "$pins" "$extras" >"$venv/stamp"
+}
+
+# Debian ships Python without ensurepip, which a venv needs to have pip.
+ensure_venv_module() {
+    if "$python" -c 'import ensurepip, venv' 2>/dev/null; then return; fi
+    if [[ "$(id -u)" == 0 ]] && command -v apt-get >/dev/null; then
+        say "Installing the Debian package python3-venv."
+        { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends python3-venv; } \
+            >/dev/null || die "apt-get could not install python3-venv."
+    fi
+    "$python" -c 'import ensurepip, venv' 2>/dev/null ||
+        die "Python's venv module is not complete: install it with your package manager (Debian, Ubuntu: python3-venv)."
+}

@@ -1,0 +1,157 @@
+"""`serve run` on a configuration, with the port and the replicas asked for.
+
+scripts/serve replaces itself by this. Left to itself, `serve run` tears everything down hard on SIGTERM,
+and stays up with nothing to serve when the application could not start.
+"""
+
+import argparse
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import urllib.request
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+import yaml
+
+POLL_S = 0.25
+stopping = threading.Event()
+
+
+class Unusable(Exception):
+    """One sentence for the user, instead of a start."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="scripts/serve")
+    parser.add_argument("config", type=Path)
+    parser.add_argument("--port", type=int, choices=range(1, 65536), metavar="1-65535")
+    parser.add_argument("--replicas", type=int, choices=range(1, 1025), metavar="1-1024")
+    arguments = parser.parse_args()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    try:
+        preflight = subprocess.run([sys.executable, "-m", "serve_app.preflight", str(arguments.config)])
+        if preflight.returncode:
+            return preflight.returncode
+        config = adapted(yaml.safe_load(arguments.config.read_text()), arguments.port, arguments.replicas)
+        url = service_url(config)
+        with tempfile.NamedTemporaryFile("w", prefix="wan-serve-", suffix=".yaml") as file:
+            yaml.safe_dump(config, file)
+            file.flush()
+            return run(file.name, url)
+    except KeyboardInterrupt:
+        return 0
+    except Unusable as error:
+        print(error, file=sys.stderr)
+        return 1
+
+
+def stop(_signal: int, _frame: FrameType | None) -> NoReturn:
+    """SIGTERM means what Ctrl-C means."""
+    stopping.set()
+    raise KeyboardInterrupt
+
+
+def adapted(config: dict[str, Any], port: int | None, replicas: int | None) -> dict[str, Any]:
+    """The configuration with another port or number of replicas."""
+    if port:
+        config["http_options"] = {**config.get("http_options", {}), "port": port}
+    if replicas:
+        for application in config["applications"]:
+            for model in application.get("args", {}).get("models", []):
+                model["replicas"] = replicas
+    return config
+
+
+def service_url(config: dict[str, Any]) -> str:
+    """Where the service will answer on this machine. Raises ``Unusable`` when the port is taken."""
+    options = config.get("http_options", {})
+    host, port = options.get("host", "0.0.0.0"), options.get("port", 8000)
+    # Serve's own message for a busy port comes late, from another process, and says nothing of --port.
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise Unusable(
+                f"Port {port} on {host} cannot be used ({reason}): choose another with --port."
+            ) from None
+    here = "127.0.0.1" if host in ("0.0.0.0", "::") else host
+    prefix: str = config["applications"][0].get("route_prefix") or "/"
+    return f"http://{f'[{here}]' if ':' in here else here}:{port}{prefix.rstrip('/')}"
+
+
+def run(config_file: str, url: str) -> int:
+    """Serve until a signal (0) or a failed start (1)."""
+    import click
+    import ray
+    from ray import serve
+    from ray.serve.scripts import cli
+
+    try:
+        ray.init(namespace="serve")
+    except ConnectionError as error:
+        raise Unusable(f"There is no Ray cluster at {os.environ.get('RAY_ADDRESS')}: {error}") from None
+    except SystemExit:  # how Ray's own SIGTERM handler leaves, once it has ended what it had started
+        return 0
+    signal.signal(signal.SIGTERM, stop)  # in place of Ray's
+    startup = Startup(url)
+    startup.start()
+    # `serve run` leaves by SystemExit, or by Abort from within its own shutdown, whether stopped or broken.
+    with contextlib.suppress(KeyboardInterrupt, SystemExit, click.Abort):
+        cli.main(["run", config_file], standalone_mode=False)
+    # One request to stop is enough: a second must not break the shutdown off half-way.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    serve.shutdown()  # type: ignore[no-untyped-call]
+    ray.shutdown()
+    return 0 if stopping.is_set() and not startup.failure else 1
+
+
+class Startup(threading.Thread):
+    """Says that the service is ready once it is, or ends the process when Serve gives an application up."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(name="startup", daemon=True)
+        self.url = url
+        self.failure: str | None = None
+
+    def run(self) -> None:
+        pause = threading.Event()
+        while not stopping.is_set() and not pause.wait(POLL_S):
+            if self._ready():
+                print(f"Wan Serve is ready at {self.url}", flush=True)
+                return
+            self.failure = self._failure()
+            if self.failure:
+                print(f"Wan Serve could not start: {self.failure}", file=sys.stderr, flush=True)
+                os.kill(os.getpid(), signal.SIGINT)
+                return
+
+    def _ready(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.url}/ready", timeout=5) as answer:
+                return bool(answer.status == 200)
+        except OSError:  # URLError and HTTPError are OSErrors
+            return False
+
+    def _failure(self) -> str | None:
+        from ray import serve
+        from ray.serve.schema import ApplicationStatus
+
+        for name, application in serve.status().applications.items():
+            if application.status == ApplicationStatus.DEPLOY_FAILED:
+                return f"application {name}: {application.message}"
+        return None
+
+
+if __name__ == "__main__":
+    sys.exit(main())
