@@ -34,9 +34,13 @@ class ModelSettings(Section):
     replicas: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] = Field(
         default="auto", description="auto: one per GPU that Ray sees, or one CPU replica when there is none"
     )
-    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto: cuda where Ray sees a GPU")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto", description="auto: cuda where Ray sees a GPU"
+    )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    cpus_per_replica: Annotated[float, Field(gt=0)] = Field(default=1.0, description="Ray CPUs a replica holds")
+    cpus_per_replica: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="Ray CPUs a replica holds; default: 1, or its share of a smaller machine"
+    )
     engine: str = Field(
         default="models.loading:load_engine",
         pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$",
@@ -59,12 +63,20 @@ class ModelSettings(Section):
 class TaskSettings(Section):
     """How tasks live and die."""
 
-    max_attempts: int = Field(default=3, ge=1, le=10, description="runs a task gets before it fails as worker_lost")
+    max_attempts: int = Field(
+        default=3, ge=1, le=10, description="runs a task gets before it fails as worker_lost"
+    )
     lease_s: Seconds = Field(default=30.0, description="a runner silent for this long is taken for dead")
-    heartbeat_s: Seconds = Field(default=2.0, description="a runner reports at each step and at least this often")
-    step_timeout_s: Seconds = Field(default=900.0, description="a run that makes no progress for this long is hung")
+    heartbeat_s: Seconds = Field(
+        default=2.0, description="a runner reports at each step and at least this often"
+    )
+    step_timeout_s: Seconds = Field(
+        default=900.0, description="a run that makes no progress for this long is hung"
+    )
     longest_run_s: Seconds = Field(default=3600.0, description="grace that a stopping replica gets to finish")
-    retention_s: Seconds = Field(default=7 * 86400.0, description="ended tasks and their files are kept this long")
+    retention_s: Seconds = Field(
+        default=7 * 86400.0, description="ended tasks and their files are kept this long"
+    )
     janitor_period_s: Seconds = 60.0
 
     @model_validator(mode="after")
@@ -77,10 +89,14 @@ class TaskSettings(Section):
 class LimitSettings(Section):
     """What one service takes in."""
 
-    max_queued: int = Field(default=1000, ge=1, description="queued tasks before a submit is refused with 429")
+    max_queued: int = Field(
+        default=1000, ge=1, description="queued tasks before a submit is refused with 429"
+    )
     max_image_bytes: int = Field(default=20_000_000, ge=1)
     max_image_pixels: int = Field(default=16_800_000, ge=1)
-    min_free_bytes: int = Field(default=200_000_000, ge=0, description="disk left under which a submit gets 507")
+    min_free_bytes: int = Field(
+        default=200_000_000, ge=0, description="disk left under which a submit gets 507"
+    )
     max_priority: int = Field(default=10, ge=0, description="priorities are -max_priority … max_priority")
 
 
@@ -94,9 +110,13 @@ class AppSettings(Section):
         description="default: SQLite in data_dir; postgresql+asyncpg://… for several nodes",
     )
     output_root: Path | None = Field(default=None, description="finished videos; default: data_dir/outputs")
-    output_roots: tuple[Path, ...] = Field(default=(), description="further folders an absolute save path may name")
+    output_roots: tuple[Path, ...] = Field(
+        default=(), description="further folders an absolute save path may name"
+    )
     input_roots: tuple[Path, ...] = Field(default=(), description="folders that image_path may name files in")
-    allow_image_urls: bool = Field(default=False, description="fetch http(s) image_path from public addresses")
+    allow_image_urls: bool = Field(
+        default=False, description="fetch http(s) image_path from public addresses"
+    )
     ingress_replicas: int = Field(default=1, ge=1, le=64)
     tasks: TaskSettings = TaskSettings()
     limits: LimitSettings = LimitSettings()
@@ -149,7 +169,11 @@ def parse_settings(args: object, base: Path) -> AppSettings:
                 f"args.models[{index}].weights: there is no folder {model.weights}; "
                 "name a diffusers folder (scripts/make_demo_model makes the demo model's)."
             )
-    for key, folder in (("data_dir", settings.data_dir), ("output_root", settings.outputs), ("data_dir", settings.inputs)):
+    for key, folder in (
+        ("data_dir", settings.data_dir),
+        ("output_root", settings.outputs),
+        ("data_dir", settings.inputs),
+    ):
         _require_writable(key, folder)
     for index, folder in enumerate(settings.output_roots):
         _require_writable(f"output_roots[{index}]", folder)
@@ -195,7 +219,10 @@ def _first_sentence(error: ValidationError) -> str:
             key += f"[{part}]"
         elif part.isidentifier() and part != "int":
             key += f".{part}"
-    message = finding["msg"].removeprefix("Value error, ")
+    message = finding["msg"]
+    if finding["type"] == "value_error":
+        # Our own checks look at a whole section and begin their sentence with the key at fault.
+        return f"{key}.{message.removeprefix('Value error, ')}."
     if finding["type"] == "extra_forbidden":
         parent = _section_at(finding["loc"][:-1])
         message = f"is not a setting; allowed here: {', '.join(parent.model_fields)}"
@@ -205,5 +232,9 @@ def _first_sentence(error: ValidationError) -> str:
 
 
 def _section_at(path: tuple[int | str, ...]) -> type[Section]:
-    sections: dict[str, type[Section]] = {"models": ModelSettings, "tasks": TaskSettings, "limits": LimitSettings}
+    sections: dict[str, type[Section]] = {
+        "models": ModelSettings,
+        "tasks": TaskSettings,
+        "limits": LimitSettings,
+    }
     return next((sections[part] for part in path if isinstance(part, str) and part in sections), AppSettings)

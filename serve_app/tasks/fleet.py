@@ -52,7 +52,9 @@ class Fleet:
                 values = {"model": model, "seconds_per_work": seconds_per_work, "samples": 1}
                 await connection.execute(insert(RATES).values(values))
                 return
-            average = row["seconds_per_work"] + _WEIGHT_OF_NEWEST * (seconds_per_work - row["seconds_per_work"])
+            average = row["seconds_per_work"] + _WEIGHT_OF_NEWEST * (
+                seconds_per_work - row["seconds_per_work"]
+            )
             await connection.execute(
                 update(RATES)
                 .where(RATES.c.model == model)
@@ -62,4 +64,6 @@ class Fleet:
     async def rates(self) -> Mapping[str, float]:
         """Measured seconds per unit of work of each model that has finished a run."""
         async with self._database.read() as connection:
-            return {row.model: row.seconds_per_work for row in (await connection.execute(select(RATES))).all()}
+            return {
+                row.model: row.seconds_per_work for row in (await connection.execute(select(RATES))).all()
+            }

@@ -6,6 +6,7 @@ attempt: a runner that was given up cannot touch the task of its successor.
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import case, delete, func, select, update
@@ -24,6 +25,14 @@ class Superseded(Exception):
     """Another coordinator has taken the lead: this one must not write any more."""
 
 
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """Queued tasks (how many) and running tasks (which), by model; a model without any has no entry."""
+
+    queued: Mapping[str, int]
+    running: Mapping[str, frozenset[str]]
+
+
 class RunLedger:
     """Writes of one epoch. Every method is one transaction and raises ``Superseded`` once the epoch is over."""
 
@@ -39,7 +48,9 @@ class RunLedger:
             query = update(LEADERSHIP).values(epoch=LEADERSHIP.c.epoch + 1).returning(LEADERSHIP.c.epoch)
             epoch = (await connection.execute(query)).scalar_one()
             await connection.execute(
-                update(TASKS).where(TASKS.c.status == Status.RUNNING).values(lease_expires_at=time.time() + grace_s)
+                update(TASKS)
+                .where(TASKS.c.status == Status.RUNNING)
+                .values(lease_expires_at=time.time() + grace_s)
             )
         return cls(database, epoch, lease_s=lease_s)
 
@@ -80,7 +91,9 @@ class RunLedger:
         values = {"step": step, "progress": farther, "lease_expires_at": time.time() + self._lease_s}
         return await self._move(Move.REPORT, uid, attempt, values) is not None
 
-    async def publish(self, uid: str, attempt: int, *, artifact: str, timings: Mapping[str, float]) -> Task | None:
+    async def publish(
+        self, uid: str, attempt: int, *, artifact: str, timings: Mapping[str, float]
+    ) -> Task | None:
         """Make ``artifact`` the task's result, for ever. None: the attempt is not the current one."""
         values = {**_ended(), "artifact": artifact, "timings": dict(timings), "progress": 1.0}
         return await self._move(Move.PUBLISH, uid, attempt, values)
@@ -119,27 +132,32 @@ class RunLedger:
 
     async def forget_ended(self, *, before: float) -> Sequence[Task]:
         """Delete the final tasks that ended before that time (seconds since 1970); what they were."""
-        query = (
-            delete(TASKS).where(TASKS.c.status.in_(FINAL), TASKS.c.finished_at < before).returning(TASKS)
-        )
+        query = delete(TASKS).where(TASKS.c.status.in_(FINAL), TASKS.c.finished_at < before).returning(TASKS)
         async with self._database.write() as connection:
             await self._check_epoch(connection)
             return [task_of(row) for row in (await connection.execute(query)).mappings().all()]
+
+    async def find(self, uid: str) -> Task | None:
+        """The task as it stands."""
+        async with self._database.read() as connection:
+            row = (await connection.execute(select(TASKS).where(TASKS.c.uid == uid))).mappings().first()
+        return task_of(row) if row is not None else None
 
     async def known_uids(self) -> frozenset[str]:
         """Every task there is a record of."""
         async with self._database.read() as connection:
             return frozenset((await connection.execute(select(TASKS.c.uid))).scalars())
 
-    async def demand(self) -> Mapping[tuple[str, Status], int]:
-        """How many tasks of each model are queued and running."""
-        query = (
-            select(TASKS.c.model, TASKS.c.status, func.count())
-            .where(TASKS.c.status.in_([Status.QUEUED, Status.RUNNING]))
-            .group_by(TASKS.c.model, TASKS.c.status)
+    async def demand(self) -> Demand:
+        """What waits and what runs, by model."""
+        waiting = (
+            select(TASKS.c.model, func.count()).where(TASKS.c.status == Status.QUEUED).group_by(TASKS.c.model)
         )
+        running = select(TASKS.c.model, TASKS.c.uid).where(TASKS.c.status == Status.RUNNING)
         async with self._database.read() as connection:
-            return {(model, Status(status)): count for model, status, count in (await connection.execute(query)).all()}
+            queued = {model: count for model, count in (await connection.execute(waiting)).all()}
+            runs = [(model, uid) for model, uid in (await connection.execute(running)).all()]
+        return Demand(queued, {model: frozenset(u for m, u in runs if m == model) for model, _ in runs})
 
     async def _move(self, move: Move, uid: str, attempt: int, values: Mapping[str, Any]) -> Task | None:
         async with self._database.write() as connection:

@@ -102,7 +102,11 @@ class TaskStore:
         transition = TRANSITIONS[Move.CANCEL]
         query = (
             update(TASKS)
-            .where(TASKS.c.status.in_(transition.sources.intersection(statuses) if statuses else transition.sources))
+            .where(
+                TASKS.c.status.in_(
+                    transition.sources.intersection(statuses) if statuses else transition.sources
+                )
+            )
             .values(status=transition.target, finished_at=time.time(), lease_expires_at=None)
             .returning(TASKS)
         )

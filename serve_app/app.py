@@ -1,0 +1,59 @@
+"""The application builder that ``serve_config.yaml`` names: settings in, Serve deployments out."""
+
+from pathlib import Path
+
+import ray
+from ray import serve
+from ray.serve import Application
+
+from serve_app.api.ingress import ingress
+from serve_app.coordinator.coordinator import Coordinator
+from serve_app.placement import Placement, place
+from serve_app.replica.model_replica import ModelReplica
+from serve_app.settings import AppSettings, ModelSettings, parse_settings
+
+COORDINATOR = "coordinator"
+
+
+def build(args: dict[str, object]) -> Application:
+    """Wire ingress, coordinator and one deployment for each model.
+
+    Raises ``SettingsError``, whose sentence Serve shows as the reason why the deploy failed; a version
+    that is already running keeps serving.
+    """
+    settings = parse_settings(args, Path.cwd())
+    placements = place(settings.models, ray.cluster_resources())
+    models = {model.name: _model(settings, model, placements[model.name]) for model in settings.models}
+    coordinator = _coordinator(
+        settings, models, {name: placed.replicas for name, placed in placements.items()}
+    )
+    return ingress(settings, coordinator)
+
+
+def _coordinator(
+    settings: AppSettings, models: dict[str, Application], windows: dict[str, int]
+) -> Application:
+    deployment = serve.deployment(
+        name=COORDINATOR,
+        num_replicas=1,
+        # Every runner and every ingress replica calls; none of these calls waits for a run.
+        max_ongoing_requests=10_000,
+        ray_actor_options={"num_cpus": 0.1},
+        graceful_shutdown_timeout_s=5,
+    )(Coordinator)
+    return deployment.bind(settings, models, windows)
+
+
+def _model(settings: AppSettings, model: ModelSettings, placement: Placement) -> Application:
+    deployment = serve.deployment(
+        name=f"model-{model.name}",
+        num_replicas=placement.replicas,
+        max_ongoing_requests=1,
+        ray_actor_options={"num_cpus": placement.cpus, "num_gpus": placement.gpus},
+        # A replica that is to stop finishes its video first.
+        graceful_shutdown_timeout_s=settings.tasks.longest_run_s,
+        health_check_period_s=5,
+    )(ModelReplica)
+    return deployment.bind(
+        settings, model, device=placement.device, threads=placement.threads, coordinator=COORDINATOR
+    )

@@ -1,0 +1,1 @@
+"""The coordinator: which task is run when, and what becomes of it."""

@@ -1,0 +1,157 @@
+"""The coordinator deployment: the one place where runs are begun, followed and ended.
+
+It holds no state that matters: everything is in the task store, and another coordinator that takes the
+lead goes on from there while the replicas keep running.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Coroutine, Mapping
+from typing import Any
+
+from ray.exceptions import ActorUnavailableError, RayActorError
+from ray.serve.handle import DeploymentHandle
+
+from serve_app.artifacts import LocalArtifacts
+from serve_app.coordinator.dispatch import Dispatcher, ReplicaLost
+from serve_app.coordinator.janitor import Janitor
+from serve_app.coordinator.metrics import TaskMetrics
+from serve_app.settings import AppSettings
+from serve_app.tasks.database import Database
+from serve_app.tasks.fleet import Fleet
+from serve_app.tasks.journal import log_move
+from serve_app.tasks.ledger import RunLedger, Superseded
+from serve_app.tasks.store import TaskStore
+from serve_app.tasks.task import Replica, Task, TaskError
+
+_LEASE_CHECK_S = 1.0
+_logger = logging.getLogger("ray.serve")
+
+
+class Coordinator:
+    """Answers runners and ingress replicas, and keeps dispatcher, lease check and janitor going."""
+
+    # Serve awaits an asynchronous constructor.
+    async def __init__(  # type: ignore[misc]
+        self, settings: AppSettings, models: Mapping[str, DeploymentHandle[Any]], windows: Mapping[str, int]
+    ) -> None:
+        self._models = models
+        self._artifacts = LocalArtifacts.of(settings)
+        self._database = Database(settings.store_url)
+        await self._database.migrate()
+        self._fleet = Fleet(self._database)
+        self._metrics = TaskMetrics()
+        rules = settings.tasks
+        self._ledger = await RunLedger.take_lead(
+            self._database, lease_s=rules.lease_s, grace_s=min(rules.lease_s, 5 * rules.heartbeat_s)
+        )
+        self._dispatcher = Dispatcher(self._ledger, windows, self._send, self._give_up)
+        janitor = Janitor(
+            TaskStore(self._database),
+            self._ledger,
+            self._fleet,
+            self._artifacts,
+            retention_s=rules.retention_s,
+            period_s=rules.janitor_period_s,
+        )
+        self._failure: BaseException | None = None
+        self._superseded = False
+        self._duties = [
+            asyncio.create_task(self._keep_up(duty))
+            for duty in (self._dispatcher.run(), self._check_leases(), janitor.run())
+        ]
+
+    async def nudge(self) -> None:
+        """Something was submitted or cancelled."""
+        self._dispatcher.nudge()
+
+    async def saw(self, replica_id: str, model: str, device: str, ranks: int) -> None:
+        """A model replica is up and warm."""
+        await self._fleet.saw(Replica(replica_id, model, device, ranks, time.time()))
+
+    async def claim(self, model: str, runner: str, ticket: str) -> Task | None:
+        """The next task of ``model``, now run by ``runner``; None when none waits."""
+        task = await self._ledger.claim(model, runner)
+        if task is not None:
+            self._dispatcher.claimed(ticket, task)
+            self._metrics.claimed(task)
+            log_move("claim", task, waited_s=round(time.time() - task.created_at, 3))
+        return task
+
+    async def report(self, uid: str, attempt: int, step: int, progress: float) -> bool:
+        """Whether the run goes on; False tells the runner to leave it."""
+        try:
+            return await self._ledger.report(uid, attempt, step=step, progress=progress)
+        except Superseded:
+            return False
+
+    async def publish(self, uid: str, attempt: int, artifact: str, timings: Mapping[str, float]) -> bool:
+        """Commit a finished video; False when the attempt is not the current one any more."""
+        task = await self._ledger.publish(uid, attempt, artifact=artifact, timings=timings)
+        if task is None:
+            return await self._is_published(uid, attempt)
+        self._ended("publish", task, seconds=round(sum(timings.values()), 3))
+        await asyncio.to_thread(self._artifacts.publish_alias, artifact, task.save_path)
+        if task.work > 0:
+            await self._fleet.learn(task.model, sum(timings.values()) / task.work)
+        return True
+
+    async def fail(self, uid: str, attempt: int, error: TaskError) -> bool:
+        """End a task for an error of the model or of its input."""
+        task = await self._ledger.fail(uid, attempt, error)
+        if task is not None:
+            self._ended("fail", task)
+        return task is not None
+
+    async def check_health(self) -> None:
+        """Raises when a duty ended, so that Serve starts another coordinator."""
+        if self._failure is not None:
+            raise RuntimeError("a duty of the coordinator ended") from self._failure
+
+    async def _is_published(self, uid: str, attempt: int) -> bool:
+        # A runner repeats a publish whose answer was lost with the coordinator before.
+        task = await self._ledger.find(uid)
+        return task is not None and task.artifact is not None and task.attempt == attempt
+
+    async def _send(self, model: str, ticket: str) -> None:
+        try:
+            await self._models[model].work.remote(ticket)
+        except ActorUnavailableError:
+            raise
+        except RayActorError as error:
+            raise ReplicaLost from error
+
+    async def _give_up(self, task: Task) -> None:
+        given_up = await self._ledger.give_up(task.uid, task.attempt)
+        if given_up is not None:
+            self._note_given_up(given_up)
+
+    def _note_given_up(self, task: Task) -> None:
+        if task.is_final:
+            self._ended("lose", task)
+        else:
+            self._metrics.retried(task)
+            log_move("requeue", task)
+
+    def _ended(self, move: str, task: Task, **facts: float) -> None:
+        self._metrics.ended(task)
+        log_move(move, task, **facts)
+
+    async def _check_leases(self) -> None:
+        while True:
+            for task in await self._ledger.expire_leases():
+                self._note_given_up(task)
+                self._dispatcher.nudge()
+            self._metrics.queued((await self._ledger.demand()).queued)
+            await asyncio.sleep(_LEASE_CHECK_S)
+
+    async def _keep_up(self, duty: Coroutine[Any, Any, None]) -> None:
+        try:
+            await duty
+        except Superseded as error:
+            _logger.warning("this coordinator stands by: %s", error)
+            self._superseded = True
+        except Exception as error:
+            _logger.exception("a duty of the coordinator ended")
+            self._failure = error

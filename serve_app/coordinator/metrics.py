@@ -1,0 +1,54 @@
+"""What an operator's dashboards draw: counters and histograms over Ray's own metrics export."""
+
+from collections.abc import Mapping
+
+from ray.util.metrics import Counter, Gauge, Histogram
+
+from serve_app.tasks.task import Task
+
+_SECONDS = [0.1, 0.25, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600]
+
+
+class TaskMetrics:
+    """Tasks by final state, queue wait, run time by stage, retries, queue length; each by model."""
+
+    def __init__(self) -> None:
+        self._ended = Counter(
+            "wan_serve_tasks", description="Tasks by final state", tag_keys=("model", "status")
+        )
+        self._retried = Counter(
+            "wan_serve_retries", description="Runs given up and queued again", tag_keys=("model",)
+        )
+        self._waited = Histogram(
+            "wan_serve_queue_wait_s",
+            description="Seconds from submit to claim",
+            boundaries=_SECONDS,
+            tag_keys=("model",),
+        )
+        self._stages = Histogram(
+            "wan_serve_stage_s",
+            description="Seconds of a run by stage",
+            boundaries=_SECONDS,
+            tag_keys=("model", "stage"),
+        )
+        self._queued = Gauge("wan_serve_queue_length", description="Tasks that wait", tag_keys=("model",))
+
+    def claimed(self, task: Task) -> None:
+        """A task began to run."""
+        if task.started_at is not None:
+            self._waited.observe(task.started_at - task.created_at, {"model": task.model})
+
+    def ended(self, task: Task) -> None:
+        """A task came to a final state."""
+        self._ended.inc(1, {"model": task.model, "status": task.status})
+        for stage, seconds in task.timings.items():
+            self._stages.observe(seconds, {"model": task.model, "stage": stage})
+
+    def retried(self, task: Task) -> None:
+        """A task was queued again because its replica was lost."""
+        self._retried.inc(1, {"model": task.model})
+
+    def queued(self, lengths: Mapping[str, int]) -> None:
+        """So many tasks of each model wait now."""
+        for model, length in lengths.items():
+            self._queued.set(length, {"model": model})

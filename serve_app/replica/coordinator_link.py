@@ -1,0 +1,73 @@
+"""A replica's line to the coordinator, which may be away for a moment: then the run goes on."""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from ray.exceptions import RayError
+from ray.serve.exceptions import RayServeException
+from ray.serve.handle import DeploymentHandle
+
+from serve_app.tasks.task import Task, TaskError
+
+_RETRY_S = 0.2
+
+
+class CoordinatorLink:
+    """Implements ``Control`` over a deployment handle.
+
+    A report that gets no answer within ``patience_s`` counts as "go on", for the next one follows soon.
+    The end of a run must arrive: it is repeated until it is answered, for up to ``give_up_s``.
+    """
+
+    def __init__(self, handle: DeploymentHandle[Any], *, patience_s: float, give_up_s: float) -> None:
+        self._handle = handle
+        self._patience_s = patience_s
+        self._give_up_s = give_up_s
+
+    async def claim(self, model: str, runner: str, ticket: str) -> Task | None:
+        """The next task; None when there is none or when the coordinator that sent the ticket is gone."""
+        try:
+            task: Task | None = await asyncio.wait_for(
+                self._handle.claim.remote(model, runner, ticket), self._give_up_s
+            )
+        except (RayError, RayServeException, TimeoutError):
+            # If it was claimed all the same, nobody will report for it and its lease ends soon.
+            return None
+        return task
+
+    async def report(self, uid: str, attempt: int, step: int, progress: float) -> bool:
+        """Whether the run goes on."""
+        try:
+            answer = self._handle.report.remote(uid, attempt, step, progress)
+            return bool(await asyncio.wait_for(answer, self._patience_s))
+        except (RayError, RayServeException, TimeoutError):
+            return True
+
+    async def publish(self, uid: str, attempt: int, artifact: str, timings: Mapping[str, float]) -> bool:
+        """Whether the video was committed."""
+        return await self._until_answered("publish", uid, attempt, artifact, timings)
+
+    async def fail(self, uid: str, attempt: int, error: TaskError) -> bool:
+        """Whether the failure was committed."""
+        return await self._until_answered("fail", uid, attempt, error)
+
+    async def saw(self, replica_id: str, model: str, device: str, ranks: int) -> None:
+        """Say that this replica is up; nobody minds if it is not heard."""
+        try:
+            await asyncio.wait_for(
+                self._handle.saw.remote(replica_id, model, device, ranks), self._patience_s
+            )
+        except (RayError, RayServeException, TimeoutError):
+            return
+
+    async def _until_answered(self, method: str, *args: object) -> bool:
+        deadline = time.monotonic() + self._give_up_s
+        while True:
+            try:
+                return bool(await getattr(self._handle, method).remote(*args))
+            except (RayError, RayServeException):
+                if time.monotonic() > deadline:
+                    return False
+                await asyncio.sleep(_RETRY_S)

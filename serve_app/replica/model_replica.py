@@ -1,0 +1,99 @@
+"""The model deployment: each replica holds one engine on one device and runs one task at a time."""
+
+import asyncio
+import importlib
+import logging
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+from ray import serve
+
+from models.engine import Engine, EngineSettings
+from serve_app.artifacts import LocalArtifacts
+from serve_app.replica.coordinator_link import CoordinatorLink
+from serve_app.replica.run import Hung, Outcome, Run
+from serve_app.replica.warm_up import warm_up
+from serve_app.settings import AppSettings, ModelSettings
+
+_logger = logging.getLogger("ray.serve")
+
+
+class ModelReplica:
+    """Loads the engine and warms it up before Serve counts it as running."""
+
+    # Serve awaits an asynchronous constructor.
+    async def __init__(  # type: ignore[misc]
+        self, settings: AppSettings, model: ModelSettings, *, device: str, threads: int, coordinator: str
+    ) -> None:
+        self._settings = settings
+        self._model = model
+        self._device = device
+        context = serve.get_replica_context()
+        self._id = context.replica_id.unique_id
+        self._artifacts = LocalArtifacts.of(settings)
+        # All torch work happens in this thread: the event loop stays free to report and to be asked.
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
+        # Serve sends one ticket at a time; after a cancelled one, an old run may still be leaving the engine.
+        self._lock = asyncio.Lock()
+        self._broken = False
+        self._engine = await asyncio.get_running_loop().run_in_executor(self._thread, self._load, threads)
+        rules = settings.tasks
+        self._link = CoordinatorLink(
+            serve.get_deployment_handle(coordinator, context.app_name),
+            patience_s=rules.heartbeat_s,
+            give_up_s=rules.longest_run_s,
+        )
+        self._presence = asyncio.create_task(self._stay_known())
+
+    async def work(self, ticket: str) -> str:
+        """Claim one task and run it to its end; answers how that was, ``idle`` if none waited."""
+        async with self._lock:
+            task = await self._link.claim(self._model.name, self._id, ticket)
+            if task is None:
+                return "idle"
+            rules = self._settings.tasks
+            run = Run(
+                task,
+                self._engine,
+                self._artifacts,
+                self._link,
+                heartbeat_s=rules.heartbeat_s,
+                step_timeout_s=rules.step_timeout_s,
+            )
+            try:
+                outcome = await run.execute(self._thread)
+            except Hung:
+                _logger.exception("task %s hangs: this replica ends itself", task.uid)
+                os._exit(1)
+            # After an unexpected error a CUDA context may be unusable; a CPU engine is only Python objects.
+            self._broken = outcome is Outcome.BROKEN and self._device != "cpu"
+            return outcome
+
+    async def check_health(self) -> None:
+        """Raises once the engine's state cannot be trusted, so that Serve replaces this replica."""
+        if self._broken:
+            raise RuntimeError("the engine raised an unexpected error")
+
+    def _load(self, threads: int) -> Engine:
+        if self._device == "cpu":
+            torch.set_num_threads(threads)
+        module, _, name = self._model.engine.partition(":")
+        factory = getattr(importlib.import_module(module), name)
+        engine: Engine = factory(
+            EngineSettings(
+                variant=self._model.spec,
+                weights=Path(self._model.weights),
+                device=self._device,
+                dtype=self._model.dtype,
+                options=self._model.options,
+            )
+        )
+        warm_up(engine, self._model.spec)
+        return engine
+
+    async def _stay_known(self) -> None:
+        while True:
+            await self._link.saw(self._id, self._model.name, self._device, 1)
+            await asyncio.sleep(self._settings.tasks.heartbeat_s)

@@ -1,0 +1,186 @@
+"""One attempt at one task: generate in a thread, report meanwhile, publish at the end.
+
+There is no Ray in here. What the coordinator says comes through ``Control``.
+"""
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+from models.engine import Engine, GenerationRequest
+from models.errors import InvalidRequest, ModelError
+from serve_app.artifacts import LocalArtifacts
+from serve_app.media.source_image import SourceImage
+from serve_app.media.video_writer import VideoWriter
+from serve_app.tasks.task import Task, TaskError
+
+_NEARLY_DONE = 0.99
+_logger = logging.getLogger("ray.serve")
+
+
+class Outcome(StrEnum):
+    """How an attempt ended."""
+
+    PUBLISHED = "published"
+    FAILED = "failed"
+    LEFT = "left"
+    """It was cancelled, or given to another replica."""
+    BROKEN = "broken"
+    """The engine raised what it should not: its state cannot be trusted."""
+
+
+class Control(Protocol):
+    """What a run says to the coordinator. Each call waits for the answer."""
+
+    async def report(self, uid: str, attempt: int, step: int, progress: float) -> bool: ...
+
+    async def publish(self, uid: str, attempt: int, artifact: str, timings: Mapping[str, float]) -> bool: ...
+
+    async def fail(self, uid: str, attempt: int, error: TaskError) -> bool: ...
+
+
+class Hung(Exception):
+    """The engine makes no progress; its thread cannot be stopped, only its process."""
+
+
+class _Left(Exception):
+    """The coordinator told the run to stop."""
+
+
+@dataclass(slots=True)
+class _Position:
+    """How far the run is. Written by the engine's thread, read by the event loop."""
+
+    step: int = 0
+    progress: float = 0.0
+    moved_at: float = field(default_factory=time.monotonic)
+
+
+class Run:
+    """Carries out one claimed task. Used once."""
+
+    def __init__(
+        self,
+        task: Task,
+        engine: Engine,
+        artifacts: LocalArtifacts,
+        control: Control,
+        *,
+        heartbeat_s: float,
+        step_timeout_s: float,
+    ) -> None:
+        self._task = task
+        self._engine = engine
+        self._artifacts = artifacts
+        self._control = control
+        self._heartbeat_s = heartbeat_s
+        self._step_timeout_s = step_timeout_s
+        self._position = _Position()
+        self._leave = threading.Event()
+        self._moved = asyncio.Event()
+        self._timings: dict[str, float] = {}
+
+    async def execute(self, thread: Executor) -> Outcome:
+        """Run to the end on the engine's ``thread``. Raises ``Hung``; every other end is an outcome."""
+        task = self._task
+        loop = asyncio.get_running_loop()
+        work = loop.run_in_executor(thread, self._generate, loop)
+        await self._follow(work)
+        try:
+            artifact = work.result()
+        except _Left:
+            return Outcome.LEFT
+        except ModelError as error:
+            await self._control.fail(task.uid, task.attempt, TaskError(error.code, str(error)))
+            return Outcome.FAILED
+        except Exception:
+            _logger.exception("task %s: the engine raised", task.uid)
+            failure = TaskError("model_error", "The model failed on this request")
+            await self._control.fail(task.uid, task.attempt, failure)
+            return Outcome.BROKEN
+        if await self._control.publish(task.uid, task.attempt, artifact, self._timings):
+            return Outcome.PUBLISHED
+        return Outcome.LEFT
+
+    async def _follow(self, work: asyncio.Future[str]) -> None:
+        """Report each step, and at least every heartbeat, until the thread is done."""
+        task = self._task
+        work.add_done_callback(lambda _: self._moved.set())
+        while not work.done():
+            try:
+                await asyncio.wait_for(self._moved.wait(), self._heartbeat_s)
+            except TimeoutError:
+                pass
+            self._moved.clear()
+            if work.done():
+                return
+            if time.monotonic() - self._position.moved_at > self._step_timeout_s:
+                raise Hung(f"no progress for {self._step_timeout_s} s at step {self._position.step}")
+            if not await self._control.report(
+                task.uid, task.attempt, self._position.step, self._position.progress
+            ):
+                self._leave.set()
+
+    def _generate(self, loop: asyncio.AbstractEventLoop) -> str:
+        """Make the video (in the engine's thread) and answer the key of its file."""
+        spec = self._task.spec
+        began = time.monotonic()
+        generation = self._engine.prepare(self._request())
+        began = self._time("prepare", began)
+        parts = generation.total_steps + 1  # the decode counts as one more step
+        for step in range(1, generation.total_steps + 1):
+            self._check_left()
+            self._engine.denoise_step(generation)
+            self._move_to(loop, step, step / parts)
+        began = self._time("denoise", began)
+        target = self._artifacts.attempt_path(self._task.uid, self._task.attempt)
+        decoded = 0
+        with VideoWriter(target, width=spec.width, height=spec.height, fps=spec.fps) as writer:
+            for frames in self._engine.decode(generation):
+                self._check_left()
+                writer.write(frames)
+                decoded += len(frames)
+                share = decoded / spec.num_frames
+                self._move_to(loop, generation.total_steps, (generation.total_steps + share) / parts)
+        self._time("decode", began)
+        return self._artifacts.key(target)
+
+    def _request(self) -> GenerationRequest:
+        spec = self._task.spec
+        image = None
+        if spec.image_key is not None:
+            stored = SourceImage.from_png(self._artifacts.read_input(spec.image_key))
+            image = stored.cover_crop(spec.width, spec.height)
+        return GenerationRequest(
+            prompt=spec.prompt,
+            negative_prompt=spec.negative_prompt,
+            width=spec.width,
+            height=spec.height,
+            num_frames=spec.num_frames,
+            fps=spec.fps,
+            steps=spec.steps,
+            guidance_scale=spec.guidance_scale,
+            guidance_scale_2=spec.guidance_scale_2,
+            flow_shift=spec.flow_shift,
+            seed=spec.seed,
+            image=image,
+        )
+
+    def _check_left(self) -> None:
+        if self._leave.is_set():
+            raise _Left
+
+    def _move_to(self, loop: asyncio.AbstractEventLoop, step: int, progress: float) -> None:
+        self._position = _Position(step, min(progress, _NEARLY_DONE))
+        loop.call_soon_threadsafe(self._moved.set)
+
+    def _time(self, stage: str, began: float) -> float:
+        now = time.monotonic()
+        self._timings[f"{stage}_s"] = round(now - began, 4)
+        return now

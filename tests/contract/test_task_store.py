@@ -1,0 +1,317 @@
+"""The task store's promises. The suite runs on every database the service offers."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Connection
+
+from serve_app.errors import IdempotencyMismatch, QueueFull, TaskExists, TaskNotFound
+from serve_app.tasks.database import Database
+from serve_app.tasks.ledger import RunLedger, Superseded
+from serve_app.tasks.store import Admission, TaskStore
+from serve_app.tasks.tables import METADATA
+from serve_app.tasks.task import NewTask, Task, TaskError, VideoSpec
+from serve_app.tasks.transitions import Status
+
+SPEC = VideoSpec(
+    prompt="a cat",
+    negative_prompt="",
+    width=64,
+    height=64,
+    num_frames=5,
+    fps=16,
+    steps=4,
+    guidance_scale=5.0,
+    guidance_scale_2=None,
+    flow_shift=5.0,
+    seed=1,
+)
+ADMISSION = Admission(max_queued=100, max_attempts=3, retry_after_s=7)
+
+
+def new(name: str, **changes: object) -> NewTask:
+    task = NewTask(
+        uid=f"uid-{name}", id=name, model="demo", spec=SPEC, work=10.0, save_path=f"videos/{name}.mp4"
+    )
+    return replace(task, **changes)  # type: ignore[arg-type]
+
+
+@pytest_asyncio.fixture
+async def database(tmp_path: Path) -> AsyncIterator[Database]:
+    database = Database(f"sqlite+aiosqlite:///{tmp_path / 'tasks.db'}")
+    await database.migrate()
+    yield database
+    await database.close()
+
+
+@pytest.fixture
+def store(database: Database) -> TaskStore:
+    return TaskStore(database)
+
+
+@pytest_asyncio.fixture
+async def ledger(database: Database) -> RunLedger:
+    return await RunLedger.take_lead(database, lease_s=30, grace_s=10)
+
+
+async def claimed(store: TaskStore, ledger: RunLedger, name: str = "a") -> Task:
+    await store.submit(new(name), ADMISSION)
+    task = await ledger.claim("demo", "replica-1")
+    assert task is not None
+    return task
+
+
+async def test_the_migrations_make_the_tables_that_the_code_uses(database: Database) -> None:
+    def differences(connection: Connection) -> list[object]:
+        return list(compare_metadata(MigrationContext.configure(connection), METADATA))
+
+    async with database.read() as connection:
+        assert await connection.run_sync(differences) == []
+
+
+async def test_processes_that_start_together_migrate_once(tmp_path: Path) -> None:
+    databases = [Database(f"sqlite+aiosqlite:///{tmp_path / 'new.db'}") for _ in range(4)]
+    await asyncio.gather(*(database.migrate() for database in databases))
+    await TaskStore(databases[0]).submit(new("a"), ADMISSION)
+    assert (await TaskStore(databases[3]).get("a")).status is Status.QUEUED
+    for database in databases:
+        await database.close()
+
+
+async def test_a_submitted_task_is_read_back_as_it_was_given(store: TaskStore) -> None:
+    given = new("a", notes=("shrunk",), request={"prompt": "a cat", "seed": 1}, priority=3, owner="key")
+    await store.submit(given, ADMISSION)
+    task = await store.get("a")
+    assert (task.uid, task.spec, task.notes, task.request) == (given.uid, SPEC, ("shrunk",), given.request)
+    assert (task.status, task.attempt, task.progress, task.priority) == (Status.QUEUED, 0, 0.0, 3)
+
+
+async def test_a_task_outlives_the_process_that_took_it(tmp_path: Path) -> None:
+    url = f"sqlite+aiosqlite:///{tmp_path / 'tasks.db'}"
+    first = Database(url)
+    await first.migrate()
+    await TaskStore(first).submit(new("a"), ADMISSION)
+    second = Database(url)  # the first one is still open, as after a kill -9
+    assert (await TaskStore(second).get("a")).status is Status.QUEUED
+    await first.close()
+    await second.close()
+
+
+async def test_an_id_is_taken_once_unless_the_record_is_to_be_replaced(store: TaskStore) -> None:
+    await store.submit(new("a"), ADMISSION)
+    with pytest.raises(TaskExists):
+        await store.submit(new("a", uid="other"), ADMISSION)
+    replaced = await store.submit(new("a", uid="other"), ADMISSION, replace=True)
+    assert replaced.uid == "other" == (await store.get("a")).uid
+
+
+async def test_the_run_of_a_replaced_task_is_told_to_leave(store: TaskStore, ledger: RunLedger) -> None:
+    task = await claimed(store, ledger)
+    await store.submit(new("a", uid="other"), ADMISSION, replace=True)
+    assert not await ledger.report(task.uid, task.attempt, step=1, progress=0.1)
+    assert await ledger.publish(task.uid, task.attempt, artifact="x", timings={}) is None
+    assert (await store.get("a")).status is Status.QUEUED
+
+
+async def test_a_full_queue_refuses_and_says_when_to_come_back(store: TaskStore, ledger: RunLedger) -> None:
+    admission = Admission(max_queued=1, max_attempts=3, retry_after_s=7)
+    await store.submit(new("a"), admission)
+    with pytest.raises(QueueFull) as refused:
+        await store.submit(new("b"), admission)
+    assert refused.value.retry_after_s == 7
+    await ledger.claim("demo", "replica-1")  # a running task takes no place in the queue
+    await store.submit(new("b"), admission)
+
+
+async def test_the_same_idempotency_key_makes_one_task(store: TaskStore) -> None:
+    first = await store.submit(new("a", idempotency_key="k", digest="1"), ADMISSION)
+    again = await store.submit(new("b", idempotency_key="k", digest="1"), ADMISSION)
+    assert again == first
+    with pytest.raises(TaskNotFound):
+        await store.get("b")
+    with pytest.raises(IdempotencyMismatch):
+        await store.submit(new("c", idempotency_key="k", digest="2"), ADMISSION)
+    other_owner = await store.submit(new("d", idempotency_key="k", digest="2", owner="x"), ADMISSION)
+    assert other_owner.id == "d"
+
+
+async def test_claims_go_by_priority_then_age_and_stay_within_the_model(
+    store: TaskStore, ledger: RunLedger
+) -> None:
+    for name, priority, model in [
+        ("old", 0, "demo"),
+        ("young", 0, "demo"),
+        ("urgent", 5, "demo"),
+        ("x", 9, "big"),
+    ]:
+        await store.submit(new(name, priority=priority, model=model), ADMISSION)
+    assert [queued.uid for queued in await store.queue()] == ["uid-x", "uid-urgent", "uid-old", "uid-young"]
+    order = [await ledger.claim("demo", "r") for _ in range(4)]
+    assert [task.id if task else None for task in order] == ["urgent", "old", "young", None]
+
+
+async def test_many_claims_at_once_give_each_task_to_one_runner(store: TaskStore, ledger: RunLedger) -> None:
+    for number in range(20):
+        await store.submit(new(str(number)), ADMISSION)
+    tasks = await asyncio.gather(*(ledger.claim("demo", f"r{number}") for number in range(30)))
+    taken = [task.id for task in tasks if task is not None]
+    assert sorted(taken) == sorted(map(str, range(20)))
+
+
+async def test_a_claim_counts_the_attempt_and_starts_the_lease(store: TaskStore, ledger: RunLedger) -> None:
+    task = await claimed(store, ledger)
+    assert (task.status, task.attempt, task.attempts_left, task.runner) == (Status.RUNNING, 1, 2, "replica-1")
+    assert task.started_at is not None and task.lease_expires_at == pytest.approx(task.started_at + 30)
+
+
+async def test_progress_never_falls(store: TaskStore, ledger: RunLedger) -> None:
+    task = await claimed(store, ledger)
+    assert await ledger.report(task.uid, 1, step=3, progress=0.6)
+    await ledger.give_up(task.uid, 1)
+    await ledger.claim("demo", "replica-2")
+    assert await ledger.report(task.uid, 2, step=1, progress=0.2)
+    seen = await store.get("a")
+    assert (seen.step, seen.progress) == (1, 0.6)
+
+
+async def test_a_published_result_never_changes(store: TaskStore, ledger: RunLedger) -> None:
+    task = await claimed(store, ledger)
+    published = await ledger.publish(task.uid, 1, artifact="first.mp4", timings={"denoise_s": 1.5})
+    assert published is not None and (published.progress, published.timings) == (1.0, {"denoise_s": 1.5})
+    assert await ledger.publish(task.uid, 1, artifact="second.mp4", timings={}) is None
+    assert await ledger.fail(task.uid, 1, TaskError("model_error", "x")) is None
+    assert await ledger.give_up(task.uid, 1) is None
+    assert not (await store.cancel("a"))[1]
+    assert await store.get("a") == published
+
+
+async def test_a_given_up_attempt_can_write_nothing(store: TaskStore, ledger: RunLedger) -> None:
+    task = await claimed(store, ledger)
+    await ledger.give_up(task.uid, 1)
+    second = await ledger.claim("demo", "replica-2")
+    assert second is not None and second.attempt == 2
+    assert not await ledger.report(task.uid, 1, step=4, progress=0.9)
+    assert await ledger.publish(task.uid, 1, artifact="stale.mp4", timings={}) is None
+    assert await ledger.fail(task.uid, 1, TaskError("model_error", "x")) is None
+    assert await ledger.hand_back(task.uid, 1) is None
+    assert (await store.get("a")).status is Status.RUNNING
+
+
+async def test_a_task_fails_as_worker_lost_after_its_last_attempt(
+    store: TaskStore, ledger: RunLedger
+) -> None:
+    await store.submit(new("a"), ADMISSION)
+    for attempt in (1, 2, 3):
+        assert await ledger.claim("demo", "r") is not None
+        task = await ledger.give_up("uid-a", attempt)
+    assert task is not None and task.status is Status.FAILED
+    assert task.error is not None and task.error.code == "worker_lost"
+    assert await ledger.claim("demo", "r") is None
+
+
+async def test_a_task_handed_back_has_lost_no_attempt(store: TaskStore, ledger: RunLedger) -> None:
+    task = await claimed(store, ledger)
+    handed_back = await ledger.hand_back(task.uid, 1)
+    assert handed_back is not None and (handed_back.status, handed_back.attempts_left) == (Status.QUEUED, 3)
+
+
+async def test_an_expired_lease_queues_the_task_again(database: Database, store: TaskStore) -> None:
+    ledger = await RunLedger.take_lead(database, lease_s=-1, grace_s=10)
+    task = await claimed(store, ledger)
+    assert [given_up.uid for given_up in await ledger.expire_leases()] == [task.uid]
+    assert (await store.get("a")).status is Status.QUEUED
+    assert await ledger.expire_leases() == []
+
+
+async def test_a_report_renews_the_lease(database: Database, store: TaskStore) -> None:
+    short = await RunLedger.take_lead(database, lease_s=-1, grace_s=10)
+    task = await claimed(store, short)
+    long = await RunLedger.take_lead(database, lease_s=30, grace_s=-1)
+    assert await long.report(task.uid, 1, step=1, progress=0.1)
+    assert await long.expire_leases() == []
+
+
+async def test_a_new_leader_stops_the_old_one_but_not_the_runs(database: Database, store: TaskStore) -> None:
+    old = await RunLedger.take_lead(database, lease_s=30, grace_s=10)
+    task = await claimed(store, old)
+    new_leader = await RunLedger.take_lead(database, lease_s=30, grace_s=10)
+    for write in (
+        old.claim("demo", "r"),
+        old.report(task.uid, 1, step=1, progress=0.1),
+        old.publish(task.uid, 1, artifact="x", timings={}),
+        old.give_up(task.uid, 1),
+    ):
+        with pytest.raises(Superseded):
+            await write
+    assert await new_leader.publish(task.uid, 1, artifact="x", timings={}) is not None
+
+
+@pytest.mark.parametrize("running", [False, True], ids=["queued", "running"])
+async def test_cancel_is_final_and_said_once(store: TaskStore, ledger: RunLedger, running: bool) -> None:
+    await store.submit(new("a"), ADMISSION)
+    if running:
+        await ledger.claim("demo", "r")
+    assert [(await store.cancel("a"))[1] for _ in range(2)] == [True, False]
+    assert await ledger.claim("demo", "r") is None
+    assert not await ledger.report("uid-a", 1, step=1, progress=0.1)
+    assert await ledger.publish("uid-a", 1, artifact="x", timings={}) is None
+    assert (await store.get("a")).status is Status.CANCELLED
+
+
+async def test_cancel_and_publish_at_once_have_one_winner(store: TaskStore, ledger: RunLedger) -> None:
+    for number in range(20):
+        task = await claimed(store, ledger, f"t{number}")
+        (_, cancelled), published = await asyncio.gather(
+            store.cancel(task.id), ledger.publish(task.uid, 1, artifact="x", timings={})
+        )
+        assert cancelled == (published is None)
+        assert (await store.get(task.id)).status is (Status.CANCELLED if cancelled else Status.SUCCEEDED)
+
+
+async def test_cancel_all_spares_what_has_ended(store: TaskStore, ledger: RunLedger) -> None:
+    done = await claimed(store, ledger, "done")
+    await ledger.publish(done.uid, 1, artifact="x", timings={})
+    await claimed(store, ledger, "running")
+    await store.submit(new("queued"), ADMISSION)
+    assert [task.id for task in await store.cancel_all(Status.RUNNING)] == ["running"]
+    assert [task.id for task in await store.cancel_all()] == ["queued"]
+    assert (await store.counts())[Status.SUCCEEDED] == 1
+
+
+async def test_lists_are_newest_first_and_go_on_after_a_task(store: TaskStore) -> None:
+    for name in "abcd":
+        await store.submit(new(name), ADMISSION)
+    await store.cancel("c")
+    assert [task.id for task in await store.list(limit=2)] == ["d", "c"]
+    assert [task.id for task in await store.list(limit=9, after="c")] == ["b", "a"]
+    assert [task.id for task in await store.list(statuses=[Status.CANCELLED], limit=9)] == ["c"]
+    with pytest.raises(TaskNotFound):
+        await store.list(limit=2, after="nobody")
+
+
+async def test_the_newest_result_stands_under_a_shared_path(store: TaskStore, ledger: RunLedger) -> None:
+    assert await store.published_at("same.mp4") is None
+    for name in ("a", "b"):
+        await store.submit(new(name, save_path="same.mp4"), ADMISSION)
+        await ledger.claim("demo", "r")
+        await ledger.publish(f"uid-{name}", 1, artifact=f"{name}.mp4", timings={})
+        task = await store.published_at("same.mp4")
+        assert task is not None and task.artifact == f"{name}.mp4"
+
+
+async def test_only_ended_tasks_are_forgotten(store: TaskStore, ledger: RunLedger) -> None:
+    done = await claimed(store, ledger, "done")
+    await ledger.publish(done.uid, 1, artifact="x", timings={})
+    await claimed(store, ledger, "running")
+    await store.submit(new("queued"), ADMISSION)
+    assert await ledger.forget_ended(before=done.created_at - 1) == []
+    assert [task.id for task in await ledger.forget_ended(before=done.created_at + 60)] == ["done"]
+    assert await ledger.known_uids() == {"uid-running", "uid-queued"}
+    demand = await ledger.demand()
+    assert (demand.queued, demand.running) == ({"demo": 1}, {"demo": frozenset({"uid-running"})})
