@@ -1,0 +1,102 @@
+"""Our forward pass over the modules of diffusers' ``WanTransformer3DModel``: the same numbers for less work.
+
+What it does not do again: text keys and values, the rotary table (once per run instead of once per step), and
+the timestep embedding of every token, where all tokens of a latent frame, or of the video, share one timestep.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from models.attention import TextKeys, self_attention, text_attention, text_keys
+from models.text import MAX_TOKENS
+
+
+class Denoiser:
+    """Predicts the velocity of noisy latents ``[1, channels, frames, height, width]``."""
+
+    def __init__(self, transformer: Any) -> None:
+        self._model = transformer
+        self._patch: tuple[int, int, int] = tuple(transformer.config.patch_size)
+        self._dtype: torch.dtype = transformer.dtype
+
+    @property
+    def device(self) -> torch.device:
+        device: torch.device = self._model.device
+        return device
+
+    def text(self, embeddings: Tensor) -> TextKeys:
+        """Keys and values of one prompt, from its embeddings ``[n, text_dim]``."""
+        embeddings = embeddings.to(self.device, self._dtype)
+        missing = MAX_TOKENS - embeddings.shape[0]
+        # The zero vectors that fill a prompt up to 512 tokens stay equal to each other in every layer, and the
+        # model was trained to attend to them. In float32 one stands for all; in lower precision its bias would
+        # be rounded, and on a GPU a bias also rules out the fastest kernels, so there they are all kept.
+        stand_ins = min(missing, 1) if self._dtype == torch.float32 else missing
+        filled = F.pad(embeddings, (0, 0, 0, stand_ins))[None]
+        tokens = self._model.condition_embedder.text_embedder(filled)
+        attns = [block.attn2 for block in self._model.blocks]
+        return text_keys(attns, tokens, filling=max(missing // max(stand_ins, 1), 1))
+
+    def rotation(self, latents: Tensor) -> Tensor:
+        """The rotary table for latents of this shape, complex64 ``[1, 1, tokens, head_dim / 2]``."""
+        cos, sin = self._model.rope(latents)
+        return torch.complex(cos[..., 0::2].float(), sin[..., 1::2].float()).transpose(1, 2).contiguous()
+
+    def __call__(self, latents: Tensor, timesteps: Tensor, text: TextKeys, rotation: Tensor) -> Tensor:
+        """The velocity for each prompt of ``text``, ``[batch, channels, frames, height, width]``.
+
+        ``timesteps``: one for the whole video ``[1]``, or one for each latent frame ``[frames]``.
+        """
+        model = self._model
+        tokens = model.patch_embedding(latents.to(self._dtype)).flatten(2).transpose(1, 2)
+        # [batch, rows, tokens of the row, dim]: a row is what shares one timestep
+        rows = timesteps.shape[0]
+        x = tokens.contiguous().unflatten(1, (rows, -1))
+        time, block_time = self._embed_time(timesteps)
+        for index, block in enumerate(model.blocks):
+            x = _block(block, index, x, block_time, text, rotation)
+        shift, scale = (model.scale_shift_table + time[:, None]).chunk(2, dim=1)
+        x = _modulated(model.norm_out, x, shift, scale)
+        return self._unpatched(model.proj_out(x.flatten(1, 2)), latents)
+
+    def _embed_time(self, timesteps: Tensor) -> tuple[Tensor, Tensor]:
+        """For each row: the timestep's embedding ``[rows, dim]`` and its projection ``[rows, 6, dim]``."""
+        embedder = self._model.condition_embedder
+        waves = embedder.timesteps_proj(timesteps)
+        waves = waves.to(next(embedder.time_embedder.parameters()).dtype)
+        time = embedder.time_embedder(waves).to(self._dtype)
+        return time, embedder.time_proj(embedder.act_fn(time)).unflatten(1, (6, -1))
+
+    def _unpatched(self, tokens: Tensor, latents: Tensor) -> Tensor:
+        _, _, frames, height, width = latents.shape
+        p_t, p_h, p_w = self._patch
+        grid = tokens.unflatten(1, (frames // p_t, height // p_h, width // p_w)).unflatten(-1, (p_t, p_h, p_w, -1))
+        # [batch, f, h, w, p_t, p_h, p_w, channels] → [batch, channels, f·p_t, h·p_h, w·p_w]
+        return grid.permute(0, 7, 1, 4, 2, 5, 3, 6).flatten(6, 7).flatten(4, 5).flatten(2, 3)
+
+
+def _block(block: Any, index: int, x: Tensor, time: Tensor, text: TextKeys, rotation: Tensor) -> Tensor:
+    """One transformer block. ``x``: ``[batch, rows, n, dim]``; sums and modulation are float32, as in training.
+
+    A batch of prompts shares one video up to the first text attention, which is where ``x`` takes its batch.
+    """
+    modulation = block.scale_shift_table + time.float()
+    shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = modulation.chunk(6, dim=1)
+    rows = x.shape[1]
+
+    attended = self_attention(block.attn1, _modulated(block.norm1, x, shift, scale).flatten(1, 2), rotation)
+    x = torch.addcmul(x.float(), attended.unflatten(1, (rows, -1)), gate).type_as(x)
+
+    queried = block.norm2(x.float()).type_as(x).flatten(1, 2)
+    x = x + text_attention(block.attn2, queried, text, index).unflatten(1, (rows, -1))
+
+    fed = block.ffn(_modulated(block.norm3, x, ffn_shift, ffn_scale))
+    return torch.addcmul(x.float(), fed.float(), ffn_gate).type_as(x)
+
+
+def _modulated(norm: Any, x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """``norm(x)·(1 + scale) + shift``; ``shift`` and ``scale`` are ``[rows, 1, dim]``."""
+    return torch.addcmul(shift, norm(x.float()), 1 + scale).type_as(x)

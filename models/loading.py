@@ -1,0 +1,54 @@
+"""A weights folder to a ready engine. Reads local safetensors files only: no network, no pickles."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKLWan, WanTransformer3DModel
+from transformers import AutoTokenizer, UMT5EncoderModel
+
+from models.denoiser import Denoiser
+from models.engine import EngineSettings
+from models.errors import WeightsError
+from models.pipeline import WanEngine
+from models.text import TextEncoder
+from models.vae import StreamingVae
+from models.weights_folder import WeightsFolder
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def load_engine(settings: EngineSettings) -> WanEngine:
+    """Load a folder in the diffusers layout. Raises ``WeightsError`` with one sentence on what is wrong with it."""
+    folder = WeightsFolder(settings.weights)
+    folder.check(settings.variant)
+    device, dtype = torch.device(settings.device), _dtype(settings)
+    transformer = _model(WanTransformer3DModel, folder.path / "transformer", device, dtype)
+    vae = _model(AutoencoderKLWan, folder.path / "vae", device, dtype)
+    text_encoder = _model(UMT5EncoderModel, folder.path / "text_encoder", device, dtype)
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder.path / "tokenizer", local_files_only=True)
+    return WanEngine(
+        settings.variant, TextEncoder(tokenizer, text_encoder), Denoiser(transformer), StreamingVae(vae)
+    )
+
+
+def _dtype(settings: EngineSettings) -> torch.dtype:
+    if settings.dtype == "auto":
+        return torch.bfloat16 if settings.device.startswith("cuda") else torch.float32
+    if settings.dtype not in _DTYPES:
+        raise WeightsError(f"dtype must be auto, {', '.join(_DTYPES)}, not {settings.dtype}.")
+    return _DTYPES[settings.dtype]
+
+
+def _model(cls: Any, folder: Path, device: torch.device, dtype: torch.dtype) -> Any:
+    try:
+        model, report = cls.from_pretrained(
+            folder, torch_dtype=dtype, local_files_only=True, use_safetensors=True, output_loading_info=True
+        )
+    except Exception as error:  # whatever a broken file makes diffusers or transformers raise
+        raise WeightsError(f"{folder} could not be loaded as {cls.__name__}: {error}") from error
+    # Both libraries would go on with random numbers in place of missing tensors.
+    missing = [*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])]
+    if missing:
+        raise WeightsError(f"{folder} lacks {len(missing)} tensors of {cls.__name__}, such as {missing[0]}.")
+    return model.eval().requires_grad_(False).to(device)

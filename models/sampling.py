@@ -1,0 +1,128 @@
+"""Noise schedules and the two solvers that walk them. Schedules are plain floats; solvers touch tensors.
+
+A flow model predicts the velocity v from data x0 to noise ε, and x_σ = (1 − σ)·x0 + σ·ε. So x0 = x − σ·v.
+"""
+
+from dataclasses import dataclass
+from math import expm1, log
+from typing import Protocol
+
+import numpy as np
+from torch import Tensor
+
+TRAIN_TIMESTEPS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """``sigmas`` are the noise levels before each step and, last, 0; ``timesteps`` what the model is told."""
+
+    sigmas: tuple[float, ...]
+    timesteps: tuple[float, ...]
+
+
+def shifted(sigma: float, shift: float) -> float:
+    """Move a noise level towards 1: the larger the video, the more noise it takes to hide it."""
+    return shift * sigma / (1 + (shift - 1) * sigma)
+
+
+def unipc_schedule(steps: int, shift: float) -> Schedule:
+    """The base models' schedule: σ from 1 towards 1/1000 in equal steps, then shifted.
+
+    Equal to the last bit to diffusers' UniPCMultistepScheduler with flow sigmas: timesteps are truncated to
+    whole numbers, σ is rounded to float32, and the first σ stays short of 1, where log(1 − σ) has no value.
+    """
+    sigmas = [shifted(float(s), shift) for s in np.linspace(1.0, 1.0 / TRAIN_TIMESTEPS, steps + 1)[:-1]]
+    if abs(sigmas[0] - 1.0) < 1e-6:
+        sigmas[0] -= 1e-6
+    timesteps = tuple(float(int(s * TRAIN_TIMESTEPS)) for s in sigmas)
+    return Schedule(sigmas=(*(float(np.float32(s)) for s in sigmas), 0.0), timesteps=timesteps)
+
+
+def distilled_schedule(steps: int, shift: float) -> Schedule:
+    """The distilled models' schedule: timesteps 1000·k/steps for k = steps … 1 (1000, 750, 500, 250), shifted."""
+    sigmas = [shifted(k / steps, shift) for k in range(steps, 0, -1)]
+    return Schedule(sigmas=(*sigmas, 0.0), timesteps=tuple(s * TRAIN_TIMESTEPS for s in sigmas))
+
+
+class Solver(Protocol):
+    """Walks one schedule, once. Holds what it must remember between two steps."""
+
+    @property
+    def schedule(self) -> Schedule: ...
+
+    def step(self, index: int, velocity: Tensor, latents: Tensor) -> Tensor:
+        """The latents at ``sigmas[index + 1]``, from those at ``sigmas[index]`` and the velocity there."""
+
+
+class Euler:
+    """First order, no memory: x ← x + (σ_next − σ)·v."""
+
+    def __init__(self, schedule: Schedule) -> None:
+        self.schedule = schedule
+
+    def step(self, index: int, velocity: Tensor, latents: Tensor) -> Tensor:
+        sigma, sigma_next = self.schedule.sigmas[index : index + 2]
+        return latents + (sigma_next - sigma) * velocity
+
+
+class UniPC:
+    """UniPC of order 2 with B(h) = e^h − 1 ("bh2"), on predictions of x0.
+
+    Zhao et al., "UniPC: A Unified Predictor-Corrector Framework", arXiv:2302.04867. Each step first corrects
+    the point it came to with the new prediction, then predicts the next. First and last step are of order 1.
+    The coefficients are floats computed here, so a step is a few multiply-adds and never waits for the device.
+    """
+
+    def __init__(self, schedule: Schedule) -> None:
+        self.schedule = schedule
+        # log((1 − σ)/σ), half the log of the signal-to-noise ratio; the final σ = 0 has none
+        self._lambdas = [log((1 - s) / s) for s in schedule.sigmas[:-1]]
+        self._clean: list[Tensor] = []  # the last two x0 predictions, the newest last
+        self._start: Tensor | None = None  # where the last prediction set off
+        self._order = 1  # of the last prediction
+
+    def step(self, index: int, velocity: Tensor, latents: Tensor) -> Tensor:
+        clean = latents - self.schedule.sigmas[index] * velocity
+        if self._start is not None:
+            latents = self._corrected(index, clean, self._start)
+        self._clean = [*self._clean[-1:], clean]
+        steps_left = len(self.schedule.timesteps) - index
+        self._order = min(2, steps_left, len(self._clean))
+        self._start = latents
+        return self._predicted(index, latents)
+
+    def _predicted(self, index: int, start: Tensor) -> Tensor:
+        """From ``sigmas[index]`` to ``sigmas[index + 1]``."""
+        sigma, sigma_next = self.schedule.sigmas[index : index + 2]
+        clean = self._clean[-1]
+        if sigma_next == 0.0:
+            return clean
+        h = self._lambdas[index + 1] - self._lambdas[index]
+        b = (1 - sigma_next) * expm1(-h)
+        if self._order == 1:
+            return (sigma_next / sigma) * start - b * clean
+        slope = 0.5 * b / self._ratio(index, h)
+        return (sigma_next / sigma) * start - (b - slope) * clean - slope * self._clean[-2]
+
+    def _corrected(self, index: int, clean: Tensor, start: Tensor) -> Tensor:
+        """The point at ``sigmas[index]`` again, now that the prediction made there is known."""
+        sigma_before, sigma = self.schedule.sigmas[index - 1 : index + 1]
+        h = self._lambdas[index] - self._lambdas[index - 1]
+        b = (1 - sigma) * expm1(-h)
+        before = self._clean[-1]
+        moved = (sigma / sigma_before) * start
+        if self._order == 1:
+            return moved - 0.5 * b * (clean + before)
+        ratio = self._ratio(index - 1, h)
+        phi_1 = expm1(-h) / -h - 1
+        phi_2 = phi_1 / -h - 0.5
+        b_1, b_2 = phi_1 / expm1(-h), 2 * phi_2 / expm1(-h)
+        # weights of the older difference and of the new one: solves [[1, 1], [ratio, 1]] · w = [b_1, b_2]
+        w_old, w_new = (b_1 - b_2) / (1 - ratio), (b_2 - ratio * b_1) / (1 - ratio)
+        old = w_old / ratio
+        return moved - b * (w_new * clean + old * self._clean[-2] + (1 - w_new - old) * before)
+
+    def _ratio(self, index: int, h: float) -> float:
+        """How far back the older prediction lies, in steps of ``h``; negative."""
+        return (self._lambdas[index - 1] - self._lambdas[index]) / h

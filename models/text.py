@@ -1,0 +1,67 @@
+"""Prompts to text embeddings."""
+
+import html
+import re
+from collections import OrderedDict
+from typing import Any
+
+import ftfy
+import torch
+from torch import Tensor
+
+MAX_TOKENS = 512
+"""Tokens the transformer attends to; a longer prompt is cut, a shorter one is filled up with zero vectors."""
+
+DEFAULT_CACHE_BYTES = 64 * 1024 * 1024
+
+
+def clean_prompt(prompt: str) -> str:
+    """The prompt as the tokenizer was used in training: repaired encoding, no HTML entities, single spaces."""
+    # Entities are sometimes escaped twice ("&amp;lt;"), hence the second unescape.
+    repaired = html.unescape(html.unescape(ftfy.fix_text(prompt)))
+    return re.sub(r"\s+", " ", repaired).strip()
+
+
+class TextEncoder:
+    """UMT5 with a cache by cleaned prompt, bounded in bytes; the least recently used goes first.
+
+    The cache is the one thing runs share. A prompt decides its embedding alone, so sharing it shows in no video.
+    """
+
+    def __init__(self, tokenizer: Any, encoder: Any, cache_bytes: int = DEFAULT_CACHE_BYTES) -> None:
+        self._tokenizer = tokenizer
+        self._encoder = encoder
+        self._cache: OrderedDict[str, Tensor] = OrderedDict()
+        self._cache_bytes = cache_bytes
+        self._cached_bytes = 0
+
+    @property
+    def cached_bytes(self) -> int:
+        return self._cached_bytes
+
+    def encode(self, prompt: str) -> Tensor:
+        """Embeddings of the prompt's own tokens, ``[n, text_dim]``, 1 ≤ n ≤ 512; the filling is not stored."""
+        prompt = clean_prompt(prompt)
+        embeddings = self._cache.get(prompt)
+        if embeddings is None:
+            embeddings = self._encode(prompt)
+            self._remember(prompt, embeddings)
+        else:
+            self._cache.move_to_end(prompt)
+        return embeddings
+
+    def _encode(self, prompt: str) -> Tensor:
+        # Without padding: attention masks it out anyway, so the prompt's own tokens come out the same for less.
+        tokens = self._tokenizer([prompt], truncation=True, max_length=MAX_TOKENS, return_tensors="pt")
+        ids = tokens.input_ids.to(self._encoder.device)
+        hidden: Tensor = self._encoder(ids, torch.ones_like(ids)).last_hidden_state
+        return hidden[0]
+
+    def _remember(self, prompt: str, embeddings: Tensor) -> None:
+        if embeddings.nbytes > self._cache_bytes:
+            return
+        self._cache[prompt] = embeddings
+        self._cached_bytes += embeddings.nbytes
+        while self._cached_bytes > self._cache_bytes:
+            _, evicted = self._cache.popitem(last=False)
+            self._cached_bytes -= evicted.nbytes

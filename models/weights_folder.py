@@ -1,0 +1,100 @@
+"""What a weights folder must hold, checked before anything large is read."""
+
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+from models.errors import WeightsError
+from models.variants import Variant
+
+_CLASSES = {
+    "transformer": "WanTransformer3DModel",
+    "vae": "AutoencoderKLWan",
+    "text_encoder": "UMT5EncoderModel",
+}
+
+
+class WeightsFolder:
+    """A model in the diffusers layout: ``model_index.json`` and a folder for each part."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def check(self, variant: Variant) -> None:
+        """Raise ``WeightsError`` unless the folder is whole, safe to load and of this variant."""
+        if not self.path.is_dir():
+            raise WeightsError(f"There is no weights folder {self.path}.")
+        index = self._json("model_index.json")
+        for part, expected in _CLASSES.items():
+            found = (index.get(part) or [None, None])[1]
+            if found != expected:
+                raise WeightsError(f"{self.path}: {part} is {found or 'missing'}, but must be {expected}.")
+            for file in self._weight_files(part):
+                check_safetensors(file)
+        if not (self.path / "tokenizer").is_dir():
+            raise WeightsError(f"{self.path} has no folder tokenizer.")
+        self._check_variant(variant, index)
+
+    def _check_variant(self, variant: Variant, index: dict[str, Any]) -> None:
+        transformer, vae = self._json("transformer/config.json"), self._json("vae/config.json")
+        self._expect(variant, "expand_timesteps", bool(index.get("expand_timesteps")), variant.expand_timesteps)
+        self._expect(variant, "the latent channels", vae.get("z_dim"), variant.latent_channels)
+        self._expect(variant, "the spatial stride", vae.get("scale_factor_spatial", 8), variant.spatial_stride)
+        self._expect(variant, "the temporal stride", vae.get("scale_factor_temporal", 4), variant.temporal_stride)
+        self._expect(variant, "the patch size", transformer.get("patch_size"), [1, variant.patch, variant.patch])
+        self._expect(variant, "the input channels", transformer.get("in_channels"), variant.latent_channels)
+        self._expect(variant, "a second expert", index.get("transformer_2", [None, None])[1] is not None, False)
+
+    def _expect(self, variant: Variant, what: str, found: object, expected: object) -> None:
+        if found != expected:
+            raise WeightsError(
+                f"{self.path} is not {variant.name}: {what} should be {expected}, but the folder says {found}."
+            )
+
+    def _json(self, name: str) -> dict[str, Any]:
+        try:
+            content = json.loads((self.path / name).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise WeightsError(f"{self.path} has no {name}: it is not a model in the diffusers layout.") from None
+        except (OSError, ValueError) as error:
+            raise WeightsError(f"{self.path / name} cannot be read: {error}") from error
+        if not isinstance(content, dict):
+            raise WeightsError(f"{self.path / name} is not a JSON object.")
+        return content
+
+    def _weight_files(self, part: str) -> list[Path]:
+        folder = self.path / part
+        if not folder.is_dir():
+            raise WeightsError(f"{self.path} has no folder {part}.")
+        indexes = sorted(folder.glob("*.safetensors.index.json"))
+        if indexes:
+            shards = set(self._json(str(indexes[0].relative_to(self.path))).get("weight_map", {}).values())
+            files = sorted(folder / shard for shard in shards)
+        else:
+            files = sorted(folder.glob("*.safetensors"))
+        if not files:
+            raise WeightsError(f"{folder} holds no safetensors file, and no other format is loaded.")
+        return files
+
+
+def check_safetensors(file: Path) -> None:
+    """Raise ``WeightsError`` unless the file is as long as its header says.
+
+    Format: a little-endian uint64 header length, the header as JSON, then the tensors, with ``data_offsets``
+    counted from the end of the header (github.com/huggingface/safetensors, "Format").
+    """
+    try:
+        size = file.stat().st_size
+        with file.open("rb") as stream:
+            (header_bytes,) = struct.unpack("<Q", stream.read(8))
+            if header_bytes > size - 8:
+                raise WeightsError(f"{file} is cut short.")
+            header = json.loads(stream.read(header_bytes))
+        end = max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0)
+    except FileNotFoundError:
+        raise WeightsError(f"{file} is missing.") from None
+    except (OSError, ValueError, struct.error, KeyError, TypeError, AttributeError) as error:
+        raise WeightsError(f"{file} is not a safetensors file.") from error
+    if size < 8 + header_bytes + end:
+        raise WeightsError(f"{file} is cut short.")
