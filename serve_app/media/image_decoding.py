@@ -1,0 +1,95 @@
+"""Decodes a stranger's image: any bytes give a picture or a ServiceError, in bounded time and memory."""
+
+import io
+
+import numpy as np
+from PIL import Image
+
+from serve_app.errors import ImageUnreadable, ServiceError, TooLarge
+from serve_app.media.source_image import SourceImage
+
+FORMATS = ("JPEG", "PNG", "WEBP")
+# Every scan of a progressive JPEG walks over the whole picture. Encoders write about ten; a file of thousands
+# of empty ones is small and keeps a core busy for hours.
+MAX_JPEG_SCANS = 100
+
+_SCAN_MARKER = b"\xff\xda"  # entropy-coded data never holds it, there 0xff is followed by 0x00 or a restart
+_ORIENTATION_TAG = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def decode(data: bytes, *, max_pixels: int) -> SourceImage:
+    """The picture in `data`, a JPEG, PNG or WebP file by its content.
+
+    The EXIF orientation is applied, transparency goes onto white, of an animation the first frame is taken,
+    16 bits become 8. A colour profile is ignored: profiles are programs, and a stranger's is not run.
+
+    Raises TooLarge over `max_pixels`, judged from the header, and ImageUnreadable for all else.
+    """
+    if not data:
+        raise ImageUnreadable("The image is empty.")
+    if not _has_known_start(data):
+        raise ImageUnreadable("The image is not a JPEG, PNG or WebP file.")
+    if data.startswith(b"\xff\xd8") and data.count(_SCAN_MARKER) > MAX_JPEG_SCANS:
+        raise ImageUnreadable("The JPEG has more scans than any camera or program writes.")
+    try:
+        return _decode(data, max_pixels)
+    except ServiceError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise _too_many_pixels(max_pixels) from None
+    except Exception:  # Pillow's decoders raise about any type on broken files, and which one says nothing
+        raise ImageUnreadable("The image is damaged or incomplete and cannot be decoded.") from None
+
+
+def _has_known_start(data: bytes) -> bool:
+    return (
+        data.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"))
+        or (data.startswith(b"RIFF") and data[8:12] == b"WEBP")
+    )  # fmt: skip
+
+
+def _decode(data: bytes, max_pixels: int) -> SourceImage:
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        width, height = image.size
+        if width < 1 or height < 1:
+            raise ImageUnreadable("The image has no pixels.")
+        if width * height > max_pixels:
+            raise _too_many_pixels(max_pixels)
+        image.load()
+        # Read before the conversions, which may drop it; PNG and WebP keep it behind the pixels.
+        turn = _UPRIGHT.get(_orientation(image))
+        picture = _to_rgb(image)
+    if turn is not None:
+        picture = picture.transpose(turn)
+    return SourceImage(np.array(picture, dtype=np.uint8))
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(_ORIENTATION_TAG, 1))
+    except Exception:  # broken metadata is no reason to refuse a good picture
+        return 1
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        # Pillow would clip 16-bit gray at 255 instead of scaling it.
+        wide = np.asarray(image).astype(np.uint32)
+        return Image.fromarray(((wide + 128) // 257).clip(0, 255).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+    return image.convert("RGB")
+
+
+def _too_many_pixels(max_pixels: int) -> TooLarge:
+    return TooLarge(f"The image has more than {max_pixels} pixels; send a smaller one.")

@@ -1,0 +1,156 @@
+"""Writes a video file frame by frame, while the frames after it are still being made."""
+
+import math
+import re
+import subprocess
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+import imageio_ffmpeg
+import numpy as np
+from numpy.typing import NDArray
+
+from serve_app import durable
+
+
+class VideoWriteError(RuntimeError):
+    """The video could not be written; the message ends with what ffmpeg or the system said about it."""
+
+
+_LOG_PREFIX = re.compile(r"\[[^]]* @ 0x[0-9a-f]+\] ")
+
+
+class VideoWriter:
+    """A context manager that writes H.264 in MP4: yuv420p, BT.709, the index in front so that it streams.
+
+    The file appears at `path` whole and synced when the block ends well. When it does not, ffmpeg is gone,
+    no temp file is left, and whatever was at `path` before is untouched. The folder must exist.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        width: int,
+        height: int,
+        fps: float,
+        crf: int = 18,
+        preset: str = "veryfast",
+        threads: int = 4,  # fixed, since the bytes of the file depend on it
+    ) -> None:
+        """Starts nothing yet. Raises ValueError for odd sizes, which yuv420p cannot hold, and bad rates."""
+        if width < 2 or height < 2 or width % 2 or height % 2:
+            raise ValueError(f"a video's width and height must be even, not {width}x{height}")
+        if not math.isfinite(fps) or fps <= 0:
+            raise ValueError(f"a video's frame rate must be a number above 0, not {fps}")
+        self.path = path.absolute()
+        self.frames_written = 0
+        self._shape = (height, width, 3)
+        self._temp = durable.temp_beside(self.path)
+        self._command = _command(self._temp, width, height, fps, crf, preset, threads)
+        self._ffmpeg: subprocess.Popen[bytes] | None = None
+        self._said: list[str] = []
+        self._listener: threading.Thread | None = None
+
+    def __enter__(self) -> Self:
+        self._ffmpeg = subprocess.Popen(
+            self._command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C is for the service, which may still finish this file
+        )
+        assert self._ffmpeg.stderr is not None
+        # Read all the time: a full pipe would stop ffmpeg, and with it the writes that wait for ffmpeg.
+        self._listener = threading.Thread(target=_listen, args=(self._ffmpeg.stderr, self._said), daemon=True)
+        self._listener.start()
+        return self
+
+    def write(self, frames: NDArray[np.uint8]) -> None:
+        """Appends `frames`, uint8 [n, height, width, 3]. Waits while ffmpeg is behind.
+
+        Raises ValueError for another shape or type, VideoWriteError when ffmpeg has ended.
+        """
+        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[1:] != self._shape:
+            wanted = ", ".join(str(size) for size in self._shape)
+            raise ValueError(f"frames must be uint8 [n, {wanted}], not {frames.dtype} {list(frames.shape)}")
+        pipe = self._pipe()
+        for frame in frames:
+            try:
+                pipe.write(np.ascontiguousarray(frame).data)
+            except OSError:  # a broken pipe: the reason is what ffmpeg said
+                raise self._failure(self._reap()) from None
+            self.frames_written += 1
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self._finish()
+        finally:
+            self._reap(kill=True)
+            self._temp.unlink(missing_ok=True)
+
+    def _finish(self) -> None:
+        if self.frames_written == 0:
+            raise VideoWriteError("The video has no frames.")
+        exit_status = self._reap()
+        if exit_status != 0:
+            raise self._failure(exit_status)
+        try:
+            durable.replace(self._temp, self.path)
+        except OSError as error:
+            raise VideoWriteError(f"The video could not be put in its place: {error.strerror}") from error
+
+    def _reap(self, *, kill: bool = False) -> int:
+        """Ends ffmpeg, by the end of its input or by force, and gives its exit status."""
+        assert self._ffmpeg is not None and self._listener is not None
+        if kill:
+            self._ffmpeg.kill()
+        with suppress(OSError):  # about bytes that ffmpeg no longer took; its exit status tells
+            self._pipe().close()
+        exit_status = self._ffmpeg.wait()
+        self._listener.join()
+        return exit_status
+
+    def _pipe(self) -> IO[bytes]:
+        if self._ffmpeg is None:
+            raise RuntimeError("frames are written inside the writer's with block")
+        assert self._ffmpeg.stdin is not None
+        return self._ffmpeg.stdin
+
+    def _failure(self, exit_status: int) -> VideoWriteError:
+        reason = "; ".join(self._said) or f"it ended with status {exit_status}"
+        reason = _LOG_PREFIX.sub("", reason).replace(f"file:{self._temp}", "the file")
+        return VideoWriteError(f"ffmpeg could not write the video: {reason}")
+
+
+def _command(
+    target: Path, width: int, height: int, fps: float, crf: int, preset: str, threads: int
+) -> Sequence[str]:
+    # Without them the colours are converted as for standard definition, and players guess.
+    colours = "scale=out_color_matrix=bt709:out_range=tv,format=yuv420p"
+    tags = "setparams=range=tv:colorspace=bt709:color_primaries=bt709:color_trc=bt709"
+    return [
+        imageio_ffmpeg.get_ffmpeg_exe(),
+        *("-nostdin", "-hide_banner", "-nostats", "-loglevel", "error", "-y"),
+        *("-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}"),
+        *("-framerate", str(Fraction(fps).limit_denominator(1001)), "-i", "pipe:0"),
+        *("-vf", f"{colours},{tags}"),
+        *("-c:v", "libx264", "-preset", preset, "-crf", str(crf), "-threads", str(threads)),
+        *("-movflags", "+faststart", "-f", "mp4", f"file:{target}"),
+    ]
+
+
+def _listen(pipe: IO[Any], said: list[str]) -> None:
+    with pipe:
+        for line in pipe:
+            # The first lines name the cause, the later ones what follows from it.
+            if len(said) < 3 and (text := line.decode(errors="replace").strip()):
+                said.append(text)
