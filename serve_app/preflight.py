@@ -1,4 +1,4 @@
-"""``python -m serve_app.preflight serve_config.yaml``: says what is wrong with a configuration, before Ray starts.
+"""``python -m serve_app.preflight serve_config.yaml``: what is wrong with it, said before Ray starts.
 
 Ray Serve drops unknown keys of its own part in silence and goes on waiting when an application cannot be
 built; this reads both parts and ends with status 2 and one sentence.

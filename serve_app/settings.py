@@ -1,4 +1,4 @@
-"""The application's settings: parsed once from the ``args`` of ``serve_config.yaml``, frozen, checked at start.
+"""The application's settings: the ``args`` of ``serve_config.yaml``, parsed once, frozen, checked at start.
 
 Nothing else reads the configuration or the environment. Relative folders are taken from the folder
 the service is started in.
@@ -205,7 +205,7 @@ def _require_writable(key: str, folder: Path) -> None:
         probe.unlink()
     except OSError as error:
         raise SettingsError(
-            f"args.{key}: {folder} cannot be written ({error.strerror}); name a folder this user may write to."
+            f"args.{key}: {folder} cannot be written ({error.strerror}); name one this user may write to."
         ) from None
 
 

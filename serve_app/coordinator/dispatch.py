@@ -69,9 +69,10 @@ class Dispatcher:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), _POLL_S)
             self._wake.clear()
-            await self._fill()
+            await self.look()
 
-    async def _fill(self) -> None:
+    async def look(self) -> None:
+        """Send the tickets that are wanted now."""
         demand = await self._ledger.demand()
         for model, window in self._windows.items():
             held = [ticket for ticket in self._tickets.values() if ticket.model == model]

@@ -55,17 +55,15 @@ class Janitor:
         await self._fleet.gone(unseen_for_s=_REPLICA_MEMORY_S)
 
     async def _delete_orphans(self) -> None:
-        # Listed before the tasks are read: files come before their row, so a young one may not have its row yet.
-        uids = await asyncio.to_thread(
-            lambda: list(self._artifacts.task_ids_with_files(older_than_s=_ORPHAN_AGE_S))
-        )
+        # Files come before their row: young ones are left alone, and they are listed before the rows are.
+        uids = await asyncio.to_thread(self._artifacts.uids_with_files, older_than_s=_ORPHAN_AGE_S)
         known = await self._ledger.known_uids()
         for uid in uids:
             if uid not in known:
                 await asyncio.to_thread(self._artifacts.delete_task_files, uid, None, None)
 
     async def _link_published(self) -> None:
-        """Give the newest results their readable names: a crash right after a commit can leave one without."""
+        """Give the newest results their readable names: a crash after a commit can leave one without."""
         for task in reversed(await self._store.list(statuses=[Status.SUCCEEDED], limit=_RECENT)):
             if task.artifact is not None:
                 try:

@@ -4,6 +4,7 @@ There is no Ray in here. What the coordinator says comes through ``Control``.
 """
 
 import asyncio
+import contextlib
 import logging
 import threading
 import time
@@ -14,10 +15,10 @@ from enum import StrEnum
 from typing import Protocol
 
 from models.engine import Engine, GenerationRequest
-from models.errors import InvalidRequest, ModelError
+from models.errors import ModelError
 from serve_app.artifacts import LocalArtifacts
 from serve_app.media.source_image import SourceImage
-from serve_app.media.video_writer import VideoWriter
+from serve_app.media.video_writer import VideoWriteError, VideoWriter
 from serve_app.tasks.task import Task, TaskError
 
 _NEARLY_DONE = 0.99
@@ -99,6 +100,11 @@ class Run:
         except ModelError as error:
             await self._control.fail(task.uid, task.attempt, TaskError(error.code, str(error)))
             return Outcome.FAILED
+        except VideoWriteError:
+            _logger.exception("task %s: the video was not written", task.uid)
+            failure = TaskError("video_not_written", "The video could not be encoded or stored")
+            await self._control.fail(task.uid, task.attempt, failure)
+            return Outcome.FAILED
         except Exception:
             _logger.exception("task %s: the engine raised", task.uid)
             failure = TaskError("model_error", "The model failed on this request")
@@ -113,10 +119,8 @@ class Run:
         task = self._task
         work.add_done_callback(lambda _: self._moved.set())
         while not work.done():
-            try:
+            with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._moved.wait(), self._heartbeat_s)
-            except TimeoutError:
-                pass
             self._moved.clear()
             if work.done():
                 return

@@ -1,1 +1,1 @@
-"""Tasks: what they are, which moves they may make, and the store that keeps them. No Ray, no HTTP, no torch."""
+"""Tasks: what they are, which moves they may make, the store that keeps them. No Ray, HTTP or torch."""

@@ -34,7 +34,7 @@ class Demand:
 
 
 class RunLedger:
-    """Writes of one epoch. Every method is one transaction and raises ``Superseded`` once the epoch is over."""
+    """Writes of one epoch. Each is one transaction and raises ``Superseded`` once the epoch is over."""
 
     def __init__(self, database: Database, epoch: int, *, lease_s: float) -> None:
         self._database = database
@@ -55,7 +55,7 @@ class RunLedger:
         return cls(database, epoch, lease_s=lease_s)
 
     async def claim(self, model: str, runner: str) -> Task | None:
-        """Give ``runner`` the next queued task of ``model``: highest priority, then oldest. None: none waits."""
+        """Give ``runner`` the next task of ``model``: highest priority, then oldest. None: none waits."""
         transition = TRANSITIONS[Move.CLAIM]
         following = (
             select(TASKS.c.seq)
@@ -104,7 +104,7 @@ class RunLedger:
         return await self._move(Move.FAIL, uid, attempt, values)
 
     async def give_up(self, uid: str, attempt: int) -> Task | None:
-        """The runner is lost: queue the task again, or fail it if no attempt is left. None: no longer current."""
+        """The runner is lost: queue the task again, or fail it if no attempt is left. None: not current."""
         async with self._database.write() as connection:
             await self._check_epoch(connection)
             return await _give_up(connection, uid, attempt)
@@ -165,7 +165,7 @@ class RunLedger:
             return await _move(connection, move, uid, attempt, values)
 
     async def _check_epoch(self, connection: AsyncConnection) -> None:
-        # The shared lock makes a new leader wait for this transaction on PostgreSQL; SQLite has one writer anyway.
+        # On PostgreSQL the shared lock makes a new leader wait for this transaction; SQLite has one writer.
         current = await connection.scalar(select(LEADERSHIP.c.epoch).with_for_update(read=True))
         if current != self._epoch:
             raise Superseded(f"epoch {self._epoch} ended, {current} leads")

@@ -68,7 +68,7 @@ class TaskStore:
     async def list(
         self, *, statuses: Sequence[Status] = tuple(Status), limit: int, after: str | None = None
     ) -> Sequence[Task]:
-        """Tasks, newest first, at most ``limit``, those older than the task ``after``. Raises ``TaskNotFound``."""
+        """Tasks, newest first, at most ``limit``, older than the task ``after``. Raises ``TaskNotFound``."""
         query = select(TASKS).where(TASKS.c.status.in_(statuses)).order_by(TASKS.c.seq.desc()).limit(limit)
         if after is not None:
             query = query.where(TASKS.c.seq < (await self.get(after)).seq)

@@ -1,4 +1,4 @@
-"""Alembic's entry: runs the migrations on the connection it is handed, inside that connection's transaction."""
+"""Alembic's entry: runs the migrations on the connection it is handed, inside its transaction."""
 
 from alembic import context
 

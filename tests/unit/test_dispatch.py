@@ -1,0 +1,156 @@
+"""Dispatch: as many tickets out as there is work and room, and a lost replica's task given up at once."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest_asyncio
+
+from serve_app.coordinator.dispatch import Dispatcher, ReplicaLost
+from serve_app.tasks.database import Database
+from serve_app.tasks.ledger import RunLedger
+from serve_app.tasks.store import Admission, TaskStore
+from serve_app.tasks.task import NewTask, Task, VideoSpec
+from serve_app.tasks.transitions import Status
+
+SPEC = VideoSpec("a", "", 64, 64, 5, 16, 4, 5.0, None, 5.0, 1)
+DEADLINE_S = 10
+
+
+@dataclass
+class Replicas:
+    """Stand in for the model deployment: hold each ticket until the test lets it end."""
+
+    tickets: dict[str, asyncio.Future[None]] = field(default_factory=dict)
+    lost: list[Task] = field(default_factory=list)
+
+    async def send(self, model: str, ticket: str) -> None:
+        self.tickets[ticket] = asyncio.get_running_loop().create_future()
+        await self.tickets[ticket]
+
+    async def on_lost(self, task: Task) -> None:
+        self.lost.append(task)
+
+
+@dataclass
+class Scene:
+    store: TaskStore
+    ledger: RunLedger
+    replicas: Replicas
+    dispatcher: Dispatcher
+
+    async def submit(self, *names: str) -> None:
+        for name in names:
+            new = NewTask(uid=name, id=name, model="demo", spec=SPEC, work=1.0, save_path=f"{name}.mp4")
+            await self.store.submit(new, Admission(100, 3, 1))
+
+    async def claim(self, ticket: str) -> Task:
+        task = await self.ledger.claim("demo", "replica")
+        assert task is not None
+        self.dispatcher.claimed(ticket, task)
+        return task
+
+    async def look(self) -> list[str]:
+        """Two looks, so that a ticket too many would be sent; all the tickets sent up to now."""
+        for _ in range(2):
+            await self.dispatcher.look()
+            await asyncio.sleep(0)  # lets the tickets reach the replicas
+        return list(self.replicas.tickets)
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(DEADLINE_S):
+            while not condition():
+                await asyncio.sleep(0)
+
+
+@contextlib.asynccontextmanager
+async def scene(tmp_path: Path, *, window: int) -> AsyncIterator[Scene]:
+    database = Database(f"sqlite+aiosqlite:///{tmp_path / 'tasks.db'}")
+    await database.migrate()
+    ledger = await RunLedger.take_lead(database, lease_s=30, grace_s=10)
+    replicas = Replicas()
+    dispatcher = Dispatcher(ledger, {"demo": window}, replicas.send, replicas.on_lost)
+    yield Scene(TaskStore(database), ledger, replicas, dispatcher)
+    for ticket in replicas.tickets.values():
+        if not ticket.done():
+            ticket.set_result(None)
+    await asyncio.sleep(0)
+    await database.close()
+
+
+MakeScene = Callable[[int], Awaitable[Scene]]
+
+
+@pytest_asyncio.fixture
+async def make_scene(tmp_path: Path) -> AsyncIterator[MakeScene]:
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def make(window: int) -> Scene:
+            return await stack.enter_async_context(scene(tmp_path, window=window))
+
+        yield make
+
+
+async def test_one_task_makes_one_ticket_however_often_it_is_looked_at(make_scene: MakeScene) -> None:
+    scene = await make_scene(4)
+    await scene.submit("a")
+    assert len(await scene.look()) == 1
+
+
+async def test_the_window_is_never_exceeded(make_scene: MakeScene) -> None:
+    scene = await make_scene(2)
+    await scene.submit("a", "b", "c")
+    assert len(await scene.look()) == 2
+
+
+async def test_the_end_of_a_ticket_makes_room_for_the_next(make_scene: MakeScene) -> None:
+    scene = await make_scene(1)
+    await scene.submit("a", "b")
+    (first,) = await scene.look()
+    task = await scene.claim(first)
+    await scene.ledger.publish(task.uid, 1, artifact="x", timings={})
+    assert len(await scene.look()) == 1, "the replica has not answered yet"
+    scene.replicas.tickets[first].set_result(None)
+    await asyncio.sleep(0)
+    assert len(await scene.look()) == 2
+    assert scene.replicas.lost == []
+
+
+async def test_a_nudge_makes_it_look(make_scene: MakeScene) -> None:
+    scene = await make_scene(1)
+    duty = asyncio.create_task(scene.dispatcher.run())
+    await scene.submit("a")
+    scene.dispatcher.nudge()
+    await scene.until(lambda: len(scene.replicas.tickets) == 1)
+    duty.cancel()
+
+
+async def test_runs_of_an_earlier_coordinator_take_room(make_scene: MakeScene) -> None:
+    scene = await make_scene(2)
+    await scene.submit("o")
+    assert await scene.ledger.claim("demo", "replica-of-before") is not None
+    await scene.submit("a", "b")
+    assert len(await scene.look()) == 1
+
+
+async def test_a_lost_replica_gives_up_the_task_it_ran(make_scene: MakeScene) -> None:
+    scene = await make_scene(1)
+    await scene.submit("a")
+    (ticket,) = await scene.look()
+    task = await scene.claim(ticket)
+    scene.replicas.tickets[ticket].set_exception(ReplicaLost())
+    await scene.until(lambda: scene.replicas.lost == [task])
+
+
+async def test_an_error_that_proves_nothing_leaves_the_task_to_its_lease(make_scene: MakeScene) -> None:
+    scene = await make_scene(1)
+    await scene.submit("a", "b")
+    (ticket,) = await scene.look()
+    task = await scene.claim(ticket)
+    scene.replicas.tickets[ticket].set_exception(ConnectionError("no answer"))
+    await asyncio.sleep(0)
+    await scene.look()
+    assert scene.replicas.lost == []
+    assert (await scene.store.get(task.id)).status is Status.RUNNING
