@@ -1,0 +1,139 @@
+"""What every engine promises to whoever drives it; the real one and the paced fake alike."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models import loading
+from models.demo.recipe import make_demo_model
+from models.engine import Engine, EngineSettings, Frames, GenerationRequest
+from models.errors import InvalidRequest, ModelError
+from models.generate import generate
+from models.variants import VARIANTS
+from tests.fakes import paced_engine
+
+REQUEST = GenerationRequest(
+    prompt="a red cat on the beach",
+    negative_prompt="blurry",
+    width=64,
+    height=48,
+    num_frames=9,
+    fps=16,
+    steps=3,
+    guidance_scale=4.0,
+    flow_shift=5.0,
+    seed=1,
+)
+
+
+def wan_engine(folder: Path) -> Engine:
+    make_demo_model(folder / "demo")
+    return loading.load_engine(EngineSettings(VARIANTS["demo"], folder / "demo"))
+
+
+def paced(folder: Path) -> Engine:
+    return paced_engine.load_engine(EngineSettings(VARIANTS["demo"], folder, options={"step_s": 0.0}))
+
+
+@pytest.fixture(scope="module", params=[wan_engine, paced])
+def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    return request.param(tmp_path_factory.mktemp("weights"))
+
+
+def video(engine: Engine, request: GenerationRequest) -> Frames:
+    return np.concatenate(list(generate(engine, request)))
+
+
+def test_each_step_counts_up_by_one_to_the_steps_of_the_request(engine: Engine) -> None:
+    generation = engine.prepare(REQUEST)
+    steps = [generation.step]
+    while generation.step < generation.total_steps:
+        engine.denoise_step(generation)
+        steps.append(generation.step)
+    assert generation.total_steps == REQUEST.steps
+    assert steps == [0, 1, 2, 3]
+
+
+def test_a_generation_carries_its_request(engine: Engine) -> None:
+    assert engine.prepare(REQUEST).request == REQUEST
+
+
+def test_a_step_beyond_the_last_is_an_error(engine: Engine) -> None:
+    generation = engine.prepare(REQUEST)
+    for _ in range(REQUEST.steps):
+        engine.denoise_step(generation)
+    with pytest.raises(ModelError):
+        engine.denoise_step(generation)
+    assert generation.step == REQUEST.steps
+
+
+def test_decoding_before_the_last_step_is_an_error_at_the_call(engine: Engine) -> None:
+    generation = engine.prepare(REQUEST)
+    engine.denoise_step(generation)
+    with pytest.raises(ModelError):
+        engine.decode(generation)
+
+
+@pytest.mark.parametrize("num_frames", [1, 5, 9])
+def test_decoding_yields_every_frame_as_contiguous_rgb_bytes(engine: Engine, num_frames: int) -> None:
+    chunks = list(generate(engine, replace(REQUEST, num_frames=num_frames, steps=1)))
+    assert sum(len(chunk) for chunk in chunks) == num_frames
+    for chunk in chunks:
+        assert chunk.dtype == np.uint8
+        assert chunk.shape[1:] == (REQUEST.height, REQUEST.width, 3)
+        assert chunk.flags.c_contiguous
+
+
+def test_the_same_seed_gives_the_same_bytes(engine: Engine) -> None:
+    assert np.array_equal(video(engine, REQUEST), video(engine, REQUEST))
+
+
+def test_another_seed_gives_another_video(engine: Engine) -> None:
+    assert not np.array_equal(video(engine, REQUEST), video(engine, replace(REQUEST, seed=2)))
+
+
+def test_a_video_moves(engine: Engine) -> None:
+    frames = video(engine, REQUEST)
+    assert not np.array_equal(frames[0], frames[-1])
+
+
+def test_progress_is_told_after_each_step(engine: Engine) -> None:
+    told: list[tuple[int, int]] = []
+    list(generate(engine, REQUEST, on_step=lambda done, total: told.append((done, total))))
+    assert told == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_an_abandoned_run_leaves_the_engine_as_it_was(engine: Engine) -> None:
+    alone = video(engine, REQUEST)
+    abandoned = engine.prepare(replace(REQUEST, seed=9, prompt="something else"))
+    engine.denoise_step(abandoned)
+    assert np.array_equal(video(engine, REQUEST), alone)
+
+
+def test_a_decode_left_half_way_leaves_the_engine_as_it_was(engine: Engine) -> None:
+    alone = video(engine, REQUEST)
+    next(generate(engine, replace(REQUEST, seed=9)))
+    assert np.array_equal(video(engine, REQUEST), alone)
+
+
+def test_an_invalid_request_names_its_field_and_leaves_the_engine_usable(engine: Engine) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        # the one refuses the prompt, the other the size
+        engine.prepare(replace(REQUEST, prompt="[[prepare-error]]", width=50))
+    assert caught.value.field in {"prompt", "width"}
+    assert len(video(engine, REQUEST)) == REQUEST.num_frames
+
+
+def test_a_run_of_another_engine_is_refused(engine: Engine) -> None:
+    class Stranger:
+        request = REQUEST
+        step = 0
+        total_steps = 3
+
+    with pytest.raises(ModelError):
+        engine.denoise_step(Stranger())
+    with pytest.raises(ModelError):
+        engine.decode(Stranger())

@@ -1,0 +1,96 @@
+"""An engine that takes a set time and makes plain frames, for tests of everything around a model.
+
+It keeps the engine contract (the same suite runs on it and on the real engine), starts without torch, and
+fails on command: a prompt that contains ``[[prepare-error]]``, ``[[raise]]``, ``[[oom]]`` or ``[[crash]]``.
+"""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from models.engine import EngineSettings, Frames, Generation, GenerationRequest
+from models.errors import InvalidRequest, ModelError, OutOfMemory
+
+DEFAULT_STEP_S = 0.05
+FRAMES_PER_CHUNK = 4
+
+
+@dataclass(slots=True)
+class PacedGeneration:
+    request: GenerationRequest
+    step: int = 0
+
+    @property
+    def total_steps(self) -> int:
+        return self.request.steps
+
+
+class PacedEngine:
+    """Each denoise step takes ``step_s`` seconds, and a whole decode ``decode_s``."""
+
+    def __init__(self, step_s: float = DEFAULT_STEP_S, decode_s: float = 0.0) -> None:
+        self._step_s = step_s
+        self._decode_s = decode_s
+
+    def prepare(self, request: GenerationRequest) -> PacedGeneration:
+        if "[[prepare-error]]" in request.prompt:
+            raise InvalidRequest("The prompt asks for an error.", field="prompt")
+        return PacedGeneration(request)
+
+    def denoise_step(self, generation: Generation) -> None:
+        run = _own(generation)
+        if run.step == run.total_steps:
+            raise ModelError(f"All {run.total_steps} steps of this run are done.")
+        self._fail_on_command(run.request.prompt)
+        time.sleep(self._step_s)
+        run.step += 1
+
+    def decode(self, generation: Generation) -> Iterator[Frames]:
+        run = _own(generation)
+        if run.step < run.total_steps:
+            raise ModelError(f"Only {run.step} of {run.total_steps} steps of this run are done.")
+        return self._frames(run.request)
+
+    def _frames(self, request: GenerationRequest) -> Iterator[Frames]:
+        random = np.random.default_rng(request.seed % 2**64)
+        colour = random.integers(0, 256, size=3, dtype=np.uint8)
+        for start in range(0, request.num_frames, FRAMES_PER_CHUNK):
+            count = min(FRAMES_PER_CHUNK, request.num_frames - start)
+            time.sleep(self._decode_s * count / request.num_frames)
+            frames = np.empty((count, request.height, request.width, 3), dtype=np.uint8)
+            frames[:] = colour
+            for index in range(count):  # a column that moves, so that no two neighbouring frames are equal
+                frames[index, :, (start + index) % request.width] = 255 - colour
+            yield frames
+
+    def _fail_on_command(self, prompt: str) -> None:
+        if "[[raise]]" in prompt:
+            raise ModelError("The prompt asks for a failure.")
+        if "[[oom]]" in prompt:
+            raise OutOfMemory("The prompt asks for more memory than there is.")
+        if "[[crash]]" in prompt:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def load_engine(settings: EngineSettings) -> PacedEngine:
+    """Options: ``step_s`` and ``decode_s``, in seconds. Reads no weights."""
+    return PacedEngine(
+        step_s=_seconds(settings, "step_s", DEFAULT_STEP_S), decode_s=_seconds(settings, "decode_s", 0.0)
+    )
+
+
+def _seconds(settings: EngineSettings, option: str, default: float) -> float:
+    value = settings.options.get(option, default)
+    if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+        raise ValueError(f"option {option} must be seconds, at least 0, not {value!r}")
+    return float(value)
+
+
+def _own(generation: Generation) -> PacedGeneration:
+    if not isinstance(generation, PacedGeneration):
+        raise ModelError("This run was prepared by another engine.")
+    return generation
