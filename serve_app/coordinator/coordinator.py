@@ -17,6 +17,7 @@ from serve_app.artifacts import LocalArtifacts
 from serve_app.coordinator.dispatch import Dispatcher, ReplicaLost
 from serve_app.coordinator.janitor import Janitor
 from serve_app.coordinator.metrics import TaskMetrics
+from serve_app.output_paths import OutputPaths
 from serve_app.settings import AppSettings
 from serve_app.tasks.database import Database
 from serve_app.tasks.fleet import Fleet
@@ -37,7 +38,7 @@ class Coordinator:
         self, settings: AppSettings, models: Mapping[str, DeploymentHandle[Any]], windows: Mapping[str, int]
     ) -> None:
         self._models = models
-        self._artifacts = LocalArtifacts.of(settings)
+        paths = OutputPaths(settings.outputs, settings.output_roots)
         self._database = Database(settings.store_url)
         await self._database.migrate()
         self._fleet = Fleet(self._database)
@@ -47,19 +48,19 @@ class Coordinator:
             self._database, lease_s=rules.lease_s, grace_s=min(rules.lease_s, 5 * rules.heartbeat_s)
         )
         self._dispatcher = Dispatcher(self._ledger, windows, self._send, self._give_up)
-        janitor = Janitor(
+        self._janitor = Janitor(
             TaskStore(self._database),
             self._ledger,
             self._fleet,
-            self._artifacts,
+            LocalArtifacts(paths, settings.data_dir),
+            paths,
             retention_s=rules.retention_s,
             period_s=rules.janitor_period_s,
         )
         self._failure: BaseException | None = None
-        self._superseded = False
         self._duties = [
             asyncio.create_task(self._keep_up(duty))
-            for duty in (self._dispatcher.run(), self._check_leases(), janitor.run())
+            for duty in (self._dispatcher.run(), self._check_leases(), self._janitor.run())
         ]
 
     async def nudge(self) -> None:
@@ -92,7 +93,7 @@ class Coordinator:
         if task is None:
             return await self._is_published(uid, attempt)
         self._ended("publish", task, seconds=round(sum(timings.values()), 3))
-        await asyncio.to_thread(self._artifacts.publish_alias, artifact, task.save_path)
+        await asyncio.to_thread(self._janitor.link, task)
         if task.work > 0:
             await self._fleet.learn(task.model, sum(timings.values()) / task.work)
         return True
@@ -151,7 +152,6 @@ class Coordinator:
             await duty
         except Superseded as error:
             _logger.warning("this coordinator stands by: %s", error)
-            self._superseded = True
         except Exception as error:
             _logger.exception("a duty of the coordinator ended")
             self._failure = error

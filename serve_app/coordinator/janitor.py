@@ -5,13 +5,15 @@ import logging
 import time
 
 from serve_app.artifacts import LocalArtifacts
+from serve_app.errors import ServiceError
+from serve_app.output_paths import OutputPaths
 from serve_app.tasks.fleet import Fleet
 from serve_app.tasks.journal import log_move
 from serve_app.tasks.ledger import RunLedger
 from serve_app.tasks.store import TaskStore
+from serve_app.tasks.task import Task
 from serve_app.tasks.transitions import Status
 
-_ORPHAN_AGE_S = 3600.0
 _REPLICA_MEMORY_S = 300.0
 _RECENT = 1000
 _logger = logging.getLogger("ray.serve")
@@ -26,6 +28,7 @@ class Janitor:
         ledger: RunLedger,
         fleet: Fleet,
         artifacts: LocalArtifacts,
+        paths: OutputPaths,
         *,
         retention_s: float,
         period_s: float,
@@ -34,8 +37,10 @@ class Janitor:
         self._ledger = ledger
         self._fleet = fleet
         self._artifacts = artifacts
+        self._paths = paths
         self._retention_s = retention_s
         self._period_s = period_s
+        self._suspects: frozenset[str] = frozenset()
 
     async def run(self) -> None:
         """Finish what a crash left, then sweep for ever."""
@@ -47,26 +52,37 @@ class Janitor:
     async def sweep(self) -> None:
         """One round: expired tasks with their files, then files without a task."""
         for task in await self._ledger.forget_ended(before=time.time() - self._retention_s):
-            await asyncio.to_thread(
-                self._artifacts.delete_task_files, task.uid, task.save_path, task.artifact
-            )
+            await asyncio.to_thread(self._delete_files, task)
             log_move("forget", task)
         await self._delete_orphans()
         await self._fleet.gone(unseen_for_s=_REPLICA_MEMORY_S)
 
     async def _delete_orphans(self) -> None:
-        # Files come before their row: young ones are left alone, and they are listed before the rows are.
-        uids = await asyncio.to_thread(self._artifacts.uids_with_files, older_than_s=_ORPHAN_AGE_S)
-        known = await self._ledger.known_uids()
-        for uid in uids:
-            if uid not in known:
-                await asyncio.to_thread(self._artifacts.delete_task_files, uid, None, None)
+        # Files come before their row. What has had no row for two rounds will not get one.
+        with_files = await asyncio.to_thread(lambda: frozenset(self._artifacts.task_ids_with_files()))
+        orphans = with_files - await self._ledger.known_uids()
+        for uid in orphans & self._suspects:
+            await asyncio.to_thread(self._artifacts.delete_task_files, uid, None, None)
+        self._suspects = orphans
+
+    def _delete_files(self, task: Task) -> None:
+        try:
+            place = self._paths.resolve(task.save_path)
+        except ServiceError:  # the folders of the service were set otherwise when it was submitted
+            place = None
+        self._artifacts.delete_task_files(task.uid, place, task.artifact)
 
     async def _link_published(self) -> None:
         """Give the newest results their readable names: a crash after a commit can leave one without."""
         for task in reversed(await self._store.list(statuses=[Status.SUCCEEDED], limit=_RECENT)):
-            if task.artifact is not None:
-                try:
-                    await asyncio.to_thread(self._artifacts.publish_alias, task.artifact, task.save_path)
-                except OSError:
-                    _logger.warning("task %s has no file under its own name", task.uid, exc_info=True)
+            await asyncio.to_thread(self.link, task)
+
+    def link(self, task: Task) -> None:
+        """Put the committed video of ``task`` under the name its client asked for. May be done again."""
+        if task.artifact is None:
+            return
+        try:
+            self._artifacts.publish_alias(task.artifact, self._paths.resolve(task.save_path))
+        except (OSError, ServiceError):
+            # The result is there all the same, under its task.
+            _logger.warning("the video of task %s has no file of its own name", task.uid, exc_info=True)

@@ -12,6 +12,7 @@ from ray import serve
 
 from models.engine import Engine, EngineSettings
 from serve_app.artifacts import LocalArtifacts
+from serve_app.output_paths import OutputPaths
 from serve_app.replica.coordinator_link import CoordinatorLink
 from serve_app.replica.run import Hung, Outcome, Run
 from serve_app.replica.warm_up import warm_up
@@ -32,7 +33,8 @@ class ModelReplica:
         self._device = device
         context = serve.get_replica_context()
         self._id = context.replica_id.unique_id
-        self._artifacts = LocalArtifacts.of(settings)
+        paths = OutputPaths(settings.outputs, settings.output_roots)
+        self._artifacts = LocalArtifacts(paths, settings.data_dir)
         # All torch work happens in this thread: the event loop stays free to report and to be asked.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
         # Serve sends one ticket at a time; after a cancelled one, an old run may still be leaving the engine.

@@ -153,7 +153,7 @@ class Run:
                 share = decoded / spec.num_frames
                 self._move_to(loop, generation.total_steps, (generation.total_steps + share) / parts)
         self._time("decode", began)
-        return self._artifacts.key(target)
+        return self._artifacts.key(self._task.uid, self._task.attempt)
 
     def _request(self) -> GenerationRequest:
         spec = self._task.spec
