@@ -1,0 +1,128 @@
+"""Where clients may have their videos put: names in, places on the disk out."""
+
+import os
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from serve_app.errors import InvalidField, PathForbidden
+
+PUBLIC_ROOT = "outputs"  # what the output root is called in answers, wherever it really lies
+SUFFIX = ".mp4"
+MAX_SEGMENT_BYTES = 255
+MAX_NAME_BYTES = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class SavePath:
+    """A place for a video: `relative` below `root`, an output folder of the service."""
+
+    root: Path
+    relative: PurePosixPath
+
+    @property
+    def path(self) -> Path:
+        """The place on the disk."""
+        return self.root / self.relative
+
+
+@dataclass(frozen=True, slots=True)
+class OutputPaths:
+    """Resolves what clients call a place. `extra_roots` are further folders that absolute paths may name."""
+
+    output_root: Path
+    extra_roots: tuple[Path, ...] = ()
+
+    def resolve(self, name: str, field: str = "save_result_path") -> SavePath:
+        """The place that `name` means.
+
+        A relative name keeps its shape below the output root, one leading `outputs/` left out. An absolute
+        path must lie below one of the roots. `.mp4` is appended to a name that does not end in it.
+
+        Raises PathForbidden for a name that leads out of the roots or to a hidden file, InvalidField for
+        one that no file can have.
+        """
+        _check_text(name, field)
+        if name.startswith("/"):
+            root, segments = self._below_a_root(name, field)
+        else:
+            root, segments = self.output_root, _segments(name, field)
+            if segments[0] == PUBLIC_ROOT and len(segments) > 1:
+                segments = segments[1:]
+        if not segments[-1].lower().endswith(SUFFIX):
+            segments = [*segments[:-1], segments[-1] + SUFFIX]
+        if any(len(segment.encode()) > MAX_SEGMENT_BYTES for segment in segments):
+            raise InvalidField(field, f"{field} has a part longer than {MAX_SEGMENT_BYTES} bytes.")
+        place = SavePath(root, PurePosixPath(*segments))
+        self.check_place(place)
+        _check_free(place, field)
+        return place
+
+    def check_place(self, place: SavePath) -> None:
+        """Raises PathForbidden when links lead the folder of `place` out of its root, or to a hidden one."""
+        real_root = Path(os.path.realpath(place.root))
+        real_folder = Path(os.path.realpath(place.path.parent))
+        if not real_folder.is_relative_to(real_root) or any(
+            segment.startswith(".") for segment in real_folder.relative_to(real_root).parts
+        ):
+            raise _outside()
+
+    def default(self, task_id: str) -> SavePath:
+        """Where a task's video goes when its client names no place; another one for every task id."""
+        # An id may start with a dot, a file name here may not. "~" is in no id, so no two ids meet.
+        name = f"~{task_id}" if task_id.startswith(".") else task_id
+        return SavePath(self.output_root, PurePosixPath("videos", name + SUFFIX))
+
+    def public_path(self, place: SavePath) -> str:
+        """What answers call `place`. `resolve` takes it back, so this is also what a task's row keeps."""
+        if place.root == self.output_root:
+            return str(PUBLIC_ROOT / place.relative)
+        return str(place.path)
+
+    def _below_a_root(self, name: str, field: str) -> tuple[Path, list[str]]:
+        path = PurePosixPath(os.sep, *_segments(name, field, hidden_allowed=True))
+        # The innermost first: a root inside another one keeps its own rules.
+        roots: Sequence[Path] = sorted(
+            (self.output_root, *self.extra_roots), key=lambda root: len(root.parts), reverse=True
+        )
+        for root in roots:
+            for prefix in (PurePosixPath(root), PurePosixPath(os.path.realpath(root))):
+                if path != prefix and path.is_relative_to(prefix):
+                    return root, _segments(str(path.relative_to(prefix)), field)
+        raise _outside()
+
+
+def _check_text(name: str, field: str) -> None:
+    if not name.strip() or name.endswith("/"):
+        raise InvalidField(field, f"{field} must end in a file name.")
+    if "\\" in name or any(unicodedata.category(mark) in ("Cc", "Cs", "Zl", "Zp") for mark in name):
+        raise InvalidField(field, f"{field} has a backslash or a control character.")
+    if len(name.encode()) > MAX_NAME_BYTES:
+        raise InvalidField(field, f"{field} is longer than {MAX_NAME_BYTES} bytes.")
+
+
+def _segments(name: str, field: str, *, hidden_allowed: bool = False) -> list[str]:
+    segments = [segment for segment in name.split("/") if segment not in ("", ".")]
+    if not segments:
+        raise InvalidField(field, f"{field} must end in a file name.")
+    if ".." in segments:
+        raise _outside()
+    if not hidden_allowed and any(segment.startswith(".") for segment in segments):
+        raise PathForbidden("A saved video and its folders must not have names that start with a dot.")
+    return segments
+
+
+def _check_free(place: SavePath, field: str) -> None:
+    """Refuses at the submit what would fail when the finished video is to be put there."""
+    if place.path.is_dir():
+        raise InvalidField(field, f"{field} names a folder.")
+    folder = place.path.parent
+    while not os.path.lexists(folder):
+        folder = folder.parent
+    if not folder.is_dir():
+        raise InvalidField(field, f"{field} names a file as if it were a folder.")
+
+
+def _outside() -> PathForbidden:
+    return PathForbidden("The path leads outside the folders that videos may be saved in.")
