@@ -5,6 +5,7 @@ from pathlib import Path
 import ray
 from ray import serve
 from ray.serve import Application
+from ray.serve.schema import LoggingConfig
 
 from serve_app.api.ingress import ingress
 from serve_app.coordinator.coordinator import Coordinator
@@ -13,6 +14,9 @@ from serve_app.replica.model_replica import ModelReplica
 from serve_app.settings import AppSettings, ModelSettings, parse_settings
 
 COORDINATOR = "coordinator"
+
+# Serve would log every call of a runner, several a second; what matters of them is in the tasks' journal.
+_QUIET = LoggingConfig(enable_access_log=False)
 
 
 def build(args: dict[str, object]) -> Application:
@@ -40,6 +44,7 @@ def _coordinator(
         max_ongoing_requests=10_000,
         ray_actor_options={"num_cpus": 0.1},
         graceful_shutdown_timeout_s=5,
+        logging_config=_QUIET,
     )(Coordinator)
     return deployment.bind(settings, models, windows)
 
@@ -53,6 +58,7 @@ def _model(settings: AppSettings, model: ModelSettings, placement: Placement) ->
         # A replica that is to stop finishes its video first.
         graceful_shutdown_timeout_s=settings.tasks.longest_run_s,
         health_check_period_s=5,
+        logging_config=_QUIET,
     )(ModelReplica)
     return deployment.bind(
         settings, model, device=placement.device, threads=placement.threads, coordinator=COORDINATOR

@@ -134,6 +134,13 @@ class Run:
     def _generate(self, loop: asyncio.AbstractEventLoop) -> str:
         """Make the video (in the engine's thread) and answer the key of its file."""
         spec = self._task.spec
+        target = self._artifacts.attempt_path(self._task.uid, self._task.attempt)
+        # ffmpeg is started first: it is up long before the first frame, and the device waits for nothing.
+        with VideoWriter(target, width=spec.width, height=spec.height, fps=spec.fps) as writer:
+            self._make(writer, loop)
+        return self._artifacts.key(self._task.uid, self._task.attempt)
+
+    def _make(self, writer: VideoWriter, loop: asyncio.AbstractEventLoop) -> None:
         began = time.monotonic()
         generation = self._engine.prepare(self._request())
         began = self._time("prepare", began)
@@ -143,17 +150,12 @@ class Run:
             self._engine.denoise_step(generation)
             self._move_to(loop, step, step / parts)
         began = self._time("denoise", began)
-        target = self._artifacts.attempt_path(self._task.uid, self._task.attempt)
-        decoded = 0
-        with VideoWriter(target, width=spec.width, height=spec.height, fps=spec.fps) as writer:
-            for frames in self._engine.decode(generation):
-                self._check_left()
-                writer.write(frames)
-                decoded += len(frames)
-                share = decoded / spec.num_frames
-                self._move_to(loop, generation.total_steps, (generation.total_steps + share) / parts)
+        for frames in self._engine.decode(generation):
+            self._check_left()
+            writer.write(frames)
+            decoded = writer.frames_written / self._task.spec.num_frames
+            self._move_to(loop, generation.total_steps, (generation.total_steps + decoded) / parts)
         self._time("decode", began)
-        return self._artifacts.key(self._task.uid, self._task.attempt)
 
     def _request(self) -> GenerationRequest:
         spec = self._task.spec

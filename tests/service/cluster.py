@@ -1,0 +1,119 @@
+"""A real Ray cluster with Ray Serve on this machine, and applications deployed on it as ``serve run`` does."""
+
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from tests.service.service import Service, wait_for
+
+ROOT = Path(__file__).parents[2]
+READY_S = 90
+
+# Ray reads these when it is imported, and its workers inherit them.
+os.environ.update(
+    RAY_AUTH_MODE="disabled",
+    RAY_USAGE_STATS_ENABLED="0",
+    RAY_SERVE_CONTROL_LOOP_INTERVAL_S="0.02",
+    # The workers import the tests' fakes too.
+    PYTHONPATH=os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+)
+
+import ray  # noqa: E402
+from ray import serve  # noqa: E402
+from ray.serve.context import _get_global_client  # noqa: E402
+from ray.serve.schema import ServeDeploySchema  # noqa: E402
+
+
+class Cluster:
+    """A context manager. Applications get a name, a route and a data folder of their own."""
+
+    def __init__(self, folder: Path, *, cpus: int = 8) -> None:
+        self._folder = folder
+        self._cpus = cpus
+        self._port = _free_port()
+        self._numbers = count()
+        self._deployed: dict[str, dict[str, Any]] = {}
+
+    def __enter__(self) -> Self:
+        ray.init(
+            num_cpus=self._cpus,
+            include_dashboard=False,
+            log_to_driver=False,
+            object_store_memory=200_000_000,
+        )
+        serve.start(proxy_location="HeadOnly", http_options={"host": "127.0.0.1", "port": self._port})
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        serve.shutdown()
+        ray.shutdown()
+
+    @contextmanager
+    def deploy(self, **args: Any) -> Iterator[Service]:
+        """The application with these ``args``, once it is ready."""
+        name = f"app{next(self._numbers)}"
+        data_dir = self._folder / name / "data"
+        self._deployed[name] = {
+            "name": name,
+            "route_prefix": f"/{name}",
+            "import_path": "serve_app.app:build",
+            "args": {"data_dir": str(data_dir), **args},
+        }
+        self._apply()
+        url = f"http://127.0.0.1:{self._port}/{name}"
+        service = Service(url, data_dir, lambda deployment: _replica_pids(name, deployment))
+        wait_for(
+            lambda: httpx.get(f"{url}/ready").status_code == 200, READY_S, lambda: f"{name} is not ready"
+        )
+        try:
+            yield service
+        finally:
+            del self._deployed[name]
+            self._apply()
+
+    def _apply(self) -> None:
+        config = ServeDeploySchema.model_validate({"applications": list(self._deployed.values())})
+        _client().deploy_apps(config, _blocking=True)
+
+
+def paced(step_s: float, **changes: Any) -> dict[str, Any]:
+    """The settings of a model whose steps take a set time."""
+    return {
+        "name": "paced",
+        "variant": "demo",
+        "weights": str(Path(__file__).parent),
+        "engine": "tests.fakes.paced_engine:load_engine",
+        "options": {"step_s": step_s},
+        **changes,
+    }
+
+
+def demo(**changes: Any) -> dict[str, Any]:
+    """The settings of the real demo model."""
+    return {"name": "demo", "variant": "demo", "weights": str(ROOT / "models/demo/weights"), **changes}
+
+
+def _replica_pids(application: str, deployment: str) -> Mapping[str, int]:
+    details = _client().get_serve_details()
+    replicas = details["applications"][application]["deployments"][deployment]["replicas"]
+    return {replica["replica_id"]: replica["pid"] for replica in replicas if replica["state"] == "RUNNING"}
+
+
+def _client() -> Any:
+    return _get_global_client()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

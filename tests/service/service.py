@@ -1,0 +1,82 @@
+"""A running service as a test sees it: an address, the processes behind it, and conditions to wait for."""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+FINAL = ("succeed", "failed", "cancelled")
+
+
+@dataclass(frozen=True)
+class Service:
+    url: str
+    data_dir: Path
+    replica_pids: Callable[[str], Mapping[str, int]]
+    """Deployment name in, pids by replica id out."""
+
+    def get(self, path: str) -> Any:
+        answer = httpx.get(self.url + path, timeout=30)
+        assert answer.status_code == 200, (answer.status_code, answer.text)
+        return answer.json()
+
+    def submit(self, **fields: Any) -> str:
+        answer = httpx.post(f"{self.url}/v1/tasks/video", json={"prompt": "a cat", **fields}, timeout=30)
+        assert answer.status_code == 200, (answer.status_code, answer.text)
+        task_id: str = answer.json()["task_id"]
+        return task_id
+
+    def status(self, task_id: str) -> dict[str, Any]:
+        status: dict[str, Any] = self.get(f"/v1/tasks/{task_id}/status")
+        return status
+
+    def cancel(self, task_id: str) -> dict[str, Any]:
+        answer: dict[str, Any] = httpx.delete(f"{self.url}/v1/tasks/{task_id}", timeout=30).json()
+        return answer
+
+    def result(self, task_id: str) -> bytes:
+        answer = httpx.get(f"{self.url}/v1/tasks/{task_id}/result", timeout=30)
+        assert answer.status_code == 200, answer.text
+        return answer.content
+
+    def until(self, task_id: str, *wanted: str, step: int = 0, deadline_s: float = 60) -> dict[str, Any]:
+        """Wait until the task stands in one of the states (default: a final one) and is so many steps on."""
+        found: dict[str, Any] = {}
+
+        def reached() -> bool:
+            found.update(self.reachable_status(task_id))
+            if found.get("status") in FINAL and found["status"] not in (wanted or FINAL):
+                raise AssertionError(f"the task ended otherwise: {found}")
+            return found.get("status") in (wanted or FINAL) and found["step"] >= step
+
+        wait_for(reached, deadline_s, lambda: f"task {task_id} stands at {found}")
+        return found
+
+    def reachable_status(self, task_id: str) -> dict[str, Any]:
+        """The status, or nothing while the service restarts; an acknowledged task is never unknown."""
+        try:
+            answer = httpx.get(f"{self.url}/v1/tasks/{task_id}/status", timeout=5)
+        except httpx.TransportError:
+            return {}
+        if answer.headers.get("content-type", "").startswith("application/json") and answer.status_code < 500:
+            assert answer.status_code == 200, answer.text
+            return dict(answer.json())
+        return {}
+
+    def kill(self, deployment: str) -> None:
+        """kill -9 of the one replica of a deployment."""
+        (pid,) = self.replica_pids(deployment).values()
+        os.kill(pid, signal.SIGKILL)
+
+
+def wait_for(condition: Callable[[], bool], deadline_s: float, what: Callable[[], str]) -> None:
+    """Poll until the condition holds; past the deadline fail with ``what``."""
+    deadline = time.monotonic() + deadline_s
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {deadline_s} s: {what()}"
+        time.sleep(0.05)

@@ -1,0 +1,122 @@
+"""kill -9 of each part of the service in mid-run: every acknowledged task ends once, as it should."""
+
+import os
+import signal
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from tests.service.cluster import Cluster, paced
+from tests.service.service import Service, wait_for
+
+FAST = {"lease_s": 3.0, "heartbeat_s": 0.5}
+STEPS = 10
+
+
+@pytest.fixture(scope="module")
+def service(cluster: Cluster) -> Iterator[Service]:
+    with cluster.deploy(models=[paced(0.2)], tasks=FAST) as service:
+        yield service
+
+
+def small(service: Service, **fields: object) -> str:
+    return service.submit(width=64, height=64, num_frames=5, **{"infer_steps": STEPS, "seed": 7, **fields})
+
+
+def assert_published_once(service: Service, task_id: str) -> None:
+    """The bytes that are visible first stay, under both addresses, and no other attempt shows."""
+    first = service.result(task_id)
+    assert first[4:8] == b"ftyp"
+    path = service.status(task_id)["video_path"]
+    assert service.result(task_id) == first
+    assert httpx.get(f"{service.url}/v1/files/download/{path}").content == first
+    assert (service.data_dir / path).read_bytes() == first
+
+
+def test_a_killed_model_replica_costs_an_attempt_and_nothing_else(service: Service) -> None:
+    task_id = small(service)
+    waiting = small(service)
+    service.until(task_id, "running", step=2)
+    service.kill("model-paced")
+    ended = service.until(task_id, "succeed")
+    assert ended["attempt"] == 2
+    assert_published_once(service, task_id)
+    assert service.until(waiting, "succeed")["attempt"] == 1
+
+
+def test_a_killed_coordinator_leaves_the_run_going(service: Service) -> None:
+    task_id = small(service, infer_steps=30)
+    waiting = small(service)
+    service.until(task_id, "running", step=2)
+    service.kill("coordinator")
+    ended = service.until(task_id, "succeed")
+    assert ended["attempt"] == 1, "the run was there all the time and must not be done again"
+    assert_published_once(service, task_id)
+    assert service.until(waiting, "succeed")["attempt"] == 1
+
+
+def test_a_killed_ingress_replica_takes_no_task_with_it(service: Service) -> None:
+    task_id = small(service)
+    service.until(task_id, "running", step=1)
+    service.kill("ingress")
+    assert service.until(task_id, "succeed")["attempt"] == 1
+    assert_published_once(service, task_id)
+
+
+def test_a_task_that_kills_each_replica_fails_after_three_attempts(service: Service) -> None:
+    task_id = small(service, prompt="[[crash]]")
+    ended = service.until(task_id, "failed", deadline_s=90)
+    assert (ended["attempt"], ended["error"]["code"]) == (3, "worker_lost")
+    assert service.until(small(service), "succeed")["attempt"] == 1
+
+
+@pytest.mark.parametrize(
+    ("prompt", "code"),
+    [("[[raise]]", "model_error"), ("[[oom]]", "out_of_memory"), ("[[prepare-error]]", "invalid_request")],
+)
+def test_an_error_of_the_model_fails_that_task_alone(service: Service, prompt: str, code: str) -> None:
+    before = service.replica_pids("model-paced")
+    failing, following = small(service, prompt=prompt), small(service)
+    ended = service.until(failing, "failed")
+    assert (ended["attempt"], ended["error"]["code"]) == (1, code)
+    assert service.until(following, "succeed")["attempt"] == 1
+    assert service.replica_pids("model-paced") == before, "the replica stays usable"
+
+
+def test_a_cancelled_run_frees_its_replica_within_a_step(service: Service) -> None:
+    running = small(service, infer_steps=200)
+    following = small(service)
+    service.until(running, "running", step=2)
+    assert service.cancel(running)["stop_status"] == "success"
+    assert service.status(running)["status"] == "cancelled"
+    service.until(following, "succeed", deadline_s=20)  # the cancelled run had 40 s of steps to go
+    ended = service.status(running)
+    assert ended["status"] == "cancelled" and ended["step"] < 20
+    assert httpx.get(f"{service.url}/v1/tasks/{running}/result").status_code == 409
+    assert service.cancel(running)["stop_status"] == "do_nothing"
+
+
+def test_a_cancelled_queued_task_never_runs(service: Service) -> None:
+    running, queued = small(service), small(service)
+    service.until(running, "running")
+    assert service.cancel(queued)["stop_status"] == "success"
+    service.until(running, "succeed")
+    assert service.until(queued, "cancelled")["attempt"] == 0
+
+
+def test_a_stopped_replica_whose_run_was_given_away_publishes_nothing(service: Service) -> None:
+    """The worst runner: frozen until its lease is over and the task is done elsewhere, then awake again."""
+    task_id = small(service)
+    service.until(task_id, "running", step=1)
+    (pid,) = service.replica_pids("model-paced").values()
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        wait_for(
+            lambda: service.status(task_id)["status"] == "submitted", 30, lambda: "the lease did not end"
+        )
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    ended = service.until(task_id, "succeed")
+    assert ended["attempt"] == 2
+    assert_published_once(service, task_id)
