@@ -1,4 +1,4 @@
-"""A real Ray cluster with Ray Serve on this machine, and applications deployed on it as ``serve run`` does."""
+"""A real Ray cluster with Ray Serve on this machine, and applications deployed on it like by ``serve run``."""
 
 import os
 import socket

@@ -1,0 +1,233 @@
+"""One attempt at one task: what it reports, how it ends, what it leaves behind."""
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import imageio_ffmpeg
+import numpy as np
+import pytest
+
+from models.engine import Engine, Frames, Generation
+from serve_app.artifacts import LocalArtifacts
+from serve_app.media.source_image import SourceImage
+from serve_app.output_paths import OutputPaths
+from serve_app.replica.run import Hung, Outcome, Run
+from serve_app.tasks.task import Task, TaskError, VideoSpec
+from serve_app.tasks.transitions import Status
+from tests.fakes.paced_engine import PacedEngine
+
+SPEC = VideoSpec("a cat", "", 64, 48, 9, 16, 4, 5.0, None, 5.0, 1)
+TASK = Task(
+    uid="u1",
+    id="t1",
+    seq=1,
+    status=Status.RUNNING,
+    model="demo",
+    spec=SPEC,
+    work=1.0,
+    priority=0,
+    owner="",
+    notes=(),
+    request={},
+    save_path="outputs/videos/t1.mp4",
+    attempt=2,
+    attempts_left=1,
+    runner="r",
+    step=0,
+    progress=0.0,
+    created_at=0.0,
+    started_at=0.0,
+    finished_at=None,
+    lease_expires_at=None,
+    artifact=None,
+    error=None,
+    timings={},
+)
+
+
+@dataclass
+class Coordinator:
+    """Keeps what a run says, and answers as told."""
+
+    leave_at_step: int | None = None
+    accepts: bool = True
+    reports: list[tuple[int, float]] = field(default_factory=list)
+    published: list[tuple[str, Mapping[str, float]]] = field(default_factory=list)
+    failures: list[TaskError] = field(default_factory=list)
+
+    async def report(self, uid: str, attempt: int, step: int, progress: float) -> bool:
+        assert (uid, attempt) == ("u1", 2)
+        self.reports.append((step, progress))
+        return self.leave_at_step is None or step < self.leave_at_step
+
+    async def publish(self, uid: str, attempt: int, artifact: str, timings: Mapping[str, float]) -> bool:
+        self.published.append((artifact, timings))
+        return self.accepts
+
+    async def fail(self, uid: str, attempt: int, error: TaskError) -> bool:
+        self.failures.append(error)
+        return True
+
+
+@pytest.fixture
+def artifacts(tmp_path: Path) -> LocalArtifacts:
+    return LocalArtifacts(OutputPaths(tmp_path / "outputs"), tmp_path)
+
+
+@pytest.fixture
+def thread() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(1) as thread:
+        yield thread
+
+
+def run(
+    artifacts: LocalArtifacts,
+    coordinator: Coordinator,
+    *,
+    engine: Engine | None = None,
+    task: Task = TASK,
+    heartbeat_s: float = 0.02,
+    step_timeout_s: float = 30.0,
+) -> Run:
+    engine = engine or PacedEngine(step_s=0.02)
+    return Run(task, engine, artifacts, coordinator, heartbeat_s=heartbeat_s, step_timeout_s=step_timeout_s)
+
+
+def left_over(artifacts: LocalArtifacts) -> list[Path]:
+    folder = artifacts.attempt_path("u1", 2).parent
+    return sorted(folder.iterdir())
+
+
+async def test_a_run_publishes_a_video_of_its_own_attempt(
+    artifacts: LocalArtifacts, thread: ThreadPoolExecutor
+) -> None:
+    coordinator = Coordinator()
+    assert await run(artifacts, coordinator).execute(thread) is Outcome.PUBLISHED
+    ((key, timings),) = coordinator.published
+    assert key == artifacts.key("u1", 2)
+    assert imageio_ffmpeg.count_frames_and_secs(str(artifacts.path_of(key)))[0] == SPEC.num_frames
+    assert set(timings) == {"prepare_s", "denoise_s", "decode_s"} and timings["denoise_s"] >= 0.08
+    assert coordinator.failures == []
+
+
+async def test_reports_go_up_step_by_step_and_never_say_done(
+    artifacts: LocalArtifacts, thread: ThreadPoolExecutor
+) -> None:
+    coordinator = Coordinator()
+    await run(artifacts, coordinator).execute(thread)
+    assert coordinator.reports == sorted(coordinator.reports)
+    assert {step for step, _ in coordinator.reports} >= {1, 2, 3}
+    assert all(0.0 <= progress < 1.0 for _, progress in coordinator.reports)
+
+
+async def test_a_run_that_is_told_to_leave_stops_within_a_step_and_publishes_nothing(
+    artifacts: LocalArtifacts, thread: ThreadPoolExecutor
+) -> None:
+    coordinator = Coordinator(leave_at_step=2)
+    task = replace(TASK, spec=replace(SPEC, steps=100))
+    assert await run(artifacts, coordinator, task=task).execute(thread) is Outcome.LEFT
+    assert max(step for step, _ in coordinator.reports) <= 4
+    assert (coordinator.published, coordinator.failures, left_over(artifacts)) == ([], [], [])
+
+
+async def test_a_long_step_is_reported_by_heartbeats_and_cancel_is_heard_in_it(
+    artifacts: LocalArtifacts, thread: ThreadPoolExecutor
+) -> None:
+    coordinator = Coordinator(leave_at_step=0)
+    outcome = await run(artifacts, coordinator, engine=PacedEngine(step_s=0.3)).execute(thread)
+    assert outcome is Outcome.LEFT
+    assert len(coordinator.reports) > 3
+    assert max(step for step, _ in coordinator.reports) <= 1
+
+
+@pytest.mark.parametrize(
+    ("prompt", "code"),
+    [("[[prepare-error]]", "invalid_request"), ("[[raise]]", "model_error"), ("[[oom]]", "out_of_memory")],
+)
+async def test_an_error_of_the_model_fails_the_task_with_its_code(
+    artifacts: LocalArtifacts, thread: ThreadPoolExecutor, prompt: str, code: str
+) -> None:
+    coordinator = Coordinator()
+    task = replace(TASK, spec=replace(SPEC, prompt=prompt))
+    assert await run(artifacts, coordinator, task=task).execute(thread) is Outcome.FAILED
+    assert [error.code for error in coordinator.failures] == [code]
+    assert (coordinator.published, left_over(artifacts)) == ([], [])
+
+
+class Broken(PacedEngine):
+    def denoise_step(self, generation: Generation) -> None:
+        raise RuntimeError("secret/path: device-side assert")
+
+
+async def test_an_unexpected_error_is_told_without_its_text(
+    artifacts: LocalArtifacts, thread: ThreadPoolExecutor
+) -> None:
+    coordinator = Coordinator()
+    assert await run(artifacts, coordinator, engine=Broken()).execute(thread) is Outcome.BROKEN
+    assert coordinator.failures == [TaskError("model_error", "The model failed on this request")]
+
+
+class Misshapen(PacedEngine):
+    def decode(self, generation: Generation) -> Iterator[Frames]:
+        yield np.zeros((1, 48, 64, 3), dtype=np.uint8)
+        raise RuntimeError("out of frames")
+
+
+async def test_a_decode_that_breaks_off_leaves_no_file(
+    artifacts: LocalArtifacts, thread: ThreadPoolExecutor
+) -> None:
+    coordinator = Coordinator()
+    assert await run(artifacts, coordinator, engine=Misshapen(step_s=0)).execute(thread) is Outcome.BROKEN
+    assert (coordinator.published, left_over(artifacts)) == ([], [])
+
+
+async def test_a_step_that_never_ends_is_found_hung(
+    artifacts: LocalArtifacts, thread: ThreadPoolExecutor
+) -> None:
+    stuck = run(artifacts, Coordinator(), engine=PacedEngine(step_s=1.0), step_timeout_s=0.1)
+    with pytest.raises(Hung, match=r"no progress for 0\.1 s at step 0"):
+        await stuck.execute(thread)
+
+
+async def test_a_refused_publish_is_no_success(artifacts: LocalArtifacts, thread: ThreadPoolExecutor) -> None:
+    coordinator = Coordinator(accepts=False)
+    assert await run(artifacts, coordinator).execute(thread) is Outcome.LEFT
+
+
+class Watching(PacedEngine):
+    image: Frames | None = None
+
+    def prepare(self, request):  # type: ignore[no-untyped-def]
+        self.image = request.image
+        return super().prepare(request)
+
+
+async def test_the_stored_image_comes_to_the_engine_in_the_size_of_the_video(
+    artifacts: LocalArtifacts, thread: ThreadPoolExecutor
+) -> None:
+    picture = np.zeros((100, 50, 3), dtype=np.uint8)
+    picture[:, :, 0] = 200
+    key = artifacts.put_input("u1", "image.png", SourceImage(picture).to_png())
+    engine = Watching(step_s=0)
+    task = replace(TASK, spec=replace(SPEC, image_key=key))
+    assert await run(artifacts, Coordinator(), engine=engine, task=task).execute(thread) is Outcome.PUBLISHED
+    assert engine.image is not None and engine.image.shape == (48, 64, 3)
+    assert (engine.image == [200, 0, 0]).all()
+
+
+async def test_a_coordinator_that_answers_late_does_not_hold_the_engine(
+    artifacts: LocalArtifacts, thread: ThreadPoolExecutor
+) -> None:
+    class Slow(Coordinator):
+        async def report(self, uid: str, attempt: int, step: int, progress: float) -> bool:
+            await super().report(uid, attempt, step, progress)
+            await asyncio.sleep(0.2)  # ten steps long
+            return True
+
+    coordinator = Slow()
+    task = replace(TASK, spec=replace(SPEC, steps=20))
+    assert await run(artifacts, coordinator, task=task).execute(thread) is Outcome.PUBLISHED
+    assert len(coordinator.reports) < 10
