@@ -1,6 +1,6 @@
 """The journal: one JSON line for each move of a task, to the log that Ray Serve keeps for the process.
 
-No line holds a prompt, a file name that a client chose, or an image: a log is read by more people than a video.
+No line holds a prompt, an image, or a file name that a client chose: more people read a log than a video.
 """
 
 import json
@@ -8,12 +8,12 @@ import logging
 
 from serve_app.tasks.task import Task
 
-# Serve configures the logger of this name in each of its processes; looking it up by name keeps Ray out of here.
+# Serve sets up the logger of this name in each of its processes; taking it by name keeps Ray out of here.
 _LOGGER = logging.getLogger("ray.serve")
 
 
 def log_move(move: str, task: Task, **facts: str | int | float | None) -> None:
-    """Note that ``task``, given as it stands after it, made ``move``; ``facts`` are what else is worth knowing."""
+    """Note that ``task``, given as it stands now, has made ``move``; ``facts`` go into the same line."""
     line: dict[str, str | int | float | None] = {
         "event": "task",
         "move": move,

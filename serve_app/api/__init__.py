@@ -1,0 +1,1 @@
+"""The HTTP surfaces: thin translations in front of one task service."""

@@ -1,0 +1,82 @@
+"""Puts the HTTP service together. Knows nothing of Ray, so that tests run it as it is."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from serve_app.api.body_limit import BodyLimit
+from serve_app.api.local import local_router
+from serve_app.api.native import native_router
+from serve_app.api.queue_view import QueueView
+from serve_app.api.refusals import CrashGuard, install_refusals
+from serve_app.api.service_pages import package_version, service_router
+from serve_app.api.slashes import TrailingSlash
+from serve_app.api.task_service import TaskService
+from serve_app.artifacts import LocalArtifacts
+from serve_app.media.image_intake import ImageIntake
+from serve_app.media.url_fetch import UrlFetch
+from serve_app.output_paths import OutputPaths
+from serve_app.settings import AppSettings
+from serve_app.tasks.database import Database
+from serve_app.tasks.fleet import Fleet
+from serve_app.tasks.store import TaskStore
+
+_BODY_SLACK_BYTES = 1_000_000
+"""What a request may hold besides its image."""
+
+
+def build_api(settings: AppSettings, nudge: Callable[[], None]) -> FastAPI:
+    """The whole HTTP service over the store that ``settings`` name; its lifespan opens and closes that.
+
+    ``nudge`` is called after each committed submit and cancel. It must return at once and never raise.
+    """
+    database = Database(settings.store_url)
+    service = _service(settings, database, nudge)
+
+    @asynccontextmanager
+    async def lifespan(_api: FastAPI) -> AsyncIterator[None]:
+        await database.migrate()
+        try:
+            yield
+        finally:
+            await database.close()
+
+    api = FastAPI(
+        title="Wan Serve",
+        summary="Text and images to videos, with Wan models on any number of GPUs.",
+        version=package_version(),
+        lifespan=lifespan,
+        redirect_slashes=False,
+    )
+    install_refusals(api)
+    for router in (native_router(service), local_router(service), service_router(service)):
+        api.include_router(router)
+    # The last one added is the outermost. Base64 makes an image a third longer.
+    api.add_middleware(
+        BodyLimit, max_bytes=settings.limits.max_image_bytes * 4 // 3 + _BODY_SLACK_BYTES
+    )
+    api.add_middleware(TrailingSlash)
+    api.add_middleware(CrashGuard)
+    return api
+
+
+def _service(settings: AppSettings, database: Database, nudge: Callable[[], None]) -> TaskService:
+    limits = settings.limits
+    store, fleet = TaskStore(database), Fleet(database)
+    outputs = OutputPaths(settings.outputs, settings.output_roots)
+    return TaskService(
+        settings=settings,
+        store=store,
+        fleet=fleet,
+        view=QueueView(store, fleet),
+        artifacts=LocalArtifacts(outputs, settings.data_dir),
+        outputs=outputs,
+        intake=ImageIntake(
+            max_image_bytes=limits.max_image_bytes,
+            max_image_pixels=limits.max_image_pixels,
+            input_roots=settings.input_roots,
+            url_fetch=UrlFetch(limits.max_image_bytes) if settings.allow_image_urls else None,
+        ),
+        nudge=nudge,
+    )

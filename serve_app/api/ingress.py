@@ -1,0 +1,60 @@
+"""The ingress deployment: the HTTP service in Ray Serve replicas that share nothing but the task store."""
+
+import asyncio
+from typing import Any
+
+from ray import serve
+from ray.serve import Application
+from ray.serve.handle import DeploymentHandle
+from starlette.types import ASGIApp
+
+from serve_app.api.application import build_api
+from serve_app.settings import AppSettings
+
+API = "api"
+"""Name of the deployment."""
+
+
+@serve.ingress()
+class Ingress:
+    """Builds its own copy of the HTTP service, from the settings bound at deploy time."""
+
+    def __init__(self, settings: AppSettings, coordinator: DeploymentHandle[Any]) -> None:
+        self._settings = settings
+        self._coordinator = coordinator
+        self._nudging: asyncio.Task[None] | None = None
+        self._nudge_again = False
+
+    def __serve_build_asgi_app__(self) -> ASGIApp:
+        """Serve calls this in each new replica."""
+        return build_api(self._settings, self._nudge)
+
+    def _nudge(self) -> None:
+        """Tell the coordinator, without waiting: at most one call is under way, and one more follows it."""
+        if self._nudging is None or self._nudging.done():
+            self._nudging = asyncio.get_running_loop().create_task(self._send_nudges())
+        else:
+            self._nudge_again = True
+
+    async def _send_nudges(self) -> None:
+        while True:
+            self._nudge_again = False
+            try:
+                await self._coordinator.nudge.remote()
+            except Exception:
+                return  # the coordinator also looks by itself, and a new one looks first of all
+            if not self._nudge_again:
+                return
+
+
+def ingress(settings: AppSettings, coordinator: Application) -> Application:
+    """The application's entry: ``settings.ingress_replicas`` copies of the HTTP service."""
+    deployment = serve.deployment(
+        name=API,
+        num_replicas=settings.ingress_replicas,
+        # Only short requests, bounded by what a replica's memory holds of images under way.
+        max_ongoing_requests=1000,
+        ray_actor_options={"num_cpus": 0.1},
+        graceful_shutdown_timeout_s=10,
+    )(Ingress)
+    return deployment.bind(settings, coordinator)

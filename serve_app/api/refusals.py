@@ -1,0 +1,78 @@
+"""The one place where errors become answers: ``{"detail", "code"}``, and ``field`` where one is at fault."""
+
+import logging
+from collections.abc import Mapping
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serve_app.errors import InvalidField, ServiceError, TooManyRequests
+
+_logger = logging.getLogger("ray.serve")
+
+_HTTP_CODES: Mapping[int, tuple[str, str]] = {
+    404: ("There is no such path; /docs lists them all.", "not_found"),
+    405: ("This path does not take that method; /docs lists those it takes.", "method_not_allowed"),
+}
+
+
+def refusal(error: ServiceError) -> Response:
+    """The answer to one of our own errors."""
+    body = {"detail": error.detail, "code": error.code}
+    if isinstance(error, InvalidField):
+        body["field"] = error.field
+    headers = {"Retry-After": str(error.retry_after_s)} if isinstance(error, TooManyRequests) else None
+    return JSONResponse(body, status_code=error.status, headers=headers)
+
+
+def install_refusals(api: FastAPI) -> None:
+    """Let every error that a handler raises be answered from here."""
+
+    @api.exception_handler(ServiceError)
+    async def of_service(_request: Request, error: ServiceError) -> Response:
+        return refusal(error)
+
+    @api.exception_handler(RequestValidationError)
+    async def of_parameters(_request: Request, error: RequestValidationError) -> Response:
+        finding = error.errors()[0]
+        field = str(finding["loc"][-1])
+        message = str(finding["msg"])
+        return refusal(InvalidField(field, f"{field}: {message[0].lower()}{message[1:]}."))
+
+    @api.exception_handler(HTTPException)
+    async def of_routing(_request: Request, error: HTTPException) -> Response:
+        detail, code = _HTTP_CODES.get(error.status_code, (str(error.detail), "bad_request"))
+        return JSONResponse(
+            {"detail": detail, "code": code}, status_code=error.status_code, headers=error.headers
+        )
+
+
+class CrashGuard:
+    """Answers 500 for what nobody foresaw: the log gets the trace, the client one sentence."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request; nothing escapes but what happens after the answer began."""
+        began = False
+
+        async def noting(message: Message) -> None:
+            nonlocal began
+            began = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noting)
+        except ClientDisconnect:
+            pass  # there is nobody to answer
+        except Exception:
+            if scope["type"] != "http" or began:
+                raise
+            _logger.exception("%s %s failed", scope["method"], scope["path"])
+            answer = JSONResponse({"detail": "Internal error", "code": "internal"}, status_code=500)
+            await answer(scope, receive, send)

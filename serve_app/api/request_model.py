@@ -1,0 +1,123 @@
+"""The base of every request body: what a client sends is checked once, and refused in sentences."""
+
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Annotated, Any, Self
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
+
+from serve_app.errors import InvalidField
+
+_NAMED_AT_MOST = 20
+_NAME_CHARS = 40
+
+
+def _storable(text: str) -> str:
+    # PostgreSQL stores no NUL, and a lone surrogate (which JSON can spell) cannot be sent back.
+    if "\0" in text:
+        raise ValueError("must not contain a NUL character")
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise ValueError("must be valid Unicode text") from None
+    return text
+
+
+def _whole(value: object) -> object:
+    # Many JSON writers know one kind of number and write 4.0 for 4.
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Text = Annotated[str, AfterValidator(_storable)]
+WHOLE = BeforeValidator(_whole)
+"""Makes an ``int`` field take 4.0; stands after the bounds, or the schema would not show them."""
+
+
+class RequestModel(BaseModel):
+    """A frozen request. A field sent as null counts as not sent; one that is unknown is left out."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
+
+    @classmethod
+    def read_json(cls, body: Mapping[str, Any]) -> Self:
+        """The request in a JSON object: numbers must be numbers. Raises ``InvalidField``."""
+        return cls._read(body, strict=True)
+
+    @classmethod
+    def read_form(cls, fields: Mapping[str, str]) -> Self:
+        """The request in a form's text fields; an empty one counts as not sent. Raises ``InvalidField``."""
+        return cls._read({name: text for name, text in fields.items() if text.strip()}, strict=False)
+
+    @classmethod
+    def _read(cls, values: Mapping[str, Any], *, strict: bool) -> Self:
+        try:
+            return cls.model_validate(
+                {name: value for name, value in values.items() if value is not None}, strict=strict
+            )
+        except ValidationError as error:
+            raise _refusal(cls, error) from None
+
+    @classmethod
+    def unknown_among(cls, names: Mapping[str, object]) -> str | None:
+        """A sentence that lists the fields this request does not have, or None."""
+        # Names come from the client: a lone surrogate in one could not be sent back.
+        unknown = [
+            name[:_NAME_CHARS].encode("utf-8", "replace").decode()
+            for name in names
+            if name not in cls.model_fields
+        ]
+        if not unknown:
+            return None
+        more = f" and {len(unknown) - _NAMED_AT_MOST} more" if len(unknown) > _NAMED_AT_MOST else ""
+        return f"Unknown fields were ignored: {', '.join(unknown[:_NAMED_AT_MOST])}{more}."
+
+
+def _refusal(model: type[RequestModel], error: ValidationError) -> InvalidField:
+    findings = error.errors(include_url=False, include_input=False)
+    sentences = {str(finding["loc"][0]): _sentence(model, finding) for finding in reversed(findings)}
+    first = str(findings[0]["loc"][0])
+    return InvalidField(first, "; ".join(sentences[name] for name in reversed(sentences)) + ".")
+
+
+def _sentence(model: type[RequestModel], finding: ErrorDetails) -> str:
+    name = str(finding["loc"][0])
+    if finding["type"] == "missing":
+        return f"{name}: is required"
+    if finding["type"] == "value_error":
+        return f"{name}: {finding['ctx']['error']}"
+    if finding["type"] == "string_unicode":
+        return f"{name}: must be valid Unicode text"
+    return f"{name}: must be {allowed(_properties(model)[name])}"
+
+
+@cache
+def _properties(model: type[RequestModel]) -> Mapping[str, Mapping[str, Any]]:
+    properties: Mapping[str, Mapping[str, Any]] = model.model_json_schema()["properties"]
+    return properties
+
+
+def allowed(schema: Mapping[str, Any]) -> str:
+    """What a field takes, in words, from its JSON schema."""
+    describe: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
+        "integer": lambda found: f"a whole number{_range(found)}",
+        "number": lambda found: f"a number{_range(found)}",
+        "string": lambda found: f"text{_length(found)}",
+        "boolean": lambda _found: "true or false",
+    }
+    return describe[schema["type"]](schema) if schema.get("type") in describe else "of another form"
+
+
+def _range(schema: Mapping[str, Any]) -> str:
+    if "minimum" in schema and "maximum" in schema:
+        return f" from {schema['minimum']:g} to {schema['maximum']:.16g}"
+    if "exclusiveMinimum" in schema and "maximum" in schema:
+        return f" above {schema['exclusiveMinimum']:g} and up to {schema['maximum']:g}"
+    return ""
+
+
+def _length(schema: Mapping[str, Any]) -> str:
+    if "maxLength" not in schema:
+        return ""
+    return f" of {schema.get('minLength', 0)} to {schema['maxLength']} characters"

@@ -1,0 +1,196 @@
+"""What every surface asks of the service: one submit, one look, one cancel, whoever translates them."""
+
+import asyncio
+import hashlib
+import json
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from serve_app.api.plan import Plan, plan
+from serve_app.api.queue_view import QueueView
+from serve_app.api.video_request import VideoRequest
+from serve_app.artifacts import Artifacts
+from serve_app.errors import DiskLow, InvalidField, ServiceError
+from serve_app.media.image_intake import MAX_PATH_CHARS, ImageIntake
+from serve_app.output_paths import OutputPaths
+from serve_app.settings import AppSettings
+from serve_app.tasks.fleet import Fleet
+from serve_app.tasks.journal import log_move
+from serve_app.tasks.store import Admission, TaskStore
+from serve_app.tasks.task import NewTask, Task
+from serve_app.tasks.transitions import Status
+
+_INPUT_NAME = "image.png"
+_IMAGE_FIELDS = frozenset({"image_path", "last_frame_path"})
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A checked request and what came with it."""
+
+    request: VideoRequest
+    image: bytes | None = None
+    """An uploaded first frame, as the client sent it."""
+    notes: tuple[str, ...] = ()
+    """What the surface has to say, such as which fields it ignored."""
+    echo: Mapping[str, Any] | None = None
+    """The request as the surface shows it again; None: the fields that were sent."""
+    idempotency_key: str | None = None
+    save_field: str = "save_result_path"
+    """What the surface calls the save path."""
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """The stored task. ``is_new`` is False when an earlier request with the same idempotency key made it."""
+
+    task: Task
+    is_new: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TaskService:
+    """The store, the files and the rules of one service, shared by all surfaces."""
+
+    settings: AppSettings
+    store: TaskStore
+    fleet: Fleet
+    view: QueueView
+    artifacts: Artifacts
+    outputs: OutputPaths
+    intake: ImageIntake
+    nudge: Callable[[], None]
+    """Tells the coordinator that there is something to do; returns at once and never raises."""
+    _submitting: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def submit(self, submission: Submission, *, replace_same_id: bool = False) -> Submitted:
+        """Store a task; when this returns it is committed. Raises ``ServiceError``."""
+        request = submission.request
+        self._check_priority(request.priority)
+        if submission.image is not None and request.image_path:
+            raise InvalidField("image_path", "image_path: an image was uploaded too; send only one.")
+        from_image = submission.image is not None or bool(request.image_path)
+        planned = plan(request, self.settings.models, from_image=from_image)
+        uid = uuid.uuid4().hex
+        save_path = await self._save_path(request, uid, submission.save_field)
+        await self._check_disk()
+        try:
+            if from_image:
+                planned = await self._keep_image(submission, planned, uid)
+            new = await self._new_task(submission, planned, uid, save_path)
+            task = await self.store.submit(new, await self._admission(), replace=replace_same_id)
+        except BaseException:  # also a client that hung up: without a row nobody would delete the image
+            if from_image:
+                await asyncio.shield(self._forget_files(uid))
+            raise
+        if task.uid != uid:
+            if from_image:
+                await self._forget_files(uid)
+            return Submitted(task, is_new=False)
+        log_move("submit", task, work=task.work, priority=task.priority)
+        self.nudge()
+        return Submitted(task, is_new=True)
+
+    async def submit_if_free(self, submission: Submission, *, replace_same_id: bool) -> Submitted | None:
+        """Submit only when a replica is free to begin at once, else None. Raises ``ServiceError``."""
+        from_image = submission.image is not None or bool(submission.request.image_path)
+        model = plan(submission.request, self.settings.models, from_image=from_image).model
+        # One at a time, so that two requests do not both see the same free replica.
+        async with self._submitting:
+            if not (await self.view.fresh()).has_free_replica(model):
+                return None
+            return await self.submit(submission, replace_same_id=replace_same_id)
+
+    async def cancel(self, task_id: str) -> tuple[Task, bool]:
+        """The task, and whether this call cancelled it. Raises ``TaskNotFound``."""
+        task, cancelled = await self.store.cancel(task_id)
+        if cancelled:
+            self._cancelled([task])
+        return task, cancelled
+
+    async def cancel_all(self, *statuses: Status) -> Sequence[Task]:
+        """Cancel every task that stands in one of ``statuses``; the cancelled ones."""
+        tasks = await self.store.cancel_all(*statuses)
+        self._cancelled(tasks)
+        return tasks
+
+    def _cancelled(self, tasks: Sequence[Task]) -> None:
+        for task in tasks:
+            log_move("cancel", task)
+        if tasks:
+            self.nudge()
+
+    def _check_priority(self, priority: int) -> None:
+        limit = self.settings.limits.max_priority
+        if abs(priority) > limit:
+            raise InvalidField("priority", f"priority: must be a whole number from {-limit} to {limit}.")
+
+    async def _save_path(self, request: VideoRequest, uid: str, field_name: str) -> str:
+        if not request.save_result_path:
+            return self.outputs.public_path(self.outputs.default(request.task_id or uid))
+        place = await asyncio.to_thread(self.outputs.resolve, request.save_result_path, field_name)
+        return self.outputs.public_path(place)
+
+    async def _check_disk(self) -> None:
+        free = await asyncio.to_thread(self.artifacts.free_bytes)
+        if free < self.settings.limits.min_free_bytes:
+            raise DiskLow("The service is low on disk space and takes no new task; try again later.")
+
+    async def _keep_image(self, submission: Submission, planned: Plan, uid: str) -> Plan:
+        """Decode the first frame and store it; the plan with it."""
+        if submission.image is not None:
+            image = await asyncio.to_thread(self.intake.from_bytes, submission.image)
+        else:
+            image = await self.intake.read(submission.request.image_path)
+        key = await asyncio.to_thread(lambda: self.artifacts.put_input(uid, _INPUT_NAME, image.to_png()))
+        note = image.crop_note(planned.spec.width, planned.spec.height)
+        notes = (*planned.notes, f"The {note}.") if note else planned.notes
+        return replace(planned, spec=replace(planned.spec, image_key=key), notes=notes)
+
+    async def _new_task(self, submission: Submission, planned: Plan, uid: str, save_path: str) -> NewTask:
+        sent = submission.request.model_dump(exclude_unset=True)
+        digest = ""
+        if submission.idempotency_key is not None:
+            digest = await asyncio.to_thread(_digest, sent, submission.image)
+        return NewTask(
+            uid=uid,
+            id=submission.request.task_id or uid,
+            model=planned.model,
+            spec=planned.spec,
+            work=planned.work,
+            save_path=save_path,
+            priority=submission.request.priority,
+            notes=(*planned.notes, *submission.notes),
+            request=_without_images(sent if submission.echo is None else submission.echo),
+            idempotency_key=submission.idempotency_key,
+            digest=digest,
+        )
+
+    async def _admission(self) -> Admission:
+        return Admission(
+            max_queued=self.settings.limits.max_queued,
+            max_attempts=self.settings.tasks.max_attempts,
+            retry_after_s=(await self.view.recent()).retry_after_s,
+        )
+
+    async def _forget_files(self, uid: str) -> None:
+        # What cannot be deleted now goes with the janitor.
+        with suppress(OSError, ServiceError):
+            await asyncio.to_thread(self.artifacts.delete_task_files, uid, None, None)
+
+
+def _without_images(sent: Mapping[str, Any]) -> dict[str, Any]:
+    """The request as it is kept; an image that came as text is left out, a path or URL is not."""
+    kept = dict(sent)
+    for name in _IMAGE_FIELDS & sent.keys():
+        if len(sent[name]) > MAX_PATH_CHARS or sent[name].startswith("data:"):
+            kept[name] = f"({len(sent[name])} characters left out)"
+    return kept
+
+
+def _digest(sent: Mapping[str, Any], image: bytes | None) -> str:
+    body = json.dumps(sent, sort_keys=True).encode()
+    return hashlib.sha256(len(body).to_bytes(8, "big") + body + (image or b"")).hexdigest()

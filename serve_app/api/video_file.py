@@ -1,0 +1,70 @@
+"""Sends a finished video: whole, or the ranges a player asks for."""
+
+import os
+import re
+from pathlib import Path
+
+from fastapi import Request
+from starlette.datastructures import MutableHeaders
+from starlette.responses import FileResponse, JSONResponse, Response
+
+_RANGE = re.compile(r"(\d{0,18})\s*-\s*(\d{0,18})")
+_MAX_RANGES = 16
+
+
+class _VideoResponse(FileResponse):
+    chunk_size = 512 * 1024  # each chunk is a message between processes
+
+
+def video_response(request: Request, path: Path, *, filename: str, attachment: bool) -> Response:
+    """Answer with the file at ``path``, which exists: 200, 206, or 416 for a range that lies past its end.
+
+    A ``Range`` header that makes no sense is passed over, as RFC 9110 asks. Blocks for a moment; raises
+    ``FileNotFoundError`` when the file has gone.
+    """
+    stat_result = os.stat(path)
+    ranges = _ranges(request.headers.get("range"), stat_result.st_size)
+    headers = MutableHeaders(scope=request.scope)
+    if not ranges:
+        if ranges is not None:
+            return JSONResponse(
+                {"detail": "The range lies outside the video.", "code": "range_not_satisfiable"},
+                status_code=416,
+                headers={"Content-Range": f"bytes */{stat_result.st_size}"},
+            )
+        del headers["range"]
+    else:
+        headers["range"] = "bytes=" + ",".join(f"{first}-{last}" for first, last in ranges)
+    return _VideoResponse(
+        path,
+        media_type="video/mp4",
+        filename=filename,
+        stat_result=stat_result,
+        content_disposition_type="attachment" if attachment else "inline",
+    )
+
+
+def _ranges(header: str | None, size: int) -> list[tuple[int, int]] | None:
+    """First and last byte of each range that can be sent. None: send everything; empty: none can be."""
+    if header is None:
+        return None
+    unit, _, specs = header.partition("=")
+    if unit.strip().lower() != "bytes" or specs.count(",") >= _MAX_RANGES:
+        return None
+    found = []
+    for spec in specs.split(","):
+        match = _RANGE.fullmatch(spec.strip())
+        if match is None or match[0].strip() == "-":
+            return None
+        first, last = match[1], match[2]
+        if not first:  # the last so many bytes
+            begin, end = max(size - int(last), 0), size - 1
+            if int(last) == 0:
+                continue
+        else:
+            begin, end = int(first), int(last) if last else size - 1
+            if last and end < begin:
+                return None
+        if begin < size:
+            found.append((begin, min(end, size - 1)))
+    return found
