@@ -16,15 +16,8 @@ die() {
 }
 
 use_environment() {
-    local wanted="$*" python identity pins
-    python="$(command -v "${PYTHON:-python3}")" ||
-        die "Wan Serve needs Python 3.11 or newer, but there is no ${PYTHON:-python3}: install it or name one in PYTHON."
-    # A venv holds absolute paths and one Python's packages: moved, or with another Python, it is made anew.
-    identity="$root $("$python" -c 'import sys; print(sys.base_prefix, *sys.version_info[:2])')"
-    "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
-        die "Wan Serve needs Python 3.11 or newer, but ${PYTHON:-python3} is $("$python" -V 2>&1): name another in PYTHON."
+    local wanted="$*" pins
     pins="$(cat "$root/pyproject.toml" "$root/constraints.txt" | cksum)"
-
     if ! stamp_fits; then
         (
             # Two starts at once: the second waits here and then finds the work done. The lock lives and ends with
@@ -36,11 +29,11 @@ use_environment() {
     export VIRTUAL_ENV="$venv" PATH="$venv/bin:$PATH"
 }
 
-# The stamp has three lines: identity, pins, and the extras that are installed.
+# The stamp has three lines: the folder it was made in, the pins, and the extras that are installed.
 stamp_fits() {
-    local extra made_as="" made_from="" installed=""
+    local extra made_in="" made_from="" installed=""
     read_stamp
-    [[ -x "$venv/bin/python" && "$made_as" == "$identity" && "$made_from" == "$pins" ]] || return 1
+    [[ "$made_from" == "$pins" ]] && venv_fits || return 1
     for extra in $wanted; do
         [[ " $installed " == *" $extra "* ]] || return 1
     done
@@ -48,17 +41,25 @@ stamp_fits() {
 
 read_stamp() {
     if [[ -r "$venv/stamp" ]]; then
-        { read -r made_as && read -r made_from && read -r installed; } <"$venv/stamp" || true
+        { read -r made_in && read -r made_from && read -r installed; } <"$venv/stamp" || true
     fi
 }
 
+# A venv holds absolute paths and one Python's packages. Which python3 comes first on PATH may differ from shell to
+# shell, and a running service lives in .venv: only a Python that is asked for by name makes it anew.
+venv_fits() {
+    [[ "$made_in" == "$root" && -x "$venv/bin/python" ]] || return 1
+    [[ -z "${PYTHON:-}" || "$(identity "$PYTHON")" == "$(identity "$venv/bin/python")" ]]
+}
+
+identity() { "$1" -c 'import sys; print(sys.base_prefix, sys.version_info[:2])'; }
+
 make_environment() {
-    local made_as="" made_from="" installed="" extras requirement="$root" quiet=(--quiet)
+    local made_in="" made_from="" installed="" extras requirement="$root" quiet=(--quiet)
     read_stamp
     # No stamp means an install that was broken off: nothing in it is trusted.
-    if [[ "$made_as" != "$identity" || ! -x "$venv/bin/python" ]]; then
-        ensure_venv_module
-        "$python" -m venv --clear "$venv" || die "Python could not make a virtual environment in $venv."
+    if ! venv_fits; then
+        make_venv
         installed=""
     fi
     rm -f "$venv/stamp"
@@ -70,7 +71,17 @@ make_environment() {
     "$venv/bin/python" -m pip install "${quiet[@]}" --disable-pip-version-check \
         --constraint "$root/constraints.txt" --editable "$requirement" >&2 ||
         die "The packages could not be installed; pip's message above says why. The next start tries again."
-    printf '%s\n' "$identity" "$pins" "$extras" >"$venv/stamp"
+    printf '%s\n' "$root" "$pins" "$extras" >"$venv/stamp"
+}
+
+make_venv() {
+    local python
+    python="$(command -v "${PYTHON:-python3}")" ||
+        die "Wan Serve needs Python 3.11 or newer, but there is no ${PYTHON:-python3}: install it or name one in PYTHON."
+    "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+        die "Wan Serve needs Python 3.11 or newer, but ${PYTHON:-python3} is $("$python" -V 2>&1): name another in PYTHON."
+    ensure_venv_module
+    "$python" -m venv --clear "$venv" || die "Python could not make a virtual environment in $venv."
 }
 
 # Debian ships Python without ensurepip, which a venv needs to have pip.

@@ -5,7 +5,6 @@ and stays up with nothing to serve when the application could not start.
 """
 
 import argparse
-import contextlib
 import os
 import signal
 import socket
@@ -59,6 +58,12 @@ def stop(_signal: int, _frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
 
 
+def ignore_signals() -> None:
+    """One request to stop is enough: another must not break the shutdown off half-way."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def adapted(config: dict[str, Any], port: int | None, replicas: int | None) -> dict[str, Any]:
     """The configuration with another port or number of replicas."""
     if port:
@@ -105,13 +110,13 @@ def run(config_file: str, url: str) -> int:
     signal.signal(signal.SIGTERM, stop)  # in place of Ray's
     startup = Startup(url)
     startup.start()
-    # `serve run` leaves by SystemExit, or by Abort from within its own shutdown, whether stopped or broken.
-    with contextlib.suppress(KeyboardInterrupt, SystemExit, click.Abort):
+    try:
         cli.main(["run", config_file], standalone_mode=False)
-    # One request to stop is enough: a second must not break the shutdown off half-way.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
-    serve.shutdown()  # type: ignore[no-untyped-call]
+    except SystemExit:  # it has shut Serve down, being stopped or on an error that it has printed
+        ignore_signals()
+    except (KeyboardInterrupt, click.Abort):  # before it got there, or again while it was at it
+        ignore_signals()
+        serve.shutdown()  # type: ignore[no-untyped-call]
     ray.shutdown()
     return 0 if stopping.is_set() and not startup.failure else 1
 
@@ -149,7 +154,10 @@ class Startup(threading.Thread):
 
         for name, application in serve.status().applications.items():
             if application.status == ApplicationStatus.DEPLOY_FAILED:
-                return f"application {name}: {application.message}"
+                # A deployment's message ends with the traceback of what went wrong, and that with the error.
+                messages = [application.message, *(d.message for d in application.deployments.values())]
+                ends = [message.strip().splitlines()[-1] for message in messages if message.strip()]
+                return f"application {name}: {' '.join(ends)}"
         return None
 
 
