@@ -31,17 +31,17 @@ def load(path: Path) -> Mapping[str, Any]:
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path} cannot be read: {_reason(error)}.") from None
+        raise SettingsError(f"cannot be read: {_reason(error)}.") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        raise SettingsError(f"{path} is not valid YAML: {place}{_reason(error)}.") from None
-    return _mapping(config, str(path))
+        raise SettingsError(f"is not valid YAML: {place}{_reason(error)}.") from None
+    return _mapping(config)
 
 
 def lint(config: object) -> None:
     """Raises ``SettingsError``, one sentence with the key's path, for an unknown key or a wrong value."""
-    config = _mapping(config, "the configuration")
+    config = _mapping(config)
     sections = list(_sections(config, ServeDeploySchema, ()))
     for loc, section, schema in sections:
         for key in section:
@@ -112,10 +112,10 @@ def _unknown(path: str, key: str, allowed: list[str]) -> str:
     return f"{path}: Ray Serve has no such key; {hint}allowed here: {', '.join(allowed)}."
 
 
-def _mapping(config: object, name: str) -> Mapping[Any, Any]:
+def _mapping(config: object) -> Mapping[Any, Any]:
     if not isinstance(config, Mapping) or not config:
         kind = "empty" if not config else f"a {type(config).__name__}"
-        raise SettingsError(f"{name} must be a mapping with the key applications, but it is {kind}.")
+        raise SettingsError(f"must be a mapping with the key applications, but it is {kind}.")
     return config
 
 

@@ -176,12 +176,11 @@ def test_a_file_without_a_configuration_is_one_sentence(tmp_path: Path, text: st
     with pytest.raises(SettingsError) as caught:
         load(path)
     assert message in str(caught.value)
-    assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_a_missing_file_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=r"nothing\.yaml cannot be read: No such file or directory\."):
+    with pytest.raises(SettingsError, match=r"^cannot be read: No such file or directory\."):
         load(tmp_path / "nothing.yaml")
 
 
