@@ -141,10 +141,19 @@ def test_a_link_at_the_name_is_replaced_and_not_followed(
     assert not place.path.is_symlink()
 
 
+def test_a_link_to_the_video_is_not_taken_for_its_name(
+    artifacts: LocalArtifacts, outputs: OutputPaths
+) -> None:
+    key, place = write_attempt(artifacts, "a", 1, b"video"), outputs.resolve("a.mp4")
+    place.path.symlink_to(artifacts.path_of(key))
+    artifacts.publish_alias(key, place)
+    assert not place.path.is_symlink()
+
+
 def test_a_folder_that_became_a_link_since_the_submit_is_not_followed(
     artifacts: LocalArtifacts, outputs: OutputPaths, tmp_path: Path
 ) -> None:
-    place = outputs.resolve("x/a.mp4")
+    place = outputs.resolve("x/y/a.mp4")
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "out" / "x").symlink_to(tmp_path / "elsewhere")
     key = write_attempt(artifacts, "a", 1, b"video")
@@ -175,6 +184,7 @@ def test_a_name_on_another_disk_is_a_copy_that_is_known_again(tmp_path: Path, ot
     artifacts = LocalArtifacts(outputs, tmp_path / "data")
     place = outputs.resolve(f"{other_disk}/x/a.mp4")
     key = write_attempt(artifacts, "a", 1, b"video")
+    os.utime(artifacts.path_of(key), (1000, 1000))  # the copy is made long after the video
     artifacts.publish_alias(key, place)
     inode = place.path.stat().st_ino
     artifacts.publish_alias(key, place)

@@ -93,8 +93,10 @@ def test_the_exif_orientation_is_applied(kind: str, orientation: int) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
-def test_broken_exif_does_not_cost_the_picture() -> None:
-    data = encoded(picture(), "JPEG", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff" + bytes(40))
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+@pytest.mark.parametrize("exif", [b"MM\0*\xff\xff\xff\xff" + bytes(40), b"MM\0*\0\0", b"XX*\0none"])
+def test_broken_exif_does_not_cost_the_picture(kind: str, exif: bytes) -> None:
+    data = encoded(picture(), kind, exif=b"Exif\0\0" + exif)
     assert ImageIntake().from_bytes(data).width == 40
 
 
@@ -272,6 +274,12 @@ async def test_base64_is_read(kind: str, shape: str, with_root: bool, root: Path
     )
     found = await ImageIntake(input_roots=(root,) if with_root else ()).read(source)
     assert found.width == 40
+
+
+async def test_base64_of_something_else_is_no_image_whatever_the_roots(root: Path) -> None:
+    for roots in ((), (root,)):
+        with pytest.raises(ImageUnreadable, match="JPEG, PNG or WebP"):
+            await ImageIntake(input_roots=roots).read(base64.b64encode(b"hello, this is text").decode())
 
 
 @pytest.mark.parametrize("spoiled", ["!", "-", "é", "="])

@@ -101,6 +101,12 @@ def test_a_name_that_leads_out_or_to_hidden_files_is_forbidden(
     assert str(root.parent) not in caught.value.detail
 
 
+@pytest.mark.parametrize("name", ["../a.mp4", "x/../a.mp4", "{root}/../a.mp4"])
+def test_a_name_that_climbs_is_told_so(outputs: OutputPaths, root: Path, name: str) -> None:
+    with pytest.raises(PathForbidden, match="outside"):
+        outputs.resolve(name.format(root=root))
+
+
 @pytest.mark.parametrize(
     "name",
     [
@@ -191,7 +197,7 @@ def test_a_folder_and_a_file_used_as_one_are_refused(outputs: OutputPaths, root:
 
 
 def test_every_task_id_has_a_default_place_of_its_own(outputs: OutputPaths, root: Path) -> None:
-    ids = ["a", "A", ".", "..", "...", ".a", "-", "_", "a.mp4", "a.mp4.mp4", "x" * 128, "." * 128]
+    ids = ["a", "A", ".", "..", "...", ".a", "-", "_", "_.a", "a.mp4", "a.mp4.mp4", "x" * 128, "." * 128]
     places = [outputs.default(task_id) for task_id in ids]
     assert len({place.path for place in places}) == len(ids)
     assert all(outputs.resolve(outputs.public_path(place)) == place for place in places)

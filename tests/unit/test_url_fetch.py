@@ -298,6 +298,14 @@ async def test_a_url_that_cannot_be_read_is_a_refusal(url: str) -> None:
         await fetch().read(url)
 
 
+async def test_a_url_with_a_user_name_is_refused_before_it_is_asked() -> None:
+    async with serving(always(response(b"picture"))) as server:
+        for user in ("me", "me:secret", ":secret"):
+            with pytest.raises(ImageUnreadable, match="user name"):
+                await fetch().read(server.url(host=f"{user}@127.0.0.1"))
+    assert server.requests == []
+
+
 # --- TLS --------------------------------------------------------------------------------------------------
 
 
