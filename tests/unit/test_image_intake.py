@@ -6,10 +6,13 @@ import os
 import random
 import struct
 import zlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 from serve_app.errors import ImageUnreadable, InvalidField, PathForbidden, ServiceError, TooLarge
@@ -26,7 +29,7 @@ def picture(width: int = 40, height: int = 24) -> Image.Image:
     return Image.fromarray(pixels)
 
 
-def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
@@ -62,7 +65,7 @@ def intake(root: Path) -> ImageIntake:
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
 def test_each_format_is_known_by_its_content(kind: str) -> None:
-    options = {} if kind == "PNG" else {"quality": 95}
+    options: dict[str, Any] = {} if kind == "PNG" else {"quality": 95}
     source = ImageIntake().from_bytes(encoded(picture(), kind, **options))
     assert (source.width, source.height) == (40, 24)
     assert np.abs(source.pixels.astype(int) - np.asarray(picture())).mean() < 8
@@ -72,7 +75,7 @@ def test_each_format_is_known_by_its_content(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
 def test_the_exif_orientation_is_applied(kind: str, orientation: int) -> None:
     # How the tag is defined: where the stored row 0 and column 0 are to be shown.
-    stored = {
+    turns: dict[int, Callable[[NDArray[np.uint8]], NDArray[np.uint8]]] = {
         1: lambda a: a,
         2: lambda a: a[:, ::-1],
         3: lambda a: a[::-1, ::-1],
@@ -81,12 +84,14 @@ def test_the_exif_orientation_is_applied(kind: str, orientation: int) -> None:
         6: lambda a: a.transpose(1, 0, 2)[::-1],
         7: lambda a: a[::-1, ::-1].transpose(1, 0, 2),
         8: lambda a: a.transpose(1, 0, 2)[:, ::-1],
-    }[orientation]
+    }
     upright = np.asarray(picture(64, 32))
     exif = Image.Exif()
     exif[0x0112] = orientation
-    options = {"JPEG": {"quality": 95}, "WEBP": {"lossless": True}, "PNG": {}}[kind]
-    data = encoded(Image.fromarray(np.ascontiguousarray(stored(upright))), kind, exif=exif, **options)
+    options: dict[str, Any] = {"quality": 95} if kind == "JPEG" else {"lossless": True}
+    data = encoded(
+        Image.fromarray(np.ascontiguousarray(turns[orientation](upright))), kind, exif=exif, **options
+    )
     shown = ImageIntake().from_bytes(data).pixels
     assert shown.shape == upright.shape
     assert np.abs(shown.astype(int) - upright).mean() < 8

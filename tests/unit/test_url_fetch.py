@@ -6,7 +6,9 @@ import ipaddress
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -61,9 +63,9 @@ def always(data: bytes) -> Answer:
     return answer
 
 
-def fetch(**options: object) -> UrlFetch:
+def fetch(**changes: Any) -> UrlFetch:
     """A fetch that may go to loopback."""
-    return UrlFetch(**{"max_bytes": 1000, "is_allowed": lambda address: address.is_loopback, **options})
+    return replace(UrlFetch(max_bytes=1000, is_allowed=lambda address: address.is_loopback), **changes)
 
 
 def resolving(**names: str) -> Callable[[str, int], Awaitable[tuple[Address, ...]]]:
