@@ -45,7 +45,8 @@ class ModelReplica:
         self._link = CoordinatorLink(
             serve.get_deployment_handle(coordinator, context.app_name),
             patience_s=rules.heartbeat_s,
-            give_up_s=rules.longest_run_s,
+            # By then the run counts as lost, whoever leads.
+            give_up_s=2 * rules.lease_s,
         )
         self._presence = asyncio.create_task(self._stay_known())
 

@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -30,13 +31,21 @@ class PacedGeneration:
 
 
 class PacedEngine:
-    """Each denoise step takes ``step_s`` seconds, and a whole decode ``decode_s``."""
+    """Each denoise step takes ``step_s`` seconds, and a whole decode ``decode_s``.
 
-    def __init__(self, step_s: float = DEFAULT_STEP_S, decode_s: float = 0.0) -> None:
+    With ``trace`` it appends a line to that file when a run begins and when its last frame is handed out:
+    ``begin`` or ``end`` and the seconds of the system's monotonic clock.
+    """
+
+    def __init__(
+        self, step_s: float = DEFAULT_STEP_S, decode_s: float = 0.0, trace: Path | None = None
+    ) -> None:
         self._step_s = step_s
         self._decode_s = decode_s
+        self._trace = trace
 
     def prepare(self, request: GenerationRequest) -> PacedGeneration:
+        self._note("begin")
         if "[[prepare-error]]" in request.prompt:
             raise InvalidRequest("The prompt asks for an error.", field="prompt")
         return PacedGeneration(request)
@@ -66,6 +75,12 @@ class PacedEngine:
             for index in range(count):  # a column that moves, so that no two neighbouring frames are equal
                 frames[index, :, (start + index) % request.width] = 255 - colour
             yield frames
+        self._note("end")
+
+    def _note(self, what: str) -> None:
+        if self._trace is not None:
+            with self._trace.open("a") as file:
+                file.write(f"{what} {time.monotonic()}\n")
 
     def _fail_on_command(self, prompt: str) -> None:
         if "[[raise]]" in prompt:
@@ -77,9 +92,12 @@ class PacedEngine:
 
 
 def load_engine(settings: EngineSettings) -> PacedEngine:
-    """Options: ``step_s`` and ``decode_s``, in seconds. Reads no weights."""
+    """Options: ``step_s`` and ``decode_s``, in seconds, and the file ``trace``. Reads no weights."""
+    trace = settings.options.get("trace")
     return PacedEngine(
-        step_s=_seconds(settings, "step_s", DEFAULT_STEP_S), decode_s=_seconds(settings, "decode_s", 0.0)
+        step_s=_seconds(settings, "step_s", DEFAULT_STEP_S),
+        decode_s=_seconds(settings, "decode_s", 0.0),
+        trace=Path(str(trace)) if trace is not None else None,
     )
 
 

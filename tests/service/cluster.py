@@ -82,7 +82,8 @@ class Cluster:
 
     def _apply(self) -> None:
         config = ServeDeploySchema.model_validate({"applications": list(self._deployed.values())})
-        _client().deploy_apps(config, _blocking=True)
+        # Serve's own waiting is for applications that start; of none it would wait for ever.
+        _client().deploy_apps(config, _blocking=bool(self._deployed))
 
 
 def paced(step_s: float, **changes: Any) -> dict[str, Any]:

@@ -59,7 +59,7 @@ def test_a_killed_coordinator_leaves_the_run_going(service: Service) -> None:
 def test_a_killed_ingress_replica_takes_no_task_with_it(service: Service) -> None:
     task_id = small(service)
     service.until(task_id, "running", step=1)
-    service.kill("ingress")
+    service.kill("api")
     assert service.until(task_id, "succeed")["attempt"] == 1
     assert_published_once(service, task_id)
 

@@ -1,0 +1,73 @@
+"""Load on a server of this machine: so many connections, each sending its next request when one is answered.
+
+Written on bare streams, because on two cores a client library would cost more than the server does. Only
+loopback addresses are loaded.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What came of it: requests a second, and latencies in seconds, ascending."""
+
+    rps: float
+    latencies_s: tuple[float, ...]
+
+    @property
+    def p99_ms(self) -> float:
+        """The latency that 99 of 100 requests stay under, in milliseconds."""
+        return 1000 * self.latencies_s[int(0.99 * (len(self.latencies_s) - 1))]
+
+
+async def load(url: str, request: Callable[[int], bytes], *, requests: int, connections: int) -> Load:
+    """Send ``request(0)`` … ``request(requests - 1)``. Raises ``RuntimeError`` at an answer other than 200."""
+    address = urlsplit(url)
+    if address.hostname != "127.0.0.1" or address.port is None:
+        raise ValueError("only 127.0.0.1 is loaded")
+    numbers = iter(range(requests))
+    latencies: list[float] = []
+
+    async def connection(host: str, port: int) -> None:
+        reader, writer = await asyncio.open_connection(host, port)
+        for number in numbers:
+            began = time.perf_counter()
+            writer.write(request(number))
+            await _read_answer(reader)
+            latencies.append(time.perf_counter() - began)
+        writer.close()
+        await writer.wait_closed()
+
+    began = time.perf_counter()
+    await asyncio.gather(*(connection(address.hostname, address.port) for _ in range(connections)))
+    return Load(requests / (time.perf_counter() - began), tuple(sorted(latencies)))
+
+
+def get(path: str) -> bytes:
+    """A GET request."""
+    return f"GET {path} HTTP/1.1\r\nHost: bench\r\n\r\n".encode()
+
+
+def post(path: str, body: bytes) -> bytes:
+    """A POST request with a JSON body."""
+    head = f"POST {path} HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+    return head.encode() + b"\r\n\r\n" + body
+
+
+async def _read_answer(reader: asyncio.StreamReader) -> None:
+    head = await reader.readuntil(b"\r\n\r\n")
+    status = int(head.split(b" ", 2)[1])
+    if status != 200:
+        raise RuntimeError(f"the server answered {status}")
+    headers = head.lower()
+    if b"\r\ncontent-length:" in headers:
+        length = int(headers.split(b"\r\ncontent-length:", 1)[1].split(b"\r\n", 1)[0])
+        await reader.readexactly(length)
+        return
+    while size := int(await reader.readuntil(b"\r\n"), 16):  # chunked
+        await reader.readexactly(size + 2)
+    await reader.readuntil(b"\r\n")

@@ -1,0 +1,132 @@
+"""What the service costs: on a generation, between two of them, in requests per second, in memory.
+
+Runs a real Ray cluster on this machine. The engine is the paced one, which keeps the engine contract and
+takes no processor, so that what is measured is the service; the memory is the real demo model's.
+"""
+
+import argparse
+import asyncio
+import json
+import statistics
+import tempfile
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import psutil
+
+from bench.http_load import Load, get, load, post
+from bench.machine import describe
+from tests.service.cluster import Cluster, demo, paced
+from tests.service.service import Service
+
+SMALL = {"width": 64, "height": 64, "num_frames": 5}
+CONNECTIONS = 32
+QUEUED = 10_000
+_DEADLINE_S = 600
+
+
+def main(arguments: list[str]) -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(prog="scripts/bench service", description=__doc__)
+    parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+    parser.add_argument("--requests", type=int, default=3000, help="requests of each load (default 3000)")
+    parser.add_argument("--tasks", type=int, default=200, help="tasks of the memory run (default 200)")
+    options = parser.parse_args(arguments)
+    figures: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as folder, Cluster(Path(folder)) as cluster:
+        figures |= _overhead(cluster)
+        figures |= _idle_gap(cluster, Path(folder) / "trace")
+        figures |= asyncio.run(_requests(cluster, options.requests))
+        figures |= _memory(cluster, options.tasks)
+    print(describe())
+    for name, figure in figures.items():
+        print(f"{name:<32}{figure:>12.3f}")
+    if options.json:
+        print(json.dumps({name: round(figure, 4) for name, figure in figures.items()}))
+    return 0
+
+
+def _overhead(cluster: Cluster) -> Mapping[str, float]:
+    """What submit to success of a task takes longer than its engine's ten seconds; the median of three."""
+    with cluster.deploy(models=[paced(1.0)]) as service:
+        spans = [_span(_finish(service, infer_steps=10)) for _ in range(3)]
+    return {"overhead_pct": 100 * (statistics.median(spans) - 10) / 10}
+
+
+def _idle_gap(cluster: Cluster, trace: Path) -> Mapping[str, float]:
+    """Milliseconds that the device stands idle between queued tasks: last frame of one to the next's begin."""
+    model = paced(0.05)
+    model["options"] |= {"trace": str(trace)}
+    with cluster.deploy(models=[model]) as service:
+        for task_id in [service.submit(**SMALL, infer_steps=10) for _ in range(40)]:
+            service.until(task_id, "succeed", deadline_s=_DEADLINE_S)
+    marks = [line.split() for line in trace.read_text().splitlines()][2:]  # the first pair is the warm-up
+    times = [float(when) for _, when in marks]
+    gaps = [1000 * (begin - end) for end, begin in zip(times[1::2], times[2::2], strict=False)]
+    return {"idle_gap_ms": statistics.median(gaps), "idle_gap_p95_ms": sorted(gaps)[int(0.95 * len(gaps))]}
+
+
+async def _requests(cluster: Cluster, requests: int) -> Mapping[str, float]:
+    """Submits and status queries, with an almost empty queue and with 10,000 tasks in it."""
+    figures: dict[str, float] = {}
+    # One step longer than the measurement: nothing is taken from the queue meanwhile.
+    with cluster.deploy(models=[paced(600.0)], limits={"max_queued": 10 * QUEUED}) as service:
+        figures |= await _submits_and_statuses(service, requests, "")
+        await _submit(service, QUEUED - requests)
+        figures |= await _submits_and_statuses(service, requests, "_with_10000_queued")
+        httpx.delete(f"{service.url}/v1/tasks/all/running", timeout=60).raise_for_status()
+        service.kill("model-paced")  # its step would hold up the end of the application
+    return figures
+
+
+async def _submits_and_statuses(service: Service, requests: int, suffix: str) -> Mapping[str, float]:
+    submits = await _submit(service, requests)
+    task_ids = [task["task_id"] for task in service.get("/v1/tasks?limit=100")["tasks"]]
+    path = httpx.URL(service.url).path
+    statuses = await load(
+        service.url,
+        lambda number: get(f"{path}/v1/tasks/{task_ids[number % len(task_ids)]}/status"),
+        requests=requests,
+        connections=CONNECTIONS,
+    )
+    return {
+        f"submit_rps{suffix}": submits.rps,
+        f"submit_p99_ms{suffix}": submits.p99_ms,
+        f"status_rps{suffix}": statuses.rps,
+        f"status_p99_ms{suffix}": statuses.p99_ms,
+    }
+
+
+async def _submit(service: Service, requests: int) -> Load:
+    path = httpx.URL(service.url).path
+    body = json.dumps({"prompt": "A white cat sitting by the beach under sunset sky", "seed": 42, **SMALL})
+    request = post(f"{path}/v1/tasks/video", body.encode())
+    return await load(service.url, lambda _: request, requests=requests, connections=CONNECTIONS)
+
+
+def _memory(cluster: Cluster, tasks: int) -> Mapping[str, float]:
+    """Megabytes that the replica's resident memory grows by with each task, the first fifth left out."""
+    with cluster.deploy(models=[demo()]) as service:
+        (pid,) = service.replica_pids("model-demo").values()
+        sizes_mb = []
+        for _ in range(tasks):
+            _finish(service, infer_steps=2)
+            sizes_mb.append(psutil.Process(pid).memory_info().rss / 1e6)
+    settled = sizes_mb[tasks // 5 :]
+    return {
+        "rss_slope_mb_per_task": float(np.polyfit(range(len(settled)), settled, 1)[0]),
+        "rss_mb": settled[-1],
+    }
+
+
+def _finish(service: Service, **fields: Any) -> Mapping[str, Any]:
+    return service.until(service.submit(**SMALL, **fields), "succeed", deadline_s=_DEADLINE_S)
+
+
+def _span(status: Mapping[str, Any]) -> float:
+    created, finished = (datetime.fromisoformat(status[key]) for key in ("created_at", "finished_at"))
+    return (finished - created).total_seconds()
