@@ -8,7 +8,6 @@ import argparse
 import os
 import signal
 import socket
-import subprocess
 import sys
 import tempfile
 import threading
@@ -19,7 +18,9 @@ from typing import Any, NoReturn
 
 import yaml
 
-POLL_S = 0.25
+from serve_app import preflight
+
+POLL_S = 0.5
 stopping = threading.Event()
 
 
@@ -36,9 +37,8 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
     try:
-        preflight = subprocess.run([sys.executable, "-m", "serve_app.preflight", str(arguments.config)])
-        if preflight.returncode:
-            return preflight.returncode
+        if status := preflight.main([str(arguments.config)]):
+            return status
         config = adapted(yaml.safe_load(arguments.config.read_text()), arguments.port, arguments.replicas)
         url = service_url(config)
         with tempfile.NamedTemporaryFile("w", prefix="wan-serve-", suffix=".yaml") as file:
@@ -116,7 +116,7 @@ def run(config_file: str, url: str) -> int:
         ignore_signals()
     except (KeyboardInterrupt, click.Abort):  # before it got there, or again while it was at it
         ignore_signals()
-        serve.shutdown()  # type: ignore[no-untyped-call]
+        serve.shutdown()
     ray.shutdown()
     return 0 if stopping.is_set() and not startup.failure else 1
 
