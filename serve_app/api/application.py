@@ -53,9 +53,7 @@ def build_api(settings: AppSettings, nudge: Callable[[], None]) -> FastAPI:
     for router in (native_router(service), local_router(service), service_router(service)):
         api.include_router(router)
     # The last one added is the outermost. Base64 makes an image a third longer.
-    api.add_middleware(
-        BodyLimit, max_bytes=settings.limits.max_image_bytes * 4 // 3 + _BODY_SLACK_BYTES
-    )
+    api.add_middleware(BodyLimit, max_bytes=settings.limits.max_image_bytes * 4 // 3 + _BODY_SLACK_BYTES)
     api.add_middleware(TrailingSlash)
     api.add_middleware(CrashGuard)
     return api

@@ -156,7 +156,7 @@ def native_router(service: TaskService) -> APIRouter:
         cancelled = await service.cancel_all(Status.QUEUED, Status.RUNNING)
         if not cancelled:
             return _stopped("do_nothing", "No queued or running task found.")
-        return _stopped("success", f"{len(cancelled)} tasks stopped successfully.")
+        return _stopped("success", f"Tasks stopped successfully: {len(cancelled)}.")
 
     @router.delete(
         "/v1/tasks/{task_id}", summary="Cancel a task", responses=openapi.answers(dict[str, str], 404)

@@ -8,7 +8,7 @@ from fastapi import APIRouter
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from serve_app.api import openapi
-from serve_app.api.queue_view import ModelLine
+from serve_app.api.queue_view import SEEN_WITHIN_S, ModelLine
 from serve_app.api.task_service import TaskService
 from serve_app.errors import NoReplica
 from serve_app.settings import ModelSettings
@@ -71,7 +71,7 @@ def service_router(service: TaskService) -> APIRouter:
         "/ready", summary="Whether a task can run now", responses=openapi.answers(dict[str, str], 503)
     )
     async def ready() -> Response:
-        if not (await service.view.recent()).replicas:
+        if not await service.fleet.replicas(seen_within_s=SEEN_WITHIN_S):
             raise NoReplica("No model replica is ready yet.")
         return JSONResponse({"status": "ready"})
 

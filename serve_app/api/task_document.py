@@ -1,5 +1,6 @@
 """What the native surface says of a task, as JSON documents."""
 
+import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Literal
@@ -96,7 +97,7 @@ def task_document(task: Task, queue: QueueSnapshot, *, root_path: str) -> TaskDo
     return {
         "task_id": task.id,
         "status": NATIVE_STATUS[task.status],
-        "progress": round(task.progress, 4) if task.progress < 1 else 1.0,
+        "progress": math.floor(task.progress * 1e4) / 1e4,  # rounded up it would say 1.0 before the end
         "message": _message(task, place.position),
         "model": task.model,
         "created_at": _time(task.created_at),

@@ -186,8 +186,10 @@ def _without_images(sent: Mapping[str, Any]) -> dict[str, Any]:
     """The request as it is kept; an image that came as text is left out, a path or URL is not."""
     kept = dict(sent)
     for name in _IMAGE_FIELDS & sent.keys():
-        if len(sent[name]) > MAX_PATH_CHARS or sent[name].startswith("data:"):
-            kept[name] = f"({len(sent[name])} characters left out)"
+        text = sent[name]
+        # Base64 has no full stop; the names of image files and of hosts do.
+        if text and (len(text) > MAX_PATH_CHARS or text.startswith("data:") or "." not in text):
+            kept[name] = f"({len(text)} characters left out)"
     return kept
 
 

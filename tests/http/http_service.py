@@ -1,0 +1,108 @@
+"""The whole HTTP service over a real store and real folders, without Ray: what the HTTP tests talk to."""
+
+import io
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+from PIL import Image
+
+from serve_app.api.application import build_api
+from serve_app.artifacts import LocalArtifacts
+from serve_app.output_paths import OutputPaths
+from serve_app.settings import AppSettings
+from serve_app.tasks.database import Database
+from serve_app.tasks.fleet import Fleet
+from serve_app.tasks.ledger import RunLedger
+from serve_app.tasks.store import TaskStore
+from serve_app.tasks.task import Replica, Task
+
+VIDEO = bytes(range(256)) * 40
+"""What a finished video holds here: 10,240 bytes, so that a range can be told from another."""
+
+
+@dataclass
+class HttpService:
+    """A client of the service, and the hands that do what coordinator and replicas would do."""
+
+    client: httpx.AsyncClient
+    settings: AppSettings
+    store: TaskStore
+    fleet: Fleet
+    ledger: RunLedger
+    artifacts: LocalArtifacts
+    nudges: list[str] = field(default_factory=list)
+
+    async def submit(self, **fields: Any) -> dict[str, Any]:
+        """Submit a video that will be taken; the answer."""
+        response = await self.client.post("/v1/tasks/video", json={"prompt": "a cat", **fields})
+        assert response.status_code == 200, response.text
+        return response.json()
+
+    async def status(self, task_id: str) -> dict[str, Any]:
+        response = await self.client.get(f"/v1/tasks/{task_id}/status")
+        assert response.status_code == 200, response.text
+        return response.json()
+
+    async def add_replica(self, name: str = "demo-1", model: str = "demo", *, seen_at: float = 4e9) -> None:
+        await self.fleet.saw(Replica(name, model, "cpu", 1, seen_at))
+
+    async def claim(self, model: str = "demo") -> Task:
+        """Begin the next run."""
+        task = await self.ledger.claim(model, f"{model}-1")
+        assert task is not None
+        return task
+
+    async def publish(self, task: Task, video: bytes = VIDEO) -> Task:
+        """End a run with a video."""
+        self.artifacts.attempt_path(task.uid, task.attempt).write_bytes(video)
+        key = self.artifacts.key(task.uid, task.attempt)
+        done = await self.ledger.publish(task.uid, task.attempt, artifact=key, timings={"denoise": 1.5})
+        assert done is not None
+        return done
+
+    async def finished(self, video: bytes = VIDEO, **fields: Any) -> str:
+        """Submit a task and let it succeed; its id."""
+        task_id = (await self.submit(**fields))["task_id"]
+        await self.publish(await self.claim(), video)
+        return str(task_id)
+
+
+@asynccontextmanager
+async def running(settings: AppSettings) -> AsyncIterator[HttpService]:
+    """The service from its start to its end."""
+    nudges: list[str] = []
+    api = build_api(settings, lambda: nudges.append("nudge"))
+    database = Database(settings.store_url)
+    async with (
+        api.router.lifespan_context(api),
+        httpx.AsyncClient(transport=httpx.ASGITransport(api), base_url="http://service") as client,
+    ):
+        yield HttpService(
+            client=client,
+            settings=settings,
+            store=TaskStore(database),
+            fleet=Fleet(database),
+            ledger=await RunLedger.take_lead(database, lease_s=30, grace_s=10),
+            artifacts=LocalArtifacts(OutputPaths(settings.outputs, settings.output_roots), settings.data_dir),
+            nudges=nudges,
+        )
+        await database.close()
+
+
+def settings(folder: Path, **changes: Any) -> AppSettings:
+    """The demo model over folders below ``folder``."""
+    models = ({"name": "demo", "variant": "demo", "weights": folder},)
+    return AppSettings.model_validate({"data_dir": folder / "data", "models": models, **changes})
+
+
+def png(width: int = 112, height: int = 64) -> bytes:
+    """A small picture."""
+    ramp = np.linspace(0, 255, width * height * 3).astype(np.uint8).reshape(height, width, 3)
+    buffer = io.BytesIO()
+    Image.fromarray(ramp).save(buffer, "PNG")
+    return buffer.getvalue()

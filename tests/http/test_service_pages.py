@@ -1,0 +1,119 @@
+"""What the service says of itself."""
+
+from pathlib import Path
+
+from serve_app.api.video_request import VideoRequest
+from tests.http.http_service import HttpService, running, settings
+
+
+async def test_it_is_alive_at_once_and_ready_with_its_first_replica(service: HttpService):
+    assert (await service.client.get("/health")).json() == {"status": "ok"}
+    response = await service.client.get("/v1/service/status")
+    assert response.json()["service_status"] == "busy"
+    await service.add_replica()
+    assert (await service.client.get("/ready")).status_code == 200
+
+
+async def test_without_a_replica_it_is_not_ready(service: HttpService):
+    await service.add_replica(seen_at=1.0)
+    response = await service.client.get("/ready")
+    assert response.status_code == 503 and response.json()["code"] == "no_replica"
+
+
+async def test_it_is_idle_while_any_replica_can_take_work(service: HttpService):
+    await service.add_replica("demo-1")
+    await service.add_replica("demo-2")
+    said = [(await service.client.get("/v1/service/status")).json()["service_status"]]
+    for _ in range(2):
+        await service.submit()
+        await service.claim()
+        said.append((await service.client.get("/v1/service/status")).json()["service_status"])
+    assert said == ["idle", "idle", "busy"]
+
+
+async def test_the_service_status_counts_everything(service: HttpService):
+    await service.add_replica()
+    await service.finished()
+    running_id = (await service.submit())["task_id"]
+    await service.claim()
+    await service.submit()
+    status = (await service.client.get("/v1/service/status")).json()
+    assert status["current_task"] == running_id and status["active_tasks"] == [running_id]
+    assert (status["pending_tasks"], status["total_tasks"], status["completed_tasks"]) == (1, 3, 1)
+    assert (status["failed_tasks"], status["queue_size"]) == (0, 5)
+    demo = status["models"]["demo"]
+    assert demo["replicas"] == 1
+    assert demo["devices"] == [{"replica": "demo-1", "device": "cpu", "ranks": 1}]
+
+
+async def test_the_queue_status_tells_the_room_left(service: HttpService):
+    await service.submit()
+    await service.submit()
+    await service.claim()
+    assert (await service.client.get("/v1/tasks/queue/status")).json() == {
+        "is_processing": True,
+        "current_task": (await service.store.running())[0].id,
+        "pending_count": 1,
+        "active_count": 1,
+        "queue_size": 5,
+        "queue_available": 4,
+    }
+
+
+async def test_the_metadata_tells_models_defaults_and_limits(service: HttpService):
+    metadata = (await service.client.get("/v1/service/metadata")).json()
+    (model,) = metadata["models"]
+    assert (model["name"], model["tasks"]) == ("demo", ["i2v", "t2v"])
+    assert (model["defaults"]["infer_steps"], model["defaults"]["width"]) == (12, 112)
+    assert metadata["limits"]["max_queued"] == 5
+
+
+async def test_every_field_is_documented_with_an_example_and_numbers_with_bounds(service: HttpService):
+    document = (await service.client.get("/openapi.json")).json()
+    for path, content_type in (
+        ("/v1/tasks/video", "application/json"),
+        ("/v1/tasks/video/form", "multipart/form-data"),
+    ):
+        body = document["paths"][path]["post"]["requestBody"]["content"][content_type]["schema"]
+        assert set(VideoRequest.model_fields) <= set(body["properties"])
+        for name in VideoRequest.model_fields:
+            field = body["properties"][name]
+            assert field["description"] and field["examples"], name
+            if field["type"] in ("integer", "number"):
+                assert {"minimum", "exclusiveMinimum"} & field.keys() and "maximum" in field, name
+    form = document["paths"]["/v1/tasks/video/form"]["post"]["requestBody"]["content"]
+    assert form["multipart/form-data"]["schema"]["properties"]["image_file"]["format"] == "binary"
+
+
+async def test_the_documented_examples_are_taken(service: HttpService):
+    document = (await service.client.get("/openapi.json")).json()
+    schema = document["paths"]["/v1/tasks/video"]["post"]["requestBody"]["content"]["application/json"][
+        "schema"
+    ]
+    example = {name: field["examples"][0] for name, field in schema["properties"].items()}
+    del example["guidance_scale_2"]  # for models with two experts
+    response = await service.client.post("/v1/tasks/video", json=example)
+    assert response.status_code == 200, response.text
+
+
+async def test_the_docs_and_the_front_page_are_there(service: HttpService):
+    assert "docs" in (await service.client.get("/")).text
+    assert (await service.client.get("/docs")).status_code == 200
+
+
+async def test_the_first_model_that_can_is_chosen(folder: Path):
+    models = [
+        {"name": "text", "variant": "wan2.1-t2v-1.3b", "weights": folder},
+        {"name": "both", "variant": "demo", "weights": folder},
+    ]
+    async with running(settings(folder, models=models)) as service:
+        from_text = await service.submit()
+        assert (await service.status(from_text["task_id"]))["model"] == "text"
+        response = await service.client.post(
+            "/v1/tasks/video",
+            json={"prompt": "x", "model": "text", "image_path": "data:image/png;base64,AAAA"},
+        )
+        assert response.status_code == 422 and response.json()["field"] == "image_path"
+        oversize = {"prompt": "x", "video_duration": 60}
+        response = await service.client.post("/v1/tasks/video", json=oversize)
+        assert response.status_code == 422 and response.json()["field"] == "video_duration"

@@ -1,0 +1,235 @@
+"""Submitting: what is taken, what is decided, what is said of it."""
+
+import asyncio
+import base64
+import json
+from pathlib import Path
+
+import pytest
+
+from serve_app.media.source_image import SourceImage
+from tests.http.http_service import HttpService, png, running, settings
+
+GUIDE_T2V = {
+    "prompt": "A white cat sitting by the beach under sunset sky",
+    "negative_prompt": "blurry, low quality, static",
+    "num_fragments": 1,
+    "infer_steps": 4,
+    "video_duration": 5,
+    "seed": 42,
+    "height": 480,
+    "width": 832,
+}
+
+
+async def test_the_guides_request_is_taken_and_stored_before_the_answer(service: HttpService):
+    response = await service.client.post("/v1/tasks/video", json=GUIDE_T2V)
+    body = response.json()
+    assert response.status_code == 200
+    assert body["status"] == "submitted" and body["task_status"] == "pending"
+    assert body["message"].startswith("Task created successfully")
+    assert body["save_result_path"] == f"outputs/videos/{body['task_id']}.mp4"
+    task = await service.store.get(body["task_id"])
+    assert (task.spec.seed, task.spec.steps, task.spec.num_frames) == (42, 4, 81)
+    assert task.spec.negative_prompt == "blurry, low quality, static"
+    assert service.nudges == ["nudge"]
+
+
+async def test_a_form_and_json_make_the_same_task(service: HttpService):
+    await service.submit(task_id="as-json", **{**GUIDE_T2V, "target_shape": [480, 832]})
+    fields = {name: str(value) for name, value in GUIDE_T2V.items()} | {"target_shape": "480,832"}
+    response = await service.client.post("/v1/tasks/video/form", data={"task_id": "as-form", **fields})
+    assert response.status_code == 200, response.text
+    assert (await service.store.get("as-form")).spec == (await service.store.get("as-json")).spec
+
+
+async def test_an_empty_form_field_counts_as_not_sent(service: HttpService):
+    response = await service.client.post(
+        "/v1/tasks/video/form", data={"prompt": "a cat", "seed": "", "width": " ", "image_file": ""}
+    )
+    assert response.status_code == 200, response.text
+    assert (await service.store.get(response.json()["task_id"])).spec.width == 112
+
+
+async def test_null_counts_as_not_sent(service: HttpService):
+    body = await service.submit(seed=None, model=None, target_shape=None, lora_name=None)
+    assert body["message"] == "Task created successfully"
+
+
+async def test_what_was_changed_is_said(service: HttpService):
+    body = await service.submit(width=100, height=50, num_frames=10)
+    assert "96x48" in body["message"] and "from 10 to 9" in body["message"]
+    status = await service.status(body["task_id"])
+    assert (status["width"], status["height"], status["num_frames"]) == (96, 48, 9)
+    assert len(status["notes"]) == 2
+
+
+async def test_unknown_fields_are_ignored_and_listed(service: HttpService):
+    body = await service.submit(resize_mode="adaptive", use_prompt_enhancer=False, seed=1)
+    assert "Unknown fields were ignored: resize_mode, use_prompt_enhancer." in body["message"]
+
+
+async def test_many_unknown_fields_with_broken_names_are_listed_in_short(service: HttpService):
+    fields = json.dumps({"prompt": "x", "\ud800" * 200: 1, **{f"field{n}": n for n in range(50)}})
+    response = await service.client.post("/v1/tasks/video", content=fields)
+    assert response.status_code == 200
+    assert "and 31 more" in response.json()["message"]
+    assert len(response.json()["message"]) < 1000
+
+
+async def test_a_drawn_seed_is_reported_and_differs_from_the_next(service: HttpService):
+    seeds = {(await service.status((await service.submit())["task_id"]))["seed"] for _ in range(3)}
+    assert len(seeds) == 3 and all(0 <= seed < 2**31 for seed in seeds)
+
+
+@pytest.mark.parametrize(
+    ("fields", "size"),
+    [
+        ({"size": "64x32"}, (64, 32)),
+        ({"size": " 64 X 32 "}, (64, 32)),
+        ({"target_shape": [32, 64]}, (64, 32)),
+        ({"width": 64.0}, (64, 64)),
+        ({"target_shape": [], "height": 32}, (112, 32)),
+    ],
+)
+async def test_a_size_can_be_spelt_in_several_ways(service: HttpService, fields, size):
+    status = await service.status((await service.submit(**fields))["task_id"])
+    assert (status["width"], status["height"]) == size
+
+
+@pytest.mark.parametrize(
+    ("fields", "frames"),
+    [
+        ({"video_duration": 2}, 33),
+        ({"video_duration": 2, "fps": 8}, 17),
+        ({"video_duration": 2, "num_frames": 5}, 5),
+        ({"video_duration": 2, "target_video_length": 9}, 9),
+        ({}, 81),
+    ],
+)
+async def test_a_length_can_be_spelt_in_several_ways(service: HttpService, fields, frames):
+    assert (await service.status((await service.submit(**fields))["task_id"]))["num_frames"] == frames
+
+
+async def test_an_uploaded_image_is_kept_and_makes_it_image_to_video(service: HttpService):
+    response = await service.client.post(
+        "/v1/tasks/video/form",
+        data={"prompt": "a cat"},
+        files={"image_file": ("katze.png", png(100, 100), "image/png")},
+    )
+    assert response.status_code == 200, response.text
+    assert "centre-cropped" in response.json()["message"]
+    task = await service.store.get(response.json()["task_id"])
+    assert task.spec.image_key is not None
+    assert SourceImage.from_png(service.artifacts.read_input(task.spec.image_key)).width == 100
+
+
+@pytest.mark.parametrize("prefix", ["", "data:image/png;base64,"])
+async def test_an_image_can_come_as_text_and_is_left_out_of_the_record(service: HttpService, prefix):
+    text = prefix + base64.b64encode(png()).decode()
+    body = await service.submit(image_path=text)
+    task = await service.store.get(body["task_id"])
+    assert task.spec.image_key is not None
+    assert text not in json.dumps(dict(task.request))
+
+
+async def test_an_image_path_below_an_input_root_is_read(folder: Path):
+    (folder / "in").mkdir()
+    (folder / "in" / "cat.png").write_bytes(png())
+    async with running(settings(folder, input_roots=[folder / "in"])) as service:
+        body = await service.submit(image_path=str(folder / "in" / "cat.png"))
+        assert (await service.store.get(body["task_id"])).spec.image_key is not None
+
+
+async def test_the_same_idempotency_key_gives_the_same_task(service: HttpService):
+    answers = [
+        await service.client.post(
+            "/v1/tasks/video", json={"prompt": "a cat"}, headers={"Idempotency-Key": "once"}
+        )
+        for _ in range(2)
+    ]
+    assert answers[0].json()["task_id"] == answers[1].json()["task_id"]
+    assert sum((await service.store.counts()).values()) == 1
+    assert len(service.nudges) == 1
+
+
+async def test_an_idempotent_repeat_leaves_no_second_image_behind(service: HttpService):
+    for _ in range(2):
+        response = await service.client.post(
+            "/v1/tasks/video/form",
+            data={"prompt": "a cat"},
+            files={"image_file": png()},
+            headers={"Idempotency-Key": "once"},
+        )
+        assert response.status_code == 200, response.text
+    task = await service.store.get(response.json()["task_id"])
+    assert list(service.artifacts.task_ids_with_files()) == [task.uid]
+
+
+@pytest.mark.parametrize("other", [{"prompt": "a dog"}, {"prompt": "a cat", "seed": 1}])
+async def test_the_same_idempotency_key_with_another_body_is_refused(service: HttpService, other):
+    headers = {"Idempotency-Key": "once"}
+    await service.client.post("/v1/tasks/video", json={"prompt": "a cat"}, headers=headers)
+    response = await service.client.post("/v1/tasks/video", json=other, headers=headers)
+    assert response.status_code == 422 and response.json()["code"] == "idempotency_mismatch"
+
+
+async def test_the_same_idempotency_key_with_another_image_is_refused(service: HttpService):
+    answers = [
+        await service.client.post(
+            "/v1/tasks/video/form",
+            data={"prompt": "a cat"},
+            files={"image_file": image},
+            headers={"Idempotency-Key": "once"},
+        )
+        for image in (png(), png(64, 64))
+    ]
+    assert [answer.status_code for answer in answers] == [200, 422]
+
+
+async def test_a_task_id_is_taken_once(service: HttpService):
+    await service.submit(task_id="beach.1")
+    response = await service.client.post("/v1/tasks/video", json={"prompt": "x", "task_id": "beach.1"})
+    assert response.status_code == 409
+    assert response.json() == {"detail": "Task ID beach.1 already exists", "code": "task_exists"}
+
+
+async def test_a_full_queue_refuses_with_a_whole_retry_after(service: HttpService):
+    for _ in range(5):
+        await service.submit()
+    response = await service.client.post("/v1/tasks/video", json={"prompt": "x"})
+    assert response.status_code == 429 and response.json()["code"] == "queue_full"
+    assert int(response.headers["retry-after"]) >= 1
+    await service.client.delete("/v1/tasks/all/running")
+    await service.submit()
+
+
+async def test_a_refused_submit_leaves_no_image_behind(service: HttpService):
+    for _ in range(5):
+        await service.submit()
+    response = await service.client.post(
+        "/v1/tasks/video/form", data={"prompt": "x"}, files={"image_file": png()}
+    )
+    assert response.status_code == 429
+    assert list(service.artifacts.task_ids_with_files()) == []
+
+
+async def test_of_many_submits_at_once_no_more_are_taken_than_the_queue_holds(service: HttpService):
+    answers = await asyncio.gather(
+        *(service.client.post("/v1/tasks/video", json={"prompt": "x"}) for _ in range(12))
+    )
+    assert sorted(answer.status_code for answer in answers) == [200] * 5 + [429] * 7
+
+
+async def test_low_disk_refuses_new_tasks_and_nothing_else(folder: Path):
+    async with running(settings(folder, limits={"min_free_bytes": 2**62})) as service:
+        response = await service.client.post("/v1/tasks/video", json={"prompt": "x"})
+        assert response.status_code == 507 and response.json()["code"] == "disk_low"
+        assert (await service.client.get("/v1/tasks")).status_code == 200
+
+
+async def test_a_video_can_be_saved_below_a_further_output_folder(folder: Path):
+    (folder / "more").mkdir()
+    async with running(settings(folder, output_roots=[folder / "more"])) as service:
+        body = await service.submit(save_result_path=str(folder / "more" / "cats" / "one.mp4"))
+        assert body["save_result_path"] == str(folder / "more" / "cats" / "one.mp4")

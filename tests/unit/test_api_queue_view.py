@@ -1,0 +1,166 @@
+"""Places in the queue, estimates, and looks at the store that many requests share."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from serve_app.api.queue_view import QueueView
+from serve_app.tasks.database import Database
+from serve_app.tasks.fleet import Fleet
+from serve_app.tasks.ledger import RunLedger
+from serve_app.tasks.store import Admission, TaskStore
+from serve_app.tasks.task import NewTask, Replica, Task, VideoSpec
+
+SPEC = VideoSpec("a cat", "", 64, 64, 5, 16, 4, 5.0, None, 5.0, 1)
+ADMISSION = Admission(max_queued=100, max_attempts=3, retry_after_s=7)
+
+
+@pytest_asyncio.fixture
+async def database(tmp_path: Path) -> AsyncIterator[Database]:
+    database = Database(f"sqlite+aiosqlite:///{tmp_path / 'tasks.db'}")
+    await database.migrate()
+    yield database
+    await database.close()
+
+
+@pytest.fixture
+def store(database: Database) -> TaskStore:
+    return TaskStore(database)
+
+
+@pytest.fixture
+def fleet(database: Database) -> Fleet:
+    return Fleet(database)
+
+
+async def submit(
+    store: TaskStore, name: str, *, work: float = 10.0, priority: int = 0, model: str = "demo"
+) -> Task:
+    new = NewTask(f"u-{name}", name, model, SPEC, work, f"outputs/{name}.mp4", priority)
+    return await store.submit(new, ADMISSION)
+
+
+async def add_replicas(fleet: Fleet, number: int, model: str = "demo") -> None:
+    for index in range(number):
+        await fleet.saw(Replica(f"{model}-{index}", model, "cpu", 1, 4e9))
+
+
+async def test_positions_follow_priority_then_arrival_within_a_model(store: TaskStore, fleet: Fleet):
+    low = await submit(store, "low")
+    await submit(store, "other", model="other", priority=9)
+    high = await submit(store, "high", priority=5)
+    later = await submit(store, "later")
+    line = (await QueueView(store, fleet).fresh()).line("demo")
+    assert [line.place(task).position for task in (high, low, later)] == [1, 2, 3]
+
+
+async def test_a_task_newer_than_the_look_stands_where_it_will(store: TaskStore, fleet: Fleet):
+    await submit(store, "first")
+    await submit(store, "second")
+    line = (await QueueView(store, fleet).fresh()).line("demo")
+    assert line.place(await submit(store, "last")).position == 3
+    assert line.place(await submit(store, "urgent", priority=1)).position == 1
+
+
+async def test_there_is_no_estimate_before_a_rate_is_measured_or_without_replicas(
+    store: TaskStore, fleet: Fleet
+):
+    task = await submit(store, "a")
+    assert (await QueueView(store, fleet).fresh()).line("demo").place(task).eta_s is None
+    await fleet.learn("demo", 2.0)
+    assert (await QueueView(store, fleet).fresh()).line("demo").place(task).eta_s is None
+    await add_replicas(fleet, 1)
+    assert (await QueueView(store, fleet).fresh()).line("demo").place(task).eta_s == 20.0
+
+
+async def test_an_estimate_is_the_work_ahead_over_the_replicas_and_the_own(
+    database: Database, store: TaskStore, fleet: Fleet
+):
+    ledger = await RunLedger.take_lead(database, lease_s=30, grace_s=10)
+    await fleet.learn("demo", 0.5)
+    await add_replicas(fleet, 2)
+    await submit(store, "running", work=40)
+    claimed = await ledger.claim("demo", "demo-0")
+    assert claimed is not None
+    await ledger.report(claimed.uid, 1, step=1, progress=0.25)
+    await submit(store, "ahead", work=10)
+    last = await submit(store, "last", work=6)
+    snapshot = await QueueView(store, fleet).fresh()
+    assert snapshot.line("demo").place(await store.get("running")).eta_s == 0.75 * 40 * 0.5
+    assert snapshot.line("demo").place(last).eta_s == ((0.75 * 40 + 10) / 2 + 6) * 0.5
+    assert snapshot.retry_after_s == 15
+
+
+@pytest.mark.parametrize(("rate", "seconds"), [(None, 10), (1e-9, 1), (1e9, 600)])
+async def test_a_retry_is_asked_for_in_whole_seconds_within_bounds(
+    database: Database, store: TaskStore, fleet: Fleet, rate: float | None, seconds: int
+):
+    ledger = await RunLedger.take_lead(database, lease_s=30, grace_s=10)
+    if rate is not None:
+        await fleet.learn("demo", rate)
+    await submit(store, "running")
+    await ledger.claim("demo", "demo-0")
+    assert (await QueueView(store, fleet).fresh()).retry_after_s == seconds
+
+
+async def test_a_replica_is_free_while_less_is_under_way_than_there_are(store: TaskStore, fleet: Fleet):
+    view = QueueView(store, fleet)
+    assert not (await view.fresh()).is_idle
+    await add_replicas(fleet, 2)
+    await submit(store, "one")
+    assert (await view.fresh()).has_free_replica("demo")
+    await submit(store, "two")
+    assert not (await view.fresh()).has_free_replica("demo")
+    await add_replicas(fleet, 1, "other")
+    assert (await view.fresh()).is_idle
+
+
+class CountingStore(TaskStore):
+    """The store, counting the looks at its queue; each waits until it may go on."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database)
+        self.looks = 0
+        self.gate = asyncio.Event()
+
+    async def queue(self):
+        self.looks += 1
+        await self.gate.wait()
+        return await super().queue()
+
+
+async def test_many_requests_share_one_look(database: Database, fleet: Fleet):
+    store = CountingStore(database)
+    view = QueueView(store, fleet)
+    waiting = [asyncio.create_task(view.recent()) for _ in range(50)]
+    await asyncio.sleep(0)
+    store.gate.set()
+    snapshots = await asyncio.gather(*waiting)
+    assert store.looks == 1 and all(snapshot is snapshots[0] for snapshot in snapshots)
+
+
+async def test_a_client_that_hangs_up_does_not_take_the_look_from_the_others(
+    database: Database, fleet: Fleet
+):
+    store = CountingStore(database)
+    view = QueueView(store, fleet)
+    first, second = asyncio.create_task(view.recent()), asyncio.create_task(view.recent())
+    await asyncio.sleep(0)
+    first.cancel()
+    await asyncio.sleep(0)
+    store.gate.set()
+    assert (await second).queued == 0
+    assert store.looks == 1
+
+
+async def test_after_a_failed_look_the_next_request_looks_again(tmp_path: Path):
+    database = Database(f"sqlite+aiosqlite:///{tmp_path / 'empty.db'}")
+    view = QueueView(TaskStore(database), Fleet(database))
+    with pytest.raises(Exception, match="no such table"):
+        await view.recent()
+    await database.migrate()
+    assert (await view.recent()).queued == 0
+    await database.close()
