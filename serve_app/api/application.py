@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from serve_app.api.body_limit import BodyLimit
+from serve_app.api.free_disk import FreeDisk
 from serve_app.api.local import local_router
 from serve_app.api.native import native_router
 from serve_app.api.queue_view import QueueView
@@ -63,12 +64,14 @@ def _service(settings: AppSettings, database: Database, nudge: Callable[[], None
     limits = settings.limits
     store, fleet = TaskStore(database), Fleet(database)
     outputs = OutputPaths(settings.outputs, settings.output_roots)
+    artifacts = LocalArtifacts(outputs, settings.data_dir)
     return TaskService(
         settings=settings,
         store=store,
         fleet=fleet,
         view=QueueView(store, fleet),
-        artifacts=LocalArtifacts(outputs, settings.data_dir),
+        artifacts=artifacts,
+        free_disk=FreeDisk(artifacts.free_bytes),
         outputs=outputs,
         intake=ImageIntake(
             max_image_bytes=limits.max_image_bytes,

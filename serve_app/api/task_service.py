@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from serve_app.api.free_disk import FreeDisk
 from serve_app.api.plan import Plan, plan
 from serve_app.api.queue_view import QueueView
 from serve_app.api.video_request import VideoRequest
@@ -60,6 +61,7 @@ class TaskService:
     fleet: Fleet
     view: QueueView
     artifacts: Artifacts
+    free_disk: FreeDisk
     outputs: OutputPaths
     intake: ImageIntake
     nudge: Callable[[], None]
@@ -77,18 +79,21 @@ class TaskService:
         uid = uuid.uuid4().hex
         save_path = await self._save_path(request, uid, submission.save_field)
         await self._check_disk()
+        if from_image:
+            planned = await self._keep_image(submission, planned, uid)
+        new = await self._new_task(submission, planned, uid, save_path)
+        # A client that hangs up now must not leave it open whether the image has a row. What is kept of
+        # one that hung up before goes with the janitor.
+        return await asyncio.shield(self._store(new, replace_same_id=replace_same_id))
+
+    async def _store(self, new: NewTask, *, replace_same_id: bool) -> Submitted:
         try:
-            if from_image:
-                planned = await self._keep_image(submission, planned, uid)
-            new = await self._new_task(submission, planned, uid, save_path)
             task = await self.store.submit(new, await self._admission(), replace=replace_same_id)
-        except BaseException:  # also a client that hung up: without a row nobody would delete the image
-            if from_image:
-                await asyncio.shield(self._forget_files(uid))
+        except ServiceError:
+            await self._forget_files(new)
             raise
-        if task.uid != uid:
-            if from_image:
-                await self._forget_files(uid)
+        if task.uid != new.uid:
+            await self._forget_files(new)
             return Submitted(task, is_new=False)
         log_move("submit", task, work=task.work, priority=task.priority)
         self.nudge()
@@ -135,8 +140,7 @@ class TaskService:
         return self.outputs.public_path(place)
 
     async def _check_disk(self) -> None:
-        free = await asyncio.to_thread(self.artifacts.free_bytes)
-        if free < self.settings.limits.min_free_bytes:
+        if await self.free_disk.bytes() < self.settings.limits.min_free_bytes:
             raise DiskLow("The service is low on disk space and takes no new task; try again later.")
 
     async def _keep_image(self, submission: Submission, planned: Plan, uid: str) -> Plan:
@@ -176,10 +180,10 @@ class TaskService:
             retry_after_s=(await self.view.recent()).retry_after_s,
         )
 
-    async def _forget_files(self, uid: str) -> None:
-        # What cannot be deleted now goes with the janitor.
-        with suppress(OSError, ServiceError):
-            await asyncio.to_thread(self.artifacts.delete_task_files, uid, None, None)
+    async def _forget_files(self, new: NewTask) -> None:
+        if new.spec.image_key is not None:
+            with suppress(OSError):  # the janitor will try again
+                await asyncio.to_thread(self.artifacts.delete_task_files, new.uid, None, None)
 
 
 def _without_images(sent: Mapping[str, Any]) -> dict[str, Any]:
