@@ -39,7 +39,8 @@ def text_attention(attn: Any, tokens: Tensor, text: TextKeys, block: int) -> Ten
     queries = _heads(attn, attn.norm_q(attn.to_q(tokens)))
     queries = queries.expand(text.batch, -1, -1, -1)
     return _out(
-        attn, F.scaled_dot_product_attention(queries, text.keys[block], text.values[block], attn_mask=text.bias)
+        attn,
+        F.scaled_dot_product_attention(queries, text.keys[block], text.values[block], attn_mask=text.bias),
     )
 
 

@@ -73,7 +73,9 @@ class Denoiser:
     def _unpatched(self, tokens: Tensor, latents: Tensor) -> Tensor:
         _, _, frames, height, width = latents.shape
         p_t, p_h, p_w = self._patch
-        grid = tokens.unflatten(1, (frames // p_t, height // p_h, width // p_w)).unflatten(-1, (p_t, p_h, p_w, -1))
+        grid = tokens.unflatten(1, (frames // p_t, height // p_h, width // p_w)).unflatten(
+            -1, (p_t, p_h, p_w, -1)
+        )
         # [batch, f, h, w, p_t, p_h, p_w, channels] → [batch, channels, f·p_t, h·p_h, w·p_w]
         return grid.permute(0, 7, 1, 4, 2, 5, 3, 6).flatten(6, 7).flatten(4, 5).flatten(2, 3)
 

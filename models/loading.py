@@ -26,10 +26,8 @@ def load_engine(settings: EngineSettings) -> WanEngine:
     transformer = _model(WanTransformer3DModel, folder.path / "transformer", device, dtype)
     vae = _model(AutoencoderKLWan, folder.path / "vae", device, dtype)
     text_encoder = _model(UMT5EncoderModel, folder.path / "text_encoder", device, dtype)
-    tokenizer: Any = AutoTokenizer.from_pretrained(folder.path / "tokenizer", local_files_only=True)
-    return WanEngine(
-        settings.variant, TextEncoder(tokenizer, text_encoder), Denoiser(transformer), StreamingVae(vae)
-    )
+    text = TextEncoder(_tokenizer(folder.path / "tokenizer"), text_encoder)
+    return WanEngine(settings.variant, text, Denoiser(transformer), StreamingVae(vae))
 
 
 def _dtype(settings: EngineSettings) -> torch.dtype:
@@ -46,9 +44,20 @@ def _model(cls: Any, folder: Path, device: torch.device, dtype: torch.dtype) -> 
             folder, torch_dtype=dtype, local_files_only=True, use_safetensors=True, output_loading_info=True
         )
     except Exception as error:  # whatever a broken file makes diffusers or transformers raise
-        raise WeightsError(f"{folder} could not be loaded as {cls.__name__}: {error}") from error
+        raise WeightsError(f"{folder} could not be loaded as {cls.__name__}: {_first_line(error)}") from error
     # Both libraries would go on with random numbers in place of missing tensors.
     missing = [*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])]
     if missing:
         raise WeightsError(f"{folder} lacks {len(missing)} tensors of {cls.__name__}, such as {missing[0]}.")
     return model.eval().requires_grad_(False).to(device)
+
+
+def _tokenizer(folder: Path) -> Any:
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:
+        raise WeightsError(f"{folder} could not be loaded as a tokenizer: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import inf, isfinite
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -137,13 +139,17 @@ def check_request(variant: Variant, request: GenerationRequest) -> None:
     """Raise ``InvalidRequest`` for what this engine cannot run. Limits of size are the caller's: ``variants.fit``."""
     for name, size in (("width", request.width), ("height", request.height)):
         if size < 1 or size % variant.size_multiple:
-            raise InvalidRequest(f"{name} must be a multiple of {variant.size_multiple}, not {size}.", field=name)
+            raise InvalidRequest(
+                f"{name} must be a multiple of {variant.size_multiple}, not {size}.", field=name
+            )
     if request.num_frames < 1 or request.num_frames % variant.temporal_stride != 1:
         raise InvalidRequest(f"num_frames must be 4k + 1, not {request.num_frames}.", field="num_frames")
     if not 1 <= request.steps <= MAX_STEPS:
         raise InvalidRequest(f"steps must be 1 … {MAX_STEPS}, not {request.steps}.", field="steps")
-    if not 0 < request.flow_shift < float("inf"):
+    if not 0 < request.flow_shift < inf:
         raise InvalidRequest(f"flow_shift must be above 0, not {request.flow_shift}.", field="flow_shift")
+    if not isfinite(request.guidance_scale):
+        raise InvalidRequest("guidance_scale must be a finite number.", field="guidance_scale")
     if not -(2**63) <= request.seed < 2**64:
         raise InvalidRequest("seed must fit in 64 bits.", field="seed")
     _check_image(variant, request)
@@ -156,9 +162,10 @@ def _check_image(variant: Variant, request: GenerationRequest) -> None:
         return
     if "i2v" not in variant.tasks:
         raise InvalidRequest(f"{variant.name} takes no image.", field="image")
-    if request.image.shape != (request.height, request.width, 3):
+    if request.image.shape != (request.height, request.width, 3) or request.image.dtype != np.uint8:
         raise InvalidRequest(
-            f"The image must be RGB and {request.width}x{request.height}, the size of the video.", field="image"
+            f"The image must be 8-bit RGB and {request.width}x{request.height}, the size of the video.",
+            field="image",
         )
 
 

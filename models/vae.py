@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from models.vae_layers import CausalConv, ChannelNorm, History, Middle, UpBlock, down_layer
 
-DEFAULT_CHUNK_PIXELS = 640 * 1024
+DEFAULT_CHUNK_PIXELS = 128 * 1024
 """Video pixels to decode in one go: enough to keep a device busy, few enough to bound its memory."""
 
 
@@ -54,7 +54,9 @@ class StreamingVae:
         history: History = {}
         first = True
         for chunk in frames.split(self._latents_per_chunk(frames)):
-            with torch.inference_mode():  # not around the yield: the mode would leak into whoever asks for frames
+            with (
+                torch.inference_mode()
+            ):  # not around the yield: the mode would leak into whoever asks for frames
                 video = self._decoder(chunk, history, first=first)
                 video = _unpatched(video, self._patch).clamp(-1.0, 1.0)
             yield video

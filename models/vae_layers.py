@@ -66,7 +66,9 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.norm1, self.norm2 = ChannelNorm(block.norm1), ChannelNorm(block.norm2)
         self.conv1, self.conv2 = CausalConv(block.conv1), CausalConv(block.conv2)
-        self.shortcut = None if isinstance(block.conv_shortcut, nn.Identity) else CausalConv(block.conv_shortcut)
+        self.shortcut = (
+            None if isinstance(block.conv_shortcut, nn.Identity) else CausalConv(block.conv_shortcut)
+        )
 
     def forward(self, x: Tensor, history: History, first: bool) -> Tensor:
         shortcut = x if self.shortcut is None else self.shortcut(x, history, first)
@@ -87,7 +89,9 @@ class PictureAttention(nn.Module):
 
     def forward(self, x: Tensor, history: History, first: bool) -> Tensor:
         pixels = self.norm(x).permute(0, 2, 3, 1).flatten(1, 2)  # [t, h·w, channels]
-        queries, keys, values = F.linear(pixels, self.to_qkv_weight, self.to_qkv_bias)[:, None].chunk(3, dim=-1)
+        queries, keys, values = F.linear(pixels, self.to_qkv_weight, self.to_qkv_bias)[:, None].chunk(
+            3, dim=-1
+        )
         attended = F.scaled_dot_product_attention(queries, keys, values)[:, 0]
         projected = F.linear(attended, self.proj_weight, self.proj_bias)
         return x + projected.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
@@ -132,7 +136,9 @@ class UpBlock(nn.Module):
         super().__init__()
         self.resnets = nn.ModuleList(ResidualBlock(resnet) for resnet in block.resnets)
         # the residual form names one, the other form holds a list of one
-        upsampler = getattr(block, "upsampler", None) or next(iter(getattr(block, "upsamplers", None) or ()), None)
+        upsampler = getattr(block, "upsampler", None) or next(
+            iter(getattr(block, "upsamplers", None) or ()), None
+        )
         self.upsample = None if upsampler is None else Upsample(upsampler)
         shortcut = getattr(block, "avg_shortcut", None)
         self.shortcut = None if shortcut is None else Duplicate(shortcut)
@@ -176,7 +182,9 @@ class Downsample(nn.Module):
         self.in_time = resample.mode == "downsample3d"
         if self.in_time:
             time = resample.time_conv
-            self.register_buffer("time_weight", _channels_last(time.weight.detach().transpose(1, 2).flatten(1, 2)))
+            self.register_buffer(
+                "time_weight", _channels_last(time.weight.detach().transpose(1, 2).flatten(1, 2))
+            )
             self.register_buffer("time_bias", time.bias.detach())
 
     def forward(self, x: Tensor, history: History, first: bool) -> Tensor:
@@ -219,7 +227,9 @@ class Average(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = F.pad(x, (0, 0, 0, 0, 0, 0, -len(x) % self.time, 0))  # zero frames in front of a lone first frame
         t, channels, height, width = x.shape
-        x = x.view(t // self.time, self.time, channels, height // self.size, self.size, width // self.size, self.size)
+        x = x.view(
+            t // self.time, self.time, channels, height // self.size, self.size, width // self.size, self.size
+        )
         x = x.permute(0, 2, 1, 4, 6, 3, 5).flatten(1, 4)
         return x.unflatten(1, (self.out_channels, -1)).mean(dim=2)
 
@@ -239,7 +249,10 @@ def _look_back(before: Tensor, x: Tensor) -> Tensor:
     """Each frame's channels after those of the frames it sees: ``[t, (past + 1) · channels, h, w]``."""
     past, (t, channels, height, width) = len(before), x.shape
     seen = torch.empty(
-        (t, (past + 1) * channels, height, width), dtype=x.dtype, device=x.device, memory_format=torch.channels_last
+        (t, (past + 1) * channels, height, width),
+        dtype=x.dtype,
+        device=x.device,
+        memory_format=torch.channels_last,
     )
     for position in range(past + 1):
         lag = past - position

@@ -160,7 +160,9 @@ def _shrink(variant: Variant, width: int, height: int) -> tuple[int, int]:
 
 def _distilled(base: Variant) -> Variant:
     """The 4-step form of a model: its own weights, shift 5, no guidance."""
-    return replace(base, name=f"{base.name}-distill", distilled=True, steps=4, flow_shift=5.0, guidance_scale=1.0)
+    return replace(
+        base, name=f"{base.name}-distill", distilled=True, steps=4, flow_shift=5.0, guidance_scale=1.0
+    )
 
 
 _DEMO = Variant(

@@ -14,6 +14,9 @@ _CLASSES = {
     "text_encoder": "UMT5EncoderModel",
 }
 
+_MAX_HEADER_BYTES = 100_000_000
+"""The format's own limit; what claims more is another format."""
+
 
 class WeightsFolder:
     """A model in the diffusers layout: ``model_index.json`` and a folder for each part."""
@@ -38,13 +41,23 @@ class WeightsFolder:
 
     def _check_variant(self, variant: Variant, index: dict[str, Any]) -> None:
         transformer, vae = self._json("transformer/config.json"), self._json("vae/config.json")
-        self._expect(variant, "expand_timesteps", bool(index.get("expand_timesteps")), variant.expand_timesteps)
+        self._expect(
+            variant, "expand_timesteps", bool(index.get("expand_timesteps")), variant.expand_timesteps
+        )
         self._expect(variant, "the latent channels", vae.get("z_dim"), variant.latent_channels)
-        self._expect(variant, "the spatial stride", vae.get("scale_factor_spatial", 8), variant.spatial_stride)
-        self._expect(variant, "the temporal stride", vae.get("scale_factor_temporal", 4), variant.temporal_stride)
-        self._expect(variant, "the patch size", transformer.get("patch_size"), [1, variant.patch, variant.patch])
+        self._expect(
+            variant, "the spatial stride", vae.get("scale_factor_spatial", 8), variant.spatial_stride
+        )
+        self._expect(
+            variant, "the temporal stride", vae.get("scale_factor_temporal", 4), variant.temporal_stride
+        )
+        self._expect(
+            variant, "the patch size", transformer.get("patch_size"), [1, variant.patch, variant.patch]
+        )
         self._expect(variant, "the input channels", transformer.get("in_channels"), variant.latent_channels)
-        self._expect(variant, "a second expert", index.get("transformer_2", [None, None])[1] is not None, False)
+        self._expect(
+            variant, "a second expert", index.get("transformer_2", [None, None])[1] is not None, False
+        )
 
     def _expect(self, variant: Variant, what: str, found: object, expected: object) -> None:
         if found != expected:
@@ -56,7 +69,9 @@ class WeightsFolder:
         try:
             content = json.loads((self.path / name).read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise WeightsError(f"{self.path} has no {name}: it is not a model in the diffusers layout.") from None
+            raise WeightsError(
+                f"{self.path} has no {name}: it is not a model in the diffusers layout."
+            ) from None
         except (OSError, ValueError) as error:
             raise WeightsError(f"{self.path / name} cannot be read: {error}") from error
         if not isinstance(content, dict):
@@ -88,10 +103,14 @@ def check_safetensors(file: Path) -> None:
         size = file.stat().st_size
         with file.open("rb") as stream:
             (header_bytes,) = struct.unpack("<Q", stream.read(8))
+            if header_bytes > _MAX_HEADER_BYTES:
+                raise WeightsError(f"{file} is not a safetensors file.")
             if header_bytes > size - 8:
                 raise WeightsError(f"{file} is cut short.")
             header = json.loads(stream.read(header_bytes))
-        end = max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0)
+        end = max(
+            (entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0
+        )
     except FileNotFoundError:
         raise WeightsError(f"{file} is missing.") from None
     except (OSError, ValueError, struct.error, KeyError, TypeError, AttributeError) as error:

@@ -57,7 +57,13 @@ def build_pipeline(seed: int) -> WanPipeline:
         vae = AutoencoderKLWan(base_dim=16, z_dim=16, dim_mult=[1, 2, 4, 4], num_res_blocks=1)
         text_encoder = UMT5EncoderModel(
             UMT5Config(
-                vocab_size=len(tokenizer), d_model=128, d_kv=32, d_ff=256, num_layers=2, num_heads=4, dropout_rate=0.0
+                vocab_size=len(tokenizer),
+                d_model=128,
+                d_kv=32,
+                d_ff=256,
+                num_layers=2,
+                num_heads=4,
+                dropout_rate=0.0,
             )
         )
         _enliven(transformer, vae, text_encoder)

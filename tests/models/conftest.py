@@ -1,0 +1,142 @@
+"""Small random models in the real classes, and diffusers' own pipelines on them as the reference."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import (
+    AutoencoderKLWan,
+    UniPCMultistepScheduler,
+    WanImageToVideoPipeline,
+    WanPipeline,
+    WanTransformer3DModel,
+)
+from PIL import Image
+from transformers import UMT5Config, UMT5EncoderModel
+
+from models.demo.recipe import make_demo_model
+from models.demo.vocabulary import build_tokenizer
+from models.denoiser import Denoiser
+from models.engine import Frames, GenerationRequest
+from models.pipeline import WanEngine
+from models.text import TextEncoder
+from models.vae import StreamingVae
+from models.variants import VARIANTS
+
+# These models are too small for a second thread to pay, and a busy machine makes it wait at every barrier.
+torch.set_num_threads(1)
+
+REQUEST = GenerationRequest(
+    prompt="a red cat runs on the beach",
+    negative_prompt="模糊, blurry",
+    width=80,
+    height=48,
+    num_frames=9,
+    fps=16,
+    steps=4,
+    guidance_scale=4.0,
+    flow_shift=5.0,
+    seed=3,
+)
+
+
+def picture(width: int, height: int, seed: int = 0) -> Frames:
+    return np.random.default_rng(seed).integers(0, 256, size=(height, width, 3), dtype=np.uint8)
+
+
+@dataclass(frozen=True)
+class Model:
+    """One set of weights, as our engine and as diffusers' pipelines."""
+
+    engine: WanEngine
+    text: TextEncoder
+    pipeline: Any
+
+    def latents(self, request: GenerationRequest) -> torch.Tensor:
+        generation = self.engine.prepare(request)
+        while generation.step < generation.total_steps:
+            self.engine.denoise_step(generation)
+        return generation.latents
+
+    def frames(self, request: GenerationRequest) -> Frames:
+        generation = self.engine.prepare(request)
+        while generation.step < generation.total_steps:
+            self.engine.denoise_step(generation)
+        return np.concatenate(list(self.engine.decode(generation)))
+
+    def reference(self, request: GenerationRequest, output: str) -> Any:
+        """The same run by diffusers: latents (``latent``) or frames as floats 0 … 1 (``np``)."""
+        parts = dict(self.pipeline.components, boundary_ratio=None)
+        parts["scheduler"] = UniPCMultistepScheduler.from_config(
+            self.pipeline.scheduler.config, flow_shift=request.flow_shift
+        )
+        parts["expand_timesteps"] = self.pipeline.config.expand_timesteps
+        image = {}
+        pipeline = WanPipeline(**parts)
+        if request.image is not None:
+            pipeline = WanImageToVideoPipeline(**parts)
+            image = {"image": Image.fromarray(request.image)}
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline(
+            **image,
+            prompt=request.prompt,
+            negative_prompt=request.negative_prompt,
+            width=request.width,
+            height=request.height,
+            num_frames=request.num_frames,
+            num_inference_steps=request.steps,
+            guidance_scale=request.guidance_scale,
+            generator=torch.Generator("cpu").manual_seed(request.seed),
+            output_type=output,
+        ).frames
+
+
+def build_model(*, expand_timesteps: bool, distilled: bool = False) -> Model:
+    torch.manual_seed(11)
+    tokenizer = build_tokenizer()
+    transformer = WanTransformer3DModel(
+        num_attention_heads=2, attention_head_dim=24, text_dim=32, freq_dim=32, ffn_dim=96, num_layers=2
+    )
+    vae = AutoencoderKLWan(base_dim=8, z_dim=16, num_res_blocks=1)
+    text_encoder = UMT5EncoderModel(
+        UMT5Config(vocab_size=len(tokenizer), d_model=32, d_kv=16, d_ff=64, num_layers=2, num_heads=2)
+    )
+    with torch.no_grad():
+        for name, parameter in [*transformer.named_parameters(), *text_encoder.named_parameters()]:
+            # biases and tables start at zero or at one: random ones show when a part is left out
+            if parameter.ndim < 2 or "table" in name:
+                parameter.add_(torch.randn_like(parameter) * 0.2)
+    pipeline = WanPipeline(
+        tokenizer=tokenizer,
+        text_encoder=text_encoder.eval(),
+        vae=vae.eval(),
+        scheduler=UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True),
+        transformer=transformer.eval(),
+        expand_timesteps=expand_timesteps,
+    )
+    variant = replace(VARIANTS["demo"], expand_timesteps=expand_timesteps, distilled=distilled)
+    text = TextEncoder(tokenizer, text_encoder)
+    engine = WanEngine(variant, text, Denoiser(transformer), StreamingVae(vae))
+    return Model(engine, text, pipeline)
+
+
+@pytest.fixture(scope="session")
+def plain_model() -> Model:
+    """One timestep for the whole video, as in Wan 2.1."""
+    return build_model(expand_timesteps=False)
+
+
+@pytest.fixture(scope="session")
+def expanding_model() -> Model:
+    """A timestep per token, as in Wan2.2-TI2V-5B; takes an image."""
+    return build_model(expand_timesteps=True)
+
+
+@pytest.fixture(scope="session")
+def demo_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("weights") / "demo"
+    make_demo_model(folder)
+    return folder

@@ -1,0 +1,46 @@
+"""Our error tree: codes, pickling, and what torch's failures become."""
+
+import pickle
+
+import pytest
+import torch
+
+from models.errors import InvalidRequest, ModelError, OutOfMemory, WeightsError
+from models.failures import as_model_errors
+
+
+def test_each_error_has_a_code_of_its_own() -> None:
+    errors = [ModelError, InvalidRequest, OutOfMemory, WeightsError]
+    assert len({error.code for error in errors}) == len(errors)
+    assert all(issubclass(error, ModelError) for error in errors)
+
+
+@pytest.mark.parametrize(
+    "error", [ModelError("m"), OutOfMemory("o"), WeightsError("w"), InvalidRequest("i", field="width")]
+)
+def test_errors_cross_from_one_process_to_another(error: ModelError) -> None:
+    copy = pickle.loads(pickle.dumps(error))
+    assert type(copy) is type(error)
+    assert str(copy) == str(error)
+    assert getattr(copy, "field", None) == getattr(error, "field", None)
+
+
+@pytest.mark.parametrize(
+    ("raised", "expected"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), OutOfMemory),
+        (MemoryError(), OutOfMemory),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), OutOfMemory),
+        (RuntimeError("shapes do not match"), ModelError),
+        (InvalidRequest("no", field="seed"), InvalidRequest),
+    ],
+)
+def test_what_torch_raises_becomes_one_of_ours(raised: Exception, expected: type[ModelError]) -> None:
+    with pytest.raises(ModelError) as caught, as_model_errors("denoising"):
+        raise raised
+    assert type(caught.value) is expected
+
+
+def test_a_real_failure_to_allocate_is_out_of_memory() -> None:
+    with pytest.raises(OutOfMemory), as_model_errors("decoding"):
+        torch.empty(2**60, dtype=torch.uint8)

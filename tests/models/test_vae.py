@@ -1,0 +1,134 @@
+"""The streaming VAE against diffusers', in both of its forms."""
+
+from typing import Any
+
+import pytest
+import torch
+from diffusers import AutoencoderKLWan
+
+from models.vae import StreamingVae
+
+TOLERANCE = 1e-4
+MEAN, DEVIATION = [0.1 * i for i in range(-4, 4)], [0.5 + 0.25 * i for i in range(8)]
+
+
+def randomised(vae: AutoencoderKLWan) -> AutoencoderKLWan:
+    """Norm gains and biases other than the ones and zeros they start with."""
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for parameter in vae.parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            parameter.copy_(
+                parameter + 0.2 * noise if parameter.std() == 0 or parameter.ndim == 1 else parameter
+            )
+    return vae.eval()
+
+
+def wan21() -> AutoencoderKLWan:
+    torch.manual_seed(1)
+    return randomised(
+        AutoencoderKLWan(base_dim=8, z_dim=8, num_res_blocks=2, latents_mean=MEAN, latents_std=DEVIATION)
+    )
+
+
+def wan22() -> AutoencoderKLWan:
+    torch.manual_seed(2)
+    return randomised(
+        AutoencoderKLWan(
+            base_dim=8,
+            decoder_base_dim=12,
+            z_dim=8,
+            num_res_blocks=2,
+            temperal_downsample=[False, True, True],
+            is_residual=True,
+            in_channels=12,
+            out_channels=12,
+            patch_size=2,
+            scale_factor_spatial=16,
+            latents_mean=MEAN,
+            latents_std=DEVIATION,
+        )
+    )
+
+
+@pytest.fixture(scope="module", params=[wan21, wan22])
+def vae(request: pytest.FixtureRequest) -> AutoencoderKLWan:
+    return request.param()
+
+
+def statistics() -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.tensor(MEAN).view(1, -1, 1, 1, 1), torch.tensor(DEVIATION).view(1, -1, 1, 1, 1)
+
+
+def decoded_by_diffusers(vae: Any, latents: torch.Tensor) -> torch.Tensor:
+    mean, deviation = statistics()
+    with torch.inference_mode():
+        return vae.decode(latents * deviation + mean, return_dict=False)[0]
+
+
+def noise(*shape: int) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(("frames", "height", "width"), [(1, 4, 6), (2, 3, 5), (3, 1, 1), (6, 5, 2)])
+@pytest.mark.parametrize("latents_per_chunk", [1, 2, 100])
+def test_decode_is_that_of_diffusers(
+    vae: Any, frames: int, height: int, width: int, latents_per_chunk: int
+) -> None:
+    latents = noise(1, 8, frames, height, width)
+    expected = decoded_by_diffusers(vae, latents)
+    assert expected.std() > 0.02
+    stride = vae.config.scale_factor_spatial
+    streaming = StreamingVae(vae, chunk_pixels=latents_per_chunk * height * width * stride**2 * 4)
+    actual = torch.cat(list(streaming.decode(latents))).transpose(0, 1)[None]
+    assert actual.shape == (1, 3, 4 * (frames - 1) + 1, height * stride, width * stride)
+    torch.testing.assert_close(actual, expected, atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize(("frames", "height", "width"), [(1, 64, 32), (5, 48, 16), (13, 16, 80)])
+def test_encode_is_that_of_diffusers(vae: Any, frames: int, height: int, width: int) -> None:
+    video = noise(1, 3, frames, height, width).clamp(-1, 1)
+    mean, deviation = statistics()
+    with torch.inference_mode():
+        expected = (vae.encode(video).latent_dist.mode() - mean) / deviation
+    assert expected.std() > 0.01
+    actual = StreamingVae(vae).encode(video)
+    torch.testing.assert_close(actual, expected, atol=TOLERANCE, rtol=0)
+
+
+def test_frames_come_out_while_later_ones_are_latents(vae: Any) -> None:
+    chunks = StreamingVae(vae, chunk_pixels=1).decode(noise(1, 8, 4, 2, 2))
+    assert [len(chunk) for chunk in chunks] == [1, 4, 4, 4]
+
+
+def test_what_is_kept_between_chunks_does_not_grow_with_the_video(
+    vae: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    streaming = StreamingVae(vae, chunk_pixels=1)
+    kept: list[int] = []
+    decoder = streaming._decoder
+
+    def counted(x: torch.Tensor, history: dict[Any, torch.Tensor], first: bool) -> torch.Tensor:
+        video = decoder(x, history, first)
+        # the storage, since a view keeps all of it alive
+        kept.append(sum(tensor.untyped_storage().nbytes() for tensor in history.values()))
+        return video
+
+    monkeypatch.setattr(streaming, "_decoder", counted)
+    list(streaming.decode(noise(1, 8, 9, 2, 2)))
+    assert len(kept) == 9
+    assert len(set(kept[1:])) == 1
+
+
+def test_two_decodes_at_once_do_not_mix(vae: Any) -> None:
+    streaming = StreamingVae(vae, chunk_pixels=1)
+    one, other = noise(1, 8, 3, 2, 2), noise(1, 8, 3, 2, 2) * -1
+    pairs = list(zip(streaming.decode(one), streaming.decode(other), strict=True))
+    for side, latents in enumerate((one, other)):
+        mixed = torch.cat([pair[side] for pair in pairs])
+        torch.testing.assert_close(mixed, torch.cat(list(streaming.decode(latents))), atol=0, rtol=0)
+
+
+def test_a_picture_of_one_colour_gives_no_nan(vae: Any) -> None:
+    stride = vae.config.scale_factor_spatial
+    assert StreamingVae(vae).encode(torch.zeros(1, 3, 1, stride, stride)).isfinite().all()

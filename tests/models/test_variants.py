@@ -1,0 +1,156 @@
+"""The table of variants and the rules that bring an asked size to one a model can make."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from itertools import product
+
+import pytest
+
+from models.errors import InvalidRequest
+from models.variants import VARIANTS, Variant, fit, frames_for
+
+SIZES = [1, 15, 16, 17, 31, 32, 64, 100, 112, 480, 481, 704, 720, 832, 1280, 1920, 4096, 100_000]
+
+
+def test_names_are_those_of_the_entries() -> None:
+    assert all(name == variant.name for name, variant in VARIANTS.items())
+    assert {"demo", "wan2.1-t2v-1.3b", "wan2.1-t2v-14b", "wan2.2-ti2v-5b"} <= VARIANTS.keys()
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_the_defaults_of_a_variant_fit_it_as_they_are(name: str) -> None:
+    variant = VARIANTS[name]
+    fitted = fit(variant, variant.width, variant.height, variant.num_frames)
+    assert (fitted.width, fitted.height, fitted.num_frames) == (
+        variant.width,
+        variant.height,
+        variant.num_frames,
+    )
+    assert fitted.notes == ()
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_size_is_a_whole_number_of_tokens(name: str) -> None:
+    variant = VARIANTS[name]
+    assert variant.size_multiple % (variant.spatial_stride * variant.patch) == 0
+    assert variant.guidance_scale_2 is None
+
+
+@pytest.mark.parametrize("name", [name for name in VARIANTS if name.endswith("-distill")])
+def test_a_distilled_form_takes_four_steps_without_guidance(name: str) -> None:
+    variant, base = VARIANTS[name], VARIANTS[name.removesuffix("-distill")]
+    assert (variant.distilled, variant.steps, variant.guidance_scale, variant.flow_shift) == (
+        True,
+        4,
+        1.0,
+        5.0,
+    )
+    assert not base.distilled
+    assert (variant.width, variant.height, variant.max_area) == (base.width, base.height, base.max_area)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_fit_is_within_every_limit_or_a_refusal(name: str) -> None:
+    for width, height in product(SIZES, SIZES):
+        check_size(VARIANTS[name], width, height)
+
+
+def check_size(variant: Variant, width: int, height: int) -> None:
+    try:
+        fitted = fit(variant, width, height, 5)
+    except InvalidRequest as error:
+        assert variant.oversize == "refuse"
+        assert error.field == "width"
+        assert str(variant.max_area) in str(error)
+        return
+    assert fitted.width % variant.size_multiple == fitted.height % variant.size_multiple == 0
+    assert min(fitted.width, fitted.height) >= variant.size_multiple
+    assert fitted.width * fitted.height <= variant.max_area
+    assert bool(fitted.notes) == ((fitted.width, fitted.height) != (width, height))
+    assert fit(variant, fitted.width, fitted.height, 5).notes == ()
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_frame_count_is_four_k_plus_one_or_a_refusal(name: str) -> None:
+    for num_frames in range(1, 240):
+        check_frame_count(VARIANTS[name], num_frames)
+
+
+def check_frame_count(variant: Variant, num_frames: int) -> None:
+    try:
+        fitted = fit(variant, variant.width, variant.height, num_frames)
+    except InvalidRequest as error:
+        assert variant.oversize == "refuse"
+        assert error.field == "num_frames"
+        assert str(variant.max_frames) in str(error)
+        return
+    assert fitted.num_frames % 4 == 1
+    assert fitted.num_frames <= variant.max_frames
+    assert abs(fitted.num_frames - num_frames) <= 2 or fitted.num_frames == variant.max_frames
+    assert bool(fitted.notes) == (fitted.num_frames != num_frames)
+
+
+def test_sizes_are_rounded_down_and_it_is_said() -> None:
+    fitted = fit(VARIANTS["wan2.1-t2v-14b"], 840, 495, 81)
+    assert (fitted.width, fitted.height) == (832, 480)
+    assert fitted.notes == (
+        "The size was rounded down from 840x495 to 832x480, because wan2.1-t2v-14b needs multiples of 16 pixels.",
+    )
+
+
+def test_the_five_b_model_takes_multiples_of_thirty_two() -> None:
+    assert fit(VARIANTS["wan2.2-ti2v-5b"], 1280, 720, 121).height == 704
+
+
+@pytest.mark.parametrize(
+    ("asked", "made"),
+    [
+        ((832, 480), (112, 64)),
+        ((480, 832), (64, 112)),
+        ((1280, 720), (112, 64)),
+        ((720, 720), (80, 80)),
+        ((100_000, 16), (512, 16)),
+    ],
+)
+def test_the_demo_shrinks_and_keeps_the_aspect_ratio(asked: tuple[int, int], made: tuple[int, int]) -> None:
+    fitted = fit(VARIANTS["demo"], *asked, 81)
+    assert (fitted.width, fitted.height) == made
+    assert f"shrunk from {asked[0]}x{asked[1]} to {made[0]}x{made[1]}" in fitted.notes[0]
+
+
+def test_the_demo_shortens() -> None:
+    fitted = fit(VARIANTS["demo"], 112, 64, 1000)
+    assert fitted.num_frames == VARIANTS["demo"].max_frames
+    assert "shortened from 1000" in fitted.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "frames", "field"),
+    [(0, 1, 1, "width"), (1, -1, 1, "height"), (1, 1, 0, "num_frames")],
+)
+def test_no_size_is_no_size(width: int, height: int, frames: int, field: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        fit(VARIANTS["demo"], width, height, frames)
+    assert caught.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("fps", "seconds", "frames"), [(16, 5, 81), (24, 5, 121), (16, 0.1, 1), (16, 2.5, 41), (24, 1, 25)]
+)
+def test_frames_for_a_duration(fps: int, seconds: float, frames: int) -> None:
+    assert frames_for(fps, seconds) == frames
+
+
+def test_tokens_are_those_counted_for_wan() -> None:
+    assert VARIANTS["wan2.1-t2v-14b"].tokens(832, 480, 81) == 32_760
+    assert VARIANTS["wan2.2-ti2v-5b"].tokens(1280, 704, 121) == 27_280
+    assert replace(VARIANTS["demo"]).tokens(112, 64, 81) == 588
+
+
+def test_describing_work_needs_no_torch() -> None:
+    code = (
+        "import sys, models.engine, models.errors, models.variants, models.generate\n"
+        "assert not {'torch', 'diffusers', 'transformers'} & sys.modules.keys()"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
