@@ -1,7 +1,8 @@
 """The engine beside diffusers' own pipeline: the same weights, request, threads and process.
 
-Runs alternate, and each figure is a median, so that a slow moment of the machine hits both alike. No prompt is
-answered from the cache. ``--json`` puts one object on the last line; ``ratio`` is diffusers' time over ours.
+Runs alternate, and each figure is a median, so that a slow moment of the machine hits both alike. No prompt
+is answered from the cache. ``--json`` puts one object on the last line; ``ratio`` is diffusers' time over
+ours.
 """
 
 import argparse
@@ -62,14 +63,22 @@ class Contest:
         self._text = text
         self._vae = vae
 
-    def stages(self, request: GenerationRequest, folder: Path, repeats: int) -> tuple[dict[str, Stage], float]:
+    def stages(
+        self, request: GenerationRequest, folder: Path, repeats: int
+    ) -> tuple[dict[str, Stage], float]:
         """Every stage, and the largest difference between the two's final latents."""
         latents, theirs = self._denoised(request), self._denoised_by_diffusers(request)
         error = float((latents.cpu() - theirs.cpu()).abs().max())
         pairs: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
-            "text_encode": (lambda: self._text.encode(request.prompt), lambda: self._encode_by_diffusers(request)),
+            "text_encode": (
+                lambda: self._text.encode(request.prompt),
+                lambda: self._encode_by_diffusers(request),
+            ),
             "step": (lambda: self._denoised(request), lambda: self._denoised_by_diffusers(request)),
-            "vae_decode": (lambda: list(self._vae.decode(latents)), lambda: self._decode_by_diffusers(latents)),
+            "vae_decode": (
+                lambda: list(self._vae.decode(latents)),
+                lambda: self._decode_by_diffusers(latents),
+            ),
             "end_to_end": (
                 lambda: self._video(request, folder / "ours.mp4"),
                 lambda: self._video_by_diffusers(request, folder / "diffusers.mp4"),
@@ -92,7 +101,9 @@ class Contest:
 
     def _encode_by_diffusers(self, request: GenerationRequest) -> None:
         with torch.inference_mode():
-            self._pipeline.encode_prompt(request.prompt, do_classifier_free_guidance=False, max_sequence_length=512)
+            self._pipeline.encode_prompt(
+                request.prompt, do_classifier_free_guidance=False, max_sequence_length=512
+            )
 
     def _decode_by_diffusers(self, latents: torch.Tensor) -> None:
         with torch.inference_mode():
@@ -170,7 +181,9 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--repeats", type=int, default=5, help="measured runs a stage, of which the median counts")
+    parser.add_argument(
+        "--repeats", type=int, default=5, help="measured runs a stage, of which the median counts"
+    )
     parser.add_argument("--width", type=int, default=variant.width)
     parser.add_argument("--height", type=int, default=variant.height)
     parser.add_argument("--frames", type=int, default=variant.num_frames)

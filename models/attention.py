@@ -14,7 +14,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class TextKeys:
-    """What every block attends to in the prompt: one key and one value tensor a block, and one bias for all."""
+    """What the blocks attend to in the prompt: a key and a value tensor for each, and one bias for all."""
 
     keys: tuple[Tensor, ...]
     values: tuple[Tensor, ...]
@@ -47,8 +47,9 @@ def text_attention(attn: Any, tokens: Tensor, text: TextKeys, block: int) -> Ten
 def text_keys(attns: list[Any], tokens: Tensor, filling: int) -> TextKeys:
     """The keys and values of one prompt in every block, computed once for the run.
 
-    ``tokens``: the embedded prompt, ``[1, n, dim]``, whose last token stands for ``filling`` equal ones. Equal
-    keys get equal scores, so softmax over all of them is softmax over one with log(filling) added to its score.
+    ``tokens``: the embedded prompt, ``[1, n, dim]``, whose last token stands for ``filling`` equal ones.
+    Equal keys get equal scores, so softmax over all of them is softmax over one with log(filling) added to
+    its score.
     """
     keys = tuple(_heads(attn, attn.norm_k(attn.to_k(tokens))) for attn in attns)
     values = tuple(_heads(attn, attn.to_v(tokens)) for attn in attns)
@@ -80,13 +81,15 @@ def _padded(tensors: list[Tensor], missing: list[int]) -> Tensor:
 
 
 def _heads(attn: Any, tokens: Tensor) -> Tensor:
-    return tokens.unflatten(2, (attn.heads, -1)).transpose(1, 2)
+    heads: Tensor = tokens.unflatten(2, (attn.heads, -1)).transpose(1, 2)
+    return heads
 
 
 def _rotated(tokens: Tensor, rotation: Tensor) -> Tensor:
-    """Rotary position embedding: neighbouring pairs of channels are complex numbers, turned by their position."""
+    """Rotary position embedding: pairs of channels are complex numbers, turned by their position."""
     pairs = torch.view_as_complex(tokens.float().unflatten(-1, (-1, 2)))
-    return torch.view_as_real(pairs * rotation).flatten(-2).type_as(tokens)
+    turned: Tensor = torch.view_as_real(pairs * rotation).flatten(-2)
+    return turned.type_as(tokens)
 
 
 def _out(attn: Any, attended: Tensor) -> Tensor:

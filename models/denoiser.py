@@ -1,7 +1,8 @@
 """Our forward pass over the modules of diffusers' ``WanTransformer3DModel``: the same numbers for less work.
 
-What it does not do again: text keys and values, the rotary table (once per run instead of once per step), and
-the timestep embedding of every token, where all tokens of a latent frame, or of the video, share one timestep.
+What it does not do again: text keys and values and the rotary table, which are made once per run instead of
+once per step, and the timestep embedding of every token, where all tokens of a latent frame, or of the whole
+video, share one timestep.
 """
 
 from typing import Any
@@ -31,9 +32,9 @@ class Denoiser:
         """Keys and values of one prompt, from its embeddings ``[n, text_dim]``."""
         embeddings = embeddings.to(self.device, self._dtype)
         missing = MAX_TOKENS - embeddings.shape[0]
-        # The zero vectors that fill a prompt up to 512 tokens stay equal to each other in every layer, and the
-        # model was trained to attend to them. In float32 one stands for all; in lower precision its bias would
-        # be rounded, and on a GPU a bias also rules out the fastest kernels, so there they are all kept.
+        # The zero vectors that fill a prompt up to 512 tokens stay equal to each other in every layer, and
+        # the model was trained to attend to them. In float32 one stands for all; in lower precision its bias
+        # would be rounded, and a bias also rules out a GPU's fastest kernels, so there they are all kept.
         stand_ins = min(missing, 1) if self._dtype == torch.float32 else missing
         filled = F.pad(embeddings, (0, 0, 0, stand_ins))[None]
         tokens = self._model.condition_embedder.text_embedder(filled)
@@ -77,11 +78,12 @@ class Denoiser:
             -1, (p_t, p_h, p_w, -1)
         )
         # [batch, f, h, w, p_t, p_h, p_w, channels] → [batch, channels, f·p_t, h·p_h, w·p_w]
-        return grid.permute(0, 7, 1, 4, 2, 5, 3, 6).flatten(6, 7).flatten(4, 5).flatten(2, 3)
+        video: Tensor = grid.permute(0, 7, 1, 4, 2, 5, 3, 6).flatten(6, 7).flatten(4, 5).flatten(2, 3)
+        return video
 
 
 def _block(block: Any, index: int, x: Tensor, time: Tensor, text: TextKeys, rotation: Tensor) -> Tensor:
-    """One transformer block. ``x``: ``[batch, rows, n, dim]``; sums and modulation are float32, as in training.
+    """One transformer block. ``x``: ``[batch, rows, n, dim]``; sums and modulation are float32, as trained.
 
     A batch of prompts shares one video up to the first text attention, which is where ``x`` takes its batch.
     """

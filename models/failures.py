@@ -10,7 +10,7 @@ from models.errors import ModelError, OutOfMemory
 
 @contextmanager
 def as_model_errors(doing: str) -> Iterator[None]:
-    """Raise our own error for a failure while ``doing`` ("denoising"). The cause stays attached, for the log."""
+    """Raise our own error for a failure while ``doing`` ("denoising"), the cause attached for the log."""
     try:
         yield
     except ModelError:

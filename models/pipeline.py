@@ -22,12 +22,12 @@ from models.variants import Variant
 MAX_STEPS = 1000
 
 BATCHED_TOKENS = 4096
-"""Up to this sequence length both guidance forwards are one batch of two; beyond it the device is busy with one."""
+"""Up to this sequence length both guidance forwards are one batch; beyond it one keeps the device busy."""
 
 
 @dataclass(slots=True)
 class WanGeneration:
-    """One run. ``latents``: float32 ``[1, channels, frames, height, width]``, at the noise level of ``step``."""
+    """One run. ``latents``: float32 ``[1, channels, frames, height, width]``, as of ``step``."""
 
     request: GenerationRequest
     solver: Solver
@@ -136,7 +136,7 @@ class WanEngine:
 
 
 def check_request(variant: Variant, request: GenerationRequest) -> None:
-    """Raise ``InvalidRequest`` for what this engine cannot run. Limits of size are the caller's: ``variants.fit``."""
+    """Raise ``InvalidRequest`` for what this engine cannot run. Limits are for ``variants.fit``."""
     for name, size in (("width", request.width), ("height", request.height)):
         if size < 1 or size % variant.size_multiple:
             raise InvalidRequest(

@@ -40,7 +40,7 @@ def unipc_schedule(steps: int, shift: float) -> Schedule:
 
 
 def distilled_schedule(steps: int, shift: float) -> Schedule:
-    """The distilled models' schedule: timesteps 1000·k/steps for k = steps … 1 (1000, 750, 500, 250), shifted."""
+    """The distilled models' schedule: 1000·k/steps for k = steps … 1 (1000, 750, 500, 250), then shifted."""
     sigmas = [shifted(k / steps, shift) for k in range(steps, 0, -1)]
     return Schedule(sigmas=(*sigmas, 0.0), timesteps=tuple(s * TRAIN_TIMESTEPS for s in sigmas))
 
@@ -71,7 +71,7 @@ class UniPC:
 
     Zhao et al., "UniPC: A Unified Predictor-Corrector Framework", arXiv:2302.04867. Each step first corrects
     the point it came to with the new prediction, then predicts the next. First and last step are of order 1.
-    The coefficients are floats computed here, so a step is a few multiply-adds and never waits for the device.
+    The coefficients are floats computed here, so a step is a few multiply-adds and waits for no device.
     """
 
     def __init__(self, schedule: Schedule) -> None:

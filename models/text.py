@@ -16,7 +16,7 @@ DEFAULT_CACHE_BYTES = 64 * 1024 * 1024
 
 
 def clean_prompt(prompt: str) -> str:
-    """The prompt as the tokenizer was used in training: repaired encoding, no HTML entities, single spaces."""
+    """The prompt as the model was trained on it: repaired encoding, no HTML entities, single spaces."""
     # Entities are sometimes escaped twice ("&amp;lt;"), hence the second unescape.
     repaired = html.unescape(html.unescape(ftfy.fix_text(prompt)))
     return re.sub(r"\s+", " ", repaired).strip()
@@ -25,7 +25,7 @@ def clean_prompt(prompt: str) -> str:
 class TextEncoder:
     """UMT5 with a cache by cleaned prompt, bounded in bytes; the least recently used goes first.
 
-    The cache is the one thing runs share. A prompt decides its embedding alone, so sharing it shows in no video.
+    The cache is the one thing runs share. A prompt alone decides its embedding, so that shows in no video.
     """
 
     def __init__(self, tokenizer: Any, encoder: Any, cache_bytes: int = DEFAULT_CACHE_BYTES) -> None:
@@ -40,7 +40,7 @@ class TextEncoder:
         return self._cached_bytes
 
     def encode(self, prompt: str) -> Tensor:
-        """Embeddings of the prompt's own tokens, ``[n, text_dim]``, 1 ≤ n ≤ 512; the filling is not stored."""
+        """Embeddings of the prompt's own tokens, ``[n, text_dim]``, 1 ≤ n ≤ 512; the filling is left out."""
         prompt = clean_prompt(prompt)
         embeddings = self._cache.get(prompt)
         if embeddings is None:
@@ -51,7 +51,7 @@ class TextEncoder:
         return embeddings
 
     def _encode(self, prompt: str) -> Tensor:
-        # Without padding: attention masks it out anyway, so the prompt's own tokens come out the same for less.
+        # Without padding: attention masks it out anyway, so the prompt's own tokens come out the same.
         tokens = self._tokenizer([prompt], truncation=True, max_length=MAX_TOKENS, return_tensors="pt")
         ids = tokens.input_ids.to(self._encoder.device)
         hidden: Tensor = self._encoder(ids, torch.ones_like(ids)).last_hidden_state

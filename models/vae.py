@@ -1,7 +1,8 @@
 """Wan's causal video VAE as a stream: frames come out while later ones are still latents.
 
 Built from the weights of diffusers' ``AutoencoderKLWan`` (both the Wan 2.1 form and the residual, patchified
-Wan 2.2 form), with its numbers. Frames are a batch of pictures ``[t, channels, height, width]``, channels last.
+Wan 2.2 form), with its numbers. Frames are a batch of pictures ``[t, channels, height, width]``, channels
+last.
 """
 
 from collections.abc import Iterator
@@ -125,7 +126,8 @@ def _unpatched(frames: Tensor, patch: int) -> Tensor:
     if patch == 1:
         return frames
     squares = frames.unflatten(1, (-1, patch, patch))  # [t, c, columns, rows, h, w]
-    return squares.permute(0, 1, 4, 3, 5, 2).flatten(4, 5).flatten(2, 3)
+    pixels: Tensor = squares.permute(0, 1, 4, 3, 5, 2).flatten(4, 5).flatten(2, 3)
+    return pixels
 
 
 def _channels_last(frames: Tensor) -> Tensor:

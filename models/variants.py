@@ -102,8 +102,8 @@ def _fit_size(variant: Variant, width: int, height: int) -> tuple[tuple[int, int
     if fitted[0] * fitted[1] > variant.max_area:
         if variant.oversize == "refuse":
             raise InvalidRequest(
-                f"{width}x{height} is too large: {variant.name} makes at most {variant.max_area} pixels a frame "
-                f"(width times height), such as {variant.width}x{variant.height}.",
+                f"{width}x{height} is too large: {variant.name} makes at most {variant.max_area} pixels "
+                f"a frame (width times height), such as {variant.width}x{variant.height}.",
                 field="width",
             )
         fitted = _shrink(variant, width, height)
@@ -146,7 +146,7 @@ def _to_multiple(size: int, multiple: int) -> int:
 
 
 def _shrink(variant: Variant, width: int, height: int) -> tuple[int, int]:
-    """The largest allowed size of about this aspect ratio. A very long strip loses its ratio, not its limit."""
+    """The largest allowed size of about this aspect ratio. A long strip loses its ratio, not the limit."""
     multiple, scale = variant.size_multiple, sqrt(variant.max_area / (width * height))
     fit_width = _to_multiple(int(width * scale), multiple)
     fit_height = _to_multiple(int(height * scale), multiple)

@@ -62,7 +62,8 @@ class WeightsFolder:
     def _expect(self, variant: Variant, what: str, found: object, expected: object) -> None:
         if found != expected:
             raise WeightsError(
-                f"{self.path} is not {variant.name}: {what} should be {expected}, but the folder says {found}."
+                f"{self.path} is not {variant.name}: {what} should be {expected}, "
+                f"but the folder says {found}."
             )
 
     def _json(self, name: str) -> dict[str, Any]:

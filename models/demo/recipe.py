@@ -80,8 +80,8 @@ def build_pipeline(seed: int) -> WanPipeline:
     )
 
 
-def _enliven(transformer: nn.Module, vae: nn.Module, text_encoder: nn.Module) -> None:
-    """Scale the random weights so that signals keep their size on the way: else every video is the same gray."""
+def _enliven(transformer: nn.Module, vae: nn.Module, text_encoder: UMT5EncoderModel) -> None:
+    """Scale the random weights so that signals keep their size on the way: else all videos are one gray."""
     for module in (transformer, vae):
         for layer in module.modules():
             if isinstance(layer, nn.Linear | nn.Conv2d | nn.Conv3d):

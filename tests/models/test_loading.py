@@ -90,7 +90,7 @@ def cut_in_the_header(folder: Path) -> None:
 
 
 def no_safetensors(folder: Path) -> None:
-    weights(folder / "vae").write_bytes(b"PK\x03\x04" + b"\0" * 100)
+    weights(folder / "vae").write_bytes(b"PK\x03\x04\0\0\x08\x08" + b"\0" * 100)
 
 
 def only_bin(folder: Path) -> None:

@@ -95,7 +95,8 @@ def test_sizes_are_rounded_down_and_it_is_said() -> None:
     fitted = fit(VARIANTS["wan2.1-t2v-14b"], 840, 495, 81)
     assert (fitted.width, fitted.height) == (832, 480)
     assert fitted.notes == (
-        "The size was rounded down from 840x495 to 832x480, because wan2.1-t2v-14b needs multiples of 16 pixels.",
+        "The size was rounded down from 840x495 to 832x480, because wan2.1-t2v-14b needs multiples of "
+        "16 pixels.",
     )
 
 
