@@ -70,7 +70,7 @@ class UniPC:
     """UniPC of order 2 with B(h) = e^h − 1 ("bh2"), on predictions of x0.
 
     Zhao et al., "UniPC: A Unified Predictor-Corrector Framework", arXiv:2302.04867. Each step first corrects
-    the point it came to with the new prediction, then predicts the next. First and last step are of order 1.
+    the point it came to with the new prediction, then predicts the next; the last lands on the predicted x0.
     The coefficients are floats computed here, so a step is a few multiply-adds and waits for no device.
     """
 
@@ -87,8 +87,7 @@ class UniPC:
         if self._start is not None:
             latents = self._corrected(index, clean, self._start)
         self._clean = [*self._clean[-1:], clean]
-        steps_left = len(self.schedule.timesteps) - index
-        self._order = min(2, steps_left, len(self._clean))
+        self._order = len(self._clean)
         self._start = latents
         return self._predicted(index, latents)
 

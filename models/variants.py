@@ -50,6 +50,10 @@ class Variant:
     oversize: Literal["refuse", "shrink"] = "refuse"
     distilled: bool = False
     expand_timesteps: bool = False
+    layers: int
+    """Transformer blocks."""
+    heads: int
+    """Attention heads of a block; a split of the heads over devices must divide it."""
     latent_channels: int = 16
     temporal_stride: int = 4
     """Video frames to a latent frame, after the first, which stands alone."""
@@ -180,6 +184,8 @@ _DEMO = Variant(
     max_frames=161,
     oversize="shrink",
     expand_timesteps=True,
+    layers=6,
+    heads=4,
 )
 
 _WAN21_T2V_1_3B = Variant(
@@ -194,10 +200,18 @@ _WAN21_T2V_1_3B = Variant(
     guidance_scale=6.0,
     max_area=832 * 480,
     max_frames=81,
+    layers=30,
+    heads=12,
 )
 
 _WAN21_T2V_14B = replace(
-    _WAN21_T2V_1_3B, name="wan2.1-t2v-14b", flow_shift=5.0, guidance_scale=5.0, max_area=1280 * 720
+    _WAN21_T2V_1_3B,
+    name="wan2.1-t2v-14b",
+    flow_shift=5.0,
+    guidance_scale=5.0,
+    max_area=1280 * 720,
+    layers=40,
+    heads=40,
 )
 
 _WAN22_TI2V_5B = Variant(
@@ -214,6 +228,8 @@ _WAN22_TI2V_5B = Variant(
     max_area=1280 * 704,
     max_frames=121,
     expand_timesteps=True,
+    layers=30,
+    heads=24,
     latent_channels=48,
     spatial_stride=16,
 )

@@ -55,6 +55,8 @@ class WeightsFolder:
             variant, "the patch size", transformer.get("patch_size"), [1, variant.patch, variant.patch]
         )
         self._expect(variant, "the input channels", transformer.get("in_channels"), variant.latent_channels)
+        self._expect(variant, "the number of layers", transformer.get("num_layers"), variant.layers)
+        self._expect(variant, "the number of heads", transformer.get("num_attention_heads"), variant.heads)
         self._expect(
             variant, "a second expert", index.get("transformer_2", [None, None])[1] is not None, False
         )

@@ -1,6 +1,5 @@
 """What every engine promises to whoever drives it; the real one and the paced fake alike."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,8 +38,9 @@ def paced(folder: Path) -> Engine:
 
 
 @pytest.fixture(scope="module", params=[wan_engine, paced])
-def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    return request.param(tmp_path_factory.mktemp("weights"))
+def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Engine:
+    made: Engine = request.param(tmp_path_factory.mktemp("weights"))
+    return made
 
 
 def video(engine: Engine, request: GenerationRequest) -> Frames:

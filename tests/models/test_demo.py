@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,7 +35,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def engine(demo_weights: Path) -> Iterator[Engine]:
+def engine(demo_weights: Path) -> Engine:
     return load_engine(EngineSettings(DEMO, demo_weights))
 
 

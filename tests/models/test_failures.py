@@ -10,7 +10,7 @@ from models.failures import as_model_errors
 
 
 def test_each_error_has_a_code_of_its_own() -> None:
-    errors = [ModelError, InvalidRequest, OutOfMemory, WeightsError]
+    errors: list[type[ModelError]] = [ModelError, InvalidRequest, OutOfMemory, WeightsError]
     assert len({error.code for error in errors}) == len(errors)
     assert all(issubclass(error, ModelError) for error in errors)
 

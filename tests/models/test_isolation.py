@@ -1,11 +1,13 @@
 """Requests share nothing: what one run did shows in no other, and a seed decides every bit."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from models.engine import GenerationRequest
 from models.errors import InvalidRequest, ModelError
 from models.variants import VARIANTS
 
@@ -42,7 +44,7 @@ def test_the_global_random_state_is_neither_read_nor_moved(expanding_model: Mode
 
 
 @pytest.mark.parametrize("first", [replace(OTHER, image=IMAGE), OTHER])
-def test_a_run_before_does_not_show(first: object) -> None:
+def test_a_run_before_does_not_show(first: GenerationRequest) -> None:
     model = build_model(expand_timesteps=True)
     alone = build_model(expand_timesteps=True).frames(REQUEST)
     model.frames(first)
@@ -106,7 +108,9 @@ def test_a_distilled_model_takes_one_forward_a_step_whatever_the_guidance(
         ({"image": picture(80, 48).astype(np.float32)}, "image"),
     ],
 )
-def test_what_cannot_be_run_is_refused_by_name(expanding_model: Model, change: dict, field: str) -> None:
+def test_what_cannot_be_run_is_refused_by_name(
+    expanding_model: Model, change: dict[str, Any], field: str
+) -> None:
     with pytest.raises(InvalidRequest) as caught:
         expanding_model.engine.prepare(replace(REQUEST, **change))
     assert caught.value.field == field

@@ -8,6 +8,7 @@ import torch
 
 from models import pipeline
 from models.denoiser import Denoiser
+from models.engine import GenerationRequest
 
 from .conftest import REQUEST, Model, picture
 
@@ -15,7 +16,7 @@ TOLERANCE = 1e-4
 IMAGE = picture(REQUEST.width, REQUEST.height)
 
 
-def assert_same_latents(model: Model, request: pipeline.GenerationRequest) -> None:
+def assert_same_latents(model: Model, request: GenerationRequest) -> None:
     expected = model.reference(request, "latent")
     assert expected.std() > 0.05
     torch.testing.assert_close(model.latents(request), expected, atol=TOLERANCE, rtol=0)

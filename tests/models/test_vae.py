@@ -63,7 +63,8 @@ def statistics() -> tuple[torch.Tensor, torch.Tensor]:
 def decoded_by_diffusers(vae: Any, latents: torch.Tensor) -> torch.Tensor:
     mean, deviation = statistics()
     with torch.inference_mode():
-        return vae.decode(latents * deviation + mean, return_dict=False)[0]
+        video: torch.Tensor = vae.decode(latents * deviation + mean, return_dict=False)[0]
+        return video
 
 
 def noise(*shape: int) -> torch.Tensor:
@@ -109,7 +110,7 @@ def test_what_is_kept_between_chunks_does_not_grow_with_the_video(
     decoder = streaming._decoder
 
     def counted(x: torch.Tensor, history: dict[Any, torch.Tensor], first: bool) -> torch.Tensor:
-        video = decoder(x, history, first)
+        video: torch.Tensor = decoder(x, history, first)
         # the storage, since a view keeps all of it alive
         kept.append(sum(tensor.untyped_storage().nbytes() for tensor in history.values()))
         return video
