@@ -196,4 +196,5 @@ async def test_a_video_that_is_gone_from_the_disk_is_a_404(service: HttpService)
     task = await service.store.get(task_id)
     service.artifacts.path_of(task.artifact or "").unlink()
     response = await service.client.get(f"/v1/tasks/{task_id}/result")
-    assert response.status_code == 404 and response.json()["code"] == "file_not_found"
+    assert response.status_code == 404
+    assert response.json() == {"detail": "The video is no longer kept.", "code": "file_not_found"}

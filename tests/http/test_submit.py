@@ -111,6 +111,13 @@ async def test_a_length_can_be_spelt_in_several_ways(service: HttpService, field
     assert (await service.status((await service.submit(**fields))["task_id"]))["num_frames"] == frames
 
 
+async def test_the_work_is_counted_in_steps_tokens_and_forwards(service: HttpService):
+    small = {"width": 64, "height": 32, "num_frames": 5, "infer_steps": 3}
+    plain = await service.store.get((await service.submit(**small, guidance_scale=1))["task_id"])
+    guided = await service.store.get((await service.submit(**small, guidance_scale=4))["task_id"])
+    assert (plain.work, guided.work) == (3 * 2 * 2 * 4, 2 * 3 * 2 * 2 * 4)
+
+
 async def test_an_uploaded_image_is_kept_and_makes_it_image_to_video(service: HttpService):
     response = await service.client.post(
         "/v1/tasks/video/form",
