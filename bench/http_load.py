@@ -25,7 +25,7 @@ class Load:
 
 
 async def load(url: str, request: Callable[[int], bytes], *, requests: int, connections: int) -> Load:
-    """Send ``request(0)`` … ``request(requests - 1)``. Raises ``RuntimeError`` at an answer other than 200."""
+    """Send ``request(0)`` … ``request(requests - 1)``. Raises ``RuntimeError`` at an answer but 200."""
     address = urlsplit(url)
     if address.hostname != "127.0.0.1" or address.port is None:
         raise ValueError("only 127.0.0.1 is loaded")
@@ -54,8 +54,8 @@ def get(path: str) -> bytes:
 
 def post(path: str, body: bytes) -> bytes:
     """A POST request with a JSON body."""
-    head = f"POST {path} HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
-    return head.encode() + b"\r\n\r\n" + body
+    headers = f"Host: bench\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    return f"POST {path} HTTP/1.1\r\n{headers}".encode() + body
 
 
 async def _read_answer(reader: asyncio.StreamReader) -> None:

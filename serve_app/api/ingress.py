@@ -14,6 +14,9 @@ from serve_app.settings import AppSettings
 API = "api"
 """Name of the deployment."""
 
+_NUDGE_PAUSE_S = 0.05
+"""A call costs both sides as much as a whole submit does, and one nudge serves every task before it."""
+
 _NUDGE_PAUSE_S = 0.02
 """Between two nudges: under load a handful says as much as one for each submit, and costs far less."""
 
@@ -46,6 +49,7 @@ class Ingress:
                 await self._coordinator.nudge.remote()
             except Exception:
                 return  # the coordinator also looks by itself, and a new one looks first of all
+            await asyncio.sleep(_NUDGE_PAUSE_S)
             await asyncio.sleep(_NUDGE_PAUSE_S)
             if not self._nudge_again:
                 return

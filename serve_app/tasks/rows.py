@@ -9,8 +9,18 @@ from sqlalchemy import RowMapping
 from serve_app.tasks.task import NewTask, Task, TaskError, VideoSpec
 from serve_app.tasks.transitions import Status
 
+_EMPTY_AT_FIRST = (
+    "runner",
+    "started_at",
+    "finished_at",
+    "lease_expires_at",
+    "artifact",
+    "error_code",
+    "error_message",
+)
 
-def task_of(row: RowMapping) -> Task:
+
+def task_of(row: Mapping[str, Any] | RowMapping) -> Task:
     """The record of a row of ``tasks``."""
     error = TaskError(row["error_code"], row["error_message"]) if row["error_code"] else None
     return Task(
@@ -63,4 +73,5 @@ def values_of(new: NewTask, *, max_attempts: int, now: float) -> Mapping[str, An
         "progress": 0.0,
         "created_at": now,
         "timings": {},
+        **dict.fromkeys(_EMPTY_AT_FIRST),
     }

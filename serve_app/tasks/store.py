@@ -4,7 +4,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import Integer, bindparam, delete, func, insert, select, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from serve_app.errors import IdempotencyMismatch, QueueFull, TaskExists, TaskNotFound
@@ -13,6 +14,20 @@ from serve_app.tasks.rows import task_of, values_of
 from serve_app.tasks.tables import TASKS
 from serve_app.tasks.task import NewTask, QueuedTask, Task
 from serve_app.tasks.transitions import TRANSITIONS, Move, Status
+
+# Made once, since a submit spends more on composing it than on running it. Inserts nothing into a full queue.
+_COLUMNS = [column for column in TASKS.c if column is not TASKS.c.seq]
+_QUEUED = select(func.count()).select_from(TASKS).where(TASKS.c.status == Status.QUEUED).scalar_subquery()
+_INSERT = (
+    insert(TASKS)
+    .from_select(
+        [column.name for column in _COLUMNS],
+        select(*(bindparam(column.name, type_=column.type) for column in _COLUMNS)).where(
+            bindparam("max_queued", type_=Integer()) > _QUEUED
+        ),
+    )
+    .returning(TASKS.c.seq)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,26 +51,31 @@ class TaskStore:
         ``replace``: a task of the same id is forgotten, its run told to stop at its next report.
         Raises ``TaskExists``, ``IdempotencyMismatch``, ``QueueFull``.
         """
-        async with self._database.write() as connection:
-            if new.idempotency_key is not None:
+        try:
+            return await self._insert(new, admission, replace=replace)
+        except IntegrityError as error:
+            # Of two submits at once the second comes here: its id, or its idempotency key, is taken by now.
+            async with self._database.read() as connection:
                 made_before = await _by_idempotency(connection, new)
-                if made_before is not None:
-                    return made_before
+            if made_before is not None:
+                return made_before
+            raise TaskExists(f"Task ID {new.id} already exists") from error
+
+    async def _insert(self, new: NewTask, admission: Admission, *, replace: bool) -> Task:
+        async with self._database.write() as connection:
+            made_before = await _by_idempotency(connection, new)
+            if made_before is not None:
+                return made_before
             if replace:
                 await connection.execute(delete(TASKS).where(TASKS.c.id == new.id))
-            elif await connection.scalar(select(TASKS.c.seq).where(TASKS.c.id == new.id)) is not None:
-                raise TaskExists(f"Task ID {new.id} already exists")
-            queued = await connection.scalar(
-                select(func.count()).select_from(TASKS).where(TASKS.c.status == Status.QUEUED)
-            )
-            if (queued or 0) >= admission.max_queued:
+            values = values_of(new, max_attempts=admission.max_attempts, now=time.time())
+            seq = await connection.scalar(_INSERT, {**values, "max_queued": admission.max_queued})
+            if seq is None:
                 raise QueueFull(
                     f"Task queue is full (max {admission.max_queued} tasks); try again later",
                     admission.retry_after_s,
                 )
-            values = values_of(new, max_attempts=admission.max_attempts, now=time.time())
-            row = (await connection.execute(insert(TASKS).values(values).returning(TASKS))).mappings().one()
-            return task_of(row)
+            return task_of({**values, "seq": seq})
 
     async def get(self, task_id: str) -> Task:
         """The task of that id. Raises ``TaskNotFound``."""
@@ -141,6 +161,8 @@ class TaskStore:
 
 
 async def _by_idempotency(connection: AsyncConnection, new: NewTask) -> Task | None:
+    if new.idempotency_key is None:
+        return None
     query = select(TASKS).where(TASKS.c.owner == new.owner, TASKS.c.idempotency_key == new.idempotency_key)
     row = (await connection.execute(query)).mappings().first()
     if row is None:

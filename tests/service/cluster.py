@@ -1,4 +1,4 @@
-"""A real Ray cluster with Ray Serve on this machine, and applications deployed on it like by ``serve run``."""
+"""A real Ray cluster with Ray Serve on this machine; it deploys applications the way ``serve run`` does."""
 
 import os
 import socket
@@ -11,6 +11,7 @@ from typing import Any, Self
 
 import httpx
 
+from serve_app.ray_environment import ray_environment
 from tests.service.service import Service, wait_for
 
 ROOT = Path(__file__).parents[2]
@@ -18,8 +19,8 @@ READY_S = 90
 
 # Ray reads these when it is imported, and its workers inherit them.
 os.environ.update(
+    ray_environment(),
     RAY_AUTH_MODE="disabled",
-    RAY_USAGE_STATS_ENABLED="0",
     RAY_SERVE_CONTROL_LOOP_INTERVAL_S="0.02",
     # The workers import the tests' fakes too.
     PYTHONPATH=os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
