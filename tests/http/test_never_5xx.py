@@ -1,0 +1,82 @@
+"""Whatever a client sends, the fault is never the service's: seeded random requests, many at a time."""
+
+import asyncio
+import json
+import random
+
+from serve_app.api.video_request import VideoRequest
+from tests.http.http_service import HttpService
+
+ODD_VALUES = (
+    None, True, 0, -1, 1, 4, 4.0, 0.5, 2**31, 2**63, -(2**63), 10**40, 1e308, float("nan"), float("inf"),
+    "", " ", "4", "a cat", "\0", "\ud800", "é" * 300, "x" * 6000, "../../x", "/etc/passwd", "http://[",
+    "data:,", "demo", "64x64", [], [1], [64, 64], [[]], {}, {"a": {"b": []}},
+)  # fmt: skip
+ODD_SEGMENTS = (
+    "",
+    ".",
+    "..",
+    "%00",
+    "%2e%2e",
+    "%2f",
+    "%ff",
+    "a",
+    "queue",
+    "all",
+    "running",
+    "video",
+    "x" * 300,
+)
+PATHS = (
+    "/v1/tasks/{}/status",
+    "/v1/tasks/{}/result",
+    "/v1/tasks/{}",
+    "/v1/files/download/{}",
+    "/v1/tasks?after={}&limit={}&status={}",
+    "/{}/{}",
+)
+BODIES = (
+    "/v1/tasks/video",
+    "/v1/tasks/video/form",
+    "/v1/local/video/generate",
+    "/v1/local/video/generate/task_status",
+)
+FIELDS = (
+    *VideoRequest.model_fields,
+    "save_video_path",
+    "task_id_must_unique",
+    "use_prompt_enhancer",
+    "other",
+)
+
+
+async def send(service: HttpService, chance: random.Random) -> int:
+    if chance.random() < 0.3:
+        path = chance.choice(PATHS)
+        path = path.format(*(chance.choice(ODD_SEGMENTS) for _ in range(path.count("{}"))))
+        method = chance.choice(("GET", "HEAD", "DELETE", "POST", "PUT", "PATCH", "OPTIONS"))
+        ranges = {"Range": f"bytes={chance.choice(('', '-', '0-', '9-1', 'x'))}"}
+        return (await service.client.request(method, path, headers=ranges)).status_code
+    fields = {name: chance.choice(ODD_VALUES) for name in chance.sample(FIELDS, chance.randint(0, 4))}
+    body = {"prompt": "a cat", "task_id": f"cat-{chance.randrange(5)}", "save_video_path": "x.mp4", **fields}
+    path = chance.choice(BODIES)
+    key = {"Idempotency-Key": str(chance.randrange(3))} if chance.random() < 0.2 else {}
+    if path.endswith("form") and chance.random() < 0.8:
+        text = {name: str(value).encode("utf-8", "surrogatepass") for name, value in body.items()}
+        return (await service.client.post(path, files=text, headers=key)).status_code
+    content = bytearray(json.dumps(body).encode())
+    for _ in range(chance.choice((0, 0, 0, 1, 5))):
+        content[chance.randrange(len(content))] = chance.randrange(256)
+    return (await service.client.post(path, content=bytes(content), headers=key)).status_code
+
+
+async def test_no_request_is_answered_with_a_server_error(service: HttpService):
+    await service.add_replica()
+    chance = random.Random(20260131)
+    seen: set[int] = set()
+    for _ in range(40):
+        seen |= set(await asyncio.gather(*(send(service, chance) for _ in range(20))))
+        await service.client.delete("/v1/tasks/all/running")
+    assert not {status for status in seen if status >= 500}
+    assert {200, 404, 405, 409, 422} <= seen
+    await service.submit()
