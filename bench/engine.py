@@ -182,7 +182,7 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument(
-        "--repeats", type=int, default=5, help="measured runs a stage, of which the median counts"
+        "--repeats", type=int, default=3, help="measured runs a stage, of which the median counts"
     )
     parser.add_argument("--width", type=int, default=variant.width)
     parser.add_argument("--height", type=int, default=variant.height)
