@@ -79,8 +79,7 @@ def local_router(service: TaskService) -> APIRouter:
         queue = await service.view.fresh()
         if queue.is_idle:
             return JSONResponse({"service_status": "idle"})
-        current = queue.running[0].id if queue.running else ""
-        return JSONResponse({"service_status": "busy", "task_id": current})
+        return JSONResponse({"service_status": "busy", "task_id": queue.current or ""})
 
     @router.get("/get_all_tasks", summary="The ended tasks, at most the newest 1000", responses=documented)
     async def get_all_tasks() -> Response:

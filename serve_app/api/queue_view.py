@@ -78,6 +78,8 @@ class QueueSnapshot:
     running: Sequence[Task]
     replicas: Sequence[Replica]
     queued: int
+    following: str | None
+    """Id of the queued task that is taken next."""
 
     def line(self, model: str) -> ModelLine:
         """The model's line; an empty one if nothing is known of it."""
@@ -87,6 +89,11 @@ class QueueSnapshot:
         """Whether a task submitted now would start at once."""
         line = self.line(model)
         return len(line.running_work) + len(line.keys) < len(line.replicas)
+
+    @property
+    def current(self) -> str | None:
+        """Id of the task that has run longest; before any runs, of the one that is about to."""
+        return self.running[0].id if self.running else self.following
 
     @property
     def is_idle(self) -> bool:
@@ -163,7 +170,7 @@ def _snapshot(
         )
         for name in names
     }
-    return QueueSnapshot(lines, running, replicas, len(queued))
+    return QueueSnapshot(lines, running, replicas, len(queued), queued[0].id if queued else None)
 
 
 def _retrieve(renewal: asyncio.Task[QueueSnapshot]) -> None:

@@ -84,7 +84,7 @@ def submit_document(task: Task, *, is_new: bool) -> SubmitDocument:
     return {
         "task_id": task.id,
         "status": NATIVE_STATUS[task.status],
-        "message": " ".join([f"{message}.", *task.notes]) if task.notes else message,
+        "message": _with_notes(message, task),
         "task_status": LIGHTX2V_STATUS[task.status],
         "save_result_path": task.save_path,
     }
@@ -98,7 +98,7 @@ def task_document(task: Task, queue: QueueSnapshot, *, root_path: str) -> TaskDo
         "task_id": task.id,
         "status": NATIVE_STATUS[task.status],
         "progress": math.floor(task.progress * 1e4) / 1e4,  # rounded up it would say 1.0 before the end
-        "message": _message(task, place.position),
+        "message": _with_notes(_message(task, place.position), task),
         "model": task.model,
         "created_at": _time(task.created_at),
         "started_at": _time(task.started_at) if task.started_at is not None else None,
@@ -122,6 +122,11 @@ def task_document(task: Task, queue: QueueSnapshot, *, root_path: str) -> TaskDo
         "notes": list(task.notes),
         "error": {"code": task.error.code, "message": task.error.message} if task.error else None,
     }
+
+
+def _with_notes(message: str, task: Task) -> str:
+    """What was decided differently from what was asked is said with every message."""
+    return " ".join([f"{message}.", *task.notes]) if task.notes else message
 
 
 def _message(task: Task, position: int | None) -> str:

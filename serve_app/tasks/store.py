@@ -137,7 +137,7 @@ class TaskStore:
 
     async def queue(self) -> Sequence[QueuedTask]:
         """Every queued task in the order it will be taken."""
-        columns = (TASKS.c.uid, TASKS.c.model, TASKS.c.priority, TASKS.c.seq, TASKS.c.work)
+        columns = (TASKS.c.id, TASKS.c.model, TASKS.c.priority, TASKS.c.seq, TASKS.c.work)
         query = (
             select(*columns)
             .where(TASKS.c.status == Status.QUEUED)

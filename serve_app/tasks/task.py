@@ -115,7 +115,7 @@ class Replica:
 class QueuedTask:
     """The little of a queued task that its place in the queue depends on."""
 
-    uid: str
+    id: str
     model: str
     priority: int
     seq: int

@@ -38,7 +38,7 @@ class Cluster:
     def __init__(self, folder: Path, *, cpus: int = 8) -> None:
         self._folder = folder
         self._cpus = cpus
-        self._port = _free_port()
+        self._port = free_port()
         self._numbers = count()
         self._deployed: dict[str, dict[str, Any]] = {}
 
@@ -114,7 +114,8 @@ def _client() -> Any:
     return _get_global_client()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -4,7 +4,7 @@ import os
 import re
 import resource
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import imageio_ffmpeg
@@ -51,18 +51,19 @@ def boxes(path: Path) -> list[str]:
     return names
 
 
-def children() -> set[str]:
-    """The processes this one has started and not yet reaped."""
-    return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
+Children = Callable[[], set[int]]
+
+
+def processes() -> set[int]:
+    """All children of this process that are not yet reaped."""
+    return {int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()}
 
 
 @pytest.fixture
-def small_disk() -> Iterator[None]:
-    """Files of this process and its children end at 20,000 bytes, as they would on a full disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+def children() -> Children:
+    """The children that the test has started; other tests may have left some of theirs."""
+    before = processes()
+    return lambda: processes() - before
 
 
 def test_the_file_holds_the_frames_that_were_written(tmp_path: Path) -> None:
@@ -137,7 +138,7 @@ def test_any_name_is_only_a_name(tmp_path: Path, name: str) -> None:
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
-def test_nothing_is_at_the_target_before_the_end(tmp_path: Path) -> None:
+def test_nothing_is_at_the_target_before_the_end(tmp_path: Path, children: Children) -> None:
     with VideoWriter(tmp_path / "a.mp4", width=WIDTH, height=HEIGHT, fps=16) as writer:
         writer.write(moving())
         assert not (tmp_path / "a.mp4").exists()
@@ -145,7 +146,7 @@ def test_nothing_is_at_the_target_before_the_end(tmp_path: Path) -> None:
     assert children() == set()
 
 
-def test_an_exception_leaves_nothing_and_the_older_file(tmp_path: Path) -> None:
+def test_an_exception_leaves_nothing_and_the_older_file(tmp_path: Path, children: Children) -> None:
     (tmp_path / "a.mp4").write_bytes(b"older")
     with (
         pytest.raises(KeyError),
@@ -167,7 +168,7 @@ def test_a_video_without_frames_is_an_error(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_missing_folder_is_an_error_in_ffmpegs_words(tmp_path: Path) -> None:
+def test_a_missing_folder_is_an_error_in_ffmpegs_words(tmp_path: Path, children: Children) -> None:
     path = tmp_path / "none" / "a.mp4"
     with (
         pytest.raises(VideoWriteError, match="No such file") as caught,
@@ -190,26 +191,28 @@ def test_a_refused_setting_is_an_error_in_ffmpegs_words(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_killed_ffmpeg_is_an_error(tmp_path: Path) -> None:
+def test_a_killed_ffmpeg_is_an_error(tmp_path: Path, children: Children) -> None:
     with (
         pytest.raises(VideoWriteError),
         VideoWriter(tmp_path / "a.mp4", width=WIDTH, height=HEIGHT, fps=16) as writer,
     ):
         writer.write(moving())
         (child,) = children()
-        os.kill(int(child), 9)
+        os.kill(child, 9)
         while True:  # until the broken pipe shows
             writer.write(moving())
     assert list(tmp_path.iterdir()) == []
     assert children() == set()
 
 
-def test_a_full_disk_is_an_error_and_leaves_nothing(tmp_path: Path, small_disk: None) -> None:
+def test_a_full_disk_is_an_error_and_leaves_nothing(tmp_path: Path, children: Children) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (9, HEIGHT, WIDTH, 3), np.uint8)
     with (
         pytest.raises(VideoWriteError),
         VideoWriter(tmp_path / "a.mp4", width=WIDTH, height=HEIGHT, fps=16) as writer,
     ):
+        (ffmpeg,) = children()
+        resource.prlimit(ffmpeg, resource.RLIMIT_FSIZE, (20_000, 20_000))  # bytes; more do not fit
         for _ in range(10):
             writer.write(noise)
     assert list(tmp_path.iterdir()) == []

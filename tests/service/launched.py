@@ -1,0 +1,111 @@
+"""The service as a user starts it: a process of its own, with a Ray cluster of its own under it."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+import psutil
+import yaml
+
+from tests.service.service import Service, wait_for
+
+ROOT = Path(__file__).parents[2]
+START_S = 120
+END_S = 90
+
+
+class Launched:
+    """A context manager around what ``scripts/serve`` becomes. It can be killed and started again."""
+
+    def __init__(self, folder: Path, port: int, **args: Any) -> None:
+        self._folder = folder
+        self._port = port
+        self._config = folder / "serve_config.yaml"
+        config = yaml.safe_load((ROOT / "serve_config.yaml").read_text())
+        config["http_options"] = {"host": "127.0.0.1", "port": port}
+        config["applications"][0]["args"] = {"data_dir": str(folder / "data"), **args}
+        self._config.write_text(yaml.safe_dump(config))
+        self._process: subprocess.Popen[bytes] | None = None
+        self.service = Service(f"http://127.0.0.1:{port}", folder / "data", _no_pids)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self.kill()
+
+    @property
+    def output(self) -> str:
+        """What it has printed."""
+        return (self._folder / "output.log").read_text(errors="replace")
+
+    def start(self) -> None:
+        """Start it and wait until it is ready."""
+        with (self._folder / "output.log").open("a") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, str(ROOT / "scripts/launcher.py"), str(self._config)],
+                cwd=ROOT,
+                env={**os.environ, "RAY_AUTH_MODE": "disabled", "PYTHONPATH": str(ROOT)},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        wait_for(self._is_ready, START_S, lambda: f"not ready; it printed:\n{self.output}")
+
+    def kill(self) -> None:
+        """kill -9 of the process and of everything under it."""
+        for process in self._tree():
+            try:
+                process.kill()
+            except psutil.NoSuchProcess:
+                continue
+        self._wait()
+
+    def terminate(self) -> int:
+        """SIGTERM; the exit status."""
+        assert self._process is not None
+        tree = self._tree()[1:]
+        self._process.send_signal(signal.SIGTERM)
+        status = self._process.wait(END_S)
+        _, alive = psutil.wait_procs(tree, END_S)
+        assert not alive, f"left behind: {alive}"
+        self._process = None
+        return status
+
+    def _wait(self) -> None:
+        assert self._process is not None
+        self._process.wait(END_S)
+        self._process = None
+        wait_for(self._is_gone, END_S, lambda: "the port is still answered")
+
+    def _tree(self) -> list[psutil.Process]:
+        assert self._process is not None
+        process = psutil.Process(self._process.pid)
+        return [process, *process.children(recursive=True)]
+
+    def _is_ready(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, f"it ended; it printed:\n{self.output}"
+        try:
+            return httpx.get(f"{self.service.url}/ready", timeout=5).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def _is_gone(self) -> bool:
+        try:
+            httpx.get(f"{self.service.url}/health", timeout=5)
+        except httpx.TransportError:
+            return True
+        return False
+
+
+def _no_pids(deployment: str) -> dict[str, int]:
+    raise LookupError(f"the processes of {deployment} are not known from outside")
