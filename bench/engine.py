@@ -140,6 +140,8 @@ def medians(ours: Callable[[], object], diffusers: Callable[[], object], repeats
         for run, seconds in zip((ours, diffusers), times, strict=True):
             started = time.perf_counter()
             run()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
             if round_number > 0:
                 seconds.append(time.perf_counter() - started)
     return Stage(statistics.median(times[0]), statistics.median(times[1]))
@@ -148,21 +150,29 @@ def medians(ours: Callable[[], object], diffusers: Callable[[], object], repeats
 def main(arguments: list[str]) -> int:
     options = _options(arguments)
     torch.set_num_threads(options.threads)
-    make_demo_model(DEMO_WEIGHTS)
-    pipeline = WanPipeline.from_pretrained(DEMO_WEIGHTS, local_files_only=True).to(options.device)
+    variant = VARIANTS[options.variant]
+    if variant.name == "demo" and options.weights == DEMO_WEIGHTS:
+        make_demo_model(DEMO_WEIGHTS)
+    pipeline = WanPipeline.from_pretrained(
+        options.weights,
+        torch_dtype=torch.bfloat16 if options.device.startswith("cuda") else torch.float32,
+        local_files_only=True,
+        use_safetensors=True,
+    ).to(options.device)
     pipeline.set_progress_bar_config(disable=True)
-    variant = VARIANTS["demo"]
+    # the schedule of the request, for both
+    pipeline.scheduler.register_to_config(flow_shift=variant.flow_shift)
     text = TextEncoder(pipeline.tokenizer, pipeline.text_encoder, cache_bytes=0)
     vae = StreamingVae(pipeline.vae)
     engine = WanEngine(variant, text, Denoiser(pipeline.transformer), vae)
     request = GenerationRequest(
         prompt="a red cat runs along the beach at sunset, waves behind it",
         negative_prompt=variant.negative_prompt,
-        width=options.width,
-        height=options.height,
-        num_frames=options.frames,
+        width=options.width or variant.width,
+        height=options.height or variant.height,
+        num_frames=options.frames or variant.num_frames,
         fps=variant.fps,
-        steps=options.steps,
+        steps=options.steps or variant.steps,
         guidance_scale=variant.guidance_scale,
         flow_shift=variant.flow_shift,
         seed=42,
@@ -176,7 +186,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _options(arguments: list[str]) -> argparse.Namespace:
-    variant = VARIANTS["demo"]
+    bases = [name for name, variant in VARIANTS.items() if not variant.distilled]
     parser = argparse.ArgumentParser(prog="bench engine", description=__doc__)
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     parser.add_argument("--device", default="cpu")
@@ -184,10 +194,10 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--repeats", type=int, default=3, help="measured runs a stage, of which the median counts"
     )
-    parser.add_argument("--width", type=int, default=variant.width)
-    parser.add_argument("--height", type=int, default=variant.height)
-    parser.add_argument("--frames", type=int, default=variant.num_frames)
-    parser.add_argument("--steps", type=int, default=variant.steps)
+    parser.add_argument("--variant", choices=bases, default="demo")
+    parser.add_argument("--weights", type=Path, default=DEMO_WEIGHTS, help="a folder in the diffusers layout")
+    for number in ("width", "height", "frames", "steps"):
+        parser.add_argument(f"--{number}", type=int, help="instead of the variant's own")
     return parser.parse_args(arguments)
 
 
@@ -196,7 +206,7 @@ def _print_table(
 ) -> None:
     peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(
-        f"demo model, {request.width}x{request.height}, {request.num_frames} frames, {request.steps} steps, "
+        f"{options.variant}, {request.width}x{request.height}, {request.num_frames} frames, {request.steps} steps, "
         f"{options.device}, {options.threads} threads, torch {torch.__version__}, {platform.machine()}"
     )
     print(f"{'stage':<14}{'ours s':>10}{'diffusers s':>14}{'ratio':>8}")

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 import yaml
 
-from serve_app import preflight
+from serve_app.ray_environment import ray_environment
 
 POLL_S = 0.5
 stopping = threading.Event()
@@ -36,6 +36,11 @@ def main() -> int:
     arguments = parser.parse_args()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
+    if not os.environ.get("RAY_ADDRESS"):
+        for name, value in ray_environment().items():
+            os.environ.setdefault(name, value)
+    from serve_app import preflight  # imports Ray, which reads its environment then
+
     try:
         if status := preflight.main([str(arguments.config)]):
             return status

@@ -16,7 +16,7 @@ from .conftest import Model
         "  a   cat \n\t runs ",
         "cats &amp; dogs",
         "cats &amp;lt;3 dogs",
-        "cats &amp;amp;lt;3 dogs",
+        "a < b &amp;lt;3 dogs",
         "schÃ¶n cafÃ©",
         "“quoted” – dashed…",
         "两只猫　在打拳，全角",
