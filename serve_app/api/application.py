@@ -22,18 +22,22 @@ from serve_app.settings import AppSettings
 from serve_app.tasks.database import Database
 from serve_app.tasks.fleet import Fleet
 from serve_app.tasks.store import TaskStore
+from serve_app.tasks.task import Task
 
 _BODY_SLACK_BYTES = 1_000_000
 """What a request may hold besides its image."""
 
 
-def build_api(settings: AppSettings, nudge: Callable[[], None]) -> FastAPI:
+def build_api(
+    settings: AppSettings, nudge: Callable[[], None], on_cancelled: Callable[[Task], None]
+) -> FastAPI:
     """The whole HTTP service over the store that ``settings`` name; its lifespan opens and closes that.
 
-    ``nudge`` is called after each committed submit and cancel. It must return at once and never raise.
+    ``nudge`` is called after each committed submit and cancel, ``on_cancelled`` with each task that was
+    cancelled. Both must return at once and never raise.
     """
     database = Database(settings.store_url)
-    service = _service(settings, database, nudge)
+    service = _service(settings, database, nudge, on_cancelled)
 
     @asynccontextmanager
     async def lifespan(_api: FastAPI) -> AsyncIterator[None]:
@@ -60,7 +64,12 @@ def build_api(settings: AppSettings, nudge: Callable[[], None]) -> FastAPI:
     return api
 
 
-def _service(settings: AppSettings, database: Database, nudge: Callable[[], None]) -> TaskService:
+def _service(
+    settings: AppSettings,
+    database: Database,
+    nudge: Callable[[], None],
+    on_cancelled: Callable[[Task], None],
+) -> TaskService:
     limits = settings.limits
     store, fleet = TaskStore(database), Fleet(database)
     outputs = OutputPaths(settings.outputs, settings.output_roots)
@@ -80,4 +89,5 @@ def _service(settings: AppSettings, database: Database, nudge: Callable[[], None
             url_fetch=UrlFetch(limits.max_image_bytes) if settings.allow_image_urls else None,
         ),
         nudge=nudge,
+        on_cancelled=on_cancelled,
     )

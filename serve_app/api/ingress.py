@@ -9,15 +9,13 @@ from ray.serve.handle import DeploymentHandle
 from starlette.types import ASGIApp
 
 from serve_app.api.application import build_api
+from serve_app.metrics import TaskMetrics
 from serve_app.settings import AppSettings
 
 API = "api"
 """Name of the deployment."""
 
 _NUDGE_PAUSE_S = 0.05
-"""A call costs both sides as much as a whole submit does, and one nudge serves every task before it."""
-
-_NUDGE_PAUSE_S = 0.02
 """Between two nudges: under load a handful says as much as one for each submit, and costs far less."""
 
 
@@ -33,7 +31,7 @@ class Ingress:
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """Serve calls this in each new replica."""
-        return build_api(self._settings, self._nudge)
+        return build_api(self._settings, self._nudge, TaskMetrics().ended)
 
     def _nudge(self) -> None:
         """Tell the coordinator, without waiting: one call at a time, and one more for all that came since."""
@@ -49,7 +47,6 @@ class Ingress:
                 await self._coordinator.nudge.remote()
             except Exception:
                 return  # the coordinator also looks by itself, and a new one looks first of all
-            await asyncio.sleep(_NUDGE_PAUSE_S)
             await asyncio.sleep(_NUDGE_PAUSE_S)
             if not self._nudge_again:
                 return

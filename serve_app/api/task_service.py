@@ -66,6 +66,8 @@ class TaskService:
     intake: ImageIntake
     nudge: Callable[[], None]
     """Tells the coordinator that there is something to do; returns at once and never raises."""
+    on_cancelled: Callable[[Task], None]
+    """Is told of each task that was cancelled here."""
     _submitting: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def submit(self, submission: Submission, *, replace_same_id: bool = False) -> Submitted:
@@ -125,6 +127,7 @@ class TaskService:
     def _cancelled(self, tasks: Sequence[Task]) -> None:
         for task in tasks:
             log_move("cancel", task)
+            self.on_cancelled(task)
         if tasks:
             self.nudge()
 

@@ -16,7 +16,7 @@ from ray.serve.handle import DeploymentHandle
 from serve_app.artifacts import LocalArtifacts
 from serve_app.coordinator.dispatch import Dispatcher, ReplicaLost
 from serve_app.coordinator.janitor import Janitor
-from serve_app.coordinator.metrics import TaskMetrics
+from serve_app.metrics import TaskMetrics
 from serve_app.output_paths import OutputPaths
 from serve_app.settings import AppSettings
 from serve_app.tasks.database import Database

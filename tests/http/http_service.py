@@ -36,6 +36,7 @@ class HttpService:
     ledger: RunLedger
     artifacts: LocalArtifacts
     nudges: list[str] = field(default_factory=list)
+    cancelled: list[Task] = field(default_factory=list)
 
     async def submit(self, **fields: Any) -> dict[str, Any]:
         """Submit a video that will be taken; the answer."""
@@ -76,7 +77,8 @@ class HttpService:
 async def running(settings: AppSettings) -> AsyncIterator[HttpService]:
     """The service from its start to its end."""
     nudges: list[str] = []
-    api = build_api(settings, lambda: nudges.append("nudge"))
+    cancelled: list[Task] = []
+    api = build_api(settings, lambda: nudges.append("nudge"), cancelled.append)
     database = Database(settings.store_url)
     async with (
         api.router.lifespan_context(api),
@@ -90,6 +92,7 @@ async def running(settings: AppSettings) -> AsyncIterator[HttpService]:
             ledger=await RunLedger.take_lead(database, lease_s=30, grace_s=10),
             artifacts=LocalArtifacts(OutputPaths(settings.outputs, settings.output_roots), settings.data_dir),
             nudges=nudges,
+            cancelled=cancelled,
         )
         await database.close()
 

@@ -5,6 +5,7 @@ from datetime import datetime
 import pytest
 
 from serve_app.tasks.task import TaskError
+from serve_app.tasks.transitions import Status
 from tests.http.http_service import HttpService
 
 
@@ -90,6 +91,7 @@ async def test_a_cancel_is_answered_by_what_it_did(service: HttpService):
     assert second["stop_status"] == "do_nothing" and "cancelled" in second["reason"]
     assert (await service.status(task_id))["status"] == "cancelled"
     assert len(service.nudges) == 2  # the submit and the one cancel that did something
+    assert [task.status for task in service.cancelled] == [Status.CANCELLED]
 
 
 async def test_a_running_task_is_cancelled_and_its_runner_told_to_leave(service: HttpService):
