@@ -207,7 +207,8 @@ def _print_table(
     peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(
         f"{options.variant}, {request.width}x{request.height}, {request.num_frames} frames, "
-        f"{request.steps} steps, {options.device}, {options.threads} threads, torch {torch.__version__}, {platform.machine()}"
+        f"{request.steps} steps, {options.device}, {options.threads} threads, "
+        f"torch {torch.__version__}, {platform.machine()}"
     )
     print(f"{'stage':<14}{'ours s':>10}{'diffusers s':>14}{'ratio':>8}")
     for name, stage in stages.items():
