@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from serve_app.api.body_limit import BodyLimit
+from serve_app.api.docs_page import install_docs
 from serve_app.api.free_disk import FreeDisk
 from serve_app.api.local import local_router
 from serve_app.api.native import native_router
@@ -53,8 +54,11 @@ def build_api(
         version=package_version(),
         lifespan=lifespan,
         redirect_slashes=False,
+        docs_url=None,
+        redoc_url=None,
     )
     install_refusals(api)
+    install_docs(api)
     for router in (native_router(service), local_router(service), service_router(service)):
         api.include_router(router)
     # The last one added is the outermost. Base64 makes an image a third longer.

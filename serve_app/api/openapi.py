@@ -1,11 +1,12 @@
 """What the OpenAPI document says of bodies and answers: the handlers read and write them by themselves."""
 
+import json
 from collections.abc import Mapping
 from typing import Any, NotRequired
 
 from typing_extensions import TypedDict
 
-from serve_app.api.request_model import RequestModel
+from serve_app.api.request_model import RequestModel, allowed
 
 _REASONS: Mapping[int, str] = {
     400: "The image cannot be decoded",
@@ -60,11 +61,31 @@ def form_body(model: type[RequestModel], files: Mapping[str, str]) -> dict[str, 
         }
         for name, instead_of in files.items()
     }
-    return _body("multipart/form-data", {**schema, "properties": {**schema["properties"], **uploads}})
+    required = schema["required"]
+    fields = {name: _form_field(field, name in required) for name, field in schema["properties"].items()}
+    return _body("multipart/form-data", {**schema, "properties": {**fields, **uploads}})
+
+
+def _form_field(field: Mapping[str, Any], required: bool) -> dict[str, Any]:
+    # Of a form, Swagger UI shows no exclusive bounds and no examples, but descriptions. It fills each
+    # field with the first example: what need not be sent begins empty, which is taken as not sent.
+    example = field["examples"][0]
+    text = example if isinstance(example, str) else json.dumps(example)
+    takes = f" Takes {allowed(field)}." if "exclusiveMinimum" in field else ""
+    shown = f"`{text}`" if text else "empty"
+    empty = [] if field["type"] == "array" else ""
+    return {
+        **field,
+        "description": f"{field['description']}{takes} Example: {shown}",
+        "examples": [example] if required else [empty, example],
+    }
 
 
 def _body(content_type: str, schema: Mapping[str, Any]) -> dict[str, Any]:
-    return {"requestBody": {"required": True, "content": {content_type: {"schema": schema}}}}
+    # What is required and no more: a request that any service takes, whichever models it serves.
+    example = {name: schema["properties"][name]["examples"][0] for name in schema["required"]}
+    content = {content_type: {"schema": schema, "example": example}}
+    return {"requestBody": {"required": True, "content": content}}
 
 
 def _refused(statuses: tuple[int, ...]) -> dict[int | str, dict[str, Any]]:

@@ -1,13 +1,15 @@
 """What the service says of itself: is it alive, can it take work, what does it serve."""
 
 from collections.abc import Mapping
+from html import escape
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from serve_app.api import openapi
+from serve_app.api.docs_page import root_path
 from serve_app.api.queue_view import SEEN_WITHIN_S, ModelLine
 from serve_app.api.task_service import TaskService
 from serve_app.errors import NoReplica
@@ -16,8 +18,9 @@ from serve_app.tasks.transitions import Status
 
 _FRONT_PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Wan Serve</title></head>
-<body><h1>Wan Serve</h1><p>Text and images to videos. See <a href="docs">docs</a>,
-<a href="openapi.json">openapi.json</a> and <a href="v1/service/metadata">what is served</a>.</p>
+<body><h1>Wan Serve</h1><p>Text and images to videos. See <a href="{root}/docs">docs</a>,
+<a href="{root}/openapi.json">openapi.json</a> and
+<a href="{root}/v1/service/metadata">what is served</a>.</p>
 </body></html>
 """
 
@@ -76,8 +79,8 @@ def service_router(service: TaskService) -> APIRouter:
         return JSONResponse({"status": "ready"})
 
     @router.get("/", include_in_schema=False)
-    async def front_page() -> Response:
-        return HTMLResponse(_FRONT_PAGE)
+    async def front_page(request: Request) -> Response:
+        return HTMLResponse(_FRONT_PAGE.format(root=escape(root_path(request))))
 
     return router
 

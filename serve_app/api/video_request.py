@@ -17,6 +17,12 @@ MIN_SIDE = 16
 MAX_SIDE = 4096
 """Bounds of each side of a frame, in pixels; a model's own may be narrower."""
 
+_ONE_PIXEL = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAA"
+    "CklEQVR42mNgAAAAAgAB5Sfe/AAAAABJRU5ErkJggg=="
+)
+"""The smallest picture there is, for the documentation: short, and taken as it stands."""
+
 _TASK_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _SIZE = re.compile(r"(\d{1,5})\s*[xX*]\s*(\d{1,5})")
 _RESERVED_IDS = frozenset({".", "..", "queue"})
@@ -111,7 +117,7 @@ class VideoRequest(RequestModel):
         default="",
         description="The first frame: base64, a `data:` URL, an http(s) URL where the service reads those, "
         "or a file under one of its input folders. JPEG, PNG or WebP. Makes it image-to-video.",
-        examples=[""],
+        examples=[_ONE_PIXEL],
     )
     last_frame_path: Text = Field(
         default="",

@@ -33,6 +33,7 @@ PATHS = (
     "/v1/tasks/{}",
     "/v1/files/download/{}",
     "/v1/tasks?after={}&limit={}&status={}",
+    "/docs/assets/{}/{}",
     "/{}/{}",
 )
 BODIES = (

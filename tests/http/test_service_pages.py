@@ -96,9 +96,18 @@ async def test_the_documented_examples_are_taken(service: HttpService):
     assert response.status_code == 200, response.text
 
 
-async def test_the_docs_and_the_front_page_are_there(service: HttpService):
-    assert "docs" in (await service.client.get("/")).text
-    assert (await service.client.get("/docs")).status_code == 200
+async def test_a_form_shows_examples_and_begins_with_what_is_required(service: HttpService):
+    document = (await service.client.get("/openapi.json")).json()
+    content = document["paths"]["/v1/tasks/video/form"]["post"]["requestBody"]["content"]
+    fields = content["multipart/form-data"]["schema"]["properties"]
+    begun = {name: fields[name]["examples"][0] for name in VideoRequest.model_fields}
+    assert [name for name, value in begun.items() if value] == ["prompt"]
+    assert fields["fps"]["description"].endswith("Example: `16`")
+    assert "above 0 and up to 600" in fields["video_duration"]["description"]
+    form = {name: (None, value) for name, value in begun.items() if isinstance(value, str)}
+    response = await service.client.post("/v1/tasks/video/form", files=form)
+    assert response.status_code == 200, response.text
+    assert response.json()["message"] == "Task created successfully"
 
 
 async def test_the_first_model_that_can_is_chosen(folder: Path):
