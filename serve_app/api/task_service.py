@@ -19,8 +19,9 @@ from serve_app.media.image_intake import MAX_PATH_CHARS, ImageIntake
 from serve_app.output_paths import OutputPaths
 from serve_app.settings import AppSettings
 from serve_app.tasks.fleet import Fleet
+from serve_app.tasks.group_commit import Admission
 from serve_app.tasks.journal import log_move
-from serve_app.tasks.store import Admission, TaskStore
+from serve_app.tasks.store import TaskStore
 from serve_app.tasks.task import NewTask, Task
 from serve_app.tasks.transitions import Status
 
@@ -90,7 +91,7 @@ class TaskService:
 
     async def _store(self, new: NewTask, *, replace_same_id: bool) -> Submitted:
         try:
-            task = await self.store.submit(new, await self._admission(), replace=replace_same_id)
+            task = await self.store.submit(new, await self._admission(replace_same_id))
         except ServiceError:
             await self._forget_files(new)
             raise
@@ -176,11 +177,12 @@ class TaskService:
             digest=digest,
         )
 
-    async def _admission(self) -> Admission:
+    async def _admission(self, replace: bool) -> Admission:
         return Admission(
             max_queued=self.settings.limits.max_queued,
             max_attempts=self.settings.tasks.max_attempts,
             retry_after_s=(await self.view.recent()).retry_after_s,
+            replace=replace,
         )
 
     async def _forget_files(self, new: NewTask) -> None:

@@ -57,6 +57,7 @@ class Coordinator:
             retention_s=rules.retention_s,
             period_s=rules.janitor_period_s,
         )
+        self._chores: set[asyncio.Task[None]] = set()
         self._failure: BaseException | None = None
         self._duties = [
             asyncio.create_task(self._keep_up(duty))
@@ -93,9 +94,10 @@ class Coordinator:
         if task is None:
             return await self._is_published(uid, attempt)
         self._ended("publish", task, seconds=round(sum(timings.values()), 3))
-        await asyncio.to_thread(self._janitor.link, task)
-        if task.work > 0:
-            await self._fleet.learn(task.model, sum(timings.values()) / task.work)
+        # It is committed: the runner need not wait for what follows, and a new coordinator can do it again.
+        chores = asyncio.create_task(self._after_publish(task, sum(timings.values())))
+        self._chores.add(chores)
+        chores.add_done_callback(self._chores.discard)
         return True
 
     async def fail(self, uid: str, attempt: int, error: TaskError) -> bool:
@@ -109,6 +111,11 @@ class Coordinator:
         """Raises when a duty ended, so that Serve starts another coordinator."""
         if self._failure is not None:
             raise RuntimeError("a duty of the coordinator ended") from self._failure
+
+    async def _after_publish(self, task: Task, seconds: float) -> None:
+        await asyncio.to_thread(self._janitor.link, task)
+        if task.work > 0:
+            await self._fleet.learn(task.model, seconds / task.work)
 
     async def _is_published(self, uid: str, attempt: int) -> bool:
         # A runner repeats a publish whose answer was lost with the coordinator before.

@@ -1,7 +1,7 @@
 """Dispatch: asking replicas to work, never more of them than there is work and room for.
 
-What is sent out is a ticket, not a task: "one of you, claim the next task". The task is chosen when a
-replica is really free to begin, so priorities hold to the last moment, ``running`` never means waiting,
+What is sent out is a ticket, not a task: "one of you, claim what is next". A task is chosen when a
+replica is really free to begin it, so priorities hold to the last moment, ``running`` never means waiting,
 and a cancelled task takes no replica's time.
 """
 
@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from uuid import uuid4
 
 from serve_app.tasks.ledger import RunLedger
@@ -27,8 +27,8 @@ class ReplicaLost(Exception):
 @dataclass(slots=True)
 class _Ticket:
     model: str
-    task: Task | None = None
-    """What was claimed with it."""
+    tasks: list[Task] = field(default_factory=list)
+    """What was claimed with it, newest last; a young ticket is used for several short tasks."""
 
 
 class Dispatcher:
@@ -61,7 +61,7 @@ class Dispatcher:
     def claimed(self, ticket_id: str, task: Task) -> None:
         """A replica claimed ``task`` with that ticket. One of an earlier coordinator is not known here."""
         if ticket_id in self._tickets:
-            self._tickets[ticket_id].task = task
+            self._tickets[ticket_id].tasks.append(task)
 
     async def run(self) -> None:
         """Dispatch until cancelled, or until the ledger raises ``Superseded``."""
@@ -76,10 +76,10 @@ class Dispatcher:
         demand = await self._ledger.demand()
         for model, window in self._windows.items():
             held = [ticket for ticket in self._tickets.values() if ticket.model == model]
-            claimed = {ticket.task.uid for ticket in held if ticket.task is not None}
+            claimed = {task.uid for ticket in held for task in ticket.tasks}
             # Runs begun under an earlier coordinator hold a replica without a ticket of ours.
             orphans = len(demand.running.get(model, frozenset()) - claimed)
-            unclaimed = sum(ticket.task is None for ticket in held)
+            unclaimed = sum(not ticket.tasks for ticket in held)
             room = window - orphans - len(held)
             for _ in range(min(demand.queued.get(model, 0) - unclaimed, room)):
                 self._issue(model)
@@ -103,6 +103,7 @@ class Dispatcher:
             _logger.warning("a ticket of model %s ended in an error", model, exc_info=True)
             await asyncio.sleep(_PAUSE_AFTER_ERROR_S)
         ticket = self._tickets.pop(ticket_id)
-        if lost and ticket.task is not None:
-            await self._on_lost(ticket.task)
+        if lost:
+            for task in ticket.tasks:
+                await self._on_lost(task)
         self.nudge()

@@ -12,6 +12,7 @@ from ray.serve.handle import DeploymentHandle
 from serve_app.tasks.task import Task, TaskError
 
 _RETRY_S = 0.2
+_CLAIM_PATIENCE_S = 5.0
 
 
 class CoordinatorLink:
@@ -27,11 +28,10 @@ class CoordinatorLink:
         self._give_up_s = give_up_s
 
     async def claim(self, model: str, runner: str, ticket: str) -> Task | None:
-        """The next task; None when there is none or when the coordinator that sent the ticket is gone."""
+        """The next task; None when there is none or no coordinator to ask: a later ticket will come."""
         try:
-            task: Task | None = await asyncio.wait_for(
-                self._handle.claim.remote(model, runner, ticket), self._give_up_s
-            )
+            claimed = self._handle.claim.remote(model, runner, ticket)
+            task: Task | None = await asyncio.wait_for(claimed, _CLAIM_PATIENCE_S)
         except (RayError, RayServeException, TimeoutError):
             # If it was claimed all the same, nobody will report for it and its lease ends soon.
             return None

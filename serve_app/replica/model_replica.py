@@ -4,7 +4,9 @@ import asyncio
 import importlib
 import logging
 import os
+import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
@@ -17,6 +19,11 @@ from serve_app.replica.coordinator_link import CoordinatorLink
 from serve_app.replica.run import Hung, Outcome, Run
 from serve_app.replica.warm_up import warm_up
 from serve_app.settings import AppSettings, ModelSettings
+from serve_app.tasks.task import Task
+
+_TICKET_S = 30.0
+"""How long one ticket is good for further claims. Short tasks follow each other without a round trip through
+the router; long ones give the replica back each time, so that Serve can stop or replace it in between."""
 
 _logger = logging.getLogger("ray.serve")
 
@@ -50,29 +57,39 @@ class ModelReplica:
         )
         self._presence = asyncio.create_task(self._stay_known())
 
-    async def work(self, ticket: str) -> str:
-        """Claim one task and run it to its end; answers how that was, ``idle`` if none waited."""
-        async with self._lock:
-            task = await self._link.claim(self._model.name, self._id, ticket)
-            if task is None:
-                return "idle"
-            rules = self._settings.tasks
-            run = Run(
-                task,
-                self._engine,
-                self._artifacts,
-                self._link,
-                heartbeat_s=rules.heartbeat_s,
-                step_timeout_s=rules.step_timeout_s,
-            )
-            try:
-                outcome = await run.execute(self._thread)
-            except Hung:
-                _logger.exception("task %s hangs: this replica ends itself", task.uid)
-                os._exit(1)
-            # After an unexpected error a CUDA context may be unusable; a CPU engine is only Python objects.
-            self._broken = outcome is Outcome.BROKEN and self._device != "cpu"
-            return outcome
+    async def work(self, ticket: str) -> None:
+        """Claim a task and run it, and more of them while the ticket is young; ends when all have ended."""
+        return_at = time.monotonic() + _TICKET_S
+        async with self._lock, asyncio.TaskGroup() as finishing:
+            while not self._broken and (task := await self._link.claim(self._model.name, self._id, ticket)):
+                run = self._run(task)
+                try:
+                    generated = await run.generate(self._thread)
+                except Hung:
+                    _logger.exception("task %s hangs: this replica ends itself", task.uid)
+                    os._exit(1)
+                finished = finishing.create_task(self._finish(run, generated))
+                if generated.exception() is not None:
+                    await finished  # it says whether the engine can be trusted with another task
+                if time.monotonic() > return_at:
+                    return
+
+    def _run(self, task: Task) -> Run:
+        rules = self._settings.tasks
+        return Run(
+            task,
+            self._engine,
+            self._artifacts,
+            self._link,
+            heartbeat_s=rules.heartbeat_s,
+            step_timeout_s=rules.step_timeout_s,
+        )
+
+    async def _finish(self, run: Run, generated: asyncio.Future[ExitStack]) -> None:
+        outcome = await run.finish(generated)
+        # After an unexpected error a CUDA context may be unusable; a CPU engine is only Python objects.
+        if outcome is Outcome.BROKEN and self._device != "cpu":
+            self._broken = True
 
     async def check_health(self) -> None:
         """Raises once the engine's state cannot be trusted, so that Serve replaces this replica."""

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import Executor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
@@ -64,7 +65,10 @@ class _Position:
 
 
 class Run:
-    """Carries out one claimed task. Used once."""
+    """Carries out one claimed task. Used once: ``generate``, then ``finish``.
+
+    In between the engine is free for the next task, while ffmpeg encodes the last frames of this one.
+    """
 
     def __init__(
         self,
@@ -87,34 +91,42 @@ class Run:
         self._moved = asyncio.Event()
         self._timings: dict[str, float] = {}
 
-    async def execute(self, thread: Executor) -> Outcome:
-        """Run to the end on the engine's ``thread``. Raises ``Hung``; every other end is an outcome."""
-        task = self._task
+    async def generate(self, thread: Executor) -> asyncio.Future[ExitStack]:
+        """Make every frame on the engine's ``thread``; ``finish`` takes what comes of it. Raises ``Hung``."""
         loop = asyncio.get_running_loop()
         work = loop.run_in_executor(thread, self._generate, loop)
         await self._follow(work)
+        return work
+
+    async def finish(self, generated: asyncio.Future[ExitStack]) -> Outcome:
+        """Complete the file and publish it, or tell why there is none."""
+        task = self._task
         try:
-            artifact = work.result()
+            began = time.monotonic()
+            await asyncio.to_thread(generated.result().close)
+            self._time("finish", began)
         except _Left:
             return Outcome.LEFT
         except ModelError as error:
-            await self._control.fail(task.uid, task.attempt, TaskError(error.code, str(error)))
-            return Outcome.FAILED
+            return await self._fail(TaskError(error.code, str(error)), Outcome.FAILED)
         except VideoWriteError:
             _logger.exception("task %s: the video was not written", task.uid)
             failure = TaskError("video_not_written", "The video could not be encoded or stored")
-            await self._control.fail(task.uid, task.attempt, failure)
-            return Outcome.FAILED
+            return await self._fail(failure, Outcome.FAILED)
         except Exception:
             _logger.exception("task %s: the engine raised", task.uid)
-            failure = TaskError("model_error", "The model failed on this request")
-            await self._control.fail(task.uid, task.attempt, failure)
-            return Outcome.BROKEN
-        if await self._control.publish(task.uid, task.attempt, artifact, self._timings):
-            return Outcome.PUBLISHED
-        return Outcome.LEFT
+            return await self._fail(
+                TaskError("model_error", "The model failed on this request"), Outcome.BROKEN
+            )
+        artifact = self._artifacts.key(task.uid, task.attempt)
+        published = await self._control.publish(task.uid, task.attempt, artifact, self._timings)
+        return Outcome.PUBLISHED if published else Outcome.LEFT
 
-    async def _follow(self, work: asyncio.Future[str]) -> None:
+    async def _fail(self, error: TaskError, outcome: Outcome) -> Outcome:
+        await self._control.fail(self._task.uid, self._task.attempt, error)
+        return outcome
+
+    async def _follow(self, work: asyncio.Future[ExitStack]) -> None:
         """Report each step, and at least every heartbeat, until the thread is done."""
         task = self._task
         work.add_done_callback(lambda _: self._moved.set())
@@ -131,14 +143,15 @@ class Run:
             ):
                 self._leave.set()
 
-    def _generate(self, loop: asyncio.AbstractEventLoop) -> str:
-        """Make the video (in the engine's thread) and answer the key of its file."""
+    def _generate(self, loop: asyncio.AbstractEventLoop) -> ExitStack:
+        """Hand every frame to ffmpeg (in the engine's thread); closing the answer completes the file."""
         spec = self._task.spec
         target = self._artifacts.attempt_path(self._task.uid, self._task.attempt)
-        # ffmpeg is started first: it is up long before the first frame, and the device waits for nothing.
-        with VideoWriter(target, width=spec.width, height=spec.height, fps=spec.fps) as writer:
-            self._make(writer, loop)
-        return self._artifacts.key(self._task.uid, self._task.attempt)
+        with ExitStack() as stack:
+            # ffmpeg is started first: it is up long before the first frame, and the device waits for nothing.
+            writer = VideoWriter(target, width=spec.width, height=spec.height, fps=spec.fps)
+            self._make(stack.enter_context(writer), loop)
+            return stack.pop_all()
 
     def _make(self, writer: VideoWriter, loop: asyncio.AbstractEventLoop) -> None:
         began = time.monotonic()

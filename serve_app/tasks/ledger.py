@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import case, delete, func, select, update
+from sqlalchemy import case, delete, exists, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from serve_app.tasks.database import Database
 from serve_app.tasks.rows import task_of
@@ -40,6 +41,8 @@ class RunLedger:
         self._database = database
         self._epoch = epoch
         self._lease_s = lease_s
+        # Stands in the WHERE of each write: checked by the very statement that writes.
+        self._leads = exists().where(LEADERSHIP.c.epoch == epoch)
 
     @classmethod
     async def take_lead(cls, database: Database, *, lease_s: float, grace_s: float) -> "RunLedger":
@@ -68,7 +71,7 @@ class RunLedger:
         now = time.time()
         query = (
             update(TASKS)
-            .where(TASKS.c.seq == following, TASKS.c.status.in_(transition.sources))
+            .where(TASKS.c.seq == following, TASKS.c.status.in_(transition.sources), self._leads)
             .values(
                 status=transition.target,
                 attempt=TASKS.c.attempt + 1,
@@ -81,9 +84,7 @@ class RunLedger:
             .returning(TASKS)
         )
         async with self._database.write() as connection:
-            await self._check_epoch(connection)
-            row = (await connection.execute(query)).mappings().first()
-        return task_of(row) if row is not None else None
+            return await self._first(connection, query)
 
     async def report(self, uid: str, attempt: int, *, step: int, progress: float) -> bool:
         """Renew the lease and record how far the run is. False: the run is over, its runner must leave."""
@@ -106,8 +107,7 @@ class RunLedger:
     async def give_up(self, uid: str, attempt: int) -> Task | None:
         """The runner is lost: queue the task again, or fail it if no attempt is left. None: not current."""
         async with self._database.write() as connection:
-            await self._check_epoch(connection)
-            return await _give_up(connection, uid, attempt)
+            return await self._give_up(connection, uid, attempt)
 
     async def hand_back(self, uid: str, attempt: int) -> Task | None:
         """The runner stops before the end by itself: queue the task again, the attempt not counted."""
@@ -123,18 +123,17 @@ class RunLedger:
             if not (await connection.execute(expired)).all():
                 return []
         async with self._database.write() as connection:
-            await self._check_epoch(connection)
             given_up = [
-                await _give_up(connection, uid, attempt)
+                await self._give_up(connection, uid, attempt)
                 for uid, attempt in (await connection.execute(expired)).all()
             ]
         return [task for task in given_up if task is not None]
 
     async def forget_ended(self, *, before: float) -> Sequence[Task]:
         """Delete the final tasks that ended before that time (seconds since 1970); what they were."""
-        query = delete(TASKS).where(TASKS.c.status.in_(FINAL), TASKS.c.finished_at < before).returning(TASKS)
+        ended = (TASKS.c.status.in_(FINAL), TASKS.c.finished_at < before)
+        query = delete(TASKS).where(*ended, self._leads).returning(TASKS)
         async with self._database.write() as connection:
-            await self._check_epoch(connection)
             return [task_of(row) for row in (await connection.execute(query)).mappings().all()]
 
     async def find(self, uid: str) -> Task | None:
@@ -161,36 +160,42 @@ class RunLedger:
 
     async def _move(self, move: Move, uid: str, attempt: int, values: Mapping[str, Any]) -> Task | None:
         async with self._database.write() as connection:
-            await self._check_epoch(connection)
-            return await _move(connection, move, uid, attempt, values)
+            return await self._move_in(connection, move, uid, attempt, values)
 
-    async def _check_epoch(self, connection: AsyncConnection) -> None:
-        # On PostgreSQL the shared lock makes a new leader wait for this transaction; SQLite has one writer.
-        current = await connection.scalar(select(LEADERSHIP.c.epoch).with_for_update(read=True))
+    async def _move_in(
+        self, connection: AsyncConnection, move: Move, uid: str, attempt: int, values: Mapping[str, Any]
+    ) -> Task | None:
+        transition = TRANSITIONS[move]
+        query = (
+            update(TASKS)
+            .where(
+                TASKS.c.uid == uid,
+                TASKS.c.status.in_(transition.sources),
+                TASKS.c.attempt == attempt,
+                self._leads,
+            )
+            .values(status=transition.target, **values)
+            .returning(TASKS)
+        )
+        return await self._first(connection, query)
+
+    async def _give_up(self, connection: AsyncConnection, uid: str, attempt: int) -> Task | None:
+        left = await connection.scalar(select(TASKS.c.attempts_left).where(TASKS.c.uid == uid))
+        if left:
+            queued = {"lease_expires_at": None, "step": 0}
+            return await self._move_in(connection, Move.REQUEUE, uid, attempt, queued)
+        lost = {**_ended(), "error_code": WORKER_LOST.code, "error_message": WORKER_LOST.message}
+        return await self._move_in(connection, Move.LOSE, uid, attempt, lost)
+
+    async def _first(self, connection: AsyncConnection, query: ReturningUpdate[Any]) -> Task | None:
+        """The task that ``query`` changed, if any. Raises ``Superseded`` if another epoch was the reason."""
+        row = (await connection.execute(query)).mappings().first()
+        if row is not None:
+            return task_of(row)
+        current = await connection.scalar(select(LEADERSHIP.c.epoch))
         if current != self._epoch:
             raise Superseded(f"epoch {self._epoch} ended, {current} leads")
-
-
-async def _move(
-    connection: AsyncConnection, move: Move, uid: str, attempt: int, values: Mapping[str, Any]
-) -> Task | None:
-    transition = TRANSITIONS[move]
-    query = (
-        update(TASKS)
-        .where(TASKS.c.uid == uid, TASKS.c.status.in_(transition.sources), TASKS.c.attempt == attempt)
-        .values(status=transition.target, **values)
-        .returning(TASKS)
-    )
-    row = (await connection.execute(query)).mappings().first()
-    return task_of(row) if row is not None else None
-
-
-async def _give_up(connection: AsyncConnection, uid: str, attempt: int) -> Task | None:
-    left = await connection.scalar(select(TASKS.c.attempts_left).where(TASKS.c.uid == uid))
-    if left:
-        return await _move(connection, Move.REQUEUE, uid, attempt, {"lease_expires_at": None, "step": 0})
-    values = {**_ended(), "error_code": WORKER_LOST.code, "error_message": WORKER_LOST.message}
-    return await _move(connection, Move.LOSE, uid, attempt, values)
+        return None
 
 
 def _ended() -> dict[str, Any]:

@@ -2,41 +2,19 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from sqlalchemy import Integer, bindparam, delete, func, insert, select, update
-from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import bindparam, func, select, update
 
-from serve_app.errors import IdempotencyMismatch, QueueFull, TaskExists, TaskNotFound
+from serve_app.errors import IdempotencyMismatch, TaskExists, TaskNotFound
+from serve_app.tasks.batching import Batching
 from serve_app.tasks.database import Database
-from serve_app.tasks.rows import task_of, values_of
+from serve_app.tasks.group_commit import Admission, GroupCommit
+from serve_app.tasks.rows import task_of
 from serve_app.tasks.tables import TASKS
 from serve_app.tasks.task import NewTask, QueuedTask, Task
 from serve_app.tasks.transitions import TRANSITIONS, Move, Status
 
-# Made once, since a submit spends more on composing it than on running it. Inserts nothing into a full queue.
-_COLUMNS = [column for column in TASKS.c if column is not TASKS.c.seq]
-_QUEUED = select(func.count()).select_from(TASKS).where(TASKS.c.status == Status.QUEUED).scalar_subquery()
-_INSERT = (
-    insert(TASKS)
-    .from_select(
-        [column.name for column in _COLUMNS],
-        select(*(bindparam(column.name, type_=column.type) for column in _COLUMNS)).where(
-            bindparam("max_queued", type_=Integer()) > _QUEUED
-        ),
-    )
-    .returning(TASKS.c.seq)
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Admission:
-    """On which terms a task is let in. ``retry_after_s`` is what a full queue tells the client."""
-
-    max_queued: int
-    max_attempts: int
-    retry_after_s: int
+_BY_IDS = select(TASKS).where(TASKS.c.id.in_(bindparam("ids", expanding=True)))
 
 
 class TaskStore:
@@ -44,46 +22,29 @@ class TaskStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._group_commit = GroupCommit(database)
+        self._reading: Batching[str, Task] = Batching(self._read)
 
-    async def submit(self, new: NewTask, admission: Admission, *, replace: bool = False) -> Task:
+    async def submit(self, new: NewTask, admission: Admission) -> Task:
         """Store a task and answer it, or the task that the same idempotency key made before.
 
-        ``replace``: a task of the same id is forgotten, its run told to stop at its next report.
         Raises ``TaskExists``, ``IdempotencyMismatch``, ``QueueFull``.
         """
+        made_before = await self._by_idempotency(new)
+        if made_before is not None:
+            return made_before
         try:
-            return await self._insert(new, admission, replace=replace)
-        except IntegrityError as error:
-            # Of two submits at once the second comes here: its id, or its idempotency key, is taken by now.
-            async with self._database.read() as connection:
-                made_before = await _by_idempotency(connection, new)
+            return await self._group_commit.store(new, admission)
+        except TaskExists:
+            # Of two submits with one key at once, the second finds that its key is taken by now.
+            made_before = await self._by_idempotency(new)
             if made_before is not None:
                 return made_before
-            raise TaskExists(f"Task ID {new.id} already exists") from error
-
-    async def _insert(self, new: NewTask, admission: Admission, *, replace: bool) -> Task:
-        async with self._database.write() as connection:
-            made_before = await _by_idempotency(connection, new)
-            if made_before is not None:
-                return made_before
-            if replace:
-                await connection.execute(delete(TASKS).where(TASKS.c.id == new.id))
-            values = values_of(new, max_attempts=admission.max_attempts, now=time.time())
-            seq = await connection.scalar(_INSERT, {**values, "max_queued": admission.max_queued})
-            if seq is None:
-                raise QueueFull(
-                    f"Task queue is full (max {admission.max_queued} tasks); try again later",
-                    admission.retry_after_s,
-                )
-            return task_of({**values, "seq": seq})
+            raise
 
     async def get(self, task_id: str) -> Task:
         """The task of that id. Raises ``TaskNotFound``."""
-        async with self._database.read() as connection:
-            row = (await connection.execute(select(TASKS).where(TASKS.c.id == task_id))).mappings().first()
-        if row is None:
-            raise TaskNotFound(f"There is no task {task_id}")
-        return task_of(row)
+        return await self._reading.ask(task_id)
 
     async def list(
         self, *, statuses: Sequence[Status] = tuple(Status), limit: int, after: str | None = None
@@ -159,14 +120,22 @@ class TaskStore:
             found = {Status(status): count for status, count in (await connection.execute(query)).all()}
         return {status: found.get(status, 0) for status in Status}
 
+    async def _read(self, task_ids: Sequence[str]) -> Sequence[Task | Exception]:
+        async with self._database.read() as connection:
+            rows = (await connection.execute(_BY_IDS, {"ids": list(set(task_ids))})).mappings().all()
+        found = {row["id"]: task_of(row) for row in rows}
+        return [found.get(task_id) or TaskNotFound(f"There is no task {task_id}") for task_id in task_ids]
 
-async def _by_idempotency(connection: AsyncConnection, new: NewTask) -> Task | None:
-    if new.idempotency_key is None:
-        return None
-    query = select(TASKS).where(TASKS.c.owner == new.owner, TASKS.c.idempotency_key == new.idempotency_key)
-    row = (await connection.execute(query)).mappings().first()
-    if row is None:
-        return None
-    if row["digest"] != new.digest:
-        raise IdempotencyMismatch("This Idempotency-Key was used before with another request body")
-    return task_of(row)
+    async def _by_idempotency(self, new: NewTask) -> Task | None:
+        if new.idempotency_key is None:
+            return None
+        query = select(TASKS).where(
+            TASKS.c.owner == new.owner, TASKS.c.idempotency_key == new.idempotency_key
+        )
+        async with self._database.read() as connection:
+            row = (await connection.execute(query)).mappings().first()
+        if row is None:
+            return None
+        if row["digest"] != new.digest:
+            raise IdempotencyMismatch("This Idempotency-Key was used before with another request body")
+        return task_of(row)

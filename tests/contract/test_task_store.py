@@ -13,8 +13,9 @@ from sqlalchemy import Connection
 
 from serve_app.errors import IdempotencyMismatch, QueueFull, TaskExists, TaskNotFound
 from serve_app.tasks.database import Database
+from serve_app.tasks.group_commit import Admission
 from serve_app.tasks.ledger import RunLedger, Superseded
-from serve_app.tasks.store import Admission, TaskStore
+from serve_app.tasks.store import TaskStore
 from serve_app.tasks.tables import METADATA
 from serve_app.tasks.task import NewTask, Task, TaskError, VideoSpec
 from serve_app.tasks.transitions import Status
@@ -107,16 +108,44 @@ async def test_an_id_is_taken_once_unless_the_record_is_to_be_replaced(store: Ta
     await store.submit(new("a"), ADMISSION)
     with pytest.raises(TaskExists):
         await store.submit(new("a", uid="other"), ADMISSION)
-    replaced = await store.submit(new("a", uid="other"), ADMISSION, replace=True)
+    replaced = await store.submit(new("a", uid="other"), replace(ADMISSION, replace=True))
     assert replaced.uid == "other" == (await store.get("a")).uid
 
 
 async def test_the_run_of_a_replaced_task_is_told_to_leave(store: TaskStore, ledger: RunLedger) -> None:
     task = await claimed(store, ledger)
-    await store.submit(new("a", uid="other"), ADMISSION, replace=True)
+    await store.submit(new("a", uid="other"), replace(ADMISSION, replace=True))
     assert not await ledger.report(task.uid, task.attempt, step=1, progress=0.1)
     assert await ledger.publish(task.uid, task.attempt, artifact="x", timings={}) is None
     assert (await store.get("a")).status is Status.QUEUED
+
+
+async def test_submits_at_once_are_each_stored_and_told_apart(store: TaskStore) -> None:
+    admission = Admission(max_queued=3, max_attempts=3, retry_after_s=7)
+    names = ["a", "b", "a", "c", "d"]
+    answers = await asyncio.gather(
+        *(store.submit(new(name, uid=f"uid-{at}"), admission) for at, name in enumerate(names)),
+        return_exceptions=True,
+    )
+    assert [type(answer) for answer in answers] == [Task, Task, TaskExists, Task, QueueFull]
+    assert [task.id for task in await store.list(limit=9)] == ["c", "b", "a"]
+    assert [answer.seq for answer in answers if isinstance(answer, Task)] == [
+        (await store.get(name)).seq for name in ("a", "b", "c")
+    ]
+
+
+async def test_the_same_idempotency_key_at_once_makes_one_task(store: TaskStore) -> None:
+    submits = (store.submit(new(name, idempotency_key="k", digest="1"), ADMISSION) for name in "abc")
+    answers = await asyncio.gather(*submits)
+    assert len({task.uid for task in answers}) == 1 == len(await store.list(limit=9))
+
+
+async def test_a_client_that_hangs_up_spoils_nothing_for_the_others(store: TaskStore) -> None:
+    hung_up = asyncio.create_task(store.submit(new("a"), ADMISSION))
+    other = asyncio.create_task(store.submit(new("b"), ADMISSION))
+    await asyncio.sleep(0)
+    hung_up.cancel()
+    assert (await other).id == "b"
 
 
 async def test_a_full_queue_refuses_and_says_when_to_come_back(store: TaskStore, ledger: RunLedger) -> None:

@@ -10,8 +10,9 @@ import pytest_asyncio
 from serve_app.api.queue_view import QueueView
 from serve_app.tasks.database import Database
 from serve_app.tasks.fleet import Fleet
+from serve_app.tasks.group_commit import Admission
 from serve_app.tasks.ledger import RunLedger
-from serve_app.tasks.store import Admission, TaskStore
+from serve_app.tasks.store import TaskStore
 from serve_app.tasks.task import NewTask, Replica, Task, VideoSpec
 
 SPEC = VideoSpec("a cat", "", 64, 64, 5, 16, 4, 5.0, None, 5.0, 1)

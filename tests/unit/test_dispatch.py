@@ -10,8 +10,9 @@ import pytest_asyncio
 
 from serve_app.coordinator.dispatch import Dispatcher, ReplicaLost
 from serve_app.tasks.database import Database
+from serve_app.tasks.group_commit import Admission
 from serve_app.tasks.ledger import RunLedger
-from serve_app.tasks.store import Admission, TaskStore
+from serve_app.tasks.store import TaskStore
 from serve_app.tasks.task import NewTask, Task, VideoSpec
 from serve_app.tasks.transitions import Status
 

@@ -83,6 +83,10 @@ def thread() -> Iterator[ThreadPoolExecutor]:
         yield thread
 
 
+async def execute(run: Run, thread: ThreadPoolExecutor) -> Outcome:
+    return await run.finish(await run.generate(thread))
+
+
 def run(
     artifacts: LocalArtifacts,
     coordinator: Coordinator,
@@ -105,11 +109,11 @@ async def test_a_run_publishes_a_video_of_its_own_attempt(
     artifacts: LocalArtifacts, thread: ThreadPoolExecutor
 ) -> None:
     coordinator = Coordinator()
-    assert await run(artifacts, coordinator).execute(thread) is Outcome.PUBLISHED
+    assert await execute(run(artifacts, coordinator), thread) is Outcome.PUBLISHED
     ((key, timings),) = coordinator.published
     assert key == artifacts.key("u1", 2)
     assert imageio_ffmpeg.count_frames_and_secs(str(artifacts.path_of(key)))[0] == SPEC.num_frames
-    assert set(timings) == {"prepare_s", "denoise_s", "decode_s"} and timings["denoise_s"] >= 0.08
+    assert set(timings) == {"prepare_s", "denoise_s", "decode_s", "finish_s"} and timings["denoise_s"] >= 0.08
     assert coordinator.failures == []
 
 
@@ -117,7 +121,7 @@ async def test_reports_go_up_step_by_step_and_never_say_done(
     artifacts: LocalArtifacts, thread: ThreadPoolExecutor
 ) -> None:
     coordinator = Coordinator()
-    await run(artifacts, coordinator).execute(thread)
+    await execute(run(artifacts, coordinator), thread)
     assert coordinator.reports == sorted(coordinator.reports)
     assert {step for step, _ in coordinator.reports} >= {1, 2, 3}
     assert all(0.0 <= progress < 1.0 for _, progress in coordinator.reports)
@@ -128,7 +132,7 @@ async def test_a_run_that_is_told_to_leave_stops_within_a_step_and_publishes_not
 ) -> None:
     coordinator = Coordinator(leave_at_step=2)
     task = replace(TASK, spec=replace(SPEC, steps=100))
-    assert await run(artifacts, coordinator, task=task).execute(thread) is Outcome.LEFT
+    assert await execute(run(artifacts, coordinator, task=task), thread) is Outcome.LEFT
     assert max(step for step, _ in coordinator.reports) <= 4
     assert (coordinator.published, coordinator.failures, left_over(artifacts)) == ([], [], [])
 
@@ -137,7 +141,7 @@ async def test_a_long_step_is_reported_by_heartbeats_and_cancel_is_heard_in_it(
     artifacts: LocalArtifacts, thread: ThreadPoolExecutor
 ) -> None:
     coordinator = Coordinator(leave_at_step=0)
-    outcome = await run(artifacts, coordinator, engine=PacedEngine(step_s=0.3)).execute(thread)
+    outcome = await execute(run(artifacts, coordinator, engine=PacedEngine(step_s=0.3)), thread)
     assert outcome is Outcome.LEFT
     assert len(coordinator.reports) > 3
     assert max(step for step, _ in coordinator.reports) <= 1
@@ -152,7 +156,7 @@ async def test_an_error_of_the_model_fails_the_task_with_its_code(
 ) -> None:
     coordinator = Coordinator()
     task = replace(TASK, spec=replace(SPEC, prompt=prompt))
-    assert await run(artifacts, coordinator, task=task).execute(thread) is Outcome.FAILED
+    assert await execute(run(artifacts, coordinator, task=task), thread) is Outcome.FAILED
     assert [error.code for error in coordinator.failures] == [code]
     assert (coordinator.published, left_over(artifacts)) == ([], [])
 
@@ -166,7 +170,7 @@ async def test_an_unexpected_error_is_told_without_its_text(
     artifacts: LocalArtifacts, thread: ThreadPoolExecutor
 ) -> None:
     coordinator = Coordinator()
-    assert await run(artifacts, coordinator, engine=Broken()).execute(thread) is Outcome.BROKEN
+    assert await execute(run(artifacts, coordinator, engine=Broken()), thread) is Outcome.BROKEN
     assert coordinator.failures == [TaskError("model_error", "The model failed on this request")]
 
 
@@ -180,7 +184,7 @@ async def test_a_decode_that_breaks_off_leaves_no_file(
     artifacts: LocalArtifacts, thread: ThreadPoolExecutor
 ) -> None:
     coordinator = Coordinator()
-    assert await run(artifacts, coordinator, engine=Misshapen(step_s=0)).execute(thread) is Outcome.BROKEN
+    assert await execute(run(artifacts, coordinator, engine=Misshapen(step_s=0)), thread) is Outcome.BROKEN
     assert (coordinator.published, left_over(artifacts)) == ([], [])
 
 
@@ -189,12 +193,12 @@ async def test_a_step_that_never_ends_is_found_hung(
 ) -> None:
     stuck = run(artifacts, Coordinator(), engine=PacedEngine(step_s=1.0), step_timeout_s=0.1)
     with pytest.raises(Hung, match=r"no progress for 0\.1 s at step 0"):
-        await stuck.execute(thread)
+        await stuck.generate(thread)
 
 
 async def test_a_refused_publish_is_no_success(artifacts: LocalArtifacts, thread: ThreadPoolExecutor) -> None:
     coordinator = Coordinator(accepts=False)
-    assert await run(artifacts, coordinator).execute(thread) is Outcome.LEFT
+    assert await execute(run(artifacts, coordinator), thread) is Outcome.LEFT
 
 
 class Watching(PacedEngine):
@@ -213,7 +217,7 @@ async def test_the_stored_image_comes_to_the_engine_in_the_size_of_the_video(
     key = artifacts.put_input("u1", "image.png", SourceImage(picture).to_png())
     engine = Watching(step_s=0)
     task = replace(TASK, spec=replace(SPEC, image_key=key))
-    assert await run(artifacts, Coordinator(), engine=engine, task=task).execute(thread) is Outcome.PUBLISHED
+    assert await execute(run(artifacts, Coordinator(), engine=engine, task=task), thread) is Outcome.PUBLISHED
     assert engine.image is not None and engine.image.shape == (48, 64, 3)
     assert (engine.image == [200, 0, 0]).all()
 
@@ -229,5 +233,5 @@ async def test_a_coordinator_that_answers_late_does_not_hold_the_engine(
 
     coordinator = Slow()
     task = replace(TASK, spec=replace(SPEC, steps=20))
-    assert await run(artifacts, coordinator, task=task).execute(thread) is Outcome.PUBLISHED
+    assert await execute(run(artifacts, coordinator, task=task), thread) is Outcome.PUBLISHED
     assert len(coordinator.reports) < 10

@@ -1,0 +1,47 @@
+"""Batching: what is asked while one answer is on its way is asked together next.
+
+A query costs a thread's round trip for each statement, and a commit waits for the disk. Under load many
+callers share that; a caller that is alone is answered at once.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+Q = TypeVar("Q")
+A = TypeVar("A")
+
+
+class Batching(Generic[Q, A]):
+    """One call of ``answer`` is under way at a time. It gives each question an answer or an exception."""
+
+    def __init__(
+        self, answer: Callable[[Sequence[Q]], Awaitable[Sequence[A | Exception]]], *, largest: int = 64
+    ) -> None:
+        self._answer = answer
+        self._largest = largest
+        self._waiting: list[tuple[Q, asyncio.Future[A]]] = []
+        self._answering: asyncio.Task[None] | None = None
+
+    async def ask(self, question: Q) -> A:
+        """The answer to ``question``. Who is cancelled takes nothing away from the others."""
+        answered: asyncio.Future[A] = asyncio.get_running_loop().create_future()
+        self._waiting.append((question, answered))
+        if self._answering is None or self._answering.done():
+            self._answering = asyncio.create_task(self._answer_all())
+        return await answered
+
+    async def _answer_all(self) -> None:
+        while self._waiting:
+            batch, self._waiting = self._waiting[: self._largest], self._waiting[self._largest :]
+            try:
+                answers = await self._answer([question for question, _ in batch])
+            except Exception as error:
+                answers = [error] * len(batch)
+            for (_, answered), answer in zip(batch, answers, strict=True):
+                if answered.done():
+                    continue
+                if isinstance(answer, Exception):
+                    answered.set_exception(answer)
+                else:
+                    answered.set_result(answer)
