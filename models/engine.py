@@ -45,13 +45,15 @@ class EngineSettings:
     """What an engine is built from.
 
     ``device`` is ``cpu`` or ``cuda`` (or ``cuda:1``); ``dtype`` is ``auto`` (bfloat16 on cuda, float32 on
-    cpu), ``float32``, ``bfloat16`` or ``float16``; ``options`` are the engine's own.
+    cpu), ``float32``, ``bfloat16`` or ``float16``; ``threads`` are the CPU threads to compute with (None:
+    torch's own choice); ``options`` are the engine's own.
     """
 
     variant: Variant
     weights: Path
     device: str = "cpu"
     dtype: str = "auto"
+    threads: int | None = None
     options: Mapping[str, object] = field(default_factory=dict)
 
 

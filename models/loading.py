@@ -20,6 +20,8 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 
 def load_engine(settings: EngineSettings) -> WanEngine:
     """Load a folder in the diffusers layout. Raises ``WeightsError``: one sentence on what is wrong."""
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
     folder = WeightsFolder(settings.weights)
     folder.check(settings.variant)
     device, dtype = torch.device(settings.device), _dtype(settings)
