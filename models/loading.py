@@ -23,11 +23,19 @@ def load_engine(settings: EngineSettings) -> WanEngine:
     folder = WeightsFolder(settings.weights)
     folder.check(settings.variant)
     device, dtype = torch.device(settings.device), _dtype(settings)
-    transformer = _model(WanTransformer3DModel, folder.path / "transformer", device, dtype)
+    variant = settings.variant
+    transformer = _denoiser(folder.path / "transformer", device, dtype)
+    low_noise = None
+    if variant.boundary is not None:
+        low_noise = _denoiser(folder.path / "transformer_2", device, dtype)
     vae = _model(AutoencoderKLWan, folder.path / "vae", device, dtype)
     text_encoder = _model(UMT5EncoderModel, folder.path / "text_encoder", device, dtype)
     text = TextEncoder(_tokenizer(folder.path / "tokenizer"), text_encoder)
-    return WanEngine(settings.variant, text, Denoiser(transformer), StreamingVae(vae))
+    return WanEngine(variant, text, transformer, StreamingVae(vae), low_noise)
+
+
+def _denoiser(folder: Path, device: torch.device, dtype: torch.dtype) -> Denoiser:
+    return Denoiser(_model(WanTransformer3DModel, folder, device, dtype))
 
 
 def _dtype(settings: EngineSettings) -> torch.dtype:
