@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from models.engine import GenerationRequest, Picture
+from models.image_encoder import ImageEncoder
 from models.vae import StreamingVae
 from models.variants import Variant
 
@@ -19,6 +20,8 @@ class Condition:
     """The clean first latent frame, ``[1, z, 1, height, width]``, which is held in place of a noisy one."""
     channels: Tensor | None = None
     """Input channels beside the noisy latents, ``[1, stride + z, frames, height, width]``."""
+    embeddings: Tensor | None = None
+    """What the blocks attend to beside the prompt, ``[pictures, tokens, dim]``."""
 
 
 class Conditioner(Protocol):
@@ -27,9 +30,11 @@ class Conditioner(Protocol):
     def __call__(self, request: GenerationRequest) -> Condition: ...
 
 
-def conditioner(variant: Variant, vae: StreamingVae) -> Conditioner:
+def conditioner(variant: Variant, vae: StreamingVae, encoder: ImageEncoder | None) -> Conditioner:
     """The way of this model."""
-    return ImageChannels(vae, variant.temporal_stride) if variant.image_channels else HeldFrame(vae)
+    if variant.image_channels:
+        return ImageChannels(vae, variant.temporal_stride, encoder)
+    return HeldFrame(vae)
 
 
 class HeldFrame:
@@ -48,14 +53,22 @@ class ImageChannels:
     """The whole video as latents, gray where no picture is given, behind a mask of what is given.
 
     The mask has a channel for each of the ``stride`` frames that a latent frame stands for. The first latent
-    frame stands for one, which fills them all.
+    frame stands for one, which fills them all. A model with an image encoder attends to the pictures too.
     """
 
-    def __init__(self, vae: StreamingVae, stride: int) -> None:
+    def __init__(self, vae: StreamingVae, stride: int, encoder: ImageEncoder | None) -> None:
         self._vae = vae
         self._stride = stride
+        self._encoder = encoder
 
     def __call__(self, request: GenerationRequest) -> Condition:
+        embeddings = None
+        if self._encoder is not None:
+            given = [picture for picture in (request.image, request.last_image) if picture is not None]
+            embeddings = self._encoder.encode(given)
+        return Condition(channels=self._channels(request), embeddings=embeddings)
+
+    def _channels(self, request: GenerationRequest) -> Tensor:
         video = torch.zeros(1, 3, request.num_frames, request.height, request.width)
         if request.image is not None:
             video[:, :, :1] = _pixels(request.image)
@@ -66,7 +79,7 @@ class ImageChannels:
         mask[:, :, 0] = float(request.image is not None)
         if request.last_image is not None:
             mask[:, -1, -1] = 1.0
-        return Condition(channels=torch.cat([mask, latents], dim=1))
+        return torch.cat([mask, latents], dim=1)
 
 
 def _pixels(picture: Picture) -> Tensor:

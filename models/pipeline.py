@@ -1,7 +1,7 @@
 """The Wan engine: prepare a run, denoise it step by step, decode its frames."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf, isfinite
 
 import numpy as np
@@ -14,6 +14,7 @@ from models.engine import Frames, Generation, GenerationRequest, Picture
 from models.errors import InvalidRequest, ModelError
 from models.failures import as_model_errors
 from models.image import Condition, conditioner
+from models.image_encoder import ImageEncoder
 from models.sampling import (
     Euler,
     Solver,
@@ -55,9 +56,9 @@ class WanGeneration:
     embeddings: tuple[Tensor, ...]
     """The prompt and, if any stage is guided, the negative prompt, as the text encoder left them."""
     stages: tuple[Stage, ...]
-    prompts: tuple[TextKeys, ...]
-    """The keys of the present stage's prompts: apart, or stacked as one batch."""
     rotation: Tensor
+    prompts: tuple[TextKeys, ...] = ()
+    """The keys of the present stage's prompts: apart, or stacked as one batch."""
     step: int = 0
 
     @property
@@ -79,6 +80,7 @@ class WanEngine:
         denoiser: Denoiser,
         vae: StreamingVae,
         low_noise: Denoiser | None = None,
+        image_encoder: ImageEncoder | None = None,
     ) -> None:
         self._variant = variant
         self._text = text
@@ -86,7 +88,7 @@ class WanEngine:
         self._low_noise = low_noise
         """The second expert of a model that has two."""
         self._vae = vae
-        self._condition = conditioner(variant, vae)
+        self._condition = conditioner(variant, vae, image_encoder)
 
     @torch.inference_mode()
     def prepare(self, request: GenerationRequest) -> WanGeneration:
@@ -96,17 +98,17 @@ class WanEngine:
             latents = _held(self._noise(request), condition.first_frame)
             solver = self._solver(request)
             stages = self._stages(request, solver)
-            embeddings = self._embeddings(request, stages)
-            return WanGeneration(
+            run = WanGeneration(
                 request=request,
                 solver=solver,
                 latents=latents,
                 condition=condition,
-                embeddings=embeddings,
+                embeddings=self._embeddings(request, stages),
                 stages=stages,
-                prompts=self._prompts(request, stages[0], embeddings),
                 rotation=self._denoiser.rotation(latents),
             )
+            run.prompts = self._prompts(run)
+            return run
 
     @torch.inference_mode()
     def denoise_step(self, generation: Generation) -> None:
@@ -115,7 +117,7 @@ class WanEngine:
             raise ModelError(f"All {run.total_steps} steps of this run are done.")
         with as_model_errors("denoising"):
             if run.step == run.stage.begin > 0:
-                run.prompts = self._prompts(run.request, run.stage, run.embeddings)
+                run.prompts = self._prompts(run)
             velocity = self._velocity(run)
             latents = run.solver.step(run.step, velocity, run.latents)
             run.latents = _held(latents, run.condition.first_frame)
@@ -176,13 +178,16 @@ class WanEngine:
             prompts.append(request.negative_prompt)
         return tuple(self._text.encode(prompt) for prompt in prompts)
 
-    def _prompts(
-        self, request: GenerationRequest, stage: Stage, embeddings: tuple[Tensor, ...]
-    ) -> tuple[TextKeys, ...]:
-        wanted = embeddings if stage.guidance_scale > 1 else embeddings[:1]
-        keys = [stage.denoiser.text(embedding) for embedding in wanted]
+    def _prompts(self, run: WanGeneration) -> tuple[TextKeys, ...]:
+        """The keys for the expert of the run's present stage."""
+        request, denoiser = run.request, run.stage.denoiser
+        wanted = run.embeddings if run.stage.guidance_scale > 1 else run.embeddings[:1]
+        keys = [denoiser.text(embedding) for embedding in wanted]
         if self._variant.tokens(request.width, request.height, request.num_frames) <= BATCHED_TOKENS:
-            return (stacked(keys),)
+            keys = [stacked(keys)]
+        if run.condition.embeddings is not None:
+            image = denoiser.image(run.condition.embeddings)
+            keys = [replace(prompt, image=image) for prompt in keys]
         return tuple(keys)
 
     def _velocity(self, run: WanGeneration) -> Tensor:

@@ -56,6 +56,8 @@ class Variant:
     distilled model takes half of its steps with each."""
     image_channels: bool = False
     """Pictures come as further input channels: which frames are given, and the given frames as latents."""
+    image_tokens: int = 0
+    """What the blocks attend to of the pictures: 257 tokens of CLIP for each that a run has."""
     layers: int
     """Transformer blocks."""
     heads: int
@@ -252,6 +254,26 @@ _WAN22_TI2V_5B = Variant(
     spatial_stride=16,
 )
 
+_WAN21_I2V_14B_480P = replace(
+    _WAN21_T2V_14B,
+    name="wan2.1-i2v-14b-480p",
+    tasks=frozenset({"i2v"}),
+    steps=40,
+    flow_shift=3.0,
+    max_area=832 * 480,
+    image_channels=True,
+    image_tokens=257,
+)
+
+_WAN21_I2V_14B_720P = replace(
+    _WAN21_I2V_14B_480P,
+    name="wan2.1-i2v-14b-720p",
+    width=1280,
+    height=720,
+    flow_shift=5.0,
+    max_area=1280 * 720,
+)
+
 _WAN22_T2V_A14B = replace(
     _WAN21_T2V_14B,
     name="wan2.2-t2v-a14b",
@@ -275,7 +297,16 @@ _WAN22_I2V_A14B = replace(
     image_channels=True,
 )
 
-_BASES = (_DEMO, _WAN21_T2V_1_3B, _WAN21_T2V_14B, _WAN22_T2V_A14B, _WAN22_I2V_A14B, _WAN22_TI2V_5B)
+_BASES = (
+    _DEMO,
+    _WAN21_T2V_1_3B,
+    _WAN21_T2V_14B,
+    _WAN21_I2V_14B_480P,
+    _WAN21_I2V_14B_720P,
+    _WAN22_T2V_A14B,
+    _WAN22_I2V_A14B,
+    _WAN22_TI2V_5B,
+)
 
 VARIANTS: Mapping[str, Variant] = MappingProxyType(
     {variant.name: variant for base in _BASES for variant in (base, _distilled(base))}

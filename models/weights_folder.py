@@ -9,10 +9,13 @@ from models.errors import WeightsError
 from models.variants import Variant
 
 _CLASSES = {
-    "transformer": "WanTransformer3DModel",
-    "vae": "AutoencoderKLWan",
-    "text_encoder": "UMT5EncoderModel",
+    "transformer": ("WanTransformer3DModel",),
+    "vae": ("AutoencoderKLWan",),
+    "text_encoder": ("UMT5EncoderModel",),
 }
+"""The parts of every model, and the classes each may be saved as."""
+
+_IMAGE_ENCODERS = ("CLIPVisionModel", "CLIPVisionModelWithProjection")
 
 _MAX_HEADER_BYTES = 100_000_000
 """The format's own limit; what claims more is another format."""
@@ -29,18 +32,23 @@ class WeightsFolder:
         if not self.path.is_dir():
             raise WeightsError(f"There is no weights folder {self.path}.")
         index = self._json("model_index.json")
-        for part, expected in _CLASSES.items():
-            self._check_part(index, part, expected)
-        if not (self.path / "tokenizer").is_dir():
-            raise WeightsError(f"{self.path} has no folder tokenizer.")
+        for part, classes in _CLASSES.items():
+            self._check_part(index, part, classes)
+        self._check_folder("tokenizer")
         self._check_variant(variant, index)
 
-    def _check_part(self, index: dict[str, Any], part: str, expected: str) -> None:
+    def _check_part(self, index: dict[str, Any], part: str, classes: tuple[str, ...]) -> None:
         found = _class_of(index, part)
-        if found != expected:
-            raise WeightsError(f"{self.path}: {part} is {found or 'missing'}, but must be {expected}.")
+        if found not in classes:
+            raise WeightsError(
+                f"{self.path}: {part} is {found or 'missing'}, but must be {' or '.join(classes)}."
+            )
         for file in self._weight_files(part):
             check_safetensors(file)
+
+    def _check_folder(self, part: str) -> None:
+        if not (self.path / part).is_dir():
+            raise WeightsError(f"{self.path} has no folder {part}.")
 
     def _check_variant(self, variant: Variant, index: dict[str, Any]) -> None:
         vae = self._json("vae/config.json")
@@ -61,6 +69,20 @@ class WeightsFolder:
         if has_second:
             self._check_part(index, "transformer_2", _CLASSES["transformer"])
             self._check_transformer(variant, "transformer_2")
+        if variant.image_tokens:
+            self._check_part(index, "image_encoder", _IMAGE_ENCODERS)
+            self._check_folder("image_processor")
+        self._expect(variant, "the number of image tokens", self._image_tokens(), variant.image_tokens)
+
+    def _image_tokens(self) -> object:
+        """How many the transformer was made for. It says so only if it tells a first from a last picture."""
+        transformer = self._json("transformer/config.json")
+        if transformer.get("image_dim") is None:
+            return 0
+        if transformer.get("pos_embed_seq_len") is not None:
+            return transformer["pos_embed_seq_len"]
+        encoder = self._json("image_encoder/config.json")
+        return (encoder.get("image_size", 224) // encoder.get("patch_size", 32)) ** 2 + 1
 
     def _check_transformer(self, variant: Variant, part: str) -> None:
         config = self._json(f"{part}/config.json")
@@ -94,8 +116,7 @@ class WeightsFolder:
 
     def _weight_files(self, part: str) -> list[Path]:
         folder = self.path / part
-        if not folder.is_dir():
-            raise WeightsError(f"{self.path} has no folder {part}.")
+        self._check_folder(part)
         indexes = sorted(folder.glob("*.safetensors.index.json"))
         if indexes:
             shards = set(self._json(str(indexes[0].relative_to(self.path))).get("weight_map", {}).values())

@@ -16,7 +16,13 @@ from diffusers import (
     WanPipeline,
     WanTransformer3DModel,
 )
-from transformers import UMT5Config, UMT5EncoderModel
+from transformers import (
+    CLIPImageProcessorPil,
+    CLIPVisionConfig,
+    CLIPVisionModel,
+    UMT5Config,
+    UMT5EncoderModel,
+)
 
 from models.demo.vocabulary import build_tokenizer
 from models.engine import EngineSettings
@@ -24,6 +30,16 @@ from models.loading import load_engine
 from models.variants import VARIANTS, Variant
 
 from .conftest import Model
+
+CLIP = CLIPVisionConfig(
+    hidden_size=32,
+    intermediate_size=48,
+    num_hidden_layers=3,
+    num_attention_heads=2,
+    image_size=224,
+    patch_size=14,
+)
+"""The real picture size and patches: 257 tokens."""
 
 
 def small(name: str) -> Variant:
@@ -49,6 +65,9 @@ def save_checkpoint(variant: Variant, folder: Path) -> None:
     }
     if variant.boundary is not None:
         parts["transformer_2"] = transformer(variant)
+    if variant.image_tokens:
+        parts["image_encoder"] = randomised(CLIPVisionModel(CLIP))
+        parts["image_processor"] = CLIPImageProcessorPil()
     pipeline = WanPipeline if "t2v" in variant.tasks else WanImageToVideoPipeline
     pipeline(**parts).save_pretrained(folder, safe_serialization=True)
 
@@ -64,6 +83,9 @@ def transformer(variant: Variant) -> Any:
             freq_dim=32,
             ffn_dim=96,
             num_layers=variant.layers,
+            image_dim=CLIP.hidden_size if variant.image_tokens else None,
+            added_kv_proj_dim=24 * variant.heads if variant.image_tokens else None,
+            pos_embed_seq_len=variant.image_tokens if "i2v" not in variant.tasks else None,
         )
     )
     with torch.no_grad():
@@ -76,7 +98,7 @@ def randomised(model: Any) -> Any:
     """Biases, gains and tables start at zero or at one: random ones show when a part is left out."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if parameter.ndim < 2 or "table" in name:
+            if parameter.ndim < 2 or "table" in name or "pos_embed" in name:
                 parameter.add_(torch.randn_like(parameter) * 0.2)
     return model.eval()
 
