@@ -274,6 +274,15 @@ _WAN21_I2V_14B_720P = replace(
     max_area=1280 * 720,
 )
 
+_WAN21_FLF2V_14B = replace(
+    _WAN21_I2V_14B_720P,
+    name="wan2.1-flf2v-14b",
+    tasks=frozenset({"flf2v"}),
+    steps=50,
+    flow_shift=16.0,
+    image_tokens=2 * 257,
+)
+
 _WAN22_T2V_A14B = replace(
     _WAN21_T2V_14B,
     name="wan2.2-t2v-a14b",
@@ -303,6 +312,7 @@ _BASES = (
     _WAN21_T2V_14B,
     _WAN21_I2V_14B_480P,
     _WAN21_I2V_14B_720P,
+    _WAN21_FLF2V_14B,
     _WAN22_T2V_A14B,
     _WAN22_I2V_A14B,
     _WAN22_TI2V_5B,

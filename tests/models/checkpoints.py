@@ -16,6 +16,7 @@ from diffusers import (
     WanPipeline,
     WanTransformer3DModel,
 )
+from torch import nn
 from transformers import (
     CLIPImageProcessorPil,
     CLIPVisionConfig,
@@ -56,7 +57,7 @@ def save_checkpoint(variant: Variant, folder: Path) -> None:
     parts: dict[str, Any] = {
         "tokenizer": tokenizer,
         "text_encoder": randomised(text_encoder),
-        "vae": AutoencoderKLWan(base_dim=8, z_dim=variant.latent_channels, num_res_blocks=1).eval(),
+        "vae": vae(variant),
         "scheduler": UniPCMultistepScheduler(
             prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=variant.flow_shift
         ),
@@ -88,10 +89,20 @@ def transformer(variant: Variant) -> Any:
             pos_embed_seq_len=variant.image_tokens if "i2v" not in variant.tasks else None,
         )
     )
-    with torch.no_grad():
+    with torch.no_grad():  # what a prompt or a picture changes is to be more than the tolerance
+        model.patch_embedding.weight.mul_(4.0)
         for block in model.blocks:
-            block.attn2.to_out[0].weight.mul_(10.0)  # what a prompt changes is to be more than the tolerance
+            block.attn2.to_out[0].weight.mul_(10.0)
     return model
+
+
+def vae(variant: Variant) -> Any:
+    """With signals that keep their size on the way, so that a picture shows in its latents."""
+    model = AutoencoderKLWan(base_dim=8, z_dim=variant.latent_channels, num_res_blocks=1)
+    for layer in model.modules():
+        if isinstance(layer, nn.Conv2d | nn.Conv3d):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="linear")
+    return model.eval()
 
 
 def randomised(model: Any) -> Any:

@@ -38,6 +38,7 @@ BASES = [
     "wan2.1-t2v-1.3b",
     "wan2.1-i2v-14b-480p",
     "wan2.1-i2v-14b-720p",
+    "wan2.1-flf2v-14b",
     "wan2.2-t2v-a14b",
     "wan2.2-i2v-a14b",
 ]
@@ -151,6 +152,31 @@ def test_lower_precision_makes_nearly_the_same_video(
     assert (full - half).norm() < 0.05 * full.norm()
 
 
+@pytest.mark.parametrize(("name", "task"), [(name, task) for name, task in CASES if task != "t2v"])
+def test_each_picture_steers_the_video(load: Callable[[str], Model], name: str, task: str) -> None:
+    request = defaults(name, task)
+    latents = load(name).latents(request)
+    for field in PICTURES[task]:
+        other = replace(request, **{field: np.zeros_like(FIRST)})
+        assert (load(name).latents(other) - latents).abs().max() > 100 * TOLERANCE
+
+
+@pytest.mark.parametrize("size", [(16, 16, 5), (112, 32, 13)])
+def test_any_size_from_a_first_to_a_last_frame(
+    load: Callable[[str], Model], size: tuple[int, int, int]
+) -> None:
+    width, height, num_frames = size
+    pictures = {"image": picture(width, height, seed=3), "last_image": picture(width, height, seed=4)}
+    for name in ("wan2.1-flf2v-14b", "wan2.2-i2v-a14b"):
+        request = defaults(name, "flf2v", width=width, height=height, num_frames=num_frames, **pictures)
+        assert_same_video(load(name), request)
+
+
+def test_a_video_of_one_frame_from_an_image(load: Callable[[str], Model]) -> None:
+    for name in ("wan2.1-i2v-14b-480p", "wan2.2-i2v-a14b"):
+        assert_same_video(load(name), defaults(name, "i2v", num_frames=1))
+
+
 TWO_EXPERTS = [name for name in BASES if VARIANTS[name].boundary is not None]
 
 
@@ -208,6 +234,10 @@ BAD_INPUT: list[tuple[str, dict[str, Any], str]] = [
     ("wan2.1-i2v-14b-480p", {}, "image"),
     ("wan2.1-i2v-14b-480p", {"image": FIRST, "last_image": LAST}, "last_image"),
     ("wan2.1-i2v-14b-720p", {"image": FIRST[..., :1]}, "image"),
+    ("wan2.1-flf2v-14b", {}, "image"),
+    ("wan2.1-flf2v-14b", {"image": FIRST}, "last_image"),
+    ("wan2.1-flf2v-14b", {"last_image": LAST}, "image"),
+    ("wan2.1-flf2v-14b", {"image": FIRST, "last_image": SMALLER}, "last_image"),
     ("wan2.2-i2v-a14b", {}, "image"),
     ("wan2.2-i2v-a14b", {"last_image": LAST}, "image"),
     ("wan2.2-i2v-a14b", {"image": SMALLER}, "image"),
@@ -269,6 +299,11 @@ BREAKAGES: list[tuple[str, Callable[[Path], object], str]] = [
         "wan2.1-i2v-14b-480p",
         lambda f: edit(f / "transformer" / "config.json", pos_embed_seq_len=514),
         "number of image tokens should be 257, but the folder says 514",
+    ),
+    (
+        "wan2.1-flf2v-14b",
+        lambda f: edit(f / "transformer" / "config.json", pos_embed_seq_len=None),
+        "number of image tokens should be 514, but the folder says 257",
     ),
     (
         "wan2.2-i2v-a14b",

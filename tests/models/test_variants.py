@@ -16,7 +16,7 @@ SIZES = [1, 15, 16, 17, 31, 32, 64, 100, 112, 480, 481, 704, 720, 832, 1280, 192
 def test_names_are_those_of_the_entries() -> None:
     assert all(name == variant.name for name, variant in VARIANTS.items())
     assert {"demo", "wan2.1-t2v-1.3b", "wan2.1-t2v-14b", "wan2.2-ti2v-5b"} <= VARIANTS.keys()
-    assert {"wan2.1-i2v-14b-480p", "wan2.1-i2v-14b-720p"} <= VARIANTS.keys()
+    assert {"wan2.1-i2v-14b-480p", "wan2.1-i2v-14b-720p", "wan2.1-flf2v-14b"} <= VARIANTS.keys()
     assert {"wan2.2-t2v-a14b", "wan2.2-i2v-a14b"} <= VARIANTS.keys()
 
 
