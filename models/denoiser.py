@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.attention import TextKeys, self_attention, text_attention, text_keys
+from models.attention import ImageKeys, TextKeys, image_keys, self_attention, text_attention, text_keys
 from models.text import MAX_TOKENS
 
 
@@ -40,6 +40,12 @@ class Denoiser:
         tokens = self._model.condition_embedder.text_embedder(filled)
         attns = [block.attn2 for block in self._model.blocks]
         return text_keys(attns, tokens, filling=max(missing // max(stand_ins, 1), 1))
+
+    def image(self, embeddings: Tensor) -> ImageKeys:
+        """Keys and values of a run's pictures, from their embeddings ``[pictures, n, image_dim]``."""
+        embedder = self._model.condition_embedder.image_embedder
+        tokens = embedder(embeddings.to(self.device, self._dtype))  # [1, pictures · n, dim]
+        return image_keys([block.attn2 for block in self._model.blocks], tokens)
 
     def rotation(self, latents: Tensor) -> Tensor:
         """The rotary table for latents of this shape, complex64 ``[1, 1, tokens, head_dim / 2]``."""

@@ -36,8 +36,11 @@ class GenerationRequest:
     flow_shift: float
     seed: int
     guidance_scale_2: float | None = None
+    """Guidance of the low-noise expert; None means that of the other one."""
     image: Picture | None = None
     """First frame, already of this request's size; makes it image-to-video."""
+    last_image: Picture | None = None
+    """Last frame, of this request's size too; only beside a first one."""
 
 
 @dataclass(frozen=True, slots=True)

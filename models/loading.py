@@ -5,11 +5,12 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
-from transformers import AutoTokenizer, UMT5EncoderModel
+from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPVisionModel, UMT5EncoderModel
 
 from models.denoiser import Denoiser
 from models.engine import EngineSettings
 from models.errors import WeightsError
+from models.image_encoder import ImageEncoder
 from models.pipeline import WanEngine
 from models.text import TextEncoder
 from models.vae import StreamingVae
@@ -25,11 +26,23 @@ def load_engine(settings: EngineSettings) -> WanEngine:
     folder = WeightsFolder(settings.weights)
     folder.check(settings.variant)
     device, dtype = torch.device(settings.device), _dtype(settings)
-    transformer = _model(WanTransformer3DModel, folder.path / "transformer", device, dtype)
+    variant = settings.variant
+    transformer = _denoiser(folder.path / "transformer", device, dtype)
+    low_noise = None
+    if variant.boundary is not None:
+        low_noise = _denoiser(folder.path / "transformer_2", device, dtype)
     vae = _model(AutoencoderKLWan, folder.path / "vae", device, dtype)
     text_encoder = _model(UMT5EncoderModel, folder.path / "text_encoder", device, dtype)
     text = TextEncoder(_tokenizer(folder.path / "tokenizer"), text_encoder)
-    return WanEngine(settings.variant, text, Denoiser(transformer), StreamingVae(vae))
+    image_encoder = None
+    if variant.image_tokens:
+        clip = _model(CLIPVisionModel, folder.path / "image_encoder", device, dtype)
+        image_encoder = ImageEncoder(_processor(folder.path / "image_processor"), clip)
+    return WanEngine(variant, text, transformer, StreamingVae(vae), low_noise, image_encoder)
+
+
+def _denoiser(folder: Path, device: torch.device, dtype: torch.dtype) -> Denoiser:
+    return Denoiser(_model(WanTransformer3DModel, folder, device, dtype))
 
 
 def _dtype(settings: EngineSettings) -> torch.dtype:
@@ -55,10 +68,19 @@ def _model(cls: Any, folder: Path, device: torch.device, dtype: torch.dtype) -> 
 
 
 def _tokenizer(folder: Path) -> Any:
+    return _preprocessor(AutoTokenizer, folder, "a tokenizer")
+
+
+def _processor(folder: Path) -> Any:
+    # The other one, on torchvision, resizes a little differently: what is installed must not change a video.
+    return _preprocessor(CLIPImageProcessorPil, folder, "an image processor")
+
+
+def _preprocessor(cls: Any, folder: Path, what: str) -> Any:
     try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        return cls.from_pretrained(folder, local_files_only=True)
     except Exception as error:
-        raise WeightsError(f"{folder} could not be loaded as a tokenizer: {_first_line(error)}") from error
+        raise WeightsError(f"{folder} could not be loaded as {what}: {_first_line(error)}") from error
 
 
 def _first_line(error: Exception) -> str:
