@@ -121,7 +121,19 @@ def transformer(variant: Variant) -> Any:
 
 def vae(variant: Variant) -> Any:
     """With signals that keep their size on the way, so that a picture shows in its latents."""
-    model = AutoencoderKLWan(base_dim=8, z_dim=variant.latent_channels, num_res_blocks=1)
+    form: dict[str, Any] = {}
+    if variant.spatial_stride == 16:  # the one of Wan 2.2, which takes patches of pixels
+        form = {
+            "is_residual": True,
+            "in_channels": 12,
+            "out_channels": 12,
+            "patch_size": 2,
+            "scale_factor_spatial": 16,
+            "temperal_downsample": [False, True, True],
+            "latents_mean": [0.1] * variant.latent_channels,
+            "latents_std": [1.5] * variant.latent_channels,
+        }
+    model = AutoencoderKLWan(base_dim=8, z_dim=variant.latent_channels, num_res_blocks=1, **form)
     for layer in model.modules():
         if isinstance(layer, nn.Conv2d | nn.Conv3d):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="linear")

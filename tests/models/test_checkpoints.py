@@ -28,11 +28,8 @@ LEVELS = 0.5 + 255 * TOLERANCE
 
 FIRST = picture(REQUEST.width, REQUEST.height, seed=1)
 LAST = picture(REQUEST.width, REQUEST.height, seed=2)
-PICTURES: dict[str, dict[str, Any]] = {
-    "t2v": {},
-    "i2v": {"image": FIRST},
-    "flf2v": {"image": FIRST, "last_image": LAST},
-}
+PICTURES = {"t2v": {}, "i2v": {"image": 1}, "flf2v": {"image": 1, "last_image": 2}}
+"""The pictures that make up a task, by the seed of each."""
 
 BASES = [
     "wan2.1-t2v-1.3b",
@@ -42,6 +39,7 @@ BASES = [
     "wan2.1-vace-1.3b",
     "wan2.2-t2v-a14b",
     "wan2.2-i2v-a14b",
+    "wan2.2-ti2v-5b",
 ]
 CASES = [(name, task) for name in BASES for task in sorted(VARIANTS[name].tasks)]
 
@@ -75,14 +73,16 @@ def load(folders: Callable[[Variant], Path]) -> Callable[[str], Model]:
 def defaults(name: str, task: str, **changes: Any) -> GenerationRequest:
     """A small request with the variant's own sampling."""
     variant = VARIANTS[name]
+    size = {"width": 96, "height": 64} if variant.size_multiple == 32 else {}
     request = replace(
         REQUEST,
+        **size,
         guidance_scale=variant.guidance_scale,
         guidance_scale_2=variant.guidance_scale_2,
         flow_shift=variant.flow_shift,
-        **PICTURES[task],
     )
-    return replace(request, **changes)
+    given = {field: picture(request.width, request.height, seed) for field, seed in PICTURES[task].items()}
+    return replace(request, **(given | changes))
 
 
 def edit(file: Path, **changes: Any) -> None:
@@ -178,7 +178,7 @@ def test_each_picture_steers_the_video(load: Callable[[str], Model], name: str, 
     request = defaults(name, task)
     latents = load(name).latents(request)
     for field in PICTURES[task]:
-        other = replace(request, **{field: np.zeros_like(FIRST)})
+        other = replace(request, **{field: np.zeros_like(request.image)})
         assert (load(name).latents(other) - latents).abs().max() > 100 * TOLERANCE
 
 
