@@ -41,6 +41,8 @@ class GenerationRequest:
     """First frame, already of this request's size; makes it image-to-video."""
     last_image: Picture | None = None
     """Last frame, of this request's size too; only beside a first one."""
+    references: tuple[Picture, ...] = ()
+    """What is to appear in the video, of any size: no frame of it."""
 
 
 @dataclass(frozen=True, slots=True)

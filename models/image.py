@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from models.engine import GenerationRequest, Picture
@@ -22,6 +23,8 @@ class Condition:
     """Input channels beside the noisy latents, ``[1, stride + z, frames, height, width]``."""
     embeddings: Tensor | None = None
     """What the blocks attend to beside the prompt, ``[pictures, tokens, dim]``."""
+    control: Tensor | None = None
+    """What a side branch reads, ``[1, control channels, frames, height, width]``."""
 
 
 class Conditioner(Protocol):
@@ -32,6 +35,8 @@ class Conditioner(Protocol):
 
 def conditioner(variant: Variant, vae: StreamingVae, encoder: ImageEncoder | None) -> Conditioner:
     """The way of this model."""
+    if variant.control_blocks:
+        return VideoControl(vae, variant)
     if variant.image_channels:
         return ImageChannels(vae, variant.temporal_stride, encoder)
     return HeldFrame(vae)
@@ -80,6 +85,59 @@ class ImageChannels:
         if request.last_image is not None:
             mask[:, -1, -1] = 1.0
         return torch.cat([mask, latents], dim=1)
+
+
+class VideoControl:
+    """A video of what is to be kept and one of what is to be changed, as latents, and a mask of the latter.
+
+    The frames of given pictures are kept, all others change from gray. The mask has a channel for each pixel
+    that a latent pixel stands for. References come before the first frame, as latent frames of their own.
+    """
+
+    def __init__(self, vae: StreamingVae, variant: Variant) -> None:
+        self._vae = vae
+        self._variant = variant
+
+    def __call__(self, request: GenerationRequest) -> Condition:
+        kept = torch.zeros(1, 3, request.num_frames, request.height, request.width)
+        changes = torch.ones(request.num_frames)
+        for picture, frame in ((request.image, 0), (request.last_image, -1)):
+            if picture is not None:
+                kept[:, :, frame] = _pixels(picture)[:, :, 0]
+                changes[frame] = 0.0
+        gray = self._vae.encode(torch.zeros_like(kept))
+        video = torch.cat([self._vae.encode(kept) if changes.min() == 0 else gray, gray], dim=1)
+        control = torch.cat([video, self._mask(changes, video)], dim=1)
+        return Condition(control=torch.cat([*self._references(request), control], dim=2))
+
+    def _mask(self, changes: Tensor, video: Tensor) -> Tensor:
+        """The frames' mask as seen by latent frames, each of which takes the one nearest its middle."""
+        frames = F.interpolate(changes[None, None], size=video.shape[2], mode="nearest-exact")
+        channels = self._variant.spatial_stride**2
+        mask = frames.to(video)[..., None, None].expand(1, channels, -1, *video.shape[3:])
+        return mask
+
+    def _references(self, request: GenerationRequest) -> list[Tensor]:
+        """The last one comes first."""
+        frames = []
+        for picture in request.references:
+            latents = self._vae.encode(_letterboxed(picture, request.width, request.height))
+            missing = self._variant.control_channels - latents.shape[1]
+            frames.append(F.pad(latents, (0, 0, 0, 0, 0, 0, 0, missing)))
+        return frames[::-1]
+
+
+def _letterboxed(picture: Picture, width: int, height: int) -> Tensor:
+    """The whole picture as large as it fits, in the middle of a white frame, ``[1, 3, 1, height, width]``."""
+    pixels = _pixels(picture)[:, :, 0]
+    scale = min(height / pixels.shape[2], width / pixels.shape[3])
+    fitted = max(int(pixels.shape[2] * scale), 1), max(int(pixels.shape[3] * scale), 1)
+    top, left = (height - fitted[0]) // 2, (width - fitted[1]) // 2
+    frame = torch.ones(1, 3, 1, height, width)
+    frame[:, :, 0, top : top + fitted[0], left : left + fitted[1]] = F.interpolate(
+        pixels, size=fitted, mode="bilinear", align_corners=False
+    )
+    return frame
 
 
 def _pixels(picture: Picture) -> Tensor:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKLWan, WanTransformer3DModel
+from diffusers import AutoencoderKLWan, WanTransformer3DModel, WanVACETransformer3DModel
 from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPVisionModel, UMT5EncoderModel
 
 from models.denoiser import Denoiser
@@ -27,10 +27,11 @@ def load_engine(settings: EngineSettings) -> WanEngine:
     folder.check(settings.variant)
     device, dtype = torch.device(settings.device), _dtype(settings)
     variant = settings.variant
-    transformer = _denoiser(folder.path / "transformer", device, dtype)
+    cls = WanVACETransformer3DModel if variant.control_blocks else WanTransformer3DModel
+    transformer = Denoiser(_model(cls, folder.path / "transformer", device, dtype))
     low_noise = None
     if variant.boundary is not None:
-        low_noise = _denoiser(folder.path / "transformer_2", device, dtype)
+        low_noise = Denoiser(_model(cls, folder.path / "transformer_2", device, dtype))
     vae = _model(AutoencoderKLWan, folder.path / "vae", device, dtype)
     text_encoder = _model(UMT5EncoderModel, folder.path / "text_encoder", device, dtype)
     text = TextEncoder(_tokenizer(folder.path / "tokenizer"), text_encoder)
@@ -39,10 +40,6 @@ def load_engine(settings: EngineSettings) -> WanEngine:
         clip = _model(CLIPVisionModel, folder.path / "image_encoder", device, dtype)
         image_encoder = ImageEncoder(_processor(folder.path / "image_processor"), clip)
     return WanEngine(variant, text, transformer, StreamingVae(vae), low_noise, image_encoder)
-
-
-def _denoiser(folder: Path, device: torch.device, dtype: torch.dtype) -> Denoiser:
-    return Denoiser(_model(WanTransformer3DModel, folder, device, dtype))
 
 
 def _dtype(settings: EngineSettings) -> torch.dtype:

@@ -129,7 +129,7 @@ class WanEngine:
         run = _own(generation)
         if run.step < run.total_steps:
             raise ModelError(f"Only {run.step} of {run.total_steps} steps of this run are done.")
-        return self._frames(run.latents)
+        return self._frames(run.latents[:, :, len(run.request.references) :])
 
     def _frames(self, latents: Tensor) -> Iterator[Frames]:
         with as_model_errors("decoding"):
@@ -143,7 +143,7 @@ class WanEngine:
         shape = (
             1,
             variant.latent_channels,
-            variant.latent_frames(request.num_frames),
+            len(request.references) + variant.latent_frames(request.num_frames),
             request.height // variant.spatial_stride,
             request.width // variant.spatial_stride,
         )
@@ -198,7 +198,10 @@ class WanEngine:
         if run.condition.first_frame is not None:
             timesteps = timesteps.repeat(run.latents.shape[2])
             timesteps[0] = 0.0  # the picture is there already: no noise to tell the model of
-        batches = [run.stage.denoiser(seen, timesteps, prompt, run.rotation) for prompt in run.prompts]
+        batches = [
+            run.stage.denoiser(seen, timesteps, prompt, run.rotation, run.condition.control)
+            for prompt in run.prompts
+        ]
         velocities = torch.cat(batches).float()
         if len(velocities) == 1:
             return velocities
@@ -223,6 +226,7 @@ def check_request(variant: Variant, request: GenerationRequest) -> None:
     if not -(2**63) <= request.seed < 2**64:
         raise InvalidRequest("seed must fit in 64 bits.", field="seed")
     _check_images(variant, request)
+    _check_references(variant, request)
 
 
 def _check_guidance(variant: Variant, request: GenerationRequest) -> None:
@@ -262,6 +266,18 @@ def _check_images(variant: Variant, request: GenerationRequest) -> None:
                 f"{name} must be 8-bit RGB and {request.width}x{request.height}, the size of the video.",
                 field=name,
             )
+
+
+def _check_references(variant: Variant, request: GenerationRequest) -> None:
+    if len(request.references) > variant.max_references:
+        raise InvalidRequest(
+            f"{variant.name} takes at most {variant.max_references} reference images, "
+            f"not {len(request.references)}.",
+            field="references",
+        )
+    for picture in request.references:
+        if picture.ndim != 3 or picture.shape[2] != 3 or 0 in picture.shape or picture.dtype != np.uint8:
+            raise InvalidRequest("A reference image must be 8-bit RGB.", field="references")
 
 
 def _is_frame(picture: Picture, request: GenerationRequest) -> bool:

@@ -58,6 +58,10 @@ class Variant:
     """Pictures come as further input channels: which frames are given, and the given frames as latents."""
     image_tokens: int = 0
     """What the blocks attend to of the pictures: 257 tokens of CLIP for each that a run has."""
+    control_blocks: int = 0
+    """Blocks of a side branch that reads a video to keep or to change, and reference pictures (VACE)."""
+    max_references: int = 0
+    """How many pictures may show what is to appear in the video, without being a frame of it."""
     layers: int
     """Transformer blocks."""
     heads: int
@@ -75,6 +79,11 @@ class Variant:
         """Channels of what the transformer sees of each latent pixel."""
         given = self.temporal_stride + self.latent_channels if self.image_channels else 0
         return self.latent_channels + given
+
+    @property
+    def control_channels(self) -> int:
+        """Channels that the side branch sees of each latent pixel: what is kept, what is changed, a mask."""
+        return 2 * self.latent_channels + self.spatial_stride**2 if self.control_blocks else 0
 
     def latent_frames(self, num_frames: int) -> int:
         """Latent frames of a video of ``num_frames`` = 4k + 1."""
@@ -283,6 +292,25 @@ _WAN21_FLF2V_14B = replace(
     image_tokens=2 * 257,
 )
 
+_WAN21_VACE_1_3B = replace(
+    _WAN21_T2V_1_3B,
+    name="wan2.1-vace-1.3b",
+    tasks=frozenset({"t2v", "i2v", "flf2v"}),
+    flow_shift=16.0,
+    guidance_scale=5.0,
+    control_blocks=15,
+    max_references=4,
+)
+
+_WAN21_VACE_14B = replace(
+    _WAN21_VACE_1_3B,
+    name="wan2.1-vace-14b",
+    max_area=1280 * 720,
+    layers=40,
+    heads=40,
+    control_blocks=8,
+)
+
 _WAN22_T2V_A14B = replace(
     _WAN21_T2V_14B,
     name="wan2.2-t2v-a14b",
@@ -313,6 +341,8 @@ _BASES = (
     _WAN21_I2V_14B_480P,
     _WAN21_I2V_14B_720P,
     _WAN21_FLF2V_14B,
+    _WAN21_VACE_1_3B,
+    _WAN21_VACE_14B,
     _WAN22_T2V_A14B,
     _WAN22_I2V_A14B,
     _WAN22_TI2V_5B,

@@ -9,7 +9,6 @@ from models.errors import WeightsError
 from models.variants import Variant
 
 _CLASSES = {
-    "transformer": ("WanTransformer3DModel",),
     "vae": ("AutoencoderKLWan",),
     "text_encoder": ("UMT5EncoderModel",),
 }
@@ -34,6 +33,7 @@ class WeightsFolder:
         index = self._json("model_index.json")
         for part, classes in _CLASSES.items():
             self._check_part(index, part, classes)
+        self._check_part(index, "transformer", _transformer_classes(variant))
         self._check_folder("tokenizer")
         self._check_variant(variant, index)
 
@@ -67,7 +67,7 @@ class WeightsFolder:
         self._expect(variant, "a second expert", has_second, variant.boundary is not None)
         self._expect(variant, "boundary_ratio", index.get("boundary_ratio"), variant.boundary)
         if has_second:
-            self._check_part(index, "transformer_2", _CLASSES["transformer"])
+            self._check_part(index, "transformer_2", _transformer_classes(variant))
             self._check_transformer(variant, "transformer_2")
         if variant.image_tokens:
             self._check_part(index, "image_encoder", _IMAGE_ENCODERS)
@@ -91,6 +91,7 @@ class WeightsFolder:
             ("input channels", config.get("in_channels"), variant.input_channels),
             ("number of layers", config.get("num_layers"), variant.layers),
             ("number of heads", config.get("num_attention_heads"), variant.heads),
+            ("number of control blocks", len(config.get("vace_layers") or []), variant.control_blocks),
         ):
             self._expect(variant, f"{part}'s {what}", found, expected)
 
@@ -126,6 +127,10 @@ class WeightsFolder:
         if not files:
             raise WeightsError(f"{folder} holds no safetensors file, and no other format is loaded.")
         return files
+
+
+def _transformer_classes(variant: Variant) -> tuple[str, ...]:
+    return ("WanVACETransformer3DModel",) if variant.control_blocks else ("WanTransformer3DModel",)
 
 
 def _class_of(index: dict[str, Any], part: str) -> object:

@@ -15,7 +15,10 @@ from diffusers import (
     WanImageToVideoPipeline,
     WanPipeline,
     WanTransformer3DModel,
+    WanVACEPipeline,
+    WanVACETransformer3DModel,
 )
+from PIL import Image
 from torch import nn
 from transformers import (
     CLIPImageProcessorPil,
@@ -26,7 +29,7 @@ from transformers import (
 )
 
 from models.demo.vocabulary import build_tokenizer
-from models.engine import EngineSettings
+from models.engine import EngineSettings, GenerationRequest
 from models.loading import load_engine
 from models.variants import VARIANTS, Variant
 
@@ -45,7 +48,10 @@ CLIP = CLIPVisionConfig(
 
 def small(name: str) -> Variant:
     """The entry, with few layers and heads."""
-    return replace(VARIANTS[name], layers=2, heads=2)
+    variant = VARIANTS[name]
+    if variant.control_blocks:  # beside every other block
+        return replace(variant, layers=4, heads=2, control_blocks=2)
+    return replace(variant, layers=2, heads=2)
 
 
 def save_checkpoint(variant: Variant, folder: Path) -> None:
@@ -69,13 +75,26 @@ def save_checkpoint(variant: Variant, folder: Path) -> None:
     if variant.image_tokens:
         parts["image_encoder"] = randomised(CLIPVisionModel(CLIP))
         parts["image_processor"] = CLIPImageProcessorPil()
-    pipeline = WanPipeline if "t2v" in variant.tasks else WanImageToVideoPipeline
-    pipeline(**parts).save_pretrained(folder, safe_serialization=True)
+    if not variant.control_blocks:
+        parts["expand_timesteps"] = variant.expand_timesteps
+    pipeline_of(variant)(**parts).save_pretrained(folder, safe_serialization=True)
+
+
+def pipeline_of(variant: Variant) -> Any:
+    """Diffusers' pipeline that a variant is published with."""
+    if variant.control_blocks:
+        return WanVACEPipeline
+    return WanPipeline if "t2v" in variant.tasks else WanImageToVideoPipeline
 
 
 def transformer(variant: Variant) -> Any:
+    branch: dict[str, Any] = {}
+    if variant.control_blocks:
+        layers = range(0, variant.layers, variant.layers // variant.control_blocks)
+        branch = {"vace_layers": list(layers), "vace_in_channels": variant.control_channels}
     model = randomised(
-        WanTransformer3DModel(
+        (WanVACETransformer3DModel if branch else WanTransformer3DModel)(
+            **branch,
             num_attention_heads=variant.heads,
             attention_head_dim=24,
             in_channels=variant.input_channels,
@@ -91,14 +110,30 @@ def transformer(variant: Variant) -> Any:
     )
     with torch.no_grad():  # what a prompt or a picture changes is to be more than the tolerance
         model.patch_embedding.weight.mul_(4.0)
-        for block in model.blocks:
+        for block in [*model.blocks, *getattr(model, "vace_blocks", [])]:
             block.attn2.to_out[0].weight.mul_(10.0)
+        if branch:
+            model.vace_patch_embedding.weight.mul_(8.0)
+            for block in model.vace_blocks:
+                block.proj_out.weight.mul_(4.0)
     return model
 
 
 def vae(variant: Variant) -> Any:
     """With signals that keep their size on the way, so that a picture shows in its latents."""
-    model = AutoencoderKLWan(base_dim=8, z_dim=variant.latent_channels, num_res_blocks=1)
+    form: dict[str, Any] = {}
+    if variant.spatial_stride == 16:  # the one of Wan 2.2, which takes patches of pixels
+        form = {
+            "is_residual": True,
+            "in_channels": 12,
+            "out_channels": 12,
+            "patch_size": 2,
+            "scale_factor_spatial": 16,
+            "temperal_downsample": [False, True, True],
+            "latents_mean": [0.1] * variant.latent_channels,
+            "latents_std": [1.5] * variant.latent_channels,
+        }
+    model = AutoencoderKLWan(base_dim=8, z_dim=variant.latent_channels, num_res_blocks=1, **form)
     for layer in model.modules():
         if isinstance(layer, nn.Conv2d | nn.Conv3d):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="linear")
@@ -117,9 +152,28 @@ def randomised(model: Any) -> Any:
 def load_checkpoint(variant: Variant, folder: Path) -> Model:
     """The folder as our loader and as diffusers read it."""
     engine = load_engine(EngineSettings(variant, folder))
-    pipeline = WanPipeline if "t2v" in variant.tasks else WanImageToVideoPipeline
+    pipeline = pipeline_of(variant).from_pretrained(folder, local_files_only=True)
     scheduler = FourStepScheduler(shift=variant.flow_shift) if variant.distilled else None
-    return Model(engine, engine._text, pipeline.from_pretrained(folder, local_files_only=True), scheduler)
+    model = VaceModel if variant.control_blocks else Model
+    return model(engine, engine._text, pipeline, scheduler)
+
+
+class VaceModel(Model):
+    """Diffusers' VACE pipeline is given a video and a mask of what is to be changed in it."""
+
+    def pictures(self, request: GenerationRequest) -> tuple[Any, dict[str, Any]]:
+        given: dict[str, Any] = {}
+        if request.references:
+            given["reference_images"] = [Image.fromarray(picture) for picture in request.references]
+        if request.image is not None:
+            video = torch.full((request.num_frames, 3, request.height, request.width), 0.5)  # gray
+            mask = torch.ones_like(video)
+            for picture, frame in ((request.image, 0), (request.last_image, -1)):
+                if picture is not None:
+                    video[frame] = torch.from_numpy(picture).permute(2, 0, 1) / 255.0
+                    mask[frame] = 0.0
+            given.update(video=[video], mask=[mask])
+        return WanVACEPipeline, given
 
 
 class FourStepScheduler(FlowMatchEulerDiscreteScheduler):

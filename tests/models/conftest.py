@@ -76,16 +76,13 @@ class Model:
             self.pipeline.scheduler.config, flow_shift=request.flow_shift
         )
         parts["boundary_ratio"] = self.pipeline.config.boundary_ratio
-        parts["expand_timesteps"] = self.pipeline.config.expand_timesteps
-        images = {
-            name: Image.fromarray(image)
-            for name, image in (("image", request.image), ("last_image", request.last_image))
-            if image is not None
-        }
-        pipeline = WanImageToVideoPipeline(**parts) if images else WanPipeline(**parts)
+        if self.pipeline.config.get("expand_timesteps"):
+            parts["expand_timesteps"] = True
+        cls, pictures = self.pictures(request)
+        pipeline = cls(**parts)
         pipeline.set_progress_bar_config(disable=True)
         return pipeline(
-            **images,
+            **pictures,
             prompt=request.prompt,
             negative_prompt=request.negative_prompt,
             width=request.width,
@@ -97,6 +94,15 @@ class Model:
             generator=torch.Generator("cpu").manual_seed(request.seed),
             output_type=output,
         ).frames
+
+    def pictures(self, request: GenerationRequest) -> tuple[Any, dict[str, Any]]:
+        """Diffusers' pipeline for what is given, and how the pictures are passed to it."""
+        images = {
+            name: Image.fromarray(image)
+            for name, image in (("image", request.image), ("last_image", request.last_image))
+            if image is not None
+        }
+        return (WanImageToVideoPipeline if images else WanPipeline), images
 
 
 def build_model(*, expand_timesteps: bool, distilled: bool = False) -> Model:

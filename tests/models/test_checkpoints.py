@@ -28,19 +28,18 @@ LEVELS = 0.5 + 255 * TOLERANCE
 
 FIRST = picture(REQUEST.width, REQUEST.height, seed=1)
 LAST = picture(REQUEST.width, REQUEST.height, seed=2)
-PICTURES: dict[str, dict[str, Any]] = {
-    "t2v": {},
-    "i2v": {"image": FIRST},
-    "flf2v": {"image": FIRST, "last_image": LAST},
-}
+PICTURES = {"t2v": {}, "i2v": {"image": 1}, "flf2v": {"image": 1, "last_image": 2}}
+"""The pictures that make up a task, by the seed of each."""
 
 BASES = [
     "wan2.1-t2v-1.3b",
     "wan2.1-i2v-14b-480p",
     "wan2.1-i2v-14b-720p",
     "wan2.1-flf2v-14b",
+    "wan2.1-vace-1.3b",
     "wan2.2-t2v-a14b",
     "wan2.2-i2v-a14b",
+    "wan2.2-ti2v-5b",
 ]
 CASES = [(name, task) for name in BASES for task in sorted(VARIANTS[name].tasks)]
 
@@ -74,14 +73,16 @@ def load(folders: Callable[[Variant], Path]) -> Callable[[str], Model]:
 def defaults(name: str, task: str, **changes: Any) -> GenerationRequest:
     """A small request with the variant's own sampling."""
     variant = VARIANTS[name]
+    size = {"width": 96, "height": 64} if variant.size_multiple == 32 else {}
     request = replace(
         REQUEST,
+        **size,
         guidance_scale=variant.guidance_scale,
         guidance_scale_2=variant.guidance_scale_2,
         flow_shift=variant.flow_shift,
-        **PICTURES[task],
     )
-    return replace(request, **changes)
+    given = {field: picture(request.width, request.height, seed) for field, seed in PICTURES[task].items()}
+    return replace(request, **(given | changes))
 
 
 def edit(file: Path, **changes: Any) -> None:
@@ -122,7 +123,7 @@ def test_guidance_one_forward_after_the_other(
     load: Callable[[str], Model], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pipeline, "BATCHED_TOKENS", 0)
-    for name in ("wan2.1-i2v-14b-480p", "wan2.2-i2v-a14b"):
+    for name in ("wan2.1-i2v-14b-480p", "wan2.1-vace-1.3b", "wan2.2-i2v-a14b"):
         assert_same_video(load(name), defaults(name, "i2v"))
 
 
@@ -152,12 +153,32 @@ def test_lower_precision_makes_nearly_the_same_video(
     assert (full - half).norm() < 0.05 * full.norm()
 
 
+@pytest.mark.parametrize("task", sorted(VARIANTS["wan2.1-vace-1.3b"].tasks))
+@pytest.mark.parametrize("sizes", [[(80, 48)], [(32, 64), (160, 64)]])
+def test_references_appear_as_in_diffusers(
+    load: Callable[[str], Model], task: str, sizes: list[tuple[int, int]]
+) -> None:
+    name = "wan2.1-vace-1.3b"
+    references = tuple(picture(*size, seed=index) for index, size in enumerate(sizes))
+    request = defaults(name, task, references=references)
+    assert_same_video(load(name), request)
+    without = load(name).frames(replace(request, references=()))
+    assert load(name).frames(request).shape == without.shape
+
+
+def test_a_reference_steers_the_video(load: Callable[[str], Model]) -> None:
+    request = defaults("wan2.1-vace-1.3b", "t2v", references=(FIRST,))
+    latents = load("wan2.1-vace-1.3b").latents(request)
+    other = load("wan2.1-vace-1.3b").latents(replace(request, references=(np.zeros_like(FIRST),)))
+    assert (other - latents).abs().max() > 100 * TOLERANCE
+
+
 @pytest.mark.parametrize(("name", "task"), [(name, task) for name, task in CASES if task != "t2v"])
 def test_each_picture_steers_the_video(load: Callable[[str], Model], name: str, task: str) -> None:
     request = defaults(name, task)
     latents = load(name).latents(request)
     for field in PICTURES[task]:
-        other = replace(request, **{field: np.zeros_like(FIRST)})
+        other = replace(request, **{field: np.zeros_like(request.image)})
         assert (load(name).latents(other) - latents).abs().max() > 100 * TOLERANCE
 
 
@@ -173,7 +194,7 @@ def test_any_size_from_a_first_to_a_last_frame(
 
 
 def test_a_video_of_one_frame_from_an_image(load: Callable[[str], Model]) -> None:
-    for name in ("wan2.1-i2v-14b-480p", "wan2.2-i2v-a14b"):
+    for name in ("wan2.1-i2v-14b-480p", "wan2.1-vace-1.3b", "wan2.2-i2v-a14b"):
         assert_same_video(load(name), defaults(name, "i2v", num_frames=1))
 
 
@@ -238,6 +259,11 @@ BAD_INPUT: list[tuple[str, dict[str, Any], str]] = [
     ("wan2.1-flf2v-14b", {"image": FIRST}, "last_image"),
     ("wan2.1-flf2v-14b", {"last_image": LAST}, "image"),
     ("wan2.1-flf2v-14b", {"image": FIRST, "last_image": SMALLER}, "last_image"),
+    ("wan2.1-vace-1.3b", {"last_image": LAST}, "last_image"),
+    ("wan2.1-vace-1.3b", {"references": (FIRST,) * 5}, "references"),
+    ("wan2.1-vace-1.3b", {"references": (FIRST[..., :1],)}, "references"),
+    ("wan2.1-vace-1.3b", {"references": (FIRST[:0],)}, "references"),
+    ("wan2.1-t2v-1.3b", {"references": (FIRST,)}, "references"),
     ("wan2.2-i2v-a14b", {}, "image"),
     ("wan2.2-i2v-a14b", {"last_image": LAST}, "image"),
     ("wan2.2-i2v-a14b", {"image": SMALLER}, "image"),
@@ -265,7 +291,7 @@ def test_a_folder_is_served_as_its_own_variant_alone(
         "-720p"
     ):
         return  # these differ in what they were trained on, which no configuration says
-    with pytest.raises(WeightsError, match=f"is not {name}: "):
+    with pytest.raises(WeightsError, match=f"is not {name}: |must be Wan"):
         load_checkpoint(small(name), folders(small(folder_of)))
 
 
@@ -299,6 +325,11 @@ BREAKAGES: list[tuple[str, Callable[[Path], object], str]] = [
         "wan2.1-i2v-14b-480p",
         lambda f: edit(f / "transformer" / "config.json", pos_embed_seq_len=514),
         "number of image tokens should be 257, but the folder says 514",
+    ),
+    (
+        "wan2.1-vace-1.3b",
+        lambda f: edit(f / "transformer" / "config.json", vace_layers=[0]),
+        "number of control blocks should be 2, but the folder says 1",
     ),
     (
         "wan2.1-flf2v-14b",

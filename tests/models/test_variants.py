@@ -17,6 +17,7 @@ def test_names_are_those_of_the_entries() -> None:
     assert all(name == variant.name for name, variant in VARIANTS.items())
     assert {"demo", "wan2.1-t2v-1.3b", "wan2.1-t2v-14b", "wan2.2-ti2v-5b"} <= VARIANTS.keys()
     assert {"wan2.1-i2v-14b-480p", "wan2.1-i2v-14b-720p", "wan2.1-flf2v-14b"} <= VARIANTS.keys()
+    assert {"wan2.1-vace-1.3b", "wan2.1-vace-14b"} <= VARIANTS.keys()
     assert {"wan2.2-t2v-a14b", "wan2.2-i2v-a14b"} <= VARIANTS.keys()
 
 
