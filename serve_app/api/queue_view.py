@@ -20,6 +20,8 @@ _MIN_AGE_S = 0.5
 _COST_SHARE = 20
 """A look that took t seconds is used for at least this many times t, so that looking costs 5 % at most."""
 _STALE_S = 5.0
+_PAUSE_S = 0.01
+"""Between two pages of a long queue, several times what a page takes: requests go first."""
 _RETRY_BOUNDS_S = (1, 600)
 _RETRY_UNKNOWN_S = 10
 
@@ -144,7 +146,10 @@ class QueueView:
         waiting: dict[str, _Waiting] = defaultdict(_Waiting)
         following: str | None = None
         async for page in self._store.queue():
-            following = following or page[0].id
+            if following is None:
+                following = page[0].id
+            else:
+                await asyncio.sleep(_PAUSE_S)
             for task in page:
                 waiting[task.model].add(task)
         running = await self._store.running()

@@ -43,6 +43,7 @@ class ModelReplica:
         self._artifacts = LocalArtifacts(paths, settings.data_dir)
         # All torch work happens in this thread: the event loop stays free to report and to be asked.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
+        self._files = ThreadPoolExecutor(max_workers=1, thread_name_prefix="files")
         # Serve sends one ticket at a time; after a cancelled one, an old run may still be leaving the engine.
         self._lock = asyncio.Lock()
         self._broken = False
@@ -63,7 +64,7 @@ class ModelReplica:
             while not self._broken and (task := await self._link.claim(self._model.name, self._id, ticket)):
                 run = self._run(task)
                 try:
-                    generated = await run.generate(self._thread)
+                    generated = await run.generate(self._thread, self._files)
                 except Hung:
                     _logger.exception("task %s hangs: this replica ends itself", task.uid)
                     os._exit(1)
@@ -85,7 +86,7 @@ class ModelReplica:
         )
 
     async def _finish(self, run: Run, generated: asyncio.Future[ExitStack]) -> None:
-        outcome = await run.finish(generated)
+        outcome = await run.finish(generated, self._files)
         # After an unexpected error a CUDA context may be unusable; a CPU engine is only Python objects.
         if outcome is Outcome.BROKEN and self._device != "cpu":
             self._broken = True

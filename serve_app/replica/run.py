@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 from collections.abc import Mapping
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -91,10 +91,13 @@ class Run:
         self._moved = asyncio.Event()
         self._timings: dict[str, float] = {}
 
-    async def generate(self, thread: Executor) -> asyncio.Future[ExitStack]:
-        """Make every frame on the engine's ``thread``; ``finish`` takes what comes of it. Raises ``Hung``."""
+    async def generate(self, engine: Executor, files: Executor) -> asyncio.Future[ExitStack]:
+        """Make every frame on the ``engine`` thread; ``finish`` takes what comes of it. Raises ``Hung``.
+
+        ``files`` is the thread that opens and closes the video, so that the engine waits for neither.
+        """
         loop = asyncio.get_running_loop()
-        work = loop.run_in_executor(thread, self._generate, loop)
+        work = loop.run_in_executor(engine, self._generate, loop, files)
         try:
             await self._follow(work)
         except asyncio.CancelledError:
@@ -102,12 +105,13 @@ class Run:
             raise
         return work
 
-    async def finish(self, generated: asyncio.Future[ExitStack]) -> Outcome:
+    async def finish(self, generated: asyncio.Future[ExitStack], files: Executor) -> Outcome:
         """Complete the file and publish it, or tell why there is none."""
         task = self._task
         try:
             began = time.monotonic()
-            await asyncio.to_thread(generated.result().close)
+            video = generated.result()
+            await asyncio.get_running_loop().run_in_executor(files, video.close)
             self._time("finish", began)
         except _Left:
             return Outcome.LEFT
@@ -147,17 +151,26 @@ class Run:
             ):
                 self._leave.set()
 
-    def _generate(self, loop: asyncio.AbstractEventLoop) -> ExitStack:
+    def _generate(self, loop: asyncio.AbstractEventLoop, files: Executor) -> ExitStack:
         """Hand every frame to ffmpeg (in the engine's thread); closing the answer completes the file."""
+        opening = files.submit(self._open)
+        try:
+            self._make(opening, loop)
+        except BaseException:
+            video, _ = opening.result()
+            with video:  # which drops the file, since it ends by an error
+                raise
+        return opening.result()[0]
+
+    def _open(self) -> tuple[ExitStack, VideoWriter]:
+        """Start ffmpeg; it is up long before the first frame."""
         spec = self._task.spec
         target = self._artifacts.attempt_path(self._task.uid, self._task.attempt)
-        with ExitStack() as stack:
-            # ffmpeg is started first: it is up long before the first frame, and the device waits for nothing.
-            writer = VideoWriter(target, width=spec.width, height=spec.height, fps=spec.fps)
-            self._make(stack.enter_context(writer), loop)
-            return stack.pop_all()
+        video = ExitStack()
+        writer = VideoWriter(target, width=spec.width, height=spec.height, fps=spec.fps)
+        return video, video.enter_context(writer)
 
-    def _make(self, writer: VideoWriter, loop: asyncio.AbstractEventLoop) -> None:
+    def _make(self, opening: Future[tuple[ExitStack, VideoWriter]], loop: asyncio.AbstractEventLoop) -> None:
         began = time.monotonic()
         generation = self._engine.prepare(self._request())
         began = self._time("prepare", began)
@@ -167,6 +180,7 @@ class Run:
             self._engine.denoise_step(generation)
             self._move_to(loop, step, step / parts)
         began = self._time("denoise", began)
+        _, writer = opening.result()
         for frames in self._engine.decode(generation):
             self._check_left()
             writer.write(frames)

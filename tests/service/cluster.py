@@ -9,10 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import httpx
-
 from serve_app.ray_environment import ray_environment
-from tests.service.service import Service, wait_for
+from tests.service.service import HTTP, Service, wait_for
 
 ROOT = Path(__file__).parents[2]
 READY_S = 90
@@ -72,9 +70,7 @@ class Cluster:
         self._apply()
         url = f"http://127.0.0.1:{self._port}/{name}"
         service = Service(url, data_dir, lambda deployment: _replica_pids(name, deployment))
-        wait_for(
-            lambda: httpx.get(f"{url}/ready").status_code == 200, READY_S, lambda: f"{name} is not ready"
-        )
+        wait_for(lambda: HTTP.get(f"{url}/ready").status_code == 200, READY_S, lambda: f"{name} is not ready")
         try:
             yield service
         finally:

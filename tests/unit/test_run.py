@@ -86,7 +86,8 @@ def thread() -> Iterator[ThreadPoolExecutor]:
 
 
 async def execute(run: Run, thread: ThreadPoolExecutor) -> Outcome:
-    return await run.finish(await run.generate(thread))
+    with ThreadPoolExecutor(1) as files:
+        return await run.finish(await run.generate(thread, files), files)
 
 
 def run(
@@ -215,8 +216,8 @@ async def test_a_step_that_never_ends_is_found_hung(
     artifacts: LocalArtifacts, thread: ThreadPoolExecutor
 ) -> None:
     stuck = run(artifacts, Coordinator(), engine=PacedEngine(step_s=1.0), step_timeout_s=0.1)
-    with pytest.raises(Hung, match=r"no progress for 0\.1 s at step 0"):
-        await stuck.generate(thread)
+    with ThreadPoolExecutor(1) as files, pytest.raises(Hung, match=r"no progress for 0\.1 s at step 0"):
+        await stuck.generate(thread, files)
 
 
 async def test_a_refused_publish_is_no_success(artifacts: LocalArtifacts, thread: ThreadPoolExecutor) -> None:
