@@ -130,12 +130,13 @@ class QueueView:
     async def recent(self) -> QueueSnapshot:
         """The queue as it stood a moment ago."""
         age = time.monotonic() - self._taken_at
-        if self._snapshot is not None and age < max(_MIN_AGE_S, _COST_SHARE * self._cost_s):
+        due = max(_MIN_AGE_S, _COST_SHARE * self._cost_s)
+        if self._snapshot is not None and age < due:
             return self._snapshot
         if self._renewal is None or self._renewal.done():
             self._renewal = asyncio.create_task(self.fresh())
             self._renewal.add_done_callback(_retrieve)
-        if self._snapshot is not None and age < _STALE_S:
+        if self._snapshot is not None and age < due + _STALE_S:
             return self._snapshot
         # Shielded: a client that hangs up must not take the look away from the others that wait for it.
         return await asyncio.shield(self._renewal)
