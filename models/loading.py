@@ -10,7 +10,9 @@ from transformers import AutoTokenizer, UMT5EncoderModel
 from models.denoiser import Denoiser
 from models.engine import EngineSettings
 from models.errors import WeightsError
+from models.mesh import Mesh
 from models.pipeline import WanEngine
+from models.shared_text import SharedText
 from models.text import TextEncoder
 from models.vae import StreamingVae
 from models.weights_folder import WeightsFolder
@@ -18,16 +20,25 @@ from models.weights_folder import WeightsFolder
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def load_engine(settings: EngineSettings) -> WanEngine:
-    """Load a folder in the diffusers layout. Raises ``WeightsError``: one sentence on what is wrong."""
+def load_engine(settings: EngineSettings, mesh: Mesh | None = None) -> WanEngine:
+    """Load a folder in the diffusers layout. Raises ``WeightsError``: one sentence on what is wrong.
+
+    ``mesh``: this process's place in a group of devices. Only rank 0 holds the text encoder then.
+    """
+    mesh = mesh or Mesh()
     folder = WeightsFolder(settings.weights)
     folder.check(settings.variant)
     device, dtype = torch.device(settings.device), _dtype(settings)
     transformer = _model(WanTransformer3DModel, folder.path / "transformer", device, dtype)
     vae = _model(AutoencoderKLWan, folder.path / "vae", device, dtype)
-    text_encoder = _model(UMT5EncoderModel, folder.path / "text_encoder", device, dtype)
-    text = TextEncoder(_tokenizer(folder.path / "tokenizer"), text_encoder)
-    return WanEngine(settings.variant, text, Denoiser(transformer), StreamingVae(vae))
+    encoder = _text_encoder(folder, device, dtype) if mesh.rank == 0 else None
+    text = SharedText(mesh, encoder, device)
+    return WanEngine(settings.variant, text, Denoiser(transformer, mesh), StreamingVae(vae))
+
+
+def _text_encoder(folder: WeightsFolder, device: torch.device, dtype: torch.dtype) -> TextEncoder:
+    model = _model(UMT5EncoderModel, folder.path / "text_encoder", device, dtype)
+    return TextEncoder(_tokenizer(folder.path / "tokenizer"), model)
 
 
 def _dtype(settings: EngineSettings) -> torch.dtype:

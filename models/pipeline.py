@@ -15,7 +15,7 @@ from models.errors import InvalidRequest, ModelError
 from models.failures import as_model_errors
 from models.image import first_latent_frame
 from models.sampling import Euler, Solver, UniPC, distilled_schedule, unipc_schedule
-from models.text import TextEncoder
+from models.text import Text
 from models.vae import StreamingVae
 from models.variants import Variant
 
@@ -45,18 +45,25 @@ class WanGeneration:
 
 
 class WanEngine:
-    """Implements ``models.engine.Engine``."""
+    """Implements ``models.engine.Engine``, on one device or as one rank of a group.
 
-    def __init__(self, variant: Variant, text: TextEncoder, denoiser: Denoiser, vae: StreamingVae) -> None:
+    In a group every rank makes the same calls in the same order and asks ``agree`` before each step, so that
+    all leave a run together. Only rank 0 decodes: elsewhere ``decode`` yields nothing. An error in a step, on
+    whichever rank, is the end of the group; ``GroupLost`` says so.
+    """
+
+    def __init__(self, variant: Variant, text: Text, denoiser: Denoiser, vae: StreamingVae) -> None:
         self._variant = variant
         self._text = text
         self._denoiser = denoiser
         self._vae = vae
+        self._mesh = denoiser.mesh
 
     @torch.inference_mode()
     def prepare(self, request: GenerationRequest) -> WanGeneration:
         check_request(self._variant, request)
-        with as_model_errors("preparing"):
+        embeddings = self._embeddings(request)
+        with self._mesh.together(), as_model_errors("preparing"):
             first_frame = None
             if request.image is not None:
                 first_frame = first_latent_frame(self._vae, request.image)
@@ -66,16 +73,23 @@ class WanEngine:
                 solver=self._solver(request),
                 latents=latents,
                 first_frame=first_frame,
-                prompts=self._prompts(request),
+                prompts=self._prompts(request, embeddings),
                 rotation=self._denoiser.rotation(latents),
             )
+
+    def agree(self, leave: bool) -> bool:
+        """Whether any rank wants to leave the run, the same answer on all; alone, whether this one does.
+
+        Asked by all ranks at each step's boundary: a rank that left by itself would hang the others.
+        """
+        return self._mesh.agree(leave)
 
     @torch.inference_mode()
     def denoise_step(self, generation: Generation) -> None:
         run = _own(generation)
         if run.step == run.total_steps:
             raise ModelError(f"All {run.total_steps} steps of this run are done.")
-        with as_model_errors("denoising"):
+        with as_model_errors("denoising"), self._mesh.lockstep():
             velocity = self._velocity(run)
             latents = run.solver.step(run.step, velocity, run.latents)
             run.latents = _held(latents, run.first_frame)
@@ -87,7 +101,7 @@ class WanEngine:
         run = _own(generation)
         if run.step < run.total_steps:
             raise ModelError(f"Only {run.step} of {run.total_steps} steps of this run are done.")
-        return self._frames(run.latents)
+        return self._frames(run.latents) if self._mesh.rank == 0 else iter(())
 
     def _frames(self, latents: Tensor) -> Iterator[Frames]:
         with as_model_errors("decoding"):
@@ -113,11 +127,18 @@ class WanEngine:
             return Euler(distilled_schedule(request.steps, request.flow_shift))
         return UniPC(unipc_schedule(request.steps, request.flow_shift))
 
-    def _prompts(self, request: GenerationRequest) -> tuple[TextKeys, ...]:
-        prompts = [request.prompt]
-        if request.guidance_scale > 1 and not self._variant.distilled:
-            prompts.append(request.negative_prompt)
-        keys = [self._denoiser.text(self._text.encode(prompt)) for prompt in prompts]
+    def _guided(self, request: GenerationRequest) -> bool:
+        return request.guidance_scale > 1 and not self._variant.distilled
+
+    def _embeddings(self, request: GenerationRequest) -> list[Tensor]:
+        """Of the prompt and, with guidance, of the negative prompt."""
+        prompts = [request.prompt, request.negative_prompt] if self._guided(request) else [request.prompt]
+        with as_model_errors("encoding the prompt"):
+            return [self._text.encode(prompt) for prompt in prompts]
+
+    def _prompts(self, request: GenerationRequest, embeddings: list[Tensor]) -> tuple[TextKeys, ...]:
+        """What this rank attends to: every prompt, or the one of its half of the group."""
+        keys = [self._denoiser.text(prompt) for prompt in self._mesh.share(embeddings, "cfg")]
         if self._variant.tokens(request.width, request.height, request.num_frames) <= BATCHED_TOKENS:
             return (stacked(keys),)
         return tuple(keys)
@@ -129,9 +150,9 @@ class WanEngine:
             timesteps[0] = 0.0  # the picture is there already: no noise to tell the model of
         batches = [self._denoiser(run.latents, timesteps, prompt, run.rotation) for prompt in run.prompts]
         velocities = torch.cat(batches).float()
-        if len(velocities) == 1:
+        if not self._guided(run.request):
             return velocities
-        conditional, unconditional = velocities.chunk(2)
+        conditional, unconditional = self._mesh.gathered(velocities, "cfg").flatten(0, 1).chunk(2)
         return unconditional + run.request.guidance_scale * (conditional - unconditional)
 
 

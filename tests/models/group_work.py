@@ -1,0 +1,139 @@
+"""What the ranks of test_parallel.py do, each in its own process."""
+
+import os
+import signal
+import threading
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import torch
+
+from models import pipeline
+from models.errors import GroupLost, ModelError
+from models.generate import generate
+from models.launcher import Rank
+from models.mesh import Mesh
+from models.parallel import ParallelPlan
+from models.pipeline import WanEngine
+from models.shared_text import SharedText
+
+from .conftest import REQUEST, Model, build_model, picture
+
+HEADS = 4
+
+SHORT = replace(REQUEST, steps=3)
+IMAGE = picture(REQUEST.width, REQUEST.height)
+REQUESTS = {
+    # 45 tokens in three rows of 15: neither divides
+    "t2v": SHORT,
+    "t2v without guidance": replace(SHORT, guidance_scale=1.0),
+    "i2v": replace(SHORT, image=IMAGE),
+    "t2v that divides": replace(SHORT, width=64, height=32, num_frames=5),
+    "i2v that divides": replace(SHORT, width=64, height=32, num_frames=5, image=picture(64, 32)),
+    # fewer tokens than ranks: some have nothing but filling
+    "one token": replace(SHORT, width=16, height=16, num_frames=1),
+    "i2v of one token a row": replace(SHORT, width=16, height=16, num_frames=5, image=picture(16, 16)),
+}
+UNBATCHED = "i2v, one prompt after the other"
+
+
+@cache
+def model(mesh: Mesh | None = None) -> Model:
+    torch.manual_seed(11)
+    built = build_model(expand_timesteps=True, heads=HEADS, mesh=mesh)
+    if mesh is not None:
+        encoder = built.text if mesh.rank == 0 else None
+        built.engine._text = SharedText(mesh, encoder, torch.device("cpu"))
+    return built
+
+
+def latents(engine: WanEngine, name: str) -> torch.Tensor:
+    """Where the run of that name ends."""
+    batched = pipeline.BATCHED_TOKENS
+    if name == UNBATCHED:
+        pipeline.BATCHED_TOKENS = 0
+    try:
+        run = engine.prepare(REQUESTS["i2v" if name == UNBATCHED else name])
+    finally:
+        pipeline.BATCHED_TOKENS = batched
+    while not engine.agree(run.step == run.total_steps):
+        engine.denoise_step(run)
+    return run.latents
+
+
+def runs(rank: Rank, plans: list[ParallelPlan]) -> None:
+    """Every run under every plan, then what must leave a group usable."""
+    rank.join()
+    for plan in plans:
+        built = model(rank.mesh(plan))
+        for name in [*REQUESTS, UNBATCHED]:
+            rank.send((plan, name, latents(built.engine, name).numpy()))
+        rank.send((plan, "frames", list(generate(built.engine, REQUESTS["i2v"]))))
+    rank.send((plan, "left", left_at(built.engine, who=rank.ranks - 1, me=rank.number)))
+    rank.send((plan, "refused", refused(built.engine, culprit=rank.number == rank.ranks - 1)))
+    rank.send((plan, "after", latents(built.engine, "i2v").numpy()))
+
+
+def left_at(engine: WanEngine, who: int, me: int) -> int:
+    """The step at which a run ends that only rank ``who`` wants to leave, after two steps."""
+    run = engine.prepare(replace(REQUEST, steps=6))
+    while not engine.agree(me == who and run.step == 2):
+        engine.denoise_step(run)
+    return run.step
+
+
+def refused(engine: WanEngine, culprit: bool) -> list[str]:
+    """What the others see of a picture that one rank alone cannot encode, and of a prompt on rank 0."""
+
+    def fail(*_: object) -> Any:
+        raise RuntimeError("broken")
+
+    seen = []
+    for owner, broken in ((engine._vae, culprit), (engine._text._text, engine._text._text is not None)):
+        method = getattr(owner, "encode", None)
+        if broken:
+            owner.encode = fail
+        try:
+            engine.prepare(REQUESTS["i2v"])
+        except ModelError as error:
+            seen.append(type(error).__name__)
+        finally:
+            if broken:
+                owner.encode = method
+    return seen
+
+
+def fault(rank: Rank, plan: ParallelPlan, how: str) -> None:
+    """A run in whose second step the last rank dies, hangs or fails."""
+    rank.join()
+    built = model(rank.mesh(plan))
+    rank.meet()
+    run = built.engine.prepare(SHORT)
+    built.engine.denoise_step(run)
+    if rank.number == rank.ranks - 1:
+        built.engine._denoiser._model.blocks[1].norm1.forward = lambda *_: broken(how)
+    try:
+        built.engine.denoise_step(run)
+    except GroupLost as error:
+        rank.send(str(error))
+        # and it stays so: no collective is begun again
+        try:
+            built.engine.denoise_step(run)
+        except GroupLost:
+            rank.send("stays lost")
+        raise
+
+
+def broken(how: str) -> None:
+    if how == "dies":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if how == "hangs":
+        threading.Event().wait()
+    raise MemoryError
+
+
+def dead_launcher(rank: Rank) -> None:
+    """A rank that only waits: for its launcher to be gone."""
+    rank.send(os.getpid())
+    threading.Event().wait()

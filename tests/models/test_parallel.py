@@ -1,0 +1,221 @@
+"""A video does not depend on the number of devices, and no rank is ever left alone in a step.
+
+The ranks are real processes that talk over gloo; one set of them does all runs of its size.
+"""
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+
+from models.engine import EngineSettings
+from models.errors import GroupLost, OutOfMemory, PlanError
+from models.generate import generate
+from models.group import generate_in_group
+from models.launcher import Launcher
+from models.loading import load_engine
+from models.parallel import ParallelPlan, plan
+from models.variants import VARIANTS
+
+from . import group_work
+from .group_work import HEADS, REQUESTS, SHORT, UNBATCHED
+
+TOLERANCE = 1e-4
+
+PLANS = [
+    ParallelPlan(cfg=2),
+    ParallelPlan(ring=2),
+    ParallelPlan(ulysses=2),
+    ParallelPlan(cfg=2, ring=2),
+    ParallelPlan(cfg=2, ulysses=2),
+    ParallelPlan(ring=2, ulysses=2),
+    ParallelPlan(ring=4),
+    ParallelPlan(ulysses=4),
+    ParallelPlan(cfg=2, ring=2, ulysses=2),
+    ParallelPlan(ring=2, ulysses=4),
+]
+SIZES = sorted({plan.devices for plan in PLANS})
+
+
+def name_of(plan: ParallelPlan) -> str:
+    return f"cfg{plan.cfg}-ring{plan.ring}-ulysses{plan.ulysses}"
+
+
+@cache
+def group(devices: int) -> dict[tuple[ParallelPlan, str], list[Any]]:
+    """What each rank of a group of this size made of each run."""
+    made: dict[tuple[ParallelPlan, str], list[Any]] = {}
+    plans = [plan for plan in PLANS if plan.devices == devices]
+    with Launcher(group_work.runs, devices, plans, timeout_s=120) as launcher:
+        for rank, (plan, name, content) in launcher.messages():
+            made.setdefault((plan, name), [None] * devices)[rank] = content
+    return made
+
+
+@cache
+def alone(name: str) -> np.ndarray:
+    return group_work.latents(group_work.model().engine, name).numpy()
+
+
+@pytest.mark.parametrize("name", [*REQUESTS, UNBATCHED])
+@pytest.mark.parametrize("plan", PLANS, ids=name_of)
+def test_the_video_is_that_of_one_device(plan: ParallelPlan, name: str) -> None:
+    expected = alone(name)
+    assert expected.std() > 0.05
+    for latents in group(plan.devices)[plan, name]:
+        assert latents.shape == expected.shape
+        np.testing.assert_allclose(latents, expected, atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize("plan", PLANS, ids=name_of)
+def test_every_rank_has_the_same_bits(plan: ParallelPlan) -> None:
+    for name in REQUESTS:
+        first, *others = group(plan.devices)[plan, name]
+        assert all(np.array_equal(first, other) for other in others)
+
+
+@pytest.mark.parametrize("plan", PLANS, ids=name_of)
+def test_rank_0_alone_has_the_frames(plan: ParallelPlan) -> None:
+    expected = group_work.model().frames(REQUESTS["i2v"])
+    first, *others = group(plan.devices)[plan, "frames"]
+    assert others == [[]] * (plan.devices - 1)
+    frames = np.concatenate(first).astype(int)
+    assert frames.shape == expected.shape
+    assert np.abs(frames - expected).max() <= 1
+
+
+@pytest.mark.parametrize("devices", SIZES)
+def test_all_leave_at_the_step_where_one_wants_to(devices: int) -> None:
+    (answers,) = (made for (_, name), made in group(devices).items() if name == "left")
+    assert answers == [2] * devices
+
+
+@pytest.mark.parametrize("devices", SIZES)
+def test_what_one_rank_cannot_prepare_fails_on_all_and_the_group_goes_on(devices: int) -> None:
+    made = group(devices)
+    (seen,) = (made for (_, name), made in made.items() if name == "refused")
+    assert seen == [["ModelError", "ModelError"]] * devices
+    (after,) = (made for (_, name), made in made.items() if name == "after")
+    np.testing.assert_allclose(after[0], alone("i2v"), atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("plan", "how"),
+    [
+        (ParallelPlan(cfg=2), "dies"),
+        (ParallelPlan(ring=2, ulysses=2), "dies"),
+        (ParallelPlan(cfg=2), "hangs"),
+        (ParallelPlan(ring=2), "hangs"),
+        (ParallelPlan(ulysses=2), "hangs"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else name_of(value),
+)
+def test_a_rank_that_dies_or_hangs_surfaces_on_the_others(plan: ParallelPlan, how: str) -> None:
+    heard: list[str] = []
+    with (
+        Launcher(group_work.fault, plan.devices, plan, how, timeout_s=2) as launcher,
+        pytest.raises(GroupLost),
+    ):
+        for _, content in launcher.messages():
+            heard.append(content)
+    survivors = plan.devices - 1
+    assert sum("within 2 s" in content for content in heard) == survivors
+    assert heard.count("stays lost") == survivors
+    assert set(range(survivors)) <= set(launcher.failures)
+
+
+def test_the_error_of_the_rank_that_failed_alone_is_the_one_that_is_told() -> None:
+    plan = ParallelPlan(ulysses=2)
+    with (
+        Launcher(group_work.fault, 2, plan, "fails", timeout_s=2) as launcher,
+        pytest.raises(OutOfMemory),
+    ):
+        list(launcher.messages())
+    assert isinstance(launcher.failures[0], GroupLost)
+
+
+def test_no_process_is_left(demo_weights: Any) -> None:
+    launcher = Launcher(group_work.dead_launcher, 2)
+    with launcher:
+        for _ in zip(range(2), launcher.messages(), strict=False):
+            pass
+    assert all(not process.is_alive() for process in launcher._processes)
+
+
+def test_a_group_of_processes_makes_the_video_of_one(demo_weights: Any) -> None:
+    variant = VARIANTS["demo"]
+    settings = EngineSettings(variant, demo_weights)
+    expected = np.concatenate(list(generate(load_engine(settings), SHORT)))
+    steps: list[tuple[int, int]] = []
+    chosen = plan(2, variant.heads, guidance=True)
+    frames = np.concatenate(
+        list(generate_in_group(settings, chosen, SHORT, lambda *step: steps.append(step)))
+    )
+    assert frames.shape == expected.shape
+    assert np.abs(frames.astype(int) - expected).max() <= 1
+    assert steps == [(1, 3), (2, 3), (3, 3)]
+
+
+@pytest.mark.parametrize(
+    ("devices", "heads", "guidance", "expected"),
+    [
+        (1, 12, True, ParallelPlan()),
+        (2, 12, True, ParallelPlan(cfg=2)),
+        (2, 12, False, ParallelPlan(ulysses=2)),
+        (3, 12, True, ParallelPlan(ulysses=3)),
+        (8, 12, True, ParallelPlan(cfg=2, ulysses=4)),
+        (8, 12, False, ParallelPlan(ring=2, ulysses=4)),
+        (8, 40, True, ParallelPlan(cfg=2, ulysses=4)),
+        (8, 40, False, ParallelPlan(ulysses=8)),
+        (8, 24, False, ParallelPlan(ulysses=8)),
+        (3, 40, False, ParallelPlan(ring=3)),
+        (5, 12, True, ParallelPlan(ring=5)),
+    ],
+)
+def test_a_plan_is_chosen_by_devices_and_heads(
+    devices: int, heads: int, guidance: bool, expected: ParallelPlan
+) -> None:
+    assert plan(devices, heads, guidance) == expected
+
+
+def test_degrees_that_are_given_stay() -> None:
+    assert plan(8, 12, True, cfg=1) == ParallelPlan(ring=2, ulysses=4)
+    assert plan(8, 12, True, ulysses=2) == ParallelPlan(cfg=2, ring=2, ulysses=2)
+    assert plan(8, 40, True, ring=4) == ParallelPlan(cfg=2, ring=4)
+    assert plan(8, 40, True, ring=8) == ParallelPlan(ring=8)
+    assert plan(4, 12, True, cfg=2, ring=1, ulysses=2) == ParallelPlan(cfg=2, ulysses=2)
+
+
+def test_heads_that_do_not_divide_are_refused_with_the_possible_degrees() -> None:
+    with pytest.raises(PlanError, match="12 heads; possible are 1, 2, 3, 4, 6, 12"):
+        plan(8, 12, False, ulysses=8)
+    with pytest.raises(PlanError, match="possible are 1, 2, 4"):
+        group_work.model.__wrapped__(_Unmeshed(ParallelPlan(ulysses=3)))
+
+
+class _Unmeshed:
+    """A place in a group that was never started."""
+
+    def __init__(self, plan: ParallelPlan) -> None:
+        self.plan = plan
+
+
+@pytest.mark.parametrize(
+    ("devices", "guidance", "degrees"),
+    [
+        (0, True, {}),
+        (4, True, {"cfg": 3}),
+        (4, True, {"cfg": 0}),
+        (3, True, {"cfg": 2}),
+        (4, False, {"cfg": 2}),
+        (4, True, {"ring": 0}),
+        (4, True, {"ring": 3}),
+        (4, True, {"ulysses": -1}),
+        (4, True, {"cfg": 2, "ulysses": 3}),
+        (4, True, {"cfg": 1, "ring": 1, "ulysses": 2}),
+    ],
+)
+def test_a_plan_that_does_not_fit_is_refused(devices: int, guidance: bool, degrees: dict[str, int]) -> None:
+    with pytest.raises(PlanError):
+        plan(devices, HEADS * 3, guidance, **degrees)
