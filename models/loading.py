@@ -33,7 +33,7 @@ def load_engine(settings: EngineSettings, mesh: Mesh | None = None) -> WanEngine
     vae = _model(AutoencoderKLWan, folder.path / "vae", device, dtype)
     encoder = _text_encoder(folder, device, dtype) if mesh.rank == 0 else None
     text = SharedText(mesh, encoder, device)
-    return WanEngine(settings.variant, text, Denoiser(transformer, mesh), StreamingVae(vae))
+    return WanEngine(settings.variant, text, Denoiser(transformer, mesh), StreamingVae(vae, mesh=mesh))
 
 
 def _text_encoder(folder: WeightsFolder, device: torch.device, dtype: torch.dtype) -> TextEncoder:

@@ -140,6 +140,14 @@ class Mesh:
             works = dist.batch_isend_irecv(transfers)
         return Sending(self, works, arriving)
 
+    def exchanged(self, sent: dict[int, Tensor], awaited: dict[int, Tensor]) -> Sending:
+        """Send a tensor to each rank that is named and fill those awaited from others. Contiguous."""
+        transfers = [dist.P2POp(dist.isend, tensor, rank) for rank, tensor in sent.items()]
+        transfers += [dist.P2POp(dist.irecv, tensor, rank) for rank, tensor in awaited.items()]
+        with self.listening():
+            works = dist.batch_isend_irecv(transfers)
+        return Sending(self, works, list(awaited.values()))
+
     @contextmanager
     def together(self) -> Iterator[None]:
         """Around what each rank does for itself: if it fails on one, all of them raise."""

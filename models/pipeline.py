@@ -48,8 +48,8 @@ class WanEngine:
     """Implements ``models.engine.Engine``, on one device or as one rank of a group.
 
     In a group every rank makes the same calls in the same order and asks ``agree`` before each step, so that
-    all leave a run together. Only rank 0 decodes: elsewhere ``decode`` yields nothing. An error in a step, on
-    whichever rank, is the end of the group; ``GroupLost`` says so.
+    all leave a run together. All of them iterate over ``decode``; rank 0 alone gets the frames. An error in a
+    step or in a decode, on whichever rank, is the end of the group; ``GroupLost`` says so.
     """
 
     def __init__(self, variant: Variant, text: Text, denoiser: Denoiser, vae: StreamingVae) -> None:
@@ -101,7 +101,7 @@ class WanEngine:
         run = _own(generation)
         if run.step < run.total_steps:
             raise ModelError(f"Only {run.step} of {run.total_steps} steps of this run are done.")
-        return self._frames(run.latents) if self._mesh.rank == 0 else iter(())
+        return self._frames(run.latents)
 
     def _frames(self, latents: Tensor) -> Iterator[Frames]:
         with as_model_errors("decoding"):

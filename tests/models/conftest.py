@@ -122,7 +122,7 @@ def build_model(
     )
     variant = replace(VARIANTS["demo"], expand_timesteps=expand_timesteps, distilled=distilled)
     text = TextEncoder(tokenizer, text_encoder)
-    engine = WanEngine(variant, text, Denoiser(transformer, mesh), StreamingVae(vae))
+    engine = WanEngine(variant, text, Denoiser(transformer, mesh), StreamingVae(vae, mesh=mesh))
     return Model(engine, text, pipeline)
 
 

@@ -17,8 +17,10 @@ from models.mesh import Mesh
 from models.parallel import ParallelPlan
 from models.pipeline import WanEngine
 from models.shared_text import SharedText
+from models.vae import StreamingVae
 
 from .conftest import REQUEST, Model, build_model, picture
+from .test_vae import noise, wan21, wan22
 
 HEADS = 4
 
@@ -35,6 +37,8 @@ REQUESTS = {
     "one token": replace(SHORT, width=16, height=16, num_frames=1),
     "i2v of one token a row": replace(SHORT, width=16, height=16, num_frames=5, image=picture(16, 16)),
 }
+# latent heights: one that every group divides, one that none does, one with fewer rows than many a group
+DECODES = [(form, height) for form in (wan21, wan22) for height in (8, 9, 3)]
 UNBATCHED = "i2v, one prompt after the other"
 
 
@@ -42,6 +46,7 @@ UNBATCHED = "i2v, one prompt after the other"
 def model(mesh: Mesh | None = None) -> Model:
     torch.manual_seed(11)
     built = build_model(expand_timesteps=True, heads=HEADS, mesh=mesh)
+    built.engine._vae._chunk_pixels = 1  # a chunk for each latent frame
     if mesh is not None:
         encoder = built.text if mesh.rank == 0 else None
         built.engine._text = SharedText(mesh, encoder, torch.device("cpu"))
@@ -62,6 +67,12 @@ def latents(engine: WanEngine, name: str) -> torch.Tensor:
     return run.latents
 
 
+def decoded(form: Any, height: int, mesh: Mesh | None = None) -> list[torch.Tensor]:
+    """Chunks of a video of three latent frames."""
+    vae = StreamingVae(form(), chunk_pixels=1, mesh=mesh)
+    return list(vae.decode(noise(1, 8, 3, height, 5)))
+
+
 def runs(rank: Rank, plans: list[ParallelPlan]) -> None:
     """Every run under every plan, then what must leave a group usable."""
     rank.join()
@@ -70,6 +81,11 @@ def runs(rank: Rank, plans: list[ParallelPlan]) -> None:
         for name in [*REQUESTS, UNBATCHED]:
             rank.send((plan, name, latents(built.engine, name).numpy()))
         rank.send((plan, "frames", list(generate(built.engine, REQUESTS["i2v"]))))
+    mesh = built.engine._mesh
+    for form, height in DECODES:
+        chunks = [chunk.numpy() for chunk in decoded(form, height, mesh)]
+        rank.send((plan, f"decode {form.__name__} {height}", chunks))
+    rank.send((plan, "stopped", decode_stopped(built.engine)))
     rank.send((plan, "left", left_at(built.engine, who=rank.ranks - 1, me=rank.number)))
     rank.send((plan, "refused", refused(built.engine, culprit=rank.number == rank.ranks - 1)))
     rank.send((plan, "after", latents(built.engine, "i2v").numpy()))
@@ -81,6 +97,18 @@ def left_at(engine: WanEngine, who: int, me: int) -> int:
     while not engine.agree(me == who and run.step == 2):
         engine.denoise_step(run)
     return run.step
+
+
+def decode_stopped(engine: WanEngine) -> int:
+    """The chunks there are when whoever reads the frames stops after the first."""
+    run = engine.prepare(SHORT)
+    while not engine.agree(run.step == run.total_steps):
+        engine.denoise_step(run)
+    chunks = 0
+    for _ in engine.decode(run):
+        chunks += 1
+        break
+    return chunks
 
 
 def refused(engine: WanEngine, culprit: bool) -> list[str]:

@@ -91,6 +91,22 @@ def test_all_leave_at_the_step_where_one_wants_to(devices: int) -> None:
     assert answers == [2] * devices
 
 
+@pytest.mark.parametrize(("form", "height"), group_work.DECODES)
+@pytest.mark.parametrize("devices", SIZES)
+def test_strips_join_to_the_whole_decode(devices: int, form: Any, height: int) -> None:
+    name = f"decode {form.__name__} {height}"
+    ((first, *others),) = (made for (_, made_name), made in group(devices).items() if made_name == name)
+    assert others == [[]] * (devices - 1)
+    for chunk, expected in zip(first, group_work.decoded(form, height), strict=True):
+        np.testing.assert_allclose(chunk, expected, atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize("devices", SIZES)
+def test_all_stop_a_decode_that_rank_0_stops(devices: int) -> None:
+    (chunks,) = (made for (_, name), made in group(devices).items() if name == "stopped")
+    assert chunks == [1] + [0] * (devices - 1)  # and the runs after it went well
+
+
 @pytest.mark.parametrize("devices", SIZES)
 def test_what_one_rank_cannot_prepare_fails_on_all_and_the_group_goes_on(devices: int) -> None:
     made = group(devices)
