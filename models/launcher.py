@@ -152,7 +152,7 @@ class Launcher:
         # A CUDA context does not survive a fork; without one, a fork saves each rank the imports.
         context = multiprocessing.get_context("spawn" if self._device == "cuda" else "forkserver")
         if self._device != "cuda":
-            context.set_forkserver_preload(["models.loading"])
+            context.set_forkserver_preload([self._work.__module__])
         for number in range(self._ranks):
             ours, theirs = context.Pipe()
             seat = _Seat(number, self._ranks, self._device, self._timeout_s, self._store.port, theirs)

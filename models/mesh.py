@@ -162,8 +162,7 @@ class Mesh:
     @contextmanager
     def lockstep(self) -> Iterator[None]:
         """Around what all ranks do together: a rank that fails in there alone is out of step for good."""
-        if self.lost:
-            raise GroupLost("This group has lost its step and cannot be used again.")
+        self._check_whole()
         try:
             yield
         except BaseException:
@@ -173,6 +172,7 @@ class Mesh:
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Around every call that waits for other ranks: what torch raises there is ``GroupLost``."""
+        self._check_whole()
         try:
             yield
         except RuntimeError as error:
@@ -180,6 +180,10 @@ class Mesh:
             raise GroupLost(
                 f"The ranks could not talk: one has ended, or said nothing within {self.timeout_s:g} s."
             ) from error
+
+    def _check_whole(self) -> None:
+        if self.lost:  # the others would not answer, or answer something else
+            raise GroupLost("This group has lost its step and cannot be used again.")
 
     def _group(self, axis: Axis) -> dist.ProcessGroup:
         assert self._mesh is not None

@@ -12,7 +12,7 @@ import torch
 from models import pipeline
 from models.errors import GroupLost, ModelError
 from models.generate import generate
-from models.launcher import Rank
+from models.launcher import Launcher, Rank
 from models.mesh import Mesh
 from models.parallel import ParallelPlan
 from models.pipeline import WanEngine
@@ -145,11 +145,12 @@ def fault(rank: Rank, plan: ParallelPlan, how: str) -> None:
         built.engine.denoise_step(run)
     except GroupLost as error:
         rank.send(str(error))
-        # and it stays so: no collective is begun again
-        try:
-            built.engine.denoise_step(run)
-        except GroupLost:
-            rank.send("stays lost")
+        # and it stays so: the lost rank is not waited for again
+        for again in (lambda: built.engine.denoise_step(run), lambda: built.engine.agree(True)):
+            try:
+                again()
+            except GroupLost as lost:
+                rank.send(str(lost))
         raise
 
 
@@ -161,7 +162,14 @@ def broken(how: str) -> None:
     raise MemoryError
 
 
-def dead_launcher(rank: Rank) -> None:
-    """A rank that only waits: for its launcher to be gone."""
+def wait_for_ever(rank: Rank) -> None:
     rank.send(os.getpid())
     threading.Event().wait()
+
+
+def abandoned() -> None:
+    """A launcher that dies without a word, as a process of its own."""
+    with Launcher(wait_for_ever, 2) as launcher:
+        for _, (_, pid) in zip(range(2), launcher.messages(), strict=False):
+            print(pid, flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)

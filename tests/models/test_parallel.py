@@ -3,10 +3,14 @@
 The ranks are real processes that talk over gloo; one set of them does all runs of its size.
 """
 
+import subprocess
+import sys
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 from models.engine import EngineSettings
@@ -137,7 +141,7 @@ def test_a_rank_that_dies_or_hangs_surfaces_on_the_others(plan: ParallelPlan, ho
             heard.append(content)
     survivors = plan.devices - 1
     assert sum("within 2 s" in content for content in heard) == survivors
-    assert heard.count("stays lost") == survivors
+    assert sum("cannot be used again" in content for content in heard) == 2 * survivors
     assert set(range(survivors)) <= set(launcher.failures)
 
 
@@ -151,12 +155,26 @@ def test_the_error_of_the_rank_that_failed_alone_is_the_one_that_is_told() -> No
     assert isinstance(launcher.failures[0], GroupLost)
 
 
-def test_no_process_is_left(demo_weights: Any) -> None:
-    launcher = Launcher(group_work.dead_launcher, 2)
-    with launcher:
-        for _ in zip(range(2), launcher.messages(), strict=False):
-            pass
-    assert all(not process.is_alive() for process in launcher._processes)
+def test_no_process_is_left() -> None:
+    with Launcher(group_work.wait_for_ever, 2) as launcher:
+        pids = [pid for _, (_, pid) in zip(range(2), launcher.messages(), strict=False)]
+    assert not any(psutil.pid_exists(pid) for pid in pids)
+
+
+def test_no_process_outlives_a_launcher_that_is_killed() -> None:
+    program = "from tests.models.group_work import abandoned\nif __name__ == '__main__': abandoned()"
+    root = str(Path(__file__).parent.parent.parent)
+    launcher = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=root,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        timeout=120,
+    )
+    pids = [int(line) for line in launcher.stdout.split()]
+    assert len(pids) == 2
+    _, alive = psutil.wait_procs([psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)], timeout=20)
+    assert not alive
 
 
 def test_a_group_of_processes_makes_the_video_of_one(demo_weights: Any) -> None:
