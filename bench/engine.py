@@ -128,6 +128,7 @@ class Contest:
             num_frames=request.num_frames,
             num_inference_steps=request.steps,
             guidance_scale=request.guidance_scale,
+            guidance_scale_2=request.guidance_scale_2,
             generator=torch.Generator("cpu").manual_seed(request.seed),
             output_type=output,
         ).frames
@@ -164,7 +165,8 @@ def main(arguments: list[str]) -> int:
     pipeline.scheduler.register_to_config(flow_shift=variant.flow_shift)
     text = TextEncoder(pipeline.tokenizer, pipeline.text_encoder, cache_bytes=0)
     vae = StreamingVae(pipeline.vae)
-    engine = WanEngine(variant, text, Denoiser(pipeline.transformer), vae)
+    low_noise = None if pipeline.transformer_2 is None else Denoiser(pipeline.transformer_2)
+    engine = WanEngine(variant, text, Denoiser(pipeline.transformer), vae, low_noise)
     request = GenerationRequest(
         prompt="a red cat runs along the beach at sunset, waves behind it",
         negative_prompt=variant.negative_prompt,
@@ -174,6 +176,7 @@ def main(arguments: list[str]) -> int:
         fps=variant.fps,
         steps=options.steps or variant.steps,
         guidance_scale=variant.guidance_scale,
+        guidance_scale_2=variant.guidance_scale_2,
         flow_shift=variant.flow_shift,
         seed=42,
     )
@@ -186,7 +189,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _options(arguments: list[str]) -> argparse.Namespace:
-    bases = [name for name, variant in VARIANTS.items() if not variant.distilled]
+    bases = [name for name, variant in VARIANTS.items() if "t2v" in variant.tasks and not variant.distilled]
     parser = argparse.ArgumentParser(prog="bench engine", description=__doc__)
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     parser.add_argument("--device", default="cpu")

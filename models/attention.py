@@ -15,6 +15,14 @@ from models.shard import Shard
 
 
 @dataclass(frozen=True, slots=True)
+class ImageKeys:
+    """What the blocks attend to in a run's pictures: a key and a value tensor for each, of batch 1."""
+
+    keys: tuple[Tensor, ...]
+    values: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class TextKeys:
     """What the blocks attend to in the prompt: a key and a value tensor for each, and one bias for all."""
 
@@ -22,6 +30,8 @@ class TextKeys:
     values: tuple[Tensor, ...]
     bias: Tensor | None
     """Added to the scores, ``[batch, 1, 1, n]``; None where every key counts once."""
+    image: ImageKeys | None = None
+    """The pictures that every prompt of the batch goes with."""
 
     @property
     def batch(self) -> int:
@@ -41,9 +51,21 @@ def text_attention(attn: Any, tokens: Tensor, text: TextKeys, block: int) -> Ten
     """Attention of the video's tokens to the prompt. One video may attend to a batch of prompts."""
     queries = _heads(attn, attn.norm_q(attn.to_q(tokens)))
     queries = queries.expand(text.batch, -1, -1, -1)
-    return _out(
-        attn,
-        F.scaled_dot_product_attention(queries, text.keys[block], text.values[block], attn_mask=text.bias),
+    attended = F.scaled_dot_product_attention(
+        queries, text.keys[block], text.values[block], attn_mask=text.bias
+    )
+    if text.image is not None:
+        keys = text.image.keys[block].expand(text.batch, -1, -1, -1)
+        values = text.image.values[block].expand(text.batch, -1, -1, -1)
+        attended = attended + F.scaled_dot_product_attention(queries, keys, values)
+    return _out(attn, attended)
+
+
+def image_keys(attns: list[Any], tokens: Tensor) -> ImageKeys:
+    """The keys and values of the embedded pictures, ``[1, n, dim]``, in every block, once for the run."""
+    return ImageKeys(
+        keys=tuple(_heads(attn, attn.norm_added_k(attn.add_k_proj(tokens))) for attn in attns),
+        values=tuple(_heads(attn, attn.add_v_proj(tokens)) for attn in attns),
     )
 
 

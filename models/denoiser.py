@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.attention import TextKeys, self_attention, text_attention, text_keys
+from models.attention import ImageKeys, TextKeys, image_keys, self_attention, text_attention, text_keys
 from models.mesh import Mesh
 from models.shard import Shard
 from models.text import MAX_TOKENS
@@ -30,6 +30,10 @@ class Denoiser:
         self._model = transformer
         self._patch: tuple[int, int, int] = tuple(transformer.config.patch_size)
         self._dtype: torch.dtype = transformer.dtype
+        self._control_blocks: list[Any] = list(getattr(transformer, "vace_blocks", []))
+        hinted = transformer.config.vace_layers if self._control_blocks else []
+        self._control_block_at = {layer: index for index, layer in enumerate(hinted)}
+        """The side branch's block that adds to what comes out of a block, for each that has one beside it."""
 
     @property
     def device(self) -> torch.device:
@@ -46,18 +50,33 @@ class Denoiser:
         stand_ins = min(missing, 1) if self._dtype == torch.float32 else missing
         filled = F.pad(embeddings, (0, 0, 0, stand_ins))[None]
         tokens = self._model.condition_embedder.text_embedder(filled)
-        attns = [block.attn2 for block in self._model.blocks]
+        attns = [block.attn2 for block in [*self._model.blocks, *self._control_blocks]]
         return text_keys(attns, tokens, filling=max(missing // max(stand_ins, 1), 1))
+
+    def image(self, embeddings: Tensor) -> ImageKeys:
+        """Keys and values of a run's pictures, from their embeddings ``[pictures, n, image_dim]``."""
+        embedder = self._model.condition_embedder.image_embedder
+        tokens = embedder(embeddings.to(self.device, self._dtype))  # [1, pictures · n, dim]
+        # only models without a side branch attend to pictures
+        return image_keys([block.attn2 for block in self._model.blocks], tokens)
 
     def rotation(self, latents: Tensor) -> Tensor:
         """The rotary table for latents of this shape, complex64 ``[1, 1, tokens, head_dim / 2]``."""
         cos, sin = self._model.rope(latents)
         return torch.complex(cos[..., 0::2].float(), sin[..., 1::2].float()).transpose(1, 2).contiguous()
 
-    def __call__(self, latents: Tensor, timesteps: Tensor, text: TextKeys, rotation: Tensor) -> Tensor:
+    def __call__(
+        self,
+        latents: Tensor,
+        timesteps: Tensor,
+        text: TextKeys,
+        rotation: Tensor,
+        control: Tensor | None = None,
+    ) -> Tensor:
         """The velocity for each prompt of ``text``, ``[batch, channels, frames, height, width]``.
 
         ``timesteps``: one for the whole video ``[1]``, or one for each latent frame ``[frames]``.
+        ``control``: what the side branch of a model that has one reads, of the latents' frames and size.
         """
         model = self._model
         tokens = model.patch_embedding(latents.to(self._dtype)).flatten(2).transpose(1, 2)
@@ -68,11 +87,31 @@ class Denoiser:
         x = shard.cut(x).contiguous()
         rotation = shard.cut(rotation.unflatten(2, (rows, -1))).flatten(2, 3)
         time, block_time = self._embed_time(timesteps)
+        branch = None
+        if control is not None:
+            branch = x + shard.cut(self._control_tokens(control).unflatten(1, (rows, -1)))
         for index, block in enumerate(model.blocks):
             x = _block(block, index, x, block_time, text, rotation, shard)
+            if branch is not None and index in self._control_block_at:
+                branch, hint = self._control_step(index, branch, block_time, text, rotation, shard)
+                x = x + hint
         shift, scale = (model.scale_shift_table + time[:, None]).chunk(2, dim=1)
         x = _modulated(model.norm_out, x, shift, scale)
         return self._unpatched(shard.whole(model.proj_out(x)).flatten(1, 2), latents)
+
+    def _control_tokens(self, control: Tensor) -> Tensor:
+        tokens = self._model.vace_patch_embedding(control.to(self._dtype)).flatten(2).transpose(1, 2)
+        embedded: Tensor = self._control_blocks[0].proj_in(tokens)
+        return embedded
+
+    def _control_step(
+        self, layer: int, branch: Tensor, time: Tensor, text: TextKeys, rotation: Tensor, shard: Shard
+    ) -> tuple[Tensor, Tensor]:
+        """The branch after its block beside ``layer``, and what that block adds to the video's tokens."""
+        index = self._control_block_at[layer]
+        block = self._control_blocks[index]
+        branch = _block(block, len(self._model.blocks) + index, branch, time, text, rotation, shard)
+        return branch, block.proj_out(branch)
 
     def _embed_time(self, timesteps: Tensor) -> tuple[Tensor, Tensor]:
         """For each row: the timestep's embedding ``[rows, dim]`` and its projection ``[rows, 6, dim]``."""

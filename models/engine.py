@@ -36,8 +36,13 @@ class GenerationRequest:
     flow_shift: float
     seed: int
     guidance_scale_2: float | None = None
+    """Guidance of the low-noise expert; None means that of the other one."""
     image: Picture | None = None
     """First frame, already of this request's size; makes it image-to-video."""
+    last_image: Picture | None = None
+    """Last frame, of this request's size too; only beside a first one."""
+    references: tuple[Picture, ...] = ()
+    """What is to appear in the video, of any size: no frame of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +50,15 @@ class EngineSettings:
     """What an engine is built from.
 
     ``device`` is ``cpu`` or ``cuda`` (or ``cuda:1``); ``dtype`` is ``auto`` (bfloat16 on cuda, float32 on
-    cpu), ``float32``, ``bfloat16`` or ``float16``; ``options`` are the engine's own.
+    cpu), ``float32``, ``bfloat16`` or ``float16``; ``threads`` are the CPU threads to compute with (None:
+    torch's own choice); ``options`` are the engine's own.
     """
 
     variant: Variant
     weights: Path
     device: str = "cpu"
     dtype: str = "auto"
+    threads: int | None = None
     options: Mapping[str, object] = field(default_factory=dict)
 
 

@@ -1,14 +1,146 @@
-"""A picture to the clean first latent frame of an image-to-video run."""
+"""Pictures to what the transformer is shown of them. Which way it is depends on the model."""
+
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from models.engine import Picture
+from models.engine import GenerationRequest, Picture
+from models.image_encoder import ImageEncoder
 from models.vae import StreamingVae
+from models.variants import Variant
 
 
-def first_latent_frame(vae: StreamingVae, picture: Picture) -> Tensor:
-    """The picture, RGB ``[height, width, 3]``, as float32 latents ``[1, z, 1, height / s, width / s]``."""
-    pixels = torch.from_numpy(picture.copy()).permute(2, 0, 1).float()
-    video = (pixels / 255.0 * 2.0 - 1.0)[None, :, None]
-    return vae.encode(video)
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """What a run's pictures became; nothing for a run without."""
+
+    first_frame: Tensor | None = None
+    """The clean first latent frame, ``[1, z, 1, height, width]``, which is held in place of a noisy one."""
+    channels: Tensor | None = None
+    """Input channels beside the noisy latents, ``[1, stride + z, frames, height, width]``."""
+    embeddings: Tensor | None = None
+    """What the blocks attend to beside the prompt, ``[pictures, tokens, dim]``."""
+    control: Tensor | None = None
+    """What a side branch reads, ``[1, control channels, frames, height, width]``."""
+
+
+class Conditioner(Protocol):
+    """One way of showing pictures to a transformer."""
+
+    def __call__(self, request: GenerationRequest) -> Condition: ...
+
+
+def conditioner(variant: Variant, vae: StreamingVae, encoder: ImageEncoder | None) -> Conditioner:
+    """The way of this model."""
+    if variant.control_blocks:
+        return VideoControl(vae, variant)
+    if variant.image_channels:
+        return ImageChannels(vae, variant.temporal_stride, encoder)
+    return HeldFrame(vae)
+
+
+class HeldFrame:
+    """The first frame replaces the first latent frame, and is told to be free of noise."""
+
+    def __init__(self, vae: StreamingVae) -> None:
+        self._vae = vae
+
+    def __call__(self, request: GenerationRequest) -> Condition:
+        if request.image is None:
+            return Condition()
+        return Condition(first_frame=self._vae.encode(_pixels(request.image)))
+
+
+class ImageChannels:
+    """The whole video as latents, gray where no picture is given, behind a mask of what is given.
+
+    The mask has a channel for each of the ``stride`` frames that a latent frame stands for. The first latent
+    frame stands for one, which fills them all. A model with an image encoder attends to the pictures too.
+    """
+
+    def __init__(self, vae: StreamingVae, stride: int, encoder: ImageEncoder | None) -> None:
+        self._vae = vae
+        self._stride = stride
+        self._encoder = encoder
+
+    def __call__(self, request: GenerationRequest) -> Condition:
+        embeddings = None
+        if self._encoder is not None:
+            given = [picture for picture in (request.image, request.last_image) if picture is not None]
+            embeddings = self._encoder.encode(given)
+        return Condition(channels=self._channels(request), embeddings=embeddings)
+
+    def _channels(self, request: GenerationRequest) -> Tensor:
+        video = torch.zeros(1, 3, request.num_frames, request.height, request.width)
+        if request.image is not None:
+            video[:, :, :1] = _pixels(request.image)
+        if request.last_image is not None:
+            video[:, :, -1:] = _pixels(request.last_image)
+        latents = self._vae.encode(video)
+        mask = latents.new_zeros(1, self._stride, *latents.shape[2:])
+        mask[:, :, 0] = float(request.image is not None)
+        if request.last_image is not None:
+            mask[:, -1, -1] = 1.0
+        return torch.cat([mask, latents], dim=1)
+
+
+class VideoControl:
+    """A video of what is to be kept and one of what is to be changed, as latents, and a mask of the latter.
+
+    The frames of given pictures are kept, all others change from gray. The mask has a channel for each pixel
+    that a latent pixel stands for. References come before the first frame, as latent frames of their own.
+    """
+
+    def __init__(self, vae: StreamingVae, variant: Variant) -> None:
+        self._vae = vae
+        self._variant = variant
+
+    def __call__(self, request: GenerationRequest) -> Condition:
+        kept = torch.zeros(1, 3, request.num_frames, request.height, request.width)
+        changes = torch.ones(request.num_frames)
+        for picture, frame in ((request.image, 0), (request.last_image, -1)):
+            if picture is not None:
+                kept[:, :, frame] = _pixels(picture)[:, :, 0]
+                changes[frame] = 0.0
+        gray = self._vae.encode(torch.zeros_like(kept))
+        video = torch.cat([self._vae.encode(kept) if changes.min() == 0 else gray, gray], dim=1)
+        control = torch.cat([video, self._mask(changes, video)], dim=1)
+        return Condition(control=torch.cat([*self._references(request), control], dim=2))
+
+    def _mask(self, changes: Tensor, video: Tensor) -> Tensor:
+        """The frames' mask as seen by latent frames, each of which takes the one nearest its middle."""
+        frames = F.interpolate(changes[None, None], size=video.shape[2], mode="nearest-exact")
+        channels = self._variant.spatial_stride**2
+        mask = frames.to(video)[..., None, None].expand(1, channels, -1, *video.shape[3:])
+        return mask
+
+    def _references(self, request: GenerationRequest) -> list[Tensor]:
+        """The last one comes first."""
+        frames = []
+        for picture in request.references:
+            latents = self._vae.encode(_letterboxed(picture, request.width, request.height))
+            missing = self._variant.control_channels - latents.shape[1]
+            frames.append(F.pad(latents, (0, 0, 0, 0, 0, 0, 0, missing)))
+        return frames[::-1]
+
+
+def _letterboxed(picture: Picture, width: int, height: int) -> Tensor:
+    """The whole picture as large as it fits, in the middle of a white frame, ``[1, 3, 1, height, width]``."""
+    pixels = _pixels(picture)[:, :, 0]
+    scale = min(height / pixels.shape[2], width / pixels.shape[3])
+    fitted = max(int(pixels.shape[2] * scale), 1), max(int(pixels.shape[3] * scale), 1)
+    top, left = (height - fitted[0]) // 2, (width - fitted[1]) // 2
+    frame = torch.ones(1, 3, 1, height, width)
+    frame[:, :, 0, top : top + fitted[0], left : left + fitted[1]] = F.interpolate(
+        pixels, size=fitted, mode="bilinear", align_corners=False
+    )
+    return frame
+
+
+def _pixels(picture: Picture) -> Tensor:
+    """RGB ``[height, width, 3]`` as a video of one frame ``[1, 3, 1, height, width]`` in −1 … 1."""
+    levels = torch.from_numpy(picture.copy()).permute(2, 0, 1).float()
+    return (levels / 255.0 * 2.0 - 1.0)[None, :, None]

@@ -4,12 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKLWan, WanTransformer3DModel
-from transformers import AutoTokenizer, UMT5EncoderModel
+from diffusers import AutoencoderKLWan, WanTransformer3DModel, WanVACETransformer3DModel
+from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPVisionModel, UMT5EncoderModel
 
 from models.denoiser import Denoiser
 from models.engine import EngineSettings
 from models.errors import WeightsError
+from models.image_encoder import ImageEncoder
 from models.mesh import Mesh
 from models.pipeline import WanEngine
 from models.shared_text import SharedText
@@ -25,15 +26,26 @@ def load_engine(settings: EngineSettings, mesh: Mesh | None = None) -> WanEngine
 
     ``mesh``: this process's place in a group of devices. Only rank 0 holds the text encoder then.
     """
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
     mesh = mesh or Mesh()
     folder = WeightsFolder(settings.weights)
     folder.check(settings.variant)
     device, dtype = torch.device(settings.device), _dtype(settings)
-    transformer = _model(WanTransformer3DModel, folder.path / "transformer", device, dtype)
+    variant = settings.variant
+    cls = WanVACETransformer3DModel if variant.control_blocks else WanTransformer3DModel
+    transformer = Denoiser(_model(cls, folder.path / "transformer", device, dtype), mesh)
+    low_noise = None
+    if variant.boundary is not None:
+        low_noise = Denoiser(_model(cls, folder.path / "transformer_2", device, dtype), mesh)
     vae = _model(AutoencoderKLWan, folder.path / "vae", device, dtype)
     encoder = _text_encoder(folder, device, dtype) if mesh.rank == 0 else None
     text = SharedText(mesh, encoder, device)
-    return WanEngine(settings.variant, text, Denoiser(transformer, mesh), StreamingVae(vae, mesh=mesh))
+    image_encoder = None
+    if variant.image_tokens:
+        clip = _model(CLIPVisionModel, folder.path / "image_encoder", device, dtype)
+        image_encoder = ImageEncoder(_processor(folder.path / "image_processor"), clip)
+    return WanEngine(variant, text, transformer, StreamingVae(vae, mesh=mesh), low_noise, image_encoder)
 
 
 def _text_encoder(folder: WeightsFolder, device: torch.device, dtype: torch.dtype) -> TextEncoder:
@@ -64,10 +76,19 @@ def _model(cls: Any, folder: Path, device: torch.device, dtype: torch.dtype) -> 
 
 
 def _tokenizer(folder: Path) -> Any:
+    return _preprocessor(AutoTokenizer, folder, "a tokenizer")
+
+
+def _processor(folder: Path) -> Any:
+    # The other one, on torchvision, resizes a little differently: what is installed must not change a video.
+    return _preprocessor(CLIPImageProcessorPil, folder, "an image processor")
+
+
+def _preprocessor(cls: Any, folder: Path, what: str) -> Any:
     try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        return cls.from_pretrained(folder, local_files_only=True)
     except Exception as error:
-        raise WeightsError(f"{folder} could not be loaded as a tokenizer: {_first_line(error)}") from error
+        raise WeightsError(f"{folder} could not be loaded as {what}: {_first_line(error)}") from error
 
 
 def _first_line(error: Exception) -> str:

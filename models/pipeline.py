@@ -1,7 +1,7 @@
 """The Wan engine: prepare a run, denoise it step by step, decode its frames."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf, isfinite
 
 import numpy as np
@@ -10,11 +10,20 @@ from torch import Tensor
 
 from models.attention import TextKeys, stacked
 from models.denoiser import Denoiser
-from models.engine import Frames, Generation, GenerationRequest
+from models.engine import Frames, Generation, GenerationRequest, Picture
 from models.errors import InvalidRequest, ModelError
 from models.failures import as_model_errors
-from models.image import first_latent_frame
-from models.sampling import Euler, Solver, UniPC, distilled_schedule, unipc_schedule
+from models.image import Condition, conditioner
+from models.image_encoder import ImageEncoder
+from models.sampling import (
+    Euler,
+    Solver,
+    UniPC,
+    distilled_high_noise_steps,
+    distilled_schedule,
+    high_noise_steps,
+    unipc_schedule,
+)
 from models.text import Text
 from models.vae import StreamingVae
 from models.variants import Variant
@@ -25,6 +34,17 @@ BATCHED_TOKENS = 4096
 """Up to this sequence length both guidance forwards are one batch; beyond it one keeps the device busy."""
 
 
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """The steps ``begin`` … ``end - 1`` of a run, which one expert takes."""
+
+    denoiser: Denoiser
+    guidance_scale: float
+    """1 where there is no guidance."""
+    begin: int
+    end: int
+
+
 @dataclass(slots=True)
 class WanGeneration:
     """One run. ``latents``: float32 ``[1, channels, frames, height, width]``, as of ``step``."""
@@ -32,12 +52,18 @@ class WanGeneration:
     request: GenerationRequest
     solver: Solver
     latents: Tensor
-    first_frame: Tensor | None
-    """The clean first latent frame of an image-to-video run."""
-    prompts: tuple[TextKeys, ...]
-    """The prompt and, with guidance, the negative prompt: apart, or stacked as one batch."""
+    condition: Condition
+    embeddings: tuple[Tensor, ...]
+    """The prompt and, if any stage is guided, the negative prompt, as the text encoder left them."""
+    stages: tuple[Stage, ...]
     rotation: Tensor
+    prompts: tuple[TextKeys, ...] = ()
+    """The keys of the present stage's prompts: apart, or stacked as one batch."""
     step: int = 0
+
+    @property
+    def stage(self) -> Stage:
+        return next(stage for stage in self.stages if self.step < stage.end)
 
     @property
     def total_steps(self) -> int:
@@ -52,30 +78,45 @@ class WanEngine:
     step or in a decode, on whichever rank, is the end of the group; ``GroupLost`` says so.
     """
 
-    def __init__(self, variant: Variant, text: Text, denoiser: Denoiser, vae: StreamingVae) -> None:
+    def __init__(
+        self,
+        variant: Variant,
+        text: Text,
+        denoiser: Denoiser,
+        vae: StreamingVae,
+        low_noise: Denoiser | None = None,
+        image_encoder: ImageEncoder | None = None,
+    ) -> None:
         self._variant = variant
         self._text = text
         self._denoiser = denoiser
+        self._low_noise = low_noise
+        """The second expert of a model that has two."""
         self._vae = vae
+        self._condition = conditioner(variant, vae, image_encoder)
         self._mesh = denoiser.mesh
 
     @torch.inference_mode()
     def prepare(self, request: GenerationRequest) -> WanGeneration:
         check_request(self._variant, request)
-        embeddings = self._embeddings(request)
+        with as_model_errors("preparing"):
+            solver = self._solver(request)
+            stages = self._stages(request, solver)
+        embeddings = self._embeddings(request, stages)
         with self._mesh.together(), as_model_errors("preparing"):
-            first_frame = None
-            if request.image is not None:
-                first_frame = first_latent_frame(self._vae, request.image)
-            latents = _held(self._noise(request), first_frame)
-            return WanGeneration(
+            condition = self._condition(request)
+            latents = _held(self._noise(request), condition.first_frame)
+            run = WanGeneration(
                 request=request,
-                solver=self._solver(request),
+                solver=solver,
                 latents=latents,
-                first_frame=first_frame,
-                prompts=self._prompts(request, embeddings),
+                condition=condition,
+                embeddings=embeddings,
+                stages=stages,
                 rotation=self._denoiser.rotation(latents),
             )
+            run.prompts = self._prompts(run)
+            return run
 
     def agree(self, leave: bool) -> bool:
         """Whether any rank wants to leave the run, the same answer on all; alone, whether this one does.
@@ -90,9 +131,11 @@ class WanEngine:
         if run.step == run.total_steps:
             raise ModelError(f"All {run.total_steps} steps of this run are done.")
         with as_model_errors("denoising"), self._mesh.lockstep():
+            if run.step == run.stage.begin > 0:
+                run.prompts = self._prompts(run)
             velocity = self._velocity(run)
             latents = run.solver.step(run.step, velocity, run.latents)
-            run.latents = _held(latents, run.first_frame)
+            run.latents = _held(latents, run.condition.first_frame)
             if latents.is_cuda:
                 torch.cuda.synchronize(latents.device)  # a step that is reported must have been done
         run.step += 1
@@ -101,7 +144,7 @@ class WanEngine:
         run = _own(generation)
         if run.step < run.total_steps:
             raise ModelError(f"Only {run.step} of {run.total_steps} steps of this run are done.")
-        return self._frames(run.latents)
+        return self._frames(run.latents[:, :, len(run.request.references) :])
 
     def _frames(self, latents: Tensor) -> Iterator[Frames]:
         with as_model_errors("decoding"):
@@ -115,7 +158,7 @@ class WanEngine:
         shape = (
             1,
             variant.latent_channels,
-            variant.latent_frames(request.num_frames),
+            len(request.references) + variant.latent_frames(request.num_frames),
             request.height // variant.spatial_stride,
             request.width // variant.spatial_stride,
         )
@@ -127,33 +170,59 @@ class WanEngine:
             return Euler(distilled_schedule(request.steps, request.flow_shift))
         return UniPC(unipc_schedule(request.steps, request.flow_shift))
 
-    def _guided(self, request: GenerationRequest) -> bool:
-        return request.guidance_scale > 1 and not self._variant.distilled
+    def _stages(self, request: GenerationRequest, solver: Solver) -> tuple[Stage, ...]:
+        high, low = request.guidance_scale, request.guidance_scale_2
+        if low is None:
+            low = high
+        if self._variant.distilled:
+            high = low = 1.0
+        steps = len(solver.schedule.timesteps)
+        if self._low_noise is None or self._variant.boundary is None:
+            return (Stage(self._denoiser, high, 0, steps),)
+        switch = (
+            distilled_high_noise_steps(steps)
+            if self._variant.distilled
+            else high_noise_steps(solver.schedule, self._variant.boundary)
+        )
+        stages = Stage(self._denoiser, high, 0, switch), Stage(self._low_noise, low, switch, steps)
+        return tuple(stage for stage in stages if stage.begin < stage.end)
 
-    def _embeddings(self, request: GenerationRequest) -> list[Tensor]:
-        """Of the prompt and, with guidance, of the negative prompt."""
-        prompts = [request.prompt, request.negative_prompt] if self._guided(request) else [request.prompt]
+    def _embeddings(self, request: GenerationRequest, stages: tuple[Stage, ...]) -> tuple[Tensor, ...]:
+        prompts = [request.prompt]
+        if any(stage.guidance_scale > 1 for stage in stages):
+            prompts.append(request.negative_prompt)
         with as_model_errors("encoding the prompt"):
-            return [self._text.encode(prompt) for prompt in prompts]
+            return tuple(self._text.encode(prompt) for prompt in prompts)
 
-    def _prompts(self, request: GenerationRequest, embeddings: list[Tensor]) -> tuple[TextKeys, ...]:
-        """What this rank attends to: every prompt, or the one of its half of the group."""
-        keys = [self._denoiser.text(prompt) for prompt in self._mesh.share(embeddings, "cfg")]
+    def _prompts(self, run: WanGeneration) -> tuple[TextKeys, ...]:
+        """What this rank attends to in this stage: every prompt, or the one of its half of the group."""
+        request, denoiser = run.request, run.stage.denoiser
+        wanted = run.embeddings if run.stage.guidance_scale > 1 else run.embeddings[:1]
+        keys = [denoiser.text(embedding) for embedding in self._mesh.share(list(wanted), "cfg")]
         if self._variant.tokens(request.width, request.height, request.num_frames) <= BATCHED_TOKENS:
-            return (stacked(keys),)
+            keys = [stacked(keys)]
+        if run.condition.embeddings is not None:
+            image = denoiser.image(run.condition.embeddings)
+            keys = [replace(prompt, image=image) for prompt in keys]
         return tuple(keys)
 
     def _velocity(self, run: WanGeneration) -> Tensor:
         timesteps = torch.full((1,), run.solver.schedule.timesteps[run.step], device=run.latents.device)
-        if run.first_frame is not None:
+        seen = run.latents
+        if run.condition.channels is not None:
+            seen = torch.cat([seen, run.condition.channels], dim=1)
+        if run.condition.first_frame is not None:
             timesteps = timesteps.repeat(run.latents.shape[2])
             timesteps[0] = 0.0  # the picture is there already: no noise to tell the model of
-        batches = [self._denoiser(run.latents, timesteps, prompt, run.rotation) for prompt in run.prompts]
+        batches = [
+            run.stage.denoiser(seen, timesteps, prompt, run.rotation, run.condition.control)
+            for prompt in run.prompts
+        ]
         velocities = torch.cat(batches).float()
-        if not self._guided(run.request):
+        if run.stage.guidance_scale <= 1:
             return velocities
         conditional, unconditional = self._mesh.gathered(velocities, "cfg").flatten(0, 1).chunk(2)
-        return unconditional + run.request.guidance_scale * (conditional - unconditional)
+        return unconditional + run.stage.guidance_scale * (conditional - unconditional)
 
 
 def check_request(variant: Variant, request: GenerationRequest) -> None:
@@ -169,25 +238,66 @@ def check_request(variant: Variant, request: GenerationRequest) -> None:
         raise InvalidRequest(f"steps must be 1 … {MAX_STEPS}, not {request.steps}.", field="steps")
     if not 0 < request.flow_shift < inf:
         raise InvalidRequest(f"flow_shift must be above 0, not {request.flow_shift}.", field="flow_shift")
-    if not isfinite(request.guidance_scale):
-        raise InvalidRequest("guidance_scale must be a finite number.", field="guidance_scale")
+    _check_guidance(variant, request)
     if not -(2**63) <= request.seed < 2**64:
         raise InvalidRequest("seed must fit in 64 bits.", field="seed")
-    _check_image(variant, request)
+    _check_images(variant, request)
+    _check_references(variant, request)
 
 
-def _check_image(variant: Variant, request: GenerationRequest) -> None:
+def _check_guidance(variant: Variant, request: GenerationRequest) -> None:
+    if request.guidance_scale_2 is not None and variant.boundary is None:
+        raise InvalidRequest(
+            f"{variant.name} has one expert and takes no guidance_scale_2.", field="guidance_scale_2"
+        )
+    for name, scale in (
+        ("guidance_scale", request.guidance_scale),
+        ("guidance_scale_2", request.guidance_scale_2),
+    ):
+        if scale is not None and not isfinite(scale):
+            raise InvalidRequest(f"{name} must be a finite number.", field=name)
+
+
+def _check_images(variant: Variant, request: GenerationRequest) -> None:
+    """What is given must make up a task of this model, and each picture must be a frame of the video."""
     if request.image is None:
         if "t2v" not in variant.tasks:
             raise InvalidRequest(f"{variant.name} needs an image.", field="image")
-        return
-    if "i2v" not in variant.tasks:
+    elif not variant.tasks & {"i2v", "flf2v"}:
         raise InvalidRequest(f"{variant.name} takes no image.", field="image")
-    if request.image.shape != (request.height, request.width, 3) or request.image.dtype != np.uint8:
+    if request.last_image is None:
+        if request.image is not None and "i2v" not in variant.tasks:
+            raise InvalidRequest(f"{variant.name} needs a last image.", field="last_image")
+    elif "flf2v" not in variant.tasks:
+        raise InvalidRequest(f"{variant.name} takes no last image.", field="last_image")
+    elif request.image is None:
+        raise InvalidRequest("A last image needs a first one beside it.", field="last_image")
+    elif request.num_frames == 1:
         raise InvalidRequest(
-            f"The image must be 8-bit RGB and {request.width}x{request.height}, the size of the video.",
-            field="image",
+            "A video from a first to a last image has at least 5 frames.", field="num_frames"
         )
+    for name, picture in (("image", request.image), ("last_image", request.last_image)):
+        if picture is not None and not _is_frame(picture, request):
+            raise InvalidRequest(
+                f"{name} must be 8-bit RGB and {request.width}x{request.height}, the size of the video.",
+                field=name,
+            )
+
+
+def _check_references(variant: Variant, request: GenerationRequest) -> None:
+    if len(request.references) > variant.max_references:
+        raise InvalidRequest(
+            f"{variant.name} takes at most {variant.max_references} reference images, "
+            f"not {len(request.references)}.",
+            field="references",
+        )
+    for picture in request.references:
+        if picture.ndim != 3 or picture.shape[2] != 3 or 0 in picture.shape or picture.dtype != np.uint8:
+            raise InvalidRequest("A reference image must be 8-bit RGB.", field="references")
+
+
+def _is_frame(picture: Picture, request: GenerationRequest) -> bool:
+    return picture.shape == (request.height, request.width, 3) and picture.dtype == np.uint8
 
 
 def _held(latents: Tensor, first_frame: Tensor | None) -> Tensor:

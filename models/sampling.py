@@ -45,6 +45,16 @@ def distilled_schedule(steps: int, shift: float) -> Schedule:
     return Schedule(sigmas=(*sigmas, 0.0), timesteps=tuple(s * TRAIN_TIMESTEPS for s in sigmas))
 
 
+def high_noise_steps(schedule: Schedule, boundary: float) -> int:
+    """How many steps come before a low-noise expert takes over: those at the boundary or above it."""
+    return sum(timestep >= boundary * TRAIN_TIMESTEPS for timestep in schedule.timesteps)
+
+
+def distilled_high_noise_steps(steps: int) -> int:
+    """The same for a distilled model, whose experts were trained on half of the steps each, at any shift."""
+    return (steps + 1) // 2
+
+
 class Solver(Protocol):
     """Walks one schedule, once. Holds what it must remember between two steps."""
 

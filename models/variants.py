@@ -12,7 +12,8 @@ from typing import Literal, TypeAlias
 
 from models.errors import InvalidRequest
 
-Task: TypeAlias = Literal["t2v", "i2v"]
+Task: TypeAlias = Literal["t2v", "i2v", "flf2v"]
+"""A video from text alone, from a first frame as well, or from a first and a last frame."""
 
 WAN_NEGATIVE_PROMPT = (
     "色调艳丽，过曝，静态，细节模糊不清，字幕，风格，作品，画作，画面，静止，整体发灰，最差质量，低质量，JPEG压缩残留，"
@@ -50,6 +51,17 @@ class Variant:
     oversize: Literal["refuse", "shrink"] = "refuse"
     distilled: bool = False
     expand_timesteps: bool = False
+    boundary: float | None = None
+    """The noise level, 0 … 1, below which a second transformer takes over; None for a model with one. A
+    distilled model takes half of its steps with each."""
+    image_channels: bool = False
+    """Pictures come as further input channels: which frames are given, and the given frames as latents."""
+    image_tokens: int = 0
+    """What the blocks attend to of the pictures: 257 tokens of CLIP for each that a run has."""
+    control_blocks: int = 0
+    """Blocks of a side branch that reads a video to keep or to change, and reference pictures (VACE)."""
+    max_references: int = 0
+    """How many pictures may show what is to appear in the video, without being a frame of it."""
     layers: int
     """Transformer blocks."""
     heads: int
@@ -61,6 +73,17 @@ class Variant:
     """Pixels to a latent pixel, each way."""
     patch: int = 2
     """Latent pixels to a token, each way."""
+
+    @property
+    def input_channels(self) -> int:
+        """Channels of what the transformer sees of each latent pixel."""
+        given = self.temporal_stride + self.latent_channels if self.image_channels else 0
+        return self.latent_channels + given
+
+    @property
+    def control_channels(self) -> int:
+        """Channels that the side branch sees of each latent pixel: what is kept, what is changed, a mask."""
+        return 2 * self.latent_channels + self.spatial_stride**2 if self.control_blocks else 0
 
     def latent_frames(self, num_frames: int) -> int:
         """Latent frames of a video of ``num_frames`` = 4k + 1."""
@@ -165,7 +188,13 @@ def _shrink(variant: Variant, width: int, height: int) -> tuple[int, int]:
 def _distilled(base: Variant) -> Variant:
     """The 4-step form of a model: its own weights, shift 5, no guidance."""
     return replace(
-        base, name=f"{base.name}-distill", distilled=True, steps=4, flow_shift=5.0, guidance_scale=1.0
+        base,
+        name=f"{base.name}-distill",
+        distilled=True,
+        steps=4,
+        flow_shift=5.0,
+        guidance_scale=1.0,
+        guidance_scale_2=None if base.guidance_scale_2 is None else 1.0,
     )
 
 
@@ -234,7 +263,90 @@ _WAN22_TI2V_5B = Variant(
     spatial_stride=16,
 )
 
-_BASES = (_DEMO, _WAN21_T2V_1_3B, _WAN21_T2V_14B, _WAN22_TI2V_5B)
+_WAN21_I2V_14B_480P = replace(
+    _WAN21_T2V_14B,
+    name="wan2.1-i2v-14b-480p",
+    tasks=frozenset({"i2v"}),
+    steps=40,
+    flow_shift=3.0,
+    max_area=832 * 480,
+    image_channels=True,
+    image_tokens=257,
+)
+
+_WAN21_I2V_14B_720P = replace(
+    _WAN21_I2V_14B_480P,
+    name="wan2.1-i2v-14b-720p",
+    width=1280,
+    height=720,
+    flow_shift=5.0,
+    max_area=1280 * 720,
+)
+
+_WAN21_FLF2V_14B = replace(
+    _WAN21_I2V_14B_720P,
+    name="wan2.1-flf2v-14b",
+    tasks=frozenset({"flf2v"}),
+    steps=50,
+    flow_shift=16.0,
+    image_tokens=2 * 257,
+)
+
+_WAN21_VACE_1_3B = replace(
+    _WAN21_T2V_1_3B,
+    name="wan2.1-vace-1.3b",
+    tasks=frozenset({"t2v", "i2v", "flf2v"}),
+    flow_shift=16.0,
+    guidance_scale=5.0,
+    control_blocks=15,
+    max_references=4,
+)
+
+_WAN21_VACE_14B = replace(
+    _WAN21_VACE_1_3B,
+    name="wan2.1-vace-14b",
+    max_area=1280 * 720,
+    layers=40,
+    heads=40,
+    control_blocks=8,
+)
+
+_WAN22_T2V_A14B = replace(
+    _WAN21_T2V_14B,
+    name="wan2.2-t2v-a14b",
+    width=1280,
+    height=720,
+    steps=40,
+    flow_shift=12.0,
+    guidance_scale=4.0,
+    guidance_scale_2=3.0,
+    boundary=0.875,
+)
+
+_WAN22_I2V_A14B = replace(
+    _WAN22_T2V_A14B,
+    name="wan2.2-i2v-a14b",
+    tasks=frozenset({"i2v", "flf2v"}),
+    flow_shift=5.0,
+    guidance_scale=3.5,
+    guidance_scale_2=3.5,
+    boundary=0.9,
+    image_channels=True,
+)
+
+_BASES = (
+    _DEMO,
+    _WAN21_T2V_1_3B,
+    _WAN21_T2V_14B,
+    _WAN21_I2V_14B_480P,
+    _WAN21_I2V_14B_720P,
+    _WAN21_FLF2V_14B,
+    _WAN21_VACE_1_3B,
+    _WAN21_VACE_14B,
+    _WAN22_T2V_A14B,
+    _WAN22_I2V_A14B,
+    _WAN22_TI2V_5B,
+)
 
 VARIANTS: Mapping[str, Variant] = MappingProxyType(
     {variant.name: variant for base in _BASES for variant in (base, _distilled(base))}

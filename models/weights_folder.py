@@ -9,10 +9,12 @@ from models.errors import WeightsError
 from models.variants import Variant
 
 _CLASSES = {
-    "transformer": "WanTransformer3DModel",
-    "vae": "AutoencoderKLWan",
-    "text_encoder": "UMT5EncoderModel",
+    "vae": ("AutoencoderKLWan",),
+    "text_encoder": ("UMT5EncoderModel",),
 }
+"""The parts of every model, and the classes each may be saved as."""
+
+_IMAGE_ENCODERS = ("CLIPVisionModel", "CLIPVisionModelWithProjection")
 
 _MAX_HEADER_BYTES = 100_000_000
 """The format's own limit; what claims more is another format."""
@@ -29,18 +31,27 @@ class WeightsFolder:
         if not self.path.is_dir():
             raise WeightsError(f"There is no weights folder {self.path}.")
         index = self._json("model_index.json")
-        for part, expected in _CLASSES.items():
-            found = (index.get(part) or [None, None])[1]
-            if found != expected:
-                raise WeightsError(f"{self.path}: {part} is {found or 'missing'}, but must be {expected}.")
-            for file in self._weight_files(part):
-                check_safetensors(file)
-        if not (self.path / "tokenizer").is_dir():
-            raise WeightsError(f"{self.path} has no folder tokenizer.")
+        for part, classes in _CLASSES.items():
+            self._check_part(index, part, classes)
+        self._check_part(index, "transformer", _transformer_classes(variant))
+        self._check_folder("tokenizer")
         self._check_variant(variant, index)
 
+    def _check_part(self, index: dict[str, Any], part: str, classes: tuple[str, ...]) -> None:
+        found = _class_of(index, part)
+        if found not in classes:
+            raise WeightsError(
+                f"{self.path}: {part} is {found or 'missing'}, but must be {' or '.join(classes)}."
+            )
+        for file in self._weight_files(part):
+            check_safetensors(file)
+
+    def _check_folder(self, part: str) -> None:
+        if not (self.path / part).is_dir():
+            raise WeightsError(f"{self.path} has no folder {part}.")
+
     def _check_variant(self, variant: Variant, index: dict[str, Any]) -> None:
-        transformer, vae = self._json("transformer/config.json"), self._json("vae/config.json")
+        vae = self._json("vae/config.json")
         self._expect(
             variant, "expand_timesteps", bool(index.get("expand_timesteps")), variant.expand_timesteps
         )
@@ -51,15 +62,38 @@ class WeightsFolder:
         self._expect(
             variant, "the temporal stride", vae.get("scale_factor_temporal", 4), variant.temporal_stride
         )
-        self._expect(
-            variant, "the patch size", transformer.get("patch_size"), [1, variant.patch, variant.patch]
-        )
-        self._expect(variant, "the input channels", transformer.get("in_channels"), variant.latent_channels)
-        self._expect(variant, "the number of layers", transformer.get("num_layers"), variant.layers)
-        self._expect(variant, "the number of heads", transformer.get("num_attention_heads"), variant.heads)
-        self._expect(
-            variant, "a second expert", index.get("transformer_2", [None, None])[1] is not None, False
-        )
+        self._check_transformer(variant, "transformer")
+        has_second = _class_of(index, "transformer_2") is not None
+        self._expect(variant, "a second expert", has_second, variant.boundary is not None)
+        self._expect(variant, "boundary_ratio", index.get("boundary_ratio"), variant.boundary)
+        if has_second:
+            self._check_part(index, "transformer_2", _transformer_classes(variant))
+            self._check_transformer(variant, "transformer_2")
+        if variant.image_tokens:
+            self._check_part(index, "image_encoder", _IMAGE_ENCODERS)
+            self._check_folder("image_processor")
+        self._expect(variant, "the number of image tokens", self._image_tokens(), variant.image_tokens)
+
+    def _image_tokens(self) -> object:
+        """How many the transformer was made for. It says so only if it tells a first from a last picture."""
+        transformer = self._json("transformer/config.json")
+        if transformer.get("image_dim") is None:
+            return 0
+        if transformer.get("pos_embed_seq_len") is not None:
+            return transformer["pos_embed_seq_len"]
+        encoder = self._json("image_encoder/config.json")
+        return (encoder.get("image_size", 224) // encoder.get("patch_size", 32)) ** 2 + 1
+
+    def _check_transformer(self, variant: Variant, part: str) -> None:
+        config = self._json(f"{part}/config.json")
+        for what, found, expected in (
+            ("patch size", config.get("patch_size"), [1, variant.patch, variant.patch]),
+            ("input channels", config.get("in_channels"), variant.input_channels),
+            ("number of layers", config.get("num_layers"), variant.layers),
+            ("number of heads", config.get("num_attention_heads"), variant.heads),
+            ("number of control blocks", len(config.get("vace_layers") or []), variant.control_blocks),
+        ):
+            self._expect(variant, f"{part}'s {what}", found, expected)
 
     def _expect(self, variant: Variant, what: str, found: object, expected: object) -> None:
         if found != expected:
@@ -83,8 +117,7 @@ class WeightsFolder:
 
     def _weight_files(self, part: str) -> list[Path]:
         folder = self.path / part
-        if not folder.is_dir():
-            raise WeightsError(f"{self.path} has no folder {part}.")
+        self._check_folder(part)
         indexes = sorted(folder.glob("*.safetensors.index.json"))
         if indexes:
             shards = set(self._json(str(indexes[0].relative_to(self.path))).get("weight_map", {}).values())
@@ -94,6 +127,15 @@ class WeightsFolder:
         if not files:
             raise WeightsError(f"{folder} holds no safetensors file, and no other format is loaded.")
         return files
+
+
+def _transformer_classes(variant: Variant) -> tuple[str, ...]:
+    return ("WanVACETransformer3DModel",) if variant.control_blocks else ("WanTransformer3DModel",)
+
+
+def _class_of(index: dict[str, Any], part: str) -> object:
+    """The class that ``model_index.json`` names for a part, None where it names none."""
+    return (index.get(part) or [None, None])[1]
 
 
 def check_safetensors(file: Path) -> None:

@@ -87,11 +87,22 @@ make_venv() {
 # Debian ships Python without ensurepip, which a venv needs to have pip.
 ensure_venv_module() {
     if "$python" -c 'import ensurepip, venv' 2>/dev/null; then return; fi
-    if [[ "$(id -u)" == 0 ]] && command -v apt-get >/dev/null; then
-        say "Installing the Debian package python3-venv."
-        { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends python3-venv; } \
-            >/dev/null || die "apt-get could not install python3-venv."
-    fi
+    install_package python3-venv
     "$python" -c 'import ensurepip, venv' 2>/dev/null ||
         die "Python's venv module is not complete: install it with your package manager (Debian, Ubuntu: python3-venv)."
+}
+
+# A program that the tests use and a bare machine lacks: `need_program curl`, for the Debian package of that name.
+need_program() {
+    if command -v "$1" >/dev/null; then return; fi
+    install_package "$1"
+    command -v "$1" >/dev/null || die "The tests need $1: install it with your package manager."
+}
+
+# Only root may, and only where there is apt-get; elsewhere the caller says what to install.
+install_package() {
+    if [[ "$(id -u)" != 0 ]] || ! command -v apt-get >/dev/null; then return; fi
+    say "Installing the Debian package $1."
+    { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "$1"; } \
+        >/dev/null || die "apt-get could not install $1."
 }

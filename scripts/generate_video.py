@@ -130,7 +130,8 @@ def picture(file: Path, width: int, height: int) -> NDArray[np.uint8]:
 
 
 def generated(options: argparse.Namespace, variant: Variant, request: GenerationRequest) -> Iterator[Frames]:
-    guidance = request.guidance_scale > 1 and not variant.distilled
+    strongest = max(request.guidance_scale, request.guidance_scale_2 or 1.0)
+    guidance = strongest > 1 and not variant.distilled
     chosen = plan(
         options.devices, variant.heads, guidance, cfg=options.cfg, ring=options.ring, ulysses=options.ulysses
     )

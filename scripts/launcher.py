@@ -99,6 +99,12 @@ def service_url(config: dict[str, Any]) -> str:
     return f"http://{f'[{here}]' if ':' in here else here}:{port}{prefix.rstrip('/')}"
 
 
+def token_hint() -> str:
+    """Where the token is that the dashboard asks for, if it asks."""
+    token = os.environ.get("RAY_AUTH_TOKEN_PATH")
+    return f", its token in {token}" if token and os.environ.get("RAY_AUTH_MODE") == "token" else ""
+
+
 def run(config_file: str, url: str) -> int:
     """Serve until a signal (0) or a failed start (1)."""
     import click
@@ -107,13 +113,13 @@ def run(config_file: str, url: str) -> int:
     from ray.serve.scripts import cli
 
     try:
-        ray.init(namespace="serve")
+        cluster = ray.init(namespace="serve")
     except ConnectionError as error:
         raise Unusable(f"There is no Ray cluster at {os.environ.get('RAY_ADDRESS')}: {error}") from None
     except SystemExit:  # how Ray's own SIGTERM handler leaves, once it has ended what it had started
         return 0
     signal.signal(signal.SIGTERM, stop)  # in place of Ray's
-    startup = Startup(url)
+    startup = Startup(url, cluster.dashboard_url)
     startup.start()
     try:
         cli.main(["run", config_file], standalone_mode=False)
@@ -129,9 +135,10 @@ def run(config_file: str, url: str) -> int:
 class Startup(threading.Thread):
     """Says that the service is ready once it is, or ends the process when Serve gives an application up."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, dashboard: str | None) -> None:
         super().__init__(name="startup", daemon=True)
         self.url = url
+        self.dashboard = dashboard
         self.failure: str | None = None
 
     def run(self) -> None:
@@ -139,6 +146,8 @@ class Startup(threading.Thread):
         while not stopping.is_set() and not pause.wait(POLL_S):
             if self._ready():
                 print(f"Wan Serve is ready at {self.url}", flush=True)
+                if self.dashboard:
+                    print(f"The Ray dashboard is at http://{self.dashboard}{token_hint()}", flush=True)
                 return
             self.failure = self._failure()
             if self.failure:

@@ -15,6 +15,8 @@ def ray_environment() -> Mapping[str, str]:
     """
     environment = {
         "RAY_USAGE_STATS_ENABLED": "0",
+        # The logs are in files and on the dashboard; the terminal is for what the user must know.
+        "RAY_SERVE_LOG_TO_STDERR": "0",
         # A full garbage collection over everything that was imported would hold up requests.
         "RAY_SERVE_FREEZE_GC_ON_STARTUP": "1",
     }

@@ -7,7 +7,6 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 
 from serve_app.tasks.fleet import Fleet
 from serve_app.tasks.store import TaskStore
@@ -142,35 +141,53 @@ class QueueView:
     async def fresh(self) -> QueueSnapshot:
         """The queue as it stands now."""
         began = time.monotonic()
-        queued, running = await self._store.queue(), await self._store.running()
+        waiting: dict[str, _Waiting] = defaultdict(_Waiting)
+        following: str | None = None
+        async for page in self._store.queue():
+            following = following or page[0].id
+            for task in page:
+                waiting[task.model].add(task)
+        running = await self._store.running()
         replicas = await self._fleet.replicas(seen_within_s=SEEN_WITHIN_S)
-        self._snapshot = _snapshot(queued, running, replicas, await self._fleet.rates())
+        self._snapshot = _snapshot(waiting, following, running, replicas, await self._fleet.rates())
         self._taken_at = time.monotonic()
         self._cost_s = self._taken_at - began
         return self._snapshot
 
 
+class _Waiting:
+    """One model's queued tasks, added in their order."""
+
+    def __init__(self) -> None:
+        self.keys: list[tuple[int, int]] = []
+        self.work_before = [0.0]
+
+    def add(self, task: QueuedTask) -> None:
+        self.keys.append((-task.priority, task.seq))
+        self.work_before.append(self.work_before[-1] + task.work)
+
+
 def _snapshot(
-    queued: Sequence[QueuedTask],
+    waiting: Mapping[str, _Waiting],
+    following: str | None,
     running: Sequence[Task],
     replicas: Sequence[Replica],
     rates: Mapping[str, float],
 ) -> QueueSnapshot:
-    waiting: dict[str, list[QueuedTask]] = defaultdict(list)
-    for task in queued:
-        waiting[task.model].append(task)
     names = {*waiting, *rates, *(task.model for task in running), *(replica.model for replica in replicas)}
+    nothing = _Waiting()
     lines = {
         name: ModelLine(
-            keys=[(-task.priority, task.seq) for task in waiting[name]],
-            work_before=list(accumulate((task.work for task in waiting[name]), initial=0.0)),
+            keys=waiting.get(name, nothing).keys,
+            work_before=waiting.get(name, nothing).work_before,
             running_work=[(1 - task.progress) * task.work for task in running if task.model == name],
             replicas=[replica for replica in replicas if replica.model == name],
             rate=rates.get(name),
         )
         for name in names
     }
-    return QueueSnapshot(lines, running, replicas, len(queued), queued[0].id if queued else None)
+    queued = sum(len(line.keys) for line in lines.values())
+    return QueueSnapshot(lines, running, replicas, queued, following)
 
 
 def _retrieve(renewal: asyncio.Task[QueueSnapshot]) -> None:

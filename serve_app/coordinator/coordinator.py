@@ -151,7 +151,8 @@ class Coordinator:
             for task in await self._ledger.expire_leases():
                 self._note_given_up(task)
                 self._dispatcher.nudge()
-            self._metrics.queued((await self._ledger.demand()).queued)
+            queued = (await self._ledger.demand()).queued
+            self._metrics.queued({model: queued.get(model, 0) for model in self._models})
             await asyncio.sleep(_LEASE_CHECK_S)
 
     async def _keep_up(self, duty: Coroutine[Any, Any, None]) -> None:

@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
-import torch
 from ray import serve
 
 from models.engine import Engine, EngineSettings
@@ -97,8 +96,6 @@ class ModelReplica:
             raise RuntimeError("the engine raised an unexpected error")
 
     def _load(self, threads: int) -> Engine:
-        if self._device == "cpu":
-            torch.set_num_threads(threads)
         module, _, name = self._model.engine.partition(":")
         factory = getattr(importlib.import_module(module), name)
         engine: Engine = factory(
@@ -107,6 +104,7 @@ class ModelReplica:
                 weights=Path(self._model.weights),
                 device=self._device,
                 dtype=self._model.dtype,
+                threads=threads,
                 options=self._model.options,
             )
         )

@@ -95,7 +95,11 @@ class Run:
         """Make every frame on the engine's ``thread``; ``finish`` takes what comes of it. Raises ``Hung``."""
         loop = asyncio.get_running_loop()
         work = loop.run_in_executor(thread, self._generate, loop)
-        await self._follow(work)
+        try:
+            await self._follow(work)
+        except asyncio.CancelledError:
+            self._leave.set()
+            raise
         return work
 
     async def finish(self, generated: asyncio.Future[ExitStack]) -> Outcome:

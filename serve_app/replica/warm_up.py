@@ -1,5 +1,7 @@
 """Warm-up: one small video through the whole engine, so that the first client does not pay for it."""
 
+import numpy as np
+
 from models.engine import Engine, GenerationRequest
 from models.variants import Variant
 
@@ -7,6 +9,7 @@ from models.variants import Variant
 def warm_up(engine: Engine, variant: Variant) -> None:
     """Make five small frames in one step and drop them. Raises what the engine raises."""
     side = 4 * variant.size_multiple
+    gray = np.full((side, side, 3), 128, dtype=np.uint8)
     request = GenerationRequest(
         prompt="a",
         negative_prompt=variant.negative_prompt,
@@ -19,6 +22,8 @@ def warm_up(engine: Engine, variant: Variant) -> None:
         guidance_scale_2=variant.guidance_scale_2,
         flow_shift=variant.flow_shift,
         seed=0,
+        image=None if "t2v" in variant.tasks else gray,
+        last_image=None if variant.tasks & {"t2v", "i2v"} else gray,
     )
     generation = engine.prepare(request)
     engine.denoise_step(generation)

@@ -1,5 +1,7 @@
 """The connection to the database: SQLite for one node, PostgreSQL for several, one code for both."""
 
+import asyncio
+import fcntl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -25,8 +27,9 @@ class Database:
     """
 
     def __init__(self, url: str) -> None:
-        self.is_sqlite = make_url(url).get_backend_name() == "sqlite"
-        if self.is_sqlite:
+        parsed = make_url(url)
+        self._file = parsed.database if parsed.get_backend_name() == "sqlite" else None
+        if self._file is not None:
             self._readers = _sqlite_engine(url, begin=None, pool_size=4)
             self._writers = _sqlite_engine(url, begin="IMMEDIATE", pool_size=1)
         else:
@@ -34,12 +37,17 @@ class Database:
 
     async def migrate(self) -> None:
         """Bring the schema to the newest version; safe when several processes start at once."""
-        async with self.write() as connection:
-            if self.is_sqlite:
-                await connection.execute(text("BEGIN IMMEDIATE"))  # DDL begins no transaction by itself
-            else:
+        if self._file is None:
+            async with self.write() as connection:
                 await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
-            await connection.run_sync(_upgrade)
+                await connection.run_sync(_upgrade)
+            return
+        # A lock of the database itself is no use: turning a new file to WAL is what must not be done by two.
+        with open(f"{self._file}.lock", "w") as lock:
+            await asyncio.to_thread(fcntl.flock, lock, fcntl.LOCK_EX)
+            async with self.write() as connection:
+                await connection.execute(text("BEGIN IMMEDIATE"))  # DDL begins no transaction by itself
+                await connection.run_sync(_upgrade)
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:

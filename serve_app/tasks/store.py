@@ -1,7 +1,7 @@
 """The task store as clients see it: submit, look, cancel. Runs are written by ``RunLedger`` alone."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 
 from sqlalchemy import bindparam, func, select, update
 
@@ -14,6 +14,7 @@ from serve_app.tasks.tables import TASKS
 from serve_app.tasks.task import NewTask, QueuedTask, Task
 from serve_app.tasks.transitions import TRANSITIONS, Move, Status
 
+_PAGE = 500
 _BY_IDS = select(TASKS).where(TASKS.c.id.in_(bindparam("ids", expanding=True)))
 
 
@@ -96,8 +97,8 @@ class TaskStore:
         async with self._database.write() as connection:
             return [task_of(row) for row in (await connection.execute(query)).mappings().all()]
 
-    async def queue(self) -> Sequence[QueuedTask]:
-        """Every queued task in the order it will be taken."""
+    async def queue(self) -> AsyncIterator[Sequence[QueuedTask]]:
+        """Every queued task in the order it will be taken, in pages, so that a long queue holds up nobody."""
         columns = (TASKS.c.id, TASKS.c.model, TASKS.c.priority, TASKS.c.seq, TASKS.c.work)
         query = (
             select(*columns)
@@ -105,7 +106,8 @@ class TaskStore:
             .order_by(TASKS.c.priority.desc(), TASKS.c.seq)
         )
         async with self._database.read() as connection:
-            return [QueuedTask(*row) for row in (await connection.execute(query)).all()]
+            async for page in (await connection.stream(query)).partitions(_PAGE):
+                yield [QueuedTask(*row) for row in page]
 
     async def running(self) -> Sequence[Task]:
         """Every running task, oldest first."""

@@ -180,7 +180,7 @@ async def test_claims_go_by_priority_then_age_and_stay_within_the_model(
         ("x", 9, "big"),
     ]:
         await store.submit(new(name, priority=priority, model=model), ADMISSION)
-    assert [queued.id for queued in await store.queue()] == ["x", "urgent", "old", "young"]
+    assert [queued.id async for page in store.queue() for queued in page] == ["x", "urgent", "old", "young"]
     order = [await ledger.claim("demo", "r") for _ in range(4)]
     assert [task.id if task else None for task in order] == ["urgent", "old", "young", None]
 

@@ -55,6 +55,8 @@ class Model:
     engine: WanEngine
     text: TextEncoder
     pipeline: Any
+    scheduler: Any = None
+    """Diffusers' scheduler in place of UniPC, which it takes without."""
 
     def latents(self, request: GenerationRequest) -> torch.Tensor:
         generation = self.engine.prepare(request)
@@ -70,19 +72,18 @@ class Model:
 
     def reference(self, request: GenerationRequest, output: str) -> Any:
         """The same run by diffusers: latents (``latent``) or frames as floats 0 … 1 (``np``)."""
-        parts = dict(self.pipeline.components, boundary_ratio=None)
-        parts["scheduler"] = UniPCMultistepScheduler.from_config(
+        parts = dict(self.pipeline.components)
+        parts["scheduler"] = self.scheduler or UniPCMultistepScheduler.from_config(
             self.pipeline.scheduler.config, flow_shift=request.flow_shift
         )
-        parts["expand_timesteps"] = self.pipeline.config.expand_timesteps
-        image = {}
-        pipeline = WanPipeline(**parts)
-        if request.image is not None:
-            pipeline = WanImageToVideoPipeline(**parts)
-            image = {"image": Image.fromarray(request.image)}
+        parts["boundary_ratio"] = self.pipeline.config.boundary_ratio
+        if self.pipeline.config.get("expand_timesteps"):
+            parts["expand_timesteps"] = True
+        cls, pictures = self.pictures(request)
+        pipeline = cls(**parts)
         pipeline.set_progress_bar_config(disable=True)
         return pipeline(
-            **image,
+            **pictures,
             prompt=request.prompt,
             negative_prompt=request.negative_prompt,
             width=request.width,
@@ -90,9 +91,19 @@ class Model:
             num_frames=request.num_frames,
             num_inference_steps=request.steps,
             guidance_scale=request.guidance_scale,
+            guidance_scale_2=request.guidance_scale_2,
             generator=torch.Generator("cpu").manual_seed(request.seed),
             output_type=output,
         ).frames
+
+    def pictures(self, request: GenerationRequest) -> tuple[Any, dict[str, Any]]:
+        """Diffusers' pipeline for what is given, and how the pictures are passed to it."""
+        images = {
+            name: Image.fromarray(image)
+            for name, image in (("image", request.image), ("last_image", request.last_image))
+            if image is not None
+        }
+        return (WanImageToVideoPipeline if images else WanPipeline), images
 
 
 def build_model(

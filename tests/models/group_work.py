@@ -5,21 +5,26 @@ import signal
 import threading
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from models import pipeline
+from models.engine import EngineSettings, GenerationRequest
 from models.errors import GroupLost, ModelError
 from models.generate import generate
 from models.launcher import Launcher, Rank
+from models.loading import load_engine
 from models.mesh import Mesh
 from models.parallel import ParallelPlan
 from models.pipeline import WanEngine
 from models.shared_text import SharedText
 from models.vae import StreamingVae
 
+from .checkpoints import small
 from .conftest import REQUEST, Model, build_model, picture
+from .test_checkpoints import defaults
 from .test_vae import noise, wan21, wan22
 
 HEADS = 4
@@ -39,6 +44,17 @@ REQUESTS = {
 }
 # latent heights: one that every group divides, one that none does, one with fewer rows than many a group
 DECODES = [(form, height) for form in (wan21, wan22) for height in (8, 9, 3)]
+# published kinds of model: the variant, the task and what differs from its defaults
+KINDS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "two experts": ("wan2.2-t2v-a14b", "t2v", {}),
+    "two experts, the second without guidance": ("wan2.2-t2v-a14b", "t2v", {"guidance_scale_2": 1.0}),
+    "two experts, the first without guidance": ("wan2.2-t2v-a14b", "t2v", {"guidance_scale": 1.0}),
+    "image channels and two experts": ("wan2.2-i2v-a14b", "i2v", {}),
+    "image encoder": ("wan2.1-i2v-14b-480p", "i2v", {}),
+    "image encoder of two pictures": ("wan2.1-flf2v-14b", "flf2v", {}),
+    "side branch": ("wan2.1-vace-1.3b", "i2v", {}),
+    "side branch with references": ("wan2.1-vace-1.3b", "t2v", {"references": (IMAGE, picture(32, 64))}),
+}
 UNBATCHED = "i2v, one prompt after the other"
 
 
@@ -59,12 +75,26 @@ def latents(engine: WanEngine, name: str) -> torch.Tensor:
     if name == UNBATCHED:
         pipeline.BATCHED_TOKENS = 0
     try:
-        run = engine.prepare(REQUESTS["i2v" if name == UNBATCHED else name])
+        return run_to_end(engine, REQUESTS["i2v" if name == UNBATCHED else name])
     finally:
         pipeline.BATCHED_TOKENS = batched
+
+
+def run_to_end(engine: WanEngine, request: GenerationRequest) -> torch.Tensor:
+    run = engine.prepare(request)
     while not engine.agree(run.step == run.total_steps):
         engine.denoise_step(run)
     return run.latents
+
+
+def loaded(kind: str, folders: dict[str, Path], mesh: Mesh | None = None) -> WanEngine:
+    name, _, _ = KINDS[kind]
+    return load_engine(EngineSettings(small(name), folders[name]), mesh)
+
+
+def request_of(kind: str) -> GenerationRequest:
+    name, task, changes = KINDS[kind]
+    return defaults(name, task, **changes)
 
 
 def decoded(form: Any, height: int, mesh: Mesh | None = None) -> list[torch.Tensor]:
@@ -89,6 +119,16 @@ def runs(rank: Rank, plans: list[ParallelPlan]) -> None:
     rank.send((plan, "left", left_at(built.engine, who=rank.ranks - 1, me=rank.number)))
     rank.send((plan, "refused", refused(built.engine, culprit=rank.number == rank.ranks - 1)))
     rank.send((plan, "after", latents(built.engine, "i2v").numpy()))
+
+
+def kinds(rank: Rank, plans: list[ParallelPlan], folders: dict[str, Path]) -> None:
+    """A run of every published kind of model under every plan."""
+    rank.join()
+    for plan in plans:
+        mesh = rank.mesh(plan)
+        for kind in KINDS:
+            engine = loaded(kind, folders, mesh)
+            rank.send(((plan, kind), run_to_end(engine, request_of(kind)).numpy()))
 
 
 def left_at(engine: WanEngine, who: int, me: int) -> int:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from models.denoiser import Denoiser
 from models.engine import GenerationRequest
 from models.errors import InvalidRequest, ModelError
 from models.variants import VARIANTS
@@ -135,7 +136,7 @@ def test_a_failure_inside_torch_is_a_model_error_and_the_engine_stays_usable(
     alone = expanding_model.latents(REQUEST)
     run = expanding_model.engine.prepare(REQUEST)
     with monkeypatch.context() as patch:
-        patch.setattr(expanding_model.engine, "_denoiser", broken)
+        patch.setattr(Denoiser, "__call__", broken)
         with pytest.raises(ModelError) as caught:
             expanding_model.engine.denoise_step(run)
     assert "/" not in str(caught.value)

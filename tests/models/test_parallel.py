@@ -23,7 +23,8 @@ from models.parallel import ParallelPlan, plan
 from models.variants import VARIANTS
 
 from . import group_work
-from .group_work import HEADS, REQUESTS, SHORT, UNBATCHED
+from .checkpoints import save_checkpoint, small
+from .group_work import HEADS, KINDS, REQUESTS, SHORT, UNBATCHED
 
 TOLERANCE = 1e-4
 
@@ -39,6 +40,7 @@ PLANS = [
     ParallelPlan(cfg=2, ring=2, ulysses=2),
     ParallelPlan(ring=2, ulysses=4),
 ]
+KIND_PLANS = [plan for plan in PLANS if plan.devices == 2]
 SIZES = sorted({plan.devices for plan in PLANS})
 
 
@@ -87,6 +89,39 @@ def test_rank_0_alone_has_the_frames(plan: ParallelPlan) -> None:
     frames = np.concatenate(first).astype(int)
     assert frames.shape == expected.shape
     assert np.abs(frames - expected).max() <= 1
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("checkpoints")
+    made = {name: root / name for name, _, _ in KINDS.values()}
+    for name, folder in made.items():
+        save_checkpoint(small(name), folder)
+    return made
+
+
+@pytest.fixture(scope="module")
+def pair(folders: dict[str, Path]) -> dict[tuple[ParallelPlan, str], list[Any]]:
+    """What each of two ranks made of each kind of model."""
+    made: dict[tuple[ParallelPlan, str], list[Any]] = {}
+    with Launcher(group_work.kinds, 2, KIND_PLANS, folders, timeout_s=120) as launcher:
+        for rank, (key, latents) in launcher.messages():
+            made.setdefault(key, [None, None])[rank] = latents
+    return made
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_devices_make_the_video_of_one_with_each_kind_of_model(
+    folders: dict[str, Path], pair: dict[tuple[ParallelPlan, str], list[Any]], kind: str
+) -> None:
+    engine, request = group_work.loaded(kind, folders), group_work.request_of(kind)
+    assert len(engine.prepare(request).stages) == (2 if "two experts" in kind else 1)
+    expected = group_work.run_to_end(engine, request).numpy()
+    assert expected.std() > 0.05
+    for split in KIND_PLANS:
+        first, second = pair[split, kind]
+        np.testing.assert_allclose(first, expected, atol=TOLERANCE, rtol=0)
+        assert np.array_equal(first, second)
 
 
 @pytest.mark.parametrize("devices", SIZES)

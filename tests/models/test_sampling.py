@@ -4,7 +4,14 @@ import pytest
 import torch
 from diffusers import UniPCMultistepScheduler
 
-from models.sampling import Euler, UniPC, distilled_schedule, unipc_schedule
+from models.sampling import (
+    Euler,
+    UniPC,
+    distilled_high_noise_steps,
+    distilled_schedule,
+    high_noise_steps,
+    unipc_schedule,
+)
 
 
 def scheduler(steps: int, shift: float) -> UniPCMultistepScheduler:
@@ -62,3 +69,22 @@ def test_euler_adds_the_velocity_times_the_change_of_noise() -> None:
     latents, velocity = torch.tensor([2.0]), torch.tensor([4.0])
     assert solver.step(1, velocity, latents).item() == pytest.approx(2.0 + (5 / 6 - 0.9375) * 4.0)
     assert solver.step(3, velocity, latents).item() == pytest.approx(2.0 - 0.625 * 4.0)
+
+
+@pytest.mark.parametrize(("shift", "boundary"), [(12.0, 0.875), (5.0, 0.9)])
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 20, 40])
+def test_a_low_noise_expert_takes_over_below_the_boundary(steps: int, shift: float, boundary: float) -> None:
+    schedule = unipc_schedule(steps, shift)
+    switch = high_noise_steps(schedule, boundary)
+    assert all(timestep >= 1000 * boundary for timestep in schedule.timesteps[:switch])
+    assert all(timestep < 1000 * boundary for timestep in schedule.timesteps[switch:])
+    assert switch >= 1
+
+
+def test_a_timestep_at_the_boundary_is_still_the_high_noise_experts() -> None:
+    assert high_noise_steps(distilled_schedule(4, 1.0), 0.75) == 2
+
+
+@pytest.mark.parametrize(("steps", "high"), [(1, 1), (2, 1), (3, 2), (4, 2), (8, 4)])
+def test_distilled_experts_take_half_of_the_steps_each(steps: int, high: int) -> None:
+    assert distilled_high_noise_steps(steps) == high

@@ -16,6 +16,9 @@ SIZES = [1, 15, 16, 17, 31, 32, 64, 100, 112, 480, 481, 704, 720, 832, 1280, 192
 def test_names_are_those_of_the_entries() -> None:
     assert all(name == variant.name for name, variant in VARIANTS.items())
     assert {"demo", "wan2.1-t2v-1.3b", "wan2.1-t2v-14b", "wan2.2-ti2v-5b"} <= VARIANTS.keys()
+    assert {"wan2.1-i2v-14b-480p", "wan2.1-i2v-14b-720p", "wan2.1-flf2v-14b"} <= VARIANTS.keys()
+    assert {"wan2.1-vace-1.3b", "wan2.1-vace-14b"} <= VARIANTS.keys()
+    assert {"wan2.2-t2v-a14b", "wan2.2-i2v-a14b"} <= VARIANTS.keys()
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -34,7 +37,12 @@ def test_the_defaults_of_a_variant_fit_it_as_they_are(name: str) -> None:
 def test_a_size_is_a_whole_number_of_tokens(name: str) -> None:
     variant = VARIANTS[name]
     assert variant.size_multiple % (variant.spatial_stride * variant.patch) == 0
-    assert variant.guidance_scale_2 is None
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_second_guidance_scale_goes_with_a_second_expert(name: str) -> None:
+    variant = VARIANTS[name]
+    assert (variant.guidance_scale_2 is None) == (variant.boundary is None)
 
 
 @pytest.mark.parametrize("name", [name for name in VARIANTS if name.endswith("-distill")])
@@ -46,6 +54,7 @@ def test_a_distilled_form_takes_four_steps_without_guidance(name: str) -> None:
         1.0,
         5.0,
     )
+    assert variant.guidance_scale_2 in (None, 1.0)
     assert not base.distilled
     assert (variant.width, variant.height, variant.max_area) == (base.width, base.height, base.max_area)
 
@@ -145,6 +154,7 @@ def test_frames_for_a_duration(fps: int, seconds: float, frames: int) -> None:
 
 def test_tokens_are_those_counted_for_wan() -> None:
     assert VARIANTS["wan2.1-t2v-14b"].tokens(832, 480, 81) == 32_760
+    assert VARIANTS["wan2.2-t2v-a14b"].tokens(1280, 720, 81) == 75_600
     assert VARIANTS["wan2.2-ti2v-5b"].tokens(1280, 704, 121) == 27_280
     assert replace(VARIANTS["demo"]).tokens(112, 64, 81) == 588
 

@@ -53,7 +53,7 @@ class Launched:
             self._process = subprocess.Popen(
                 [sys.executable, str(ROOT / "scripts/launcher.py"), str(self._config)],
                 cwd=ROOT,
-                env={**os.environ, "RAY_AUTH_MODE": "disabled", "PYTHONPATH": str(ROOT)},
+                env={**_environment_without_ray(), "RAY_AUTH_MODE": "disabled", "PYTHONPATH": str(ROOT)},
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -105,6 +105,11 @@ class Launched:
         except httpx.TransportError:
             return True
         return False
+
+
+def _environment_without_ray() -> dict[str, str]:
+    """A cluster of its own chooses its own ports, not those of the cluster that other tests run on."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
 
 
 def _no_pids(deployment: str) -> dict[str, int]:

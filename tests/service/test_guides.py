@@ -124,6 +124,18 @@ def test_the_image_to_video_flows_make_of_the_same_image_the_same_video(
     assert follow(SUBMIT_I2V, service, folder).read_bytes() != from_path, "the image matters"
 
 
+def test_the_conversation_of_the_readme(service: Service, folder: Path) -> None:
+    readme = (ROOT / "README.md").read_text()
+    commands = re.findall(r"^curl (?:.*\\\n)*.*$", readme, re.MULTILINE)
+    assert len(commands) == 3
+    submit, status, result = (c.replace("http://127.0.0.1:8000", GUIDE_HOST) for c in commands)
+    assert json.loads(run(submit, service, folder))["task_id"] == "cat"
+    service.until("cat", "succeed")
+    assert json.loads(run(status, service, folder))["status"] == "succeed"
+    run(result, service, folder)
+    assert (folder / "cat.mp4").read_bytes() == service.result("cat")
+
+
 def test_the_same_seed_gives_the_same_video_and_another_seed_another(service: Service) -> None:
     fields = {"width": 64, "height": 64, "num_frames": 5, "infer_steps": 2}
     ids = [service.submit(**fields, seed=seed) for seed in (1, 1, 2)]

@@ -130,7 +130,8 @@ class CountingStore(TaskStore):
     async def queue(self):
         self.looks += 1
         await self.gate.wait()
-        return await super().queue()
+        async for page in super().queue():
+            yield page
 
 
 async def test_many_requests_share_one_look(database: Database, fleet: Fleet):

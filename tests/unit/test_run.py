@@ -1,6 +1,7 @@
 """One attempt at one task: what it reports, how it ends, what it leaves behind."""
 
 import asyncio
+import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -19,6 +20,7 @@ from serve_app.tasks.task import Task, TaskError, VideoSpec
 from serve_app.tasks.transitions import Status
 from tests.fakes.paced_engine import PacedEngine
 
+DEADLINE_S = 20
 SPEC = VideoSpec("a cat", "", 64, 48, 9, 16, 4, 5.0, None, 5.0, 1)
 TASK = Task(
     uid="u1",
@@ -127,13 +129,34 @@ async def test_reports_go_up_step_by_step_and_never_say_done(
     assert all(0.0 <= progress < 1.0 for _, progress in coordinator.reports)
 
 
+class Attentive(PacedEngine):
+    """Ends a step only when the coordinator has heard of all the steps before, and so many reports."""
+
+    def __init__(self, coordinator: Coordinator, *, reports: int = 0) -> None:
+        super().__init__(step_s=0)
+        self._coordinator = coordinator
+        self._reports = reports
+
+    def denoise_step(self, generation: Generation) -> None:
+        deadline = time.monotonic() + DEADLINE_S
+        while not self._heard(generation.step):
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+        super().denoise_step(generation)
+
+    def _heard(self, step: int) -> bool:
+        heard = list(self._coordinator.reports)
+        return len(heard) >= self._reports and max((step for step, _ in heard), default=0) >= step
+
+
 async def test_a_run_that_is_told_to_leave_stops_within_a_step_and_publishes_nothing(
     artifacts: LocalArtifacts, thread: ThreadPoolExecutor
 ) -> None:
     coordinator = Coordinator(leave_at_step=2)
     task = replace(TASK, spec=replace(SPEC, steps=100))
-    assert await execute(run(artifacts, coordinator, task=task), thread) is Outcome.LEFT
-    assert max(step for step, _ in coordinator.reports) <= 4
+    outcome = await execute(run(artifacts, coordinator, engine=Attentive(coordinator), task=task), thread)
+    assert outcome is Outcome.LEFT
+    assert max(step for step, _ in coordinator.reports) <= 3
     assert (coordinator.published, coordinator.failures, left_over(artifacts)) == ([], [], [])
 
 
@@ -141,9 +164,9 @@ async def test_a_long_step_is_reported_by_heartbeats_and_cancel_is_heard_in_it(
     artifacts: LocalArtifacts, thread: ThreadPoolExecutor
 ) -> None:
     coordinator = Coordinator(leave_at_step=0)
-    outcome = await execute(run(artifacts, coordinator, engine=PacedEngine(step_s=0.3)), thread)
-    assert outcome is Outcome.LEFT
-    assert len(coordinator.reports) > 3
+    engine = Attentive(coordinator, reports=4)
+    assert await execute(run(artifacts, coordinator, engine=engine), thread) is Outcome.LEFT
+    assert [step for step, _ in coordinator.reports][:4] == [0, 0, 0, 0]
     assert max(step for step, _ in coordinator.reports) <= 1
 
 
@@ -225,13 +248,17 @@ async def test_the_stored_image_comes_to_the_engine_in_the_size_of_the_video(
 async def test_a_coordinator_that_answers_late_does_not_hold_the_engine(
     artifacts: LocalArtifacts, thread: ThreadPoolExecutor
 ) -> None:
-    class Slow(Coordinator):
-        async def report(self, uid: str, attempt: int, step: int, progress: float) -> bool:
-            await super().report(uid, attempt, step, progress)
-            await asyncio.sleep(0.2)  # ten steps long
-            return True
+    loop, decoding = asyncio.get_running_loop(), asyncio.Event()
 
-    coordinator = Slow()
-    task = replace(TASK, spec=replace(SPEC, steps=20))
-    assert await execute(run(artifacts, coordinator, task=task), thread) is Outcome.PUBLISHED
-    assert len(coordinator.reports) < 10
+    class Late(Coordinator):
+        async def report(self, uid: str, attempt: int, step: int, progress: float) -> bool:
+            await asyncio.wait_for(decoding.wait(), DEADLINE_S)
+            return await super().report(uid, attempt, step, progress)
+
+    class Telling(PacedEngine):
+        def decode(self, generation: Generation) -> Iterator[Frames]:
+            loop.call_soon_threadsafe(decoding.set)
+            return super().decode(generation)
+
+    outcome = await execute(run(artifacts, Late(), engine=Telling(step_s=0.02)), thread)
+    assert outcome is Outcome.PUBLISHED

@@ -1,0 +1,359 @@
+"""Each variant's checkpoint, loaded from its folder, makes the video that diffusers makes of that folder."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import CLIPVisionModelWithProjection
+
+from models import pipeline
+from models.engine import EngineSettings, GenerationRequest
+from models.errors import InvalidRequest, WeightsError
+from models.loading import load_engine
+from models.variants import VARIANTS, Variant
+from serve_app.replica.warm_up import warm_up
+
+from .checkpoints import CLIP, load_checkpoint, save_checkpoint, small
+from .conftest import REQUEST, Model, picture
+
+TOLERANCE = 1e-4
+LEVELS = 0.5 + 255 * TOLERANCE
+"""A frame's value is rounded to a whole one of 256 levels."""
+
+FIRST = picture(REQUEST.width, REQUEST.height, seed=1)
+LAST = picture(REQUEST.width, REQUEST.height, seed=2)
+PICTURES = {"t2v": {}, "i2v": {"image": 1}, "flf2v": {"image": 1, "last_image": 2}}
+"""The pictures that make up a task, by the seed of each."""
+
+BASES = [
+    "wan2.1-t2v-1.3b",
+    "wan2.1-i2v-14b-480p",
+    "wan2.1-i2v-14b-720p",
+    "wan2.1-flf2v-14b",
+    "wan2.1-vace-1.3b",
+    "wan2.2-t2v-a14b",
+    "wan2.2-i2v-a14b",
+    "wan2.2-ti2v-5b",
+]
+CASES = [(name, task) for name in BASES for task in sorted(VARIANTS[name].tasks)]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Variant], Path]:
+    """The folder of a base variant, made when it is first asked for."""
+    root = tmp_path_factory.mktemp("checkpoints")
+
+    def folder(variant: Variant) -> Path:
+        path: Path = root / variant.name.removesuffix("-distill")
+        if not path.exists():
+            save_checkpoint(variant, path)
+        return path
+
+    return folder
+
+
+@pytest.fixture(scope="module")
+def load(folders: Callable[[Variant], Path]) -> Callable[[str], Model]:
+    models: dict[str, Model] = {}
+
+    def loaded(name: str) -> Model:
+        if name not in models:
+            models[name] = load_checkpoint(small(name), folders(small(name)))
+        return models[name]
+
+    return loaded
+
+
+def defaults(name: str, task: str, **changes: Any) -> GenerationRequest:
+    """A small request with the variant's own sampling."""
+    variant = VARIANTS[name]
+    size = {"width": 96, "height": 64} if variant.size_multiple == 32 else {}
+    request = replace(
+        REQUEST,
+        **size,
+        guidance_scale=variant.guidance_scale,
+        guidance_scale_2=variant.guidance_scale_2,
+        flow_shift=variant.flow_shift,
+    )
+    given = {field: picture(request.width, request.height, seed) for field, seed in PICTURES[task].items()}
+    return replace(request, **(given | changes))
+
+
+def edit(file: Path, **changes: Any) -> None:
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+def assert_same_video(model: Model, request: GenerationRequest) -> None:
+    expected = model.reference(request, "latent")
+    assert expected.std() > 0.05
+    torch.testing.assert_close(model.latents(request), expected, atol=TOLERANCE, rtol=0)
+    frames = model.reference(request, "np")[0] * 255
+    assert frames.std() > 1.0
+    assert np.abs(model.frames(request) - frames).max() <= LEVELS
+
+
+@pytest.mark.parametrize(("name", "task"), CASES)
+@pytest.mark.parametrize("steps", [1, 7])
+def test_a_base_model_makes_the_video_of_diffusers(
+    load: Callable[[str], Model], name: str, task: str, steps: int
+) -> None:
+    assert_same_video(load(name), defaults(name, task, steps=steps))
+
+
+@pytest.mark.parametrize(("name", "task"), CASES)
+def test_without_guidance(load: Callable[[str], Model], name: str, task: str) -> None:
+    scale_2 = None if VARIANTS[name].boundary is None else 1.0
+    assert_same_video(load(name), defaults(name, task, guidance_scale=1.0, guidance_scale_2=scale_2))
+
+
+@pytest.mark.parametrize(("name", "task"), CASES)
+def test_a_distilled_model_takes_the_four_steps_of_diffusers_euler(
+    load: Callable[[str], Model], name: str, task: str
+) -> None:
+    assert_same_video(load(f"{name}-distill"), defaults(f"{name}-distill", task))
+
+
+def test_guidance_one_forward_after_the_other(
+    load: Callable[[str], Model], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "BATCHED_TOKENS", 0)
+    for name in ("wan2.1-i2v-14b-480p", "wan2.1-vace-1.3b", "wan2.2-i2v-a14b"):
+        assert_same_video(load(name), defaults(name, "i2v"))
+
+
+def test_an_image_encoder_saved_with_its_projection_is_the_same_one(
+    folders: Callable[[Variant], Path], load: Callable[[str], Model], tmp_path: Path
+) -> None:
+    variant = small("wan2.1-i2v-14b-480p")
+    folder = Path(shutil.copytree(folders(variant), tmp_path / "weights"))
+    projecting = CLIPVisionModelWithProjection(CLIP).eval()
+    projecting.vision_model.load_state_dict(load(variant.name).pipeline.image_encoder.state_dict())
+    projecting.save_pretrained(folder / "image_encoder")
+    edit(folder / "model_index.json", image_encoder=["transformers", "CLIPVisionModelWithProjection"])
+    engine = load_engine(EngineSettings(variant, folder))
+    request = defaults(variant.name, "i2v")
+    latents = Model(engine, engine._text, None).latents(request)
+    assert torch.equal(latents, load(variant.name).latents(request))
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_lower_precision_makes_nearly_the_same_video(
+    folders: Callable[[Variant], Path], load: Callable[[str], Model], name: str
+) -> None:
+    engine = load_engine(EngineSettings(small(name), folders(small(name)), dtype="bfloat16"))
+    request = defaults(name, min(VARIANTS[name].tasks), guidance_scale=1.0, guidance_scale_2=None)
+    full = load(name).latents(request)
+    half = Model(engine, engine._text, None).latents(request)
+    assert (full - half).norm() < 0.05 * full.norm()
+
+
+@pytest.mark.parametrize("task", sorted(VARIANTS["wan2.1-vace-1.3b"].tasks))
+@pytest.mark.parametrize("sizes", [[(80, 48)], [(32, 64), (160, 64)]])
+def test_references_appear_as_in_diffusers(
+    load: Callable[[str], Model], task: str, sizes: list[tuple[int, int]]
+) -> None:
+    name = "wan2.1-vace-1.3b"
+    references = tuple(picture(*size, seed=index) for index, size in enumerate(sizes))
+    request = defaults(name, task, references=references)
+    assert_same_video(load(name), request)
+    without = load(name).frames(replace(request, references=()))
+    assert load(name).frames(request).shape == without.shape
+
+
+def test_a_reference_steers_the_video(load: Callable[[str], Model]) -> None:
+    request = defaults("wan2.1-vace-1.3b", "t2v", references=(FIRST,))
+    latents = load("wan2.1-vace-1.3b").latents(request)
+    other = load("wan2.1-vace-1.3b").latents(replace(request, references=(np.zeros_like(FIRST),)))
+    assert (other - latents).abs().max() > 100 * TOLERANCE
+
+
+@pytest.mark.parametrize(("name", "task"), [(name, task) for name, task in CASES if task != "t2v"])
+def test_each_picture_steers_the_video(load: Callable[[str], Model], name: str, task: str) -> None:
+    request = defaults(name, task)
+    latents = load(name).latents(request)
+    for field in PICTURES[task]:
+        other = replace(request, **{field: np.zeros_like(request.image)})
+        assert (load(name).latents(other) - latents).abs().max() > 100 * TOLERANCE
+
+
+@pytest.mark.parametrize("size", [(16, 16, 5), (112, 32, 13)])
+def test_any_size_from_a_first_to_a_last_frame(
+    load: Callable[[str], Model], size: tuple[int, int, int]
+) -> None:
+    width, height, num_frames = size
+    pictures = {"image": picture(width, height, seed=3), "last_image": picture(width, height, seed=4)}
+    for name in ("wan2.1-flf2v-14b", "wan2.2-i2v-a14b"):
+        request = defaults(name, "flf2v", width=width, height=height, num_frames=num_frames, **pictures)
+        assert_same_video(load(name), request)
+
+
+def test_a_video_of_one_frame_from_an_image(load: Callable[[str], Model]) -> None:
+    for name in ("wan2.1-i2v-14b-480p", "wan2.1-vace-1.3b", "wan2.2-i2v-a14b"):
+        assert_same_video(load(name), defaults(name, "i2v", num_frames=1))
+
+
+TWO_EXPERTS = [name for name in BASES if VARIANTS[name].boundary is not None]
+
+
+@pytest.mark.parametrize("name", TWO_EXPERTS)
+def test_each_expert_has_a_guidance_scale_of_its_own(load: Callable[[str], Model], name: str) -> None:
+    task = min(VARIANTS[name].tasks)
+    request = defaults(name, task, steps=6, guidance_scale=6.0, guidance_scale_2=2.0)
+    assert_same_video(load(name), request)
+    other = load(name).latents(replace(request, guidance_scale_2=4.0))
+    assert (other - load(name).latents(request)).abs().max() > 100 * TOLERANCE
+
+
+@pytest.mark.parametrize("name", TWO_EXPERTS)
+def test_one_guidance_scale_is_that_of_both_experts(load: Callable[[str], Model], name: str) -> None:
+    task = min(VARIANTS[name].tasks)
+    assert_same_video(load(name), defaults(name, task, steps=6, guidance_scale_2=None))
+
+
+@pytest.mark.parametrize(("scale", "scale_2"), [(4.0, 1.0), (1.0, 4.0)])
+def test_one_expert_may_go_without_guidance(
+    load: Callable[[str], Model], scale: float, scale_2: float
+) -> None:
+    model = load("wan2.2-t2v-a14b")
+    request = defaults("wan2.2-t2v-a14b", "t2v", steps=6, guidance_scale=scale, guidance_scale_2=scale_2)
+    # diffusers asks the first scale alone whether to guide; just above one it guides by nearly nothing
+    guided = replace(request, guidance_scale=max(scale, 1 + 1e-9))
+    torch.testing.assert_close(
+        model.latents(request), model.reference(guided, "latent"), atol=TOLERANCE, rtol=0
+    )
+
+
+@pytest.mark.parametrize("name", TWO_EXPERTS)
+def test_the_experts_take_turns_once(load: Callable[[str], Model], name: str) -> None:
+    for variant, steps, turns in ((name, 6, None), (f"{name}-distill", 4, [2, 2])):
+        run = load(variant).engine.prepare(defaults(variant, min(VARIANTS[name].tasks), steps=steps))
+        taken = [stage.end - stage.begin for stage in run.stages]
+        assert len(taken) == 2
+        assert sum(taken) == steps
+        assert turns is None or taken == turns
+
+
+@pytest.mark.parametrize("name", BASES)
+@pytest.mark.parametrize("form", ["", "-distill"])
+def test_a_replica_can_warm_up(load: Callable[[str], Model], name: str, form: str) -> None:
+    warm_up(load(name + form).engine, VARIANTS[name + form])
+
+
+SMALLER = picture(REQUEST.width, REQUEST.height - 16)
+BAD_INPUT: list[tuple[str, dict[str, Any], str]] = [
+    ("wan2.2-t2v-a14b", {"image": FIRST}, "image"),
+    ("wan2.2-t2v-a14b", {"image": FIRST, "last_image": LAST}, "image"),
+    ("wan2.2-t2v-a14b", {"last_image": LAST}, "last_image"),
+    ("wan2.2-t2v-a14b", {"guidance_scale_2": float("nan")}, "guidance_scale_2"),
+    ("wan2.1-t2v-1.3b", {"guidance_scale_2": 3.0}, "guidance_scale_2"),
+    ("wan2.1-i2v-14b-480p", {}, "image"),
+    ("wan2.1-i2v-14b-480p", {"image": FIRST, "last_image": LAST}, "last_image"),
+    ("wan2.1-i2v-14b-720p", {"image": FIRST[..., :1]}, "image"),
+    ("wan2.1-flf2v-14b", {}, "image"),
+    ("wan2.1-flf2v-14b", {"image": FIRST}, "last_image"),
+    ("wan2.1-flf2v-14b", {"last_image": LAST}, "image"),
+    ("wan2.1-flf2v-14b", {"image": FIRST, "last_image": SMALLER}, "last_image"),
+    ("wan2.1-vace-1.3b", {"last_image": LAST}, "last_image"),
+    ("wan2.1-vace-1.3b", {"references": (FIRST,) * 5}, "references"),
+    ("wan2.1-vace-1.3b", {"references": (FIRST[..., :1],)}, "references"),
+    ("wan2.1-vace-1.3b", {"references": (FIRST[:0],)}, "references"),
+    ("wan2.1-t2v-1.3b", {"references": (FIRST,)}, "references"),
+    ("wan2.2-i2v-a14b", {}, "image"),
+    ("wan2.2-i2v-a14b", {"last_image": LAST}, "image"),
+    ("wan2.2-i2v-a14b", {"image": SMALLER}, "image"),
+    ("wan2.2-i2v-a14b", {"image": FIRST, "last_image": SMALLER}, "last_image"),
+    ("wan2.2-i2v-a14b", {"image": FIRST, "last_image": LAST.astype(np.float32)}, "last_image"),
+    ("wan2.2-i2v-a14b", {"image": FIRST, "last_image": LAST, "num_frames": 1}, "num_frames"),
+]
+
+
+@pytest.mark.parametrize(("name", "change", "field"), BAD_INPUT)
+def test_what_a_model_cannot_make_is_refused_by_name(
+    load: Callable[[str], Model], name: str, change: dict[str, Any], field: str
+) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        load(name).engine.prepare(replace(REQUEST, **change))
+    assert caught.value.field == field
+
+
+@pytest.mark.parametrize("folder_of", BASES)
+@pytest.mark.parametrize("name", BASES)
+def test_a_folder_is_served_as_its_own_variant_alone(
+    folders: Callable[[Variant], Path], folder_of: str, name: str
+) -> None:
+    if folder_of.removesuffix("-480p").removesuffix("-720p") == name.removesuffix("-480p").removesuffix(
+        "-720p"
+    ):
+        return  # these differ in what they were trained on, which no configuration says
+    with pytest.raises(WeightsError, match=f"is not {name}: |must be Wan"):
+        load_checkpoint(small(name), folders(small(folder_of)))
+
+
+BREAKAGES: list[tuple[str, Callable[[Path], object], str]] = [
+    ("wan2.2-t2v-a14b", lambda f: shutil.rmtree(f / "transformer_2"), "no"),
+    (
+        "wan2.2-t2v-a14b",
+        lambda f: edit(f / "model_index.json", boundary_ratio=0.9),
+        "boundary_ratio should be",
+    ),
+    ("wan2.2-t2v-a14b", lambda f: edit(f / "model_index.json", boundary_ratio=None), "boundary_ratio should"),
+    ("wan2.2-t2v-a14b", lambda f: edit(f / "model_index.json", transformer_2=[None, None]), "second expert"),
+    ("wan2.1-i2v-14b-480p", lambda f: shutil.rmtree(f / "image_encoder"), "no folder image_encoder"),
+    ("wan2.1-i2v-14b-480p", lambda f: shutil.rmtree(f / "image_processor"), "no folder image_processor"),
+    (
+        "wan2.1-i2v-14b-480p",
+        lambda f: (f / "image_processor" / "preprocessor_config.json").write_text("{"),
+        "could not be loaded as an image processor",
+    ),
+    (
+        "wan2.1-i2v-14b-480p",
+        lambda f: edit(f / "model_index.json", image_encoder=["transformers", "CLIPTextModel"]),
+        "image_encoder is CLIPTextModel, but must be CLIPVisionModel or",
+    ),
+    (
+        "wan2.1-i2v-14b-480p",
+        lambda f: edit(f / "transformer" / "config.json", image_dim=None),
+        "number of image tokens should be 257, but the folder says 0",
+    ),
+    (
+        "wan2.1-i2v-14b-480p",
+        lambda f: edit(f / "transformer" / "config.json", pos_embed_seq_len=514),
+        "number of image tokens should be 257, but the folder says 514",
+    ),
+    (
+        "wan2.1-vace-1.3b",
+        lambda f: edit(f / "transformer" / "config.json", vace_layers=[0]),
+        "number of control blocks should be 2, but the folder says 1",
+    ),
+    (
+        "wan2.1-flf2v-14b",
+        lambda f: edit(f / "transformer" / "config.json", pos_embed_seq_len=None),
+        "number of image tokens should be 514, but the folder says 257",
+    ),
+    (
+        "wan2.2-i2v-a14b",
+        lambda f: edit(f / "transformer_2" / "config.json", in_channels=16),
+        "transformer_2's input channels should be 36, but the folder says 16",
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "breakage", "said"), BREAKAGES)
+def test_a_broken_folder_is_refused_in_a_sentence(
+    folders: Callable[[Variant], Path],
+    tmp_path: Path,
+    name: str,
+    breakage: Callable[[Path], object],
+    said: str,
+) -> None:
+    folder = Path(shutil.copytree(folders(small(name)), tmp_path / "weights"))
+    breakage(folder)
+    with pytest.raises(WeightsError, match=said) as caught:
+        load_checkpoint(small(name), folder)
+    assert "\n" not in str(caught.value)
