@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from models.shard import Shard
+
 
 @dataclass(frozen=True, slots=True)
 class ImageKeys:
@@ -36,12 +38,13 @@ class TextKeys:
         return self.keys[0].shape[0]
 
 
-def self_attention(attn: Any, tokens: Tensor, rotation: Tensor) -> Tensor:
+def self_attention(attn: Any, tokens: Tensor, rotation: Tensor, shard: Shard) -> Tensor:
     """Attention among the video's tokens. ``rotation``: unit complex numbers, ``[1, 1, n, head_dim / 2]``."""
-    queries = _rotated(_heads(attn, attn.norm_q(attn.to_q(tokens))), rotation)
-    keys = _rotated(_heads(attn, attn.norm_k(attn.to_k(tokens))), rotation)
-    values = _heads(attn, attn.to_v(tokens))
-    return _out(attn, F.scaled_dot_product_attention(queries, keys, values))
+    # between ranks each of the three travels while the next is computed
+    values = shard.by_heads(_heads(attn, attn.to_v(tokens)))
+    keys = shard.by_heads(_rotated(_heads(attn, attn.norm_k(attn.to_k(tokens))), rotation))
+    queries = shard.by_heads(_rotated(_heads(attn, attn.norm_q(attn.to_q(tokens))), rotation))
+    return _out(attn, shard.by_tokens(shard.attention(queries(), keys(), values())))
 
 
 def text_attention(attn: Any, tokens: Tensor, text: TextKeys, block: int) -> Tensor:

@@ -12,13 +12,21 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.attention import ImageKeys, TextKeys, image_keys, self_attention, text_attention, text_keys
+from models.mesh import Mesh
+from models.shard import Shard
 from models.text import MAX_TOKENS
 
 
 class Denoiser:
-    """Predicts the velocity of noisy latents ``[1, channels, frames, height, width]``."""
+    """Predicts the velocity of noisy latents ``[1, channels, frames, height, width]``.
 
-    def __init__(self, transformer: Any) -> None:
+    In a group every rank has whole latents and gives whole velocities; in between it has its shard of the
+    tokens.
+    """
+
+    def __init__(self, transformer: Any, mesh: Mesh | None = None) -> None:
+        self.mesh = mesh or Mesh()
+        self.mesh.plan.check_heads(transformer.config.num_attention_heads)
         self._model = transformer
         self._patch: tuple[int, int, int] = tuple(transformer.config.patch_size)
         self._dtype: torch.dtype = transformer.dtype
@@ -74,17 +82,22 @@ class Denoiser:
         tokens = model.patch_embedding(latents.to(self._dtype)).flatten(2).transpose(1, 2)
         # [batch, rows, tokens of the row, dim]: a row is what shares one timestep
         rows = timesteps.shape[0]
-        x = tokens.contiguous().unflatten(1, (rows, -1))
+        x = tokens.unflatten(1, (rows, -1))
+        shard = Shard(self.mesh, rows, x.shape[2])
+        x = shard.cut(x).contiguous()
+        rotation = shard.cut(rotation.unflatten(2, (rows, -1))).flatten(2, 3)
         time, block_time = self._embed_time(timesteps)
-        branch = None if control is None else x + self._control_tokens(control).unflatten(1, (rows, -1))
+        branch = None
+        if control is not None:
+            branch = x + shard.cut(self._control_tokens(control).unflatten(1, (rows, -1)))
         for index, block in enumerate(model.blocks):
-            x = _block(block, index, x, block_time, text, rotation)
+            x = _block(block, index, x, block_time, text, rotation, shard)
             if branch is not None and index in self._control_block_at:
-                branch, hint = self._control_step(index, branch, block_time, text, rotation)
+                branch, hint = self._control_step(index, branch, block_time, text, rotation, shard)
                 x = x + hint
         shift, scale = (model.scale_shift_table + time[:, None]).chunk(2, dim=1)
         x = _modulated(model.norm_out, x, shift, scale)
-        return self._unpatched(model.proj_out(x.flatten(1, 2)), latents)
+        return self._unpatched(shard.whole(model.proj_out(x)).flatten(1, 2), latents)
 
     def _control_tokens(self, control: Tensor) -> Tensor:
         tokens = self._model.vace_patch_embedding(control.to(self._dtype)).flatten(2).transpose(1, 2)
@@ -92,12 +105,12 @@ class Denoiser:
         return embedded
 
     def _control_step(
-        self, layer: int, branch: Tensor, time: Tensor, text: TextKeys, rotation: Tensor
+        self, layer: int, branch: Tensor, time: Tensor, text: TextKeys, rotation: Tensor, shard: Shard
     ) -> tuple[Tensor, Tensor]:
         """The branch after its block beside ``layer``, and what that block adds to the video's tokens."""
         index = self._control_block_at[layer]
         block = self._control_blocks[index]
-        branch = _block(block, len(self._model.blocks) + index, branch, time, text, rotation)
+        branch = _block(block, len(self._model.blocks) + index, branch, time, text, rotation, shard)
         return branch, block.proj_out(branch)
 
     def _embed_time(self, timesteps: Tensor) -> tuple[Tensor, Tensor]:
@@ -119,7 +132,9 @@ class Denoiser:
         return video
 
 
-def _block(block: Any, index: int, x: Tensor, time: Tensor, text: TextKeys, rotation: Tensor) -> Tensor:
+def _block(
+    block: Any, index: int, x: Tensor, time: Tensor, text: TextKeys, rotation: Tensor, shard: Shard
+) -> Tensor:
     """One transformer block. ``x``: ``[batch, rows, n, dim]``; sums and modulation are float32, as trained.
 
     A batch of prompts shares one video up to the first text attention, which is where ``x`` takes its batch.
@@ -128,7 +143,8 @@ def _block(block: Any, index: int, x: Tensor, time: Tensor, text: TextKeys, rota
     shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = modulation.chunk(6, dim=1)
     rows = x.shape[1]
 
-    attended = self_attention(block.attn1, _modulated(block.norm1, x, shift, scale).flatten(1, 2), rotation)
+    attending = _modulated(block.norm1, x, shift, scale).flatten(1, 2)
+    attended = self_attention(block.attn1, attending, rotation, shard)
     x = torch.addcmul(x.float(), attended.unflatten(1, (rows, -1)), gate).type_as(x)
 
     queried = block.norm2(x.float()).type_as(x).flatten(1, 2)

@@ -3,7 +3,9 @@
     ModelError                 the run cannot be finished; retrying the same run does not help
     ├── InvalidRequest         the request asks for what this model cannot do; ``field`` names the culprit
     ├── OutOfMemory            the device has too little memory for this request
+    ├── PlanError              the devices of a group cannot share this model so; raised only while loading
     └── WeightsError           the weights folder cannot be served; raised only while loading
+    GroupLost                  a rank of the group died, hung or failed alone; another group can do the run
 
 Each class has a stable ``code`` for records and responses. Messages are sentences for a person.
 Only ``WeightsError``, which whoever starts the service reads, may name a folder of the server.
@@ -39,7 +41,19 @@ class OutOfMemory(ModelError):
     code: ClassVar[str] = "out_of_memory"
 
 
+class PlanError(ModelError):
+    """The devices cannot be split so: degrees that do not fit the devices, the heads or the guidance."""
+
+    code: ClassVar[str] = "plan_error"
+
+
 class WeightsError(ModelError):
     """The weights folder is missing, incomplete, unsafe or of another model."""
 
     code: ClassVar[str] = "weights_error"
+
+
+class GroupLost(Exception):
+    """The ranks of a group no longer run together. The group is never used again: end all its processes."""
+
+    code: ClassVar[str] = "group_lost"

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import torch
 
-from models.errors import ModelError, OutOfMemory
+from models.errors import GroupLost, ModelError, OutOfMemory
 
 
 @contextmanager
@@ -13,7 +13,7 @@ def as_model_errors(doing: str) -> Iterator[None]:
     """Raise our own error for a failure while ``doing`` ("denoising"), the cause attached for the log."""
     try:
         yield
-    except ModelError:
+    except (ModelError, GroupLost):
         raise
     except Exception as error:
         if _is_out_of_memory(error):

@@ -11,7 +11,9 @@ from models.denoiser import Denoiser
 from models.engine import EngineSettings
 from models.errors import WeightsError
 from models.image_encoder import ImageEncoder
+from models.mesh import Mesh
 from models.pipeline import WanEngine
+from models.shared_text import SharedText
 from models.text import TextEncoder
 from models.vae import StreamingVae
 from models.weights_folder import WeightsFolder
@@ -19,27 +21,36 @@ from models.weights_folder import WeightsFolder
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def load_engine(settings: EngineSettings) -> WanEngine:
-    """Load a folder in the diffusers layout. Raises ``WeightsError``: one sentence on what is wrong."""
+def load_engine(settings: EngineSettings, mesh: Mesh | None = None) -> WanEngine:
+    """Load a folder in the diffusers layout. Raises ``WeightsError``: one sentence on what is wrong.
+
+    ``mesh``: this process's place in a group of devices. Only rank 0 holds the text encoder then.
+    """
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
+    mesh = mesh or Mesh()
     folder = WeightsFolder(settings.weights)
     folder.check(settings.variant)
     device, dtype = torch.device(settings.device), _dtype(settings)
     variant = settings.variant
     cls = WanVACETransformer3DModel if variant.control_blocks else WanTransformer3DModel
-    transformer = Denoiser(_model(cls, folder.path / "transformer", device, dtype))
+    transformer = Denoiser(_model(cls, folder.path / "transformer", device, dtype), mesh)
     low_noise = None
     if variant.boundary is not None:
-        low_noise = Denoiser(_model(cls, folder.path / "transformer_2", device, dtype))
+        low_noise = Denoiser(_model(cls, folder.path / "transformer_2", device, dtype), mesh)
     vae = _model(AutoencoderKLWan, folder.path / "vae", device, dtype)
-    text_encoder = _model(UMT5EncoderModel, folder.path / "text_encoder", device, dtype)
-    text = TextEncoder(_tokenizer(folder.path / "tokenizer"), text_encoder)
+    encoder = _text_encoder(folder, device, dtype) if mesh.rank == 0 else None
+    text = SharedText(mesh, encoder, device)
     image_encoder = None
     if variant.image_tokens:
         clip = _model(CLIPVisionModel, folder.path / "image_encoder", device, dtype)
         image_encoder = ImageEncoder(_processor(folder.path / "image_processor"), clip)
-    return WanEngine(variant, text, transformer, StreamingVae(vae), low_noise, image_encoder)
+    return WanEngine(variant, text, transformer, StreamingVae(vae, mesh=mesh), low_noise, image_encoder)
+
+
+def _text_encoder(folder: WeightsFolder, device: torch.device, dtype: torch.dtype) -> TextEncoder:
+    model = _model(UMT5EncoderModel, folder.path / "text_encoder", device, dtype)
+    return TextEncoder(_tokenizer(folder.path / "tokenizer"), model)
 
 
 def _dtype(settings: EngineSettings) -> torch.dtype:

@@ -24,7 +24,7 @@ from models.sampling import (
     high_noise_steps,
     unipc_schedule,
 )
-from models.text import TextEncoder
+from models.text import Text
 from models.vae import StreamingVae
 from models.variants import Variant
 
@@ -71,12 +71,17 @@ class WanGeneration:
 
 
 class WanEngine:
-    """Implements ``models.engine.Engine``."""
+    """Implements ``models.engine.Engine``, on one device or as one rank of a group.
+
+    In a group every rank makes the same calls in the same order and asks ``agree`` before each step, so that
+    all leave a run together. All of them iterate over ``decode``; rank 0 alone gets the frames. An error in a
+    step or in a decode, on whichever rank, is the end of the group; ``GroupLost`` says so.
+    """
 
     def __init__(
         self,
         variant: Variant,
-        text: TextEncoder,
+        text: Text,
         denoiser: Denoiser,
         vae: StreamingVae,
         low_noise: Denoiser | None = None,
@@ -89,33 +94,43 @@ class WanEngine:
         """The second expert of a model that has two."""
         self._vae = vae
         self._condition = conditioner(variant, vae, image_encoder)
+        self._mesh = denoiser.mesh
 
     @torch.inference_mode()
     def prepare(self, request: GenerationRequest) -> WanGeneration:
         check_request(self._variant, request)
         with as_model_errors("preparing"):
-            condition = self._condition(request)
-            latents = _held(self._noise(request), condition.first_frame)
             solver = self._solver(request)
             stages = self._stages(request, solver)
+        embeddings = self._embeddings(request, stages)
+        with self._mesh.together(), as_model_errors("preparing"):
+            condition = self._condition(request)
+            latents = _held(self._noise(request), condition.first_frame)
             run = WanGeneration(
                 request=request,
                 solver=solver,
                 latents=latents,
                 condition=condition,
-                embeddings=self._embeddings(request, stages),
+                embeddings=embeddings,
                 stages=stages,
                 rotation=self._denoiser.rotation(latents),
             )
             run.prompts = self._prompts(run)
             return run
 
+    def agree(self, leave: bool) -> bool:
+        """Whether any rank wants to leave the run, the same answer on all; alone, whether this one does.
+
+        Asked by all ranks at each step's boundary: a rank that left by itself would hang the others.
+        """
+        return self._mesh.agree(leave)
+
     @torch.inference_mode()
     def denoise_step(self, generation: Generation) -> None:
         run = _own(generation)
         if run.step == run.total_steps:
             raise ModelError(f"All {run.total_steps} steps of this run are done.")
-        with as_model_errors("denoising"):
+        with as_model_errors("denoising"), self._mesh.lockstep():
             if run.step == run.stage.begin > 0:
                 run.prompts = self._prompts(run)
             velocity = self._velocity(run)
@@ -176,13 +191,14 @@ class WanEngine:
         prompts = [request.prompt]
         if any(stage.guidance_scale > 1 for stage in stages):
             prompts.append(request.negative_prompt)
-        return tuple(self._text.encode(prompt) for prompt in prompts)
+        with as_model_errors("encoding the prompt"):
+            return tuple(self._text.encode(prompt) for prompt in prompts)
 
     def _prompts(self, run: WanGeneration) -> tuple[TextKeys, ...]:
-        """The keys for the expert of the run's present stage."""
+        """What this rank attends to in this stage: every prompt, or the one of its half of the group."""
         request, denoiser = run.request, run.stage.denoiser
         wanted = run.embeddings if run.stage.guidance_scale > 1 else run.embeddings[:1]
-        keys = [denoiser.text(embedding) for embedding in wanted]
+        keys = [denoiser.text(embedding) for embedding in self._mesh.share(list(wanted), "cfg")]
         if self._variant.tokens(request.width, request.height, request.num_frames) <= BATCHED_TOKENS:
             keys = [stacked(keys)]
         if run.condition.embeddings is not None:
@@ -203,9 +219,9 @@ class WanEngine:
             for prompt in run.prompts
         ]
         velocities = torch.cat(batches).float()
-        if len(velocities) == 1:
+        if run.stage.guidance_scale <= 1:
             return velocities
-        conditional, unconditional = velocities.chunk(2)
+        conditional, unconditional = self._mesh.gathered(velocities, "cfg").flatten(0, 1).chunk(2)
         return unconditional + run.stage.guidance_scale * (conditional - unconditional)
 
 

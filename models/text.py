@@ -3,7 +3,7 @@
 import html
 import re
 from collections import OrderedDict
-from typing import Any
+from typing import Any, Protocol
 
 import ftfy
 import torch
@@ -20,6 +20,13 @@ def clean_prompt(prompt: str) -> str:
     # Entities are sometimes escaped twice ("&amp;lt;"), hence the second unescape.
     repaired = html.unescape(html.unescape(ftfy.fix_text(prompt)))
     return re.sub(r"\s+", " ", repaired).strip()
+
+
+class Text(Protocol):
+    """Turns prompts into what the transformer is told."""
+
+    def encode(self, prompt: str) -> Tensor:
+        """Embeddings of the prompt's own tokens, ``[n, text_dim]``, 1 ≤ n ≤ 512; the filling is left out."""
 
 
 class TextEncoder:

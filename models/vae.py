@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.mesh import Mesh
+from models.strips import Strips
 from models.vae_layers import CausalConv, ChannelNorm, History, Middle, UpBlock, down_layer
 
 DEFAULT_CHUNK_PIXELS = 128 * 1024
@@ -24,8 +26,9 @@ class StreamingVae:
     Peak memory depends on the frame size and ``chunk_pixels``, not on the number of frames.
     """
 
-    def __init__(self, vae: Any, chunk_pixels: int = DEFAULT_CHUNK_PIXELS) -> None:
+    def __init__(self, vae: Any, chunk_pixels: int = DEFAULT_CHUNK_PIXELS, mesh: Mesh | None = None) -> None:
         config = vae.config
+        self._mesh = mesh or Mesh()
         self._device: torch.device = vae.device
         self._dtype: torch.dtype = vae.dtype
         self._z_dim: int = config.z_dim
@@ -41,7 +44,7 @@ class StreamingVae:
     def encode(self, video: Tensor) -> Tensor:
         """Video ``[1, 3, 4k + 1, height, width]`` in −1 … 1 to float32 latents, the mode of the posterior."""
         frames = _patched(self._pictures(video), self._patch)
-        history: History = {}
+        history = History()
         encoded = [self._encoder(frames[:1], history, first=True)]
         for start in range(1, len(frames), self._stride):
             chunk = frames[start : start + self._stride]
@@ -50,17 +53,30 @@ class StreamingVae:
         return ((mode - self._mean) / self._deviation).contiguous()
 
     def decode(self, latents: Tensor) -> Iterator[Tensor]:
-        """Yield the video as chunks of frames ``[n, 3, height, width]`` in −1 … 1, 4·(f − 1) + 1 in all."""
+        """Yield the video as chunks of frames ``[n, 3, height, width]`` in −1 … 1, 4·(f − 1) + 1 in all.
+
+        A group decodes together, strip by strip: every rank iterates, rank 0 alone gets the frames. If it
+        stops before the end, so do the others.
+        """
         frames = self._pictures(latents.float() * self._deviation + self._mean)
-        history: History = {}
+        strips = Strips(self._mesh, frames.shape[2])
+        history, strip_history = History(), History(strips)
         first = True
         for chunk in frames.split(self._latents_per_chunk(frames)):
-            with (
-                torch.inference_mode()
-            ):  # not around the yield: the mode would leak into whoever asks for frames
-                video = self._decoder(chunk, history, first=first)
-                video = _unpatched(video, self._patch).clamp(-1.0, 1.0)
-            yield video
+            # not around the yield: the mode would leak into whoever asks for frames
+            with torch.inference_mode(), self._mesh.lockstep():
+                video = None
+                if strips.takes_part:
+                    strip = self._decoder(chunk, history, strip_history, first=first)
+                    video = strips.joined(_unpatched(strip, self._patch).clamp(-1.0, 1.0))
+            if video is not None:
+                try:
+                    yield video
+                except GeneratorExit:
+                    self._mesh.agree(leave=True)
+                    raise
+            if self._mesh.agree(leave=False):
+                return
             first = False
 
     def _pictures(self, video: Tensor) -> Tensor:
@@ -105,12 +121,15 @@ class _Decoder(nn.Module):
         self.norm = ChannelNorm(decoder.norm_out)
         self.conv_out = CausalConv(decoder.conv_out)
 
-    def forward(self, x: Tensor, history: History, first: bool) -> Tensor:
+    def forward(self, x: Tensor, history: History, strip_history: History, first: bool) -> Tensor:
+        """This rank's strip of the frames. Up to the attention among all pixels of a frame, which is a small
+        part of the work, each rank decodes them whole.
+        """
         x = self.conv_in(self.unquantise(x, history, first), history, first)
-        x = self.middle(x, history, first)
+        x = strip_history.cut(self.middle(x, history, first))
         for block in self.up:
-            x = block(x, history, first)
-        out: Tensor = self.conv_out(F.silu(self.norm(x)), history, first)
+            x = block(x, strip_history, first)
+        out: Tensor = self.conv_out(F.silu(self.norm(x)), strip_history, first)
         return out
 
 

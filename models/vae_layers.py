@@ -4,8 +4,9 @@ Frames are a batch of pictures ``[t, channels, height, width]``, channels last. 
 convolution over pictures whose channels are those of the frame and of the two before it, side by side: the
 same sum in another order, and on a CPU about twenty times faster than conv3d.
 
-``History`` is what a layer must remember of earlier frames. It is passed in, so that a layer holds no state
-of a run. ``first`` says that the chunk begins with the video's first frame, which stands alone in time.
+``History`` is what a layer must remember of earlier frames, and how the frames are cut into strips. It is
+passed in, so that a layer holds no state of a run.
+``first`` says that the chunk begins with the video's first frame, which stands alone in time.
 """
 
 from typing import Any, TypeAlias
@@ -14,10 +15,28 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-History: TypeAlias = dict[nn.Module, Tensor]
+from models.strips import Strips
 
 Layer: TypeAlias = nn.Module
 """A module called as ``layer(x, history, first)``."""
+
+
+class History(dict[nn.Module, Tensor]):
+    """The last frames each layer saw, in one run over a video, or over one rank's strip of it."""
+
+    def __init__(self, strips: Strips | None = None) -> None:
+        super().__init__()
+        self._strips = strips if strips is not None and strips.several else None
+
+    def cut(self, x: Tensor) -> Tensor:
+        """This rank's strip of whole pictures; all of them where there are no strips."""
+        return x if self._strips is None else self._strips.cut(x)
+
+    def with_edges(self, x: Tensor, padding: tuple[int, int]) -> tuple[Tensor, tuple[int, int]]:
+        """A convolution's input and padding: in a strip the neighbours' rows take the place of zeros."""
+        if self._strips is None or padding[0] == 0:
+            return x, padding
+        return self._strips.with_neighbours(x), (0, padding[1])
 
 
 class CausalConv(nn.Module):
@@ -39,17 +58,18 @@ class CausalConv(nn.Module):
         self.register_buffer("bias", conv.bias.detach())
 
     def forward(self, x: Tensor, history: History, first: bool) -> Tensor:
+        x, padding = history.with_edges(x, self.padding)
         if self.past == 0:
-            return F.conv2d(x, self.weight_alone, self.bias, padding=self.padding)
+            return F.conv2d(x, self.weight_alone, self.bias, padding=padding)
         before = history.get(self)
         if before is None:
             before = x.new_zeros(self.past, *x.shape[1:])
             history[self] = _latest(before, x, self.past)
             if x.shape[0] == 1:  # a first frame has nothing to look back to
-                return F.conv2d(x, self.weight_alone, self.bias, padding=self.padding)
+                return F.conv2d(x, self.weight_alone, self.bias, padding=padding)
         else:
             history[self] = _latest(before, x, self.past)
-        return F.conv2d(_look_back(before, x), self.weight, self.bias, padding=self.padding)
+        return F.conv2d(_look_back(before, x), self.weight, self.bias, padding=padding)
 
 
 class ChannelNorm(nn.Module):
@@ -143,7 +163,8 @@ class Upsample(nn.Module):
                 doubled = self.time_conv(rest, history, first).unflatten(1, (2, -1)).flatten(0, 1)
                 x = torch.cat([alone, doubled])
         x = F.interpolate(x, scale_factor=2.0, mode="nearest-exact")
-        return F.conv2d(x, self.weight, self.bias, padding=1)
+        x, padding = history.with_edges(x, (1, 1))
+        return F.conv2d(x, self.weight, self.bias, padding=padding)
 
 
 class UpBlock(nn.Module):

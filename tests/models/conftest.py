@@ -21,6 +21,7 @@ from models.demo.recipe import make_demo_model
 from models.demo.vocabulary import build_tokenizer
 from models.denoiser import Denoiser
 from models.engine import Frames, GenerationRequest
+from models.mesh import Mesh
 from models.pipeline import WanEngine
 from models.text import TextEncoder
 from models.vae import StreamingVae
@@ -105,11 +106,13 @@ class Model:
         return (WanImageToVideoPipeline if images else WanPipeline), images
 
 
-def build_model(*, expand_timesteps: bool, distilled: bool = False) -> Model:
+def build_model(
+    *, expand_timesteps: bool, distilled: bool = False, heads: int = 2, mesh: Mesh | None = None
+) -> Model:
     torch.manual_seed(11)
     tokenizer = build_tokenizer()
     transformer = WanTransformer3DModel(
-        num_attention_heads=2, attention_head_dim=24, text_dim=32, freq_dim=32, ffn_dim=96, num_layers=2
+        num_attention_heads=heads, attention_head_dim=24, text_dim=32, freq_dim=32, ffn_dim=96, num_layers=2
     )
     vae = AutoencoderKLWan(base_dim=8, z_dim=16, num_res_blocks=1)
     text_encoder = UMT5EncoderModel(
@@ -130,7 +133,7 @@ def build_model(*, expand_timesteps: bool, distilled: bool = False) -> Model:
     )
     variant = replace(VARIANTS["demo"], expand_timesteps=expand_timesteps, distilled=distilled)
     text = TextEncoder(tokenizer, text_encoder)
-    engine = WanEngine(variant, text, Denoiser(transformer), StreamingVae(vae))
+    engine = WanEngine(variant, text, Denoiser(transformer, mesh), StreamingVae(vae, mesh=mesh))
     return Model(engine, text, pipeline)
 
 

@@ -5,20 +5,28 @@ import pickle
 import pytest
 import torch
 
-from models.errors import InvalidRequest, ModelError, OutOfMemory, WeightsError
+from models.errors import GroupLost, InvalidRequest, ModelError, OutOfMemory, PlanError, WeightsError
 from models.failures import as_model_errors
 
 
 def test_each_error_has_a_code_of_its_own() -> None:
-    errors: list[type[ModelError]] = [ModelError, InvalidRequest, OutOfMemory, WeightsError]
-    assert len({error.code for error in errors}) == len(errors)
+    errors: list[type[ModelError]] = [ModelError, InvalidRequest, OutOfMemory, PlanError, WeightsError]
+    assert len({error.code for error in [*errors, GroupLost]}) == len(errors) + 1
     assert all(issubclass(error, ModelError) for error in errors)
 
 
 @pytest.mark.parametrize(
-    "error", [ModelError("m"), OutOfMemory("o"), WeightsError("w"), InvalidRequest("i", field="width")]
+    "error",
+    [
+        ModelError("m"),
+        OutOfMemory("o"),
+        PlanError("p"),
+        WeightsError("w"),
+        GroupLost("g"),
+        InvalidRequest("i", field="width"),
+    ],
 )
-def test_errors_cross_from_one_process_to_another(error: ModelError) -> None:
+def test_errors_cross_from_one_process_to_another(error: Exception) -> None:
     copy = pickle.loads(pickle.dumps(error))
     assert type(copy) is type(error)
     assert str(copy) == str(error)
@@ -39,6 +47,12 @@ def test_what_torch_raises_becomes_one_of_ours(raised: Exception, expected: type
     with pytest.raises(ModelError) as caught, as_model_errors("denoising"):
         raise raised
     assert type(caught.value) is expected
+
+
+def test_a_lost_group_is_told_apart_from_a_failed_run() -> None:
+    with pytest.raises(GroupLost), as_model_errors("denoising"):
+        raise GroupLost("rank 1 ended")
+    assert not issubclass(GroupLost, ModelError)  # another group can do what this one could not
 
 
 def test_a_real_failure_to_allocate_is_out_of_memory() -> None:

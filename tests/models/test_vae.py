@@ -7,7 +7,7 @@ import torch
 from diffusers import AutoencoderKLWan
 
 from models.vae import StreamingVae
-from models.vae_layers import ChannelNorm
+from models.vae_layers import ChannelNorm, History
 
 TOLERANCE = 1e-4
 MEAN, DEVIATION = [0.1 * i for i in range(-4, 4)], [0.5 + 0.25 * i for i in range(8)]
@@ -110,11 +110,12 @@ def test_what_is_kept_between_chunks_does_not_grow_with_the_video(
     kept: list[int] = []
     decoder = streaming._decoder
 
-    def counted(x: torch.Tensor, history: dict[Any, torch.Tensor], first: bool) -> torch.Tensor:
-        video: torch.Tensor = decoder(x, history, first)
+    def counted(x: torch.Tensor, *histories: History, first: bool) -> torch.Tensor:
+        video: torch.Tensor = decoder(x, *histories, first=first)
+        tensors = [tensor for history in histories for tensor in history.values()]
         # a view would keep the whole chunk alive
-        assert all(tensor.untyped_storage().nbytes() == tensor.nbytes for tensor in history.values())
-        kept.append(sum(tensor.nbytes for tensor in history.values()))
+        assert all(tensor.untyped_storage().nbytes() == tensor.nbytes for tensor in tensors)
+        kept.append(sum(tensor.nbytes for tensor in tensors))
         return video
 
     monkeypatch.setattr(streaming, "_decoder", counted)

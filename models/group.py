@@ -1,0 +1,51 @@
+"""One video by a group of processes on this machine, for whoever has no service."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from models.engine import EngineSettings, Frames, GenerationRequest
+from models.generate import OnStep, generate
+from models.launcher import Launcher, Rank
+from models.loading import load_engine
+from models.mesh import DEFAULT_TIMEOUT_S
+from models.parallel import ParallelPlan
+
+
+def generate_in_group(
+    settings: EngineSettings,
+    plan: ParallelPlan,
+    request: GenerationRequest,
+    on_step: OnStep | None = None,
+    timeout_s: float = DEFAULT_TIMEOUT_S,
+) -> Iterator[Frames]:
+    """As ``generate``, on ``plan.devices`` devices of the kind ``settings.device`` (``cpu`` or ``cuda``).
+
+    ``timeout_s``: how long a rank may say nothing before the run fails with ``GroupLost``.
+    """
+    with Launcher(
+        _on_rank, plan.devices, settings, plan, request, device=settings.device, timeout_s=timeout_s
+    ) as launcher:
+        for _, content in launcher.messages():
+            if not isinstance(content, _StepDone):
+                yield content
+            elif on_step is not None:
+                on_step(content.step, content.total_steps)
+
+
+@dataclass(frozen=True, slots=True)
+class _StepDone:
+    step: int
+    total_steps: int
+
+
+def _on_rank(rank: Rank, settings: EngineSettings, plan: ParallelPlan, request: GenerationRequest) -> None:
+    rank.join()
+    engine = load_engine(replace(settings, device=str(rank.device)), rank.mesh(plan))
+    rank.meet()  # some have loaded sooner
+
+    def tell(step: int, total_steps: int) -> None:
+        if rank.number == 0:
+            rank.send(_StepDone(step, total_steps))
+
+    for frames in generate(engine, request, tell):
+        rank.send(frames)

@@ -1,0 +1,81 @@
+"""How the devices of a group share one run. Decided before anything is loaded; imports no torch."""
+
+from dataclasses import dataclass
+from math import gcd
+
+from models.errors import PlanError
+
+
+@dataclass(frozen=True, slots=True)
+class ParallelPlan:
+    """A group's devices as a mesh ``cfg x ring x ulysses``; 1 x 1 x 1 is one device.
+
+    ``cfg``: with 2, one half of the devices follows the prompt and the other half the negative prompt.
+    ``ring``: keys and values travel around in a circle, past the queries, which stay.
+    ``ulysses``: every device has all tokens of some heads during attention, some tokens of all heads else.
+    Ring and Ulysses together cut the token sequence into ``sequence`` equal parts.
+    """
+
+    cfg: int = 1
+    ring: int = 1
+    ulysses: int = 1
+
+    def __post_init__(self) -> None:
+        if self.cfg not in (1, 2):
+            raise PlanError(f"cfg must be 1 or 2, one part for each prompt, not {self.cfg}.")
+        for name, degree in (("ring", self.ring), ("ulysses", self.ulysses)):
+            if degree < 1:
+                raise PlanError(f"{name} must be at least 1, not {degree}.")
+
+    @property
+    def sequence(self) -> int:
+        return self.ring * self.ulysses
+
+    @property
+    def devices(self) -> int:
+        return self.cfg * self.sequence
+
+    def check_heads(self, heads: int) -> None:
+        """Raise ``PlanError`` unless the attention heads can be dealt out."""
+        if heads % self.ulysses:
+            possible = [str(degree) for degree in range(1, heads + 1) if heads % degree == 0]
+            raise PlanError(
+                f"ulysses {self.ulysses} does not divide the model's {heads} heads; "
+                f"possible are {', '.join(possible)}."
+            )
+
+
+def plan(
+    devices: int,
+    heads: int,
+    guidance: bool,
+    *,
+    cfg: int | None = None,
+    ring: int | None = None,
+    ulysses: int | None = None,
+) -> ParallelPlan:
+    """The plan for so many devices; degrees that are not given are chosen.
+
+    ``guidance``: whether runs have a negative prompt. Splitting there comes first, since it hardly talks.
+    Then Ulysses, as far as the heads go, since it sends less than a ring does. The rest is a ring.
+    Raises ``PlanError`` where the devices or the heads cannot be split so.
+    """
+    if devices < 1:
+        raise PlanError(f"A group has at least one device, not {devices}.")
+    ParallelPlan(*(1 if degree is None else degree for degree in (cfg, ring, ulysses)))  # each by itself
+    if cfg == 2 and not guidance:
+        raise PlanError("cfg must be 1 for a model without guidance: there is no second prompt.")
+    if cfg is None:
+        cfg = 2 if guidance and devices % (2 * (ring or 1) * (ulysses or 1)) == 0 else 1
+    if ulysses is None:
+        rest = max(devices // (cfg * (ring or 1)), 1)
+        ulysses = gcd(rest, heads) if ring is None else rest
+    if ring is None:
+        ring = max(devices // (cfg * ulysses), 1)
+    chosen = ParallelPlan(cfg, ring, ulysses)
+    if chosen.devices != devices:
+        raise PlanError(
+            f"cfg {cfg} x ring {ring} x ulysses {ulysses} needs {chosen.devices} devices, not {devices}."
+        )
+    chosen.check_heads(heads)
+    return chosen

@@ -1,0 +1,215 @@
+"""What the ranks of test_parallel.py do, each in its own process."""
+
+import os
+import signal
+import threading
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from models import pipeline
+from models.engine import EngineSettings, GenerationRequest
+from models.errors import GroupLost, ModelError
+from models.generate import generate
+from models.launcher import Launcher, Rank
+from models.loading import load_engine
+from models.mesh import Mesh
+from models.parallel import ParallelPlan
+from models.pipeline import WanEngine
+from models.shared_text import SharedText
+from models.vae import StreamingVae
+
+from .checkpoints import small
+from .conftest import REQUEST, Model, build_model, picture
+from .test_checkpoints import defaults
+from .test_vae import noise, wan21, wan22
+
+HEADS = 4
+
+SHORT = replace(REQUEST, steps=3)
+IMAGE = picture(REQUEST.width, REQUEST.height)
+REQUESTS = {
+    # 45 tokens in three rows of 15: neither divides
+    "t2v": SHORT,
+    "t2v without guidance": replace(SHORT, guidance_scale=1.0),
+    "i2v": replace(SHORT, image=IMAGE),
+    "t2v that divides": replace(SHORT, width=64, height=32, num_frames=5),
+    "i2v that divides": replace(SHORT, width=64, height=32, num_frames=5, image=picture(64, 32)),
+    # fewer tokens than ranks: some have nothing but filling
+    "one token": replace(SHORT, width=16, height=16, num_frames=1),
+    "i2v of one token a row": replace(SHORT, width=16, height=16, num_frames=5, image=picture(16, 16)),
+}
+# latent heights: one that every group divides, one that none does, one with fewer rows than many a group
+DECODES = [(form, height) for form in (wan21, wan22) for height in (8, 9, 3)]
+# published kinds of model: the variant, the task and what differs from its defaults
+KINDS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "two experts": ("wan2.2-t2v-a14b", "t2v", {}),
+    "two experts, the second without guidance": ("wan2.2-t2v-a14b", "t2v", {"guidance_scale_2": 1.0}),
+    "two experts, the first without guidance": ("wan2.2-t2v-a14b", "t2v", {"guidance_scale": 1.0}),
+    "image channels and two experts": ("wan2.2-i2v-a14b", "i2v", {}),
+    "image encoder": ("wan2.1-i2v-14b-480p", "i2v", {}),
+    "image encoder of two pictures": ("wan2.1-flf2v-14b", "flf2v", {}),
+    "side branch": ("wan2.1-vace-1.3b", "i2v", {}),
+    "side branch with references": ("wan2.1-vace-1.3b", "t2v", {"references": (IMAGE, picture(32, 64))}),
+}
+UNBATCHED = "i2v, one prompt after the other"
+
+
+@cache
+def model(mesh: Mesh | None = None) -> Model:
+    torch.manual_seed(11)
+    built = build_model(expand_timesteps=True, heads=HEADS, mesh=mesh)
+    built.engine._vae._chunk_pixels = 1  # a chunk for each latent frame
+    if mesh is not None:
+        encoder = built.text if mesh.rank == 0 else None
+        built.engine._text = SharedText(mesh, encoder, torch.device("cpu"))
+    return built
+
+
+def latents(engine: WanEngine, name: str) -> torch.Tensor:
+    """Where the run of that name ends."""
+    batched = pipeline.BATCHED_TOKENS
+    if name == UNBATCHED:
+        pipeline.BATCHED_TOKENS = 0
+    try:
+        return run_to_end(engine, REQUESTS["i2v" if name == UNBATCHED else name])
+    finally:
+        pipeline.BATCHED_TOKENS = batched
+
+
+def run_to_end(engine: WanEngine, request: GenerationRequest) -> torch.Tensor:
+    run = engine.prepare(request)
+    while not engine.agree(run.step == run.total_steps):
+        engine.denoise_step(run)
+    return run.latents
+
+
+def loaded(kind: str, folders: dict[str, Path], mesh: Mesh | None = None) -> WanEngine:
+    name, _, _ = KINDS[kind]
+    return load_engine(EngineSettings(small(name), folders[name]), mesh)
+
+
+def request_of(kind: str) -> GenerationRequest:
+    name, task, changes = KINDS[kind]
+    return defaults(name, task, **changes)
+
+
+def decoded(form: Any, height: int, mesh: Mesh | None = None) -> list[torch.Tensor]:
+    """Chunks of a video of three latent frames."""
+    vae = StreamingVae(form(), chunk_pixels=1, mesh=mesh)
+    return list(vae.decode(noise(1, 8, 3, height, 5)))
+
+
+def runs(rank: Rank, plans: list[ParallelPlan]) -> None:
+    """Every run under every plan, then what must leave a group usable."""
+    rank.join()
+    for plan in plans:
+        built = model(rank.mesh(plan))
+        for name in [*REQUESTS, UNBATCHED]:
+            rank.send((plan, name, latents(built.engine, name).numpy()))
+        rank.send((plan, "frames", list(generate(built.engine, REQUESTS["i2v"]))))
+    mesh = built.engine._mesh
+    for form, height in DECODES:
+        chunks = [chunk.numpy() for chunk in decoded(form, height, mesh)]
+        rank.send((plan, f"decode {form.__name__} {height}", chunks))
+    rank.send((plan, "stopped", decode_stopped(built.engine)))
+    rank.send((plan, "left", left_at(built.engine, who=rank.ranks - 1, me=rank.number)))
+    rank.send((plan, "refused", refused(built.engine, culprit=rank.number == rank.ranks - 1)))
+    rank.send((plan, "after", latents(built.engine, "i2v").numpy()))
+
+
+def kinds(rank: Rank, plans: list[ParallelPlan], folders: dict[str, Path]) -> None:
+    """A run of every published kind of model under every plan."""
+    rank.join()
+    for plan in plans:
+        mesh = rank.mesh(plan)
+        for kind in KINDS:
+            engine = loaded(kind, folders, mesh)
+            rank.send(((plan, kind), run_to_end(engine, request_of(kind)).numpy()))
+
+
+def left_at(engine: WanEngine, who: int, me: int) -> int:
+    """The step at which a run ends that only rank ``who`` wants to leave, after two steps."""
+    run = engine.prepare(replace(REQUEST, steps=6))
+    while not engine.agree(me == who and run.step == 2):
+        engine.denoise_step(run)
+    return run.step
+
+
+def decode_stopped(engine: WanEngine) -> int:
+    """The chunks there are when whoever reads the frames stops after the first."""
+    run = engine.prepare(SHORT)
+    while not engine.agree(run.step == run.total_steps):
+        engine.denoise_step(run)
+    chunks = 0
+    for _ in engine.decode(run):
+        chunks += 1
+        break
+    return chunks
+
+
+def refused(engine: WanEngine, culprit: bool) -> list[str]:
+    """What the others see of a picture that one rank alone cannot encode, and of a prompt on rank 0."""
+
+    def fail(*_: object) -> Any:
+        raise RuntimeError("broken")
+
+    seen = []
+    for owner, broken in ((engine._vae, culprit), (engine._text._text, engine._text._text is not None)):
+        method = getattr(owner, "encode", None)
+        if broken:
+            owner.encode = fail
+        try:
+            engine.prepare(REQUESTS["i2v"])
+        except ModelError as error:
+            seen.append(type(error).__name__)
+        finally:
+            if broken:
+                owner.encode = method
+    return seen
+
+
+def fault(rank: Rank, plan: ParallelPlan, how: str) -> None:
+    """A run in whose second step the last rank dies, hangs or fails."""
+    rank.join()
+    built = model(rank.mesh(plan))
+    rank.meet()
+    run = built.engine.prepare(SHORT)
+    built.engine.denoise_step(run)
+    if rank.number == rank.ranks - 1:
+        built.engine._denoiser._model.blocks[1].norm1.forward = lambda *_: broken(how)
+    try:
+        built.engine.denoise_step(run)
+    except GroupLost as error:
+        rank.send(str(error))
+        # and it stays so: the lost rank is not waited for again
+        for again in (lambda: built.engine.denoise_step(run), lambda: built.engine.agree(True)):
+            try:
+                again()
+            except GroupLost as lost:
+                rank.send(str(lost))
+        raise
+
+
+def broken(how: str) -> None:
+    if how == "dies":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if how == "hangs":
+        threading.Event().wait()
+    raise MemoryError
+
+
+def wait_for_ever(rank: Rank) -> None:
+    rank.send(os.getpid())
+    threading.Event().wait()
+
+
+def abandoned() -> None:
+    """A launcher that dies without a word, as a process of its own."""
+    with Launcher(wait_for_ever, 2) as launcher:
+        for _, (_, pid) in zip(range(2), launcher.messages(), strict=False):
+            print(pid, flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)

@@ -1,0 +1,69 @@
+"""scripts/generate makes a file from the command line, or says what is wrong."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import imageio_ffmpeg
+import numpy as np
+import pytest
+from PIL import Image
+
+from .conftest import picture
+
+ROOT = Path(__file__).parent.parent.parent
+SMALL = ["--variant", "demo", "--prompt", "a red cat", "--size", "64x32", "--frames", "5", "--steps", "2"]
+
+
+def generate(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, ROOT / "scripts" / "generate_video.py", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, env={"PYTHONPATH": str(ROOT)})
+
+
+def frames_of(file: Path) -> np.ndarray:
+    command = [
+        imageio_ffmpeg.get_ffmpeg_exe(),
+        "-v",
+        "error",
+        "-i",
+        file,
+        "-f",
+        "rawvideo",
+        "-pix_fmt",
+        "rgb24",
+        "-",
+    ]
+    raw = subprocess.run(command, capture_output=True, check=True, timeout=60).stdout
+    return np.frombuffer(raw, np.uint8).reshape(-1, 32, 64, 3)
+
+
+def test_a_group_writes_a_video(demo_weights: Path, tmp_path: Path) -> None:
+    image, out = tmp_path / "first.png", tmp_path / "out.mp4"
+    Image.fromarray(picture(64, 32)).save(image)
+    done = generate("--weights", demo_weights, *SMALL, "--image", image, "--devices", "2", "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == str(out)
+    frames = frames_of(out)
+    assert len(frames) == 5
+    assert frames.std() > 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--devices", "8", "--ulysses", "8"], "4 heads; possible are 1, 2, 4"),
+        (["--devices", "4", "--cfg", "2", "--guidance-scale", "1"], "cfg must be 1"),
+        (["--image", "no-such-file.png"], "no-such-file.png cannot be read"),
+        (["--steps", "0"], "steps must be 1"),
+        (["--weights", "no-such-folder"], "There is no weights folder"),
+    ],
+)
+def test_what_is_wrong_is_one_sentence(
+    demo_weights: Path, tmp_path: Path, arguments: list[str], sentence: str
+) -> None:
+    out = tmp_path / "out.mp4"
+    done = generate("--weights", demo_weights, *SMALL, "--out", out, *arguments)
+    assert done.returncode == 1
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not out.exists()
