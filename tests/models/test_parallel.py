@@ -169,7 +169,7 @@ def test_what_one_rank_cannot_prepare_fails_on_all_and_the_group_goes_on(devices
 def test_a_rank_that_dies_or_hangs_surfaces_on_the_others(plan: ParallelPlan, how: str) -> None:
     heard: list[str] = []
     with (
-        Launcher(group_work.fault, plan.devices, plan, how, timeout_s=2) as launcher,
+        Launcher(group_work.fault, plan.devices, plan, how, timeout_s=5) as launcher,
         pytest.raises(GroupLost),
     ):
         for _, content in launcher.messages():
@@ -183,7 +183,7 @@ def test_a_rank_that_dies_or_hangs_surfaces_on_the_others(plan: ParallelPlan, ho
 def test_the_error_of_the_rank_that_failed_alone_is_the_one_that_is_told() -> None:
     plan = ParallelPlan(ulysses=2)
     with (
-        Launcher(group_work.fault, 2, plan, "fails", timeout_s=2) as launcher,
+        Launcher(group_work.fault, 2, plan, "fails", timeout_s=5) as launcher,
         pytest.raises(OutOfMemory),
     ):
         list(launcher.messages())
