@@ -175,7 +175,7 @@ def test_a_rank_that_dies_or_hangs_surfaces_on_the_others(plan: ParallelPlan, ho
         for _, content in launcher.messages():
             heard.append(content)
     survivors = plan.devices - 1
-    assert sum("within 2 s" in content for content in heard) == survivors
+    assert sum("within 5 s" in content for content in heard) == survivors
     assert sum("cannot be used again" in content for content in heard) == 2 * survivors
     assert set(range(survivors)) <= set(launcher.failures)
 
