@@ -126,6 +126,7 @@ async def test_a_nudge_makes_it_look(make_scene: MakeScene) -> None:
     scene.dispatcher.nudge()
     await scene.until(lambda: len(scene.replicas.tickets) == 1)
     duty.cancel()
+    await asyncio.gather(duty, return_exceptions=True)
 
 
 async def test_runs_of_an_earlier_coordinator_take_room(make_scene: MakeScene) -> None:
