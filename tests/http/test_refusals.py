@@ -267,7 +267,7 @@ async def test_broken_base64_is_a_400(service: HttpService, text):
 @pytest.mark.parametrize("field", ["image_path", "save_result_path"])
 async def test_a_path_out_of_the_folders_is_a_403(service: HttpService, field, path):
     if field == "save_result_path" and path.startswith("~"):
-        path = "/root/cat.png"
+        path = "/srv/cat.png"
     response = await service.client.post("/v1/tasks/video", json={"prompt": "x", field: path})
     assert_refused(response, 403)
 
