@@ -21,9 +21,25 @@ Picture: TypeAlias = NDArray[np.uint8]
 """One RGB picture, shape ``[height, width, 3]``."""
 
 
+Mask: TypeAlias = NDArray[np.uint8]
+"""Which pixels of a video are to change, shape ``[n, height, width]``: 0 keeps, 255 changes."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoraUse:
+    """A LoRA by the name it has among the engine's own, and how strongly it is to act; 0 is not at all."""
+
+    name: str
+    strength: float = 1.0
+
+
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
-    """One video to make. Everything is decided: no field is left to the engine's choice."""
+    """One video to make. Everything is decided: no field is left to the engine's choice.
+
+    A video of several fragments is made one after the other: each of ``num_frames`` frames, each but the first
+    beginning with the end of the one before (``Variant.overlap`` frames, which are shown once).
+    """
 
     prompt: str
     negative_prompt: str
@@ -43,6 +59,14 @@ class GenerationRequest:
     """Last frame, of this request's size too; only beside a first one."""
     references: tuple[Picture, ...] = ()
     """What is to appear in the video, of any size: no frame of it."""
+    video: Frames | None = None
+    """A video to change, of this request's frames and size; only for a model with control blocks."""
+    mask: Mask | None = None
+    """What is to change in ``video``; None changes all of it, guided by what it shows."""
+    control_scale: float = 1.0
+    """How strongly ``video``, pictures and references steer a model with control blocks."""
+    loras: tuple[LoraUse, ...] = ()
+    num_fragments: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +75,8 @@ class EngineSettings:
 
     ``device`` is ``cpu`` or ``cuda`` (or ``cuda:1``); ``dtype`` is ``auto`` (bfloat16 on cuda, float32 on
     cpu), ``float32``, ``bfloat16`` or ``float16``; ``threads`` are the CPU threads to compute with (None:
-    torch's own choice); ``options`` are the engine's own.
+    torch's own choice); ``options`` are the engine's own (``models.tuning.Tuning`` names those of the Wan
+    engine).
     """
 
     variant: Variant
@@ -69,6 +94,10 @@ class Generation(Protocol):
     def request(self) -> GenerationRequest: ...
 
     @property
+    def fragment(self) -> int:
+        """Which fragment of the request this run makes, from 0."""
+
+    @property
     def step(self) -> int:
         """Denoise steps done so far, 0 … ``total_steps``."""
 
@@ -82,14 +111,22 @@ class Engine(Protocol):
     A run may be abandoned at any point, simply by dropping its ``Generation``.
     """
 
-    def prepare(self, request: GenerationRequest) -> Generation:
-        """Encode the prompt and image and draw the noise. Raises ``models.errors.InvalidRequest``."""
+    def prepare(self, request: GenerationRequest, after: Generation | None = None) -> Generation:
+        """Encode the prompt and image and draw the noise. Raises ``models.errors.InvalidRequest``.
+
+        ``after``: the decoded run of the fragment before this one, of the same request.
+        """
 
     def denoise_step(self, generation: Generation) -> None:
         """Do exactly one denoise step. Raises ``models.errors.ModelError``, also when none is left to do."""
 
     def decode(self, generation: Generation) -> Iterator[Frames]:
-        """Yield the frames in order, ``num_frames`` in all, while decoding goes on.
+        """Yield the frames in order while decoding goes on: ``num_frames``, less what a fragment before it
+        has shown.
 
         Raises ``models.errors.ModelError`` at the call, before any frame, when steps are still to do.
         """
+
+    def preview(self, generation: Generation) -> Frames:
+        """What the run has come to, small and rough: a picture for each few frames, about
+        ``[latent frames, height / 8, width / 8, 3]``. Cheap enough for every step."""

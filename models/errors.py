@@ -4,6 +4,7 @@
     ├── InvalidRequest         the request asks for what this model cannot do; ``field`` names the culprit
     ├── OutOfMemory            the device has too little memory for this request
     ├── PlanError              the devices of a group cannot share this model so; raised only while loading
+    ├── TuningError            a speed setting is unknown, or cannot work here; raised only while loading
     └── WeightsError           the weights folder cannot be served; raised only while loading
     GroupLost                  a rank of the group died, hung or failed alone; another group can do the run
 
@@ -45,6 +46,12 @@ class PlanError(ModelError):
     """The devices cannot be split so: degrees that do not fit the devices, the heads or the guidance."""
 
     code: ClassVar[str] = "plan_error"
+
+
+class TuningError(ModelError):
+    """A speed setting that does not exist, or that this device, library or model cannot do. Says why."""
+
+    code: ClassVar[str] = "tuning_error"
 
 
 class WeightsError(ModelError):

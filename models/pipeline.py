@@ -2,19 +2,18 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from math import inf, isfinite
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from models.attention import TextKeys, stacked
 from models.denoiser import Denoiser
-from models.engine import Frames, Generation, GenerationRequest, Picture
-from models.errors import InvalidRequest, ModelError
+from models.engine import Frames, Generation, GenerationRequest
+from models.errors import ModelError
 from models.failures import as_model_errors
 from models.image import Condition, conditioner
 from models.image_encoder import ImageEncoder
+from models.request_check import check_request
 from models.sampling import (
     Euler,
     Solver,
@@ -27,8 +26,6 @@ from models.sampling import (
 from models.text import Text
 from models.vae import StreamingVae
 from models.variants import Variant
-
-MAX_STEPS = 1000
 
 BATCHED_TOKENS = 4096
 """Up to this sequence length both guidance forwards are one batch; beyond it one keeps the device busy."""
@@ -223,81 +220,6 @@ class WanEngine:
             return velocities
         conditional, unconditional = self._mesh.gathered(velocities, "cfg").flatten(0, 1).chunk(2)
         return unconditional + run.stage.guidance_scale * (conditional - unconditional)
-
-
-def check_request(variant: Variant, request: GenerationRequest) -> None:
-    """Raise ``InvalidRequest`` for what this engine cannot run. Limits are for ``variants.fit``."""
-    for name, size in (("width", request.width), ("height", request.height)):
-        if size < 1 or size % variant.size_multiple:
-            raise InvalidRequest(
-                f"{name} must be a multiple of {variant.size_multiple}, not {size}.", field=name
-            )
-    if request.num_frames < 1 or request.num_frames % variant.temporal_stride != 1:
-        raise InvalidRequest(f"num_frames must be 4k + 1, not {request.num_frames}.", field="num_frames")
-    if not 1 <= request.steps <= MAX_STEPS:
-        raise InvalidRequest(f"steps must be 1 … {MAX_STEPS}, not {request.steps}.", field="steps")
-    if not 0 < request.flow_shift < inf:
-        raise InvalidRequest(f"flow_shift must be above 0, not {request.flow_shift}.", field="flow_shift")
-    _check_guidance(variant, request)
-    if not -(2**63) <= request.seed < 2**64:
-        raise InvalidRequest("seed must fit in 64 bits.", field="seed")
-    _check_images(variant, request)
-    _check_references(variant, request)
-
-
-def _check_guidance(variant: Variant, request: GenerationRequest) -> None:
-    if request.guidance_scale_2 is not None and variant.boundary is None:
-        raise InvalidRequest(
-            f"{variant.name} has one expert and takes no guidance_scale_2.", field="guidance_scale_2"
-        )
-    for name, scale in (
-        ("guidance_scale", request.guidance_scale),
-        ("guidance_scale_2", request.guidance_scale_2),
-    ):
-        if scale is not None and not isfinite(scale):
-            raise InvalidRequest(f"{name} must be a finite number.", field=name)
-
-
-def _check_images(variant: Variant, request: GenerationRequest) -> None:
-    """What is given must make up a task of this model, and each picture must be a frame of the video."""
-    if request.image is None:
-        if "t2v" not in variant.tasks:
-            raise InvalidRequest(f"{variant.name} needs an image.", field="image")
-    elif not variant.tasks & {"i2v", "flf2v"}:
-        raise InvalidRequest(f"{variant.name} takes no image.", field="image")
-    if request.last_image is None:
-        if request.image is not None and "i2v" not in variant.tasks:
-            raise InvalidRequest(f"{variant.name} needs a last image.", field="last_image")
-    elif "flf2v" not in variant.tasks:
-        raise InvalidRequest(f"{variant.name} takes no last image.", field="last_image")
-    elif request.image is None:
-        raise InvalidRequest("A last image needs a first one beside it.", field="last_image")
-    elif request.num_frames == 1:
-        raise InvalidRequest(
-            "A video from a first to a last image has at least 5 frames.", field="num_frames"
-        )
-    for name, picture in (("image", request.image), ("last_image", request.last_image)):
-        if picture is not None and not _is_frame(picture, request):
-            raise InvalidRequest(
-                f"{name} must be 8-bit RGB and {request.width}x{request.height}, the size of the video.",
-                field=name,
-            )
-
-
-def _check_references(variant: Variant, request: GenerationRequest) -> None:
-    if len(request.references) > variant.max_references:
-        raise InvalidRequest(
-            f"{variant.name} takes at most {variant.max_references} reference images, "
-            f"not {len(request.references)}.",
-            field="references",
-        )
-    for picture in request.references:
-        if picture.ndim != 3 or picture.shape[2] != 3 or 0 in picture.shape or picture.dtype != np.uint8:
-            raise InvalidRequest("A reference image must be 8-bit RGB.", field="references")
-
-
-def _is_frame(picture: Picture, request: GenerationRequest) -> bool:
-    return picture.shape == (request.height, request.width, 3) and picture.dtype == np.uint8
 
 
 def _held(latents: Tensor, first_frame: Tensor | None) -> Tensor:

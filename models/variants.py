@@ -23,6 +23,10 @@ WAN_NEGATIVE_PROMPT = (
 """What Wan was tuned to be steered away from; the same for every model of the family."""
 
 
+_TAIL_FRAMES = 9
+"""What a model without a first frame goes on from: three latent frames, about half a second."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variant:
     """One Wan model: what it does, its defaults, its limits, and the facts its cost follows from.
@@ -88,6 +92,19 @@ class Variant:
     def latent_frames(self, num_frames: int) -> int:
         """Latent frames of a video of ``num_frames`` = 4k + 1."""
         return (num_frames - 1) // self.temporal_stride + 1
+
+    def overlap(self, num_frames: int) -> int:
+        """Frames that a fragment of ``num_frames`` shares with the one before it.
+
+        A model that takes a first frame goes on from one; another from a few, which say where things move.
+        """
+        if "i2v" in self.tasks:
+            return 1
+        return max(min(_TAIL_FRAMES, num_frames - self.temporal_stride), 1)
+
+    def video_frames(self, num_frames: int, num_fragments: int) -> int:
+        """Frames of a whole video of so many fragments."""
+        return num_frames + (num_fragments - 1) * (num_frames - self.overlap(num_frames))
 
     def tokens(self, width: int, height: int, num_frames: int) -> int:
         """The transformer's sequence length for a video of this size."""

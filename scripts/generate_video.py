@@ -140,7 +140,7 @@ def generated(options: argparse.Namespace, variant: Variant, request: Generation
     from models.generate import generate
     from models.group import generate_in_group
     from models.loading import load_engine
-    from models.pipeline import check_request
+    from models.request_check import check_request
 
     check_request(variant, request)
     tell(f"loading {options.weights}")
