@@ -37,8 +37,8 @@ class LoraUse:
 class GenerationRequest:
     """One video to make. Everything is decided: no field is left to the engine's choice.
 
-    A video of several fragments is made one after the other: each of ``num_frames`` frames, each but the first
-    beginning with the end of the one before (``Variant.overlap`` frames, which are shown once).
+    The fragments of a long video are made one after the other: each of ``num_frames`` frames, each but the
+    first beginning with the end of the one before (``Variant.overlap`` frames, which are shown once).
     """
 
     prompt: str

@@ -2,17 +2,20 @@
 
 from collections.abc import Callable, Iterator
 
-from models.engine import Engine, Frames, GenerationRequest
+from models.engine import Engine, Frames, Generation, GenerationRequest
 
 OnStep = Callable[[int, int], None]
-"""Called with the steps done and the steps in all. What it raises ends the run."""
+"""Called with the steps done and the steps in all, of every fragment. What it raises ends the run."""
 
 
 def generate(engine: Engine, request: GenerationRequest, on_step: OnStep | None = None) -> Iterator[Frames]:
     """Make one video and yield its frames, ``[n, height, width, 3]`` uint8, as they are decoded."""
-    generation = engine.prepare(request)
-    while generation.step < generation.total_steps:
-        engine.denoise_step(generation)
-        if on_step is not None:
-            on_step(generation.step, generation.total_steps)
-    yield from engine.decode(generation)
+    generation: Generation | None = None
+    for fragment in range(request.num_fragments):
+        generation = engine.prepare(request, after=generation)
+        steps = generation.total_steps
+        while generation.step < steps:
+            engine.denoise_step(generation)
+            if on_step is not None:
+                on_step(fragment * steps + generation.step, request.num_fragments * steps)
+        yield from engine.decode(generation)

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.engine import GenerationRequest, Picture
+from models.engine import Frames, GenerationRequest, Picture
+from models.held import Held
 from models.image_encoder import ImageEncoder
 from models.vae import StreamingVae
 from models.variants import Variant
@@ -17,8 +18,8 @@ from models.variants import Variant
 class Condition:
     """What a run's pictures became; nothing for a run without."""
 
-    first_frame: Tensor | None = None
-    """The clean first latent frame, ``[1, z, 1, height, width]``, which is held in place of a noisy one."""
+    held: Held | None = None
+    """Latent frames at the start that are known."""
     channels: Tensor | None = None
     """Input channels beside the noisy latents, ``[1, stride + z, frames, height, width]``."""
     embeddings: Tensor | None = None
@@ -51,7 +52,7 @@ class HeldFrame:
     def __call__(self, request: GenerationRequest) -> Condition:
         if request.image is None:
             return Condition()
-        return Condition(first_frame=self._vae.encode(_pixels(request.image)))
+        return Condition(held=Held(self._vae.encode(_pixels(request.image))))
 
 
 class ImageChannels:
@@ -140,7 +141,11 @@ def _letterboxed(picture: Picture, width: int, height: int) -> Tensor:
     return frame
 
 
+def pixels(frames: Frames) -> Tensor:
+    """RGB frames ``[n, height, width, 3]`` as a video ``[1, 3, n, height, width]`` in −1 … 1."""
+    levels = torch.from_numpy(frames.copy()).permute(3, 0, 1, 2).float()
+    return (levels / 255.0 * 2.0 - 1.0)[None]
+
+
 def _pixels(picture: Picture) -> Tensor:
-    """RGB ``[height, width, 3]`` as a video of one frame ``[1, 3, 1, height, width]`` in −1 … 1."""
-    levels = torch.from_numpy(picture.copy()).permute(2, 0, 1).float()
-    return (levels / 255.0 * 2.0 - 1.0)[None, :, None]
+    return pixels(picture[None])

@@ -11,7 +11,9 @@ from models.denoiser import Denoiser
 from models.engine import Frames, Generation, GenerationRequest
 from models.errors import ModelError
 from models.failures import as_model_errors
-from models.image import Condition, conditioner
+from models.fragment import Fragment
+from models.held import Held
+from models.image import Condition, conditioner, pixels
 from models.image_encoder import ImageEncoder
 from models.request_check import check_request
 from models.sampling import (
@@ -54,9 +56,14 @@ class WanGeneration:
     """The prompt and, if any stage is guided, the negative prompt, as the text encoder left them."""
     stages: tuple[Stage, ...]
     rotation: Tensor
+    part: Fragment
     prompts: tuple[TextKeys, ...] = ()
     """The keys of the present stage's prompts: apart, or stacked as one batch."""
     step: int = 0
+
+    @property
+    def fragment(self) -> int:
+        return self.part.index
 
     @property
     def stage(self) -> Stage:
@@ -94,23 +101,26 @@ class WanEngine:
         self._mesh = denoiser.mesh
 
     @torch.inference_mode()
-    def prepare(self, request: GenerationRequest) -> WanGeneration:
+    def prepare(self, request: GenerationRequest, after: Generation | None = None) -> WanGeneration:
         check_request(self._variant, request)
         with as_model_errors("preparing"):
             solver = self._solver(request)
             stages = self._stages(request, solver)
         embeddings = self._embeddings(request, stages)
+        tail = None if after is None else _own(after).part.tail(self._mesh)
+        part = Fragment(self._variant, request, 0 if after is None else after.fragment + 1)
         with self._mesh.together(), as_model_errors("preparing"):
-            condition = self._condition(request)
-            latents = _held(self._noise(request), condition.first_frame)
+            noise = self._noise(request, part)
+            condition = self._conditioned(request, tail, noise)
             run = WanGeneration(
                 request=request,
                 solver=solver,
-                latents=latents,
+                latents=_placed(noise, condition.held, solver.schedule.sigmas[0]),
                 condition=condition,
                 embeddings=embeddings,
                 stages=stages,
-                rotation=self._denoiser.rotation(latents),
+                rotation=self._denoiser.rotation(noise),
+                part=part,
             )
             run.prompts = self._prompts(run)
             return run
@@ -132,7 +142,7 @@ class WanEngine:
                 run.prompts = self._prompts(run)
             velocity = self._velocity(run)
             latents = run.solver.step(run.step, velocity, run.latents)
-            run.latents = _held(latents, run.condition.first_frame)
+            run.latents = _placed(latents, run.condition.held, run.solver.schedule.sigmas[run.step + 1])
             if latents.is_cuda:
                 torch.cuda.synchronize(latents.device)  # a step that is reported must have been done
         run.step += 1
@@ -141,7 +151,7 @@ class WanEngine:
         run = _own(generation)
         if run.step < run.total_steps:
             raise ModelError(f"Only {run.step} of {run.total_steps} steps of this run are done.")
-        return self._frames(run.latents[:, :, len(run.request.references) :])
+        return run.part.shown(self._frames(run.latents[:, :, len(run.request.references) :]))
 
     def _frames(self, latents: Tensor) -> Iterator[Frames]:
         with as_model_errors("decoding"):
@@ -149,8 +159,17 @@ class WanEngine:
                 levels = (chunk.float() * 0.5 + 0.5).mul(255.0).round().to(torch.uint8)
                 yield levels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
-    def _noise(self, request: GenerationRequest) -> Tensor:
-        """Drawn on the CPU, so that a seed means the same video on any device."""
+    def _conditioned(self, request: GenerationRequest, tail: Frames | None, noise: Tensor) -> Condition:
+        """What this fragment is shown: the request's pictures, or the end of the fragment before it."""
+        if tail is None:
+            return self._condition(request)
+        if "i2v" in self._variant.tasks:
+            return self._condition(replace(request, image=tail[-1]))
+        known = self._vae.encode(pixels(tail))
+        return Condition(held=Held(known, noise[:, :, : known.shape[2]]))
+
+    def _noise(self, request: GenerationRequest, part: Fragment) -> Tensor:
+        """Drawn on the CPU, so that a seed means the same video on any device; anew for each fragment."""
         variant = self._variant
         shape = (
             1,
@@ -159,7 +178,7 @@ class WanEngine:
             request.height // variant.spatial_stride,
             request.width // variant.spatial_stride,
         )
-        generator = torch.Generator("cpu").manual_seed(request.seed)
+        generator = torch.Generator("cpu").manual_seed((request.seed + part.index) % 2**64)
         return torch.randn(shape, generator=generator, dtype=torch.float32).to(self._denoiser.device)
 
     def _solver(self, request: GenerationRequest) -> Solver:
@@ -208,9 +227,10 @@ class WanEngine:
         seen = run.latents
         if run.condition.channels is not None:
             seen = torch.cat([seen, run.condition.channels], dim=1)
-        if run.condition.first_frame is not None:
+        held = run.condition.held
+        if held is not None and held.clean:
             timesteps = timesteps.repeat(run.latents.shape[2])
-            timesteps[0] = 0.0  # the picture is there already: no noise to tell the model of
+            timesteps[: held.latents.shape[2]] = 0.0  # it is there already: no noise to tell the model of
         batches = [
             run.stage.denoiser(seen, timesteps, prompt, run.rotation, run.condition.control)
             for prompt in run.prompts
@@ -222,9 +242,8 @@ class WanEngine:
         return unconditional + run.stage.guidance_scale * (conditional - unconditional)
 
 
-def _held(latents: Tensor, first_frame: Tensor | None) -> Tensor:
-    """The latents with their first frame held at the clean picture, if there is one."""
-    return latents if first_frame is None else torch.cat([first_frame, latents[:, :, 1:]], dim=2)
+def _placed(latents: Tensor, held: Held | None, sigma: float) -> Tensor:
+    return latents if held is None else held.placed(latents, sigma)
 
 
 def _own(generation: Generation) -> WanGeneration:

@@ -29,6 +29,7 @@ def check_request(variant: Variant, request: GenerationRequest) -> None:
         raise InvalidRequest("seed must fit in 64 bits.", field="seed")
     _check_images(variant, request)
     _check_references(variant, request)
+    _check_fragments(request)
 
 
 def _check_guidance(variant: Variant, request: GenerationRequest) -> None:
@@ -80,6 +81,21 @@ def _check_references(variant: Variant, request: GenerationRequest) -> None:
     for picture in request.references:
         if picture.ndim != 3 or picture.shape[2] != 3 or 0 in picture.shape or picture.dtype != np.uint8:
             raise InvalidRequest("A reference image must be 8-bit RGB.", field="references")
+
+
+def _check_fragments(request: GenerationRequest) -> None:
+    if request.num_fragments < 1:
+        raise InvalidRequest(
+            f"num_fragments must be at least 1, not {request.num_fragments}.", field="num_fragments"
+        )
+    if request.num_fragments == 1:
+        return
+    if request.num_frames == 1:
+        raise InvalidRequest("A fragment has at least 5 frames.", field="num_frames")
+    if request.last_image is not None or request.video is not None:
+        raise InvalidRequest(
+            "A last image or a video to change belongs to one fragment.", field="num_fragments"
+        )
 
 
 def _is_frame(picture: Picture, request: GenerationRequest) -> bool:

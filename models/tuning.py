@@ -56,5 +56,10 @@ def _check(name: str, value: object, default: object) -> None:
     elif isinstance(default, bool):
         if not isinstance(value, bool):
             raise TuningError(f"{name} must be true or false, not {value!r}.")
-    elif isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1 or not isfinite(value):
+    elif (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not 0 <= value < 1
+        or not isfinite(value)
+    ):
         raise TuningError(f"{name} must be a number, at least 0 and below 1, not {value!r}.")

@@ -1,6 +1,7 @@
 """What every engine promises to whoever drives it; the real one and the paced fake alike."""
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -106,6 +107,48 @@ def test_progress_is_told_after_each_step(engine: Engine) -> None:
     assert told == [(1, 3), (2, 3), (3, 3)]
 
 
+def test_fragments_follow_each_other_without_a_repeated_frame(engine: Engine) -> None:
+    request = replace(REQUEST, num_fragments=3)
+    told: list[tuple[int, int]] = []
+    frames = np.concatenate(list(generate(engine, request, lambda done, total: told.append((done, total)))))
+    assert len(frames) == VARIANTS["demo"].video_frames(REQUEST.num_frames, 3) == 25
+    assert told == [(step, 9) for step in range(1, 10)]
+    assert not any(np.array_equal(one, next_) for one, next_ in pairwise(frames))
+
+
+def test_a_run_says_which_fragment_it_makes(engine: Engine) -> None:
+    request = replace(REQUEST, num_fragments=2, steps=1)
+    first = engine.prepare(request)
+    engine.denoise_step(first)
+    list(engine.decode(first))
+    assert (first.fragment, engine.prepare(request, after=first).fragment) == (0, 1)
+
+
+def test_a_fragment_follows_only_a_decoded_one_and_never_the_last(engine: Engine) -> None:
+    request = replace(REQUEST, num_fragments=2, steps=1)
+    first = engine.prepare(request)
+    engine.denoise_step(first)
+    with pytest.raises(ModelError):
+        engine.prepare(request, after=first)
+    list(engine.decode(first))
+    second = engine.prepare(request, after=first)
+    engine.denoise_step(second)
+    list(engine.decode(second))
+    with pytest.raises(ModelError):
+        engine.prepare(request, after=second)
+
+
+def test_a_preview_is_a_few_small_pictures_and_changes_nothing(engine: Engine) -> None:
+    alone = video(engine, REQUEST)
+    generation = engine.prepare(REQUEST)
+    while generation.step < generation.total_steps:
+        preview = engine.preview(generation)
+        assert preview.dtype == np.uint8
+        assert preview.shape[1:] == (REQUEST.height // 8, REQUEST.width // 8, 3)
+        engine.denoise_step(generation)
+    assert np.array_equal(np.concatenate(list(engine.decode(generation))), alone)
+
+
 def test_an_abandoned_run_leaves_the_engine_as_it_was(engine: Engine) -> None:
     alone = video(engine, REQUEST)
     abandoned = engine.prepare(replace(REQUEST, seed=9, prompt="something else"))
@@ -130,6 +173,7 @@ def test_an_invalid_request_names_its_field_and_leaves_the_engine_usable(engine:
 def test_a_run_of_another_engine_is_refused(engine: Engine) -> None:
     class Stranger:
         request = REQUEST
+        fragment = 0
         step = 0
         total_steps = 3
 
@@ -137,3 +181,5 @@ def test_a_run_of_another_engine_is_refused(engine: Engine) -> None:
         engine.denoise_step(Stranger())
     with pytest.raises(ModelError):
         engine.decode(Stranger())
+    with pytest.raises(ModelError):
+        engine.prepare(REQUEST, after=Stranger())

@@ -18,12 +18,16 @@ from models.errors import InvalidRequest, ModelError, OutOfMemory
 
 DEFAULT_STEP_S = 0.05
 FRAMES_PER_CHUNK = 4
+OVERLAP = 1
+"""Frames that two fragments share, as for a model that takes a first frame."""
 
 
 @dataclass(slots=True)
 class PacedGeneration:
     request: GenerationRequest
+    fragment: int = 0
     step: int = 0
+    decoded: bool = False
 
     @property
     def total_steps(self) -> int:
@@ -44,7 +48,9 @@ class PacedEngine:
         self._decode_s = decode_s
         self._trace = trace
 
-    def prepare(self, request: GenerationRequest) -> PacedGeneration:
+    def prepare(self, request: GenerationRequest, after: Generation | None = None) -> PacedGeneration:
+        if after is not None:
+            return _next(_own(after), request)
         self._note("begin")
         if "[[prepare-error]]" in request.prompt:
             raise InvalidRequest("The prompt asks for an error.", field="prompt")
@@ -62,12 +68,16 @@ class PacedEngine:
         run = _own(generation)
         if run.step < run.total_steps:
             raise ModelError(f"Only {run.step} of {run.total_steps} steps of this run are done.")
-        return self._frames(run.request)
+        return self._frames(run)
 
-    def _frames(self, request: GenerationRequest) -> Iterator[Frames]:
-        random = np.random.default_rng(request.seed % 2**64)
-        colour = random.integers(0, 256, size=3, dtype=np.uint8)
-        for start in range(0, request.num_frames, FRAMES_PER_CHUNK):
+    def preview(self, generation: Generation) -> Frames:
+        request = _own(generation).request
+        return np.broadcast_to(_colour(request), (1, request.height // 8, request.width // 8, 3)).copy()
+
+    def _frames(self, run: PacedGeneration) -> Iterator[Frames]:
+        request = run.request
+        colour = _colour(request)
+        for start in range(OVERLAP if run.fragment else 0, request.num_frames, FRAMES_PER_CHUNK):
             count = min(FRAMES_PER_CHUNK, request.num_frames - start)
             time.sleep(self._decode_s * count / request.num_frames)
             frames = np.empty((count, request.height, request.width, 3), dtype=np.uint8)
@@ -75,7 +85,9 @@ class PacedEngine:
             for index in range(count):  # a column that moves, so that no two neighbouring frames are equal
                 frames[index, :, (start + index) % request.width] = 255 - colour
             yield frames
-        self._note("end")
+        run.decoded = True
+        if run.fragment + 1 == request.num_fragments:
+            self._note("end")
 
     def _note(self, what: str) -> None:
         if self._trace is not None:
@@ -106,6 +118,18 @@ def _seconds(settings: EngineSettings, option: str, default: float) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
         raise ValueError(f"option {option} must be seconds, at least 0, not {value!r}")
     return float(value)
+
+
+def _next(before: PacedGeneration, request: GenerationRequest) -> PacedGeneration:
+    if not before.decoded:
+        raise ModelError("The fragment before this one is not decoded to its end.")
+    if before.fragment + 1 >= request.num_fragments:
+        raise ModelError(f"All {request.num_fragments} fragments of this request are made.")
+    return PacedGeneration(request, before.fragment + 1)
+
+
+def _colour(request: GenerationRequest) -> Frames:
+    return np.random.default_rng(request.seed % 2**64).integers(0, 256, size=3, dtype=np.uint8)
 
 
 def _own(generation: Generation) -> PacedGeneration:
