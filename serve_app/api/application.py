@@ -7,6 +7,7 @@ from fastapi import FastAPI
 
 from serve_app.api.body_limit import BodyLimit
 from serve_app.api.docs_page import install_docs
+from serve_app.api.frame_intake import FrameIntake
 from serve_app.api.free_disk import FreeDisk
 from serve_app.api.local import local_router
 from serve_app.api.native import native_router
@@ -68,13 +69,22 @@ def build_api(
     return api
 
 
+def _image_intake(settings: AppSettings) -> ImageIntake:
+    limits = settings.limits
+    return ImageIntake(
+        max_image_bytes=limits.max_image_bytes,
+        max_image_pixels=limits.max_image_pixels,
+        input_roots=settings.input_roots,
+        url_fetch=UrlFetch(limits.max_image_bytes) if settings.allow_image_urls else None,
+    )
+
+
 def _service(
     settings: AppSettings,
     database: Database,
     nudge: Callable[[], None],
     on_cancelled: Callable[[Task], None],
 ) -> TaskService:
-    limits = settings.limits
     store, fleet = TaskStore(database), Fleet(database)
     outputs = OutputPaths(settings.outputs, settings.output_roots)
     artifacts = LocalArtifacts(outputs, settings.data_dir)
@@ -86,12 +96,7 @@ def _service(
         artifacts=artifacts,
         free_disk=FreeDisk(artifacts.free_bytes),
         outputs=outputs,
-        intake=ImageIntake(
-            max_image_bytes=limits.max_image_bytes,
-            max_image_pixels=limits.max_image_pixels,
-            input_roots=settings.input_roots,
-            url_fetch=UrlFetch(limits.max_image_bytes) if settings.allow_image_urls else None,
-        ),
+        frames=FrameIntake(_image_intake(settings), artifacts),
         nudge=nudge,
         on_cancelled=on_cancelled,
     )

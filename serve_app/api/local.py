@@ -14,7 +14,8 @@ from starlette.responses import JSONResponse, Response
 from serve_app.api import openapi
 from serve_app.api.body import read_object
 from serve_app.api.request_model import WHOLE, RequestModel, Text
-from serve_app.api.task_service import Submission, TaskService
+from serve_app.api.submission import Submission
+from serve_app.api.task_service import TaskService
 from serve_app.api.video_request import MAX_PROMPT_CHARS, Prompt, TaskId, VideoRequest, is_task_id
 from serve_app.errors import InvalidField, ServiceError, TaskNotFound
 from serve_app.tasks.task import Task
@@ -41,7 +42,7 @@ class LocalRequest(RequestModel):
         examples=["./output_t2v.mp4"],
     )
     num_fragments: Annotated[int, Field(ge=1, le=100), WHOLE] = Field(
-        default=1, description="Consecutive fragments; more than 1 is refused so far."
+        default=1, description="Consecutive fragments, each going on from the end of the one before."
     )
     use_prompt_enhancer: bool = Field(default=False, description="Refused when true: there is none.")
 

@@ -9,6 +9,7 @@ from starlette.responses import JSONResponse, Response
 
 from serve_app.api import openapi
 from serve_app.api.body import idempotency_key, read_form, read_object
+from serve_app.api.submission import Submission
 from serve_app.api.task_document import (
     NATIVE_STATUS,
     SubmitDocument,
@@ -16,7 +17,7 @@ from serve_app.api.task_document import (
     submit_document,
     task_document,
 )
-from serve_app.api.task_service import Submission, TaskService
+from serve_app.api.task_service import TaskService
 from serve_app.api.video_file import video_response
 from serve_app.api.video_request import VideoRequest, is_task_id
 from serve_app.errors import FileNotFound, InvalidField, PathForbidden, ResultNotReady, TaskNotFound
@@ -53,7 +54,7 @@ def native_router(service: TaskService) -> APIRouter:
 
     @router.post(
         "/v1/tasks/video/form",
-        summary="Submit a video as a form, with an image file",
+        summary="Submit a video as a form, with image files",
         responses=openapi.answers(SubmitDocument, 400, 403, 409, 413, 422, 429, 507),
         openapi_extra=openapi.form_body(VideoRequest, _UPLOADS),
     )
@@ -63,15 +64,13 @@ def native_router(service: TaskService) -> APIRouter:
         for name in _UPLOADS.keys() & form.fields.keys():
             if form.fields[name]:
                 raise InvalidField(name, f"{name}: must be an uploaded file; text goes in {_UPLOADS[name]}.")
-        if "last_frame_file" in form.files:
-            raise InvalidField("last_frame_file", "last_frame_file: no served model takes a last frame.")
         named = {name: None for name in (*form.fields, *form.files) if name not in _UPLOADS}
         unknown = VideoRequest.unknown_among(named)
         return await _submit(
             service,
             Submission(
                 VideoRequest.read_form(form.fields),
-                image=form.files.get("image_file"),
+                uploads={_UPLOADS[name]: data for name, data in form.files.items() if name in _UPLOADS},
                 notes=(unknown,) if unknown else (),
                 idempotency_key=idempotency_key(request),
             ),

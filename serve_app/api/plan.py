@@ -3,10 +3,10 @@
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from models.errors import InvalidRequest
-from models.variants import Fit, Variant, fit, frames_for
+from models.variants import Fit, Task, Variant, fit, frames_for
 from serve_app.api.video_request import VideoRequest, parse_size
 from serve_app.errors import InvalidField
 from serve_app.settings import ModelSettings
@@ -20,7 +20,7 @@ _SEEDS = 2**31
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a request comes to. ``work`` is steps × tokens × forwards a step."""
+    """What a request comes to. ``work`` is steps × tokens × forwards a step, of all fragments."""
 
     model: str
     spec: VideoSpec
@@ -28,29 +28,32 @@ class Plan:
     notes: tuple[str, ...]
 
 
-def plan(request: VideoRequest, models: Sequence[ModelSettings], *, from_image: bool) -> Plan:
+def plan(request: VideoRequest, models: Sequence[ModelSettings], *, kind: Task) -> Plan:
     """Decide everything the request leaves open. Raises ``InvalidField`` for what cannot be made."""
     _refuse_unoffered(request)
-    model = _choose(request.model, models, "i2v" if from_image else "t2v")
+    model = _choose(request.model, models, kind)
     variant = model.spec
     fps = request.fps or variant.fps
     fitted = _fit(request, variant, fps)
+    fragments = _num_fragments(request, fitted, kind)
     guidance, guidance_2 = _guidance(request, variant)
     spec = VideoSpec(
         prompt=request.prompt,
         negative_prompt=_or(request.negative_prompt, variant.negative_prompt),
         width=fitted.width,
         height=fitted.height,
-        num_frames=fitted.num_frames,
+        num_frames=variant.video_frames(fitted.num_frames, fragments),
         fps=fps,
         steps=request.infer_steps or variant.steps,
         guidance_scale=guidance,
         guidance_scale_2=guidance_2,
         flow_shift=request.flow_shift or variant.flow_shift,
         seed=_or(request.seed, secrets.randbelow(_SEEDS)),
+        num_fragments=fragments,
+        fragment_frames=fitted.num_frames,
     )
     forwards = 2 if max(guidance, guidance_2 or 0) > 1 else 1
-    work = spec.steps * variant.tokens(spec.width, spec.height, spec.num_frames) * forwards
+    work = spec.total_steps * variant.tokens(spec.width, spec.height, fitted.num_frames) * forwards
     return Plan(model.name, spec, float(work), fitted.notes)
 
 
@@ -60,10 +63,6 @@ def _or(value: Value | None, default: Value) -> Value:
 
 def _refuse_unoffered(request: VideoRequest) -> None:
     """What is not offered is refused: a client that asked for it must not get something else in silence."""
-    if request.num_fragments > 1:
-        raise InvalidField("num_fragments", "num_fragments: only 1 is offered so far.")
-    if request.last_frame_path:
-        raise InvalidField("last_frame_path", "last_frame_path: no served model takes a last frame.")
     if request.lora_name:
         raise InvalidField("lora_name", "lora_name: there is no LoRA of that name; none is served.")
     if request.callback_url:
@@ -72,8 +71,8 @@ def _refuse_unoffered(request: VideoRequest) -> None:
         )
 
 
-def _choose(name: str | None, models: Sequence[ModelSettings], task: Literal["t2v", "i2v"]) -> ModelSettings:
-    able = [model for model in models if task in model.spec.tasks]
+def _choose(name: str | None, models: Sequence[ModelSettings], kind: Task) -> ModelSettings:
+    able = [model for model in models if kind in model.spec.tasks]
     if name:
         able = [model for model in able if model.name == name]
     if able:
@@ -82,7 +81,11 @@ def _choose(name: str | None, models: Sequence[ModelSettings], task: Literal["t2
         served = ", ".join(model.name for model in models)
         raise InvalidField("model", f"model: no model of that name is served; there is {served}.")
     subject = f"the model {name} makes no video" if name else "no served model makes a video"
-    if task == "i2v":
+    if kind == "flf2v":
+        raise InvalidField(
+            "last_frame_path", f"last_frame_path: {subject} from a first to a last frame; leave it out."
+        )
+    if kind == "i2v":
         raise InvalidField("image_path", f"image_path: {subject} from an image; leave it out.")
     raise InvalidField("image_path", f"image_path: is required, because {subject} without an image.")
 
@@ -124,6 +127,15 @@ def _num_frames(request: VideoRequest, variant: Variant, fps: int) -> tuple[int,
     if request.video_duration:
         return frames_for(fps, request.video_duration), "video_duration"
     return variant.num_frames, "num_frames"
+
+
+def _num_fragments(request: VideoRequest, fitted: Fit, kind: Task) -> int:
+    if request.num_fragments > 1:
+        if kind == "flf2v":
+            raise InvalidField("num_fragments", "num_fragments: a video with a last frame has only one.")
+        if fitted.num_frames == 1:
+            raise InvalidField("num_fragments", "num_fragments: a fragment has at least 5 frames.")
+    return request.num_fragments
 
 
 def _guidance(request: VideoRequest, variant: Variant) -> tuple[float, float | None]:

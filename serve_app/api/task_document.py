@@ -104,7 +104,7 @@ def task_document(task: Task, queue: QueueSnapshot, *, root_path: str) -> TaskDo
         "started_at": _time(task.started_at) if task.started_at is not None else None,
         "finished_at": _time(task.finished_at) if task.finished_at is not None else None,
         "step": task.step,
-        "total_steps": task.spec.steps,
+        "total_steps": task.spec.total_steps,
         "queue_position": place.position,
         "eta_seconds": round(place.eta_s, 1) if place.eta_s is not None else None,
         "attempt": task.attempt,
@@ -133,7 +133,7 @@ def _message(task: Task, position: int | None) -> str:
     if task.status is Status.QUEUED:
         return f"Waiting in the queue, number {position}"
     if task.status is Status.RUNNING:
-        return f"Processing, step {task.step} of {task.spec.steps}"
+        return f"Processing, step {task.step} of {task.spec.total_steps}"
     if task.status is Status.FAILED and task.error is not None:
         return task.error.message
     return {Status.SUCCEEDED: "Task completed successfully", Status.CANCELLED: "Task cancelled"}.get(

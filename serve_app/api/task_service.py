@@ -6,16 +6,18 @@ import json
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
+from serve_app.api.frame_intake import FrameIntake
 from serve_app.api.free_disk import FreeDisk
 from serve_app.api.plan import Plan, plan
 from serve_app.api.queue_view import QueueView
+from serve_app.api.submission import FRAME_FIELDS, Submission
 from serve_app.api.video_request import VideoRequest
 from serve_app.artifacts import Artifacts
 from serve_app.errors import DiskLow, InvalidField, ServiceError
-from serve_app.media.image_intake import MAX_PATH_CHARS, ImageIntake
+from serve_app.media.image_intake import MAX_PATH_CHARS
 from serve_app.output_paths import OutputPaths
 from serve_app.settings import AppSettings
 from serve_app.tasks.fleet import Fleet
@@ -24,25 +26,6 @@ from serve_app.tasks.journal import log_move
 from serve_app.tasks.store import TaskStore
 from serve_app.tasks.task import NewTask, Task
 from serve_app.tasks.transitions import Status
-
-_INPUT_NAME = "image.png"
-_IMAGE_FIELDS = frozenset({"image_path", "last_frame_path"})
-
-
-@dataclass(frozen=True, slots=True)
-class Submission:
-    """A checked request and what came with it."""
-
-    request: VideoRequest
-    image: bytes | None = None
-    """An uploaded first frame, as the client sent it."""
-    notes: tuple[str, ...] = ()
-    """What the surface has to say, such as which fields it ignored."""
-    echo: Mapping[str, Any] | None = None
-    """The request as the surface shows it again; None: the fields that were sent."""
-    idempotency_key: str | None = None
-    save_field: str = "save_result_path"
-    """What the surface calls the save path."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +47,7 @@ class TaskService:
     artifacts: Artifacts
     free_disk: FreeDisk
     outputs: OutputPaths
-    intake: ImageIntake
+    frames: FrameIntake
     nudge: Callable[[], None]
     """Tells the coordinator that there is something to do; returns at once and never raises."""
     on_cancelled: Callable[[Task], None]
@@ -75,17 +58,17 @@ class TaskService:
         """Store a task; when this returns it is committed. Raises ``ServiceError``."""
         request = submission.request
         self._check_priority(request.priority)
-        if submission.image is not None and request.image_path:
-            raise InvalidField("image_path", "image_path: an image was uploaded too; send only one.")
-        from_image = submission.image is not None or bool(request.image_path)
-        planned = plan(request, self.settings.models, from_image=from_image)
+        planned = plan(request, self.settings.models, kind=submission.kind)
         uid = uuid.uuid4().hex
         save_path = await self._save_path(request, uid, submission.save_field)
         await self._check_disk()
-        if from_image:
-            planned = await self._keep_image(submission, planned, uid)
+        try:
+            planned = await self.frames.kept(submission, planned, uid)
+        except ServiceError:  # perhaps after the first of two frames
+            await self._forget_files(uid)
+            raise
         new = await self._new_task(submission, planned, uid, save_path)
-        # A client that hangs up now must not leave it open whether the image has a row. What is kept of
+        # A client that hangs up now must not leave it open whether the frames have a row. What is kept of
         # one that hung up before goes with the janitor.
         return await asyncio.shield(self._store(new, replace_same_id=replace_same_id))
 
@@ -93,10 +76,10 @@ class TaskService:
         try:
             task = await self.store.submit(new, await self._admission(replace_same_id))
         except ServiceError:
-            await self._forget_files(new)
+            await self._forget_files(new.uid)
             raise
         if task.uid != new.uid:
-            await self._forget_files(new)
+            await self._forget_files(new.uid)
             return Submitted(task, is_new=False)
         log_move("submit", task, work=task.work, priority=task.priority)
         self.nudge()
@@ -104,8 +87,7 @@ class TaskService:
 
     async def submit_if_free(self, submission: Submission, *, replace_same_id: bool) -> Submitted | None:
         """Submit only when a replica is free to begin at once, else None. Raises ``ServiceError``."""
-        from_image = submission.image is not None or bool(submission.request.image_path)
-        model = plan(submission.request, self.settings.models, from_image=from_image).model
+        model = plan(submission.request, self.settings.models, kind=submission.kind).model
         # One at a time, so that two requests do not both see the same free replica.
         async with self._submitting:
             if not (await self.view.fresh()).has_free_replica(model):
@@ -147,22 +129,11 @@ class TaskService:
         if await self.free_disk.bytes() < self.settings.limits.min_free_bytes:
             raise DiskLow("The service is low on disk space and takes no new task; try again later.")
 
-    async def _keep_image(self, submission: Submission, planned: Plan, uid: str) -> Plan:
-        """Decode the first frame and store it; the plan with it."""
-        if submission.image is not None:
-            image = await asyncio.to_thread(self.intake.from_bytes, submission.image)
-        else:
-            image = await self.intake.read(submission.request.image_path)
-        key = await asyncio.to_thread(lambda: self.artifacts.put_input(uid, _INPUT_NAME, image.to_png()))
-        note = image.crop_note(planned.spec.width, planned.spec.height)
-        notes = (*planned.notes, f"The {note}.") if note else planned.notes
-        return replace(planned, spec=replace(planned.spec, image_key=key), notes=notes)
-
     async def _new_task(self, submission: Submission, planned: Plan, uid: str, save_path: str) -> NewTask:
         sent = submission.request.model_dump(exclude_unset=True)
         digest = ""
         if submission.idempotency_key is not None:
-            digest = await asyncio.to_thread(_digest, sent, submission.image)
+            digest = await asyncio.to_thread(_digest, sent, submission.uploads)
         return NewTask(
             uid=uid,
             id=submission.request.task_id or uid,
@@ -185,16 +156,15 @@ class TaskService:
             replace=replace,
         )
 
-    async def _forget_files(self, new: NewTask) -> None:
-        if new.spec.image_key is not None:
-            with suppress(OSError):  # the janitor will try again
-                await asyncio.to_thread(self.artifacts.delete_task_files, new.uid, None, None)
+    async def _forget_files(self, uid: str) -> None:
+        with suppress(OSError):  # the janitor will try again
+            await asyncio.to_thread(self.artifacts.delete_task_files, uid, None, None)
 
 
 def _without_images(sent: Mapping[str, Any]) -> dict[str, Any]:
     """The request as it is kept; an image that came as text is left out, a path or URL is not."""
     kept = dict(sent)
-    for name in _IMAGE_FIELDS & sent.keys():
+    for name in sent.keys() & set(FRAME_FIELDS):
         text = sent[name]
         # Base64 has no full stop; the names of image files and of hosts do.
         if text and (len(text) > MAX_PATH_CHARS or text.startswith("data:") or "." not in text):
@@ -202,6 +172,11 @@ def _without_images(sent: Mapping[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def _digest(sent: Mapping[str, Any], image: bytes | None) -> str:
-    body = json.dumps(sent, sort_keys=True).encode()
-    return hashlib.sha256(len(body).to_bytes(8, "big") + body + (image or b"")).hexdigest()
+def _digest(sent: Mapping[str, Any], uploads: Mapping[str, bytes]) -> str:
+    digest = hashlib.sha256()
+    for part in (
+        json.dumps(sent, sort_keys=True).encode(),
+        *(uploads.get(name, b"") for name in FRAME_FIELDS),
+    ):
+        digest.update(len(part).to_bytes(8, "big") + part)
+    return digest.hexdigest()

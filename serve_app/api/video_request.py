@@ -121,7 +121,7 @@ class VideoRequest(RequestModel):
     )
     last_frame_path: Text = Field(
         default="",
-        description="The last frame, in the same forms; refused while no served model takes one.",
+        description="The last frame, in the same forms; for a model that takes one, beside a first.",
         examples=[""],
     )
     infer_steps: Annotated[int, Field(ge=1, le=200), WHOLE] | Unset = _field(
@@ -145,7 +145,10 @@ class VideoRequest(RequestModel):
     size: Size | Unset = _field("Width and height in one; each side from 16 to 4096.", "832x480")
     target_shape: Shape = _field("Height and width in one; each from 16 to 4096.", [480, 832])
     num_fragments: Annotated[int, Field(ge=1, le=100), WHOLE] = Field(
-        default=1, description="Consecutive fragments; more than 1 is refused so far.", examples=[1]
+        default=1,
+        description="Consecutive fragments of that length, each going on from the end of the one before; "
+        "one video.",
+        examples=[1],
     )
     guidance_scale: Guidance | Unset = _field(
         "How strongly the prompt steers; up to 1 is without guidance, as distilled models always run.", 5.0

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
-from models.engine import Engine, GenerationRequest
+from models.engine import Engine, Generation, GenerationRequest, Picture
 from models.errors import ModelError
 from serve_app.artifacts import LocalArtifacts
 from serve_app.media.source_image import SourceImage
@@ -171,53 +171,67 @@ class Run:
         return video, video.enter_context(writer)
 
     def _make(self, opening: Future[tuple[ExitStack, VideoWriter]], loop: asyncio.AbstractEventLoop) -> None:
-        began = time.monotonic()
-        generation = self._engine.prepare(self._request())
-        began = self._time("prepare", began)
-        parts = generation.total_steps + 1  # the decode counts as one more step
-        for step in range(1, generation.total_steps + 1):
-            self._check_left()
-            self._engine.denoise_step(generation)
-            self._move_to(loop, step, step / parts)
-        began = self._time("denoise", began)
-        _, writer = opening.result()
-        for frames in self._engine.decode(generation):
-            self._check_left()
-            writer.write(frames)
-            decoded = writer.frames_written / self._task.spec.num_frames
-            self._move_to(loop, generation.total_steps, (generation.total_steps + decoded) / parts)
-        self._time("decode", began)
+        request = self._request()
+        generation: Generation | None = None
+        for _ in range(request.num_fragments):
+            began = time.monotonic()
+            generation = self._engine.prepare(request, after=generation)
+            began = self._time("prepare", began)
+            for _ in range(generation.total_steps):
+                self._check_left()
+                self._engine.denoise_step(generation)
+                self._move_to(loop, generation)
+            began = self._time("denoise", began)
+            _, writer = opening.result()
+            decoded = 0
+            for frames in self._engine.decode(generation):
+                self._check_left()
+                writer.write(frames)
+                decoded += len(frames)
+                self._move_to(loop, generation, decoded / request.num_frames)
+            self._time("decode", began)
 
     def _request(self) -> GenerationRequest:
         spec = self._task.spec
-        image = None
-        if spec.image_key is not None:
-            stored = SourceImage.from_png(self._artifacts.read_input(spec.image_key))
-            image = stored.cover_crop(spec.width, spec.height)
         return GenerationRequest(
             prompt=spec.prompt,
             negative_prompt=spec.negative_prompt,
             width=spec.width,
             height=spec.height,
-            num_frames=spec.num_frames,
+            num_frames=spec.fragment_frames or spec.num_frames,
             fps=spec.fps,
             steps=spec.steps,
             guidance_scale=spec.guidance_scale,
             guidance_scale_2=spec.guidance_scale_2,
             flow_shift=spec.flow_shift,
             seed=spec.seed,
-            image=image,
+            image=self._frame(spec.image_key),
+            last_image=self._frame(spec.last_image_key),
+            num_fragments=spec.num_fragments,
         )
+
+    def _frame(self, key: str | None) -> Picture | None:
+        """A stored picture as a frame of the video."""
+        if key is None:
+            return None
+        stored = SourceImage.from_png(self._artifacts.read_input(key))
+        return stored.cover_crop(self._task.spec.width, self._task.spec.height)
 
     def _check_left(self) -> None:
         if self._leave.is_set():
             raise _Left
 
-    def _move_to(self, loop: asyncio.AbstractEventLoop, step: int, progress: float) -> None:
+    def _move_to(self, loop: asyncio.AbstractEventLoop, run: Generation, decoded: float = 0.0) -> None:
+        """Say how far the run is. ``decoded``, 0 … 1 of this fragment's frames, counts as one more step."""
+        parts = run.total_steps + 1
+        progress = (run.fragment * parts + run.step + decoded) / (run.request.num_fragments * parts)
+        step = run.fragment * run.total_steps + run.step
         self._position = _Position(step, min(progress, _NEARLY_DONE))
         loop.call_soon_threadsafe(self._moved.set)
 
     def _time(self, stage: str, began: float) -> float:
+        """Add what has gone by since to the stage's time."""
         now = time.monotonic()
-        self._timings[f"{stage}_s"] = round(now - began, 4)
+        name = f"{stage}_s"
+        self._timings[name] = round(self._timings.get(name, 0.0) + now - began, 4)
         return now

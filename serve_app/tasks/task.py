@@ -16,6 +16,7 @@ class VideoSpec:
     width: int
     height: int
     num_frames: int
+    """Of the whole video, all its fragments together."""
     fps: int
     steps: int
     guidance_scale: float
@@ -24,6 +25,15 @@ class VideoSpec:
     seed: int
     image_key: str | None = None
     """The stored first frame, if the video starts from an image."""
+    last_image_key: str | None = None
+    """The stored last frame, if it is to end with one."""
+    num_fragments: int = 1
+    fragment_frames: int | None = None
+    """Frames of each fragment, the shared ones counted in; None for a video of one."""
+
+    @property
+    def total_steps(self) -> int:
+        return self.steps * self.num_fragments
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """The whole HTTP service over a real store and real folders, without Ray: what the HTTP tests talk to."""
 
+import base64
 import io
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -101,6 +102,11 @@ def settings(folder: Path, **changes: Any) -> AppSettings:
     """The demo model over folders below ``folder``."""
     models = ({"name": "demo", "variant": "demo", "weights": folder},)
     return AppSettings.model_validate({"data_dir": folder / "data", "models": models, **changes})
+
+
+def as_text(data: bytes) -> str:
+    """A file as a JSON field holds it."""
+    return base64.b64encode(data).decode()
 
 
 def png(width: int = 112, height: int = 64) -> bytes:

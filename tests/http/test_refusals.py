@@ -1,6 +1,5 @@
 """Bad input: each gets the right 4xx and a sentence a person can act on, and the service goes on."""
 
-import base64
 import io
 import json
 import logging
@@ -11,7 +10,7 @@ import pytest
 from PIL import Image
 
 from serve_app.api.refusals import CrashGuard
-from tests.http.http_service import HttpService, png, running, settings
+from tests.http.http_service import HttpService, as_text, png, running, settings
 
 PDF = b"%PDF-1.7\n1 0 obj\n<<>>\nendobj\n%%EOF\n"
 
@@ -26,10 +25,6 @@ def huge_png() -> bytes:
     buffer = io.BytesIO()
     Image.new("1", (20_000, 20_000)).save(buffer, "PNG")
     return buffer.getvalue()
-
-
-def as_text(data: bytes) -> str:
-    return base64.b64encode(data).decode()
 
 
 def assert_refused(response: httpx.Response, status: int) -> dict[str, str]:
@@ -95,7 +90,8 @@ WRONG_FIELDS = [
     ({"target_shape": [10**30, 480]}, "target_shape"),
     ({"target_shape": "480"}, "target_shape"),
     ({"num_fragments": 0}, "num_fragments"),
-    ({"num_fragments": 2}, "num_fragments"),
+    ({"num_fragments": 101}, "num_fragments"),
+    ({"num_fragments": 2, "num_frames": 1}, "num_fragments"),
     ({"guidance_scale": -1}, "guidance_scale"),
     ({"guidance_scale": 1e9}, "guidance_scale"),
     ({"guidance_scale": "strong"}, "guidance_scale"),
@@ -287,11 +283,12 @@ async def test_text_where_a_file_belongs_is_a_422(service: HttpService, name):
     assert assert_refused(response, 422)["field"] == name
 
 
-async def test_a_last_frame_file_is_refused_and_not_left_out(service: HttpService):
+@pytest.mark.parametrize("beside", [{}, {"image_file": png()}])
+async def test_a_last_frame_that_no_model_takes_is_refused_and_not_left_out(service: HttpService, beside):
     response = await service.client.post(
-        "/v1/tasks/video/form", data={"prompt": "x"}, files={"last_frame_file": png()}
+        "/v1/tasks/video/form", data={"prompt": "x"}, files={"last_frame_file": png(), **beside}
     )
-    assert assert_refused(response, 422)["field"] == "last_frame_file"
+    assert assert_refused(response, 422)["field"] == "last_frame_path"
 
 
 async def test_a_stated_length_over_the_limit_is_refused_before_the_body_is_read(service: HttpService):

@@ -103,6 +103,20 @@ def run(
     return Run(task, engine, artifacts, coordinator, heartbeat_s=heartbeat_s, step_timeout_s=step_timeout_s)
 
 
+async def test_a_video_of_fragments_is_one_run_whose_progress_never_falls(artifacts, thread) -> None:
+    spec = replace(SPEC, num_frames=25, fragment_frames=9, num_fragments=3)
+    coordinator = Coordinator()
+    outcome = await execute(run(artifacts, coordinator, task=replace(TASK, spec=spec)), thread)
+    assert outcome is Outcome.PUBLISHED
+    steps, progress = zip(*coordinator.reports, strict=True)
+    assert list(steps) == sorted(steps) and steps[-1] > 8  # of 12; the last ones may not be reported
+    assert list(progress) == sorted(progress)
+    frames, _ = imageio_ffmpeg.count_frames_and_secs(str(artifacts.attempt_path("u1", 2)))
+    assert frames == 25
+    ((_, timings),) = coordinator.published
+    assert timings["denoise_s"] > 12 * 0.02
+
+
 def left_over(artifacts: LocalArtifacts) -> list[Path]:
     folder = artifacts.attempt_path("u1", 2).parent
     return sorted(folder.iterdir())
@@ -228,9 +242,9 @@ async def test_a_refused_publish_is_no_success(artifacts: LocalArtifacts, thread
 class Watching(PacedEngine):
     image: Frames | None = None
 
-    def prepare(self, request):  # type: ignore[no-untyped-def]
+    def prepare(self, request, after=None):  # type: ignore[no-untyped-def]
         self.image = request.image
-        return super().prepare(request)
+        return super().prepare(request, after)
 
 
 async def test_the_stored_image_comes_to_the_engine_in_the_size_of_the_video(
