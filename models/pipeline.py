@@ -13,6 +13,7 @@ from models.errors import ModelError
 from models.failures import as_model_errors
 from models.image import Condition, conditioner
 from models.image_encoder import ImageEncoder
+from models.lora_shelf import ChosenLoras, LoraShelf
 from models.request_check import check_request
 from models.sampling import (
     Euler,
@@ -54,6 +55,7 @@ class WanGeneration:
     """The prompt and, if any stage is guided, the negative prompt, as the text encoder left them."""
     stages: tuple[Stage, ...]
     rotation: Tensor
+    loras: ChosenLoras
     prompts: tuple[TextKeys, ...] = ()
     """The keys of the present stage's prompts: apart, or stacked as one batch."""
     step: int = 0
@@ -83,6 +85,7 @@ class WanEngine:
         vae: StreamingVae,
         low_noise: Denoiser | None = None,
         image_encoder: ImageEncoder | None = None,
+        loras: LoraShelf | None = None,
     ) -> None:
         self._variant = variant
         self._text = text
@@ -90,6 +93,7 @@ class WanEngine:
         self._low_noise = low_noise
         """The second expert of a model that has two."""
         self._vae = vae
+        self._loras = loras or LoraShelf()
         self._condition = conditioner(variant, vae, image_encoder)
         self._mesh = denoiser.mesh
 
@@ -101,6 +105,7 @@ class WanEngine:
             stages = self._stages(request, solver)
         embeddings = self._embeddings(request, stages)
         with self._mesh.together(), as_model_errors("preparing"):
+            loras = self._loras.choose(request.loras)
             condition = self._condition(request)
             latents = _held(self._noise(request), condition.first_frame)
             run = WanGeneration(
@@ -111,7 +116,9 @@ class WanEngine:
                 embeddings=embeddings,
                 stages=stages,
                 rotation=self._denoiser.rotation(latents),
+                loras=loras,
             )
+            self._loras.put_on(run.loras)
             run.prompts = self._prompts(run)
             return run
 
@@ -128,6 +135,7 @@ class WanEngine:
         if run.step == run.total_steps:
             raise ModelError(f"All {run.total_steps} steps of this run are done.")
         with as_model_errors("denoising"), self._mesh.lockstep():
+            self._loras.put_on(run.loras)  # another run may have been at work in between
             if run.step == run.stage.begin > 0:
                 run.prompts = self._prompts(run)
             velocity = self._velocity(run)
