@@ -109,17 +109,12 @@ class LoraShelf:
         status = file.stat()
         version = file, status.st_mtime_ns, status.st_size
         if version not in self._kept:
-            lora = read_lora(file)
-            self._leave_at_most(self._cache_bytes - lora.size_bytes)
-            self._kept[version] = adapters.fitted(lora, self._device)
+            self._kept[version] = adapters.fitted(read_lora(file), self._device)
         self._kept.move_to_end(version)
         fitted = self._kept[version]
-        self._leave_at_most(self._cache_bytes)
-        return fitted
-
-    def _leave_at_most(self, size_bytes: int) -> None:
-        while self._kept and sum(lora.size_bytes for lora in self._kept.values()) > size_bytes:
+        while sum(lora.size_bytes for lora in self._kept.values()) > self._cache_bytes:
             self._kept.popitem(last=False)
+        return fitted
 
 
 def _of_expert(both: Sequence[_T], expert: Expert) -> Sequence[_T]:
