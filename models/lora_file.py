@@ -75,7 +75,7 @@ def read_lora(file: Path) -> Lora:
 def _floating(name: str, tensor: Tensor) -> Tensor:
     if not tensor.is_floating_point():
         raise LoraFault(f"has numbers of type {tensor.dtype} in {name}.")
-    return tensor
+    return tensor.clone()  # what is read is the file itself, mapped, and that may be replaced
 
 
 def _lora(parts: Mapping[str, Mapping[Part, Tensor]], config: PeftConfig) -> Lora:
@@ -87,6 +87,8 @@ def _lora(parts: Mapping[str, Mapping[Part, Tensor]], config: PeftConfig) -> Lor
             product = _product(module, of_module, config)
             products[f"{module}.weight"] = product
             if "up_bias" in of_module:  # peft scales it as it does the product
+                if bias is not None:
+                    raise LoraFault(f"has the bias of {module} twice.")
                 bias = of_module["up_bias"].float() * product.scale
         if "weight" in of_module:
             table = module.endswith(_TABLES)

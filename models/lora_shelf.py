@@ -15,8 +15,9 @@ from models.lora_fault import LoraFault
 from models.lora_file import Lora, read_lora
 from models.lora_folder import LoraFolder
 
-MAX_STRENGTH = 10.0
 _T = TypeVar("_T")
+
+MAX_STRENGTH = 10.0
 _NAMES_SHOWN = 20
 
 ChosenLoras: TypeAlias = tuple[tuple[Weighted, ...], ...]

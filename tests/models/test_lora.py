@@ -151,7 +151,7 @@ def test_layers_that_no_lora_changes_stay_plain(root: Path, products: dict[str, 
     engine = load(root, ONE, lora_folder=root / "loras")
     (model,) = transformers(engine)
     plain = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-    latents(engine, REQUEST_1)
+    latents(engine, REQUEST_1, LoraUse("a", 0.0))
     assert not any(isinstance(module, AdaptedLinear) for module in model.modules())
     for use in ("a", "b"):
         latents(engine, REQUEST_1, use)

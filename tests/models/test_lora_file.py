@@ -159,6 +159,13 @@ FAULTS: list[tuple[dict[str, Tensor], str]] = [
     ),
     ({f"{Q}.diff": torch.ones(2, 2, dtype=torch.int8)}, "numbers of type torch.int8"),
     ({f"{Q}.diff": DOWN, f"diffusion_model.{Q}.diff": DOWN.clone()}, f"has the weight of {Q} twice"),
+    (
+        {
+            **{f"{Q}.lora_A.weight": DOWN, f"{Q}.lora_B.weight": UP},
+            **{f"{Q}.lora_B.bias": torch.ones(4), f"{Q}.diff_b": torch.ones(4)},
+        },
+        f"has the bias of {Q} twice",
+    ),
     ({f"{Q}.lora_A.weight": DOWN, f"{Q}.lora_magnitude_vector": UP}, "lora_magnitude_vector"),
     ({f"{Q}.lokr_w1": DOWN}, "lokr_w1"),
     ({"transformer.blocks.0.attn9.to_q.lora_A.weight": DOWN}, "attn9"),
