@@ -7,7 +7,7 @@ layer, a scheduling fake) can use it.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,10 @@ Picture: TypeAlias = NDArray[np.uint8]
 
 Mask: TypeAlias = NDArray[np.uint8]
 """Which pixels of a video are to change, shape ``[n, height, width]``: 0 keeps, 255 changes."""
+
+
+Expert: TypeAlias = Literal["both", "high_noise", "low_noise"]
+"""Which transformer of a model with two. A model with one has nothing but ``both``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +74,15 @@ class GenerationRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class FusedLora:
+    """A LoRA file that is added to the weights, once, while they are loaded."""
+
+    file: Path
+    strength: float = 1.0
+    expert: Expert = "both"
+
+
+@dataclass(frozen=True, slots=True)
 class EngineSettings:
     """What an engine is built from.
 
@@ -85,6 +98,12 @@ class EngineSettings:
     dtype: str = "auto"
     threads: int | None = None
     options: Mapping[str, object] = field(default_factory=dict)
+    lora_folder: Path | None = None
+    """The LoRAs that requests may name; ``models.lora_folder`` says how. None: there are none."""
+    lora_cache_bytes: int = 4 * 2**30
+    """Bounds the LoRAs kept on the device between requests, and those of one request together."""
+    fused_loras: tuple[FusedLora, ...] = ()
+    """LoRAs that are part of the model from the start, such as those that make it a distilled one."""
 
 
 class Generation(Protocol):

@@ -11,6 +11,7 @@ from models.denoiser import Denoiser
 from models.engine import EngineSettings
 from models.errors import WeightsError
 from models.image_encoder import ImageEncoder
+from models.lora_shelf import load_loras
 from models.mesh import Mesh
 from models.pipeline import WanEngine
 from models.shared_text import SharedText
@@ -34,10 +35,11 @@ def load_engine(settings: EngineSettings, mesh: Mesh | None = None) -> WanEngine
     device, dtype = torch.device(settings.device), _dtype(settings)
     variant = settings.variant
     cls = WanVACETransformer3DModel if variant.control_blocks else WanTransformer3DModel
-    transformer = Denoiser(_model(cls, folder.path / "transformer", device, dtype), mesh)
-    low_noise = None
-    if variant.boundary is not None:
-        low_noise = Denoiser(_model(cls, folder.path / "transformer_2", device, dtype), mesh)
+    parts = ["transformer"] if variant.boundary is None else ["transformer", "transformer_2"]
+    transformers = [_model(cls, folder.path / part, device, dtype) for part in parts]
+    loras = load_loras(settings, transformers, device)
+    transformer, *others = (Denoiser(model, mesh) for model in transformers)
+    low_noise = others[0] if others else None
     vae = _model(AutoencoderKLWan, folder.path / "vae", device, dtype)
     encoder = _text_encoder(folder, device, dtype) if mesh.rank == 0 else None
     text = SharedText(mesh, encoder, device)
@@ -45,7 +47,9 @@ def load_engine(settings: EngineSettings, mesh: Mesh | None = None) -> WanEngine
     if variant.image_tokens:
         clip = _model(CLIPVisionModel, folder.path / "image_encoder", device, dtype)
         image_encoder = ImageEncoder(_processor(folder.path / "image_processor"), clip)
-    return WanEngine(variant, text, transformer, StreamingVae(vae, mesh=mesh), low_noise, image_encoder)
+    return WanEngine(
+        variant, text, transformer, StreamingVae(vae, mesh=mesh), low_noise, image_encoder, loras
+    )
 
 
 def _text_encoder(folder: WeightsFolder, device: torch.device, dtype: torch.dtype) -> TextEncoder:

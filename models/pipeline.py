@@ -15,6 +15,7 @@ from models.fragment import Fragment
 from models.held import Held
 from models.image import Condition, conditioner, pixels
 from models.image_encoder import ImageEncoder
+from models.lora_shelf import ChosenLoras, LoraShelf
 from models.request_check import check_request
 from models.sampling import (
     Euler,
@@ -57,6 +58,7 @@ class WanGeneration:
     stages: tuple[Stage, ...]
     rotation: Tensor
     part: Fragment
+    loras: ChosenLoras
     prompts: tuple[TextKeys, ...] = ()
     """The keys of the present stage's prompts: apart, or stacked as one batch."""
     step: int = 0
@@ -90,6 +92,7 @@ class WanEngine:
         vae: StreamingVae,
         low_noise: Denoiser | None = None,
         image_encoder: ImageEncoder | None = None,
+        loras: LoraShelf | None = None,
     ) -> None:
         self._variant = variant
         self._text = text
@@ -97,6 +100,7 @@ class WanEngine:
         self._low_noise = low_noise
         """The second expert of a model that has two."""
         self._vae = vae
+        self._loras = loras or LoraShelf()
         self._condition = conditioner(variant, vae, image_encoder)
         self._mesh = denoiser.mesh
 
@@ -110,6 +114,7 @@ class WanEngine:
         tail = None if after is None else _own(after).part.tail(self._mesh)
         part = Fragment(self._variant, request, 0 if after is None else after.fragment + 1)
         with self._mesh.together(), as_model_errors("preparing"):
+            loras = self._loras.choose(request.loras)
             noise = self._noise(request, part)
             condition = self._conditioned(request, tail, noise)
             run = WanGeneration(
@@ -121,7 +126,9 @@ class WanEngine:
                 stages=stages,
                 rotation=self._denoiser.rotation(noise),
                 part=part,
+                loras=loras,
             )
+            self._loras.put_on(run.loras)
             run.prompts = self._prompts(run)
             return run
 
@@ -138,6 +145,7 @@ class WanEngine:
         if run.step == run.total_steps:
             raise ModelError(f"All {run.total_steps} steps of this run are done.")
         with as_model_errors("denoising"), self._mesh.lockstep():
+            self._loras.put_on(run.loras)  # another run may have been at work in between
             if run.step == run.stage.begin > 0:
                 run.prompts = self._prompts(run)
             velocity = self._velocity(run)

@@ -1,0 +1,455 @@
+"""A run with a LoRA is that of a model whose weights have it added, and leaves nothing of it behind."""
+
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from models.engine import EngineSettings, FusedLora, GenerationRequest, LoraUse
+from models.errors import InvalidRequest, ModelError, WeightsError
+from models.launcher import Launcher, Rank
+from models.loading import load_engine
+from models.lora_adapters import AdaptedLinear
+from models.parallel import ParallelPlan
+from models.pipeline import WanEngine
+
+from .checkpoints import save_checkpoint, small
+from .conftest import REQUEST
+from .lora_files import CONVENTIONS, DIFFUSERS, add_products, random_products, save_products
+
+TOLERANCE = 1e-5
+REQUEST_1 = replace(REQUEST, steps=2, num_frames=5)
+REQUEST_2 = replace(REQUEST_1, steps=4, guidance_scale_2=3.0)
+"""Both experts have steps in it."""
+ONE, TWO = "wan2.1-t2v-1.3b", "wan2.2-t2v-a14b"
+
+Products = dict[str, tuple[Tensor, Tensor]]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("lora")
+    for name in (ONE, TWO):
+        save_checkpoint(small(name), root / name)
+    return root
+
+
+def load(root: Path, name: str, **settings: Any) -> WanEngine:
+    return load_engine(EngineSettings(small(name), root / name.removesuffix("-distill"), **settings))
+
+
+def transformers(engine: WanEngine) -> list[Any]:
+    return [part._model for part in (engine._denoiser, engine._low_noise) if part is not None]
+
+
+def with_loras(request: GenerationRequest, *uses: LoraUse | str) -> GenerationRequest:
+    return replace(request, loras=tuple(LoraUse(use) if isinstance(use, str) else use for use in uses))
+
+
+def latents(engine: WanEngine, request: GenerationRequest, *uses: LoraUse | str) -> Tensor:
+    run = engine.prepare(with_loras(request, *uses))
+    while run.step < run.total_steps:
+        engine.denoise_step(run)
+    return run.latents
+
+
+def assert_same(found: Tensor, expected: Tensor, base: Tensor) -> None:
+    """The same within the tolerance, and something else than without the LoRA."""
+    torch.testing.assert_close(found, expected, atol=TOLERANCE, rtol=0)
+    assert (found - base).abs().max() > 1000 * TOLERANCE
+
+
+@pytest.fixture(scope="module")
+def products(root: Path) -> dict[str, Products]:
+    """Random LoRAs by name; they lie in ``root / "loras"``."""
+    (model,) = transformers(load(root, ONE))
+    made = {"a": random_products(model, seed=1), "b": random_products(model, seed=2)}
+    for name, of in made.items():
+        save_products(root / "loras" / f"{name}.safetensors", "diffusers", of)
+    save_products(root / "loras" / "pair_high_noise_v2.safetensors", "comfyui", made["a"])
+    save_products(root / "loras" / "pair_low_noise_v2.safetensors", "kohya", made["b"])
+    save_products(root / "loras" / "folder" / "high_noise_model.safetensors", "original", made["b"])
+    save_products(root / "loras" / "alone-HighNoise.safetensors", "original", made["a"])
+    return made
+
+
+@pytest.fixture(scope="module")
+def one(root: Path, products: dict[str, Products]) -> WanEngine:
+    return load(root, ONE, lora_folder=root / "loras")
+
+
+@pytest.fixture(scope="module")
+def base(root: Path) -> Tensor:
+    """What the model makes that never had a LoRA."""
+    return latents(load(root, ONE), REQUEST_1)
+
+
+@pytest.fixture(scope="module")
+def with_added(root: Path, products: dict[str, Products]) -> Callable[..., Tensor]:
+    """What the model makes whose weights have LoRAs added, so much of each."""
+
+    def made(**factors: float) -> Tensor:
+        engine = load(root, ONE)
+        for name, factor in factors.items():
+            add_products(transformers(engine)[0], products[name], factor)
+        return latents(engine, REQUEST_1)
+
+    return made
+
+
+@pytest.mark.parametrize("convention", CONVENTIONS)
+def test_a_lora_of_any_convention_is_as_if_added_to_the_weights(
+    root: Path, tmp_path: Path, base: Tensor, convention: str
+) -> None:
+    engine, added = load(root, ONE, lora_folder=tmp_path), load(root, ONE)
+    products = random_products(*transformers(added))
+    factor = save_products(tmp_path / "style.safetensors", convention, products)
+    add_products(transformers(added)[0], products, factor)
+    assert_same(latents(engine, REQUEST_1, "style"), latents(added, REQUEST_1), base)
+
+
+def test_strength_scales_a_lora_and_several_add_up(
+    one: WanEngine, base: Tensor, with_added: Callable[..., Tensor]
+) -> None:
+    assert_same(latents(one, REQUEST_1, LoraUse("a", 0.5)), with_added(a=0.5), base)
+    assert_same(latents(one, REQUEST_1, LoraUse("a", -0.5)), with_added(a=-0.5), base)
+    both = latents(one, REQUEST_1, LoraUse("a", 0.5), LoraUse("b", 0.7))
+    assert_same(both, with_added(a=0.5, b=0.7), base)
+    assert torch.equal(latents(one, REQUEST_1, LoraUse("a", 0.0)), base)
+    assert torch.equal(latents(one, REQUEST_1, LoraUse("b", 0.0), "a"), latents(one, REQUEST_1, "a"))
+
+
+def test_a_lora_leaves_nothing_behind(root: Path, products: dict[str, Products], base: Tensor) -> None:
+    def fresh(*uses: LoraUse | str) -> Tensor:
+        return latents(load(root, ONE, lora_folder=root / "loras"), REQUEST_1, *uses)
+
+    engine = load(root, ONE, lora_folder=root / "loras")
+    assert torch.equal(latents(engine, REQUEST_1), base)
+    for uses in ([], ["a"], ["b"], [LoraUse("b", 0.3), "a"], []):
+        assert torch.equal(latents(engine, REQUEST_1, *uses), fresh(*uses))
+    assert torch.equal(latents(engine, REQUEST_1), base)
+
+
+def test_runs_in_turn_have_each_its_own_loras(one: WanEngine) -> None:
+    uses: list[list[LoraUse | str]] = [["a"], [], [LoraUse("b", 0.5)], ["a"]]
+    alone = [latents(one, REQUEST_1, *use) for use in uses]
+    runs = [one.prepare(with_loras(REQUEST_1, *use)) for use in uses]
+    for _ in range(REQUEST_1.steps):
+        for run in runs:
+            one.denoise_step(run)
+    for run, expected in zip(runs, alone, strict=True):
+        assert torch.equal(run.latents, expected)
+
+
+def test_layers_that_no_lora_changes_stay_plain(root: Path, products: dict[str, Products]) -> None:
+    engine = load(root, ONE, lora_folder=root / "loras")
+    (model,) = transformers(engine)
+    plain = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    latents(engine, REQUEST_1, LoraUse("a", 0.0))
+    assert not any(isinstance(module, AdaptedLinear) for module in model.modules())
+    for use in ("a", "b"):
+        latents(engine, REQUEST_1, use)
+        adapted = {name for name, module in model.named_modules() if isinstance(module, AdaptedLinear)}
+        assert adapted == set(DIFFUSERS) < set(plain)
+
+
+def test_a_layer_may_have_been_replaced_by_one_of_another_class(root: Path, one: WanEngine) -> None:
+    engine = load(root, ONE, lora_folder=root / "loras")
+    (model,) = transformers(engine)
+    for module in DIFFUSERS[:6]:
+        model.set_submodule(module, nn.Sequential(model.get_submodule(module)))
+    assert torch.equal(latents(engine, REQUEST_1, "a"), latents(one, REQUEST_1, "a"))
+
+
+DIFFERENCES = {
+    "diffusion_model.blocks.0.self_attn.q.diff": "blocks.0.attn1.to_q.weight",
+    "diffusion_model.blocks.0.self_attn.q.diff_b": "blocks.0.attn1.to_q.bias",
+    "diffusion_model.blocks.0.self_attn.norm_q.diff": "blocks.0.attn1.norm_q.weight",
+    "diffusion_model.blocks.1.cross_attn.norm_k.diff": "blocks.1.attn2.norm_k.weight",
+    "diffusion_model.blocks.1.norm3.diff": "blocks.1.norm2.weight",
+    "diffusion_model.blocks.1.norm3.diff_b": "blocks.1.norm2.bias",
+    "diffusion_model.blocks.1.ffn.2.diff_b": "blocks.1.ffn.net.2.bias",
+    "diffusion_model.blocks.1.diff_m": "blocks.1.scale_shift_table",
+    "diffusion_model.head.modulation.diff": "scale_shift_table",
+    "diffusion_model.head.head.diff": "proj_out.weight",
+    "diffusion_model.patch_embedding.diff": "patch_embedding.weight",
+    "diffusion_model.patch_embedding.diff_b": "patch_embedding.bias",
+}
+
+
+def test_whole_differences_are_added_and_taken_off_again(root: Path, tmp_path: Path, base: Tensor) -> None:
+    engine, added = load(root, ONE, lora_folder=tmp_path), load(root, ONE)
+    (model,) = transformers(added)
+    tensors = {key: 0.1 * torch.randn_like(model.get_parameter(name)) for key, name in DIFFERENCES.items()}
+    save_file(tensors, tmp_path / "whole.safetensors")
+    without = latents(added, REQUEST_1)
+    for key, name in DIFFERENCES.items():
+        with torch.no_grad():
+            model.get_parameter(name).add_(tensors[key], alpha=0.5)
+        one_less = without
+        without = latents(added, REQUEST_1)
+        assert (without - one_less).abs().max() > 10 * TOLERANCE, f"{name} shows nowhere"
+    assert_same(latents(engine, REQUEST_1, LoraUse("whole", 0.5)), without, base)
+    halves = LoraUse("whole", 0.25), LoraUse("whole", 0.25)
+    assert_same(latents(engine, REQUEST_1, *halves), without, base)
+    assert torch.equal(latents(engine, REQUEST_1), base)
+
+
+def test_a_product_for_a_convolution_is_added_too(root: Path, tmp_path: Path, base: Tensor) -> None:
+    engine, added = load(root, ONE, lora_folder=tmp_path), load(root, ONE)
+    weight = transformers(added)[0].patch_embedding.weight
+    down, up = torch.randn(2, *weight.shape[1:]), torch.randn(weight.shape[0], 2, 1, 1, 1)
+    tensors = {"patch_embedding.lora_down.weight": down, "patch_embedding.lora_up.weight": up}
+    save_file(tensors, tmp_path / "patches.safetensors")
+    with torch.no_grad():
+        weight.add_(torch.einsum("or,ricde->oicde", up.flatten(1), down), alpha=0.1)
+    assert_same(latents(engine, REQUEST_1, LoraUse("patches", 0.1)), latents(added, REQUEST_1), base)
+    assert torch.equal(latents(engine, REQUEST_1), base)
+
+
+@pytest.mark.parametrize(
+    ("lora", "high", "low"),
+    [
+        ("a", ("a", 1.0), ("a", 1.0)),
+        ("pair_v2", ("a", 2.0), ("b", 2.0)),
+        ("folder", ("b", 2.0), None),
+        ("alone", ("a", 2.0), None),
+    ],
+)
+def test_each_expert_has_the_lora_that_is_for_it(
+    root: Path, products: dict[str, Products], lora: str, high: Any, low: Any
+) -> None:
+    engine, added = load(root, TWO, lora_folder=root / "loras"), load(root, TWO)
+    base = latents(added, REQUEST_2)
+    for model, share in zip(transformers(added), (high, low), strict=True):
+        if share is not None:
+            add_products(model, products[share[0]], 0.5 * share[1])
+    found = latents(engine, REQUEST_2, LoraUse(lora, 0.5))
+    assert_same(found, latents(added, REQUEST_2), base)
+    assert torch.equal(latents(engine, REQUEST_2), base)
+
+
+def test_a_distilled_model_is_its_base_with_a_fused_lora(root: Path, products: dict[str, Products]) -> None:
+    distilled = f"{ONE}-distill"
+    file = root / "loras" / "a.safetensors"
+    fused = load(root, distilled, fused_loras=(FusedLora(file, 0.8),))
+    added = load(root, distilled)
+    base = latents(added, REQUEST_1)
+    add_products(transformers(added)[0], products["a"], 0.8)
+    assert_same(latents(fused, REQUEST_1), latents(added, REQUEST_1), base)
+    on_request = load(root, distilled, lora_folder=root / "loras")
+    assert_same(latents(on_request, REQUEST_1, LoraUse("a", 0.8)), latents(fused, REQUEST_1), base)
+    assert not any(isinstance(module, AdaptedLinear) for module in transformers(fused)[0].modules())
+
+
+def test_a_distilled_model_of_two_experts_has_one_fused_lora_for_each(
+    root: Path, products: dict[str, Products]
+) -> None:
+    distilled, folder = f"{TWO}-distill", root / "loras"
+    fused = (
+        FusedLora(folder / "pair_high_noise_v2.safetensors", 0.5, "high_noise"),
+        FusedLora(folder / "pair_low_noise_v2.safetensors", 0.4, "low_noise"),
+    )
+    engine = load(root, distilled, fused_loras=fused, lora_folder=folder)
+    added = load(root, distilled)
+    base = latents(added, REQUEST_1)
+    for model, name, factor in zip(transformers(added), "ab", (1.0, 0.8), strict=True):
+        add_products(model, products[name], factor)
+    fused_alone = latents(added, REQUEST_1)
+    assert_same(latents(engine, REQUEST_1), fused_alone, base)
+    for model in transformers(added):
+        add_products(model, products["b"], 0.3)
+    assert_same(latents(engine, REQUEST_1, LoraUse("b", 0.3)), latents(added, REQUEST_1), fused_alone)
+
+
+def test_a_fused_lora_is_rounded_once(root: Path, products: dict[str, Products]) -> None:
+    fused = load(root, ONE, dtype="bfloat16", fused_loras=(FusedLora(root / "loras" / "a.safetensors"),))
+    plain = load(root, ONE, dtype="bfloat16")
+    for module, (down, up) in products["a"].items():
+        before = transformers(plain)[0].get_parameter(f"{module}.weight")
+        after = transformers(fused)[0].get_parameter(f"{module}.weight")
+        assert after.dtype == before.dtype
+        assert torch.equal(after, (before.float() + up @ down).to(before.dtype))
+
+
+def test_lower_precision_makes_nearly_the_same_video(root: Path, one: WanEngine) -> None:
+    half = latents(load(root, ONE, dtype="bfloat16", lora_folder=root / "loras"), REQUEST_1, "a")
+    full = latents(one, REQUEST_1, "a")
+    assert (full - half).norm() < 0.05 * full.norm()
+
+
+def sizes(engine: WanEngine) -> dict[str, int]:
+    """The LoRAs that are kept, and their bytes."""
+    return {file.stem: lora.size_bytes for (file, *_), lora in engine._loras._kept.items()}
+
+
+def test_what_is_kept_between_requests_is_bounded(root: Path, one: WanEngine) -> None:
+    expected = {name: latents(one, REQUEST_1, name) for name in "ab"}
+    size = sizes(one)["a"]
+    engine = load(root, ONE, lora_folder=root / "loras", lora_cache_bytes=size * 3 // 2)
+    for name in "abba":
+        assert torch.equal(latents(engine, REQUEST_1, name), expected[name])
+        assert sizes(engine) == {name: size}
+    with pytest.raises(InvalidRequest, match="may have"):
+        latents(engine, REQUEST_1, "a", "b")
+
+
+def test_the_least_lately_used_lora_leaves_first(root: Path, tmp_path: Path, one: WanEngine) -> None:
+    latents(one, REQUEST_1, "a")
+    for name in "abc":
+        shutil.copy(root / "loras" / "a.safetensors", tmp_path / f"{name}.safetensors")
+    engine = load(root, ONE, lora_folder=tmp_path, lora_cache_bytes=2 * sizes(one)["a"])
+    for name in "abac":
+        engine.prepare(with_loras(REQUEST_1, name))
+    assert set(sizes(engine)) == {"a", "c"}
+
+
+def test_a_lora_is_read_once_and_again_when_its_file_changed(
+    root: Path, tmp_path: Path, one: WanEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = load(root, ONE, lora_folder=tmp_path)
+    shutil.copy(root / "loras" / "a.safetensors", tmp_path / "style.safetensors")
+    for _ in range(2):
+        assert torch.equal(latents(engine, REQUEST_1, "style"), latents(one, REQUEST_1, "a"))
+    (kept,) = engine._loras._kept.values()
+    run = engine.prepare(with_loras(REQUEST_1, "style"))
+    ((weighted,),) = run.loras
+    assert weighted[0] is kept
+    shutil.copy(root / "loras" / "pair_low_noise_v2.safetensors", tmp_path / "style.safetensors")
+    assert torch.equal(latents(engine, REQUEST_1, "style"), latents(one, REQUEST_1, LoraUse("b", 2.0)))
+
+
+Q = "blocks.0.attn1.to_q"
+
+
+def bad_folder(folder: Path) -> Path:
+    """LoRAs that do not fit or are broken, by what is wrong."""
+    pairs: Mapping[str, Mapping[str, Tensor]] = {
+        "wrong_shape": {f"{Q}.lora_A.weight": torch.ones(2, 32), f"{Q}.lora_B.weight": torch.ones(64, 2)},
+        "wrong_bias": {f"{Q}.diff_b": torch.ones(64)},
+        "wrong_layer": {"blocks.9.attn1.to_q.diff": torch.ones(48, 48)},
+        "image_model": {"blocks.0.cross_attn.k_img.diff": torch.ones(48, 48)},
+        "text_encoder": {"text_encoder.layers.0.lora_A.weight": torch.ones(2, 2)},
+        "unknown_key": {"some.thing": torch.ones(2, 2)},
+        "for_high_noise": {f"{Q}.diff": torch.ones(48, 48)},
+        "twice": {f"{Q}.diff": torch.ones(48, 48)},
+        "twice/one": {f"{Q}.diff": torch.ones(48, 48)},
+        "fine": {f"{Q}.diff": torch.ones(48, 48)},
+    }
+    for name, tensors in pairs.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        save_file(dict(tensors), folder / f"{name}.safetensors")
+    (folder / "broken.safetensors").write_bytes(b"\x80\x02}q")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def picky(root: Path, tmp_path_factory: pytest.TempPathFactory) -> WanEngine:
+    return load(root, ONE, lora_folder=bad_folder(tmp_path_factory.mktemp("bad")))
+
+
+BAD: list[tuple[LoraUse, str]] = [
+    (LoraUse("nothing"), r"'nothing' does not exist; there are broken, fine, for, "),
+    (LoraUse("../bad/fine"), "does not exist"),
+    (LoraUse("fine.safetensors"), "does not exist"),
+    (LoraUse("twice/one"), "does not exist"),
+    (LoraUse("wrong_shape"), rf"{Q}.weight of 64x32; that of this model is 48x48"),
+    (LoraUse("wrong_bias"), rf"{Q}.bias of 64; that of this model is 48"),
+    (LoraUse("wrong_layer"), r"blocks.9.attn1.to_q.weight, which this model does not have"),
+    (LoraUse("image_model"), r"blocks.0.attn2.add_k_proj.weight, which this model does not have"),
+    (LoraUse("text_encoder"), "changes a text encoder"),
+    (LoraUse("unknown_key"), "'some.thing', which is of no convention"),
+    (LoraUse("for"), "is for the high_noise expert"),
+    (LoraUse("twice"), "is the name of several files"),
+    (LoraUse("broken"), "'broken' is not a whole safetensors file"),
+    (LoraUse("fine", float("nan")), "must have a strength of -10 … 10, not nan"),
+    (LoraUse("fine", float("inf")), "must have a strength"),
+    (LoraUse("fine", -10.5), "must have a strength"),
+]
+
+
+@pytest.mark.parametrize(("use", "said"), BAD)
+def test_a_lora_that_cannot_be_used_is_refused_before_the_run(
+    picky: WanEngine, use: LoraUse, said: str
+) -> None:
+    for uses in ((use,), (LoraUse("fine"), use)):
+        with pytest.raises(InvalidRequest, match=said) as caught:
+            picky.prepare(with_loras(REQUEST_1, *uses))
+        assert caught.value.field == "loras"
+        assert "\n" not in str(caught.value)
+        assert "/" not in str(caught.value).replace(repr(use.name), "")
+
+
+def test_a_refused_lora_leaves_the_engine_as_it_was(picky: WanEngine, base: Tensor) -> None:
+    run = picky.prepare(REQUEST_1)
+    for use, _ in BAD:
+        with pytest.raises(InvalidRequest):
+            picky.prepare(with_loras(REQUEST_1, "fine", use))
+    while run.step < run.total_steps:
+        picky.denoise_step(run)
+    assert torch.equal(run.latents, base)
+
+
+def test_an_engine_without_loras_says_so(root: Path, tmp_path: Path) -> None:
+    for engine in (load(root, ONE), load(root, ONE, lora_folder=tmp_path)):
+        with pytest.raises(InvalidRequest, match="does not exist; there is none"):
+            latents(engine, REQUEST_1, "a")
+
+
+def test_only_twenty_names_are_told(root: Path, tmp_path: Path) -> None:
+    for index in range(25):
+        (tmp_path / f"style{index:02}.safetensors").touch()
+    with pytest.raises(InvalidRequest, match="style18, style19 and 5 more"):
+        latents(load(root, ONE, lora_folder=tmp_path), REQUEST_1, "other")
+
+
+def test_what_cannot_be_fused_stops_the_start_and_names_the_file(root: Path, tmp_path: Path) -> None:
+    folder = bad_folder(tmp_path)
+    faults = [
+        (FusedLora(folder / "missing.safetensors"), "is missing"),
+        (FusedLora(folder / "broken.safetensors"), "is not a safetensors file"),
+        (FusedLora(folder / "wrong_shape.safetensors"), "of 64x32; that of this model is 48x48"),
+        (FusedLora(folder / "fine.safetensors", 11.0), "must have a strength"),
+        (FusedLora(folder / "fine.safetensors", 1.0, "low_noise"), "is for the low_noise expert"),
+    ]
+    for fused, said in faults:
+        with pytest.raises(WeightsError, match=said) as caught:
+            load(root, ONE, fused_loras=(fused,))
+        assert str(fused.file) in str(caught.value)
+    with pytest.raises(WeightsError, match="no folder of LoRAs"):
+        load(root, ONE, lora_folder=folder / "nowhere")
+
+
+def on_rank(rank: Rank, plan: ParallelPlan, root: Path, folders: list[Path]) -> None:
+    """A run with a LoRA, one with a LoRA that the last rank alone does not have, and the first again."""
+    rank.join()
+    mesh = rank.mesh(plan)
+    settings = EngineSettings(small(ONE), root / ONE, lora_folder=folders[rank.number])
+    engine = load_engine(settings, mesh)
+    for name in "aba":
+        try:
+            rank.send(latents(engine, REQUEST_1, name).numpy())
+        except ModelError as error:
+            rank.send(type(error).__name__)
+
+
+def test_the_ranks_of_a_group_have_a_lora_together_or_refuse_it_together(
+    root: Path, tmp_path: Path, one: WanEngine
+) -> None:
+    shutil.copy(root / "loras" / "a.safetensors", tmp_path)
+    alone = latents(one, REQUEST_1, "a")
+    folders = [root / "loras", tmp_path]
+    said: dict[int, list[Any]] = {0: [], 1: []}
+    with Launcher(on_rank, 2, ParallelPlan(ulysses=2), root, folders, timeout_s=60) as launcher:
+        for number, content in launcher.messages():
+            said[number].append(content)
+    for (first, refused, again), error in zip(said.values(), ("ModelError", "InvalidRequest"), strict=True):
+        torch.testing.assert_close(torch.from_numpy(first), alone, atol=1e-4, rtol=0)
+        assert refused == error
+        assert (again == first).all()
