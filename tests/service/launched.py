@@ -22,13 +22,15 @@ END_S = 90
 class Launched:
     """A context manager around what ``scripts/serve`` becomes. It can be killed and started again."""
 
-    def __init__(self, folder: Path, port: int, **args: Any) -> None:
+    def __init__(self, folder: Path, port: int, import_path: str = "", **args: Any) -> None:
         self._folder = folder
         self._port = port
         self._config = folder / "serve_config.yaml"
         config = yaml.safe_load((ROOT / "serve_config.yaml").read_text())
         config["http_options"] = {"host": "127.0.0.1", "port": port}
-        config["applications"][0]["args"] = {"data_dir": str(folder / "data"), **args}
+        application = config["applications"][0]
+        application["args"] = {"data_dir": str(folder / "data"), **args}
+        application["import_path"] = import_path or application["import_path"]
         self._config.write_text(yaml.safe_dump(config))
         self._process: subprocess.Popen[bytes] | None = None
         self.service = Service(f"http://127.0.0.1:{port}", folder / "data", _no_pids)
@@ -62,7 +64,7 @@ class Launched:
 
     def kill(self) -> None:
         """kill -9 of the process and of everything under it."""
-        for process in self._tree():
+        for process in self.tree():
             try:
                 process.kill()
             except psutil.NoSuchProcess:
@@ -72,7 +74,7 @@ class Launched:
     def terminate(self) -> int:
         """SIGTERM; the exit status."""
         assert self._process is not None
-        tree = self._tree()[1:]
+        tree = self.tree()[1:]
         self._process.send_signal(signal.SIGTERM)
         status = self._process.wait(END_S)
         _, alive = psutil.wait_procs(tree, END_S)
@@ -86,7 +88,8 @@ class Launched:
         self._process = None
         wait_for(self._is_gone, END_S, lambda: "the port is still answered")
 
-    def _tree(self) -> list[psutil.Process]:
+    def tree(self) -> list[psutil.Process]:
+        """The process and everything under it."""
         assert self._process is not None
         process = psutil.Process(self._process.pid)
         return [process, *process.children(recursive=True)]

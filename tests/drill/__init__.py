@@ -1,0 +1,1 @@
+"""The fault drill: a service under load, faults that strike it, and a checker that trusts nobody."""

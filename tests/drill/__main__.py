@@ -1,0 +1,41 @@
+"""``scripts/drill``: drills a service on this machine and prints what became of its promises."""
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.drill.drill import Outcome, Plan, drill
+
+COLUMNS = ("acknowledged", "lost", "duplicated", "changed", "stuck", "kills")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="scripts/drill",
+        description="Submit tasks, kill parts of the service, and check that nothing is lost or done twice.",
+    )
+    parser.add_argument("--tasks", type=int, default=200)
+    parser.add_argument("--kills", type=int, default=30)
+    parser.add_argument("--seed", type=int, default=1, help="of the faults and of the tasks")
+    parser.add_argument("--json", action="store_true", help="one object instead of the table")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="wan-serve-drill-") as folder:
+        outcome = drill(Plan(options.tasks, options.kills, options.seed), Path(folder))
+    print(json.dumps(outcome.as_json()) if options.json else table(outcome))
+    return 0 if outcome.verdict.is_clean else 1
+
+
+def table(outcome: Outcome) -> str:
+    """The figures as Markdown."""
+    figures = outcome.as_json()
+    rows = [COLUMNS, ("---:",) * len(COLUMNS), tuple(str(figures[column]) for column in COLUMNS)]
+    kinds = [f"- {kind}: {count}" for kind, count in sorted(outcome.kills.items())]
+    ended = ", ".join(f"{count} {status}" for status, count in sorted(outcome.verdict.outcomes.items()))
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join([*lines, "", *kinds, "", f"Tasks ended: {ended}."])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,86 @@
+"""A client that never gives up: what is not answered is asked again."""
+
+import asyncio
+from random import Random
+from typing import Any
+
+import httpx
+
+from tests.drill.checker import Checker
+
+_PAUSE_S = 0.1
+_TIMEOUT_S = 10.0
+_SMALL = {"width": 64, "height": 64, "num_frames": 5}
+
+
+class Client:
+    """Submits the drill's tasks, cancels a few of them, and tells the checker what it was answered."""
+
+    def __init__(self, url: str, checker: Checker, random: Random) -> None:
+        self._http = httpx.AsyncClient(base_url=url, timeout=_TIMEOUT_S)
+        self._checker = checker
+        self._random = random
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    async def submit(self, task_id: str) -> None:
+        """Have the task acknowledged, however often it has to be asked for."""
+        body = {"prompt": "a cat", "task_id": task_id, "infer_steps": self._random.randint(2, 8), **_SMALL}
+        while True:
+            answer = await self._ask(
+                "POST", "/v1/tasks/video", json=body, headers={"Idempotency-Key": task_id}
+            )
+            if answer is not None and answer.status_code == 200:
+                self._checker.acknowledged(task_id)
+                return
+            assert answer is None or answer.status_code == 429, answer.text
+            await asyncio.sleep(_PAUSE_S)
+
+    async def cancel(self, task_id: str) -> None:
+        """Once; whether it was in time shows in the status."""
+        await self._ask("DELETE", f"/v1/tasks/{task_id}")
+
+    async def look(self, task_id: str) -> None:
+        answer = await self._ask("GET", f"/v1/tasks/{task_id}/status")
+        if answer is None:
+            return
+        if answer.status_code == 404:
+            self._checker.unknown(task_id)
+        elif answer.status_code == 200:
+            self._checker.status(task_id, answer.json())
+
+    async def fetch(self, task_id: str) -> bool:
+        """Read the result; whether it was answered."""
+        answer = await self._ask("GET", f"/v1/tasks/{task_id}/result")
+        if answer is None or answer.status_code != 200:
+            return False
+        self._checker.result(task_id, answer.content)
+        return True
+
+    async def list(self) -> list[str]:
+        """Every task there is, page by page."""
+        found: list[str] = []
+        while True:
+            after = {"after": found[-1]} if found else {}
+            answer = await self._ask("GET", "/v1/tasks", params={"limit": 100, **after})
+            if answer is None:
+                await asyncio.sleep(_PAUSE_S)
+                continue
+            page = [task["task_id"] for task in answer.json()["tasks"]]
+            if not page:
+                return found
+            found += page
+
+    async def _ask(self, method: str, path: str, **options: Any) -> httpx.Response | None:
+        """The answer, or None while the service cannot give one of its own."""
+        try:
+            answer = await self._http.request(method, path, **options)
+        except httpx.TransportError:
+            return None
+        # proxies in front of it answer in plain text while a part of it restarts
+        if answer.status_code >= 500 or not answer.headers.get("content-type", "").startswith(
+            ("application/json", "video/")
+        ):
+            return None
+        return answer

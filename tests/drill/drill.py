@@ -1,0 +1,120 @@
+"""One drill: tasks come in, faults strike, and at the end every promise is checked."""
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from tests.drill.checker import Checker, Verdict
+from tests.drill.client import Client
+from tests.drill.faults import Faults
+from tests.service.cluster import free_port, paced
+from tests.service.launched import Launched
+
+_WAITING = 16
+"""Tasks that are open at a time, so that the faults always find some at work."""
+_LOOK_EVERY_S = 0.5
+_RULES = {"lease_s": 3.0, "heartbeat_s": 0.5, "max_attempts": 10}
+
+
+@dataclass(frozen=True)
+class Plan:
+    tasks: int
+    kills: int
+    seed: int = 1
+    pause_s: tuple[float, float] = (0.5, 2.5)
+    """Between two faults."""
+    deadline_s: float = 180.0
+    """How long tasks may stay open after the last fault."""
+    import_path: str = "serve_app.app:build"
+    faults: str = ""
+    """One kind of fault alone, by its name; all kinds if empty."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    verdict: Verdict
+    kills: dict[str, int]
+
+    def as_json(self) -> dict[str, Any]:
+        return {**self.verdict.as_json(), "kills": sum(self.kills.values()), "kills_by_kind": self.kills}
+
+
+def drill(plan: Plan, folder: Path) -> Outcome:
+    """Start a service in ``folder``, drill it and stop it."""
+    model = paced(0.05, replicas=3, cpus_per_replica=0.1)
+    launched = Launched(
+        folder,
+        free_port(),
+        import_path=plan.import_path,
+        models=[model],
+        tasks=_RULES,
+        ingress_replicas=2,
+        limits={"max_queued": 100_000},
+    )
+    with launched:
+        launched.start()
+        faults = Faults(launched, Random(plan.seed), plan.faults)
+        verdict = asyncio.run(_Drill(plan, launched.service.url, faults).run())
+        return Outcome(verdict, faults.struck)
+
+
+class _Drill:
+    def __init__(self, plan: Plan, url: str, faults: Faults) -> None:
+        self._plan = plan
+        self._faults = faults
+        self._random = Random(plan.seed + 1)
+        self._checker = Checker()
+        self._client = Client(url, self._checker, self._random)
+        self._striking = True
+        self._slots = asyncio.Semaphore(_WAITING)
+
+    async def run(self) -> Verdict:
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._strike())
+                async with asyncio.TaskGroup() as load:
+                    for number in range(self._plan.tasks):
+                        await self._slots.acquire()
+                        load.create_task(self._follow(f"drill-{self._plan.seed}-{number}"))
+            await self._check_all()
+            return self._checker.verdict()
+        finally:
+            await self._client.close()
+
+    async def _strike(self) -> None:
+        """All the faults, one after the other, whatever the tasks are at."""
+        for _ in range(self._plan.kills):
+            await asyncio.to_thread(self._faults.strike)
+            await asyncio.sleep(self._random.uniform(*self._plan.pause_s))
+        self._striking = False
+
+    async def _follow(self, task_id: str) -> None:
+        """One task from its submit to its end."""
+        try:
+            await self._client.submit(task_id)
+            if self._random.random() < 0.05:
+                await self._client.cancel(task_id)
+            loop = asyncio.get_running_loop()
+            ends_at: float | None = None
+            while task_id in self._checker.open and task_id not in self._checker.lost:
+                await self._client.look(task_id)
+                if not self._striking:
+                    ends_at = ends_at or loop.time() + self._plan.deadline_s
+                    if loop.time() > ends_at:
+                        return
+                await asyncio.sleep(_LOOK_EVERY_S)
+            if task_id in self._checker.succeeded:
+                await self._client.fetch(task_id)
+        finally:
+            self._slots.release()
+
+    async def _check_all(self) -> None:
+        """Every task once more, now that all is quiet: its status, its result, the list."""
+        for task_id in list(self._checker.records):
+            await self._client.look(task_id)
+        for task_id in self._checker.succeeded:
+            while not await self._client.fetch(task_id):
+                await asyncio.sleep(_LOOK_EVERY_S)
+        self._checker.listed(await self._client.list())

@@ -1,0 +1,94 @@
+"""What can happen to a service: its processes are killed or frozen, one kind after the other, at random."""
+
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+from threading import Event
+
+import psutil
+
+from tests.service.launched import Launched
+
+FREEZE_S = 5.0
+"""Longer than the lease of a drilled service, so that a frozen runner comes back too late."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One kind of fault. ``weight``: how often it comes, beside the others."""
+
+    name: str
+    weight: int
+    strike: Callable[["Faults"], bool]
+    """Returns whether there was anything to strike."""
+
+
+class Faults:
+    """Strikes a launched service. Whatever was struck must come back by itself."""
+
+    def __init__(self, launched: Launched, random: Random, only: str = "") -> None:
+        self._launched = launched
+        self._kinds = [kind for kind in KINDS if only in ("", kind.name)]
+        self._random = random
+        self.struck: dict[str, int] = {}
+
+    def strike(self) -> None:
+        """One fault of some kind; of another kind where there is nothing of this one to be struck now."""
+        kinds = self._random.choices(self._kinds, [kind.weight for kind in self._kinds], k=20)
+        for kind in kinds:
+            if kind.strike(self):
+                self.struck[kind.name] = self.struck.get(kind.name, 0) + 1
+                return
+
+    def kill(self, title: str) -> bool:
+        """kill -9 of one process whose title begins so."""
+        found = self._processes(title)
+        return bool(found) and _signal(self._random.choice(found), signal.SIGKILL)
+
+    def freeze(self, title: str) -> bool:
+        """Stop one process for longer than a lease, then let it go on as if nothing had been."""
+        found = self._processes(title)
+        if not found:
+            return False
+        process = self._random.choice(found)
+        if not _signal(process, signal.SIGSTOP):
+            return False
+        Event().wait(FREEZE_S)  # the fault itself: time goes by
+        return _signal(process, signal.SIGCONT)
+
+    def kill_everything(self) -> bool:
+        self._launched.kill()
+        self._launched.start()
+        return True
+
+    def _processes(self, title: str) -> list[psutil.Process]:
+        return [process for process in self._launched.tree() if _title(process).startswith(title)]
+
+
+def _title(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
+def _signal(process: psutil.Process, number: signal.Signals) -> bool:
+    try:
+        os.kill(process.pid, number)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+_REPLICA = "ray::ServeReplica:wan-serve:"
+
+KINDS = (
+    Fault("model replica killed", 50, lambda faults: faults.kill(f"{_REPLICA}model-")),
+    Fault("model replica frozen", 8, lambda faults: faults.freeze(f"{_REPLICA}model-")),
+    Fault("coordinator killed", 18, lambda faults: faults.kill(f"{_REPLICA}coordinator")),
+    Fault("ingress replica killed", 14, lambda faults: faults.kill(f"{_REPLICA}api")),
+    Fault("Serve controller killed", 8, lambda faults: faults.kill("ray::ServeController")),
+    Fault("everything killed", 2, Faults.kill_everything),
+)

@@ -1,0 +1,75 @@
+"""Tasks and random kills: all that was acknowledged ends exactly once. And the checker can tell."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.drill.checker import Checker
+from tests.drill.drill import Plan, drill
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.slow
+def test_two_hundred_tasks_and_thirty_kills_lose_duplicate_and_change_nothing(tmp_path: Path) -> None:
+    outcome = drill(Plan(tasks=200, kills=30), tmp_path)
+    assert outcome.verdict.is_clean, outcome.as_json()
+    assert outcome.verdict.acknowledged == 200
+    assert sum(outcome.kills.values()) == 30
+    assert outcome.verdict.outcomes["succeed"] > 150
+
+
+STATUS = {"status": "running", "progress": 0.5, "attempt": 1, "finished_at": None}
+ENDED = {"status": "succeed", "progress": 1.0, "attempt": 1, "finished_at": "2026-01-01T00:00:00.000Z"}
+
+
+def seen(*answers: dict[str, Any]) -> Checker:
+    checker = Checker()
+    checker.acknowledged("t")
+    for answer in answers:
+        checker.status("t", answer)
+    return checker
+
+
+def test_a_task_that_ends_once_is_clean() -> None:
+    checker = seen(STATUS, ENDED, ENDED)
+    checker.result("t", b"video")
+    checker.result("t", b"video")
+    checker.listed(["t"])
+    assert checker.verdict().is_clean
+
+
+@pytest.mark.parametrize(
+    ("answers", "fault"),
+    [
+        ((STATUS,), "stuck"),
+        ((STATUS, {**STATUS, "progress": 0.4}), "changed"),
+        ((ENDED, STATUS), "changed"),
+        ((ENDED, {**ENDED, "status": "failed"}), "changed"),
+        ((ENDED, {**ENDED, "attempt": 2}), "duplicated"),
+        ((ENDED, {**ENDED, "finished_at": "2026-01-01T00:00:01.000Z"}), "duplicated"),
+    ],
+)
+def test_the_checker_sees_a_broken_promise(answers: tuple[dict[str, Any], ...], fault: str) -> None:
+    verdict = seen(*answers).verdict()
+    assert getattr(verdict, fault) == ["t"]
+    assert not verdict.is_clean
+
+
+def test_the_checker_sees_another_result_a_missing_task_and_a_second_row() -> None:
+    checker = seen(ENDED)
+    checker.result("t", b"video")
+    checker.result("t", b"another")
+    assert checker.verdict().changed == ["t"]
+    checker.listed(["t", "t"])
+    assert checker.verdict().duplicated == ["t"]
+    checker.listed([])
+    assert checker.verdict().lost == ["t"]
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.slow
+def test_the_drill_sees_duplicates_where_the_fences_are_taken_out(tmp_path: Path) -> None:
+    plan = Plan(tasks=60, kills=6, import_path="tests.drill.unfenced:build", faults="model replica frozen")
+    outcome = drill(plan, tmp_path)
+    assert outcome.verdict.duplicated, outcome.as_json()
