@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from models.engine import Expert
+from models.lora_folder import LoraFolder
 from models.variants import VARIANTS, Variant
 
 Seconds = Annotated[float, Field(gt=0)]
@@ -23,6 +25,14 @@ class Section(BaseModel):
     """A part of the settings: frozen, and an unknown key is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class FusedLoraSettings(Section):
+    """A LoRA that is always on."""
+
+    file: Path
+    strength: float = Field(default=1.0, ge=-10, le=10)
+    expert: Expert = Field(default="both", description="of a model with two: high_noise or low_noise")
 
 
 class ModelSettings(Section):
@@ -47,12 +57,21 @@ class ModelSettings(Section):
         description="import path of the engine factory",
     )
     options: dict[str, Any] = Field(default_factory=dict, description="handed to the engine factory")
+    lora_folder: Path | None = Field(default=None, description="LoRAs that requests may name")
+    lora_cache_bytes: int = Field(default=4 << 30, ge=0, description="device memory for LoRAs in use")
+    fused_loras: tuple[FusedLoraSettings, ...] = Field(
+        default=(), description="LoRAs that are made part of the weights at start, such as a distillation"
+    )
 
     @model_validator(mode="after")
     def _known_variant(self) -> "ModelSettings":
         if self.variant not in VARIANTS:
             raise ValueError(f"variant: {self.variant!r} is unknown; allowed: {', '.join(sorted(VARIANTS))}")
         return self
+
+    def lora_names(self) -> list[str]:
+        """What is in the LoRA folder now: LoRAs may come and go while the model is served."""
+        return [] if self.lora_folder is None else LoraFolder(self.lora_folder).names()
 
     @property
     def spec(self) -> Variant:
@@ -170,6 +189,13 @@ def parse_settings(args: object, base: Path) -> AppSettings:
                 f"args.models[{index}].weights: there is no folder {model.weights}; "
                 "name a diffusers folder (scripts/make_demo_model makes the demo model's)."
             )
+        if model.lora_folder is not None and not model.lora_folder.is_dir():
+            raise SettingsError(f"args.models[{index}].lora_folder: there is no folder {model.lora_folder}.")
+        for place, lora in enumerate(model.fused_loras):
+            if not lora.file.is_file():
+                raise SettingsError(
+                    f"args.models[{index}].fused_loras[{place}].file: there is no file {lora.file}."
+                )
     for key, folder in (
         ("data_dir", settings.data_dir),
         ("output_root", settings.outputs),
@@ -192,7 +218,17 @@ def _absolute(settings: AppSettings, base: Path) -> AppSettings:
             "output_roots": tuple(absolute(root) for root in settings.output_roots),
             "input_roots": tuple(absolute(root) for root in settings.input_roots),
             "models": tuple(
-                model.model_copy(update={"weights": absolute(model.weights)}) for model in settings.models
+                model.model_copy(
+                    update={
+                        "weights": absolute(model.weights),
+                        "lora_folder": model.lora_folder and absolute(model.lora_folder),
+                        "fused_loras": tuple(
+                            lora.model_copy(update={"file": absolute(lora.file)})
+                            for lora in model.fused_loras
+                        ),
+                    }
+                )
+                for model in settings.models
             ),
         }
     )
@@ -235,6 +271,7 @@ def _first_sentence(error: ValidationError) -> str:
 def _section_at(path: tuple[int | str, ...]) -> type[Section]:
     sections: dict[str, type[Section]] = {
         "models": ModelSettings,
+        "fused_loras": FusedLoraSettings,
         "tasks": TaskSettings,
         "limits": LimitSettings,
     }

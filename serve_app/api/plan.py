@@ -14,6 +14,9 @@ from serve_app.tasks.task import VideoSpec
 
 Value = TypeVar("Value")
 
+_NAMES_SHOWN = 20
+"""LoRAs that a refusal names."""
+
 _SEEDS = 2**31
 """Seeds are drawn below this, so that they fit a client's 32-bit integer."""
 
@@ -31,7 +34,7 @@ class Plan:
 def plan(request: VideoRequest, models: Sequence[ModelSettings], *, kind: Task) -> Plan:
     """Decide everything the request leaves open. Raises ``InvalidField`` for what cannot be made."""
     _refuse_unoffered(request)
-    model = _choose(request.model, models, kind)
+    model = _choose(request, models, kind)
     variant = model.spec
     fps = request.fps or variant.fps
     fitted = _fit(request, variant, fps)
@@ -51,6 +54,8 @@ def plan(request: VideoRequest, models: Sequence[ModelSettings], *, kind: Task) 
         seed=_or(request.seed, secrets.randbelow(_SEEDS)),
         num_fragments=fragments,
         fragment_frames=fitted.num_frames,
+        lora_name=_lora(request, model),
+        lora_strength=_or(request.lora_strength, 1.0),
     )
     forwards = 2 if max(guidance, guidance_2 or 0) > 1 else 1
     work = spec.total_steps * variant.tokens(spec.width, spec.height, fitted.num_frames) * forwards
@@ -63,20 +68,20 @@ def _or(value: Value | None, default: Value) -> Value:
 
 def _refuse_unoffered(request: VideoRequest) -> None:
     """What is not offered is refused: a client that asked for it must not get something else in silence."""
-    if request.lora_name:
-        raise InvalidField("lora_name", "lora_name: there is no LoRA of that name; none is served.")
     if request.callback_url:
         raise InvalidField(
             "callback_url", "callback_url: callbacks are not offered yet; poll the task's status instead."
         )
 
 
-def _choose(name: str | None, models: Sequence[ModelSettings], kind: Task) -> ModelSettings:
+def _choose(request: VideoRequest, models: Sequence[ModelSettings], kind: Task) -> ModelSettings:
+    name = request.model
     able = [model for model in models if kind in model.spec.tasks]
     if name:
         able = [model for model in able if model.name == name]
     if able:
-        return able[0]
+        with_lora = [model for model in able if request.lora_name in model.lora_names()]
+        return (with_lora or able)[0]
     if name and name not in {model.name for model in models}:
         served = ", ".join(model.name for model in models)
         raise InvalidField("model", f"model: no model of that name is served; there is {served}.")
@@ -127,6 +132,18 @@ def _num_frames(request: VideoRequest, variant: Variant, fps: int) -> tuple[int,
     if request.video_duration:
         return frames_for(fps, request.video_duration), "video_duration"
     return variant.num_frames, "num_frames"
+
+
+def _lora(request: VideoRequest, model: ModelSettings) -> str | None:
+    """The LoRA's name, if the model has it."""
+    if not request.lora_name:
+        return None
+    names = model.lora_names()
+    if request.lora_name not in names:
+        more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
+        there = f"there are {', '.join(names[:_NAMES_SHOWN])}{more}" if names else "it has none"
+        raise InvalidField("lora_name", f"lora_name: {model.name} has no LoRA of that name; {there}.")
+    return request.lora_name
 
 
 def _num_fragments(request: VideoRequest, fitted: Fit, kind: Task) -> int:

@@ -123,6 +123,7 @@ def _model(model: ModelSettings) -> Mapping[str, object]:
         "variant": variant.name,
         "tasks": sorted(variant.tasks),
         "distilled": variant.distilled,
+        "loras": model.lora_names(),
         "defaults": {
             "width": variant.width,
             "height": variant.height,

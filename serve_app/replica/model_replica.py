@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ray import serve
 
-from models.engine import Engine, EngineSettings
+from models.engine import Engine, EngineSettings, FusedLora
 from serve_app.artifacts import LocalArtifacts
 from serve_app.output_paths import OutputPaths
 from serve_app.replica.coordinator_link import CoordinatorLink
@@ -107,6 +107,11 @@ class ModelReplica:
                 dtype=self._model.dtype,
                 threads=threads,
                 options=self._model.options,
+                lora_folder=self._model.lora_folder,
+                lora_cache_bytes=self._model.lora_cache_bytes,
+                fused_loras=tuple(
+                    FusedLora(lora.file, lora.strength, lora.expert) for lora in self._model.fused_loras
+                ),
             )
         )
         warm_up(engine, self._model.spec)

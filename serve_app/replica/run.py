@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
-from models.engine import Engine, Generation, GenerationRequest, Picture
+from models.engine import Engine, Generation, GenerationRequest, LoraUse, Picture
 from models.errors import ModelError
 from serve_app.artifacts import LocalArtifacts
 from serve_app.media.source_image import SourceImage
@@ -208,6 +208,7 @@ class Run:
             image=self._frame(spec.image_key),
             last_image=self._frame(spec.last_image_key),
             num_fragments=spec.num_fragments,
+            loras=() if spec.lora_name is None else (LoraUse(spec.lora_name, spec.lora_strength),),
         )
 
     def _frame(self, key: str | None) -> Picture | None:

@@ -28,6 +28,8 @@ class VideoSpec:
     last_image_key: str | None = None
     """The stored last frame, if it is to end with one."""
     num_fragments: int = 1
+    lora_name: str | None = None
+    lora_strength: float = 1.0
     fragment_frames: int | None = None
     """Frames of each fragment, the shared ones counted in; None for a video of one."""
 
