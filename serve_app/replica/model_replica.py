@@ -7,7 +7,6 @@ import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from pathlib import Path
 
 from ray import serve
 
@@ -102,11 +101,14 @@ class ModelReplica:
         engine: Engine = factory(
             EngineSettings(
                 variant=self._model.spec,
-                weights=Path(self._model.weights),
+                weights=self._model.weights,
                 device=self._device,
                 dtype=self._model.dtype,
                 threads=threads,
                 options=self._model.options,
+                offline=self._model.offline,
+                transformer=self._model.transformer,
+                transformer_2=self._model.transformer_2,
             )
         )
         warm_up(engine, self._model.spec)
