@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.variants import Variant
+from models.weights_source import WeightsSource
 
 Frames: TypeAlias = NDArray[np.uint8]
 """RGB frames, shape ``[n, height, width, 3]``, C-contiguous."""
@@ -93,7 +94,7 @@ class EngineSettings:
     """
 
     variant: Variant
-    weights: Path
+    weights: WeightsSource
     device: str = "cpu"
     dtype: str = "auto"
     threads: int | None = None
@@ -104,6 +105,19 @@ class EngineSettings:
     """Bounds the LoRAs kept on the device between requests, and those of one request together."""
     fused_loras: tuple[FusedLora, ...] = ()
     """LoRAs that are part of the model from the start, such as those that make it a distilled one."""
+    offline: bool = False
+    """Ask no hub: a hub's model must be in the cache."""
+    transformer: Path | None = None
+    """Safetensors in place of the weights of the transformer: a file, an index, or a folder of either, with
+    the names that diffusers or Wan itself gives the tensors."""
+    transformer_2: Path | None = None
+    """The same for the low-noise expert of a model with two."""
+
+    @property
+    def replaced(self) -> Mapping[str, Path]:
+        """The parts of ``weights`` whose tensors come from elsewhere, and where they come from."""
+        given = {"transformer": self.transformer, "transformer_2": self.transformer_2}
+        return {part: path for part, path in given.items() if path is not None}
 
 
 class Generation(Protocol):

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from models.engine import EngineSettings, Frames, GenerationRequest
 from models.generate import OnStep, generate
+from models.hub import local_folder
 from models.launcher import Launcher, Rank
 from models.loading import load_engine
 from models.mesh import DEFAULT_TIMEOUT_S
@@ -22,6 +23,7 @@ def generate_in_group(
 
     ``timeout_s``: how long a rank may say nothing before the run fails with ``GroupLost``.
     """
+    settings = replace(settings, weights=local_folder(settings))
     with Launcher(
         _on_rank, plan.devices, settings, plan, request, device=settings.device, timeout_s=timeout_s
     ) as launcher:

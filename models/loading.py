@@ -1,20 +1,23 @@
-"""A weights folder to a ready engine. Reads local safetensors files only: no network, no pickles."""
+"""Weights to a ready engine. Reads safetensors alone, never pickles; only a hub's model needs a network."""
 
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import init_empty_weights
 from diffusers import AutoencoderKLWan, WanTransformer3DModel, WanVACETransformer3DModel
 from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPVisionModel, UMT5EncoderModel
 
 from models.denoiser import Denoiser
 from models.engine import EngineSettings
 from models.errors import WeightsError
+from models.hub import local_folder
 from models.image_encoder import ImageEncoder
 from models.lora_shelf import load_loras
 from models.mesh import Mesh
 from models.pipeline import WanEngine
 from models.shared_text import SharedText
+from models.single_file import SingleFile
 from models.text import TextEncoder
 from models.vae import StreamingVae
 from models.weights_folder import WeightsFolder
@@ -23,33 +26,50 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 
 
 def load_engine(settings: EngineSettings, mesh: Mesh | None = None) -> WanEngine:
-    """Load a folder in the diffusers layout. Raises ``WeightsError``: one sentence on what is wrong.
+    """Load a model in the diffusers layout. Raises ``WeightsError``: one sentence on what is wrong.
 
     ``mesh``: this process's place in a group of devices. Only rank 0 holds the text encoder then.
     """
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     mesh = mesh or Mesh()
-    folder = WeightsFolder(settings.weights)
-    folder.check(settings.variant)
-    device, dtype = torch.device(settings.device), _dtype(settings)
     variant = settings.variant
-    cls = WanVACETransformer3DModel if variant.control_blocks else WanTransformer3DModel
+    folder = WeightsFolder(local_folder(settings), settings.replaced)
+    folder.check(variant)
+    device, dtype = torch.device(settings.device), _dtype(settings)
     parts = ["transformer"] if variant.boundary is None else ["transformer", "transformer_2"]
-    transformers = [_model(cls, folder.path / part, device, dtype) for part in parts]
+    transformers = [_transformer(settings, folder, part, device, dtype) for part in parts]
     loras = load_loras(settings, transformers, device)
-    transformer, *others = (Denoiser(model, mesh) for model in transformers)
-    low_noise = others[0] if others else None
     vae = _model(AutoencoderKLWan, folder.path / "vae", device, dtype)
     encoder = _text_encoder(folder, device, dtype) if mesh.rank == 0 else None
-    text = SharedText(mesh, encoder, device)
-    image_encoder = None
-    if variant.image_tokens:
-        clip = _model(CLIPVisionModel, folder.path / "image_encoder", device, dtype)
-        image_encoder = ImageEncoder(_processor(folder.path / "image_processor"), clip)
+    image_encoder = _image_encoder(folder, device, dtype) if variant.image_tokens else None
+    denoiser, *others = (Denoiser(model, mesh) for model in transformers)
     return WanEngine(
-        variant, text, transformer, StreamingVae(vae, mesh=mesh), low_noise, image_encoder, loras
+        variant,
+        SharedText(mesh, encoder, device),
+        denoiser,
+        StreamingVae(vae, mesh=mesh),
+        others[0] if others else None,
+        image_encoder,
+        loras,
     )
+
+
+def _transformer(
+    settings: EngineSettings, folder: WeightsFolder, part: str, device: torch.device, dtype: torch.dtype
+) -> Any:
+    """The folder's, or the one that takes its place."""
+    cls = WanVACETransformer3DModel if settings.variant.control_blocks else WanTransformer3DModel
+    if part not in settings.replaced:
+        return _model(cls, folder.path / part, device, dtype)
+    model = _empty_model(cls, folder.path / part)
+    SingleFile(settings.replaced[part]).fill(model, settings.variant, device, dtype)
+    return model.eval().requires_grad_(False).to(device)
+
+
+def _image_encoder(folder: WeightsFolder, device: torch.device, dtype: torch.dtype) -> ImageEncoder:
+    clip = _model(CLIPVisionModel, folder.path / "image_encoder", device, dtype)
+    return ImageEncoder(_processor(folder.path / "image_processor"), clip)
 
 
 def _text_encoder(folder: WeightsFolder, device: torch.device, dtype: torch.dtype) -> TextEncoder:
@@ -77,6 +97,15 @@ def _model(cls: Any, folder: Path, device: torch.device, dtype: torch.dtype) -> 
     if missing:
         raise WeightsError(f"{folder} lacks {len(missing)} tensors of {cls.__name__}, such as {missing[0]}.")
     return model.eval().requires_grad_(False).to(device)
+
+
+def _empty_model(cls: Any, folder: Path) -> Any:
+    """As the folder's configuration says, with parameters that take no memory and hold nothing."""
+    try:
+        with init_empty_weights(include_buffers=False):
+            return cls.from_config(cls.load_config(folder, local_files_only=True))
+    except Exception as error:
+        raise WeightsError(f"{folder} could not be loaded as {cls.__name__}: {_first_line(error)}") from error
 
 
 def _tokenizer(folder: Path) -> Any:

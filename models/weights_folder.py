@@ -1,11 +1,12 @@
 """What a weights folder must hold, checked before anything large is read."""
 
 import json
-import struct
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from models.errors import WeightsError
+from models.stored_tensors import FLOATS, stored_tensors, weight_files
 from models.variants import Variant
 
 _CLASSES = {
@@ -16,20 +17,23 @@ _CLASSES = {
 
 _IMAGE_ENCODERS = ("CLIPVisionModel", "CLIPVisionModelWithProjection")
 
-_MAX_HEADER_BYTES = 100_000_000
-"""The format's own limit; what claims more is another format."""
-
 
 class WeightsFolder:
-    """A model in the diffusers layout: ``model_index.json`` and a folder for each part."""
+    """A model in the diffusers layout: ``model_index.json`` and a folder for each part.
 
-    def __init__(self, path: Path) -> None:
+    Of the ``replaced`` parts only the configuration counts: their weights come from elsewhere.
+    """
+
+    def __init__(self, path: Path, replaced: Collection[str] = ()) -> None:
         self.path = path
+        self._replaced = replaced
 
     def check(self, variant: Variant) -> None:
         """Raise ``WeightsError`` unless the folder is whole, safe to load and of this variant."""
         if not self.path.is_dir():
             raise WeightsError(f"There is no weights folder {self.path}.")
+        if "transformer_2" in self._replaced and variant.boundary is None:
+            raise WeightsError(f"transformer_2 has no place in {variant.name}, which has one transformer.")
         index = self._json("model_index.json")
         for part, classes in _CLASSES.items():
             self._check_part(index, part, classes)
@@ -43,7 +47,10 @@ class WeightsFolder:
             raise WeightsError(
                 f"{self.path}: {part} is {found or 'missing'}, but must be {' or '.join(classes)}."
             )
-        for file in self._weight_files(part):
+        if part in self._replaced:
+            return
+        self._check_folder(part)
+        for file in weight_files(self.path / part):
             check_safetensors(file)
 
     def _check_folder(self, part: str) -> None:
@@ -115,19 +122,6 @@ class WeightsFolder:
             raise WeightsError(f"{self.path / name} is not a JSON object.")
         return content
 
-    def _weight_files(self, part: str) -> list[Path]:
-        folder = self.path / part
-        self._check_folder(part)
-        indexes = sorted(folder.glob("*.safetensors.index.json"))
-        if indexes:
-            shards = set(self._json(str(indexes[0].relative_to(self.path))).get("weight_map", {}).values())
-            files = sorted(folder / shard for shard in shards)
-        else:
-            files = sorted(folder.glob("*.safetensors"))
-        if not files:
-            raise WeightsError(f"{folder} holds no safetensors file, and no other format is loaded.")
-        return files
-
 
 def _transformer_classes(variant: Variant) -> tuple[str, ...]:
     return ("WanVACETransformer3DModel",) if variant.control_blocks else ("WanTransformer3DModel",)
@@ -139,26 +133,12 @@ def _class_of(index: dict[str, Any], part: str) -> object:
 
 
 def check_safetensors(file: Path) -> None:
-    """Raise ``WeightsError`` unless the file is as long as its header says.
+    """Raise ``WeightsError`` unless the file is whole and its weights are numbers as they stand.
 
-    Format: a little-endian uint64 header length, the header as JSON, then the tensors, with ``data_offsets``
-    counted from the end of the header (github.com/huggingface/safetensors, "Format").
+    Quantised ones would be taken for such, without their scales.
     """
-    try:
-        size = file.stat().st_size
-        with file.open("rb") as stream:
-            (header_bytes,) = struct.unpack("<Q", stream.read(8))
-            if header_bytes > _MAX_HEADER_BYTES:
-                raise WeightsError(f"{file} is not a safetensors file.")
-            if header_bytes > size - 8:
-                raise WeightsError(f"{file} is cut short.")
-            header = json.loads(stream.read(header_bytes))
-        end = max(
-            (entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0
-        )
-    except FileNotFoundError:
-        raise WeightsError(f"{file} is missing.") from None
-    except (OSError, ValueError, struct.error, KeyError, TypeError, AttributeError) as error:
-        raise WeightsError(f"{file} is not a safetensors file.") from error
-    if size < 8 + header_bytes + end:
-        raise WeightsError(f"{file} is cut short.")
+    for tensor in stored_tensors(file):
+        if tensor.name.endswith(".weight") and tensor.dtype not in FLOATS:
+            raise WeightsError(
+                f"{file} holds {tensor.name} as {tensor.dtype}; taken here are {', '.join(FLOATS)}."
+            )

@@ -16,6 +16,7 @@ from models.engine import EngineSettings, Frames, GenerationRequest
 from models.errors import GroupLost, ModelError
 from models.parallel import plan
 from models.variants import VARIANTS, Variant, fit
+from models.weights_source import weights_source
 from serve_app.errors import ServiceError
 from serve_app.media.image_decoding import decode
 from serve_app.media.video_writer import VideoWriteError, VideoWriter
@@ -46,7 +47,16 @@ def parser() -> argparse.ArgumentParser:
         prog="scripts/generate", description="Make one video without the service."
     )
     add = parser.add_argument
-    add("--weights", type=Path, required=True, metavar="FOLDER", help="a model in the diffusers layout")
+    add(
+        "--weights",
+        type=weights_source,
+        required=True,
+        metavar="FOLDER|ORG/NAME[@REVISION]",
+        help="a model in the diffusers layout, here or on the hub",
+    )
+    add("--offline", action="store_true", help="ask no hub: its model must be in the cache")
+    add("--transformer", type=Path, metavar="FILE", help="safetensors in place of the transformer's weights")
+    add("--transformer-2", type=Path, metavar="FILE", help="the same for the low-noise expert")
     add(
         "--variant", required=True, choices=sorted(VARIANTS), metavar="NAME", help=", ".join(sorted(VARIANTS))
     )
@@ -135,7 +145,15 @@ def generated(options: argparse.Namespace, variant: Variant, request: Generation
     chosen = plan(
         options.devices, variant.heads, guidance, cfg=options.cfg, ring=options.ring, ulysses=options.ulysses
     )
-    settings = EngineSettings(variant, options.weights, device_kind(options), options.dtype)
+    settings = EngineSettings(
+        variant,
+        options.weights,
+        device_kind(options),
+        options.dtype,
+        offline=options.offline,
+        transformer=options.transformer,
+        transformer_2=options.transformer_2,
+    )
     # torch takes seconds to import: what is wrong above is told before
     from models.generate import generate
     from models.group import generate_in_group

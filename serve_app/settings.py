@@ -8,11 +8,12 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from models.engine import Expert
 from models.lora_folder import LoraFolder
 from models.variants import VARIANTS, Variant
+from models.weights_source import HubModel, WeightsSource, weights_source
 
 Seconds = Annotated[float, Field(gt=0)]
 
@@ -40,7 +41,14 @@ class ModelSettings(Section):
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$", description="what clients write in `model`")
     variant: str = Field(description="an entry of models.variants")
-    weights: Path = Field(description="a diffusers folder")
+    weights: WeightsSource = Field(
+        description="a diffusers folder, or a hub's model: org/name or org/name@revision"
+    )
+    offline: bool = Field(default=False, description="ask no hub: a hub's model must be in the cache")
+    transformer: Path | None = Field(
+        default=None, description="safetensors in place of the transformer's: a file, an index or a folder"
+    )
+    transformer_2: Path | None = Field(default=None, description="the same for the low-noise expert")
     replicas: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] = Field(
         default="auto", description="auto: one per GPU that Ray sees, or one CPU replica when there is none"
     )
@@ -63,10 +71,17 @@ class ModelSettings(Section):
         default=(), description="LoRAs that are made part of the weights at start, such as a distillation"
     )
 
+    @field_validator("weights", mode="before")
+    @classmethod
+    def _source(cls, value: object) -> object:
+        return weights_source(value) if isinstance(value, str) else value
+
     @model_validator(mode="after")
     def _known_variant(self) -> "ModelSettings":
         if self.variant not in VARIANTS:
             raise ValueError(f"variant: {self.variant!r} is unknown; allowed: {', '.join(sorted(VARIANTS))}")
+        if self.transformer_2 is not None and self.spec.boundary is None:
+            raise ValueError(f"transformer_2: {self.variant} has one transformer")
         return self
 
     def lora_names(self) -> list[str]:
@@ -175,8 +190,8 @@ class AppSettings(Section):
 def parse_settings(args: object, base: Path) -> AppSettings:
     """Check the ``args`` of the configuration and make every folder absolute, relative ones from ``base``.
 
-    Raises ``SettingsError`` for an unknown key, a bad value, a missing weights folder or a folder that
-    cannot be written; its message is one sentence that names the key.
+    Raises ``SettingsError`` for an unknown key, a bad value, missing weights or a folder that cannot be
+    written; its message is one sentence that names the key.
     """
     try:
         settings = AppSettings.model_validate(args)
@@ -184,18 +199,7 @@ def parse_settings(args: object, base: Path) -> AppSettings:
         raise SettingsError(_first_sentence(error)) from None
     settings = _absolute(settings, base)
     for index, model in enumerate(settings.models):
-        if not model.weights.is_dir():
-            raise SettingsError(
-                f"args.models[{index}].weights: there is no folder {model.weights}; "
-                "name a diffusers folder (scripts/make_demo_model makes the demo model's)."
-            )
-        if model.lora_folder is not None and not model.lora_folder.is_dir():
-            raise SettingsError(f"args.models[{index}].lora_folder: there is no folder {model.lora_folder}.")
-        for place, lora in enumerate(model.fused_loras):
-            if not lora.file.is_file():
-                raise SettingsError(
-                    f"args.models[{index}].fused_loras[{place}].file: there is no file {lora.file}."
-                )
+        _require_weights(f"args.models[{index}]", model)
     for key, folder in (
         ("data_dir", settings.data_dir),
         ("output_root", settings.outputs),
@@ -207,9 +211,41 @@ def parse_settings(args: object, base: Path) -> AppSettings:
     return settings
 
 
+def _require_weights(key: str, model: ModelSettings) -> None:
+    if isinstance(model.weights, Path) and not model.weights.is_dir():
+        raise SettingsError(
+            f"{key}.weights: there is no folder {model.weights}; "
+            "name a diffusers folder (scripts/make_demo_model makes the demo model's) or org/name on the hub."
+        )
+    for name, path in (("transformer", model.transformer), ("transformer_2", model.transformer_2)):
+        if path is not None and not path.exists():
+            raise SettingsError(f"{key}.{name}: there is no file or folder {path}.")
+    if model.lora_folder is not None and not model.lora_folder.is_dir():
+        raise SettingsError(f"{key}.lora_folder: there is no folder {model.lora_folder}.")
+    for index, lora in enumerate(model.fused_loras):
+        if not lora.file.is_file():
+            raise SettingsError(f"{key}.fused_loras[{index}].file: there is no file {lora.file}.")
+
+
 def _absolute(settings: AppSettings, base: Path) -> AppSettings:
     def absolute(path: Path) -> Path:
         return Path(os.path.abspath(base / path.expanduser()))
+
+    def absolute_model(model: ModelSettings) -> ModelSettings:
+        source = model.weights
+        if isinstance(source, HubModel):  # unless a folder in ``base`` has that name
+            source = weights_source(str(source), base)
+        return model.model_copy(
+            update={
+                "weights": absolute(source) if isinstance(source, Path) else source,
+                "transformer": model.transformer and absolute(model.transformer),
+                "transformer_2": model.transformer_2 and absolute(model.transformer_2),
+                "lora_folder": model.lora_folder and absolute(model.lora_folder),
+                "fused_loras": tuple(
+                    lora.model_copy(update={"file": absolute(lora.file)}) for lora in model.fused_loras
+                ),
+            }
+        )
 
     return settings.model_copy(
         update={
@@ -217,19 +253,7 @@ def _absolute(settings: AppSettings, base: Path) -> AppSettings:
             "output_root": absolute(settings.outputs),
             "output_roots": tuple(absolute(root) for root in settings.output_roots),
             "input_roots": tuple(absolute(root) for root in settings.input_roots),
-            "models": tuple(
-                model.model_copy(
-                    update={
-                        "weights": absolute(model.weights),
-                        "lora_folder": model.lora_folder and absolute(model.lora_folder),
-                        "fused_loras": tuple(
-                            lora.model_copy(update={"file": absolute(lora.file)})
-                            for lora in model.fused_loras
-                        ),
-                    }
-                )
-                for model in settings.models
-            ),
+            "models": tuple(absolute_model(model) for model in settings.models),
         }
     )
 

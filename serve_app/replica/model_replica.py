@@ -7,7 +7,6 @@ import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from pathlib import Path
 
 from ray import serve
 
@@ -102,7 +101,7 @@ class ModelReplica:
         engine: Engine = factory(
             EngineSettings(
                 variant=self._model.spec,
-                weights=Path(self._model.weights),
+                weights=self._model.weights,
                 device=self._device,
                 dtype=self._model.dtype,
                 threads=threads,
@@ -112,6 +111,9 @@ class ModelReplica:
                 fused_loras=tuple(
                     FusedLora(lora.file, lora.strength, lora.expert) for lora in self._model.fused_loras
                 ),
+                offline=self._model.offline,
+                transformer=self._model.transformer,
+                transformer_2=self._model.transformer_2,
             )
         )
         warm_up(engine, self._model.spec)

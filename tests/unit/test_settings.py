@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from serve_app.settings import SettingsError, parse_settings
+from models.weights_source import HubModel
+from serve_app.settings import ModelSettings, SettingsError, parse_settings
 
 
 def args(tmp_path: Path, **changes: Any) -> dict[str, Any]:
@@ -21,6 +22,32 @@ def test_relative_folders_are_taken_from_the_base_and_made(tmp_path: Path) -> No
     assert settings.input_roots == (tmp_path / "images",)
     assert settings.models[0].weights == tmp_path / "weights"
     assert settings.store_url == f"sqlite+aiosqlite:///{tmp_path}/data/tasks.db"
+
+
+def parsed_model(tmp_path: Path, **changes: Any) -> ModelSettings:
+    settings = parse_settings(args(tmp_path, **model_with(**changes)), tmp_path)
+    return settings.models[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "model"), [("org/name", HubModel("org/name")), ("org/name@v1", HubModel("org/name", "v1"))]
+)
+def test_weights_may_be_a_hubs_model(tmp_path: Path, text: str, model: HubModel) -> None:
+    assert parsed_model(tmp_path, weights=text, offline=True).weights == model
+
+
+def test_a_folder_of_the_base_is_not_looked_for_on_a_hub(tmp_path: Path) -> None:
+    (tmp_path / "org" / "name").mkdir(parents=True)
+    assert parsed_model(tmp_path, weights="org/name").weights == tmp_path / "org" / "name"
+
+
+def test_a_transformers_files_are_taken_from_the_base(tmp_path: Path) -> None:
+    (tmp_path / "high.safetensors").touch()
+    (tmp_path / "low").mkdir()
+    files = {"transformer": "high.safetensors", "transformer_2": "low"}
+    model = parsed_model(tmp_path, variant="wan2.2-t2v-a14b", **files)
+    assert (model.transformer, model.transformer_2) == (tmp_path / "high.safetensors", tmp_path / "low")
+    assert parsed_model(tmp_path).transformer is None
 
 
 def model_with(**changes: Any) -> dict[str, Any]:
@@ -41,6 +68,18 @@ def model_with(**changes: Any) -> dict[str, Any]:
         (model_with(device="tpu"), "args.models[0].device: input should be 'auto', 'cpu' or 'cuda'."),
         (model_with(name="Demo Model"), "args.models[0].name: string should match pattern "),
         (model_with(weights="nowhere"), "args.models[0].weights: there is no folder "),
+        (model_with(weights="./org/name"), "args.models[0].weights: there is no folder "),
+        (model_with(weights=5), "args.models[0].weights: input is not a valid path "),
+        (model_with(transformer="nowhere"), "args.models[0].transformer: there is no file or folder "),
+        (
+            model_with(transformer_2="nowhere"),
+            "args.models[0].transformer_2: demo has one transformer.",
+        ),
+        (
+            model_with(variant="wan2.2-t2v-a14b", transformer_2="nowhere"),
+            "args.models[0].transformer_2: there is no file or folder ",
+        ),
+        (model_with(offline="maybe"), "args.models[0].offline: input should be a valid boolean"),
         (model_with(engine="os.system"), "args.models[0].engine: string should match pattern "),
         ({"models": []}, "args.models: "),
         ({"models": model_with()["models"] * 2}, "args.models: names must differ"),

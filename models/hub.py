@@ -1,0 +1,97 @@
+"""Models of the Hugging Face hub as folders of this machine: fetched once, kept in the hub's own cache."""
+
+import logging
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from huggingface_hub import constants, snapshot_download
+from huggingface_hub.errors import (
+    IncompleteSnapshotError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from models.engine import EngineSettings
+from models.errors import WeightsError
+from models.weights_source import HubModel
+
+_PARTS = (
+    "transformer",
+    "transformer_2",
+    "vae",
+    "text_encoder",
+    "tokenizer",
+    "image_encoder",
+    "image_processor",
+    "scheduler",
+)
+_KINDS = ("json", "txt", "model", "safetensors")
+"""Configurations, vocabularies (``spiece.model`` is one), tensors: nothing that runs code when it is read."""
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A model as it was at one commit."""
+
+    folder: Path
+    commit: str
+
+
+def local_folder(settings: EngineSettings) -> Path:
+    """The folder of ``settings.weights``, fetched first if it is a hub's and not here yet.
+
+    Raises ``WeightsError``. Whoever starts several processes on one model calls this before: they might find
+    a branch at different commits.
+    """
+    if isinstance(settings.weights, Path):
+        return settings.weights
+    snapshot = fetch(settings.weights, offline=settings.offline, without=settings.replaced)
+    _logger.info("%s is commit %s", settings.weights, snapshot.commit)
+    return snapshot.folder
+
+
+def fetch(model: HubModel, *, offline: bool = False, without: Collection[str] = ()) -> Snapshot:
+    """The model at its revision, without the tensors of the parts ``without``.
+
+    With ``offline``, or ``HF_HUB_OFFLINE`` in the environment, and where the hub does not answer, it is what
+    the cache has of that revision. Raises ``WeightsError`` where that is nothing, or not all.
+    """
+    try:
+        folder = Path(
+            snapshot_download(
+                model.id,
+                revision=model.revision,
+                allow_patterns=_patterns(without),
+                local_files_only=offline,
+            )
+        )
+    except Exception as error:  # of the connection, the answer, the disk
+        raise WeightsError(_sentence(model, error, offline or constants.is_offline_mode())) from error
+    return Snapshot(folder, commit=folder.name)
+
+
+def _patterns(without: Collection[str]) -> list[str]:
+    wanted = [f"{part}/*.{kind}" for part in _PARTS for kind in _KINDS]
+    unwanted = {f"{part}/*.safetensors" for part in without}
+    return ["model_index.json", *(pattern for pattern in wanted if pattern not in unwanted)]
+
+
+def _sentence(model: HubModel, error: Exception, offline: bool) -> str:
+    if isinstance(error, IncompleteSnapshotError):
+        return f"Not all files of {model} are in the cache, and {_no_more(offline)}."
+    if isinstance(error, LocalEntryNotFoundError):
+        return f"{model} is not in the cache, and {_no_more(offline)}."
+    if isinstance(error, RevisionNotFoundError):
+        return f"The hub's {model.id} has no revision {model.revision}."
+    if isinstance(error, RepositoryNotFoundError):
+        return f"There is no folder {model.id}, and no such model on the hub for this user (see HF_TOKEN)."
+    reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+    return f"{model} could not be fetched from the hub: {reason}"
+
+
+def _no_more(offline: bool) -> str:
+    return "nothing is fetched offline" if offline else f"{constants.ENDPOINT} does not answer"

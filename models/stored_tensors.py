@@ -1,0 +1,86 @@
+"""What lies in safetensors files, as their headers tell it: nothing large is read.
+
+Format: a little-endian uint64 header length, the header as JSON, then the tensors, with ``data_offsets``
+counted from the end of the header (github.com/huggingface/safetensors, "Format").
+"""
+
+import json
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from models.errors import WeightsError
+
+FLOATS = ("F64", "F32", "F16", "BF16")
+"""The format's names for what is a number as it stands."""
+
+_MAX_HEADER_BYTES = 100_000_000
+"""The format's own limit; what claims more is another format."""
+
+_OTHERS = {b"GGUF": "GGUF", b"PK\x03\x04": "a pickle", b"\x80\x02": "a pickle"}
+"""Other formats that weights come in, by their first bytes. A pickle can run code, and is never opened."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTensor:
+    """One tensor of a file. ``dtype`` is the format's name for it, such as ``BF16`` or ``F8_E4M3``."""
+
+    file: Path
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+def weight_files(path: Path) -> list[Path]:
+    """The files that make up ``path``: a safetensors file, an index of shards, or a folder of either.
+
+    Raises ``WeightsError`` where there is none; a shard that the index names may still be missing.
+    """
+    if path.is_dir():
+        indexes = sorted(path.glob("*.safetensors.index.json"))
+        files = _shards(indexes[0]) if indexes else sorted(path.glob("*.safetensors"))
+        if not files:
+            raise WeightsError(f"{path} holds no safetensors file, and no other format is loaded.")
+        return files
+    return _shards(path) if path.suffix == ".json" else [path]
+
+
+def _shards(index: Path) -> list[Path]:
+    try:
+        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        return sorted(index.parent / name for name in names)
+    except FileNotFoundError:
+        raise WeightsError(f"{index} is missing.") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise WeightsError(f"{index} is not an index of safetensors files.") from error
+
+
+def stored_tensors(file: Path) -> list[StoredTensor]:
+    """Raises ``WeightsError`` unless the file is as long as its header says."""
+    try:
+        size = file.stat().st_size
+        with file.open("rb") as stream:
+            first = stream.read(8)
+            (header_bytes,) = struct.unpack("<Q", first)
+            if header_bytes > _MAX_HEADER_BYTES:
+                raise WeightsError(f"{file} is not a safetensors file{_instead(first)}.")
+            if header_bytes > size - 8:
+                raise WeightsError(f"{file} is cut short.")
+            header: dict[str, Any] = json.loads(stream.read(header_bytes))
+        header.pop("__metadata__", None)
+        end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
+        tensors = [
+            StoredTensor(file, name, entry["dtype"], tuple(entry["shape"])) for name, entry in header.items()
+        ]
+    except FileNotFoundError:
+        raise WeightsError(f"{file} is missing.") from None
+    except (OSError, ValueError, struct.error, KeyError, TypeError, AttributeError) as error:
+        raise WeightsError(f"{file} is not a safetensors file.") from error
+    if size < 8 + header_bytes + end:
+        raise WeightsError(f"{file} is cut short.")
+    return tensors
+
+
+def _instead(first: bytes) -> str:
+    return next((f" but {other}" for magic, other in _OTHERS.items() if first.startswith(magic)), "")

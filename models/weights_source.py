@@ -1,0 +1,38 @@
+"""Where a model's weights come from: a folder here, or a model on the Hugging Face hub. Imports no torch."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+_HUB_MODEL = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@([A-Za-z0-9][\w./-]*))?", re.ASCII)
+
+_DEFAULT = "main"
+
+
+@dataclass(frozen=True, slots=True)
+class HubModel:
+    """A model on the hub. ``revision`` is a commit, a tag or a branch; only a commit never changes."""
+
+    id: str
+    revision: str = _DEFAULT
+
+    def __str__(self) -> str:
+        """As ``weights_source`` reads it."""
+        return self.id if self.revision == _DEFAULT else f"{self.id}@{self.revision}"
+
+
+WeightsSource: TypeAlias = Path | HubModel
+"""A folder in the diffusers layout, or the hub's model of that layout."""
+
+
+def weights_source(text: str, base: Path = Path()) -> WeightsSource:
+    """What an operator wrote: a folder, ``org/name``, or ``org/name@revision``.
+
+    A folder that there is in ``base`` is that folder. Another one is told from a hub's model by its form:
+    ``./org/name`` is a folder in any case. Relative folders stay relative.
+    """
+    named = _HUB_MODEL.fullmatch(text)
+    if named is None or (base / text).is_dir():
+        return Path(text).expanduser()
+    return HubModel(named[1], named[2] or _DEFAULT)
