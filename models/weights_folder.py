@@ -30,16 +30,20 @@ class WeightsFolder:
 
     def check(self, variant: Variant) -> None:
         """Raise ``WeightsError`` unless the folder is whole, safe to load and of this variant."""
-        if not self.path.is_dir():
-            raise WeightsError(f"There is no weights folder {self.path}.")
+        index = self.index()
         if "transformer_2" in self._replaced and variant.boundary is None:
             raise WeightsError(f"transformer_2 has no place in {variant.name}, which has one transformer.")
-        index = self._json("model_index.json")
         for part, classes in _CLASSES.items():
             self._check_part(index, part, classes)
         self._check_part(index, "transformer", _transformer_classes(variant))
         self._check_folder("tokenizer")
-        self._check_variant(variant, index)
+        self.check_variant(variant)
+
+    def index(self) -> dict[str, Any]:
+        """``model_index.json``. Raises ``WeightsError`` where there is none."""
+        if not self.path.is_dir():
+            raise WeightsError(f"There is no weights folder {self.path}.")
+        return self._json("model_index.json")
 
     def _check_part(self, index: dict[str, Any], part: str, classes: tuple[str, ...]) -> None:
         found = _class_of(index, part)
@@ -57,7 +61,9 @@ class WeightsFolder:
         if not (self.path / part).is_dir():
             raise WeightsError(f"{self.path} has no folder {part}.")
 
-    def _check_variant(self, variant: Variant, index: dict[str, Any]) -> None:
+    def check_variant(self, variant: Variant) -> None:
+        """Raise ``WeightsError`` unless the configurations are those of this variant."""
+        index = self.index()
         vae = self._json("vae/config.json")
         self._expect(
             variant, "expand_timesteps", bool(index.get("expand_timesteps")), variant.expand_timesteps

@@ -4,28 +4,19 @@ scripts/generate replaces itself by this.
 """
 
 import argparse
-import re
 import sys
+import time
 from collections.abc import Iterator
-from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
+from generate_options import Unusable, parser, request_of, settings_of
 
-from models.engine import EngineSettings, Frames, GenerationRequest
+from models.engine import Frames, GenerationRequest
 from models.errors import GroupLost, ModelError
 from models.parallel import plan
-from models.variants import VARIANTS, Variant, fit
-from models.weights_source import weights_source
+from models.variants import VARIANTS, Variant
+from models.weights_source import HubModel
 from serve_app.errors import ServiceError
-from serve_app.media.image_decoding import decode
 from serve_app.media.video_writer import VideoWriteError, VideoWriter
-
-MAX_IMAGE_PIXELS = 100_000_000
-
-
-class Unusable(Exception):
-    """One sentence for the user, instead of a video."""
 
 
 def main() -> int:
@@ -42,101 +33,35 @@ def main() -> int:
     return 0
 
 
-def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="scripts/generate", description="Make one video without the service."
-    )
-    add = parser.add_argument
-    add(
-        "--weights",
-        type=weights_source,
-        required=True,
-        metavar="FOLDER|ORG/NAME[@REVISION]",
-        help="a model in the diffusers layout, here or on the hub",
-    )
-    add("--offline", action="store_true", help="ask no hub: its model must be in the cache")
-    add("--transformer", type=Path, metavar="FILE", help="safetensors in place of the transformer's weights")
-    add("--transformer-2", type=Path, metavar="FILE", help="the same for the low-noise expert")
-    add(
-        "--variant", required=True, choices=sorted(VARIANTS), metavar="NAME", help=", ".join(sorted(VARIANTS))
-    )
-    add("--prompt", required=True)
-    add("--out", type=Path, required=True, metavar="FILE.mp4")
-    add("--image", type=Path, metavar="FILE", help="the first frame, of a model that takes one")
-    add("--negative-prompt", metavar="TEXT", help="what to steer away from")
-    add("--size", type=size, metavar="WIDTHxHEIGHT", help="in pixels")
-    add("--frames", type=int, metavar="N")
-    add("--steps", type=int, metavar="N")
-    add("--guidance-scale", type=float, metavar="X")
-    add("--flow-shift", type=float, metavar="X")
-    add("--seed", type=int, default=0, metavar="N")
-    add("--devices", type=int, default=1, metavar="N", help="that make the video together (default 1)")
-    for degree in ("cfg", "ring", "ulysses"):
-        add(f"--{degree}", type=int, metavar="N", help="how the devices share the run; chosen by itself")
-    add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="their kind")
-    add("--dtype", choices=("auto", "float32", "bfloat16", "float16"), default="auto")
-    add("--timeout", type=float, default=300.0, metavar="S", help="a device silent for so long has hung")
-    return parser
-
-
-def size(text: str) -> tuple[int, int]:
-    match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
-    if match is None:
-        raise argparse.ArgumentTypeError(f"a size looks like 832x480, not {text}")
-    return int(match[1]), int(match[2])
-
-
 def make(options: argparse.Namespace) -> None:
     if not options.out.absolute().parent.is_dir():
         raise Unusable(f"There is no folder {options.out.absolute().parent}.")
-    variant = VARIANTS[options.variant]
+    variant = variant_of(options)
     request = request_of(options, variant)
+    total = variant.video_frames(request.num_frames, request.num_fragments)
     frames = generated(options, variant, request)
     with VideoWriter(options.out, width=request.width, height=request.height, fps=request.fps) as writer:
         for some in frames:
             writer.write(some)
-            tell(f"frame {writer.frames_written} of {request.num_frames}")
+            tell(f"frame {writer.frames_written} of {total}")
     tell("", end="\n")
 
 
-def request_of(options: argparse.Namespace, variant: Variant) -> GenerationRequest:
-    """Everything decided: what is not asked for is the variant's default."""
-    width, height = options.size or (variant.width, variant.height)
-    fitted = fit(variant, width, height, variant.num_frames if options.frames is None else options.frames)
-    for note in fitted.notes:
-        print(note, file=sys.stderr)
+def variant_of(options: argparse.Namespace) -> Variant:
+    """The one that is named, or that the model's folder says it is."""
+    if options.variant is not None:
+        return VARIANTS[options.variant]
+    from models.hub import fetch
+    from models.recognition import recognised
+    from models.weights_folder import WeightsFolder
 
-    def chosen(asked: float | None, default: float) -> float:
-        return default if asked is None else asked
-
-    return GenerationRequest(
-        prompt=options.prompt,
-        negative_prompt=variant.negative_prompt
-        if options.negative_prompt is None
-        else options.negative_prompt,
-        width=fitted.width,
-        height=fitted.height,
-        num_frames=fitted.num_frames,
-        fps=variant.fps,
-        steps=variant.steps if options.steps is None else options.steps,
-        guidance_scale=chosen(options.guidance_scale, variant.guidance_scale),
-        guidance_scale_2=variant.guidance_scale_2,
-        flow_shift=chosen(options.flow_shift, variant.flow_shift),
-        seed=options.seed,
-        image=None if options.image is None else picture(options.image, fitted.width, fitted.height),
-    )
-
-
-def picture(file: Path, width: int, height: int) -> NDArray[np.uint8]:
-    try:
-        data = file.read_bytes()
-    except OSError as error:
-        raise Unusable(f"{file} cannot be read: {error.strerror}.") from None
-    image = decode(data, max_pixels=MAX_IMAGE_PIXELS)
-    note = image.crop_note(width, height)
-    if note is not None:
-        print(note, file=sys.stderr)
-    return image.cover_crop(width, height)
+    folder = options.model
+    if isinstance(folder, HubModel):
+        replaced = [part for part in ("transformer", "transformer_2") if getattr(options, part)]
+        folder = fetch(folder, offline=options.offline, without=replaced).folder
+    variant = recognised(WeightsFolder(folder))
+    print(f"{options.model} is {variant.name}", file=sys.stderr)
+    return variant
 
 
 def generated(options: argparse.Namespace, variant: Variant, request: GenerationRequest) -> Iterator[Frames]:
@@ -145,15 +70,7 @@ def generated(options: argparse.Namespace, variant: Variant, request: Generation
     chosen = plan(
         options.devices, variant.heads, guidance, cfg=options.cfg, ring=options.ring, ulysses=options.ulysses
     )
-    settings = EngineSettings(
-        variant,
-        options.weights,
-        device_kind(options),
-        options.dtype,
-        offline=options.offline,
-        transformer=options.transformer,
-        transformer_2=options.transformer_2,
-    )
+    settings = settings_of(options, variant, device_kind(options))
     # torch takes seconds to import: what is wrong above is told before
     from models.generate import generate
     from models.group import generate_in_group
@@ -161,10 +78,10 @@ def generated(options: argparse.Namespace, variant: Variant, request: Generation
     from models.request_check import check_request
 
     check_request(variant, request)
-    tell(f"loading {options.weights}")
+    tell(f"loading {options.model}")
     if chosen.devices == 1:
-        return generate(load_engine(settings), request, tell_step)
-    return generate_in_group(settings, chosen, request, tell_step, timeout_s=options.timeout)
+        return generate(load_engine(settings), request, Steps())
+    return generate_in_group(settings, chosen, request, Steps(), timeout_s=options.timeout)
 
 
 def device_kind(options: argparse.Namespace) -> str:
@@ -177,9 +94,19 @@ def device_kind(options: argparse.Namespace) -> str:
     return kind
 
 
-def tell_step(step: int, total_steps: int) -> None:
-    done = 30 * step // total_steps
-    tell(f"[{'#' * done:.<30}] step {step} of {total_steps}")
+class Steps:
+    """A bar that grows with the steps, and the time that the rest will take."""
+
+    def __init__(self) -> None:
+        self._first: tuple[int, float] | None = None
+
+    def __call__(self, step: int, total_steps: int) -> None:
+        now = time.monotonic()
+        self._first = self._first or (step, now)
+        first, began = self._first
+        left = f", {(total_steps - step) * (now - began) / (step - first):.0f} s left" if step > first else ""
+        done = 30 * step // total_steps
+        tell(f"[{'#' * done:.<30}] step {step} of {total_steps}{left}")
 
 
 def tell(progress: str, end: str = "") -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 from .conftest import picture
 
 ROOT = Path(__file__).parent.parent.parent
-SMALL = ["--variant", "demo", "--prompt", "a red cat", "--size", "64x32", "--frames", "5", "--steps", "2"]
+SMALL = ["--prompt", "a red cat", "--size", "64x32", "--frames", "5", "--steps", "2"]
 
 
 def generate(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -46,6 +46,14 @@ def test_a_group_writes_a_video(demo_weights: Path, tmp_path: Path) -> None:
     frames = frames_of(out)
     assert len(frames) == 5
     assert frames.std() > 1
+    assert "is demo" in done.stderr, "the variant is read from the folder"
+
+
+def test_fragments_go_into_one_video(demo_weights: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.mp4"
+    done = generate("--model", demo_weights, *SMALL, "--fragments", "2", "--variant", "demo", "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert len(frames_of(out)) == 9
 
 
 @pytest.mark.parametrize(
@@ -56,6 +64,12 @@ def test_a_group_writes_a_video(demo_weights: Path, tmp_path: Path) -> None:
         (["--image", "no-such-file.png"], "no-such-file.png cannot be read"),
         (["--steps", "0"], "steps must be 1"),
         (["--weights", "no-such-folder"], "There is no weights folder"),
+        (["--image", "no-such.png", "--variant", "wan2.1-t2v-1.3b"], "no-such.png cannot be read"),
+        (["--variant", "wan2.1-t2v-1.3b"], "is not wan2.1-t2v-1.3b"),
+        (["--guidance-scale-2", "3"], "takes no guidance_scale_2"),
+        (["--lora", "anime:0.5"], "The LoRA 'anime' does not exist"),
+        (["--option", "speed=9"], "speed is not an engine option; there are attention"),
+        (["--fragments", "0"], "num_fragments must be at least 1"),
     ],
 )
 def test_what_is_wrong_is_one_sentence(

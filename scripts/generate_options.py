@@ -1,0 +1,196 @@
+"""What scripts/generate is asked on its command line, as the engine takes it."""
+
+import argparse
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from models.engine import EngineSettings, GenerationRequest, LoraUse
+from models.variants import VARIANTS, Variant, fit
+from models.weights_source import weights_source
+from serve_app.media.image_decoding import decode
+from serve_app.media.source_image import SourceImage
+
+MAX_IMAGE_PIXELS = 100_000_000
+
+
+class Unusable(Exception):
+    """One sentence for the user, instead of a video."""
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="scripts/generate", description="Make one video without the service."
+    )
+    _add_model(parser.add_argument_group("the model"))
+    _add_video(parser.add_argument_group("the video"))
+    _add_devices(parser.add_argument_group("the devices"))
+    return parser
+
+
+def _add_model(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add(
+        "--model",
+        "--weights",
+        type=weights_source,
+        required=True,
+        metavar="FOLDER|ORG/NAME[@REVISION]",
+        help="a model in the diffusers layout, here or on the hub",
+    )
+    add(
+        "--variant",
+        choices=sorted(VARIANTS),
+        metavar="NAME",
+        help=f"read from the model if not given, but for distilled ones; {', '.join(sorted(VARIANTS))}",
+    )
+    add("--offline", action="store_true", help="ask no hub: its model must be in the cache")
+    add("--transformer", type=Path, metavar="FILE", help="safetensors in place of the transformer's weights")
+    add("--transformer-2", type=Path, metavar="FILE", help="the same for the low-noise expert")
+    add("--lora-folder", type=Path, metavar="FOLDER", help="where --lora finds its files")
+    add(
+        "--lora",
+        type=_lora,
+        action="append",
+        default=[],
+        metavar="NAME[:STRENGTH]",
+        help="a LoRA of that folder; may be given again",
+    )
+    add(
+        "--option",
+        type=_option,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a speed setting of models/tuning.py, such as fp8=true; may be given again",
+    )
+
+
+def _add_video(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--prompt", required=True)
+    add("--out", type=Path, required=True, metavar="FILE.mp4")
+    add("--image", type=Path, metavar="FILE", help="the first frame, of a model that takes one")
+    add("--last-image", type=Path, metavar="FILE", help="the last frame, of a model that takes one")
+    add(
+        "--reference",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="what is to appear in the video, for a VACE model; may be given again",
+    )
+    add("--negative-prompt", metavar="TEXT", help="what to steer away from")
+    add("--size", type=_size, metavar="WIDTHxHEIGHT", help="in pixels")
+    add("--frames", type=int, metavar="N", help="of each fragment")
+    add("--fragments", type=int, default=1, metavar="N", help="that follow each other (default 1)")
+    add("--steps", type=int, metavar="N")
+    add("--guidance-scale", type=float, metavar="X")
+    add("--guidance-scale-2", type=float, metavar="X", help="of the low-noise expert")
+    add("--flow-shift", type=float, metavar="X")
+    add("--seed", type=int, default=0, metavar="N")
+
+
+def _add_devices(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--devices", type=int, default=1, metavar="N", help="that make the video together (default 1)")
+    for degree in ("cfg", "ring", "ulysses"):
+        add(f"--{degree}", type=int, metavar="N", help="how the devices share the run; chosen by itself")
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="their kind")
+    add("--dtype", choices=("auto", "float32", "bfloat16", "float16"), default="auto")
+    add("--timeout", type=float, default=300.0, metavar="S", help="a device silent for so long has hung")
+
+
+def settings_of(options: argparse.Namespace, variant: Variant, device: str) -> EngineSettings:
+    return EngineSettings(
+        variant,
+        options.model,
+        device,
+        options.dtype,
+        options=dict(options.option),
+        offline=options.offline,
+        transformer=options.transformer,
+        transformer_2=options.transformer_2,
+        lora_folder=options.lora_folder,
+    )
+
+
+def request_of(options: argparse.Namespace, variant: Variant) -> GenerationRequest:
+    """Everything decided: what is not asked for is the variant's default."""
+    width, height = options.size or (variant.width, variant.height)
+    fitted = fit(variant, width, height, variant.num_frames if options.frames is None else options.frames)
+    for note in fitted.notes:
+        print(note, file=sys.stderr)
+
+    def chosen(asked: float | None, default: float) -> float:
+        return default if asked is None else asked
+
+    return GenerationRequest(
+        prompt=options.prompt,
+        negative_prompt=variant.negative_prompt
+        if options.negative_prompt is None
+        else options.negative_prompt,
+        width=fitted.width,
+        height=fitted.height,
+        num_frames=fitted.num_frames,
+        fps=variant.fps,
+        steps=variant.steps if options.steps is None else options.steps,
+        guidance_scale=chosen(options.guidance_scale, variant.guidance_scale),
+        guidance_scale_2=variant.guidance_scale_2
+        if options.guidance_scale_2 is None
+        else options.guidance_scale_2,
+        flow_shift=chosen(options.flow_shift, variant.flow_shift),
+        seed=options.seed,
+        image=_frame(options.image, fitted.width, fitted.height),
+        last_image=_frame(options.last_image, fitted.width, fitted.height),
+        references=tuple(_picture(file).pixels for file in options.reference),
+        loras=tuple(options.lora),
+        num_fragments=options.fragments,
+    )
+
+
+def _frame(file: Path | None, width: int, height: int) -> NDArray[np.uint8] | None:
+    if file is None:
+        return None
+    image = _picture(file)
+    note = image.crop_note(width, height)
+    if note is not None:
+        print(f"{file}: {note}", file=sys.stderr)
+    return image.cover_crop(width, height)
+
+
+def _picture(file: Path) -> SourceImage:
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise Unusable(f"{file} cannot be read: {error.strerror}.") from None
+    return decode(data, max_pixels=MAX_IMAGE_PIXELS)
+
+
+def _size(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"a size looks like 832x480, not {text}")
+    return int(match[1]), int(match[2])
+
+
+def _lora(text: str) -> LoraUse:
+    name, colon, strength = text.rpartition(":")
+    if not colon:
+        return LoraUse(text)
+    try:
+        return LoraUse(name, float(strength))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"a LoRA looks like NAME or NAME:0.8, not {text}") from None
+
+
+def _option(text: str) -> tuple[str, object]:
+    """The value as it would stand in a YAML file."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"an option looks like fp8=true, not {text}")
+    return name, yaml.safe_load(value)
