@@ -15,6 +15,8 @@ from models.mesh import Mesh
 from models.pipeline import WanEngine
 from models.shared_text import SharedText
 from models.text import TextEncoder
+from models.tiles import Tiling
+from models.tuning import Tuning
 from models.vae import StreamingVae
 from models.weights_folder import WeightsFolder
 
@@ -22,13 +24,15 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 
 
 def load_engine(settings: EngineSettings, mesh: Mesh | None = None) -> WanEngine:
-    """Load a folder in the diffusers layout. Raises ``WeightsError``: one sentence on what is wrong.
+    """Load a folder in the diffusers layout. Raises ``WeightsError`` or ``TuningError``: a sentence on what
+    is wrong.
 
     ``mesh``: this process's place in a group of devices. Only rank 0 holds the text encoder then.
     """
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     mesh = mesh or Mesh()
+    tuning = Tuning.from_options(settings.options)
     folder = WeightsFolder(settings.weights)
     folder.check(settings.variant)
     device, dtype = torch.device(settings.device), _dtype(settings)
@@ -45,7 +49,8 @@ def load_engine(settings: EngineSettings, mesh: Mesh | None = None) -> WanEngine
     if variant.image_tokens:
         clip = _model(CLIPVisionModel, folder.path / "image_encoder", device, dtype)
         image_encoder = ImageEncoder(_processor(folder.path / "image_processor"), clip)
-    return WanEngine(variant, text, transformer, StreamingVae(vae, mesh=mesh), low_noise, image_encoder)
+    streaming = StreamingVae(vae, mesh=mesh, tiling=Tiling() if tuning.vae_tiling else None)
+    return WanEngine(variant, text, transformer, streaming, low_noise, image_encoder)
 
 
 def _text_encoder(folder: WeightsFolder, device: torch.device, dtype: torch.dtype) -> TextEncoder:

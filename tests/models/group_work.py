@@ -152,23 +152,26 @@ def decode_stopped(engine: WanEngine) -> int:
 
 
 def refused(engine: WanEngine, culprit: bool) -> list[str]:
-    """What the others see of a picture that one rank alone cannot encode, and of a prompt on rank 0."""
+    """What the others see of what one rank alone cannot prepare, and of a prompt on rank 0."""
 
     def fail(*_: object) -> Any:
         raise RuntimeError("broken")
 
     seen = []
-    for owner, broken in ((engine._vae, culprit), (engine._text._text, engine._text._text is not None)):
-        method = getattr(owner, "encode", None)
+    for owner, name, broken in (
+        (engine._denoiser, "rotation", culprit),
+        (engine._text._text, "encode", engine._text._text is not None),
+    ):
+        method = getattr(owner, name, None)
         if broken:
-            owner.encode = fail
+            setattr(owner, name, fail)
         try:
             engine.prepare(REQUESTS["i2v"])
         except ModelError as error:
             seen.append(type(error).__name__)
         finally:
             if broken:
-                owner.encode = method
+                setattr(owner, name, method)
     return seen
 
 
