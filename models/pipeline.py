@@ -13,6 +13,7 @@ from models.errors import ModelError
 from models.failures import as_model_errors
 from models.image import Condition, conditioner
 from models.image_encoder import ImageEncoder
+from models.preview import LatentColours
 from models.request_check import check_request
 from models.sampling import (
     Euler,
@@ -91,6 +92,7 @@ class WanEngine:
         """The second expert of a model that has two."""
         self._vae = vae
         self._condition = conditioner(variant, vae, image_encoder)
+        self._colours = LatentColours(vae)
         self._mesh = denoiser.mesh
 
     @torch.inference_mode()
@@ -101,6 +103,7 @@ class WanEngine:
             stages = self._stages(request, solver)
         embeddings = self._embeddings(request, stages)
         with self._mesh.together(), as_model_errors("preparing"):
+            # a group encodes pictures in lockstep, as it does a step
             condition = self._condition(request)
             latents = _held(self._noise(request), condition.first_frame)
             run = WanGeneration(
@@ -142,6 +145,17 @@ class WanEngine:
         if run.step < run.total_steps:
             raise ModelError(f"Only {run.step} of {run.total_steps} steps of this run are done.")
         return self._frames(run.latents[:, :, len(run.request.references) :])
+
+    @torch.inference_mode()
+    def preview(self, generation: Generation) -> Frames:
+        """A picture ``[height / stride, width / stride, 3]`` for each latent frame, before the first step of
+        the noise. No other rank takes part.
+        """
+        run = _own(generation)
+        clean = run.latents if run.solver.clean is None else run.solver.clean
+        with as_model_errors("previewing"):
+            shown = _held(clean, run.condition.first_frame)
+            return self._colours(shown[:, :, len(run.request.references) :])
 
     def _frames(self, latents: Tensor) -> Iterator[Frames]:
         with as_model_errors("decoding"):
@@ -212,7 +226,9 @@ class WanEngine:
             timesteps = timesteps.repeat(run.latents.shape[2])
             timesteps[0] = 0.0  # the picture is there already: no noise to tell the model of
         batches = [
-            run.stage.denoiser(seen, timesteps, prompt, run.rotation, run.condition.control)
+            run.stage.denoiser(
+                seen, timesteps, prompt, run.rotation, run.condition.control, run.request.control_scale
+            )
             for prompt in run.prompts
         ]
         velocities = torch.cat(batches).float()
