@@ -16,8 +16,8 @@ Span: TypeAlias = tuple[int, int]
 class Tiling:
     """How large tiles are at most, and how far neighbours overlap, in pixels of the video.
 
-    The larger the overlap, the less a tile's edge, beyond which it sees nothing, shows. It is at most half
-    of the size.
+    The larger the overlap, the less a tile's edge shows, beyond which it sees nothing. It is at most a third
+    of the size, so that no more than two tiles of a row overlap anywhere.
     """
 
     size: int = 256
@@ -33,8 +33,8 @@ class Tiles:
 
     def __init__(self, rows: int, columns: int, stride: int, tiling: Tiling | None = None) -> None:
         self._size = rows, columns
-        self._margin = 0 if tiling is None else tiling.overlap // stride // 2
-        self._core = max(rows, columns) if tiling is None else tiling.size // stride - 2 * self._margin
+        self._tile = max(rows, columns) if tiling is None else tiling.size // stride
+        self._overlap = 0 if tiling is None else tiling.overlap // stride
         self._spans = list(product(self._spread(rows), self._spread(columns)))
 
     def __len__(self) -> int:
@@ -73,20 +73,19 @@ class Tiles:
         return whole.to(first.dtype)
 
     def _spread(self, length: int) -> list[Span]:
-        """Equal spans with a margin on either side, so that no more than two overlap anywhere."""
-        count = -(-length // self._core)
-        bounds = [length * index // count for index in range(count + 1)]
-        return [
-            (max(start - self._margin, 0), min(end + self._margin, length)) for start, end in pairwise(bounds)
-        ]
+        """Equal spans along one side, each with the start of the next at its end."""
+        shared = min(self._overlap, length - 1)
+        count = -(-(length - shared) // (self._tile - self._overlap))
+        bounds = [(length - shared) * index // count for index in range(count + 1)]
+        return [(start, end + shared) for start, end in pairwise(bounds)]
 
     def _fading(self, span: Span, length: int, scale: int) -> Tensor:
         """A tile's weights along one side: up from its neighbour before, down to the one after."""
         weights = torch.ones((span[1] - span[0]) * scale)
-        fade = 2 * self._margin * scale
+        fade = self._overlap * scale
         ramp = (torch.arange(fade) + 0.5) / max(fade, 1)
         if span[0] > 0:
             weights[:fade] = ramp
         if span[1] < length:
-            weights[len(weights) - fade :] *= ramp.flip(0)
+            weights[len(weights) - fade :] = ramp.flip(0)
         return weights

@@ -28,8 +28,8 @@ class StreamingVae:
     """Latents here are those of the transformer: zero mean, unit deviation per channel, ``[1, z, f, h, w]``.
 
     Peak memory depends on the frame size and ``chunk_pixels``, not on the number of frames. With ``tiling``
-    the layers see one tile of the frame at a time, and what they remember of earlier frames is the larger
-    part of it. Raises ``TuningError`` for tiles in a group.
+    the device holds one tile of the frame at a time, and the host what is remembered of the others. Raises
+    ``TuningError`` for tiles in a group.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class StreamingVae:
         rows, columns = (size // self.spatial_stride for size in first.shape[2:])
         tiles = Tiles(rows, columns, self.spatial_stride, self._tiling)
         strips = Strips(Mesh() if alone else self._mesh, rows)
-        encodings = [Encoding(self._encoder, strips) for _ in range(len(tiles))]
+        encodings = [Encoding(self._encoder, strips, parked=len(tiles) > 1) for _ in range(len(tiles))]
 
         def latents(chunk: Tensor | None) -> Tensor:
             parts = [None] * len(tiles) if chunk is None else tiles.cut(self._on_device(chunk))
@@ -94,7 +94,7 @@ class StreamingVae:
         frames = self._on_device((latents.float() * self._deviation + self._mean)[0].transpose(0, 1))
         strips = Strips(self._mesh, frames.shape[2])
         tiles = Tiles(frames.shape[2], frames.shape[3], self.spatial_stride, self._tiling)
-        decodings = [Decoding(self._decoder, strips) for _ in range(len(tiles))]
+        decodings = [Decoding(self._decoder, strips, parked=len(tiles) > 1) for _ in range(len(tiles))]
         for chunk in frames.split(self._latents_per_chunk(tiles)):
             # not around the yield: the mode would leak into whoever asks for frames
             with torch.inference_mode(), self._mesh.lockstep():

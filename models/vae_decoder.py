@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -34,18 +35,26 @@ class Decoder(nn.Module):
 
 
 class Decoding:
-    """One run over a video, or over one tile of it."""
+    """One run over a video, or over one tile of it. If ``parked``, the host remembers it between chunks."""
 
-    def __init__(self, decoder: Decoder, strips: Strips) -> None:
+    def __init__(self, decoder: Decoder, strips: Strips, parked: bool = False) -> None:
         self._decoder = decoder
         self._histories = History(), History(strips)
+        self._parked = parked
         self._first = True
 
     def __call__(self, latents: Tensor) -> Tensor:
         """This rank's rows ``[n, 3, rows, width]``, −1 … 1, of the frames of latents ``[t, z, h, w]``."""
+        self._move(latents.device)
         frames = self._decoder(latents, *self._histories, first=self._first)
         self._first = False
+        self._move(torch.device("cpu"))
         return _unpatched(frames, self._decoder.patch).clamp(-1.0, 1.0)
+
+    def _move(self, device: torch.device) -> None:
+        if self._parked:
+            for history in self._histories:
+                history.move(device)
 
 
 def _unpatched(frames: Tensor, patch: int) -> Tensor:

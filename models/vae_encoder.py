@@ -56,11 +56,14 @@ class Encoding:
     The encoder remembers a limited time. Where a chunk is the one before again, a layer that got the same and
     remembers the same gives the same: it has settled, to the last bit, and is not run again until another
     chunk comes. The first layers, with the largest pictures, are the first to settle.
+    If ``parked``, the host remembers it between chunks.
     """
 
-    def __init__(self, encoder: Encoder, strips: Strips) -> None:
+    def __init__(self, encoder: Encoder, strips: Strips, parked: bool = False) -> None:
         self._encoder = encoder
+        self._device = next(encoder.buffers()).device
         self._strips = strips
+        self._parked = parked
         self._strip_history, self._history = History(strips), History()
         self._settled = 0
         """How many of the first layers have."""
@@ -74,6 +77,7 @@ class Encoding:
         The first chunk is the first frame alone; each other has as many frames as one latent frame stands
         for. Gives ``[1, 2 · z, height / stride, width / stride]``, on every rank.
         """
+        self._move(self._device)
         settling = chunk is None
         if chunk is not None:
             patched = _patched(chunk, self._encoder.patch)
@@ -88,7 +92,14 @@ class Encoding:
             if settling:
                 self._settled, self._kept = index + 1, x
         self._first = False
+        self._move(torch.device("cpu"))
         return x
+
+    def _move(self, device: torch.device) -> None:
+        if self._parked and self._kept is not None:
+            self._kept = self._kept.to(device)
+            self._strip_history.move(device)
+            self._history.move(device)
 
     def _run(self, index: int, x: Tensor) -> Tensor:
         if index == self._encoder.whole_from:

@@ -28,6 +28,11 @@ class History(dict[nn.Module, Tensor]):
         super().__init__()
         self._strips = strips if strips is not None and strips.several else None
 
+    def move(self, device: torch.device) -> None:
+        """Keep what is remembered on another device."""
+        for layer, frames in self.items():
+            self[layer] = frames.to(device)
+
     def cut(self, x: Tensor) -> Tensor:
         """This rank's strip of whole pictures; all of them where there are no strips."""
         return x if self._strips is None else self._strips.cut(x)

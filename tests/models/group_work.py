@@ -103,6 +103,14 @@ def decoded(form: Any, height: int, mesh: Mesh | None = None) -> list[torch.Tens
     return list(vae.decode(noise(1, 8, 3, height, 5)))
 
 
+def encoded(form: Any, height: int, mesh: Mesh | None = None) -> torch.Tensor:
+    """The latents of a picture, gray for a while, and another picture."""
+    vae = StreamingVae(form(), mesh=mesh)
+    video = torch.zeros(1, 3, 21, height * vae.spatial_stride, 3 * vae.spatial_stride)
+    video[:, :, ::20] = noise(1, 3, 2, *video.shape[3:]).clamp(-1, 1)
+    return vae.encode(video)
+
+
 def runs(rank: Rank, plans: list[ParallelPlan]) -> None:
     """Every run under every plan, then what must leave a group usable."""
     rank.join()
@@ -115,6 +123,8 @@ def runs(rank: Rank, plans: list[ParallelPlan]) -> None:
     for form, height in DECODES:
         chunks = [chunk.numpy() for chunk in decoded(form, height, mesh)]
         rank.send((plan, f"decode {form.__name__} {height}", chunks))
+    for form, height in DECODES:
+        rank.send((plan, f"encode {form.__name__} {height}", encoded(form, height, mesh).numpy()))
     rank.send((plan, "stopped", decode_stopped(built.engine)))
     rank.send((plan, "left", left_at(built.engine, who=rank.ranks - 1, me=rank.number)))
     rank.send((plan, "refused", refused(built.engine, culprit=rank.number == rank.ranks - 1)))
@@ -135,6 +145,8 @@ def left_at(engine: WanEngine, who: int, me: int) -> int:
     """The step at which a run ends that only rank ``who`` wants to leave, after two steps."""
     run = engine.prepare(replace(REQUEST, steps=6))
     while not engine.agree(me == who and run.step == 2):
+        if me == 0:
+            engine.preview(run)  # which asks nothing of the others
         engine.denoise_step(run)
     return run.step
 
@@ -195,6 +207,16 @@ def fault(rank: Rank, plan: ParallelPlan, how: str) -> None:
             except GroupLost as lost:
                 rank.send(str(lost))
         raise
+
+
+def encode_fault(rank: Rank, plan: ParallelPlan) -> None:
+    """A picture that the last rank has no memory to encode."""
+    rank.join()
+    built = model(rank.mesh(plan))
+    rank.meet()
+    if rank.number == rank.ranks - 1:
+        built.engine._vae._encoder.layers[2].forward = lambda *_: broken("fails")
+    built.engine.prepare(REQUESTS["i2v"])
 
 
 def broken(how: str) -> None:
