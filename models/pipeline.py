@@ -73,7 +73,8 @@ class WanEngine:
 
     In a group every rank makes the same calls in the same order and asks ``agree`` before each step, so that
     all leave a run together. All of them iterate over ``decode``; rank 0 alone gets the frames. An error in a
-    step or in a decode, on whichever rank, is the end of the group; ``GroupLost`` says so.
+    step, in a decode or while pictures are encoded, on whichever rank, is the end of the group; ``GroupLost``
+    says so.
     """
 
     def __init__(
@@ -103,7 +104,6 @@ class WanEngine:
             stages = self._stages(request, solver)
         embeddings = self._embeddings(request, stages)
         with self._mesh.together(), as_model_errors("preparing"):
-            # a group encodes pictures in lockstep, as it does a step
             condition = self._condition(request)
             latents = _held(self._noise(request), condition.first_frame)
             run = WanGeneration(

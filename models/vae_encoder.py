@@ -116,7 +116,7 @@ class Encoding:
 
 
 def _attends(layer: nn.Module) -> bool:
-    return isinstance(layer, Middle) or any(isinstance(part, PictureAttention) for part in layer.modules())
+    return any(isinstance(part, Middle | PictureAttention) for part in layer.modules())
 
 
 def _equal(before: list[Tensor | None], after: list[Tensor | None]) -> bool:

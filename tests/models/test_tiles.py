@@ -107,17 +107,17 @@ class Largest(TorchDispatchMode):
 def test_with_tiles_the_layers_have_a_tile_in_memory_at_once(local_vae: Any) -> None:
     stride = local_vae.config.scale_factor_spatial
     latents = noise(1, local_vae.config.z_dim, 2, 256 // stride, 256 // stride)
-    video = noise(1, 3, 5, 256, 256).clamp(-1, 1)
+    frames = noise(5, 3, 256, 256).clamp(-1, 1).unbind()
     largest = []
     for tiling in (None, TILING):
         streaming = StreamingVae(local_vae, chunk_pixels=1, tiling=tiling)
-        for work in (lambda: list(streaming.decode(latents)), lambda: streaming.encode(video)):  # noqa: B023
+        for work in (lambda: list(streaming.decode(latents)), lambda: streaming.encode_frames(frames)):  # noqa: B023
             with Largest() as measured:
                 work()
             largest.append(measured.numbers)
     whole_decode, whole_encode, tiled_decode, tiled_encode = largest
     assert tiled_decode < whole_decode / 3
-    assert tiled_encode < whole_encode / 3
+    assert tiled_encode < whole_encode / 2  # the frames themselves, which every tile is cut from
 
 
 @pytest.mark.gpu
