@@ -72,11 +72,13 @@ class Denoiser:
         text: TextKeys,
         rotation: Tensor,
         control: Tensor | None = None,
+        control_scale: float = 1.0,
     ) -> Tensor:
         """The velocity for each prompt of ``text``, ``[batch, channels, frames, height, width]``.
 
         ``timesteps``: one for the whole video ``[1]``, or one for each latent frame ``[frames]``.
-        ``control``: what the side branch of a model that has one reads, of the latents' frames and size.
+        ``control``: what the side branch of a model that has one reads, of the latents' frames and size;
+        ``control_scale``: how much of what it says counts.
         """
         model = self._model
         tokens = model.patch_embedding(latents.to(self._dtype)).flatten(2).transpose(1, 2)
@@ -94,7 +96,7 @@ class Denoiser:
             x = _block(block, index, x, block_time, text, rotation, shard)
             if branch is not None and index in self._control_block_at:
                 branch, hint = self._control_step(index, branch, block_time, text, rotation, shard)
-                x = x + hint
+                x = x + hint * control_scale
         shift, scale = (model.scale_shift_table + time[:, None]).chunk(2, dim=1)
         x = _modulated(model.norm_out, x, shift, scale)
         return self._unpatched(shard.whole(model.proj_out(x)).flatten(1, 2), latents)

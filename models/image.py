@@ -1,5 +1,6 @@
 """Pictures to what the transformer is shown of them. Which way it is depends on the model."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -75,12 +76,7 @@ class ImageChannels:
         return Condition(channels=self._channels(request), embeddings=embeddings)
 
     def _channels(self, request: GenerationRequest) -> Tensor:
-        video = torch.zeros(1, 3, request.num_frames, request.height, request.width)
-        if request.image is not None:
-            video[:, :, :1] = _pixels(request.image)
-        if request.last_image is not None:
-            video[:, :, -1:] = _pixels(request.last_image)
-        latents = self._vae.encode(video)
+        latents = self._vae.encode_frames(_given_or_gray(request))
         mask = latents.new_zeros(1, self._stride, *latents.shape[2:])
         mask[:, :, 0] = float(request.image is not None)
         if request.last_image is not None:
@@ -91,8 +87,10 @@ class ImageChannels:
 class VideoControl:
     """A video of what is to be kept and one of what is to be changed, as latents, and a mask of the latter.
 
-    The frames of given pictures are kept, all others change from gray. The mask has a channel for each pixel
-    that a latent pixel stands for. References come before the first frame, as latent frames of their own.
+    Both are gray where they have nothing to say. Of a given video the mask says what changes, all of it
+    without one. Without a video the frames of given pictures are kept, and all others change from gray. The
+    mask has a channel for each pixel that a latent pixel stands for. References come before the first frame,
+    as latent frames of their own.
     """
 
     def __init__(self, vae: StreamingVae, variant: Variant) -> None:
@@ -100,23 +98,21 @@ class VideoControl:
         self._variant = variant
 
     def __call__(self, request: GenerationRequest) -> Condition:
-        kept = torch.zeros(1, 3, request.num_frames, request.height, request.width)
-        changes = torch.ones(request.num_frames)
-        for picture, frame in ((request.image, 0), (request.last_image, -1)):
-            if picture is not None:
-                kept[:, :, frame] = _pixels(picture)[:, :, 0]
-                changes[frame] = 0.0
-        gray = self._vae.encode(torch.zeros_like(kept))
-        video = torch.cat([self._vae.encode(kept) if changes.min() == 0 else gray, gray], dim=1)
-        control = torch.cat([video, self._mask(changes, video)], dim=1)
+        changed = self._vae.encode_frames(_parts(request, changing=True))
+        # from text alone nothing is kept either
+        gray = request.video is None and request.image is None
+        kept = changed if gray else self._vae.encode_frames(_parts(request, changing=False))
+        video = torch.cat([kept, changed], dim=1)
+        control = torch.cat([video, self._mask(request).to(video)], dim=1)
         return Condition(control=torch.cat([*self._references(request), control], dim=2))
 
-    def _mask(self, changes: Tensor, video: Tensor) -> Tensor:
-        """The frames' mask as seen by latent frames, each of which takes the one nearest its middle."""
-        frames = F.interpolate(changes[None, None], size=video.shape[2], mode="nearest-exact")
-        channels = self._variant.spatial_stride**2
-        mask = frames.to(video)[..., None, None].expand(1, channels, -1, *video.shape[3:])
-        return mask
+    def _mask(self, request: GenerationRequest) -> Tensor:
+        """``[1, stride², latent frames, h, w]``: each latent frame takes the mask nearest its middle."""
+        size = self._variant.latent_frames(request.num_frames)
+        places = torch.arange(request.num_frames, dtype=torch.float32)[None, None]
+        nearest = F.interpolate(places, size=size, mode="nearest-exact").flatten().int().tolist()
+        masks = torch.stack([_changes(request, place) for place in nearest])
+        return F.pixel_unshuffle(masks[:, None], self._variant.spatial_stride).transpose(0, 1)[None]
 
     def _references(self, request: GenerationRequest) -> list[Tensor]:
         """The last one comes first."""
@@ -126,6 +122,39 @@ class VideoControl:
             missing = self._variant.control_channels - latents.shape[1]
             frames.append(F.pad(latents, (0, 0, 0, 0, 0, 0, 0, missing)))
         return frames[::-1]
+
+
+def _given_or_gray(request: GenerationRequest) -> Iterator[Tensor]:
+    """The video's frames ``[3, height, width]``: those that are given, and gray ones."""
+    gray = torch.zeros(3, request.height, request.width)
+    for place in range(request.num_frames):
+        picture = _given(request, place)
+        yield gray if picture is None else _pixels(picture)[0, :, 0]
+
+
+def _parts(request: GenerationRequest, changing: bool) -> Iterator[Tensor]:
+    """The same frames with gray for what does not change, or for what does."""
+    for place, frame in enumerate(_given_or_gray(request)):
+        shown = (_changes(request, place) > 0.5) == changing
+        yield torch.where(shown, frame, 0.0)
+
+
+def _changes(request: GenerationRequest, place: int) -> Tensor:
+    """How much of each pixel of a frame is to change, 0 … 1, ``[height, width]``."""
+    if request.mask is not None:
+        return torch.from_numpy(request.mask[place].copy()).float() / 255.0
+    kept = request.video is None and _given(request, place) is not None
+    return torch.full((request.height, request.width), float(not kept))
+
+
+def _given(request: GenerationRequest, place: int) -> Picture | None:
+    """The frame of the request's video or picture at this place."""
+    if request.video is not None:
+        frame: Picture = request.video[place]
+        return frame
+    if place == 0:
+        return request.image
+    return request.last_image if place == request.num_frames - 1 else None
 
 
 def _letterboxed(picture: Picture, width: int, height: int) -> Tensor:

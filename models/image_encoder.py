@@ -8,7 +8,11 @@ from models.engine import Picture
 
 
 class ImageEncoder:
-    """CLIP's vision tower, up to its last layer but one, which is where Wan was trained to read it."""
+    """CLIP's vision tower, up to its last layer but one, which is where Wan was trained to read it.
+
+    Every rank of a group encodes the pictures by itself: one or two of 257 tokens are less work than telling
+    the others.
+    """
 
     def __init__(self, processor: Any, encoder: Any) -> None:
         self._processor = processor

@@ -19,6 +19,8 @@ from models.pipeline import WanEngine
 from models.shared_text import SharedText
 from models.single_file import SingleFile
 from models.text import TextEncoder
+from models.tiles import Tiling
+from models.tuning import Tuning
 from models.vae import StreamingVae
 from models.weights_folder import WeightsFolder
 
@@ -26,13 +28,15 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 
 
 def load_engine(settings: EngineSettings, mesh: Mesh | None = None) -> WanEngine:
-    """Load a model in the diffusers layout. Raises ``WeightsError``: one sentence on what is wrong.
+    """Load a model in the diffusers layout. Raises ``WeightsError`` or ``TuningError``: a sentence on what
+    is wrong.
 
     ``mesh``: this process's place in a group of devices. Only rank 0 holds the text encoder then.
     """
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     mesh = mesh or Mesh()
+    tuning = Tuning.from_options(settings.options)
     variant = settings.variant
     folder = WeightsFolder(local_folder(settings), settings.replaced)
     folder.check(variant)
@@ -48,7 +52,7 @@ def load_engine(settings: EngineSettings, mesh: Mesh | None = None) -> WanEngine
         variant,
         SharedText(mesh, encoder, device),
         denoiser,
-        StreamingVae(vae, mesh=mesh),
+        StreamingVae(vae, mesh=mesh, tiling=Tiling() if tuning.vae_tiling else None),
         others[0] if others else None,
         image_encoder,
         loras,

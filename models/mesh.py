@@ -150,11 +150,15 @@ class Mesh:
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """Around what each rank does for itself: if it fails on one, all of them raise."""
+        """Around what each rank does for itself: if it fails on one, all of them raise.
+
+        What the ranks do in ``lockstep`` within is lost where one fails, and nothing more is said.
+        """
         try:
             yield
         except ModelError:
-            self.agree(leave=True)
+            if not self.lost:
+                self.agree(leave=True)
             raise
         if self.agree(leave=False):
             raise ModelError("The model failed on another device of the group.")

@@ -16,6 +16,7 @@ from models.held import Held
 from models.image import Condition, conditioner, pixels
 from models.image_encoder import ImageEncoder
 from models.lora_shelf import ChosenLoras, LoraShelf
+from models.preview import LatentColours
 from models.request_check import check_request
 from models.sampling import (
     Euler,
@@ -81,7 +82,8 @@ class WanEngine:
 
     In a group every rank makes the same calls in the same order and asks ``agree`` before each step, so that
     all leave a run together. All of them iterate over ``decode``; rank 0 alone gets the frames. An error in a
-    step or in a decode, on whichever rank, is the end of the group; ``GroupLost`` says so.
+    step, in a decode or while pictures are encoded, on whichever rank, is the end of the group; ``GroupLost``
+    says so.
     """
 
     def __init__(
@@ -102,6 +104,7 @@ class WanEngine:
         self._vae = vae
         self._loras = loras or LoraShelf()
         self._condition = conditioner(variant, vae, image_encoder)
+        self._colours = LatentColours(vae)
         self._mesh = denoiser.mesh
 
     @torch.inference_mode()
@@ -160,6 +163,17 @@ class WanEngine:
         if run.step < run.total_steps:
             raise ModelError(f"Only {run.step} of {run.total_steps} steps of this run are done.")
         return run.part.shown(self._frames(run.latents[:, :, len(run.request.references) :]))
+
+    @torch.inference_mode()
+    def preview(self, generation: Generation) -> Frames:
+        """A picture ``[height / stride, width / stride, 3]`` for each latent frame, before the first step of
+        the noise. No other rank takes part.
+        """
+        run = _own(generation)
+        clean = run.latents if run.solver.clean is None else run.solver.clean
+        with as_model_errors("previewing"):
+            shown = _placed(clean, run.condition.held, sigma=0.0)
+            return self._colours(shown[:, :, len(run.request.references) :])
 
     def _frames(self, latents: Tensor) -> Iterator[Frames]:
         with as_model_errors("decoding"):
@@ -240,7 +254,9 @@ class WanEngine:
             timesteps = timesteps.repeat(run.latents.shape[2])
             timesteps[: held.latents.shape[2]] = 0.0  # it is there already: no noise to tell the model of
         batches = [
-            run.stage.denoiser(seen, timesteps, prompt, run.rotation, run.condition.control)
+            run.stage.denoiser(
+                seen, timesteps, prompt, run.rotation, run.condition.control, run.request.control_scale
+            )
             for prompt in run.prompts
         ]
         velocities = torch.cat(batches).float()

@@ -30,6 +30,7 @@ def check_request(variant: Variant, request: GenerationRequest) -> None:
     _check_images(variant, request)
     _check_references(variant, request)
     _check_fragments(request)
+    _check_control(variant, request)
 
 
 def _check_guidance(variant: Variant, request: GenerationRequest) -> None:
@@ -96,6 +97,39 @@ def _check_fragments(request: GenerationRequest) -> None:
         raise InvalidRequest(
             "A last image or a video to change belongs to one fragment.", field="num_fragments"
         )
+
+
+def _check_control(variant: Variant, request: GenerationRequest) -> None:
+    """A video to change, and how strongly what is given steers."""
+    if not 0 <= request.control_scale < inf:
+        raise InvalidRequest(
+            f"control_scale must be a number, at least 0, not {request.control_scale}.", field="control_scale"
+        )
+    if not variant.control_blocks:
+        for name, given in (
+            ("video", request.video is not None),
+            ("mask", request.mask is not None),
+            ("control_scale", request.control_scale != 1.0),
+        ):
+            if given:
+                raise InvalidRequest(f"{variant.name} takes no {name}.", field=name)
+    if request.video is None:
+        if request.mask is not None:
+            raise InvalidRequest("A mask needs a video that it is of.", field="mask")
+        return
+    if request.image is not None:
+        raise InvalidRequest("Give a video to change or an image to begin with, not both.", field="video")
+    shape = request.num_frames, request.height, request.width
+    if request.video.shape != (*shape, 3) or request.video.dtype != np.uint8:
+        raise InvalidRequest(f"video must be 8-bit RGB of {_size(request)}, as is asked for.", field="video")
+    if request.mask is not None and (request.mask.shape != shape or request.mask.dtype != np.uint8):
+        raise InvalidRequest(
+            f"mask must be 8-bit of one channel and of {_size(request)}, as the video.", field="mask"
+        )
+
+
+def _size(request: GenerationRequest) -> str:
+    return f"{request.num_frames} frames of {request.width}x{request.height}"
 
 
 def _is_frame(picture: Picture, request: GenerationRequest) -> bool:

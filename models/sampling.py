@@ -61,18 +61,24 @@ class Solver(Protocol):
     @property
     def schedule(self) -> Schedule: ...
 
+    @property
+    def clean(self) -> Tensor | None:
+        """The newest prediction of x0; None before the first step."""
+
     def step(self, index: int, velocity: Tensor, latents: Tensor) -> Tensor:
         """The latents at ``sigmas[index + 1]``, from those at ``sigmas[index]`` and the velocity there."""
 
 
 class Euler:
-    """First order, no memory: x ← x + (σ_next − σ)·v."""
+    """First order: x ← x + (σ_next − σ)·v."""
 
     def __init__(self, schedule: Schedule) -> None:
         self.schedule = schedule
+        self.clean: Tensor | None = None
 
     def step(self, index: int, velocity: Tensor, latents: Tensor) -> Tensor:
         sigma, sigma_next = self.schedule.sigmas[index : index + 2]
+        self.clean = latents - sigma * velocity
         return latents + (sigma_next - sigma) * velocity
 
 
@@ -91,6 +97,10 @@ class UniPC:
         self._clean: list[Tensor] = []  # the last two x0 predictions, the newest last
         self._start: Tensor | None = None  # where the last prediction set off
         self._order = 1  # of the last prediction
+
+    @property
+    def clean(self) -> Tensor | None:
+        return self._clean[-1] if self._clean else None
 
     def step(self, index: int, velocity: Tensor, latents: Tensor) -> Tensor:
         clean = latents - self.schedule.sigmas[index] * velocity

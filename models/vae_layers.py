@@ -28,6 +28,11 @@ class History(dict[nn.Module, Tensor]):
         super().__init__()
         self._strips = strips if strips is not None and strips.several else None
 
+    def move(self, device: torch.device) -> None:
+        """Keep what is remembered on another device."""
+        for layer, frames in self.items():
+            self[layer] = frames.to(device)
+
     def cut(self, x: Tensor) -> Tensor:
         """This rank's strip of whole pictures; all of them where there are no strips."""
         return x if self._strips is None else self._strips.cut(x)
@@ -37,6 +42,14 @@ class History(dict[nn.Module, Tensor]):
         if self._strips is None or padding[0] == 0:
             return x, padding
         return self._strips.with_neighbours(x), (0, padding[1])
+
+    def with_end(self, x: Tensor) -> Tensor:
+        """Pictures with a further column on the right and row at the bottom: zeros, or the row of the strip
+        below.
+        """
+        if self._strips is None:
+            return F.pad(x, (0, 1, 0, 1))
+        return F.pad(self._strips.with_row_below(x), (0, 1))
 
 
 class CausalConv(nn.Module):
@@ -53,8 +66,8 @@ class CausalConv(nn.Module):
         """How many earlier frames a frame sees: 2, or 0."""
         self.padding = (weight.shape[3] // 2, weight.shape[4] // 2)
         # [out, in, time, h, w] → [out, time · in, h, w]
-        self.register_buffer("weight", _channels_last(weight.transpose(1, 2).flatten(1, 2)))
-        self.register_buffer("weight_alone", _channels_last(weight[:, :, -1]))
+        self.register_buffer("weight", channels_last(weight.transpose(1, 2).flatten(1, 2)))
+        self.register_buffer("weight_alone", channels_last(weight[:, :, -1]))
         self.register_buffer("bias", conv.bias.detach())
 
     def forward(self, x: Tensor, history: History, first: bool) -> Tensor:
@@ -153,7 +166,7 @@ class Upsample(nn.Module):
         super().__init__()
         self.time_conv = CausalConv(resample.time_conv) if resample.mode == "upsample3d" else None
         conv = resample.resample[1]
-        self.register_buffer("weight", _channels_last(conv.weight.detach()))
+        self.register_buffer("weight", channels_last(conv.weight.detach()))
         self.register_buffer("bias", conv.bias.detach())
 
     def forward(self, x: Tensor, history: History, first: bool) -> Tensor:
@@ -218,18 +231,18 @@ class Downsample(nn.Module):
     def __init__(self, resample: Any) -> None:
         super().__init__()
         conv = resample.resample[1]
-        self.register_buffer("weight", _channels_last(conv.weight.detach()))
+        self.register_buffer("weight", channels_last(conv.weight.detach()))
         self.register_buffer("bias", conv.bias.detach())
         self.in_time = resample.mode == "downsample3d"
         if self.in_time:
             time = resample.time_conv
             self.register_buffer(
-                "time_weight", _channels_last(time.weight.detach().transpose(1, 2).flatten(1, 2))
+                "time_weight", channels_last(time.weight.detach().transpose(1, 2).flatten(1, 2))
             )
             self.register_buffer("time_bias", time.bias.detach())
 
     def forward(self, x: Tensor, history: History, first: bool) -> Tensor:
-        x = F.conv2d(F.pad(x, (0, 1, 0, 1)), self.weight, self.bias, stride=2)
+        x = F.conv2d(history.with_end(x), self.weight, self.bias, stride=2)
         if not self.in_time:
             return x
         before = history.get(self)
@@ -310,5 +323,5 @@ def _latest(before: Tensor, x: Tensor, count: int) -> Tensor:
     return x[-count:].clone() if len(x) >= count else torch.cat([before, x])[-count:].clone()
 
 
-def _channels_last(weight: Tensor) -> Tensor:
+def channels_last(weight: Tensor) -> Tensor:
     return weight.contiguous(memory_format=torch.channels_last)

@@ -162,16 +162,20 @@ class VaceModel(Model):
     """Diffusers' VACE pipeline is given a video and a mask of what is to be changed in it."""
 
     def pictures(self, request: GenerationRequest) -> tuple[Any, dict[str, Any]]:
-        given: dict[str, Any] = {}
+        given: dict[str, Any] = {"conditioning_scale": request.control_scale}
         if request.references:
             given["reference_images"] = [Image.fromarray(picture) for picture in request.references]
-        if request.image is not None:
-            video = torch.full((request.num_frames, 3, request.height, request.width), 0.5)  # gray
-            mask = torch.ones_like(video)
-            for picture, frame in ((request.image, 0), (request.last_image, -1)):
-                if picture is not None:
-                    video[frame] = torch.from_numpy(picture).permute(2, 0, 1) / 255.0
-                    mask[frame] = 0.0
+        video = torch.full((request.num_frames, 3, request.height, request.width), 0.5)  # gray
+        mask = torch.ones_like(video)
+        for picture, frame in ((request.image, 0), (request.last_image, -1)):
+            if picture is not None:
+                video[frame] = torch.from_numpy(picture).permute(2, 0, 1) / 255.0
+                mask[frame] = 0.0
+        if request.video is not None:
+            video = torch.from_numpy(request.video).permute(0, 3, 1, 2) / 255.0
+        if request.mask is not None:
+            mask = torch.from_numpy(request.mask)[:, None].expand_as(video) / 255.0
+        if request.image is not None or request.video is not None:
             given.update(video=[video], mask=[mask])
         return WanVACEPipeline, given
 

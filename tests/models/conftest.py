@@ -21,6 +21,7 @@ from models.demo.recipe import make_demo_model
 from models.demo.vocabulary import build_tokenizer
 from models.denoiser import Denoiser
 from models.engine import Frames, GenerationRequest
+from models.generate import generate
 from models.mesh import Mesh
 from models.pipeline import WanEngine
 from models.text import TextEncoder
@@ -65,10 +66,7 @@ class Model:
         return generation.latents
 
     def frames(self, request: GenerationRequest) -> Frames:
-        generation = self.engine.prepare(request)
-        while generation.step < generation.total_steps:
-            self.engine.denoise_step(generation)
-        return np.concatenate(list(self.engine.decode(generation)))
+        return np.concatenate(list(generate(self.engine, request)))
 
     def reference(self, request: GenerationRequest, output: str) -> Any:
         """The same run by diffusers: latents (``latent``) or frames as floats 0 … 1 (``np``)."""

@@ -42,6 +42,7 @@ REQUESTS = {
     "one token": replace(SHORT, width=16, height=16, num_frames=1),
     "i2v of one token a row": replace(SHORT, width=16, height=16, num_frames=5, image=picture(16, 16)),
 }
+LONG = replace(REQUESTS["i2v"], num_fragments=2)
 # latent heights: one that every group divides, one that none does, one with fewer rows than many a group
 DECODES = [(form, height) for form in (wan21, wan22) for height in (8, 9, 3)]
 # published kinds of model: the variant, the task and what differs from its defaults
@@ -103,6 +104,14 @@ def decoded(form: Any, height: int, mesh: Mesh | None = None) -> list[torch.Tens
     return list(vae.decode(noise(1, 8, 3, height, 5)))
 
 
+def encoded(form: Any, height: int, mesh: Mesh | None = None) -> torch.Tensor:
+    """The latents of a picture, gray for a while, and another picture."""
+    vae = StreamingVae(form(), mesh=mesh)
+    video = torch.zeros(1, 3, 21, height * vae.spatial_stride, 3 * vae.spatial_stride)
+    video[:, :, ::20] = noise(1, 3, 2, *video.shape[3:]).clamp(-1, 1)
+    return vae.encode(video)
+
+
 def runs(rank: Rank, plans: list[ParallelPlan]) -> None:
     """Every run under every plan, then what must leave a group usable."""
     rank.join()
@@ -110,11 +119,13 @@ def runs(rank: Rank, plans: list[ParallelPlan]) -> None:
         built = model(rank.mesh(plan))
         for name in [*REQUESTS, UNBATCHED]:
             rank.send((plan, name, latents(built.engine, name).numpy()))
-        rank.send((plan, "frames", list(generate(built.engine, REQUESTS["i2v"]))))
+        rank.send((plan, "frames", list(generate(built.engine, LONG))))
     mesh = built.engine._mesh
     for form, height in DECODES:
         chunks = [chunk.numpy() for chunk in decoded(form, height, mesh)]
         rank.send((plan, f"decode {form.__name__} {height}", chunks))
+    for form, height in DECODES:
+        rank.send((plan, f"encode {form.__name__} {height}", encoded(form, height, mesh).numpy()))
     rank.send((plan, "stopped", decode_stopped(built.engine)))
     rank.send((plan, "left", left_at(built.engine, who=rank.ranks - 1, me=rank.number)))
     rank.send((plan, "refused", refused(built.engine, culprit=rank.number == rank.ranks - 1)))
@@ -135,6 +146,8 @@ def left_at(engine: WanEngine, who: int, me: int) -> int:
     """The step at which a run ends that only rank ``who`` wants to leave, after two steps."""
     run = engine.prepare(replace(REQUEST, steps=6))
     while not engine.agree(me == who and run.step == 2):
+        if me == 0:
+            engine.preview(run)  # which asks nothing of the others
         engine.denoise_step(run)
     return run.step
 
@@ -152,23 +165,26 @@ def decode_stopped(engine: WanEngine) -> int:
 
 
 def refused(engine: WanEngine, culprit: bool) -> list[str]:
-    """What the others see of a picture that one rank alone cannot encode, and of a prompt on rank 0."""
+    """What the others see of what one rank alone cannot prepare, and of a prompt on rank 0."""
 
     def fail(*_: object) -> Any:
         raise RuntimeError("broken")
 
     seen = []
-    for owner, broken in ((engine._vae, culprit), (engine._text._text, engine._text._text is not None)):
-        method = getattr(owner, "encode", None)
+    for owner, name, broken in (
+        (engine._denoiser, "rotation", culprit),
+        (engine._text._text, "encode", engine._text._text is not None),
+    ):
+        method = getattr(owner, name, None)
         if broken:
-            owner.encode = fail
+            setattr(owner, name, fail)
         try:
             engine.prepare(REQUESTS["i2v"])
         except ModelError as error:
             seen.append(type(error).__name__)
         finally:
             if broken:
-                owner.encode = method
+                setattr(owner, name, method)
     return seen
 
 
@@ -192,6 +208,16 @@ def fault(rank: Rank, plan: ParallelPlan, how: str) -> None:
             except GroupLost as lost:
                 rank.send(str(lost))
         raise
+
+
+def encode_fault(rank: Rank, plan: ParallelPlan) -> None:
+    """A picture that the last rank has no memory to encode."""
+    rank.join()
+    built = model(rank.mesh(plan))
+    rank.meet()
+    if rank.number == rank.ranks - 1:
+        built.engine._vae._encoder.layers[2].forward = lambda *_: broken("fails")
+    built.engine.prepare(REQUESTS["i2v"])
 
 
 def broken(how: str) -> None:

@@ -173,6 +173,63 @@ def test_a_reference_steers_the_video(load: Callable[[str], Model]) -> None:
     assert (other - latents).abs().max() > 100 * TOLERANCE
 
 
+def clip(request: GenerationRequest, seed: int, *channels: int) -> np.ndarray:
+    """A video or, without channels, a mask of any gray."""
+    size = (request.num_frames, request.height, request.width, *channels)
+    return np.random.default_rng(seed).integers(0, 256, size=size, dtype=np.uint8)
+
+
+@pytest.mark.parametrize("masked", [True, False])
+@pytest.mark.parametrize(("references", "control_scale"), [((), 1.0), ((FIRST,), 0.6)])
+def test_a_video_is_changed_as_in_diffusers(
+    load: Callable[[str], Model], masked: bool, references: Any, control_scale: float
+) -> None:
+    model = load("wan2.1-vace-1.3b")
+    request = defaults("wan2.1-vace-1.3b", "t2v", references=references, control_scale=control_scale)
+    mask = clip(request, 6) if masked else None
+    request = replace(request, video=clip(request, 5, 3), mask=mask)
+    assert_same_video(model, request)
+    latents = model.latents(request)
+    for change in ({"video": 255 - request.video}, {"mask": np.zeros_like(request.video[..., 0])}):
+        assert (model.latents(replace(request, **change)) - latents).abs().max() > 100 * TOLERANCE
+
+
+def test_the_control_scale_is_how_strongly_a_picture_steers(load: Callable[[str], Model]) -> None:
+    model, request = load("wan2.1-vace-1.3b"), defaults("wan2.1-vace-1.3b", "i2v")
+    assert_same_video(model, replace(request, control_scale=1.5))
+    unsteered = model.latents(replace(request, control_scale=0.0))
+    other = model.latents(replace(request, control_scale=0.0, image=LAST))
+    assert torch.equal(unsteered, other)
+
+
+@pytest.mark.parametrize(
+    ("name", "task", "references"),
+    [
+        ("wan2.1-vace-1.3b", "i2v", (FIRST, LAST)),
+        ("wan2.2-ti2v-5b", "i2v", ()),
+        ("wan2.2-i2v-a14b-distill", "i2v", ()),
+    ],
+)
+def test_a_preview_shows_every_latent_frame_and_changes_nothing(
+    load: Callable[[str], Model], name: str, task: str, references: Any
+) -> None:
+    model, request = load(name), defaults(name, task, references=references)
+    stride = VARIANTS[name].spatial_stride
+    run = model.engine.prepare(request)
+    seen = [model.engine.preview(run)]
+    while run.step < run.total_steps:
+        model.engine.denoise_step(run)
+        seen.append(model.engine.preview(run))
+    assert torch.equal(run.latents, model.latents(request))
+    assert {shown.shape for shown in seen} == {(3, request.height // stride, request.width // stride, 3)}
+    assert {shown.dtype for shown in seen} == {np.dtype(np.uint8)}
+    assert len({shown.tobytes() for shown in seen}) == len(seen)
+    shown = model.engine._colours(run.latents[:, :, len(references) :])  # what the run ends with is clean
+    assert np.abs(shown.astype(int) - seen[-1]).max() <= 1
+    if VARIANTS[name].expand_timesteps:
+        assert all(np.array_equal(shown[0], seen[0][0]) for shown in seen)  # the picture that is held
+
+
 @pytest.mark.parametrize(("name", "task"), [(name, task) for name, task in CASES if task != "t2v"])
 def test_each_picture_steers_the_video(load: Callable[[str], Model], name: str, task: str) -> None:
     request = defaults(name, task)
@@ -246,6 +303,7 @@ def test_a_replica_can_warm_up(load: Callable[[str], Model], name: str, form: st
 
 
 SMALLER = picture(REQUEST.width, REQUEST.height - 16)
+VIDEO, MASK = clip(REQUEST, 1, 3), clip(REQUEST, 2)
 BAD_INPUT: list[tuple[str, dict[str, Any], str]] = [
     ("wan2.2-t2v-a14b", {"image": FIRST}, "image"),
     ("wan2.2-t2v-a14b", {"image": FIRST, "last_image": LAST}, "image"),
@@ -264,6 +322,20 @@ BAD_INPUT: list[tuple[str, dict[str, Any], str]] = [
     ("wan2.1-vace-1.3b", {"references": (FIRST[..., :1],)}, "references"),
     ("wan2.1-vace-1.3b", {"references": (FIRST[:0],)}, "references"),
     ("wan2.1-t2v-1.3b", {"references": (FIRST,)}, "references"),
+    ("wan2.1-vace-1.3b", {"video": VIDEO[:5]}, "video"),
+    ("wan2.1-vace-1.3b", {"video": VIDEO[:, 16:]}, "video"),
+    ("wan2.1-vace-1.3b", {"video": VIDEO / 255.0}, "video"),
+    ("wan2.1-vace-1.3b", {"video": VIDEO, "image": FIRST}, "video"),
+    ("wan2.1-vace-1.3b", {"video": VIDEO, "image": FIRST, "last_image": LAST}, "video"),
+    ("wan2.1-vace-1.3b", {"mask": MASK}, "mask"),
+    ("wan2.1-vace-1.3b", {"video": VIDEO, "mask": VIDEO}, "mask"),
+    ("wan2.1-vace-1.3b", {"video": VIDEO, "mask": MASK[:5]}, "mask"),
+    ("wan2.1-vace-1.3b", {"video": VIDEO, "mask": MASK > 127}, "mask"),
+    ("wan2.1-vace-1.3b", {"control_scale": float("nan")}, "control_scale"),
+    ("wan2.1-vace-1.3b", {"control_scale": -1.0}, "control_scale"),
+    ("wan2.1-t2v-1.3b", {"control_scale": 0.5}, "control_scale"),
+    ("wan2.1-t2v-1.3b", {"video": VIDEO}, "video"),
+    ("wan2.2-t2v-a14b", {"mask": MASK}, "mask"),
     ("wan2.2-i2v-a14b", {}, "image"),
     ("wan2.2-i2v-a14b", {"last_image": LAST}, "image"),
     ("wan2.2-i2v-a14b", {"image": SMALLER}, "image"),

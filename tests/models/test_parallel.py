@@ -14,17 +14,20 @@ import psutil
 import pytest
 
 from models.engine import EngineSettings
-from models.errors import GroupLost, OutOfMemory, PlanError
+from models.errors import GroupLost, OutOfMemory, PlanError, TuningError
 from models.generate import generate
 from models.group import generate_in_group
 from models.launcher import Launcher
 from models.loading import load_engine
 from models.parallel import ParallelPlan, plan
+from models.tiles import Tiling
+from models.vae import StreamingVae
 from models.variants import VARIANTS
 
 from . import group_work
 from .checkpoints import save_checkpoint, small
-from .group_work import HEADS, KINDS, REQUESTS, SHORT, UNBATCHED
+from .group_work import HEADS, KINDS, LONG, REQUESTS, SHORT, UNBATCHED
+from .test_vae import wan21
 
 TOLERANCE = 1e-4
 
@@ -83,7 +86,8 @@ def test_every_rank_has_the_same_bits(plan: ParallelPlan) -> None:
 
 @pytest.mark.parametrize("plan", PLANS, ids=name_of)
 def test_rank_0_alone_has_the_frames(plan: ParallelPlan) -> None:
-    expected = group_work.model().frames(REQUESTS["i2v"])
+    """Of a video of two fragments, whose second begins with what rank 0 made of the first."""
+    expected = group_work.model().frames(LONG)
     first, *others = group(plan.devices)[plan, "frames"]
     assert others == [[]] * (plan.devices - 1)
     frames = np.concatenate(first).astype(int)
@@ -140,6 +144,18 @@ def test_strips_join_to_the_whole_decode(devices: int, form: Any, height: int) -
         np.testing.assert_allclose(chunk, expected, atol=TOLERANCE, rtol=0)
 
 
+@pytest.mark.parametrize(("form", "height"), group_work.DECODES)
+@pytest.mark.parametrize("devices", SIZES)
+def test_strips_are_encoded_to_the_whole_latents_on_every_rank(devices: int, form: Any, height: int) -> None:
+    name = f"encode {form.__name__} {height}"
+    (made,) = (made for (_, made_name), made in group(devices).items() if made_name == name)
+    expected = group_work.encoded(form, height).numpy()
+    assert expected.std() > 0.01
+    for latents in made:
+        np.testing.assert_allclose(latents, expected, atol=1e-5, rtol=0)
+        assert np.array_equal(latents, made[0])
+
+
 @pytest.mark.parametrize("devices", SIZES)
 def test_all_stop_a_decode_that_rank_0_stops(devices: int) -> None:
     (chunks,) = (made for (_, name), made in group(devices).items() if name == "stopped")
@@ -184,6 +200,15 @@ def test_the_error_of_the_rank_that_failed_alone_is_the_one_that_is_told() -> No
     plan = ParallelPlan(ulysses=2)
     with (
         Launcher(group_work.fault, 2, plan, "fails", timeout_s=5) as launcher,
+        pytest.raises(OutOfMemory),
+    ):
+        list(launcher.messages())
+    assert isinstance(launcher.failures[0], GroupLost)
+
+
+def test_a_picture_that_one_rank_cannot_encode_ends_the_group_with_its_error() -> None:
+    with (
+        Launcher(group_work.encode_fault, 2, ParallelPlan(ulysses=2), timeout_s=3) as launcher,
         pytest.raises(OutOfMemory),
     ):
         list(launcher.messages())
@@ -261,6 +286,11 @@ def test_heads_that_do_not_divide_are_refused_with_the_possible_degrees() -> Non
         plan(8, 12, False, ulysses=8)
     with pytest.raises(PlanError, match="possible are 1, 2, 4"):
         group_work.model.__wrapped__(_Unmeshed(ParallelPlan(ulysses=3)))
+
+
+def test_tiles_are_refused_in_a_group() -> None:
+    with pytest.raises(TuningError, match="vae_tiling"):
+        StreamingVae(wan21(), mesh=_Unmeshed(ParallelPlan(ring=2)), tiling=Tiling())
 
 
 class _Unmeshed:

@@ -1,12 +1,17 @@
 """The streaming VAE against diffusers', in both of its forms."""
 
+import weakref
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
 from diffusers import AutoencoderKLWan
 
+from models.mesh import Mesh
+from models.strips import Strips
 from models.vae import StreamingVae
+from models.vae_encoder import Encoding
 from models.vae_layers import ChannelNorm, History
 
 TOLERANCE = 1e-4
@@ -98,6 +103,75 @@ def test_encode_is_that_of_diffusers(vae: Any, frames: int, height: int, width: 
     torch.testing.assert_close(actual, expected, atol=TOLERANCE, rtol=0)
 
 
+def still(frames: int, *given: int) -> torch.Tensor:
+    """A video that is gray but for the given frames."""
+    video = torch.zeros(1, 3, frames, 16, 32)
+    video[:, :, list(given)] = noise(1, 3, len(given), 16, 32).clamp(-1, 1)
+    return video
+
+
+def encoded_in_full(vae: StreamingVae, video: torch.Tensor) -> torch.Tensor:
+    """Every chunk by every layer, however often it comes."""
+    encode = Encoding(vae._encoder, Strips(Mesh(), video.shape[3] // vae.spatial_stride))
+    frames = video[0].transpose(0, 1)
+    with torch.inference_mode():
+        chunks = [encode(chunk) for chunk in (frames[:1], *frames[1:].split(4))]
+    mode = torch.cat(chunks)[:, : vae.z_dim].transpose(0, 1)[None]
+    return (mode - vae._mean) / vae._deviation
+
+
+@pytest.mark.parametrize(
+    ("video", "most"),
+    [
+        (still(81, 0), (3, 5, 7)),
+        (still(81), (3, 5, 7)),
+        (still(81, 0, 80), (4, 6, 8)),
+        (still(81, 0, 30, 31, 32), (6, 10, 14)),
+        (still(41, *range(0, 41, 4)), (11, 11, 11)),
+    ],
+)
+def test_what_repeats_is_encoded_once_and_to_the_same_bits(
+    vae: Any, monkeypatch: pytest.MonkeyPatch, video: torch.Tensor, most: tuple[int, ...]
+) -> None:
+    streaming = StreamingVae(vae)
+    expected = encoded_in_full(streaming, video)
+    runs = counted_runs(streaming, monkeypatch)
+    assert torch.equal(streaming.encode(video), expected)
+    # the first layers, which have the largest pictures and so nearly all of the work
+    assert all(runs.count(layer) <= count for layer, count in enumerate(most))
+
+
+def counted_runs(vae: StreamingVae, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The layers of the encoder, by index, in the order in which they are run."""
+    runs: list[int] = []
+    for index, layer in enumerate(vae._encoder.layers):
+
+        def run(*inputs: Any, index: int = index, forward: Any = layer.forward) -> torch.Tensor:
+            runs.append(index)
+            output: torch.Tensor = forward(*inputs)
+            return output
+
+        monkeypatch.setattr(layer, "forward", run)
+    return runs
+
+
+def test_a_video_is_read_as_it_is_encoded(vae: Any) -> None:
+    alive: weakref.WeakSet[torch.Tensor] = weakref.WeakSet()
+    most = 0
+
+    def frames() -> Iterator[torch.Tensor]:
+        nonlocal most
+        for index in range(41):
+            frame = torch.full((3, 16, 16), index / 41)
+            alive.add(frame)
+            yield frame
+            del frame
+            most = max(most, len(alive))
+
+    StreamingVae(vae).encode_frames(frames())
+    assert most <= 9  # two chunks, of which one is compared with the other
+
+
 def test_frames_come_out_while_later_ones_are_latents(vae: Any) -> None:
     chunks = StreamingVae(vae, chunk_pixels=1).decode(noise(1, 8, 4, 2, 2))
     assert [len(chunk) for chunk in chunks] == [1, 4, 4, 4]
@@ -108,17 +182,17 @@ def test_what_is_kept_between_chunks_does_not_grow_with_the_video(
 ) -> None:
     streaming = StreamingVae(vae, chunk_pixels=1)
     kept: list[int] = []
-    decoder = streaming._decoder
+    forward = streaming._decoder.forward
 
     def counted(x: torch.Tensor, *histories: History, first: bool) -> torch.Tensor:
-        video: torch.Tensor = decoder(x, *histories, first=first)
+        video: torch.Tensor = forward(x, *histories, first=first)
         tensors = [tensor for history in histories for tensor in history.values()]
         # a view would keep the whole chunk alive
         assert all(tensor.untyped_storage().nbytes() == tensor.nbytes for tensor in tensors)
         kept.append(sum(tensor.nbytes for tensor in tensors))
         return video
 
-    monkeypatch.setattr(streaming, "_decoder", counted)
+    monkeypatch.setattr(streaming._decoder, "forward", counted)
     list(streaming.decode(noise(1, 8, 9, 2, 2)))
     assert len(kept) == 9
     assert len(set(kept[1:])) == 1

@@ -1,0 +1,143 @@
+"""Overlapping tiles: less memory at once, and nearly the picture of the whole decode."""
+
+import copy
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from models.engine import EngineSettings
+from models.loading import load_engine
+from models.tiles import Tiles, Tiling
+from models.vae import StreamingVae
+from models.variants import VARIANTS
+
+from .checkpoints import small, vae
+from .test_vae import noise
+
+TILING = Tiling(size=96, overlap=32)
+
+
+@pytest.fixture(scope="module", params=["wan2.1-t2v-1.3b", "wan2.2-ti2v-5b"])
+def local_vae(request: pytest.FixtureRequest) -> Any:
+    """Without attention among the pixels of a frame, which tiles cannot have and which reaches everywhere."""
+    torch.manual_seed(11)
+    model = vae(small(request.param))
+    for half in (model.encoder, model.decoder):
+        for attention in half.mid_block.attentions:
+            nn.init.zeros_(attention.proj.weight)
+            nn.init.zeros_(attention.proj.bias)
+    with torch.no_grad():
+        model.decoder.conv_out.weight.mul_(0.3)  # a difference beyond −1 or 1 would not show
+    return model
+
+
+@pytest.mark.parametrize("scale", [1, 3])
+@pytest.mark.parametrize("size", [(1, 1), (4, 30), (11, 13), (25, 9), (12, 12)])
+def test_tiles_of_a_picture_join_to_it(size: tuple[int, int], scale: int) -> None:
+    tiles = Tiles(*size, 8, TILING)
+    pictures = noise(2, 3, size[0] * scale, size[1] * scale)
+    parts = list(tiles.cut(pictures))
+    assert len(parts) == len(tiles) == -(-max(size[0] - 4, 1) // 8) * -(-max(size[1] - 4, 1) // 8)
+    assert all(max(part.shape[2:]) <= 12 * scale for part in parts)
+    assert max(part.shape[2] * part.shape[3] for part in parts) == tiles.largest * scale**2
+    torch.testing.assert_close(tiles.joined(parts), pictures)
+
+
+def test_across_an_overlap_one_tile_fades_into_the_next() -> None:
+    tiles = Tiles(1, 20, 8, TILING)
+    joined = tiles.joined([torch.zeros(1, 1, 1, 12), torch.ones(1, 1, 1, 12)])[0, 0, 0]
+    assert joined.tolist() == [0.0] * 8 + [0.125, 0.375, 0.625, 0.875] + [1.0] * 8
+
+
+def decoded(model: Any, latents: torch.Tensor, tiling: Tiling | None) -> list[torch.Tensor]:
+    return list(StreamingVae(model, chunk_pixels=1, tiling=tiling).decode(latents))
+
+
+def test_a_tiled_decode_is_the_whole_one_but_for_the_seams(local_vae: Any) -> None:
+    stride = local_vae.config.scale_factor_spatial
+    latents = noise(1, local_vae.config.z_dim, 2, 448 // stride, 32 // stride)
+    whole, tiled = decoded(local_vae, latents, None), decoded(local_vae, latents, Tiling())
+    assert [len(chunk) for chunk in tiled] == [1, 4]
+    error = (torch.cat(tiled) - torch.cat(whole)).abs().amax(dim=(0, 1, 3))
+    # two tiles, which share the rows 192 … 255; a pixel sees about a hundred rows around it
+    assert error[:96].max() < 1e-5
+    assert error[352:].max() < 1e-5
+    assert error.mean() < 0.1 * torch.cat(whole).std()
+    assert 1e-4 < error[192:256].max() < torch.cat(whole).std()
+
+
+def test_a_tiled_encode_is_the_whole_one_but_for_the_seams(local_vae: Any) -> None:
+    video = torch.zeros(1, 3, 9, 448, 32)
+    video[:, :, :3] = noise(1, 3, 3, 448, 32).clamp(-1, 1)
+    whole = StreamingVae(local_vae).encode(video)
+    tiled = StreamingVae(local_vae, tiling=Tiling()).encode(video)
+    error = (tiled - whole).abs().amax(dim=(0, 1, 2, 4))
+    away = 96 // local_vae.config.scale_factor_spatial
+    assert error[:away].max() < 1e-5
+    assert error[-away:].max() < 1e-5
+    assert error.mean() < 0.1 * whole.std()
+    assert 1e-4 < error.max() < whole.std()
+
+
+def test_a_picture_of_one_tile_is_decoded_as_without(local_vae: Any) -> None:
+    latents = noise(1, local_vae.config.z_dim, 2, 3, 4)
+    pairs = zip(decoded(local_vae, latents, Tiling()), decoded(local_vae, latents, None), strict=True)
+    assert all(torch.equal(tiled, whole) for tiled, whole in pairs)
+
+
+class Largest(TorchDispatchMode):
+    """The numbers in the largest tensor that anything makes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.numbers = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = function(*args, **(kwargs or {}))
+        for tensor in made if isinstance(made, tuple | list) else [made]:
+            if isinstance(tensor, torch.Tensor):
+                self.numbers = max(self.numbers, tensor.numel())
+        return made
+
+
+def test_with_tiles_the_layers_have_a_tile_in_memory_at_once(local_vae: Any) -> None:
+    stride = local_vae.config.scale_factor_spatial
+    latents = noise(1, local_vae.config.z_dim, 2, 256 // stride, 256 // stride)
+    frames = noise(5, 3, 256, 256).clamp(-1, 1).unbind()
+    largest = []
+    for tiling in (None, TILING):
+        streaming = StreamingVae(local_vae, chunk_pixels=1, tiling=tiling)
+        for work in (lambda: list(streaming.decode(latents)), lambda: streaming.encode_frames(frames)):  # noqa: B023
+            with Largest() as measured:
+                work()
+            largest.append(measured.numbers)
+    whole_decode, whole_encode, tiled_decode, tiled_encode = largest
+    assert tiled_decode < whole_decode / 3
+    assert tiled_encode < whole_encode / 2  # the frames themselves, which every tile is cut from
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_with_tiles_the_device_remembers_one_of_them(local_vae: Any) -> None:
+    model = copy.deepcopy(local_vae).cuda()
+    stride = model.config.scale_factor_spatial
+    latents = noise(1, model.config.z_dim, 3, 512 // stride, 512 // stride)
+    peaks = []
+    for tiling in (None, TILING):
+        streaming = StreamingVae(model, chunk_pixels=1, tiling=tiling)
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        for chunk in streaming.decode(latents):
+            del chunk
+        peaks.append(torch.cuda.max_memory_allocated() - before)
+    assert peaks[1] < peaks[0] / 3
+
+
+def test_an_engine_is_loaded_with_tiles_by_its_option(demo_weights: Any) -> None:
+    settings = EngineSettings(VARIANTS["demo"], demo_weights, options={"vae_tiling": True})
+    assert load_engine(settings)._vae._tiling == Tiling()
+    assert load_engine(replace(settings, options={}))._vae._tiling is None
