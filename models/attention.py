@@ -66,7 +66,8 @@ def text_attention(attn: Any, tokens: Tensor, text: BlockKeys) -> Tensor:
     if text.image_keys is not None and text.image_values is not None:
         keys, values = (part.expand(batch, -1, -1, -1) for part in (text.image_keys, text.image_values))
         attended = attended + F.scaled_dot_product_attention(queries, keys, values)
-    return out(attn, attended)
+    projected: Tensor = attn.to_out[0](attended.transpose(1, 2).flatten(2))
+    return projected
 
 
 def image_keys(attns: Iterable[Any], tokens: Tensor) -> ImageKeys:
@@ -131,9 +132,3 @@ def rotated(tokens: Tensor, rotation: Tensor) -> Tensor:
     else:  # the same to the bit, and without a compiler fifteen times faster on a CPU
         turned = torch.view_as_real(torch.view_as_complex(pairs) * torch.view_as_complex(turns))
     return turned.flatten(-2).type_as(tokens)
-
-
-def out(attn: Any, attended: Tensor) -> Tensor:
-    """``[batch, heads, n, head_dim]`` through the last projection, ``[batch, n, dim]``."""
-    projected: Tensor = attn.to_out[0](attended.transpose(1, 2).flatten(2))
-    return projected

@@ -1,6 +1,5 @@
 """Which kernel a model's self-attention is computed with: the one that is named, or the fastest one here."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from statistics import median
 
@@ -86,7 +85,7 @@ def _fastest(device: torch.device, dtype: torch.dtype, shape: AttentionShape) ->
             if differs(KERNELS[name](*inputs), expected):
                 ruled_out[name] = "gives other numbers here"
             else:
-                measured[name] = _median_ms(lambda name=name: KERNELS[name](*inputs))
+                measured[name] = _median_ms(KERNELS[name], inputs)
         except RuntimeError as error:
             ruled_out[name] = f"does not run here: {str(error).splitlines()[0]}"
     name = min(measured, key=measured.__getitem__)
@@ -94,19 +93,19 @@ def _fastest(device: torch.device, dtype: torch.dtype, shape: AttentionShape) ->
 
 
 def differs(attended: Tensor, expected: Tensor) -> bool:
-    """Whether a kernel's result is further from what is right than 16 bits explain; also if it is no number."""
+    """Whether a kernel's result is further off than 16 bits explain, or is no number at all."""
     difference = (attended.float() - expected.float()).norm()
     return not bool(difference <= _DIFFERENCE * expected.float().norm())
 
 
-def _median_ms(call: Callable[[], Tensor]) -> float:
+def _median_ms(kernel: AttentionKernel, inputs: tuple[Tensor, ...]) -> float:
     for _ in range(_WARM_UPS):
-        call()
-    times = []
+        kernel(*inputs)
+    times: list[float] = []
     for _ in range(_CALLS):
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         start.record()
-        call()
+        kernel(*inputs)
         end.record()
         end.synchronize()
         times.append(start.elapsed_time(end))

@@ -97,9 +97,11 @@ def why_not(name: str, device: torch.device, dtype: torch.dtype, head_dim: int) 
     capability = torch.cuda.get_device_capability(device)
     if name == "flash3":
         if capability[0] != 9:
-            return f"is made for Hopper devices (compute capability 9.0), and this one has {_dotted(capability)}"
+            return (
+                f"is made for Hopper devices (compute capability 9.0), and this one has {_dotted(capability)}"
+            )
     elif capability < _CAPABILITIES[name]:
-        return f"needs compute capability {_dotted(_CAPABILITIES[name])}, and this device has {_dotted(capability)}"
+        return f"needs compute capability {_dotted(_CAPABILITIES[name])}, not {_dotted(capability)}"
     if head_dim > _MAX_HEAD_DIM[name] or head_dim % 8:
         return f"takes heads of up to {_MAX_HEAD_DIM[name]} channels in eights, not of {head_dim}"
     return _why_not_installed(name) or _why_not_running(name, device, dtype, head_dim)

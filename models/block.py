@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from models.attention import BlockKeys, heads, out, rotated, text_attention
+from models.attention import BlockKeys, heads, rotated, text_attention
 from models.shard import Shard
 
 Function: TypeAlias = Callable[..., Tensor]
@@ -41,7 +41,7 @@ def run_block(
     keys = shard.by_heads(parts.keys(attn, tokens, rotation))
     queries = shard.by_heads(parts.queries(attn, tokens, rotation))
     attended = shard.by_tokens(shard.attention(queries(), keys(), values()))
-    return parts.rest(block, x, attended, time, text)
+    return parts.rest(block, x, attended.transpose(1, 2).flatten(2), time, text)
 
 
 def modulated(norm: Any, x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
@@ -67,10 +67,10 @@ def _queries(attn: Any, tokens: Tensor, rotation: Tensor) -> Tensor:
 
 
 def _rest(block: Any, x: Tensor, attended: Tensor, time: Tensor, text: BlockKeys) -> Tensor:
-    """A batch of prompts shares one video up to its attention to them, which is where ``x`` takes its batch."""
+    """A batch of prompts shares one video up to its attention to them: there ``x`` takes its batch."""
     _, _, gate, shift, scale, ffn_gate = _modulation(block, time)
     rows = x.shape[1]
-    projected = out(block.attn1, attended).unflatten(1, (rows, -1))
+    projected = block.attn1.to_out[0](attended).unflatten(1, (rows, -1))
     x = torch.addcmul(x.float(), projected, gate).type_as(x)
 
     queried = block.norm2(x.float()).type_as(x).flatten(1, 2)
@@ -82,7 +82,8 @@ def _rest(block: Any, x: Tensor, attended: Tensor, time: Tensor, text: BlockKeys
 
 def _modulation(block: Any, time: Tensor) -> tuple[Tensor, ...]:
     """Shift, scale and gate of both halves, ``[rows, 1, dim]`` each; float32, as trained."""
-    return (block.scale_shift_table + time.float()).chunk(6, dim=1)
+    modulation: Tensor = block.scale_shift_table + time.float()
+    return modulation.chunk(6, dim=1)
 
 
 EAGER = BlockParts(_attending, _values, _keys, _queries, _rest)

@@ -7,7 +7,6 @@ import torch
 from diffusers import AutoencoderKLWan, WanTransformer3DModel, WanVACETransformer3DModel
 from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPVisionModel, UMT5EncoderModel
 
-from models.denoiser import Denoiser
 from models.engine import EngineSettings
 from models.errors import WeightsError
 from models.image_encoder import ImageEncoder
@@ -15,6 +14,8 @@ from models.mesh import Mesh
 from models.pipeline import WanEngine
 from models.shared_text import SharedText
 from models.text import TextEncoder
+from models.tuned import TunedModel
+from models.tuning import Tuning
 from models.vae import StreamingVae
 from models.weights_folder import WeightsFolder
 
@@ -22,35 +23,43 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 
 
 def load_engine(settings: EngineSettings, mesh: Mesh | None = None) -> WanEngine:
-    """Load a folder in the diffusers layout. Raises ``WeightsError``: one sentence on what is wrong.
+    """Load a folder in the diffusers layout. Raises ``WeightsError`` or ``TuningError``: one sentence on
+    what is wrong.
 
     ``mesh``: this process's place in a group of devices. Only rank 0 holds the text encoder then.
     """
-    if settings.threads is not None:
-        torch.set_num_threads(settings.threads)
     mesh = mesh or Mesh()
+    if settings.threads is not None:
+        torch.set_num_threads(max(settings.threads // mesh.plan.devices, 1))
     folder = WeightsFolder(settings.weights)
     folder.check(settings.variant)
     device, dtype = torch.device(settings.device), _dtype(settings)
     variant = settings.variant
+    tuning = Tuning.from_options(settings.options)
+    model = TunedModel(tuning, variant, device, dtype, mesh)
     cls = WanVACETransformer3DModel if variant.control_blocks else WanTransformer3DModel
-    transformer = Denoiser(_model(cls, folder.path / "transformer", device, dtype), mesh)
+    home = model.transformer_home
+    transformer = model.denoiser(_model(cls, folder.path / "transformer", home, dtype))
     low_noise = None
     if variant.boundary is not None:
-        low_noise = Denoiser(_model(cls, folder.path / "transformer_2", device, dtype), mesh)
-    vae = _model(AutoencoderKLWan, folder.path / "vae", device, dtype)
-    encoder = _text_encoder(folder, device, dtype) if mesh.rank == 0 else None
+        low_noise = model.denoiser(_model(cls, folder.path / "transformer_2", home, dtype))
+    vae = StreamingVae(_model(AutoencoderKLWan, folder.path / "vae", device, dtype), mesh=mesh)
+    for network in vae.networks:
+        model.offloaded(network)
+    encoder = _text_encoder(folder, device, dtype, model) if mesh.rank == 0 else None
     text = SharedText(mesh, encoder, device)
     image_encoder = None
     if variant.image_tokens:
         clip = _model(CLIPVisionModel, folder.path / "image_encoder", device, dtype)
-        image_encoder = ImageEncoder(_processor(folder.path / "image_processor"), clip)
-    return WanEngine(variant, text, transformer, StreamingVae(vae, mesh=mesh), low_noise, image_encoder)
+        image_encoder = ImageEncoder(_processor(folder.path / "image_processor"), model.offloaded(clip))
+    return WanEngine(variant, text, transformer, vae, low_noise, image_encoder, tuning.cache_threshold)
 
 
-def _text_encoder(folder: WeightsFolder, device: torch.device, dtype: torch.dtype) -> TextEncoder:
-    model = _model(UMT5EncoderModel, folder.path / "text_encoder", device, dtype)
-    return TextEncoder(_tokenizer(folder.path / "tokenizer"), model)
+def _text_encoder(
+    folder: WeightsFolder, device: torch.device, dtype: torch.dtype, model: TunedModel
+) -> TextEncoder:
+    encoder = _model(UMT5EncoderModel, folder.path / "text_encoder", device, dtype)
+    return TextEncoder(_tokenizer(folder.path / "tokenizer"), model.offloaded(encoder))
 
 
 def _dtype(settings: EngineSettings) -> torch.dtype:

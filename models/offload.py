@@ -20,7 +20,9 @@ def check_offload(tuning: Tuning, device: torch.device) -> None:
     if tuning.offload == "none":
         return
     if device.type != "cuda":
-        raise TuningError(f"offload must be none on a {device.type} engine: it is for the memory of CUDA devices.")
+        raise TuningError(
+            f"offload must be none on a {device.type} engine: it is for the memory of CUDA devices."
+        )
     for name, wanted in (("compile", tuning.compile), ("fp8", tuning.fp8)):
         if wanted:
             raise TuningError(f"offload {tuning.offload} and {name} do not go together: set one of them.")
@@ -46,7 +48,7 @@ class HostWeights:
         self.fetched = True
 
     def release(self) -> None:
-        """Drop the device's copy; what is computed with it must be done, or queued on the stream it came by."""
+        """Drop the device's copy; what uses it must be done, or queued on the stream that it came by."""
         for tensor, host in self._pairs:
             tensor.data = host
         self.fetched = False

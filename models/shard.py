@@ -43,7 +43,7 @@ class Shard:
         return F.pad(part, (0, 0, 0, self._tokens - part.shape[-2]))
 
     def own(self, tokens: Tensor) -> Tensor:
-        """This rank's part without what fills it up, ``[..., rows, n, dim]`` to as many tokens as are real."""
+        """Of this rank's part what is no filling, ``[..., rows, n, dim]`` with n as many as are real."""
         real = self._row_tokens - self._mesh.sequence_index * self._tokens
         return tokens[..., : max(min(real, self._tokens), 0), :]
 

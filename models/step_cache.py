@@ -75,3 +75,11 @@ class StepCache:
             sums.zero_()  # another prompt
         change, size = self._mesh.summed(sums).tolist()
         return change / size if size > 0 else 1.0
+
+
+def step_caches(mesh: Mesh, threshold: float, prompts: int) -> tuple[StepCache | None, ...]:
+    """One for each prompt, or batch of them, of a rank; the first decides. None where no step is skipped."""
+    if threshold == 0:
+        return (None,) * prompts
+    leader = StepCache(mesh, threshold)
+    return (leader, *(StepCache(mesh, threshold, leader) for _ in range(prompts - 1)))

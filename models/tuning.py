@@ -25,7 +25,7 @@ class Tuning:
     """The kernel of self-attention; ``auto`` measures those that are installed, once, at start. ``sage``
     computes with 8 bits."""
     compile: bool = False
-    """Compile the transformer's block with torch.compile, for the served shapes, before the engine is ready."""
+    """Compile the transformer's block with torch.compile, for any size, before the engine is ready."""
     fp8: bool = False
     """Transformer linear layers in 8-bit floats with a scale per row."""
     cache_threshold: float = 0.0
@@ -56,5 +56,10 @@ def _check(name: str, value: object, default: object) -> None:
     elif isinstance(default, bool):
         if not isinstance(value, bool):
             raise TuningError(f"{name} must be true or false, not {value!r}.")
-    elif isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1 or not isfinite(value):
+    elif (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not 0 <= value < 1
+        or not isfinite(value)
+    ):
         raise TuningError(f"{name} must be a number, at least 0 and below 1, not {value!r}.")

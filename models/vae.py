@@ -41,6 +41,11 @@ class StreamingVae:
         self._encoder = _Encoder(vae)
         self._decoder = _Decoder(vae)
 
+    @property
+    def networks(self) -> tuple[nn.Module, nn.Module]:
+        """The encoder and the decoder."""
+        return self._encoder, self._decoder
+
     def encode(self, video: Tensor) -> Tensor:
         """Video ``[1, 3, 4k + 1, height, width]`` in −1 … 1 to float32 latents, the mode of the posterior."""
         frames = _patched(self._pictures(video), self._patch)
