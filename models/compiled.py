@@ -58,8 +58,10 @@ def rehearse(denoiser: Denoiser, variant: Variant, plan: ParallelPlan, config: A
         for trial in trials:
             velocity(denoiser, variant, config, trial)
     except TorchDynamoException as error:
-        raise TuningError(f"compile does not work here: {_first_line(error)}") from error
+        raise TuningError(f"compile does not work here: {_reason(error)}") from error
 
 
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
+def _reason(error: TorchDynamoException) -> str:
+    """What went wrong inside the compiler, in a line."""
+    inner: Exception = getattr(error, "inner_exception", error)
+    return next(iter(str(inner).splitlines()), type(inner).__name__)

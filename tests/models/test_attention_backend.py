@@ -19,7 +19,7 @@ from models.mesh import Mesh
 from models.shard import Shard
 from models.tuning import Attention
 
-from .conftest import REQUEST, Model, build_model
+from .conftest import REQUEST, build_model
 
 CPU = torch.device("cpu")
 CUDA = torch.device("cuda")

@@ -1,9 +1,7 @@
 """A run that skips steps is near one that does not, and what it remembers is its own."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -109,7 +107,8 @@ def test_prompts_apart_decide_as_prompts_in_one_batch(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize(
-    ("name", "task"), [("wan2.2-t2v-a14b", "t2v"), ("wan2.1-vace-1.3b", "i2v"), ("wan2.1-i2v-14b-480p", "i2v")]
+    ("name", "task"),
+    [("wan2.2-t2v-a14b", "t2v"), ("wan2.1-vace-1.3b", "i2v"), ("wan2.1-i2v-14b-480p", "i2v")],
 )
 def test_each_kind_of_model_skips_and_each_expert_begins_anew(tmp_path: Path, name: str, task: str) -> None:
     save_checkpoint(small(name), tmp_path / "weights")
