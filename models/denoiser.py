@@ -5,16 +5,24 @@ once per step, and the timestep embedding of every token, where all tokens of a 
 video, share one timestep.
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.attention import ImageKeys, TextKeys, image_keys, self_attention, text_attention, text_keys
+from models.attention import ImageKeys, TextKeys, image_keys, text_keys
+from models.attention_kernel import AttentionKernel, sdpa
+from models.block import EAGER, BlockParts, modulated, run_block
+from models.block_weights import BlockWeights, Resident
 from models.mesh import Mesh
 from models.shard import Shard
+from models.step_cache import StepCache
 from models.text import MAX_TOKENS
+
+RunBlock: TypeAlias = Callable[[int, Any, Tensor], Tensor]
+"""What comes out of the block of a number, from the tokens that go in."""
 
 
 class Denoiser:
@@ -24,24 +32,32 @@ class Denoiser:
     tokens.
     """
 
-    def __init__(self, transformer: Any, mesh: Mesh | None = None) -> None:
+    def __init__(
+        self,
+        transformer: Any,
+        mesh: Mesh | None = None,
+        *,
+        attention: AttentionKernel = sdpa,
+        parts: BlockParts = EAGER,
+        weights: BlockWeights | None = None,
+    ) -> None:
         self.mesh = mesh or Mesh()
         self.mesh.plan.check_heads(transformer.config.num_attention_heads)
         self._model = transformer
+        self._attention = attention
+        self._parts = parts
+        self._weights = weights or Resident(transformer.device)
         self._patch: tuple[int, int, int] = tuple(transformer.config.patch_size)
         self._dtype: torch.dtype = transformer.dtype
-        self._control_blocks: list[Any] = list(getattr(transformer, "vace_blocks", []))
-        hinted = transformer.config.vace_layers if self._control_blocks else []
-        self._control_block_at = {layer: index for index, layer in enumerate(hinted)}
-        """The side branch's block that adds to what comes out of a block, for each that has one beside it."""
+        self._blocks, self._beside = blocks_in_order(transformer)
 
     @property
     def device(self) -> torch.device:
-        device: torch.device = self._model.device
-        return device
+        return self._weights.device
 
     def text(self, embeddings: Tensor) -> TextKeys:
         """Keys and values of one prompt, from its embeddings ``[n, text_dim]``."""
+        self._weights.ready()
         embeddings = embeddings.to(self.device, self._dtype)
         missing = MAX_TOKENS - embeddings.shape[0]
         # The zero vectors that fill a prompt up to 512 tokens stay equal to each other in every layer, and
@@ -50,20 +66,26 @@ class Denoiser:
         stand_ins = min(missing, 1) if self._dtype == torch.float32 else missing
         filled = F.pad(embeddings, (0, 0, 0, stand_ins))[None]
         tokens = self._model.condition_embedder.text_embedder(filled)
-        attns = [block.attn2 for block in [*self._model.blocks, *self._control_blocks]]
-        return text_keys(attns, tokens, filling=max(missing // max(stand_ins, 1), 1))
+        filling = max(missing // max(stand_ins, 1), 1)
+        with self._weights.each(self._blocks) as blocks:
+            return text_keys((block.attn2 for block in blocks), tokens, filling)
 
     def image(self, embeddings: Tensor) -> ImageKeys:
         """Keys and values of a run's pictures, from their embeddings ``[pictures, n, image_dim]``."""
+        self._weights.ready()
         embedder = self._model.condition_embedder.image_embedder
         tokens = embedder(embeddings.to(self.device, self._dtype))  # [1, pictures · n, dim]
-        # only models without a side branch attend to pictures
-        return image_keys([block.attn2 for block in self._model.blocks], tokens)
+        with self._weights.each(self._blocks) as blocks:
+            return image_keys((block.attn2 for block in blocks), tokens)
 
     def rotation(self, latents: Tensor) -> Tensor:
-        """The rotary table for latents of this shape, complex64 ``[1, 1, tokens, head_dim / 2]``."""
+        """The rotary table for latents of this shape: cosines and sines in turn, float32
+        ``[1, 1, tokens, head_dim]``.
+        """
+        self._weights.ready()
         cos, sin = self._model.rope(latents)
-        return torch.complex(cos[..., 0::2].float(), sin[..., 1::2].float()).transpose(1, 2).contiguous()
+        turns = torch.stack([cos[..., 0::2].float(), sin[..., 1::2].float()], dim=-1)
+        return turns.flatten(-2).transpose(1, 2).contiguous()
 
     def __call__(
         self,
@@ -73,47 +95,65 @@ class Denoiser:
         rotation: Tensor,
         control: Tensor | None = None,
         control_scale: float = 1.0,
+        cache: StepCache | None = None,
     ) -> Tensor:
         """The velocity for each prompt of ``text``, ``[batch, channels, frames, height, width]``.
 
         ``timesteps``: one for the whole video ``[1]``, or one for each latent frame ``[frames]``.
         ``control``: what the side branch of a model that has one reads, of the latents' frames and size;
         ``control_scale``: how much of what it says counts.
+        ``cache``: what the run remembers for ``text``, where steps may be skipped.
         """
+        self._weights.ready()
         model = self._model
         tokens = model.patch_embedding(latents.to(self._dtype)).flatten(2).transpose(1, 2)
         # [batch, rows, tokens of the row, dim]: a row is what shares one timestep
         rows = timesteps.shape[0]
         x = tokens.unflatten(1, (rows, -1))
-        shard = Shard(self.mesh, rows, x.shape[2])
+        shard = Shard(self.mesh, rows, x.shape[2], self._attention)
         x = shard.cut(x).contiguous()
         rotation = shard.cut(rotation.unflatten(2, (rows, -1))).flatten(2, 3)
         time, block_time = self._embed_time(timesteps)
-        branch = None
-        if control is not None:
-            branch = x + shard.cut(self._control_tokens(control).unflatten(1, (rows, -1)))
-        for index, block in enumerate(model.blocks):
-            x = _block(block, index, x, block_time, text, rotation, shard)
-            if branch is not None and index in self._control_block_at:
-                branch, hint = self._control_step(index, branch, block_time, text, rotation, shard)
-                x = x + hint * control_scale
+
+        def run(number: int, block: Any, x: Tensor) -> Tensor:
+            return run_block(self._parts, block, x, block_time, text.of_block(number), rotation, shard)
+
+        x = self._through_blocks(x, run, shard, control, control_scale, cache)
         shift, scale = (model.scale_shift_table + time[:, None]).chunk(2, dim=1)
-        x = _modulated(model.norm_out, x, shift, scale)
+        x = modulated(model.norm_out, x, shift, scale)
         return self._unpatched(shard.whole(model.proj_out(x)).flatten(1, 2), latents)
 
-    def _control_tokens(self, control: Tensor) -> Tensor:
-        tokens = self._model.vace_patch_embedding(control.to(self._dtype)).flatten(2).transpose(1, 2)
-        embedded: Tensor = self._control_blocks[0].proj_in(tokens)
-        return embedded
+    def _through_blocks(
+        self,
+        x: Tensor,
+        run: RunBlock,
+        shard: Shard,
+        control: Tensor | None,
+        control_scale: float,
+        cache: StepCache | None,
+    ) -> Tensor:
+        with self._weights.each(self._blocks) as blocks:
+            first = run(0, next(blocks), x)
+            skipped_to = None if cache is None else cache.last(x, first, shard)
+            if skipped_to is not None:
+                return skipped_to
+            last, branch = first, None
+            for number, block in enumerate(blocks, start=1):
+                if number not in self._beside:
+                    last = run(number, block, last)
+                elif control is not None:
+                    branch = x + self._control_tokens(block, control, shard) if branch is None else branch
+                    branch = run(number, block, branch)
+                    last = last + block.proj_out(branch) * control_scale
+        if cache is not None:
+            cache.remember(first, last)
+        return last
 
-    def _control_step(
-        self, layer: int, branch: Tensor, time: Tensor, text: TextKeys, rotation: Tensor, shard: Shard
-    ) -> tuple[Tensor, Tensor]:
-        """The branch after its block beside ``layer``, and what that block adds to the video's tokens."""
-        index = self._control_block_at[layer]
-        block = self._control_blocks[index]
-        branch = _block(block, len(self._model.blocks) + index, branch, time, text, rotation, shard)
-        return branch, block.proj_out(branch)
+    def _control_tokens(self, first: Any, control: Tensor, shard: Shard) -> Tensor:
+        """This rank's tokens of what the side branch reads, whose first block takes them in."""
+        tokens = self._model.vace_patch_embedding(control.to(self._dtype)).flatten(2).transpose(1, 2)
+        embedded: Tensor = first.proj_in(tokens)
+        return shard.cut(embedded.unflatten(1, (shard.rows, -1)))
 
     def _embed_time(self, timesteps: Tensor) -> tuple[Tensor, Tensor]:
         """For each row: the timestep's embedding ``[rows, dim]`` and its projection ``[rows, 6, dim]``."""
@@ -134,28 +174,18 @@ class Denoiser:
         return video
 
 
-def _block(
-    block: Any, index: int, x: Tensor, time: Tensor, text: TextKeys, rotation: Tensor, shard: Shard
-) -> Tensor:
-    """One transformer block. ``x``: ``[batch, rows, n, dim]``; sums and modulation are float32, as trained.
+def blocks_in_order(transformer: Any) -> tuple[list[Any], frozenset[int]]:
+    """The blocks as they are run, and the numbers of those that belong to a side branch.
 
-    A batch of prompts shares one video up to the first text attention, which is where ``x`` takes its batch.
+    A block of the branch comes after the one beside it, and adds to what comes out of that one.
     """
-    modulation = block.scale_shift_table + time.float()
-    shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = modulation.chunk(6, dim=1)
-    rows = x.shape[1]
-
-    attending = _modulated(block.norm1, x, shift, scale).flatten(1, 2)
-    attended = self_attention(block.attn1, attending, rotation, shard)
-    x = torch.addcmul(x.float(), attended.unflatten(1, (rows, -1)), gate).type_as(x)
-
-    queried = block.norm2(x.float()).type_as(x).flatten(1, 2)
-    x = x + text_attention(block.attn2, queried, text, index).unflatten(1, (rows, -1))
-
-    fed = block.ffn(_modulated(block.norm3, x, ffn_shift, ffn_scale))
-    return torch.addcmul(x.float(), fed.float(), ffn_gate).type_as(x)
-
-
-def _modulated(norm: Any, x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """``norm(x)·(1 + scale) + shift``; ``shift`` and ``scale`` are ``[rows, 1, dim]``."""
-    return torch.addcmul(shift, norm(x.float()), 1 + scale).type_as(x)
+    branch = iter(getattr(transformer, "vace_blocks", []))
+    layers = getattr(transformer.config, "vace_layers", None) or []
+    blocks: list[Any] = []
+    beside = set()
+    for layer, block in enumerate(transformer.blocks):
+        blocks.append(block)
+        if layer in layers:
+            beside.add(len(blocks))
+            blocks.append(next(branch))
+    return blocks, frozenset(beside)

@@ -88,9 +88,9 @@ class EngineSettings:
     """What an engine is built from.
 
     ``device`` is ``cpu`` or ``cuda`` (or ``cuda:1``); ``dtype`` is ``auto`` (bfloat16 on cuda, float32 on
-    cpu), ``float32``, ``bfloat16`` or ``float16``; ``threads`` are the CPU threads to compute with (None:
-    torch's own choice); ``options`` are the engine's own (``models.tuning.Tuning`` names those of the Wan
-    engine).
+    cpu), ``float32``, ``bfloat16`` or ``float16``; ``threads`` are the CPU threads to compute with, which
+    the ranks of a group share (None: torch's own choice, in a launched group an equal part of the cores);
+    ``options`` are the engine's own (``models.tuning.Tuning`` names those of the Wan engine).
     """
 
     variant: Variant

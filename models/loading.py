@@ -8,9 +8,8 @@ from accelerate import init_empty_weights
 from diffusers import AutoencoderKLWan, WanTransformer3DModel, WanVACETransformer3DModel
 from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPVisionModel, UMT5EncoderModel
 
-from models.denoiser import Denoiser
 from models.engine import EngineSettings
-from models.errors import WeightsError
+from models.errors import TuningError, WeightsError
 from models.hub import local_folder
 from models.image_encoder import ImageEncoder
 from models.lora_shelf import load_loras
@@ -20,6 +19,7 @@ from models.shared_text import SharedText
 from models.single_file import SingleFile
 from models.text import TextEncoder
 from models.tiles import Tiling
+from models.tuned import TunedModel
 from models.tuning import Tuning
 from models.vae import StreamingVae
 from models.weights_folder import WeightsFolder
@@ -33,30 +33,49 @@ def load_engine(settings: EngineSettings, mesh: Mesh | None = None) -> WanEngine
 
     ``mesh``: this process's place in a group of devices. Only rank 0 holds the text encoder then.
     """
-    if settings.threads is not None:
-        torch.set_num_threads(settings.threads)
     mesh = mesh or Mesh()
-    tuning = Tuning.from_options(settings.options)
+    if settings.threads is not None:
+        torch.set_num_threads(max(settings.threads // mesh.plan.devices, 1))
     variant = settings.variant
+    device, dtype = torch.device(settings.device), _dtype(settings)
+    tuning = Tuning.from_options(settings.options)
+    model = TunedModel(tuning, variant, device, dtype, mesh)
+    _check_loras(settings, tuning)
     folder = WeightsFolder(local_folder(settings), settings.replaced)
     folder.check(variant)
-    device, dtype = torch.device(settings.device), _dtype(settings)
     parts = ["transformer"] if variant.boundary is None else ["transformer", "transformer_2"]
-    transformers = [_transformer(settings, folder, part, device, dtype) for part in parts]
+    transformers = [_transformer(settings, folder, part, model.transformer_home, dtype) for part in parts]
     loras = load_loras(settings, transformers, device)
+    denoiser, *others = (model.denoiser(transformer) for transformer in transformers)
     vae = _model(AutoencoderKLWan, folder.path / "vae", device, dtype)
-    encoder = _text_encoder(folder, device, dtype) if mesh.rank == 0 else None
-    image_encoder = _image_encoder(folder, device, dtype) if variant.image_tokens else None
-    denoiser, *others = (Denoiser(model, mesh) for model in transformers)
+    streaming = StreamingVae(vae, mesh=mesh, tiling=Tiling() if tuning.vae_tiling else None)
+    for network in streaming.networks:
+        model.offloaded(network)
+    encoder = _text_encoder(folder, device, dtype, model) if mesh.rank == 0 else None
     return WanEngine(
         variant,
         SharedText(mesh, encoder, device),
         denoiser,
-        StreamingVae(vae, mesh=mesh, tiling=Tiling() if tuning.vae_tiling else None),
+        streaming,
         others[0] if others else None,
-        image_encoder,
+        _image_encoder(folder, device, dtype, model) if variant.image_tokens else None,
         loras,
+        tuning.cache_threshold,
     )
+
+
+def _check_loras(settings: EngineSettings, tuning: Tuning) -> None:
+    if settings.lora_folder is None:
+        return
+    for name, wanted in (
+        ("compile", tuning.compile),
+        (f"offload {tuning.offload}", tuning.offload != "none"),
+    ):
+        if wanted:
+            raise TuningError(
+                f"{name} and a LoRA folder do not go together: LoRAs change the model from run to run. "
+                "Fused LoRAs do."
+            )
 
 
 def _transformer(
@@ -71,14 +90,18 @@ def _transformer(
     return model.eval().requires_grad_(False).to(device)
 
 
-def _image_encoder(folder: WeightsFolder, device: torch.device, dtype: torch.dtype) -> ImageEncoder:
+def _image_encoder(
+    folder: WeightsFolder, device: torch.device, dtype: torch.dtype, model: TunedModel
+) -> ImageEncoder:
     clip = _model(CLIPVisionModel, folder.path / "image_encoder", device, dtype)
-    return ImageEncoder(_processor(folder.path / "image_processor"), clip)
+    return ImageEncoder(_processor(folder.path / "image_processor"), model.offloaded(clip))
 
 
-def _text_encoder(folder: WeightsFolder, device: torch.device, dtype: torch.dtype) -> TextEncoder:
-    model = _model(UMT5EncoderModel, folder.path / "text_encoder", device, dtype)
-    return TextEncoder(_tokenizer(folder.path / "tokenizer"), model)
+def _text_encoder(
+    folder: WeightsFolder, device: torch.device, dtype: torch.dtype, model: TunedModel
+) -> TextEncoder:
+    encoder = _model(UMT5EncoderModel, folder.path / "text_encoder", device, dtype)
+    return TextEncoder(_tokenizer(folder.path / "tokenizer"), model.offloaded(encoder))
 
 
 def _dtype(settings: EngineSettings) -> torch.dtype:

@@ -98,6 +98,13 @@ class Mesh:
             dist.all_reduce(wish, dist.ReduceOp.MAX)
         return bool(wish.item())
 
+    def summed(self, tensor: Tensor) -> Tensor:
+        """The sum of every rank's tensor, to the bit the same on all; ``tensor`` is written over."""
+        if self._mesh is not None:
+            with self.listening():
+                dist.reduce(tensor, dst=0)
+        return self.from_first(tensor)  # no reduction of all to all promises the same rounding
+
     def from_first(self, tensor: Tensor) -> Tensor:
         """Rank 0's tensor, on every rank; elsewhere ``tensor`` is written over."""
         if self._mesh is not None:

@@ -27,6 +27,7 @@ from models.sampling import (
     high_noise_steps,
     unipc_schedule,
 )
+from models.step_cache import StepCache, step_caches
 from models.text import Text
 from models.vae import StreamingVae
 from models.variants import Variant
@@ -62,6 +63,10 @@ class WanGeneration:
     loras: ChosenLoras
     prompts: tuple[TextKeys, ...] = ()
     """The keys of the present stage's prompts: apart, or stacked as one batch."""
+    caches: tuple[StepCache | None, ...] = ()
+    """What is remembered for each of ``prompts``, the deciding one first; None where no step is skipped."""
+    skipped_steps: int = 0
+    """Of the steps done, those that left out most of the transformer."""
     step: int = 0
 
     @property
@@ -95,6 +100,7 @@ class WanEngine:
         low_noise: Denoiser | None = None,
         image_encoder: ImageEncoder | None = None,
         loras: LoraShelf | None = None,
+        cache_threshold: float = 0.0,
     ) -> None:
         self._variant = variant
         self._text = text
@@ -106,6 +112,7 @@ class WanEngine:
         self._condition = conditioner(variant, vae, image_encoder)
         self._colours = LatentColours(vae)
         self._mesh = denoiser.mesh
+        self._cache_threshold = cache_threshold
 
     @torch.inference_mode()
     def prepare(self, request: GenerationRequest, after: Generation | None = None) -> WanGeneration:
@@ -132,7 +139,7 @@ class WanEngine:
                 loras=loras,
             )
             self._loras.put_on(run.loras)
-            run.prompts = self._prompts(run)
+            self._enter_stage(run)
             return run
 
     def agree(self, leave: bool) -> bool:
@@ -150,7 +157,7 @@ class WanEngine:
         with as_model_errors("denoising"), self._mesh.lockstep():
             self._loras.put_on(run.loras)  # another run may have been at work in between
             if run.step == run.stage.begin > 0:
-                run.prompts = self._prompts(run)
+                self._enter_stage(run)
             velocity = self._velocity(run)
             latents = run.solver.step(run.step, velocity, run.latents)
             run.latents = _placed(latents, run.condition.held, run.solver.schedule.sigmas[run.step + 1])
@@ -232,12 +239,18 @@ class WanEngine:
         with as_model_errors("encoding the prompt"):
             return tuple(self._text.encode(prompt) for prompt in prompts)
 
+    def _enter_stage(self, run: WanGeneration) -> None:
+        """What a run has of one expert alone."""
+        run.prompts = self._prompts(run)
+        run.caches = step_caches(self._mesh, self._cache_threshold, len(run.prompts))
+
     def _prompts(self, run: WanGeneration) -> tuple[TextKeys, ...]:
         """What this rank attends to in this stage: every prompt, or the one of its half of the group."""
         request, denoiser = run.request, run.stage.denoiser
         wanted = run.embeddings if run.stage.guidance_scale > 1 else run.embeddings[:1]
         keys = [denoiser.text(embedding) for embedding in self._mesh.share(list(wanted), "cfg")]
-        if self._variant.tokens(request.width, request.height, request.num_frames) <= BATCHED_TOKENS:
+        tokens = self._variant.tokens(request.width, request.height, request.num_frames)
+        if len(keys) > 1 and tokens <= BATCHED_TOKENS:
             keys = [stacked(keys)]
         if run.condition.embeddings is not None:
             image = denoiser.image(run.condition.embeddings)
@@ -253,12 +266,15 @@ class WanEngine:
         if held is not None and held.clean:
             timesteps = timesteps.repeat(run.latents.shape[2])
             timesteps[: held.latents.shape[2]] = 0.0  # it is there already: no noise to tell the model of
+        caches = run.caches
+        if run.step + 1 == run.total_steps:  # what it makes is what is seen
+            caches = (None,) * len(run.prompts)
+        control, scale = run.condition.control, run.request.control_scale
         batches = [
-            run.stage.denoiser(
-                seen, timesteps, prompt, run.rotation, run.condition.control, run.request.control_scale
-            )
-            for prompt in run.prompts
+            run.stage.denoiser(seen, timesteps, prompt, run.rotation, control, scale, cache)
+            for prompt, cache in zip(run.prompts, caches, strict=True)
         ]
+        run.skipped_steps += caches[0] is not None and caches[0].skipping
         velocities = torch.cat(batches).float()
         if run.stage.guidance_scale <= 1:
             return velocities

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from models.attention_kernel import AttentionKernel, sdpa
 from models.mesh import Mesh
 from models.ring import ring_attention
 
@@ -22,10 +23,12 @@ class Shard:
     keys before attention and out of the result.
     """
 
-    def __init__(self, mesh: Mesh, rows: int, row_tokens: int) -> None:
+    def __init__(self, mesh: Mesh, rows: int, row_tokens: int, kernel: AttentionKernel = sdpa) -> None:
+        """``kernel``: what attends, but in a ring, whose parts take one that tells how they merge."""
         parts = mesh.plan.sequence
         self._mesh = mesh
-        self._rows = rows
+        self._kernel = kernel
+        self.rows = rows
         self._row_tokens = row_tokens
         self._tokens = -(-row_tokens // parts)
         """Tokens of a row on one rank, the filling included."""
@@ -38,6 +41,11 @@ class Shard:
         start = min(self._mesh.sequence_index * self._tokens, self._row_tokens)
         part = tokens[..., start : start + self._tokens, :]
         return F.pad(part, (0, 0, 0, self._tokens - part.shape[-2]))
+
+    def own(self, tokens: Tensor) -> Tensor:
+        """Of this rank's part what is no filling, ``[..., rows, n, dim]`` with n as many as are real."""
+        real = self._row_tokens - self._mesh.sequence_index * self._tokens
+        return tokens[..., : max(min(real, self._tokens), 0), :]
 
     def whole(self, tokens: Tensor) -> Tensor:
         """Whole rows from every rank's part, on all of them."""
@@ -84,7 +92,7 @@ class Shard:
         kept_keys = self._kept(0, keys.device)
         if kept_keys is not None:
             keys, values = keys.index_select(2, kept_keys), values.index_select(2, kept_keys)
-        return F.scaled_dot_product_attention(queries, keys, values)
+        return self._kernel(queries, keys, values)
 
     def _kept(self, ring_part: int, device: torch.device) -> Tensor | None:
         """Which of the tokens of a ring part, in the order of ``by_heads``, are no filling; None for all."""
@@ -93,5 +101,5 @@ class Shard:
         ranks = self._mesh.plan.ulysses
         first = ring_part * ranks * self._tokens
         places = first + torch.arange(ranks * self._tokens, device=device).view(ranks, 1, self._tokens)
-        kept = (places < self._row_tokens).expand(ranks, self._rows, self._tokens)
+        kept = (places < self._row_tokens).expand(ranks, self.rows, self._tokens)
         return kept.flatten().nonzero().flatten()

@@ -25,7 +25,7 @@ class Tuning:
     """The kernel of self-attention; ``auto`` measures those that are installed, once, at start. ``sage``
     computes with 8 bits."""
     compile: bool = False
-    """Compile the transformer's block with torch.compile, for the served shapes, before the start ends."""
+    """Compile the transformer's block with torch.compile, for any size, before the engine is ready."""
     fp8: bool = False
     """Transformer linear layers in 8-bit floats with a scale per row."""
     cache_threshold: float = 0.0

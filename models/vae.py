@@ -11,7 +11,7 @@ from itertools import chain, islice
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.errors import TuningError
 from models.mesh import Mesh
@@ -54,6 +54,11 @@ class StreamingVae:
         self._deviation = torch.tensor(config.latents_std, device=self._device).view(1, -1, 1, 1, 1)
         self._encoder = Encoder(vae)
         self._decoder = Decoder(vae)
+
+    @property
+    def networks(self) -> tuple[nn.Module, nn.Module]:
+        """The encoder and the decoder."""
+        return self._encoder, self._decoder
 
     def encode(self, video: Tensor) -> Tensor:
         """``encode_frames`` of a whole video ``[1, 3, 4k + 1, height, width]``."""

@@ -1,0 +1,139 @@
+"""The kernels that self-attention can be computed with, each behind the same call.
+
+Shapes: queries, keys and values ``[batch, heads, n, head_dim]``; every kernel scales by 1/√head_dim and masks
+nothing. A library is imported when its kernel is first asked about, and never otherwise.
+"""
+
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from types import MappingProxyType
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+_HALF = (torch.bfloat16, torch.float16)
+
+
+class AttentionKernel(Protocol):
+    """Attention of every query to every key."""
+
+    def __call__(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor: ...
+
+
+def sdpa(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """torch's own choice among the kernels it carries."""
+    return F.scaled_dot_product_attention(queries, keys, values)
+
+
+def cudnn(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    with sdpa_kernel(SDPBackend.CUDNN_ATTENTION):
+        return F.scaled_dot_product_attention(queries, keys, values)
+
+
+def flash2(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    attend = import_module("flash_attn").flash_attn_func
+    return _by_tokens(attend, queries, keys, values)
+
+
+def flash3(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    attend = import_module("flash_attn_interface").flash_attn_func
+    return _by_tokens(attend, queries, keys, values)
+
+
+def sage(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    attended: Tensor = import_module("sageattention").sageattn(queries, keys, values, tensor_layout="HND")
+    return attended
+
+
+def xformers(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    attend = import_module("xformers.ops").memory_efficient_attention
+    return _by_tokens(attend, queries, keys, values)
+
+
+def _by_tokens(attend: Callable[..., Any], *tensors: Tensor) -> Tensor:
+    """Call a library that has the tokens before the heads, ``[batch, n, heads, head_dim]``."""
+    answer = attend(*(tensor.transpose(1, 2) for tensor in tensors))
+    # some versions of FlashAttention 3 give the scores' logs as well
+    attended: Tensor = answer[0] if isinstance(answer, tuple) else answer
+    return attended.transpose(1, 2)
+
+
+KERNELS: Mapping[str, AttentionKernel] = MappingProxyType(
+    {
+        "sdpa": sdpa,
+        "cudnn": cudnn,
+        "flash2": flash2,
+        "flash3": flash3,
+        "sage": sage,
+        "xformers": xformers,
+    }
+)
+
+LOSSY = frozenset({"sage"})
+"""Those that compute with fewer bits than the model's own."""
+
+_LIBRARIES = {
+    "flash2": "flash_attn",
+    "flash3": "flash_attn_interface",
+    "sage": "sageattention",
+    "xformers": "xformers.ops",
+}
+_CAPABILITIES = {"cudnn": (8, 0), "flash2": (8, 0), "sage": (8, 0), "xformers": (7, 0)}
+"""The oldest devices that a kernel was made for."""
+_MAX_HEAD_DIM = {"cudnn": 128, "flash2": 256, "flash3": 256, "sage": 128, "xformers": 256}
+
+
+def why_not(name: str, device: torch.device, dtype: torch.dtype, head_dim: int) -> str | None:
+    """Why a kernel cannot serve such a model here, as the end of a sentence; None if it can."""
+    if name == "sdpa":
+        return None
+    if device.type != "cuda":
+        return "needs a CUDA device"
+    if dtype not in _HALF:
+        return f"needs bfloat16 or float16, not {str(dtype).removeprefix('torch.')}"
+    capability = torch.cuda.get_device_capability(device)
+    if name == "flash3":
+        if capability[0] != 9:
+            return (
+                f"is made for Hopper devices (compute capability 9.0), and this one has {_dotted(capability)}"
+            )
+    elif capability < _CAPABILITIES[name]:
+        return f"needs compute capability {_dotted(_CAPABILITIES[name])}, not {_dotted(capability)}"
+    if head_dim > _MAX_HEAD_DIM[name] or head_dim % 8:
+        return f"takes heads of up to {_MAX_HEAD_DIM[name]} channels in eights, not of {head_dim}"
+    return _why_not_installed(name) or _why_not_running(name, device, dtype, head_dim)
+
+
+def _why_not_installed(name: str) -> str | None:
+    if name not in _LIBRARIES:
+        return None
+    library = _LIBRARIES[name]
+    try:
+        import_module(library)
+    except ModuleNotFoundError as error:
+        return f"is not installed (there is no module {error.name})"
+    except Exception as error:  # an extension made for another torch fails in many ways
+        return f"does not load: {_first_line(error)}"
+    return None
+
+
+def _why_not_running(name: str, device: torch.device, dtype: torch.dtype, head_dim: int) -> str | None:
+    """A library that loads may still lack the code for this device: a small call tells."""
+    tiny = torch.zeros(1, 1, 64, head_dim, device=device, dtype=dtype)
+    try:
+        KERNELS[name](tiny, tiny, tiny)
+        torch.cuda.synchronize(device)
+    except Exception as error:
+        return f"does not run here: {_first_line(error)}"
+    return None
+
+
+def _dotted(capability: tuple[int, int]) -> str:
+    return f"{capability[0]}.{capability[1]}"
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -1,0 +1,174 @@
+"""Models larger than the device: weights live in the host's memory and visit the device to be computed with.
+
+They never change, so there is nothing to carry back: leaving the device is dropping the copy.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from models.errors import TuningError
+from models.tuning import Tuning
+
+
+def check_offload(tuning: Tuning, device: torch.device) -> None:
+    """Raise ``TuningError`` where weights cannot be kept off the device."""
+    if tuning.offload == "none":
+        return
+    if device.type != "cuda":
+        raise TuningError(
+            f"offload must be none on a {device.type} engine: it is for the memory of CUDA devices."
+        )
+    for name, wanted in (("compile", tuning.compile), ("fp8", tuning.fp8)):
+        if wanted:
+            raise TuningError(f"offload {tuning.offload} and {name} do not go together: set one of them.")
+
+
+class HostWeights:
+    """Tensors of a model, which from now on hold the host's copy, or while fetched the device's."""
+
+    def __init__(self, tensors: Iterable[Tensor], device: torch.device) -> None:
+        self._device = device
+        self._pairs: list[tuple[Tensor, Tensor]] = []
+        self.fetched = False
+        for tensor in tensors:
+            host = self._at_home(tensor.data)
+            tensor.data = host  # one by one, so that no second copy of them all is needed
+            self._pairs.append((tensor, host))
+
+    def fetch(self) -> None:
+        """Copy to the device. From pinned memory, as CUDA has it, the copy goes on after the call."""
+        with torch.inference_mode(False):  # else the tensors would be of a kind that a parameter cannot hold
+            for tensor, host in self._pairs:
+                tensor.data = torch.empty_like(host, device=self._device).copy_(host, non_blocking=True)
+        self.fetched = True
+
+    def release(self) -> None:
+        """Drop the device's copy; what uses it must be done, or queued on the stream that it came by."""
+        for tensor, host in self._pairs:
+            tensor.data = host
+        self.fetched = False
+
+    def _at_home(self, tensor: Tensor) -> Tensor:
+        host = tensor.cpu()
+        return host.pin_memory() if self._device.type == "cuda" else host
+
+
+class Turns:
+    """One device, and parts of a model that have it one at a time: each until another is needed."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._holder: HostWeights | None = None
+
+    def take(self, weights: HostWeights) -> None:
+        if self._holder is weights:
+            return
+        if self._holder is not None:
+            self._holder.release()
+            self._holder = None
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()  # parts differ in size: what is left in pieces would serve none
+        try:
+            weights.fetch()
+        except BaseException:
+            weights.release()  # of what was there when memory ran out
+            raise
+        self._holder = weights
+
+    def add(self, module: nn.Module) -> None:
+        """From now on ``module`` takes its turn whenever it is called, and is given its tensors there."""
+        weights = HostWeights(_tensors(module), self.device)
+
+        def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+            self.take(weights)
+            return tuple(map(self._moved, args)), {name: self._moved(value) for name, value in kwargs.items()}
+
+        module.register_forward_pre_hook(before, with_kwargs=True)
+
+    def _moved(self, value: object) -> object:
+        return value.to(self.device) if isinstance(value, Tensor) else value
+
+
+class WholeTransformer:
+    """Implements ``BlockWeights``: a transformer that takes its turn as one part."""
+
+    def __init__(self, transformer: nn.Module, turns: Turns) -> None:
+        self.device = turns.device
+        self._turns = turns
+        self._weights = HostWeights(_tensors(transformer), turns.device)
+
+    def ready(self) -> None:
+        self._turns.take(self._weights)
+
+    @contextmanager
+    def each(self, blocks: Sequence[Any]) -> Iterator[Iterator[Any]]:
+        yield iter(blocks)
+
+
+class StreamedBlocks:
+    """Implements ``BlockWeights``: a transformer whose blocks each come when it is nearly their turn.
+
+    While a block computes, the next one is on its way. The one before it may still compute, since a device
+    runs behind whoever tells it what to do: so there are at most three at once.
+    """
+
+    def __init__(self, transformer: nn.Module, blocks: Sequence[nn.Module], turns: Turns) -> None:
+        self.device = turns.device
+        self._turns = turns
+        self._blocks = {block: HostWeights(_tensors(block), turns.device) for block in blocks}
+        in_blocks = {id(tensor) for block in blocks for tensor in _tensors(block)}
+        others = [tensor for tensor in _tensors(transformer) if id(tensor) not in in_blocks]
+        self._others = HostWeights(others, turns.device)
+        self._copies = torch.cuda.Stream(turns.device) if turns.device.type == "cuda" else None
+
+    def ready(self) -> None:
+        self._turns.take(self._others)
+
+    @contextmanager
+    def each(self, blocks: Sequence[Any]) -> Iterator[Iterator[Any]]:
+        weights = [self._blocks[block] for block in blocks]
+        try:
+            yield self._in_turn(blocks, weights)
+        finally:
+            if self._copies is not None:
+                torch.cuda.current_stream(self.device).synchronize()
+                self._copies.synchronize()
+            for fetched in weights:
+                fetched.release()
+
+    def _in_turn(self, blocks: Sequence[Any], weights: list[HostWeights]) -> Iterator[Any]:
+        computing: deque[tuple[HostWeights, torch.cuda.Event | None]] = deque()
+        coming = self._fetch(weights[0])
+        for number, block in enumerate(blocks):
+            self._await(coming)
+            if len(computing) == 2:
+                done, end = computing.popleft()
+                if end is not None:
+                    end.synchronize()
+                done.release()
+            if number + 1 < len(blocks):
+                coming = self._fetch(weights[number + 1])
+            yield block
+            computing.append((weights[number], self._end_of_work()))
+
+    def _fetch(self, weights: HostWeights) -> torch.cuda.Event | None:
+        """Start to copy, beside what is computed; the event is the end of it."""
+        with nullcontext() if self._copies is None else torch.cuda.stream(self._copies):
+            weights.fetch()
+        return None if self._copies is None else self._copies.record_event()
+
+    def _await(self, copied: torch.cuda.Event | None) -> None:
+        if copied is not None:
+            torch.cuda.current_stream(self.device).wait_event(copied)
+
+    def _end_of_work(self) -> torch.cuda.Event | None:
+        return None if self._copies is None else torch.cuda.current_stream(self.device).record_event()
+
+
+def _tensors(module: nn.Module) -> list[Tensor]:
+    return [*module.parameters(), *module.buffers()]

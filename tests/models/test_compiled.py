@@ -1,0 +1,156 @@
+"""What is compiled serves every block, size and group, and is compiled before the first run.
+
+Tracing, which is where forms are told apart and breaks are found, is torch's own. Machine code, which takes a
+compiler, is made where there is one.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch._dynamo.testing import CompileCounter
+from torch._inductor import config as inductor
+
+from models import pipeline
+from models.attention import rotated
+from models.block import EAGER
+from models.compiled import compiled_parts, rehearse
+from models.denoiser import Denoiser
+from models.engine import EngineSettings
+from models.errors import TuningError
+from models.launcher import Launcher, Rank
+from models.loading import load_engine
+from models.parallel import ParallelPlan
+from models.pipeline import WanEngine
+from models.variants import VARIANTS
+
+from .checkpoints import load_checkpoint, save_checkpoint, small
+from .conftest import REQUEST, Model, build_model, picture
+from .test_checkpoints import defaults
+
+SHORT = replace(REQUEST, steps=2)
+IMAGE = picture(REQUEST.width, REQUEST.height)
+PARTS = 5
+DEMO = VARIANTS["demo"]
+
+
+def compile_with(backend: Any, engine: WanEngine, variant: Any, plan: ParallelPlan | None = None) -> None:
+    """As the loader does, with another backend than the one that makes machine code."""
+    parts = compiled_parts(backend)
+    transformer = engine._denoiser._model
+    rehearse(Denoiser(transformer, parts=parts), variant, plan or ParallelPlan(), transformer.config)
+    for expert in (engine._denoiser, engine._low_noise):
+        if expert is not None:
+            expert._parts = parts
+
+
+def test_every_block_shares_one_compiled_form() -> None:
+    counter = CompileCounter()
+    model = build_model(expand_timesteps=False)
+    assert len(model.pipeline.transformer.blocks) == 2
+    model.engine._denoiser = Denoiser(model.pipeline.transformer, parts=compiled_parts(counter))
+    model.latents(replace(SHORT, guidance_scale=1.0))
+    assert counter.frame_count == PARTS
+
+
+def test_runs_of_every_form_and_size_compile_nothing_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build_model(expand_timesteps=True)
+    requests = [
+        SHORT,
+        replace(SHORT, guidance_scale=1.0),
+        replace(SHORT, image=IMAGE),
+        replace(SHORT, image=IMAGE, guidance_scale=1.0),
+        replace(SHORT, width=112, height=64, num_frames=13, prompt="a longer prompt than the others are"),
+        replace(SHORT, width=32, height=96, num_frames=5, image=picture(32, 96)),
+    ]
+    expected = [model.latents(request) for request in requests]
+    counter = CompileCounter()
+    compile_with(counter, model.engine, model.engine._variant)
+    rehearsed = counter.frame_count
+    assert rehearsed > 0
+    for request, latents in zip(requests, expected, strict=True):
+        torch.testing.assert_close(model.latents(request), latents, atol=1e-4, rtol=0)
+    monkeypatch.setattr(pipeline, "BATCHED_TOKENS", 0)
+    torch.testing.assert_close(model.latents(SHORT), expected[0], atol=1e-4, rtol=0)
+    assert counter.frame_count == rehearsed
+
+
+@pytest.mark.parametrize(("name", "task"), [("wan2.1-flf2v-14b", "flf2v"), ("wan2.1-vace-1.3b", "i2v")])
+def test_pictures_and_a_side_branch_are_compiled_before_the_first_run(
+    tmp_path: Path, name: str, task: str
+) -> None:
+    save_checkpoint(small(name), tmp_path / "weights")
+    # a small default size, to be quick; what is compiled is for any
+    variant = replace(small(f"{name}-distill"), width=96, height=64, num_frames=9)
+    model = load_checkpoint(variant, tmp_path / "weights")
+    request = defaults(f"{name}-distill", task)
+    expected = model.latents(request)
+    counter = CompileCounter()
+    compile_with(counter, model.engine, variant)
+    rehearsed = counter.frame_count
+    torch.testing.assert_close(model.latents(request), expected, atol=1e-4, rtol=0)
+    assert counter.frame_count == rehearsed > 0
+
+
+def in_group(rank: Rank, plan: ParallelPlan) -> None:
+    rank.join()
+    counter = CompileCounter()
+    engine = build_model(expand_timesteps=False, distilled=True, mesh=rank.mesh(plan)).engine
+    compile_with(counter, engine, engine._variant, plan)
+    rank.meet()
+    rehearsed = counter.frame_count
+    generation = engine.prepare(SHORT)
+    while not engine.agree(generation.step == generation.total_steps):
+        engine.denoise_step(generation)
+    rank.send((counter.frame_count - rehearsed, generation.latents.numpy()))
+
+
+def test_a_group_runs_what_each_rank_compiled_by_itself() -> None:
+    expected = build_model(expand_timesteps=False, distilled=True).latents(SHORT)
+    with Launcher(in_group, 2, ParallelPlan(ulysses=2), timeout_s=120) as launcher:
+        heard = [content for _, content in launcher.messages()]
+    assert [compiled for compiled, _ in heard] == [0, 0]
+    for _, latents in heard:
+        torch.testing.assert_close(torch.from_numpy(latents), expected, atol=1e-4, rtol=0)
+
+
+def test_the_rotation_is_the_same_with_and_without_complex_numbers() -> None:
+    tokens = torch.randn(1, 7, 3, 8).transpose(1, 2)
+    angles = torch.rand(1, 1, 7, 4)
+    rotation = torch.stack([angles.cos(), angles.sin()], dim=-1).flatten(-2)
+    compiled = torch.compile(rotated, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(tokens, rotation), rotated(tokens, rotation), atol=1e-6, rtol=0)
+
+
+def test_nothing_is_compiled_unless_asked(demo_weights: Path) -> None:
+    assert load_engine(EngineSettings(DEMO, demo_weights))._denoiser._parts is EAGER
+
+
+@pytest.fixture
+def fresh_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing that was compiled earlier on this machine is found again."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
+
+
+@pytest.mark.usefixtures("fresh_compiler")
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")
+def test_a_machine_without_a_compiler_is_refused_with_the_reason(
+    demo_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inductor.cpp, "cxx", ("no-such-compiler",))
+    with pytest.raises(TuningError, match=r"compile does not work here: .*no-such-compiler") as caught:
+        load_engine(EngineSettings(DEMO, demo_weights, options={"compile": True}))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="compiles for a CUDA device")
+def test_a_device_makes_nearly_the_same_video_compiled(demo_weights: Path) -> None:
+    def latents(**options: object) -> torch.Tensor:
+        engine = load_engine(EngineSettings(DEMO, demo_weights, "cuda", options=options))
+        return Model(engine, engine._text, None).latents(SHORT)
+
+    plain = latents()
+    assert (latents(compile=True) - plain).norm() < 0.05 * plain.norm()

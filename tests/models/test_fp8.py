@@ -1,0 +1,163 @@
+"""Linear layers in 8-bit floats: what they compute, what becomes one, and what is refused.
+
+The multiplication itself is torch's, which has it for CPUs too.
+"""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from models.denoiser import Denoiser
+from models.errors import TuningError
+from models.fp8 import FP8, LARGEST, Fp8Linear, check_fp8, closeness, quantise, scaled
+from models.trial import Trial, velocity
+from models.variants import VARIANTS
+
+from .checkpoints import small
+from .checkpoints import transformer as small_transformer
+from .conftest import REQUEST, Model, build_model
+
+CUDA = torch.device("cuda")
+
+
+def dequantised(rows: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    return rows.float() * scale
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(("dtype", "rounding"), [(torch.float32, 1e-5), (torch.bfloat16, 1e-2)])
+def test_a_layer_multiplies_its_rows_and_its_inputs_as_they_were_rounded(
+    dtype: torch.dtype, rounding: float, bias: bool
+) -> None:
+    torch.manual_seed(0)
+    linear = nn.Linear(64, 48, bias=bias).to(dtype).requires_grad_(False)
+    layer = Fp8Linear(linear)
+    x = torch.randn(2, 3, 5, 64, dtype=dtype)
+    x[0, 0, 0] *= 1000.0  # one loud token, and one silent
+    x[0, 0, 1] = 0.0
+    weight = dequantised(layer.weight, layer.scale.t())
+    expected = dequantised(*scaled(x.flatten(0, -2))).view(x.shape) @ weight.t()
+    if linear.bias is not None:
+        expected = expected + linear.bias.float()
+    made = layer(x)
+    assert (made.shape, made.dtype) == ((2, 3, 5, 48), dtype)
+    torch.testing.assert_close(made.float(), expected, atol=rounding, rtol=rounding)
+
+
+def test_a_layer_is_near_the_one_it_replaces() -> None:
+    torch.manual_seed(0)
+    linear = nn.Linear(256, 256).requires_grad_(False)
+    linear.weight[3] *= 500.0  # a scale for each row: the others keep their precision
+    x = torch.randn(64, 256)
+    found = closeness(Fp8Linear(linear)(x)[:, :3], linear(x)[:, :3])
+    assert found.error < 0.05
+    assert found.cosine > 0.998
+
+
+def test_every_row_uses_the_whole_range() -> None:
+    rows = torch.tensor([[1e-3, -2e-3], [3e4, 1.0], [0.0, 0.0]])
+    quantised, scale = scaled(rows)
+    assert quantised.dtype == FP8
+    assert quantised.float().abs().amax(1).tolist() == [LARGEST, LARGEST, 0.0]
+    assert scale.shape == (3, 1)
+    torch.testing.assert_close(dequantised(quantised, scale)[:2, 1], rows[:2, 1], rtol=0.07, atol=0)
+
+
+@pytest.mark.parametrize("name", ["wan2.1-t2v-1.3b", "wan2.1-i2v-14b-480p", "wan2.1-vace-1.3b"])
+def test_the_large_layers_of_every_block_are_replaced_and_no_others(name: str) -> None:
+    model = eights(small_transformer(small(name)))
+    before = {path: module for path, module in model.named_modules() if isinstance(module, nn.Linear)}
+    quantise(model)
+    for path, module in before.items():
+        now = model.get_submodule(path)
+        large = "blocks." in path and not any(part in path for part in ("add_", "proj_in", "proj_out"))
+        assert isinstance(now, Fp8Linear) == large, path
+        assert (now.in_features, now.out_features) == (module.in_features, module.out_features)
+    blocks = len(model.blocks) + len(getattr(model, "vace_blocks", []))
+    assert sum(isinstance(module, Fp8Linear) for module in model.modules()) == 10 * blocks
+
+
+def eights(model: Any) -> Any:
+    """Two heads of 24 channels make 48, and a feed-forward of 96: all multiples of 16."""
+    assert model.blocks[0].attn1.to_q.in_features % 16 == 0
+    return model.requires_grad_(False)
+
+
+def test_a_quantised_model_predicts_nearly_the_same_velocity() -> None:
+    variant = small("wan2.1-t2v-1.3b")
+    model = eights(small_transformer(variant))
+    trial = Trial(frames=2, height=8, width=8)
+    expected = velocity(Denoiser(model), variant, model.config, trial)
+    assert closeness(expected, velocity(Denoiser(model), variant, model.config, trial)).error == 0.0
+    weights = sum(parameter.nbytes for parameter in model.blocks.parameters())
+    quantise(model)
+    found = closeness(velocity(Denoiser(model), variant, model.config, trial), expected)
+    assert 0.001 < found.error < 0.1
+    assert found.cosine > 0.995
+    layers = [module for module in model.blocks.modules() if isinstance(module, Fp8Linear)]
+    kept = sum(parameter.nbytes for parameter in model.blocks.parameters())
+    assert kept + sum(layer.weight.nbytes for layer in layers) < 0.4 * weights  # of float32
+
+
+def test_a_quantised_model_makes_a_video_near_that_of_the_model() -> None:
+    model: Model = build_model(expand_timesteps=False)
+    expected = model.latents(REQUEST)
+    quantise(model.pipeline.transformer.requires_grad_(False))
+    assert closeness(model.latents(REQUEST), expected).error < 0.1
+
+
+def test_sizes_that_cannot_be_multiplied_are_refused() -> None:
+    for sizes in ((24, 48), (48, 40)):
+        with pytest.raises(TuningError, match=f"a layer of {sizes[0]} by {sizes[1]} channels"):
+            Fp8Linear(nn.Linear(*sizes))
+
+
+@pytest.mark.parametrize(
+    ("capability", "dtype", "said"),
+    [
+        ((8, 6), torch.bfloat16, "its compute capability is 8.6"),
+        ((9, 0), torch.float32, "fp8 needs dtype bfloat16, not float32"),
+        ((8, 9), torch.float16, "fp8 needs dtype bfloat16, not float16"),
+    ],
+)
+def test_a_device_or_precision_without_it_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capability: Any, dtype: torch.dtype, said: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    with pytest.raises(TuningError, match=said):
+        check_fp8(CUDA, dtype)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+    check_fp8(CUDA, torch.bfloat16)
+
+
+def test_closeness_tells_direction_from_length() -> None:
+    one = torch.randn(2, 3)
+    assert closeness(2 * one, one).cosine == pytest.approx(1.0)
+    assert closeness(2 * one, one).error == pytest.approx(1.0)
+    assert closeness(-one, one).cosine == pytest.approx(-1.0)
+
+
+def test_every_variant_can_be_tried() -> None:
+    for name in ("wan2.1-flf2v-14b", "wan2.1-vace-1.3b", "wan2.2-ti2v-5b", "wan2.2-i2v-a14b"):
+        variant = small(name)
+        model = small_transformer(variant)
+        for trial in (Trial(2, 4, 4), Trial(2, 4, 4, prompts=2, timestep_per_frame=variant.expand_timesteps)):
+            made = velocity(Denoiser(model), variant, model.config, trial)
+            assert made.shape == (trial.prompts, VARIANTS[name].latent_channels, 2, 4, 4)
+            assert made.isfinite().all()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(
+    not torch.cuda.is_available() or torch.cuda.get_device_capability() < (8, 9),
+    reason="multiplies 8-bit floats on a CUDA device",
+)
+def test_a_device_multiplies_as_a_cpu_does() -> None:
+    torch.manual_seed(0)
+    linear = nn.Linear(256, 512).bfloat16().requires_grad_(False)
+    x = torch.randn(2, 40, 256, dtype=torch.bfloat16)
+    expected = Fp8Linear(linear)(x)
+    made = Fp8Linear(linear.cuda())(x.cuda()).cpu()
+    assert closeness(made, expected).error < 0.01

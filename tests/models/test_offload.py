@@ -1,0 +1,231 @@
+"""Weights that visit the device: always there when they are computed with, never longer than need be.
+
+The device here is a CPU, where a fetched copy is a copy as well, so that what is where shows. Streams and
+pinned memory are CUDA's alone.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from models.block_weights import BlockWeights
+from models.denoiser import blocks_in_order
+from models.engine import EngineSettings
+from models.errors import TuningError
+from models.loading import load_engine
+from models.offload import HostWeights, StreamedBlocks, Turns, WholeTransformer, check_offload
+from models.pipeline import WanEngine
+from models.tuning import Tuning
+from models.variants import VARIANTS
+
+from .checkpoints import save_checkpoint, small
+from .conftest import REQUEST, Model, picture
+from .test_checkpoints import defaults
+
+CPU = torch.device("cpu")
+CUDA = torch.device("cuda")
+
+
+def tensors(module: nn.Module) -> list[torch.Tensor]:
+    return [*module.parameters(), *module.buffers()]
+
+
+def layers(count: int) -> list[nn.Module]:
+    return [nn.BatchNorm1d(3) for _ in range(count)]  # has buffers too
+
+
+def host(module: nn.Module) -> HostWeights:
+    return HostWeights(tensors(module), CPU)
+
+
+def test_weights_are_a_copy_while_they_are_fetched_and_the_hosts_own_otherwise() -> None:
+    module = nn.BatchNorm1d(3)
+    before = [tensor.data_ptr() for tensor in tensors(module)]
+    values = [tensor.clone() for tensor in tensors(module)]
+    weights = host(module)
+    with torch.inference_mode():  # as a run does
+        weights.fetch()
+    assert weights.fetched
+    assert not set(before) & {tensor.data_ptr() for tensor in tensors(module)}
+    assert all(map(torch.equal, tensors(module), values))
+    weights.release()
+    assert not weights.fetched
+    assert [tensor.data_ptr() for tensor in tensors(module)] == before
+
+
+def test_the_device_belongs_to_one_part_at_a_time() -> None:
+    turns, parts = Turns(CPU), [host(module) for module in layers(3)]
+    for part in (parts[0], parts[0], parts[2], parts[1]):
+        turns.take(part)
+        assert [other.fetched for other in parts] == [other is part for other in parts]
+
+
+def test_a_part_that_does_not_fit_leaves_nothing_behind() -> None:
+    turns, (first, second) = Turns(CPU), layers(2)
+    held = host(first)
+    turns.take(held)
+    broken = host(second)
+    broken._device = torch.device("cuda", 99)  # no machine has it
+    with pytest.raises((RuntimeError, AssertionError)):
+        turns.take(broken)
+    assert not broken.fetched
+    assert all(tensor.device == CPU for tensor in tensors(second))
+    turns.take(held)
+    assert held.fetched
+
+
+def test_a_module_takes_its_turn_when_it_is_called() -> None:
+    turns = Turns(CPU)
+    modules = layers(2)
+    for module in modules:
+        module.eval()
+        turns.add(module)
+    home = [module.weight.data_ptr() for module in modules]
+    x = torch.randn(2, 3)
+    for turn in (0, 1, 1, 0):
+        modules[turn](input=x)
+        away = [module.weight.data_ptr() != ptr for module, ptr in zip(modules, home, strict=True)]
+        assert away == [turn == 0, turn == 1]
+
+
+def streamed(count: int) -> tuple[StreamedBlocks, list[nn.Module]]:
+    blocks = layers(count)
+    return StreamedBlocks(nn.ModuleList([*blocks, nn.Linear(2, 2)]), blocks, Turns(CPU)), blocks
+
+
+def fetched(stream: StreamedBlocks, blocks: Sequence[nn.Module]) -> list[int]:
+    return [number for number, block in enumerate(blocks) if stream._blocks[block].fetched]
+
+
+def test_a_block_is_fetched_before_the_one_ahead_of_it_computes_and_leaves_soon_after() -> None:
+    stream, blocks = streamed(5)
+    seen = []
+    with stream.each(blocks) as turn:
+        for block in turn:
+            seen.append((blocks.index(block), fetched(stream, blocks)))
+    assert seen == [
+        (0, [0, 1]),
+        (1, [0, 1, 2]),  # a device may still be at the last one
+        (2, [1, 2, 3]),
+        (3, [2, 3, 4]),
+        (4, [3, 4]),
+    ]
+    assert fetched(stream, blocks) == []
+
+
+def test_blocks_left_early_or_by_an_error_are_dropped() -> None:
+    stream, blocks = streamed(4)
+    with stream.each(blocks) as turn:
+        next(turn)
+    assert fetched(stream, blocks) == []
+    with pytest.raises(ZeroDivisionError), stream.each(blocks) as turn:
+        for _ in turn:
+            _ = 1 / 0
+    assert fetched(stream, blocks) == []
+
+
+def test_what_lies_outside_the_blocks_takes_its_turn_as_one_part() -> None:
+    stream, blocks = streamed(2)
+    stream.ready()
+    assert stream._others.fetched
+    assert fetched(stream, blocks) == []
+    stream._turns.take(host(nn.Linear(2, 2)))
+    assert not stream._others.fetched
+
+
+@pytest.mark.parametrize("how", ["model", "group"])
+@pytest.mark.parametrize(
+    ("name", "task"), [("wan2.2-i2v-a14b", "i2v"), ("wan2.1-flf2v-14b", "flf2v"), ("wan2.1-vace-1.3b", "i2v")]
+)
+def test_a_video_does_not_depend_on_where_weights_rest(
+    tmp_path: Path, name: str, task: str, how: str
+) -> None:
+    save_checkpoint(small(name), tmp_path / "weights")
+    request = defaults(name, task, steps=4)
+
+    def loaded(threshold: float = 0.0) -> WanEngine:
+        options = {"cache_threshold": threshold}
+        return load_engine(EngineSettings(small(name), tmp_path / "weights", options=options))
+
+    def made(engine: WanEngine) -> tuple[Any, Any]:
+        model = Model(engine, engine._text, None)
+        return model.latents(request), model.frames(request)
+
+    for threshold in (0.0, 0.9):  # with the cache, most steps leave the blocks early
+        expected_latents, expected_frames = made(loaded(threshold))
+        engine = loaded(threshold)
+        offload(engine, how)
+        latents, frames = made(engine)
+        torch.testing.assert_close(latents, expected_latents, atol=1e-4, rtol=0)
+        assert np.abs(frames.astype(int) - expected_frames).max() <= 1
+
+
+def offload(engine: WanEngine, how: str) -> None:
+    """As the loader does it where there is a CUDA device; and nothing rests where it is computed."""
+    turns = Turns(CPU)
+    for expert in filter(None, (engine._denoiser, engine._low_noise)):
+        transformer = expert._model
+        weights: BlockWeights = (
+            WholeTransformer(transformer, turns)
+            if how == "model"
+            else StreamedBlocks(transformer, blocks_in_order(transformer)[0], turns)
+        )
+        expert._weights = Checked(weights, transformer)
+    parts = [*engine._vae.networks, engine._text._text._encoder]
+    image_encoder = getattr(engine._condition, "_encoder", None)
+    if image_encoder is not None:
+        parts.append(image_encoder._encoder)
+    for part in parts:
+        turns.add(part)
+
+
+class Checked:
+    """Fails a run that computes with a weight which is not there."""
+
+    def __init__(self, weights: BlockWeights, transformer: Any) -> None:
+        self._weights = weights
+        self.device = weights.device
+        self._home = {id(tensor): tensor.data_ptr() for tensor in tensors(transformer)}
+        for module in transformer.modules():
+            if not list(module.children()):
+                module.register_forward_pre_hook(self._check)
+
+    def ready(self) -> None:
+        self._weights.ready()
+
+    def each(self, blocks: Sequence[Any]) -> Any:
+        return self._weights.each(blocks)
+
+    def _check(self, module: nn.Module, *_: object) -> None:
+        for tensor in tensors(module):
+            assert tensor.data_ptr() != self._home[id(tensor)] or tensor.numel() == 0, module
+
+
+@pytest.mark.parametrize("how", ["model", "group"])
+def test_what_offload_does_not_go_with_is_refused(how: Any) -> None:
+    with pytest.raises(TuningError, match="offload must be none on a cpu engine"):
+        check_offload(Tuning(offload=how), CPU)
+    for other in ({"compile": True}, {"fp8": True}):
+        with pytest.raises(TuningError, match=f"offload {how} and {next(iter(other))} do not go together"):
+            check_offload(Tuning(offload=how, **other), CUDA)
+    check_offload(Tuning(offload=how, cache_threshold=0.1), CUDA)
+    check_offload(Tuning(fp8=True, compile=True), CPU)  # not this one's business
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="copies to a CUDA device beside its work")
+@pytest.mark.parametrize("how", ["model", "group"])
+def test_a_device_makes_the_same_video_from_visiting_weights(demo_weights: Path, how: str) -> None:
+    def latents(offload: str) -> torch.Tensor:
+        settings = EngineSettings(VARIANTS["demo"], demo_weights, "cuda", options={"offload": offload})
+        engine = load_engine(settings)
+        request = replace(REQUEST, image=picture(REQUEST.width, REQUEST.height))
+        return Model(engine, engine._text, None).latents(request)
+
+    torch.testing.assert_close(latents(how), latents("none"), atol=1e-2, rtol=0)
