@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from models.errors import PlanError
+from models.parallel import ParallelPlan, plan
 from models.variants import VARIANTS, Variant
 
 Seconds = Annotated[float, Field(gt=0)]
@@ -25,6 +27,14 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class ParallelSettings(Section):
+    """How the devices of a replica share a run: what is not given is chosen, see ``models.parallel.plan``."""
+
+    cfg: int | None = Field(default=None, description="2: the two prompts of a guided run apart")
+    ring: int | None = Field(default=None, description="stations that keys and values travel through")
+    ulysses: int | None = Field(default=None, description="parts that the attention heads are dealt out in")
+
+
 class ModelSettings(Section):
     """One served model and how many replicas of it there are."""
 
@@ -32,14 +42,20 @@ class ModelSettings(Section):
     variant: str = Field(description="an entry of models.variants")
     weights: Path = Field(description="a diffusers folder")
     replicas: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] = Field(
-        default="auto", description="auto: one per GPU that Ray sees, or one CPU replica when there is none"
+        default="auto",
+        description="auto: as many as the GPUs that Ray sees suffice for, or one CPU replica without any",
     )
+    devices_per_replica: int = Field(
+        default=1, ge=1, le=8, description="above 1, each replica is a group of ranks that share every run"
+    )
+    parallel: ParallelSettings = ParallelSettings()
     device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="auto: cuda where Ray sees a GPU"
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     cpus_per_replica: Annotated[float, Field(gt=0)] | None = Field(
-        default=None, description="Ray CPUs a replica holds; default: 1, or its share of a smaller machine"
+        default=None,
+        description="Ray CPUs a replica holds; default: 1 a process, or its share of a smaller machine",
     )
     engine: str = Field(
         default="models.loading:load_engine",
@@ -53,6 +69,24 @@ class ModelSettings(Section):
         if self.variant not in VARIANTS:
             raise ValueError(f"variant: {self.variant!r} is unknown; allowed: {', '.join(sorted(VARIANTS))}")
         return self
+
+    @model_validator(mode="after")
+    def _devices_share_a_run(self) -> "ModelSettings":
+        try:
+            _ = self.plan
+        except PlanError as error:
+            raise ValueError(f"parallel: {error}".removesuffix(".")) from None
+        return self
+
+    @property
+    def plan(self) -> ParallelPlan:
+        """How the devices of a replica share a run."""
+        return plan(
+            self.devices_per_replica,
+            self.spec.heads,
+            guidance=not self.spec.distilled,
+            **self.parallel.model_dump(),
+        )
 
     @property
     def spec(self) -> Variant:
@@ -72,6 +106,10 @@ class TaskSettings(Section):
     )
     step_timeout_s: Seconds = Field(
         default=900.0, description="a run that makes no progress for this long is hung"
+    )
+    rank_timeout_s: Seconds = Field(
+        default=120.0,
+        description="a rank of a group that takes longer for one step, or one part of a decode, is hung",
     )
     longest_run_s: Seconds = Field(default=3600.0, description="grace that a stopping replica gets to finish")
     retention_s: Seconds = Field(
@@ -235,7 +273,10 @@ def _first_sentence(error: ValidationError) -> str:
 def _section_at(path: tuple[int | str, ...]) -> type[Section]:
     sections: dict[str, type[Section]] = {
         "models": ModelSettings,
+        "parallel": ParallelSettings,
         "tasks": TaskSettings,
         "limits": LimitSettings,
     }
-    return next((sections[part] for part in path if isinstance(part, str) and part in sections), AppSettings)
+    return next(
+        (sections[part] for part in reversed(path) if isinstance(part, str) and part in sections), AppSettings
+    )
