@@ -15,13 +15,16 @@ from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from models.engine import EngineSettings, Frames, Generation, GenerationRequest
-from models.errors import GroupLost, ModelError, OutOfMemory
+from models.errors import GroupLost, ModelError, OutOfMemory, PlanError, TuningError, WeightsError
 from serve_app.placement import Placement
 from serve_app.replica.rank import Rank, RankProcess, Seat
 from serve_app.settings import ModelSettings
 
 _START_S = 1800.0
 """How long a rank may take to load its weights, or for a step of the warm-up, which may compile."""
+
+_OF_ONE_RANK = (OutOfMemory, PlanError, TuningError, WeightsError)
+"""What one rank may well meet alone, and is true all the same."""
 
 
 @dataclass(slots=True, eq=False)
@@ -162,8 +165,7 @@ class RankGroup:
     ) -> list[Any]:
         """What comes of ``awaited``; an error among ``watched``, which go on meanwhile, counts as well.
 
-        An error of the model is raised once all have it: one rank's alone is that rank's fault. Only memory
-        may run out on one rank and not on another.
+        Most errors of the model are raised once all have them: of one rank alone, they are that rank's fault.
         """
         if self._ended:
             raise GroupLost("This group of ranks has ended.")
@@ -173,18 +175,21 @@ class RankGroup:
         while set(missing).intersection(awaited):
             done, missing = ray.wait(missing, timeout=max(deadline - time.monotonic(), 0.0))
             if not done:
-                self._lose(f"A rank has not answered within {self._patience_s:g} s.")
+                break
             try:
                 answers[done[0]] = self._answer(done[0])
-            except OutOfMemory:
+            except _OF_ONE_RANK:
                 raise
             except ModelError as error:
                 errors.append(error)
-        if not errors:
-            return [answers[reference] for reference in awaited]
-        if len(errors) < len(awaited):
+                deadline = min(deadline, time.monotonic() + self._timeout_s)
+        if errors and len(errors) < len(awaited):
             self._lose(f"A rank failed alone: {errors[0]}")
-        raise next((error for error in errors if type(error) is not ModelError), errors[0])
+        if errors:
+            raise errors[0]
+        if not answers.keys() >= set(awaited):
+            self._lose(f"A rank has not answered within {self._patience_s:g} s.")
+        return [answers[reference] for reference in awaited]
 
     def _answer(self, reference: ObjectRef[Any]) -> Any:
         """The answer of a call that has ended. Raises ``ModelError``, and ``GroupLost`` for all else."""

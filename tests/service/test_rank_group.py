@@ -1,13 +1,16 @@
 """A group of ranks is an engine like any other, and it ends as a whole."""
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+import ray
 
 from models.engine import EngineSettings
-from models.errors import GroupLost, ModelError
+from models.errors import GroupLost, ModelError, WeightsError
 from models.generate import generate
 from models.loading import load_engine
 from models.variants import VARIANTS
@@ -17,6 +20,7 @@ from tests.contract.test_engine_contract import REQUEST, video
 from tests.service.cluster import ROOT, Cluster, demo, paced
 from tests.service.ranks import assert_gone, group_of
 
+PATIENCE_S = 120
 STRICT_S = 5
 
 # Every test of the contract, on this file's engine.
@@ -25,7 +29,7 @@ globals().update({name: test for name, test in vars(contract).items() if name.st
 
 @pytest.fixture(scope="module")
 def engine(cluster: Cluster) -> Iterator[RankGroup]:
-    with group_of(demo()) as group:
+    with group_of(demo(), timeout_s=PATIENCE_S) as group:
         yield group
 
 
@@ -46,11 +50,22 @@ def test_a_run_that_is_not_the_latest_any_more_is_refused(engine: RankGroup) -> 
     assert engine.is_whole
 
 
-def test_whatever_is_left_the_ranks_stay(engine: RankGroup) -> None:
-    """Runs and decodes left half-way are what the contract's tests did, over and over."""
+def test_a_decode_that_is_left_frees_every_rank_at_once(engine: RankGroup) -> None:
     next(generate(engine, replace(REQUEST, num_frames=33)))
+    # Where a rank still waited for the others, it would go on to the end of its patience.
+    ray.get([rank.process.remote() for rank in engine._ranks], timeout=PATIENCE_S / 2)
     assert len(video(engine, REQUEST)) == REQUEST.num_frames
     assert engine.is_whole
+
+
+def test_weights_that_one_rank_alone_reads_stop_the_start_in_its_own_words(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    shutil.copytree(ROOT / "models/demo/weights", tmp_path / "weights")
+    (tmp_path / "weights/tokenizer/tokenizer.json").write_text("{")
+    model = demo(weights=str(tmp_path / "weights"))
+    with pytest.raises(WeightsError, match="could not be loaded as a tokenizer"), group_of(model):
+        pass
 
 
 def test_a_rank_that_fails_alone_is_the_end_of_all(cluster: Cluster) -> None:
