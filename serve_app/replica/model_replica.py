@@ -75,7 +75,7 @@ class ModelReplica:
 
     async def _work(self, ticket: str, finishing: asyncio.TaskGroup) -> None:
         return_at = time.monotonic() + _TICKET_S
-        while not self._broken and (task := await self._link.claim(self._model.name, self._id, ticket)):
+        while self._is_sound and (task := await self._link.claim(self._model.name, self._id, ticket)):
             run = self._run(task)
             try:
                 generated = await run.generate(self._thread, self._files)
@@ -86,7 +86,7 @@ class ModelReplica:
             finished = finishing.create_task(self._finish(run, generated))
             if generated.exception() is not None:
                 await finished  # it says whether the engine can be trusted with another task
-            if self._is_spent or time.monotonic() > return_at:
+            if time.monotonic() > return_at:
                 return
 
     def _run(self, task: Task) -> Run:
@@ -133,6 +133,10 @@ class ModelReplica:
         warm_up(self._group, self._model.spec)
         self._group.watch()
         return self._group
+
+    @property
+    def _is_sound(self) -> bool:
+        return not (self._broken or self._is_spent)
 
     @property
     def _is_spent(self) -> bool:
