@@ -12,56 +12,31 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import timedelta
 from multiprocessing.connection import Connection, wait
 from types import TracebackType
 from typing import Any, Self
 
 import torch
 import torch.distributed as dist
-from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from models.errors import GroupLost, ModelError
-from models.mesh import DEFAULT_TIMEOUT_S, Mesh, join
-from models.parallel import ParallelPlan
+from models.member import Member, open_store
+from models.mesh import DEFAULT_TIMEOUT_S
 
-START_S = 1800.0
-"""How long the ranks wait for each other while processes start and weights load."""
-
-_HOST = "127.0.0.1"
 _FOREVER_S = 365.0 * 24 * 3600
 
 
-class Rank:
-    """In a rank's own process: which one it is, its device, and its way to whoever started it."""
+class Rank(Member):
+    """A member that has a way to whoever started it."""
 
     def __init__(self, seat: "_Seat") -> None:
-        self.number = seat.number
-        self.ranks = seat.ranks
-        self.device = torch.device(f"cuda:{seat.number}" if seat.device == "cuda" else seat.device)
-        self._timeout_s = seat.timeout_s
+        device = f"cuda:{seat.number}" if seat.device == "cuda" else seat.device
+        super().__init__(seat.port, seat.number, seat.ranks, device, seat.timeout_s)
         self._pipe = seat.pipe
-        self._store = TCPStore(_HOST, seat.port, is_master=False)
-        self._meetings = 0
-
-    def join(self) -> None:
-        """Become one of the group."""
-        self.meet()
-        join(self._store, self.number, self.ranks, self.device, self._timeout_s)
-
-    def mesh(self, plan: ParallelPlan) -> Mesh:
-        return Mesh(plan, self.device, self._timeout_s)
 
     def send(self, content: Any) -> None:
         """Give ``content`` to whoever iterates over ``Launcher.messages``."""
         self._pipe.send(content)
-
-    def meet(self, timeout_s: float = START_S) -> None:
-        """Wait until every rank is here: after work whose length differs from rank to rank, like loading."""
-        keys = [f"meeting {self._meetings} {rank}" for rank in range(self.ranks)]
-        self._meetings += 1
-        self._store.set(keys[self.number], "")
-        self._store.wait(keys, timedelta(seconds=timeout_s))
 
 
 Work = Callable[..., None]
@@ -91,8 +66,7 @@ class Launcher:
         self._pipes: dict[Connection, int] = {}
 
     def __enter__(self) -> Self:
-        # A port that is free now and one that is bound are not the same: this one is bound.
-        self._store = TCPStore(_HOST, 0, is_master=True, wait_for_workers=False)
+        self._store = open_store()
         try:
             self._start()
         except BaseException:
@@ -195,8 +169,6 @@ def _run(work: Work, seat: _Seat, arguments: tuple[object, ...]) -> None:
     """A rank's whole process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the launcher ends them
     threading.Thread(target=_end_with_launcher, args=(seat.pipe,), daemon=True).start()
-    # By the machine's own name gloo may end up on an interface that leads nowhere.
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     if seat.device == "cpu":
         torch.set_num_threads(max((os.cpu_count() or 1) // seat.ranks, 1))
     try:

@@ -1,6 +1,7 @@
 """The application builder that ``serve_config.yaml`` names: settings in, Serve deployments out."""
 
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray import serve
@@ -54,12 +55,24 @@ def _model(settings: AppSettings, model: ModelSettings, placement: Placement) ->
         name=f"model-{model.name}",
         num_replicas=placement.replicas,
         max_ongoing_requests=1,
-        ray_actor_options={"num_cpus": placement.cpus, "num_gpus": placement.gpus},
+        **_resources(placement),
         # A replica that is to stop finishes its video first.
         graceful_shutdown_timeout_s=settings.tasks.longest_run_s,
         health_check_period_s=5,
         logging_config=_QUIET,
     )(ModelReplica)
-    return deployment.bind(
-        settings, model, device=placement.device, threads=placement.threads, coordinator=COORDINATOR
-    )
+    return deployment.bind(settings, model, placement, coordinator=COORDINATOR)
+
+
+def _resources(placement: Placement) -> dict[str, Any]:
+    """What Ray sets aside for each replica: for a group, all of it on one node or none."""
+    cpus, gpus = placement.cpus, placement.gpus
+    if placement.ranks == 1:
+        return {"ray_actor_options": {"num_cpus": cpus, "num_gpus": gpus}}
+    rank = {"CPU": cpus, "GPU": float(gpus)} if gpus else {"CPU": cpus}
+    return {
+        # The replica commands its ranks and encodes their videos; it touches no device.
+        "ray_actor_options": {"num_cpus": cpus, "num_gpus": 0},
+        "placement_group_bundles": [{"CPU": cpus}, *[rank] * placement.ranks],
+        "placement_group_strategy": "STRICT_PACK",
+    }

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from serve_app.settings import ModelSettings
+from serve_app.settings import ModelSettings, SettingsError
 
 _CPUS_FOR_THE_REST = 0.5
 """What ingress and coordinator hold."""
@@ -16,41 +16,69 @@ class Placement:
     replicas: int
     device: str
     gpus: int
+    """GPUs of a process with an engine: the replica's own, or each rank's."""
     cpus: float
+    """CPUs of each process: of the replica and, if it has any, of each rank."""
     threads: int
-    """CPU threads an engine computes with."""
+    """CPU threads that an engine computes with, on all of its ranks together."""
+    ranks: int = 1
+    """Processes that share each run; 1 is the replica itself."""
 
 
 def place(models: Sequence[ModelSettings], resources: Mapping[str, float]) -> Mapping[str, Placement]:
     """Share out Ray's ``resources`` (``CPU`` and ``GPU`` counts of the cluster) over the models.
 
-    ``auto`` replicas: the GPUs that models with a fixed count leave, split evenly, at least one each;
-    one replica on a machine without GPUs.
+    ``auto`` replicas: as many as fit on the GPUs that models with a fixed count leave, split evenly, at
+    least one each; one replica on a machine without GPUs. Raises ``SettingsError`` for a model that needs
+    more GPUs for one replica than there are.
     """
     gpus, cpus = int(resources.get("GPU", 0)), resources.get("CPU", 1.0)
     devices = {model.name: _device(model, gpus) for model in models}
     on_gpu = [model for model in models if devices[model.name] == "cuda"]
-    spoken_for = sum(model.replicas for model in on_gpu if isinstance(model.replicas, int))
+    _require_gpus(models, on_gpu, gpus)
+    spoken_for = sum(
+        model.replicas * model.devices_per_replica for model in on_gpu if isinstance(model.replicas, int)
+    )
     flexible = sum(model.replicas == "auto" for model in on_gpu)
-    share = max(1, (gpus - spoken_for) // flexible) if flexible else 0
+    share = (gpus - spoken_for) // flexible if flexible else 0
     counts = {
-        model.name: model.replicas if isinstance(model.replicas, int) else share if model in on_gpu else 1
+        model.name: model.replicas
+        if isinstance(model.replicas, int)
+        else max(1, share // model.devices_per_replica)
+        if model in on_gpu
+        else 1
         for model in models
     }
     on_cpu = sum(counts[model.name] for model in models if devices[model.name] == "cpu")
-    placements = {}
-    for model in models:
-        device = devices[model.name]
-        fair = max(0.01, round((cpus - _CPUS_FOR_THE_REST) / max(1, sum(counts.values())), 2))
-        placements[model.name] = Placement(
+    processes = sum(counts[model.name] * _processes(model) for model in models)
+    fair = max(0.01, round((cpus - _CPUS_FOR_THE_REST) / max(1, processes), 2))
+    return {
+        model.name: Placement(
             replicas=counts[model.name],
-            device=device,
-            gpus=int(device == "cuda"),
-            cpus=model.cpus_per_replica or min(1.0, fair),
+            device=devices[model.name],
+            gpus=int(model in on_gpu),
+            cpus=model.cpus_per_replica / _processes(model) if model.cpus_per_replica else min(1.0, fair),
             threads=max(1, int(cpus) // max(1, on_cpu)),
+            ranks=model.devices_per_replica,
         )
-    return placements
+        for model in models
+    }
+
+
+def _require_gpus(models: Sequence[ModelSettings], on_gpu: Sequence[ModelSettings], gpus: int) -> None:
+    """A cluster without GPUs may get some yet; with too few, a group would wait for ever."""
+    for index, model in enumerate(models):
+        if model in on_gpu and 0 < gpus < model.devices_per_replica:
+            raise SettingsError(
+                f"args.models[{index}].devices_per_replica: {model.devices_per_replica} GPUs are needed for "
+                f"a replica of {model.name}, and Ray sees {gpus}."
+            )
 
 
 def _device(model: ModelSettings, gpus: int) -> str:
     return model.device if model.device != "auto" else "cuda" if gpus else "cpu"
+
+
+def _processes(model: ModelSettings) -> int:
+    """Of a replica: it alone, or it and its ranks."""
+    return 1 if model.devices_per_replica == 1 else 1 + model.devices_per_replica

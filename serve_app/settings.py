@@ -11,7 +11,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from models.engine import Expert
+from models.errors import PlanError
 from models.lora_folder import LoraFolder
+from models.parallel import ParallelPlan, plan
 from models.variants import VARIANTS, Variant
 from models.weights_source import HubModel, WeightsSource, weights_source
 
@@ -36,6 +38,14 @@ class FusedLoraSettings(Section):
     expert: Expert = Field(default="both", description="of a model with two: high_noise or low_noise")
 
 
+class ParallelSettings(Section):
+    """How the devices of a replica share a run: what is not given is chosen, see ``models.parallel.plan``."""
+
+    cfg: int | None = Field(default=None, description="2: the two prompts of a guided run apart")
+    ring: int | None = Field(default=None, description="stations that keys and values travel through")
+    ulysses: int | None = Field(default=None, description="parts that the attention heads are dealt out in")
+
+
 class ModelSettings(Section):
     """One served model and how many replicas of it there are."""
 
@@ -50,14 +60,20 @@ class ModelSettings(Section):
     )
     transformer_2: Path | None = Field(default=None, description="the same for the low-noise expert")
     replicas: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] = Field(
-        default="auto", description="auto: one per GPU that Ray sees, or one CPU replica when there is none"
+        default="auto",
+        description="auto: as many as the GPUs that Ray sees suffice for, or one CPU replica without any",
     )
+    devices_per_replica: int = Field(
+        default=1, ge=1, le=8, description="above 1, each replica is a group of ranks that share every run"
+    )
+    parallel: ParallelSettings = ParallelSettings()
     device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="auto: cuda where Ray sees a GPU"
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     cpus_per_replica: Annotated[float, Field(gt=0)] | None = Field(
-        default=None, description="Ray CPUs a replica holds; default: 1, or its share of a smaller machine"
+        default=None,
+        description="Ray CPUs a replica holds; default: 1 a process, or its share of a smaller machine",
     )
     engine: str = Field(
         default="models.loading:load_engine",
@@ -88,6 +104,24 @@ class ModelSettings(Section):
         """What is in the LoRA folder now: LoRAs may come and go while the model is served."""
         return [] if self.lora_folder is None else LoraFolder(self.lora_folder).names()
 
+    @model_validator(mode="after")
+    def _devices_share_a_run(self) -> "ModelSettings":
+        try:
+            _ = self.plan
+        except PlanError as error:
+            raise ValueError(f"parallel: {error}".removesuffix(".")) from None
+        return self
+
+    @property
+    def plan(self) -> ParallelPlan:
+        """How the devices of a replica share a run."""
+        return plan(
+            self.devices_per_replica,
+            self.spec.heads,
+            guidance=not self.spec.distilled,
+            **self.parallel.model_dump(),
+        )
+
     @property
     def spec(self) -> Variant:
         """The variant's entry."""
@@ -106,6 +140,10 @@ class TaskSettings(Section):
     )
     step_timeout_s: Seconds = Field(
         default=900.0, description="a run that makes no progress for this long is hung"
+    )
+    rank_timeout_s: Seconds = Field(
+        default=120.0,
+        description="a rank of a group that takes longer for one step, or one part of a decode, is hung",
     )
     longest_run_s: Seconds = Field(default=3600.0, description="grace that a stopping replica gets to finish")
     retention_s: Seconds = Field(
@@ -296,7 +334,10 @@ def _section_at(path: tuple[int | str, ...]) -> type[Section]:
     sections: dict[str, type[Section]] = {
         "models": ModelSettings,
         "fused_loras": FusedLoraSettings,
+        "parallel": ParallelSettings,
         "tasks": TaskSettings,
         "limits": LimitSettings,
     }
-    return next((sections[part] for part in path if isinstance(part, str) and part in sections), AppSettings)
+    return next(
+        (sections[part] for part in reversed(path) if isinstance(part, str) and part in sections), AppSettings
+    )

@@ -1,19 +1,26 @@
-"""The model deployment: each replica holds one engine on one device and runs one task at a time."""
+"""The model deployment: each replica holds an engine, on one device or several, and runs a task at a time."""
 
 import asyncio
-import importlib
 import logging
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import replace
+from typing import NoReturn
 
 from ray import serve
+from ray.util import get_current_placement_group
 
 from models.engine import Engine, EngineSettings, FusedLora
+from models.errors import GroupLost
+from models.hub import local_folder
 from serve_app.artifacts import LocalArtifacts
 from serve_app.output_paths import OutputPaths
+from serve_app.placement import Placement
 from serve_app.replica.coordinator_link import CoordinatorLink
+from serve_app.replica.engine_factory import engine_factory
+from serve_app.replica.rank_group import RankGroup
 from serve_app.replica.run import Hung, Outcome, Run
 from serve_app.replica.warm_up import warm_up
 from serve_app.settings import AppSettings, ModelSettings
@@ -31,11 +38,11 @@ class ModelReplica:
 
     # Serve awaits an asynchronous constructor.
     async def __init__(  # type: ignore[misc]
-        self, settings: AppSettings, model: ModelSettings, *, device: str, threads: int, coordinator: str
+        self, settings: AppSettings, model: ModelSettings, placement: Placement, *, coordinator: str
     ) -> None:
         self._settings = settings
         self._model = model
-        self._device = device
+        self._placement = placement
         context = serve.get_replica_context()
         self._id = context.replica_id.unique_id
         paths = OutputPaths(settings.outputs, settings.output_roots)
@@ -46,7 +53,10 @@ class ModelReplica:
         # Serve sends one ticket at a time; after a cancelled one, an old run may still be leaving the engine.
         self._lock = asyncio.Lock()
         self._broken = False
-        self._engine = await asyncio.get_running_loop().run_in_executor(self._thread, self._load, threads)
+        self._hung = False
+        self._bundles = get_current_placement_group()
+        self._group: RankGroup | None = None
+        self._engine = await asyncio.get_running_loop().run_in_executor(self._thread, self._load)
         rules = settings.tasks
         self._link = CoordinatorLink(
             serve.get_deployment_handle(coordinator, context.app_name),
@@ -58,20 +68,27 @@ class ModelReplica:
 
     async def work(self, ticket: str) -> None:
         """Claim a task and run it, and more of them while the ticket is young; ends when all have ended."""
+        async with self._lock:
+            async with asyncio.TaskGroup() as finishing:
+                await self._work(ticket, finishing)
+            if self._is_spent:
+                self._end()
+
+    async def _work(self, ticket: str, finishing: asyncio.TaskGroup) -> None:
         return_at = time.monotonic() + _TICKET_S
-        async with self._lock, asyncio.TaskGroup() as finishing:
-            while not self._broken and (task := await self._link.claim(self._model.name, self._id, ticket)):
-                run = self._run(task)
-                try:
-                    generated = await run.generate(self._thread, self._files)
-                except Hung:
-                    _logger.exception("task %s hangs: this replica ends itself", task.uid)
-                    os._exit(1)
-                finished = finishing.create_task(self._finish(run, generated))
-                if generated.exception() is not None:
-                    await finished  # it says whether the engine can be trusted with another task
-                if time.monotonic() > return_at:
-                    return
+        while self._is_sound and (task := await self._link.claim(self._model.name, self._id, ticket)):
+            run = self._run(task)
+            try:
+                generated = await run.generate(self._thread, self._files)
+            except (Hung, GroupLost) as error:
+                _logger.exception("task %s: this replica ends itself", task.uid)
+                self._hung = isinstance(error, Hung)
+                return
+            finished = finishing.create_task(self._finish(run, generated))
+            if generated.exception() is not None:
+                await finished  # it says whether the engine can be trusted with another task
+            if time.monotonic() > return_at:
+                return
 
     def _run(self, task: Task) -> Run:
         rules = self._settings.tasks
@@ -87,7 +104,7 @@ class ModelReplica:
     async def _finish(self, run: Run, generated: asyncio.Future[ExitStack]) -> None:
         outcome = await run.finish(generated, self._files)
         # After an unexpected error a CUDA context may be unusable; a CPU engine is only Python objects.
-        if outcome is Outcome.BROKEN and self._device != "cpu":
+        if outcome is Outcome.BROKEN and self._placement.device != "cpu":
             self._broken = True
 
     async def check_health(self) -> None:
@@ -95,31 +112,57 @@ class ModelReplica:
         if self._broken:
             raise RuntimeError("the engine raised an unexpected error")
 
-    def _load(self, threads: int) -> Engine:
-        module, _, name = self._model.engine.partition(":")
-        factory = getattr(importlib.import_module(module), name)
-        engine: Engine = factory(
-            EngineSettings(
-                variant=self._model.spec,
-                weights=self._model.weights,
-                device=self._device,
-                dtype=self._model.dtype,
-                threads=threads,
-                options=self._model.options,
-                lora_folder=self._model.lora_folder,
-                lora_cache_bytes=self._model.lora_cache_bytes,
-                fused_loras=tuple(
-                    FusedLora(lora.file, lora.strength, lora.expert) for lora in self._model.fused_loras
-                ),
-                offline=self._model.offline,
-                transformer=self._model.transformer,
-                transformer_2=self._model.transformer_2,
-            )
+    def _load(self) -> Engine:
+        model = self._model
+        settings = EngineSettings(
+            variant=model.spec,
+            weights=model.weights,
+            device=self._placement.device,
+            dtype=model.dtype,
+            threads=self._placement.threads,
+            options=model.options,
+            lora_folder=model.lora_folder,
+            lora_cache_bytes=model.lora_cache_bytes,
+            fused_loras=tuple(FusedLora(lora.file, lora.strength, lora.expert) for lora in model.fused_loras),
+            offline=model.offline,
+            transformer=model.transformer,
+            transformer_2=model.transformer_2,
         )
+        if self._placement.ranks > 1:
+            return self._load_group(settings)
+        engine = engine_factory(self._model.engine)(settings)
         warm_up(engine, self._model.spec)
         return engine
 
+    def _load_group(self, settings: EngineSettings) -> Engine:
+        timeout_s = self._settings.tasks.rank_timeout_s
+        assert self._bundles is not None
+        # once for all ranks: a branch on the hub might move in between
+        settings = replace(settings, weights=local_folder(settings))
+        self._group = RankGroup(self._model, settings, self._placement, self._bundles, timeout_s)
+        warm_up(self._group, self._model.spec)
+        self._group.watch()
+        return self._group
+
+    @property
+    def _is_sound(self) -> bool:
+        return not (self._broken or self._is_spent)
+
+    @property
+    def _is_spent(self) -> bool:
+        """Whether nothing can run here any more, whatever a health check could wait for."""
+        return self._hung or (self._group is not None and not self._group.is_whole)
+
+    def _end(self) -> NoReturn:
+        """End this process, and first its ranks: Ray puts another replica in its place at once."""
+        if self._group is not None:
+            self._group.end()
+        os._exit(1)
+
     async def _stay_known(self) -> None:
         while True:
-            await self._link.saw(self._id, self._model.name, self._device, 1)
+            await self._link.saw(self._id, self._model.name, self._placement.device, self._placement.ranks)
+            if self._is_spent:  # a rank died, and no run was there to notice
+                async with self._lock:
+                    self._end()
             await asyncio.sleep(self._settings.tasks.heartbeat_s)

@@ -16,7 +16,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from models.engine import Engine, Generation, GenerationRequest, LoraUse, Picture
-from models.errors import ModelError
+from models.errors import GroupLost, ModelError
 from serve_app.artifacts import LocalArtifacts
 from serve_app.media.source_image import SourceImage
 from serve_app.media.video_writer import VideoWriteError, VideoWriter
@@ -92,7 +92,9 @@ class Run:
         self._timings: dict[str, float] = {}
 
     async def generate(self, engine: Executor, files: Executor) -> asyncio.Future[ExitStack]:
-        """Make every frame on the ``engine`` thread; ``finish`` takes what comes of it. Raises ``Hung``.
+        """Make every frame on the ``engine`` thread; ``finish`` takes what comes of it.
+
+        Raises ``Hung`` or ``GroupLost``: this engine cannot be used again, another can do the task.
 
         ``files`` is the thread that opens and closes the video, so that the engine waits for neither.
         """
@@ -103,6 +105,8 @@ class Run:
         except asyncio.CancelledError:
             self._leave.set()
             raise
+        if isinstance(lost := work.exception(), GroupLost):
+            raise lost
         return work
 
     async def finish(self, generated: asyncio.Future[ExitStack], files: Executor) -> Outcome:

@@ -2,14 +2,18 @@
 
 It keeps the engine contract (the same suite runs on it and on the real engine), starts without torch, and
 fails on command: a prompt that contains ``[[prepare-error]]``, ``[[raise]]``, ``[[oom]]`` or ``[[crash]]``.
+As one rank of a group it meets the others at each step; what ``[[raise]]``, ``[[oom]]`` and ``[[crash]]`` ask
+for happens on the last rank alone.
 """
 
 import os
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -42,11 +46,18 @@ class PacedEngine:
     """
 
     def __init__(
-        self, step_s: float = DEFAULT_STEP_S, decode_s: float = 0.0, trace: Path | None = None
+        self,
+        step_s: float = DEFAULT_STEP_S,
+        decode_s: float = 0.0,
+        trace: Path | None = None,
+        mesh: Any = None,
     ) -> None:
         self._step_s = step_s
         self._decode_s = decode_s
         self._trace = trace
+        self._mesh = mesh
+        self._rank = 0 if mesh is None else mesh.rank
+        self._last_rank = 0 if mesh is None else mesh.plan.devices - 1
 
     def prepare(self, request: GenerationRequest, after: Generation | None = None) -> PacedGeneration:
         if after is not None:
@@ -60,8 +71,11 @@ class PacedEngine:
         run = _own(generation)
         if run.step == run.total_steps:
             raise ModelError(f"All {run.total_steps} steps of this run are done.")
-        self._fail_on_command(run.request.prompt)
-        time.sleep(self._step_s)
+        with nullcontext() if self._mesh is None else self._mesh.lockstep():
+            if self._rank == self._last_rank:
+                self._fail_on_command(run.request.prompt)
+            time.sleep(self._step_s)
+            self._agree(leave=False)
         run.step += 1
 
     def decode(self, generation: Generation) -> Iterator[Frames]:
@@ -84,13 +98,23 @@ class PacedEngine:
             frames[:] = colour
             for index in range(count):  # a column that moves, so that no two neighbouring frames are equal
                 frames[index, :, (start + index) % request.width] = 255 - colour
-            yield frames
+            if self._rank == 0:
+                try:
+                    yield frames
+                except GeneratorExit:
+                    self._agree(leave=True)
+                    raise
+            if self._agree(leave=False):
+                return
         run.decoded = True
         if run.fragment + 1 == request.num_fragments:
             self._note("end")
 
+    def _agree(self, leave: bool) -> bool:
+        return leave if self._mesh is None else bool(self._mesh.agree(leave))
+
     def _note(self, what: str) -> None:
-        if self._trace is not None:
+        if self._trace is not None and self._rank == 0:
             with self._trace.open("a") as file:
                 file.write(f"{what} {time.monotonic()}\n")
 
@@ -103,13 +127,17 @@ class PacedEngine:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def load_engine(settings: EngineSettings) -> PacedEngine:
-    """Options: ``step_s`` and ``decode_s``, in seconds, and the file ``trace``. Reads no weights."""
+def load_engine(settings: EngineSettings, mesh: Any = None) -> PacedEngine:
+    """Options: ``step_s`` and ``decode_s``, in seconds, and the file ``trace``. Reads no weights.
+
+    ``mesh``: the ``models.mesh.Mesh`` of a rank.
+    """
     trace = settings.options.get("trace")
     return PacedEngine(
         step_s=_seconds(settings, "step_s", DEFAULT_STEP_S),
         decode_s=_seconds(settings, "decode_s", 0.0),
         trace=Path(str(trace)) if trace is not None else None,
+        mesh=mesh,
     )
 
 

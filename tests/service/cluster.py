@@ -2,7 +2,7 @@
 
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
@@ -25,7 +25,7 @@ os.environ.update(
 )
 
 import ray  # noqa: E402
-from ray import serve  # noqa: E402
+from ray import cluster_utils, serve  # noqa: E402
 from ray.serve.context import _get_global_client  # noqa: E402
 from ray.serve.schema import ServeDeploySchema  # noqa: E402
 
@@ -55,6 +55,26 @@ class Cluster:
     ) -> None:
         serve.shutdown()
         ray.shutdown()
+
+    @contextmanager
+    def node(self, **resources: float) -> Iterator[Callable[[], None]]:
+        """One more node, with ``num_cpus`` and ``num_gpus`` as said. What it yields kills it at once."""
+        nodes = cluster_utils.Cluster()
+        nodes.head_node = ray._private.worker._global_node
+        before = len(_nodes())
+        # Its own way of waiting needs what only its own head would have set up.
+        node = nodes.add_node(wait=False, **resources)
+
+        def kill() -> None:
+            if nodes.worker_nodes:
+                nodes.remove_node(node, allow_graceful=False)
+
+        try:
+            wait_for(lambda: len(_nodes()) > before, READY_S, lambda: "the node did not join")
+            yield kill
+        finally:
+            kill()
+            wait_for(lambda: len(_nodes()) <= before, READY_S, lambda: "the node did not leave")
 
     @contextmanager
     def deploy(self, **args: Any) -> Iterator[Service]:
@@ -98,6 +118,10 @@ def paced(step_s: float, **changes: Any) -> dict[str, Any]:
 def demo(**changes: Any) -> dict[str, Any]:
     """The settings of the real demo model."""
     return {"name": "demo", "variant": "demo", "weights": str(ROOT / "models/demo/weights"), **changes}
+
+
+def _nodes() -> list[str]:
+    return [node["NodeID"] for node in ray.nodes() if node["Alive"]]
 
 
 def _replica_pids(application: str, deployment: str) -> Mapping[str, int]:

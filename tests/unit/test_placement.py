@@ -3,8 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from serve_app.placement import Placement, place
-from serve_app.settings import ModelSettings
+from serve_app.settings import ModelSettings, SettingsError
 
 
 def model(name: str = "demo", **changes: Any) -> ModelSettings:
@@ -36,3 +38,32 @@ def test_many_cpu_replicas_share_a_small_machine_and_leave_room_for_the_service(
 def test_a_model_kept_on_the_cpu_takes_no_gpu() -> None:
     placed = place([model("a", device="cpu"), model("b")], {"CPU": 8.0, "GPU": 2.0})
     assert (placed["a"].device, placed["a"].gpus, placed["b"].replicas) == ("cpu", 0, 2)
+
+
+def test_replicas_of_several_gpus_are_as_many_as_fit() -> None:
+    placed = place([model(devices_per_replica=4)], {"CPU": 64.0, "GPU": 11.0})["demo"]
+    assert (placed.replicas, placed.ranks, placed.gpus, placed.cpus) == (2, 4, 1, 1.0)
+
+
+def test_groups_of_a_fixed_count_leave_the_gpus_they_do_not_hold() -> None:
+    models = [model("a", replicas=2, devices_per_replica=2), model("b", devices_per_replica=2), model("c")]
+    placed = place(models, {"CPU": 64.0, "GPU": 10.0})
+    assert {name: found.replicas for name, found in placed.items()} == {"a": 2, "b": 1, "c": 3}
+
+
+def test_a_machine_without_gpus_gets_one_group_that_shares_its_cores() -> None:
+    placed = place([model(devices_per_replica=2)], {"CPU": 2.0})["demo"]
+    assert (placed.replicas, placed.device, placed.ranks, placed.threads) == (1, "cpu", 2, 2)
+    assert 3 * placed.cpus <= 2.0 - 0.2
+
+
+def test_the_cpus_of_a_replica_are_those_of_all_its_processes() -> None:
+    placed = place([model(devices_per_replica=2, cpus_per_replica=6.0)], {"CPU": 2.0})["demo"]
+    assert placed.cpus == 2.0
+
+
+def test_a_group_of_more_gpus_than_there_are_is_refused() -> None:
+    models = [model("a"), model("b", devices_per_replica=4)]
+    sentence = r"^args\.models\[1\]\.devices_per_replica: 4 GPUs .* b, and Ray sees 2\.$"
+    with pytest.raises(SettingsError, match=sentence):
+        place(models, {"CPU": 8.0, "GPU": 2.0})

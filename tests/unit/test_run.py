@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from models.engine import Engine, Frames, Generation
+from models.errors import GroupLost
 from serve_app.artifacts import LocalArtifacts
 from serve_app.media.source_image import SourceImage
 from serve_app.output_paths import OutputPaths
@@ -232,6 +233,18 @@ async def test_a_step_that_never_ends_is_found_hung(
     stuck = run(artifacts, Coordinator(), engine=PacedEngine(step_s=1.0), step_timeout_s=0.1)
     with ThreadPoolExecutor(1) as files, pytest.raises(Hung, match=r"no progress for 0\.1 s at step 0"):
         await stuck.generate(thread, files)
+
+
+class Lost(PacedEngine):
+    def denoise_step(self, generation: Generation) -> None:
+        raise GroupLost("A rank is gone.")
+
+
+async def test_a_lost_group_fails_no_task(artifacts: LocalArtifacts, thread: ThreadPoolExecutor) -> None:
+    coordinator = Coordinator()
+    with pytest.raises(GroupLost):
+        await execute(run(artifacts, coordinator, engine=Lost()), thread)
+    assert (coordinator.published, coordinator.failures, left_over(artifacts)) == ([], [], [])
 
 
 async def test_a_refused_publish_is_no_success(artifacts: LocalArtifacts, thread: ThreadPoolExecutor) -> None:

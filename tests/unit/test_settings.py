@@ -67,6 +67,23 @@ def model_with(**changes: Any) -> dict[str, Any]:
         (model_with(replicas=0), "args.models[0].replicas: "),
         (model_with(device="tpu"), "args.models[0].device: input should be 'auto', 'cpu' or 'cuda'."),
         (model_with(name="Demo Model"), "args.models[0].name: string should match pattern "),
+        (model_with(devices_per_replica=9), "args.models[0].devices_per_replica: input should be less than"),
+        (
+            model_with(devices_per_replica=4, parallel={"cfg": 2, "ring": 1, "ulysses": 1}),
+            "args.models[0].parallel: cfg 2 x ring 1 x ulysses 1 needs 2 devices, not 4.",
+        ),
+        (
+            model_with(devices_per_replica=8, parallel={"ulysses": 8}),
+            "args.models[0].parallel: ulysses 8 does not divide the model's 4 heads; possible are 1, 2, 4.",
+        ),
+        (
+            model_with(variant="demo-distill", devices_per_replica=2, parallel={"cfg": 2}),
+            "args.models[0].parallel: cfg must be 1 for a model without guidance",
+        ),
+        (
+            model_with(parallel={"rings": 2}),
+            "args.models[0].parallel.rings: is not a setting; allowed here: cfg, ring, ulysses.",
+        ),
         (model_with(weights="nowhere"), "args.models[0].weights: there is no folder "),
         (model_with(weights="./org/name"), "args.models[0].weights: there is no folder "),
         (model_with(weights=5), "args.models[0].weights: input is not a valid path "),

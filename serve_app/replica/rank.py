@@ -1,0 +1,94 @@
+"""One rank of a group: a process with one device that does what its replica commands, one call at a time."""
+
+import importlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from models.engine import Engine, EngineSettings, Frames, Generation, GenerationRequest
+from models.parallel import ParallelPlan
+from serve_app.replica.engine_factory import engine_factory
+
+_MEMBER = "models.member"
+"""Found by name, as the engine is: the service itself loads no torch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """What a rank is told at its start."""
+
+    number: int
+    plan: ParallelPlan
+    factory: str
+    settings: EngineSettings
+    timeout_s: float
+    """How long the ranks wait for each other in a run."""
+
+
+@dataclass(frozen=True, slots=True)
+class RankProcess:
+    """Where a rank runs."""
+
+    pid: int
+    devices: str | None
+    """Its ``CUDA_VISIBLE_DEVICES``."""
+
+
+class Rank:
+    """An actor. Its methods run in order, in one thread; runs go by numbers that the replica gives them."""
+
+    def __init__(self, seat: Seat) -> None:
+        self._seat = seat
+        self._member: Any = importlib.import_module(_MEMBER)
+        self._runs: dict[int, Generation] = {}
+        self._decoding: Iterator[Frames] = iter(())
+
+    def process(self) -> RankProcess:
+        return RankProcess(os.getpid(), os.environ.get("CUDA_VISIBLE_DEVICES"))
+
+    def open_store(self) -> int:
+        """The port at which the ranks are to meet, on one rank."""
+        self._store = self._member.open_store()
+        return int(self._store.port)
+
+    def load(self, port: int) -> None:
+        """Join the others and load this rank's part of the engine."""
+        seat = self._seat
+        device = "cuda:0" if seat.settings.device == "cuda" else seat.settings.device  # the only one it sees
+        member = self._member.Member(port, seat.number, seat.plan.devices, device, seat.timeout_s)
+        member.join()
+        factory = engine_factory(seat.factory)
+        self._engine: Engine = factory(replace(seat.settings, device=device), member.mesh(seat.plan))
+        member.meet()
+
+    def prepare(self, number: int, request: GenerationRequest, after: int | None) -> int:
+        """Begin run ``number``; the steps it has. Every other run but ``after`` is dropped."""
+        self._decoding = iter(())
+        self._runs = {known: run for known, run in self._runs.items() if known == after}
+        run = self._engine.prepare(request, after=None if after is None else self._runs[after])
+        self._runs[number] = run
+        return run.total_steps
+
+    def denoise_step(self, number: int) -> None:
+        self._engine.denoise_step(self._runs[number])
+
+    def preview(self, number: int) -> Frames | None:
+        preview = self._engine.preview(self._runs[number])
+        return preview if self._seat.number == 0 else None
+
+    def begin_decode(self, number: int) -> None:
+        self._decoding = self._engine.decode(self._runs[number])
+
+    def next_frames(self) -> Frames | None:
+        """On rank 0: the next of the decode's frames, None at its end."""
+        return next(self._decoding, None)
+
+    def follow_decode(self) -> None:
+        """On the others: take part in the decode until rank 0 ends or leaves it."""
+        for _ in self._decoding:
+            pass
+
+    def leave_decode(self) -> None:
+        """On rank 0: end the decode early, for all."""
+        self._decoding = iter(())

@@ -1,0 +1,67 @@
+"""The rank processes of the groups that run on the tests' cluster."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import ray
+from ray.util import placement_group, remove_placement_group
+
+from models.engine import EngineSettings
+from serve_app.placement import Placement
+from serve_app.replica.rank_group import RankGroup
+from serve_app.settings import ModelSettings
+from tests.service.service import wait_for
+
+GONE_S = 60
+
+
+@contextmanager
+def group_of(
+    model: dict[str, Any], *, ranks: int = 2, gpus: int = 0, timeout_s: float = 60
+) -> Iterator[RankGroup]:
+    """A group as a replica has it, commanded by the test itself; its engine runs on the CPU."""
+    cpus = 0.1
+    rank = {"CPU": cpus, "GPU": gpus} if gpus else {"CPU": cpus}
+    bundles = placement_group([{"CPU": cpus}, *[rank] * ranks], strategy="STRICT_PACK")
+    ray.get(bundles.ready(), timeout=60)
+    settings = ModelSettings(**model, devices_per_replica=ranks)
+    engine = EngineSettings(settings.spec, Path(settings.weights), threads=1, options=settings.options)
+    placement = Placement(replicas=1, device="cpu", gpus=gpus, cpus=cpus, threads=1, ranks=ranks)
+    group = RankGroup(settings, engine, placement, bundles, timeout_s)
+    try:
+        group.watch()
+        yield group
+    finally:
+        group.end()
+        remove_placement_group(bundles)
+
+
+def rank_pids() -> set[int]:
+    """Of every group under this process: Ray's workers carry what they do as their name."""
+    return {
+        process.pid
+        for process in psutil.Process().children(recursive=True)
+        if any("ray::Rank" in part for part in _command(process))
+    }
+
+
+def assert_gone(pids: set[int]) -> None:
+    """Within a while, none of these processes is left."""
+    wait_for(lambda: not any(map(_lives, pids)), GONE_S, lambda: f"left behind: {set(filter(_lives, pids))}")
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

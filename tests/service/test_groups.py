@@ -1,0 +1,115 @@
+"""Replicas of several ranks over HTTP: the same videos, and faults that cost an attempt and nothing else."""
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import imageio_ffmpeg
+import numpy as np
+import psutil
+import pytest
+
+from tests.service.cluster import Cluster, demo, paced
+from tests.service.ranks import assert_gone, rank_pids
+from tests.service.service import Service, wait_for
+
+PAIR = {"devices_per_replica": 2, "cpus_per_replica": 0.9}
+RULES = {"lease_s": 30.0, "heartbeat_s": 0.5, "rank_timeout_s": 5.0}
+STEPS = 10
+RESTART_S = 150
+"""A replica and its ranks, on a busy machine."""
+
+
+@pytest.fixture(scope="module")
+def service(cluster: Cluster) -> Iterator[Service]:
+    models = [paced(0.2, **PAIR), demo(name="alone", cpus_per_replica=0.3)]
+    with cluster.deploy(models=models, tasks=RULES) as service:
+        yield service
+
+
+def small(service: Service, **fields: object) -> str:
+    fields = {"width": 64, "height": 64, "num_frames": 5, "infer_steps": STEPS, "seed": 7, **fields}
+    return service.submit(model="paced", **fields)
+
+
+def test_the_service_says_how_many_devices_a_replica_has(service: Service) -> None:
+    def shown() -> list[int]:
+        devices = service.get("/v1/service/status")["models"]["paced"]["devices"]
+        return [replica["ranks"] for replica in devices]
+
+    wait_for(lambda: bool(shown()), 60, lambda: "no replica has told of itself")
+    assert shown() == [2] and len(rank_pids()) == 2
+
+
+def test_two_ranks_make_the_video_of_one(cluster: Cluster, service: Service, tmp_path: Path) -> None:
+    others = rank_pids()
+    with cluster.deploy(models=[demo(**PAIR)]) as pair:
+        made = frames_over_http(pair, tmp_path / "pair.mp4", model="demo")
+        ranks = rank_pids() - others
+    assert len(ranks) == 2
+    assert_gone(ranks)
+    alone = frames_over_http(service, tmp_path / "alone.mp4", model="alone")
+    assert made.shape == alone.shape == (9, 64, 112, 3)
+    assert np.abs(made.astype(int) - alone).max() <= 8, "more than the encoder makes of a level"
+    assert alone.std() > 10
+
+
+def frames_over_http(service: Service, file: Path, **fields: object) -> np.ndarray:
+    task_id = service.submit(width=112, height=64, num_frames=9, infer_steps=4, seed=7, **fields)
+    service.until(task_id, "succeed")
+    file.write_bytes(service.result(task_id))
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", str(file)]
+    command += ["-f", "rawvideo", "-pix_fmt", "rgb24", "pipe:1"]
+    pixels = subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
+    return np.frombuffer(pixels, np.uint8).reshape(-1, 64, 112, 3)
+
+
+def test_a_cancelled_run_and_an_invalid_request_leave_the_ranks_as_they_are(service: Service) -> None:
+    before = rank_pids()
+    running = small(service, infer_steps=200)
+    refused, following = small(service, prompt="[[prepare-error]]"), small(service)
+    service.until(running, "running", step=2)
+    assert service.cancel(running)["stop_status"] == "success"
+    assert service.until(refused, "failed")["error"]["code"] == "invalid_request"
+    assert service.until(following, "succeed")["attempt"] == 1
+    assert service.status(running)["step"] < 50
+    assert rank_pids() == before
+
+
+@pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_rank_that_dies_or_hangs_costs_an_attempt_and_nothing_else(service: Service, fault: int) -> None:
+    before = rank_pids()
+    task_id = small(service, infer_steps=30)
+    service.until(task_id, "running", step=2, deadline_s=RESTART_S)
+    os.kill(max(before), fault)
+    assert service.until(task_id, "succeed", deadline_s=RESTART_S)["attempt"] == 2
+    assert_gone(before)
+    assert len(rank_pids()) == 2
+
+
+def test_a_rank_that_dies_between_runs_costs_nothing(service: Service) -> None:
+    before = rank_pids()
+    os.kill(min(before), signal.SIGKILL)
+    assert_gone(before)
+    wait_for(lambda: len(rank_pids()) == 2, RESTART_S, lambda: f"the ranks are {rank_pids()}")
+    assert service.until(small(service), "succeed", deadline_s=RESTART_S)["attempt"] == 1
+
+
+def test_memory_that_runs_out_fails_that_task_alone(service: Service) -> None:
+    before = rank_pids()
+    failing, following = small(service, prompt="[[oom]]"), small(service)
+    ended = service.until(failing, "failed", deadline_s=RESTART_S)
+    assert (ended["attempt"], ended["error"]["code"]) == (1, "out_of_memory")
+    assert service.until(following, "succeed", deadline_s=RESTART_S)["attempt"] == 1
+    assert_gone(before)
+
+
+def test_a_killed_replica_takes_its_ranks_along_even_one_that_hangs(service: Service) -> None:
+    before = rank_pids()
+    os.kill(max(before), signal.SIGSTOP)
+    service.kill("model-paced")
+    assert_gone(before)
+    wait_for(lambda: len(rank_pids()) == 2, RESTART_S, lambda: f"the ranks are {rank_pids()}")
+    assert not any(psutil.pid_exists(pid) for pid in before)

@@ -1,0 +1,79 @@
+"""A group of ranks is an engine like any other, and it ends as a whole."""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ray
+
+from models.engine import EngineSettings
+from models.errors import GroupLost, ModelError, WeightsError
+from models.generate import generate
+from models.loading import load_engine
+from models.variants import VARIANTS
+from serve_app.replica.rank_group import RankGroup
+from tests.contract import test_engine_contract as contract
+from tests.contract.test_engine_contract import REQUEST, video
+from tests.service.cluster import ROOT, Cluster, demo, paced
+from tests.service.ranks import assert_gone, group_of
+
+PATIENCE_S = 120
+STRICT_S = 5
+
+# Every test of the contract, on this file's engine.
+globals().update({name: test for name, test in vars(contract).items() if name.startswith("test_")})
+
+
+@pytest.fixture(scope="module")
+def engine(cluster: Cluster) -> Iterator[RankGroup]:
+    with group_of(demo(), timeout_s=PATIENCE_S) as group:
+        yield group
+
+
+def test_two_ranks_make_the_video_of_one(engine: RankGroup) -> None:
+    alone = load_engine(EngineSettings(VARIANTS["demo"], ROOT / "models/demo/weights"))
+    image = np.full((REQUEST.height, REQUEST.width, 3), (200, 30, 30), dtype=np.uint8)
+    for request in (REQUEST, replace(REQUEST, image=image, num_fragments=2)):
+        expected, made = video(alone, request), video(engine, request)
+        assert made.shape == expected.shape
+        assert np.abs(made.astype(int) - expected).max() <= 1
+
+
+def test_a_run_that_is_not_the_latest_any_more_is_refused(engine: RankGroup) -> None:
+    run = engine.prepare(REQUEST)
+    engine.prepare(REQUEST)
+    with pytest.raises(ModelError):
+        engine.denoise_step(run)
+    assert engine.is_whole
+
+
+def test_a_decode_that_is_left_frees_every_rank_at_once(engine: RankGroup) -> None:
+    next(generate(engine, replace(REQUEST, num_frames=161, steps=1)))  # the first of five parts
+    # Where a rank still waited for the others, it would go on to the end of its patience.
+    ray.get([rank.process.remote() for rank in engine._ranks], timeout=PATIENCE_S / 2)
+    assert len(video(engine, REQUEST)) == REQUEST.num_frames
+    assert engine.is_whole
+
+
+def test_weights_that_one_rank_alone_reads_stop_the_start_in_its_own_words(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    shutil.copytree(ROOT / "models/demo/weights", tmp_path / "weights")
+    (tmp_path / "weights/tokenizer/tokenizer.json").write_text("{")
+    model = demo(weights=str(tmp_path / "weights"))
+    with pytest.raises(WeightsError, match="could not be loaded as a tokenizer"), group_of(model):
+        pass
+
+
+def test_a_rank_that_fails_alone_is_the_end_of_all(cluster: Cluster) -> None:
+    with group_of(paced(0.0), timeout_s=STRICT_S) as group:
+        pids = {process.pid for process in group.processes}
+        run = group.prepare(replace(REQUEST, prompt="[[raise]]"))
+        with pytest.raises(GroupLost):
+            group.denoise_step(run)
+        assert_gone(pids)
+        with pytest.raises(GroupLost):
+            group.prepare(REQUEST)
