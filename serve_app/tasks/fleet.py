@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from sqlalchemy import delete, insert, select, update
 
 from serve_app.tasks.database import Database
-from serve_app.tasks.tables import RATES, REPLICAS
-from serve_app.tasks.task import Replica
+from serve_app.tasks.tables import RATES, REPLICAS, SCALES
+from serve_app.tasks.task import Replica, Scale
 
 _WEIGHT_OF_NEWEST = 0.3
 
@@ -67,3 +67,19 @@ class Fleet:
             return {
                 row.model: row.seconds_per_work for row in (await connection.execute(select(RATES))).all()
             }
+
+    async def note_scale(self, scale: Scale) -> None:
+        """Note how many replicas a model is to have."""
+        values = {"wanted": scale.wanted, "failing": scale.failing}
+        async with self._database.write() as connection:
+            known = await connection.execute(
+                update(SCALES).where(SCALES.c.model == scale.model).values(values)
+            )
+            if known.rowcount == 0:
+                await connection.execute(insert(SCALES).values(model=scale.model, **values))
+
+    async def scales(self) -> Mapping[str, Scale]:
+        """What was noted last of each model that scales."""
+        async with self._database.read() as connection:
+            rows = (await connection.execute(select(SCALES))).mappings().all()
+        return {row["model"]: Scale(**row) for row in rows}

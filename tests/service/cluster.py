@@ -66,6 +66,7 @@ class Cluster:
             "route_prefix": f"/{name}",
             "import_path": "serve_app.app:build",
             "args": {"data_dir": str(data_dir), **args},
+            "autoscaling_policy": {"policy_function": "serve_app.scaling_policy:policy"},
         }
         self._apply()
         url = f"http://127.0.0.1:{self._port}/{name}"
