@@ -2,6 +2,7 @@
 
 import math
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 _BUSIEST = 0.85
@@ -43,27 +44,36 @@ class Backlog:
 
 
 class BusyReplicas:
-    """How many replicas were busy on average lately: so many are kept, and a few for what comes unevenly.
+    """How many replicas were busy lately: so many are kept, and a few for what comes unevenly.
 
     Without this, a steady load would empty the queue, lose its replicas, fill the queue and get them back.
+    A run that is longer than replicas are kept idle keeps its own and no other: it is no stream of tasks.
+
+    Serve waits ``downscale_delay_s`` for fewer to be wanted all the time, and then takes the newest number.
+    So what is looked back at is shorter than that, and a moment between two long runs does not count.
     """
 
-    def __init__(self, window_s: float) -> None:
-        self._window_s = window_s
-        self._seen: deque[tuple[float, int]] = deque()
-        self._sum = 0
+    def __init__(self, downscale_delay_s: float) -> None:
+        self._long_s = downscale_delay_s
+        self._window_s = downscale_delay_s / 2
+        self._seen: deque[tuple[float, int, int]] = deque()
+        """Time, and how many were busy with short and with long runs."""
 
-    def see(self, now: float, busy: int) -> None:
-        """Note how many are busy at this time (seconds). To be called at even intervals."""
-        self._seen.append((now, busy))
-        self._sum += busy
+    def see(self, now: float, runs_s: Sequence[float]) -> None:
+        """Note the runs at this time (seconds), each by the seconds it takes as a whole.
+
+        To be called at even intervals.
+        """
+        longs = sum(seconds >= self._long_s for seconds in runs_s)
+        self._seen.append((now, len(runs_s) - longs, longs))
         while self._seen[0][0] <= now - self._window_s:
-            self._sum -= self._seen.popleft()[1]
+            self._seen.popleft()
 
     @property
     def kept(self) -> int:
-        """Replicas that are worth keeping: those that run, and as many as would be busy most of the time."""
+        """Replicas that are worth keeping."""
         if not self._seen:
             return 0
-        mean = self._sum / len(self._seen)
-        return max(self._seen[-1][1], math.ceil(mean / _BUSIEST - _ROUNDING))
+        shorts = [short for _, short, _ in self._seen]
+        enough = math.ceil(sum(shorts) / len(shorts) / _BUSIEST - _ROUNDING)
+        return max(long for _, _, long in self._seen) + max(shorts[-1], enough)

@@ -82,8 +82,8 @@ class Scaling:
         rates = await self._fleet.rates()
         said: dict[str, float] = {}
         for name in self._by_work:
-            backlog = await self._backlog(name, rates.get(name))
-            self._busy[name].see(time.monotonic(), len(backlog.running_s))
+            backlog, runs_s = await self._backlog(name, rates.get(name))
+            self._busy[name].see(time.monotonic(), runs_s)
             self._on_backlog(name, backlog.seconds)
             said |= self._said(name, backlog)
         return said
@@ -95,15 +95,19 @@ class Scaling:
         need = backlog.needed(self._rules[name].target_queue_wait_s)
         return figures(deployment_of(name), need, self._busy[name].kept)
 
-    async def _backlog(self, name: str, rate: float | None) -> Backlog:
-        """In seconds. Before a rate is measured, each task counts for the longest wait that is wanted."""
+    async def _backlog(self, name: str, rate: float | None) -> tuple[Backlog, Sequence[float]]:
+        """The model's backlog, and the seconds that each run takes as a whole.
+
+        Before a rate is measured, each task counts for the longest wait that is wanted.
+        """
         longest_s = self._rules[name].target_queue_wait_s
         work = await Workload.of(self._database, name, cap=longest_s / rate if rate else math.inf)
         if rate:
-            running_s = tuple(left * rate for left in work.running_work)
-            return Backlog(work.queued, work.queued_work * rate, work.capped_work * rate, running_s)
-        queued_s = work.queued * longest_s
-        return Backlog(work.queued, queued_s, queued_s, (longest_s,) * len(work.running_work))
+            left_s = tuple(left * rate for left in work.left_work)
+            backlog = Backlog(work.queued, work.queued_work * rate, work.capped_work * rate, left_s)
+            return backlog, [whole * rate for whole in work.running_work]
+        queued_s, runs_s = work.queued * longest_s, (longest_s,) * len(work.running_work)
+        return Backlog(work.queued, queued_s, queued_s, runs_s), runs_s
 
     def _is_up(self, model: str) -> bool:
         fresh = time.time() - self._seen_within_s

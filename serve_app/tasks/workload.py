@@ -19,6 +19,8 @@ class Workload:
     capped_work: float
     """As ``queued_work``, but no task counts for more than the cap."""
     running_work: tuple[float, ...]
+    """Of each run, as a whole."""
+    left_work: tuple[float, ...]
     """What is left of each run."""
 
     @classmethod
@@ -28,10 +30,16 @@ class Workload:
         waiting = select(func.count(), func.sum(TASKS.c.work), func.sum(capped)).where(
             TASKS.c.status == Status.QUEUED, TASKS.c.model == model
         )
-        running = select((1 - TASKS.c.progress) * TASKS.c.work).where(
+        running = select(TASKS.c.work, TASKS.c.progress).where(
             TASKS.c.status == Status.RUNNING, TASKS.c.model == model
         )
         async with database.read() as connection:
             queued, work, capped_work = (await connection.execute(waiting)).one()
-            left = tuple((await connection.execute(running)).scalars())
-        return cls(queued, work or 0.0, capped_work or 0.0, left)
+            runs = (await connection.execute(running)).all()
+        return cls(
+            queued,
+            work or 0.0,
+            capped_work or 0.0,
+            running_work=tuple(run.work for run in runs),
+            left_work=tuple((1 - run.progress) * run.work for run in runs),
+        )

@@ -84,22 +84,21 @@ def test_a_burst_brings_every_replica_and_its_end_takes_all_of_them_away(service
 
 @pytest.mark.timeout(600)
 def test_a_run_outlives_the_scaling_down_of_its_replica(service: Service) -> None:
-    """Serve stops the newest replica, busy or not. The long run is on the newest here: it began last."""
+    """Of two replicas Serve stops the newer one, also when that is the busy one."""
     until_replicas(service, 0)
-    short = [submit(service, 6.0) for _ in range(2)]
-    for task_id in short:
-        service.until(task_id, "running", deadline_s=DEADLINE_S)
-    long = [submit(service, 30.0) for _ in range(3)]
-    running = service.until(long[0], "running", deadline_s=DEADLINE_S)
-    for task_id in long[1:]:
-        service.cancel(task_id)
+    on_older = submit(service, 40.0)
+    service.until(on_older, "running", deadline_s=DEADLINE_S)
+    on_newer = submit(service, 20.0)
+    newer = service.until(on_newer, "running", deadline_s=DEADLINE_S)["replica"]
+    service.cancel(on_older)
     wait_for(
-        lambda: len(service.replica_pids("model-paced")) == 1,
+        lambda: newer not in service.replica_pids("model-paced"),
         DEADLINE_S,
         lambda: f"running are {service.replica_pids('model-paced')}",
     )
-    ended = service.until(long[0], "succeed", deadline_s=DEADLINE_S)
-    assert (ended["attempt"], ended["replica"]) == (1, running["replica"])
+    assert service.status(on_newer)["status"] == "running"
+    ended = service.until(on_newer, "succeed", deadline_s=DEADLINE_S)
+    assert (ended["attempt"], ended["replica"]) == (1, newer)
 
 
 @pytest.mark.timeout(400)

@@ -38,10 +38,11 @@ def test_a_backlog_is_what_one_replica_would_have_to_do() -> None:
     assert (held.seconds, held.tasks) == (612.0, 3)
 
 
-def seen(*busy: int, window_s: float = 10.0) -> BusyReplicas:
-    replicas = BusyReplicas(window_s)
+def seen(*busy: int, runs_s: float = 1.0) -> BusyReplicas:
+    """One look a second; the last five count."""
+    replicas = BusyReplicas(10.0)
     for second, number in enumerate(busy):
-        replicas.see(float(second), number)
+        replicas.see(float(second), [runs_s] * number)
     return replicas
 
 
@@ -54,9 +55,15 @@ def test_a_running_replica_is_kept_however_rare_runs_have_been() -> None:
     assert seen(*[0] * 9, 6).kept == 6
 
 
-def test_what_is_longer_ago_than_the_window_counts_no_more() -> None:
-    assert seen(*[8] * 10, *[0] * 9).kept == 1
-    assert seen(*[8] * 10, *[0] * 10).kept == 0
+def test_long_runs_keep_their_own_replicas_and_no_other_also_over_a_short_gap() -> None:
+    assert seen(*[2] * 10, runs_s=600.0).kept == 2
+    assert seen(*[2] * 9, 1, runs_s=600.0).kept == 2
+
+
+@pytest.mark.parametrize("runs_s", [1.0, 600.0])
+def test_what_was_longer_ago_counts_no_more(runs_s: float) -> None:
+    assert seen(*[8] * 10, *[0] * 4, runs_s=runs_s).kept > 0
+    assert seen(*[8] * 10, *[0] * 5, runs_s=runs_s).kept == 0
 
 
 def test_nothing_is_kept_before_anything_was_seen() -> None:

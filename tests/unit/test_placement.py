@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from serve_app.placement import Placement, place
-from serve_app.settings import ModelSettings
+from serve_app.settings import AutoscalingSettings, ModelSettings
 
 
 def model(name: str = "demo", **changes: Any) -> ModelSettings:
@@ -36,3 +36,9 @@ def test_many_cpu_replicas_share_a_small_machine_and_leave_room_for_the_service(
 def test_a_model_kept_on_the_cpu_takes_no_gpu() -> None:
     placed = place([model("a", device="cpu"), model("b")], {"CPU": 8.0, "GPU": 2.0})
     assert (placed["a"].device, placed["a"].gpus, placed["b"].replicas) == ("cpu", 0, 2)
+
+
+def test_a_model_that_scales_is_promised_its_least_and_allowed_its_most() -> None:
+    scales = AutoscalingSettings(min_replicas=1, max_replicas=6)
+    placed = place([model("a", autoscaling=scales), model("b")], {"CPU": 64.0, "GPU": 8.0})
+    assert {name: found.replicas for name, found in placed.items()} == {"a": 6, "b": 7}

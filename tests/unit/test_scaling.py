@@ -2,14 +2,13 @@
 
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import pytest_asyncio
 
 from serve_app.coordinator.scaling import Scaling
 from serve_app.scaling_policy import figures
-from serve_app.settings import ModelSettings
+from serve_app.settings import AutoscalingSettings, ModelSettings
 from serve_app.tasks.database import Database
 from serve_app.tasks.fleet import Fleet
 from serve_app.tasks.group_commit import Admission
@@ -32,12 +31,11 @@ class Scene:
         self.scaling = self.another()
 
     def another(self) -> Scaling:
-        rules: dict[str, Any] = {"min_replicas": 0, "max_replicas": 4}
+        rules = AutoscalingSettings(min_replicas=0, max_replicas=4)
+        counted = AutoscalingSettings(min_replicas=0, max_replicas=4, by="requests")
         models = [
             ModelSettings(name="demo", variant="demo", weights=Path("w"), autoscaling=rules),
-            ModelSettings(
-                name="counted", variant="demo", weights=Path("w"), autoscaling={**rules, "by": "requests"}
-            ),
+            ModelSettings(name="counted", variant="demo", weights=Path("w"), autoscaling=counted),
             ModelSettings(name="fixed", variant="demo", weights=Path("w"), replicas=2),
         ]
         windows = {"demo": 4, "counted": 4, "fixed": 2}
@@ -96,9 +94,9 @@ async def test_what_is_done_of_a_run_counts_no_more_and_its_replica_is_kept(scen
     await scene.submit(40.0, 25.0)
     claimed = await ledger.claim("demo", "replica")
     assert claimed is not None
-    assert await scene.scaling.figures() == figures("model-demo", 2, 1)
+    assert await scene.scaling.figures() == figures("model-demo", 2, 2)
     await ledger.report(claimed.uid, 1, step=1, progress=0.9)
-    assert await scene.scaling.figures() == figures("model-demo", 1, 1)
+    assert await scene.scaling.figures() == figures("model-demo", 1, 2)
 
 
 async def test_a_model_at_zero_gets_no_ticket_until_the_policy_had_its_time(scene: Scene) -> None:
