@@ -34,15 +34,14 @@ def build(args: dict[str, object]) -> Application:
     settings = parse_settings(args, Path.cwd())
     placements = place(settings.models, ray.cluster_resources())
     models = {model.name: _model(settings, model, placements[model.name]) for model in settings.models}
-    coordinator = _coordinator(
-        settings, models, {name: placed.replicas for name, placed in placements.items()}
-    )
-    return ingress(settings, coordinator)
+    windows = {name: placed.replicas for name, placed in placements.items()}
+    return ingress(settings, coordinator(settings, models, windows))
 
 
-def _coordinator(
+def coordinator(
     settings: AppSettings, models: dict[str, Application], windows: dict[str, int]
 ) -> Application:
+    """The coordinator of these models' deployments; ``windows``: tasks that each can run at once."""
     deployment = serve.deployment(
         name=COORDINATOR,
         # Serve takes figures for its autoscaling only from deployments that are under it, were it 1 to 1.
