@@ -7,6 +7,7 @@ two cores can play a cluster.
 
 import asyncio
 import time
+from functools import partial
 from pathlib import Path
 
 from ray import serve
@@ -17,6 +18,7 @@ from serve_app.app import coordinator
 from serve_app.artifacts import LocalArtifacts
 from serve_app.coordinator.scaling import deployment_of
 from serve_app.output_paths import OutputPaths
+from serve_app.replica.claims import Claims
 from serve_app.replica.coordinator_link import CoordinatorLink
 from serve_app.scaling_policy import COORDINATOR
 from serve_app.settings import AppSettings, ModelSettings, parse_settings
@@ -44,27 +46,35 @@ class Slots:
             patience_s=settings.tasks.heartbeat_s,
             give_up_s=2 * settings.tasks.lease_s,
         )
+        self._reports: set[asyncio.Task[bool]] = set()
         self._trace = Path(model.options["trace"], self._id)
+        self._claims = Claims(self._link.hand_back)
         self._presence = asyncio.create_task(self._stay_known(settings.tasks.heartbeat_s))
 
     async def work(self, ticket: str) -> None:
         """As a model replica works: claim and run, and publish while the next run goes on."""
         return_at = time.monotonic() + _TICKET_S
+        claim = partial(self._link.claim, self._model, self._id, ticket)
         async with asyncio.TaskGroup() as finishing:
-            while task := await self._link.claim(self._model, self._id, ticket):
-                await self._run(task)
-                finishing.create_task(self._publish(task))
-                if time.monotonic() > return_at:
-                    return
+            task = await self._claims.take(claim)
+            while task is not None:
+                async with self._claims.after(task, claim) as following:
+                    began = time.monotonic()
+                    await self._run(task)
+                    self._claims.ran(task, time.monotonic() - began)
+                    finishing.create_task(self._publish(task))
+                    is_over = time.monotonic() > return_at and not following.is_under_way
+                    task = None if is_over else await following.task()
 
     async def _run(self, task: Task) -> None:
         began = time.monotonic()
         await asyncio.sleep(self._seconds / 2)
         half = asyncio.create_task(self._link.report(task.uid, task.attempt, 1, 0.5))
-        await asyncio.sleep(self._seconds / 2)
+        await asyncio.sleep(began + self._seconds - time.monotonic())
         with self._trace.open("a") as trace:
             trace.write(f"{began} {time.monotonic()}\n")
-        await half
+        self._reports.add(half)
+        half.add_done_callback(self._reports.discard)
 
     async def _publish(self, task: Task) -> None:
         self._artifacts.attempt_path(task.uid, task.attempt).touch()

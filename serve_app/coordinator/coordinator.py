@@ -18,6 +18,7 @@ from serve_app.artifacts import LocalArtifacts
 from serve_app.coordinator.deployments import Deployments
 from serve_app.coordinator.dispatch import Dispatcher, ReplicaLost
 from serve_app.coordinator.janitor import Janitor
+from serve_app.coordinator.notebook import Notebook
 from serve_app.coordinator.scaling import Scaling, deployment_of
 from serve_app.metrics import TaskMetrics
 from serve_app.output_paths import OutputPaths
@@ -46,6 +47,7 @@ class Coordinator:
         self._database = Database(settings.store_url)
         await self._database.migrate()
         self._fleet = Fleet(self._database)
+        self._notebook = Notebook(self._fleet)
         self._metrics = TaskMetrics()
         rules = settings.tasks
         self._ledger = await RunLedger.take_lead(
@@ -95,8 +97,9 @@ class Coordinator:
     async def saw(self, replica_id: str, model: str, device: str, ranks: int) -> None:
         """A model replica is up and warm."""
         replica = Replica(replica_id, model, device, ranks, time.time())
-        await self._fleet.saw(replica)
+        self._notebook.saw(replica)
         if self._scaling.saw(replica):
+            await self._notebook.write()
             self._dispatcher.nudge()
 
     async def record_autoscaling_stats(self) -> Mapping[str, float]:
@@ -131,6 +134,13 @@ class Coordinator:
         chores.add_done_callback(self._chores.discard)
         return True
 
+    async def hand_back(self, uid: str, attempt: int) -> None:
+        """Let another replica run a task that its runner has not begun."""
+        task = await self._ledger.hand_back(uid, attempt)
+        if task is not None:
+            log_move("hand_back", task)
+            self._dispatcher.nudge()
+
     async def fail(self, uid: str, attempt: int, error: TaskError) -> bool:
         """End a task for an error of the model or of its input."""
         task = await self._ledger.fail(uid, attempt, error)
@@ -146,7 +156,7 @@ class Coordinator:
     async def _after_publish(self, task: Task, seconds: float) -> None:
         await asyncio.to_thread(self._janitor.link, task)
         if task.work > 0:
-            await self._fleet.learn(task.model, seconds / task.work)
+            self._notebook.learn(task.model, seconds / task.work)
 
     async def _is_published(self, uid: str, attempt: int) -> bool:
         # A runner repeats a publish whose answer was lost with the coordinator before.
@@ -182,6 +192,7 @@ class Coordinator:
             for task in await self._ledger.expire_leases():
                 self._note_given_up(task)
                 self._dispatcher.nudge()
+            await self._notebook.write()
             queued = (await self._ledger.demand()).queued
             self._metrics.queued({model: queued.get(model, 0) for model in self._models})
             await asyncio.sleep(_LEASE_CHECK_S)

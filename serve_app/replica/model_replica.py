@@ -7,6 +7,7 @@ import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from ray import serve
@@ -14,6 +15,7 @@ from ray import serve
 from models.engine import Engine, EngineSettings
 from serve_app.artifacts import LocalArtifacts
 from serve_app.output_paths import OutputPaths
+from serve_app.replica.claims import Claim, Claims
 from serve_app.replica.coordinator_link import CoordinatorLink
 from serve_app.replica.run import Hung, Outcome, Run
 from serve_app.replica.warm_up import warm_up
@@ -55,24 +57,36 @@ class ModelReplica:
             # By then the run counts as lost, whoever leads.
             give_up_s=2 * rules.lease_s,
         )
+        self._claims = Claims(self._link.hand_back)
         self._presence = asyncio.create_task(self._stay_known())
 
     async def work(self, ticket: str) -> None:
         """Claim a task and run it, and more of them while the ticket is young; ends when all have ended."""
         return_at = time.monotonic() + _TICKET_S
+        claim = partial(self._link.claim, self._model.name, self._id, ticket)
         async with self._lock, asyncio.TaskGroup() as finishing:
-            while not self._broken and (task := await self._link.claim(self._model.name, self._id, ticket)):
-                run = self._run(task)
-                try:
-                    generated = await run.generate(self._thread, self._files)
-                except Hung:
-                    _logger.exception("task %s hangs: this replica ends itself", task.uid)
-                    os._exit(1)
-                finished = finishing.create_task(self._finish(run, generated))
-                if generated.exception() is not None:
-                    await finished  # it says whether the engine can be trusted with another task
-                if time.monotonic() > return_at:
-                    return
+            task = None if self._broken else await self._claims.take(claim)
+            while task is not None:
+                task = await self._carry_out(task, claim, finishing, return_at)
+
+    async def _carry_out(
+        self, task: Task, claim: Claim, finishing: asyncio.TaskGroup, return_at: float
+    ) -> Task | None:
+        """Run the task; the one to run after it."""
+        async with self._claims.after(task, claim) as following:
+            run, began = self._run(task), time.monotonic()
+            try:
+                generated = await run.generate(self._thread, self._files)
+            except Hung:
+                _logger.exception("task %s hangs: this replica ends itself", task.uid)
+                os._exit(1)
+            self._claims.ran(task, time.monotonic() - began)
+            finished = finishing.create_task(self._finish(run, generated))
+            if generated.exception() is not None:
+                await finished  # it says whether the engine can be trusted with another task
+            if self._broken or (time.monotonic() > return_at and not following.is_under_way):
+                return None
+            return await following.task()
 
     def _run(self, task: Task) -> Run:
         rules = self._settings.tasks

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 
 from sqlalchemy import delete, insert, select, update
 
@@ -18,20 +19,12 @@ class Fleet:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def saw(self, replica: Replica) -> None:
-        """Note that a replica is there."""
-        values = {
-            "model": replica.model,
-            "device": replica.device,
-            "ranks": replica.ranks,
-            "seen_at": replica.seen_at,
-        }
+    async def saw(self, *replicas: Replica) -> None:
+        """Note that these are there."""
+        ids = [replica.replica_id for replica in replicas]
         async with self._database.write() as connection:
-            known = await connection.execute(
-                update(REPLICAS).where(REPLICAS.c.replica_id == replica.replica_id).values(values)
-            )
-            if known.rowcount == 0:
-                await connection.execute(insert(REPLICAS).values(replica_id=replica.replica_id, **values))
+            await connection.execute(delete(REPLICAS).where(REPLICAS.c.replica_id.in_(ids)))
+            await connection.execute(insert(REPLICAS), [asdict(replica) for replica in replicas])
 
     async def gone(self, *, unseen_for_s: float) -> None:
         """Forget the replicas not heard of for so long."""
