@@ -6,6 +6,7 @@ import sys
 BENCHMARKS = {
     "engine": "one generation on this machine: seconds for each step, the text, the decoding; peak memory",
     "service": "what the service adds: requests per second, latency, idle time between two tasks",
+    "scale": "how far one service goes: slots kept busy, a burst, replicas that follow a load",
 }
 USAGE = "\n".join(
     [

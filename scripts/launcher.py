@@ -77,6 +77,7 @@ def adapted(config: dict[str, Any], port: int | None, replicas: int | None) -> d
         for application in config["applications"]:
             for model in application.get("args", {}).get("models", []):
                 model["replicas"] = replicas
+                model.pop("autoscaling", None)
     return config
 
 

@@ -1,20 +1,25 @@
 """The application builder that ``serve_config.yaml`` names: settings in, Serve deployments out."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray import serve
 from ray.serve import Application
+from ray.serve.config import AutoscalingConfig
 from ray.serve.schema import LoggingConfig
 
 from serve_app.api.ingress import ingress
 from serve_app.coordinator.coordinator import Coordinator
+from serve_app.coordinator.scaling import deployment_of
 from serve_app.placement import Placement, place
 from serve_app.replica.model_replica import ModelReplica
-from serve_app.settings import AppSettings, ModelSettings, parse_settings
+from serve_app.scaling_policy import COORDINATOR
+from serve_app.settings import AppSettings, AutoscalingSettings, ModelSettings, parse_settings
 
-COORDINATOR = "coordinator"
+_FIGURES_S = 0.5
+"""Between two figures that Serve takes from the coordinator, and between two looks at the requests."""
 
 # Serve would log every call of a runner, several a second; what matters of them is in the tasks' journal.
 _QUIET = LoggingConfig(enable_access_log=False)
@@ -29,18 +34,22 @@ def build(args: dict[str, object]) -> Application:
     settings = parse_settings(args, Path.cwd())
     placements = place(settings.models, ray.cluster_resources())
     models = {model.name: _model(settings, model, placements[model.name]) for model in settings.models}
-    coordinator = _coordinator(
-        settings, models, {name: placed.replicas for name, placed in placements.items()}
-    )
-    return ingress(settings, coordinator)
+    windows = {name: placed.replicas for name, placed in placements.items()}
+    return ingress(settings, coordinator(settings, models, windows))
 
 
-def _coordinator(
+def coordinator(
     settings: AppSettings, models: dict[str, Application], windows: dict[str, int]
 ) -> Application:
+    """The coordinator of these models' deployments; ``windows``: tasks that each can run at once."""
     deployment = serve.deployment(
         name=COORDINATOR,
-        num_replicas=1,
+        # Serve takes figures for its autoscaling only from deployments that are under it, were it 1 to 1.
+        **(
+            {"autoscaling_config": _autoscaling(1, 1)}
+            if any(model.by_work for model in settings.models)
+            else {"num_replicas": 1}
+        ),
         # Every runner and every ingress replica calls; none of these calls waits for a run.
         max_ongoing_requests=10_000,
         ray_actor_options={"num_cpus": 0.1},
@@ -52,8 +61,8 @@ def _coordinator(
 
 def _model(settings: AppSettings, model: ModelSettings, placement: Placement) -> Application:
     deployment = serve.deployment(
-        name=f"model-{model.name}",
-        num_replicas=placement.replicas,
+        name=deployment_of(model.name),
+        **_replicas(model.autoscaling, placement),
         max_ongoing_requests=1,
         **_resources(placement),
         # A replica that is to stop finishes its video first.
@@ -76,3 +85,33 @@ def _resources(placement: Placement) -> dict[str, Any]:
         "placement_group_bundles": [{"CPU": cpus}, *[rank] * placement.ranks],
         "placement_group_strategy": "STRICT_PACK",
     }
+
+
+def _replicas(rules: AutoscalingSettings | None, placement: Placement) -> dict[str, Any]:
+    """How many there are, as options of a deployment."""
+    if rules is None:
+        return {"num_replicas": placement.replicas}
+    scaling = _autoscaling(
+        rules.min_replicas,
+        rules.max_replicas,
+        upscale_delay_s=rules.upscale_delay_s,
+        downscale_delay_s=rules.downscale_delay_s,
+        downscale_to_zero_delay_s=rules.downscale_to_zero_delay_s,
+        # Requests are averaged over no longer than they have to last before something is done about them.
+        look_back_period_s=max(2 * _FIGURES_S, min(30.0, rules.upscale_delay_s)),
+    )
+    return {"autoscaling_config": scaling}
+
+
+def _autoscaling(least: int, most: int, **options: Any) -> AutoscalingConfig:
+    with warnings.catch_warnings():
+        # The environment variables that are to replace the interval do nothing yet.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return AutoscalingConfig(
+            min_replicas=least,
+            max_replicas=most,
+            # A replica runs one task at a time.
+            target_ongoing_requests=1,
+            metrics_interval_s=_FIGURES_S,
+            **{"look_back_period_s": 2 * _FIGURES_S, **options},
+        )

@@ -32,6 +32,11 @@ class TaskMetrics:
             tag_keys=("model", "stage"),
         )
         self._queued = Gauge("wan_serve_queue_length", description="Tasks that wait", tag_keys=("model",))
+        self._backlog = Gauge(
+            "wan_serve_backlog_s",
+            description="Seconds one replica would have to go, of models that scale by work",
+            tag_keys=("model",),
+        )
 
     def claimed(self, task: Task) -> None:
         """A task began to run."""
@@ -52,3 +57,7 @@ class TaskMetrics:
         """So many tasks of each model wait now."""
         for model, length in lengths.items():
             self._queued.set(length, {"model": model})
+
+    def backlog(self, model: str, seconds: float) -> None:
+        """So many seconds of work wait and run now."""
+        self._backlog.set(seconds, {"model": model})

@@ -14,6 +14,7 @@ class Placement:
     """The replicas of one model: how many, on which kind of device, with which share of the machine."""
 
     replicas: int
+    """At most so many, where the model scales."""
     device: str
     gpus: int
     """GPUs of a process with an engine: the replica's own, or each rank's."""
@@ -28,7 +29,7 @@ class Placement:
 def place(models: Sequence[ModelSettings], resources: Mapping[str, float]) -> Mapping[str, Placement]:
     """Share out Ray's ``resources`` (``CPU`` and ``GPU`` counts of the cluster) over the models.
 
-    ``auto`` replicas: as many as fit on the GPUs that models with a fixed count leave, split evenly, at
+    ``auto`` replicas: as many as fit on the GPUs that the other models always hold leave, split evenly, at
     least one each; one replica on a machine without GPUs. Raises ``SettingsError`` for a model that needs
     more GPUs for one replica than there are.
     """
@@ -36,17 +37,11 @@ def place(models: Sequence[ModelSettings], resources: Mapping[str, float]) -> Ma
     devices = {model.name: _device(model, gpus) for model in models}
     on_gpu = [model for model in models if devices[model.name] == "cuda"]
     _require_gpus(models, on_gpu, gpus)
-    spoken_for = sum(
-        model.replicas * model.devices_per_replica for model in on_gpu if isinstance(model.replicas, int)
-    )
-    flexible = sum(model.replicas == "auto" for model in on_gpu)
-    share = (gpus - spoken_for) // flexible if flexible else 0
+    promised = sum(_least(model) * model.devices_per_replica for model in on_gpu)
+    flexible = sum(_most(model) is None for model in on_gpu)
+    share = (gpus - promised) // flexible if flexible else 0
     counts = {
-        model.name: model.replicas
-        if isinstance(model.replicas, int)
-        else max(1, share // model.devices_per_replica)
-        if model in on_gpu
-        else 1
+        model.name: _most(model) or (max(1, share // model.devices_per_replica) if model in on_gpu else 1)
         for model in models
     }
     on_cpu = sum(counts[model.name] for model in models if devices[model.name] == "cpu")
@@ -82,3 +77,17 @@ def _device(model: ModelSettings, gpus: int) -> str:
 def _processes(model: ModelSettings) -> int:
     """Of a replica: it alone, or it and its ranks."""
     return 1 if model.devices_per_replica == 1 else 1 + model.devices_per_replica
+
+
+def _least(model: ModelSettings) -> int:
+    """Replicas that the settings promise the model."""
+    if model.autoscaling is not None:
+        return model.autoscaling.min_replicas
+    return model.replicas if isinstance(model.replicas, int) else 0
+
+
+def _most(model: ModelSettings) -> int | None:
+    """Replicas that the settings allow the model; None: what the machine has."""
+    if model.autoscaling is not None:
+        return model.autoscaling.max_replicas
+    return model.replicas if isinstance(model.replicas, int) else None

@@ -5,21 +5,35 @@ built; this reads both parts and ends with status 2 and one sentence.
 """
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from serve_app.config_lint import lint, load
 from serve_app.settings import SettingsError, parse_settings
 
 _IMPORT_PATH = "serve_app.app:build"
+_POLICY = "serve_app.scaling_policy:policy"
 
 
 def check(path: Path) -> None:
     """Raise ``SettingsError`` unless the file starts a service; makes the data folders."""
     config = load(path)
     lint(config)
-    for application in config["applications"]:
+    for index, application in enumerate(config["applications"]):
         if application["import_path"] == _IMPORT_PATH:
-            parse_settings(application.get("args") or {}, Path.cwd())
+            settings = parse_settings(application.get("args") or {}, Path.cwd())
+            if any(model.by_work for model in settings.models):
+                _require_policy(application, index)
+
+
+def _require_policy(application: Mapping[str, Any], index: int) -> None:
+    """Without it Serve would scale by the number of requests, and say nothing."""
+    if (application.get("autoscaling_policy") or {}).get("policy_function") != _POLICY:
+        raise SettingsError(
+            f"applications[{index}].autoscaling_policy: a model scales by work, so it must be "
+            f"{{policy_function: {_POLICY}}}; or set `by: requests` in the model's autoscaling."
+        )
 
 
 def main(arguments: list[str]) -> int:

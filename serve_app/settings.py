@@ -46,6 +46,32 @@ class ParallelSettings(Section):
     ulysses: int | None = Field(default=None, description="parts that the attention heads are dealt out in")
 
 
+class AutoscalingSettings(Section):
+    """How many replicas a model has when its work decides. Bounds and delays are Ray Serve's own."""
+
+    min_replicas: int = Field(
+        default=1, ge=0, le=1024, description="0: the last replica goes too, and the next task starts one"
+    )
+    max_replicas: int = Field(ge=1, le=1024)
+    by: Literal["work", "requests"] = Field(
+        default="work", description="work: seconds of work that wait; requests: tasks, a replica for each"
+    )
+    target_queue_wait_s: Seconds = Field(
+        default=30.0, description="by work: replicas are wanted until a task waits no longer than this"
+    )
+    upscale_delay_s: Seconds = Field(default=3.0, description="more must be wanted for so long")
+    downscale_delay_s: Seconds = Field(default=300.0, description="fewer must be wanted for so long")
+    downscale_to_zero_delay_s: Seconds | None = Field(
+        default=None, description="the same for the last replica; default: downscale_delay_s"
+    )
+
+    @model_validator(mode="after")
+    def _bounds_in_order(self) -> "AutoscalingSettings":
+        if self.min_replicas > self.max_replicas:
+            raise ValueError("min_replicas: must not be above max_replicas")
+        return self
+
+
 class ModelSettings(Section):
     """One served model and how many replicas of it there are."""
 
@@ -67,6 +93,7 @@ class ModelSettings(Section):
         default=1, ge=1, le=8, description="above 1, each replica is a group of ranks that share every run"
     )
     parallel: ParallelSettings = ParallelSettings()
+    autoscaling: AutoscalingSettings | None = Field(default=None, description="instead of replicas")
     device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="auto: cuda where Ray sees a GPU"
     )
@@ -121,6 +148,17 @@ class ModelSettings(Section):
             guidance=not self.spec.distilled,
             **self.parallel.model_dump(),
         )
+
+    @model_validator(mode="after")
+    def _one_rule_for_replicas(self) -> "ModelSettings":
+        if self.autoscaling is not None and "replicas" in self.model_fields_set:
+            raise ValueError("replicas: leave it out or leave out autoscaling; only one of them can decide")
+        return self
+
+    @property
+    def by_work(self) -> bool:
+        """Whether the coordinator's estimate decides how many replicas there are."""
+        return self.autoscaling is not None and self.autoscaling.by == "work"
 
     @property
     def spec(self) -> Variant:
@@ -335,9 +373,9 @@ def _section_at(path: tuple[int | str, ...]) -> type[Section]:
         "models": ModelSettings,
         "fused_loras": FusedLoraSettings,
         "parallel": ParallelSettings,
+        "autoscaling": AutoscalingSettings,
         "tasks": TaskSettings,
         "limits": LimitSettings,
     }
-    return next(
-        (sections[part] for part in reversed(path) if isinstance(part, str) and part in sections), AppSettings
-    )
+    innermost_first = (part for part in reversed(path) if isinstance(part, str))
+    return next((sections[part] for part in innermost_first if part in sections), AppSettings)

@@ -171,7 +171,8 @@ def native_router(service: TaskService) -> APIRouter:
 
 async def _submit(service: TaskService, submission: Submission) -> Response:
     submitted = await service.submit(submission)
-    return JSONResponse(submit_document(submitted.task, is_new=submitted.is_new))
+    queue = await service.view.recent()
+    return JSONResponse(submit_document(submitted.task, queue, is_new=submitted.is_new))
 
 
 async def _task(service: TaskService, task_id: str) -> Task:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from serve_app.tasks.fleet import Fleet
 from serve_app.tasks.store import TaskStore
-from serve_app.tasks.task import QueuedTask, Replica, Task
+from serve_app.tasks.task import QueuedTask, Replica, Scale, Task
 from serve_app.tasks.transitions import Status
 
 SEEN_WITHIN_S = 6.0
@@ -46,6 +46,8 @@ class ModelLine:
     """What is left of each run."""
     replicas: Sequence[Replica]
     rate: float | None
+    scale: Scale | None = None
+    """What Serve means to have of a model that scales."""
 
     def place(self, task: Task) -> Place:
         """A task that came after this look stands where its priority and arrival will put it."""
@@ -58,6 +60,15 @@ class ModelLine:
             return Place(index + 1, None)
         ahead = sum(self.running_work) + self.work_before[index]
         return Place(index + 1, self._seconds(ahead / len(self.replicas) + task.work))
+
+    @property
+    def awaits_replica(self) -> str | None:
+        """What to tell who waits for the first replica of a model that scales; None when there is one."""
+        if self.replicas or self.scale is None:
+            return None
+        if self.scale.failing:
+            return "has no replica up, and the last attempts to start one failed; it is tried again"
+        return "has no replica up and is being started"
 
     @property
     def first_free_s(self) -> float | None:
@@ -155,7 +166,8 @@ class QueueView:
                 waiting[task.model].add(task)
         running = await self._store.running()
         replicas = await self._fleet.replicas(seen_within_s=SEEN_WITHIN_S)
-        self._snapshot = _snapshot(waiting, following, running, replicas, await self._fleet.rates())
+        rates, scales = await self._fleet.rates(), await self._fleet.scales()
+        self._snapshot = _snapshot(waiting, following, running, replicas, rates, scales)
         self._taken_at = time.monotonic()
         self._cost_s = self._taken_at - began
         return self._snapshot
@@ -179,8 +191,15 @@ def _snapshot(
     running: Sequence[Task],
     replicas: Sequence[Replica],
     rates: Mapping[str, float],
+    scales: Mapping[str, Scale],
 ) -> QueueSnapshot:
-    names = {*waiting, *rates, *(task.model for task in running), *(replica.model for replica in replicas)}
+    names = {
+        *waiting,
+        *rates,
+        *scales,
+        *(task.model for task in running),
+        *(replica.model for replica in replicas),
+    }
     nothing = _Waiting()
     lines = {
         name: ModelLine(
@@ -189,6 +208,7 @@ def _snapshot(
             running_work=[(1 - task.progress) * task.work for task in running if task.model == name],
             replicas=[replica for replica in replicas if replica.model == name],
             rate=rates.get(name),
+            scale=scales.get(name),
         )
         for name in names
     }

@@ -74,7 +74,8 @@ def service_router(service: TaskService) -> APIRouter:
         "/ready", summary="Whether a task can run now", responses=openapi.answers(dict[str, str], 503)
     )
     async def ready() -> Response:
-        if not await service.fleet.replicas(seen_within_s=SEEN_WITHIN_S):
+        from_zero = any(_least(model) == 0 for model in service.settings.models)
+        if not from_zero and not await service.fleet.replicas(seen_within_s=SEEN_WITHIN_S):
             raise NoReplica("No model replica is ready yet.")
         return JSONResponse({"status": "ready"})
 
@@ -88,6 +89,7 @@ def service_router(service: TaskService) -> APIRouter:
 def _line(line: ModelLine) -> Mapping[str, object]:
     return {
         "replicas": len(line.replicas),
+        "wanted_replicas": line.scale.wanted if line.scale is not None else None,
         "queued": len(line.keys),
         "running": len(line.running_work),
         "seconds_per_work": line.rate,
@@ -96,6 +98,11 @@ def _line(line: ModelLine) -> Mapping[str, object]:
             for replica in line.replicas
         ],
     }
+
+
+def _least(model: ModelSettings) -> int:
+    """Replicas that there are without a task."""
+    return 1 if model.autoscaling is None else model.autoscaling.min_replicas
 
 
 def _metadata(service: TaskService) -> Mapping[str, object]:
@@ -124,6 +131,7 @@ def _model(model: ModelSettings) -> Mapping[str, object]:
         "tasks": sorted(variant.tasks),
         "distilled": variant.distilled,
         "loras": model.lora_names(),
+        "autoscaling": None if model.autoscaling is None else model.autoscaling.model_dump(),
         "defaults": {
             "width": variant.width,
             "height": variant.height,

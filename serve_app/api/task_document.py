@@ -78,9 +78,10 @@ class TaskDocument(TypedDict):
     error: ErrorOfTask | None
 
 
-def submit_document(task: Task, *, is_new: bool) -> SubmitDocument:
+def submit_document(task: Task, queue: QueueSnapshot, *, is_new: bool) -> SubmitDocument:
     """The answer to the submit that made ``task``, or found it made already."""
     message = "Task created successfully" if is_new else "This Idempotency-Key has made the task before"
+    message += _awaited_replica(task, queue)
     return {
         "task_id": task.id,
         "status": NATIVE_STATUS[task.status],
@@ -98,7 +99,7 @@ def task_document(task: Task, queue: QueueSnapshot, *, root_path: str) -> TaskDo
         "task_id": task.id,
         "status": NATIVE_STATUS[task.status],
         "progress": math.floor(task.progress * 1e4) / 1e4,  # rounded up it would say 1.0 before the end
-        "message": _with_notes(_message(task, place.position), task),
+        "message": _with_notes(_message(task, place.position) + _awaited_replica(task, queue), task),
         "model": task.model,
         "created_at": _time(task.created_at),
         "started_at": _time(task.started_at) if task.started_at is not None else None,
@@ -127,6 +128,11 @@ def task_document(task: Task, queue: QueueSnapshot, *, root_path: str) -> TaskDo
 def _with_notes(message: str, task: Task) -> str:
     """What was decided differently from what was asked is said with every message."""
     return " ".join([f"{message}.", *task.notes]) if task.notes else message
+
+
+def _awaited_replica(task: Task, queue: QueueSnapshot) -> str:
+    awaited = queue.line(task.model).awaits_replica
+    return f". The model {task.model} {awaited}" if awaited and task.status is Status.QUEUED else ""
 
 
 def _message(task: Task, position: int | None) -> str:

@@ -10,12 +10,16 @@ import time
 from collections.abc import Coroutine, Mapping
 from typing import Any
 
+from ray import serve
 from ray.exceptions import ActorUnavailableError, RayActorError
 from ray.serve.handle import DeploymentHandle
 
 from serve_app.artifacts import LocalArtifacts
+from serve_app.coordinator.deployments import Deployments
 from serve_app.coordinator.dispatch import Dispatcher, ReplicaLost
 from serve_app.coordinator.janitor import Janitor
+from serve_app.coordinator.notebook import Notebook
+from serve_app.coordinator.scaling import Scaling, deployment_of
 from serve_app.metrics import TaskMetrics
 from serve_app.output_paths import OutputPaths
 from serve_app.settings import AppSettings
@@ -27,6 +31,7 @@ from serve_app.tasks.store import TaskStore
 from serve_app.tasks.task import Replica, Task, TaskError
 
 _LEASE_CHECK_S = 1.0
+_SCALE_CHECK_S = 2.0
 _logger = logging.getLogger("ray.serve")
 
 
@@ -42,12 +47,28 @@ class Coordinator:
         self._database = Database(settings.store_url)
         await self._database.migrate()
         self._fleet = Fleet(self._database)
+        self._notebook = Notebook(self._fleet)
         self._metrics = TaskMetrics()
         rules = settings.tasks
         self._ledger = await RunLedger.take_lead(
             self._database, lease_s=rules.lease_s, grace_s=min(rules.lease_s, 5 * rules.heartbeat_s)
         )
-        self._dispatcher = Dispatcher(self._ledger, windows, self._send, self._give_up)
+        self._scaling = Scaling(
+            self._database,
+            self._fleet,
+            settings.models,
+            windows,
+            seen_within_s=3 * rules.heartbeat_s,
+            on_backlog=self._metrics.backlog,
+        )
+        await self._scaling.recall()
+        self._deployments = Deployments(
+            serve.get_replica_context().app_name,
+            {model.name: deployment_of(model.name) for model in settings.models if model.autoscaling},
+        )
+        self._dispatcher = Dispatcher(
+            self._ledger, list(models), self._scaling.window, self._send, self._give_up
+        )
         self._janitor = Janitor(
             TaskStore(self._database),
             self._ledger,
@@ -61,7 +82,12 @@ class Coordinator:
         self._failure: BaseException | None = None
         self._duties = [
             asyncio.create_task(self._keep_up(duty))
-            for duty in (self._dispatcher.run(), self._check_leases(), self._janitor.run())
+            for duty in (
+                self._dispatcher.run(),
+                self._check_leases(),
+                self._check_scales(),
+                self._janitor.run(),
+            )
         ]
 
     async def nudge(self) -> None:
@@ -70,7 +96,15 @@ class Coordinator:
 
     async def saw(self, replica_id: str, model: str, device: str, ranks: int) -> None:
         """A model replica is up and warm."""
-        await self._fleet.saw(Replica(replica_id, model, device, ranks, time.time()))
+        replica = Replica(replica_id, model, device, ranks, time.time())
+        self._notebook.saw(replica)
+        if self._scaling.saw(replica):
+            await self._notebook.write()
+            self._dispatcher.nudge()
+
+    async def record_autoscaling_stats(self) -> Mapping[str, float]:
+        """What the autoscaling policy decides by; Serve asks for it."""
+        return await self._scaling.figures()
 
     async def claim(self, model: str, runner: str, ticket: str) -> Task | None:
         """The next task of ``model``, now run by ``runner``; None when none waits."""
@@ -100,6 +134,13 @@ class Coordinator:
         chores.add_done_callback(self._chores.discard)
         return True
 
+    async def hand_back(self, uid: str, attempt: int) -> None:
+        """Let another replica run a task that its runner has not begun."""
+        task = await self._ledger.hand_back(uid, attempt)
+        if task is not None:
+            log_move("hand_back", task)
+            self._dispatcher.nudge()
+
     async def fail(self, uid: str, attempt: int, error: TaskError) -> bool:
         """End a task for an error of the model or of its input."""
         task = await self._ledger.fail(uid, attempt, error)
@@ -115,7 +156,7 @@ class Coordinator:
     async def _after_publish(self, task: Task, seconds: float) -> None:
         await asyncio.to_thread(self._janitor.link, task)
         if task.work > 0:
-            await self._fleet.learn(task.model, seconds / task.work)
+            self._notebook.learn(task.model, seconds / task.work)
 
     async def _is_published(self, uid: str, attempt: int) -> bool:
         # A runner repeats a publish whose answer was lost with the coordinator before.
@@ -151,9 +192,20 @@ class Coordinator:
             for task in await self._ledger.expire_leases():
                 self._note_given_up(task)
                 self._dispatcher.nudge()
+            await self._notebook.write()
             queued = (await self._ledger.demand()).queued
             self._metrics.queued({model: queued.get(model, 0) for model in self._models})
             await asyncio.sleep(_LEASE_CHECK_S)
+
+    async def _check_scales(self) -> None:
+        noted = dict(await self._fleet.scales())
+        while True:
+            for scale in await self._deployments.scales():
+                if scale != noted.get(scale.model):
+                    await self._fleet.note_scale(scale)
+                    noted[scale.model] = scale
+                self._scaling.note(scale)
+            await asyncio.sleep(_SCALE_CHECK_S)
 
     async def _keep_up(self, duty: Coroutine[Any, Any, None]) -> None:
         try:

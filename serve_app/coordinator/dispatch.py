@@ -8,7 +8,7 @@ and a cancelled task takes no replica's time.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from uuid import uuid4
 
@@ -34,20 +34,22 @@ class _Ticket:
 class Dispatcher:
     """Keeps tickets out: per model at most its window, and at most as many as tasks wait or run.
 
-    ``send`` carries a ticket to a free replica and returns when the run has ended. It raises
-    ``ReplicaLost`` when the replica died, anything else when that is not certain. ``on_lost`` is told
-    of the task that a lost replica was running.
+    ``window`` is asked at each look that finds queued tasks of a model. ``send`` carries a ticket to a
+    free replica and returns when the run has ended. It raises ``ReplicaLost`` when the replica died,
+    anything else when that is not certain. ``on_lost`` is told of the task that a lost replica was running.
     """
 
     def __init__(
         self,
         ledger: RunLedger,
-        windows: Mapping[str, int],
+        models: Sequence[str],
+        window: Callable[[str], int],
         send: Callable[[str, str], Awaitable[None]],
         on_lost: Callable[[Task], Awaitable[None]],
     ) -> None:
         self._ledger = ledger
-        self._windows = windows
+        self._models = models
+        self._window = window
         self._send = send
         self._on_lost = on_lost
         self._tickets: dict[str, _Ticket] = {}
@@ -74,14 +76,17 @@ class Dispatcher:
     async def look(self) -> None:
         """Send the tickets that are wanted now."""
         demand = await self._ledger.demand()
-        for model, window in self._windows.items():
+        for model in self._models:
+            queued = demand.queued.get(model, 0)
+            if not queued:
+                continue
             held = [ticket for ticket in self._tickets.values() if ticket.model == model]
             claimed = {task.uid for ticket in held for task in ticket.tasks}
             # Runs begun under an earlier coordinator hold a replica without a ticket of ours.
             orphans = len(demand.running.get(model, frozenset()) - claimed)
             unclaimed = sum(not ticket.tasks for ticket in held)
-            room = window - orphans - len(held)
-            for _ in range(min(demand.queued.get(model, 0) - unclaimed, room)):
+            room = self._window(model) - orphans - len(held)
+            for _ in range(min(queued - unclaimed, room)):
                 self._issue(model)
 
     def _issue(self, model: str) -> None:

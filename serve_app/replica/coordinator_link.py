@@ -37,6 +37,13 @@ class CoordinatorLink:
             return None
         return task
 
+    async def hand_back(self, task: Task) -> None:
+        """Another replica is to run it. If that is not heard, its lease ends soon."""
+        try:
+            await asyncio.wait_for(self._handle.hand_back.remote(task.uid, task.attempt), _CLAIM_PATIENCE_S)
+        except (RayError, RayServeException, TimeoutError):
+            return
+
     async def report(self, uid: str, attempt: int, step: int, progress: float) -> bool:
         """Whether the run goes on."""
         try:

@@ -18,6 +18,7 @@ from models.hub import local_folder
 from serve_app.artifacts import LocalArtifacts
 from serve_app.output_paths import OutputPaths
 from serve_app.placement import Placement
+from serve_app.replica.claims import Claim, Claims
 from serve_app.replica.coordinator_link import CoordinatorLink
 from serve_app.replica.engine_factory import engine_factory
 from serve_app.replica.rank_group import RankGroup
@@ -64,6 +65,7 @@ class ModelReplica:
             # By then the run counts as lost, whoever leads.
             give_up_s=2 * rules.lease_s,
         )
+        self._claims = Claims(self._link.hand_back)
         self._presence = asyncio.create_task(self._stay_known())
 
     async def work(self, ticket: str) -> None:
@@ -76,19 +78,30 @@ class ModelReplica:
 
     async def _work(self, ticket: str, finishing: asyncio.TaskGroup) -> None:
         return_at = time.monotonic() + _TICKET_S
-        while self._is_sound and (task := await self._link.claim(self._model.name, self._id, ticket)):
-            run = self._run(task)
+        claim = partial(self._link.claim, self._model.name, self._id, ticket)
+        task = await self._claims.take(claim) if self._is_sound else None
+        while task is not None:
+            task = await self._carry_out(task, claim, finishing, return_at)
+
+    async def _carry_out(
+        self, task: Task, claim: Claim, finishing: asyncio.TaskGroup, return_at: float
+    ) -> Task | None:
+        """Run the task; the one to run after it."""
+        async with self._claims.after(task, claim) as following:
+            run, began = self._run(task), time.monotonic()
             try:
                 generated = await run.generate(self._thread, self._files)
             except (Hung, GroupLost) as error:
                 _logger.exception("task %s: this replica ends itself", task.uid)
                 self._hung = isinstance(error, Hung)
-                return
+                return None
+            self._claims.ran(task, time.monotonic() - began)
             finished = finishing.create_task(self._finish(run, generated))
             if generated.exception() is not None:
                 await finished  # it says whether the engine can be trusted with another task
-            if time.monotonic() > return_at:
-                return
+            if not self._is_sound or (time.monotonic() > return_at and not following.is_under_way):
+                return None
+            return await following.task()
 
     def _run(self, task: Task) -> Run:
         rules = self._settings.tasks

@@ -2,12 +2,13 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 
 from sqlalchemy import delete, insert, select, update
 
 from serve_app.tasks.database import Database
-from serve_app.tasks.tables import RATES, REPLICAS
-from serve_app.tasks.task import Replica
+from serve_app.tasks.tables import RATES, REPLICAS, SCALES
+from serve_app.tasks.task import Replica, Scale
 
 _WEIGHT_OF_NEWEST = 0.3
 
@@ -18,20 +19,12 @@ class Fleet:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def saw(self, replica: Replica) -> None:
-        """Note that a replica is there."""
-        values = {
-            "model": replica.model,
-            "device": replica.device,
-            "ranks": replica.ranks,
-            "seen_at": replica.seen_at,
-        }
+    async def saw(self, *replicas: Replica) -> None:
+        """Note that these are there."""
+        ids = [replica.replica_id for replica in replicas]
         async with self._database.write() as connection:
-            known = await connection.execute(
-                update(REPLICAS).where(REPLICAS.c.replica_id == replica.replica_id).values(values)
-            )
-            if known.rowcount == 0:
-                await connection.execute(insert(REPLICAS).values(replica_id=replica.replica_id, **values))
+            await connection.execute(delete(REPLICAS).where(REPLICAS.c.replica_id.in_(ids)))
+            await connection.execute(insert(REPLICAS), [asdict(replica) for replica in replicas])
 
     async def gone(self, *, unseen_for_s: float) -> None:
         """Forget the replicas not heard of for so long."""
@@ -67,3 +60,19 @@ class Fleet:
             return {
                 row.model: row.seconds_per_work for row in (await connection.execute(select(RATES))).all()
             }
+
+    async def note_scale(self, scale: Scale) -> None:
+        """Note how many replicas a model is to have."""
+        values = {"wanted": scale.wanted, "failing": scale.failing}
+        async with self._database.write() as connection:
+            known = await connection.execute(
+                update(SCALES).where(SCALES.c.model == scale.model).values(values)
+            )
+            if known.rowcount == 0:
+                await connection.execute(insert(SCALES).values(model=scale.model, **values))
+
+    async def scales(self) -> Mapping[str, Scale]:
+        """What was noted last of each model that scales."""
+        async with self._database.read() as connection:
+            rows = (await connection.execute(select(SCALES))).mappings().all()
+        return {row["model"]: Scale(**row) for row in rows}

@@ -5,14 +5,16 @@ attempt: a runner that was given up cannot touch the task of its successor.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from sqlalchemy import case, delete, exists, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.dml import ReturningUpdate
 
+from serve_app.tasks.batching import Batching
 from serve_app.tasks.database import Database
 from serve_app.tasks.rows import task_of
 from serve_app.tasks.tables import LEADERSHIP, TASKS
@@ -34,13 +36,21 @@ class Demand:
     running: Mapping[str, frozenset[str]]
 
 
+Write = Callable[[AsyncConnection], Awaitable[Any]]
+"""Writes in the transaction of a connection. One that raises ``Superseded`` has changed nothing."""
+
+
 class RunLedger:
-    """Writes of one epoch. Each is one transaction and raises ``Superseded`` once the epoch is over."""
+    """Writes of one epoch. Each is committed when it returns and raises ``Superseded`` once that is over.
+
+    Writes that come while a commit is under way share the next one: a commit waits for the disk.
+    """
 
     def __init__(self, database: Database, epoch: int, *, lease_s: float) -> None:
         self._database = database
         self._epoch = epoch
         self._lease_s = lease_s
+        self._writing: Batching[Write, Any] = Batching(self._write_all)
         # Stands in the WHERE of each write: checked by the very statement that writes.
         self._leads = exists().where(LEADERSHIP.c.epoch == epoch)
 
@@ -83,8 +93,8 @@ class RunLedger:
             )
             .returning(TASKS)
         )
-        async with self._database.write() as connection:
-            return await self._first(connection, query)
+        claimed: Task | None = await self._writing.ask(partial(self._first, query=query))
+        return claimed
 
     async def report(self, uid: str, attempt: int, *, step: int, progress: float) -> bool:
         """Renew the lease and record how far the run is. False: the run is over, its runner must leave."""
@@ -106,8 +116,8 @@ class RunLedger:
 
     async def give_up(self, uid: str, attempt: int) -> Task | None:
         """The runner is lost: queue the task again, or fail it if no attempt is left. None: not current."""
-        async with self._database.write() as connection:
-            return await self._give_up(connection, uid, attempt)
+        given_up: Task | None = await self._writing.ask(partial(self._give_up, uid=uid, attempt=attempt))
+        return given_up
 
     async def hand_back(self, uid: str, attempt: int) -> Task | None:
         """The runner stops before the end by itself: queue the task again, the attempt not counted."""
@@ -159,8 +169,15 @@ class RunLedger:
         return Demand(queued, {model: frozenset(u for m, u in runs if m == model) for model, _ in runs})
 
     async def _move(self, move: Move, uid: str, attempt: int, values: Mapping[str, Any]) -> Task | None:
+        moved: Task | None = await self._writing.ask(
+            partial(self._move_in, move=move, uid=uid, attempt=attempt, values=values)
+        )
+        return moved
+
+    async def _write_all(self, writes: Sequence[Write]) -> Sequence[Any]:
         async with self._database.write() as connection:
-            return await self._move_in(connection, move, uid, attempt, values)
+            # Another error than that one may have spoilt the transaction, and takes it back for all.
+            return [await _unless_superseded(write(connection)) for write in writes]
 
     async def _move_in(
         self, connection: AsyncConnection, move: Move, uid: str, attempt: int, values: Mapping[str, Any]
@@ -196,6 +213,13 @@ class RunLedger:
         if current != self._epoch:
             raise Superseded(f"epoch {self._epoch} ended, {current} leads")
         return None
+
+
+async def _unless_superseded(writing: Awaitable[Any]) -> Any:
+    try:
+        return await writing
+    except Superseded as error:
+        return error
 
 
 def _ended() -> dict[str, Any]:

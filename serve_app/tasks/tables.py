@@ -3,6 +3,7 @@
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
     Column,
     Float,
     Index,
@@ -79,4 +80,12 @@ REPLICAS = Table(
     Column("device", String(128), nullable=False),
     Column("ranks", Integer, nullable=False),
     Column("seen_at", Float, nullable=False),
+)
+
+SCALES = Table(
+    "scales",
+    METADATA,
+    Column("model", String(64), primary_key=True),
+    Column("wanted", Integer, nullable=False),
+    Column("failing", Boolean, nullable=False),
 )

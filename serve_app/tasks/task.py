@@ -124,6 +124,16 @@ class Replica:
 
 
 @dataclass(frozen=True, slots=True)
+class Scale:
+    """How many replicas a model that scales is to have now."""
+
+    model: str
+    wanted: int
+    failing: bool
+    """Whether the last ones could not be started."""
+
+
+@dataclass(frozen=True, slots=True)
 class QueuedTask:
     """The little of a queued task that its place in the queue depends on."""
 

@@ -3,6 +3,8 @@
 from pathlib import Path
 
 from serve_app.api.video_request import VideoRequest
+from serve_app.settings import AppSettings
+from serve_app.tasks.task import Scale
 from tests.http.http_service import HttpService, running, settings
 
 
@@ -18,6 +20,43 @@ async def test_without_a_replica_it_is_not_ready(service: HttpService):
     await service.add_replica(seen_at=1.0)
     response = await service.client.get("/ready")
     assert response.status_code == 503 and response.json()["code"] == "no_replica"
+
+
+def from_zero(folder: Path) -> AppSettings:
+    rules = {"min_replicas": 0, "max_replicas": 4}
+    model = {"name": "demo", "variant": "demo", "weights": folder, "autoscaling": rules}
+    return settings(folder, models=[model])
+
+
+async def test_a_model_that_scales_from_zero_is_ready_and_says_that_it_is_being_started(folder: Path):
+    async with running(from_zero(folder)) as service:
+        assert (await service.client.get("/ready")).status_code == 200
+        await service.fleet.note_scale(Scale("demo", 0, failing=False))
+        submitted = await service.submit()
+        started = "The model demo has no replica up and is being started"
+        assert submitted["message"] == f"Task created successfully. {started}"
+        status = await service.status(submitted["task_id"])
+        assert status["message"] == f"Waiting in the queue, number 1. {started}"
+        await service.add_replica()
+        await service.client.get("/v1/service/status")  # looks anew, where a submit may use an older look
+        assert started not in (await service.submit())["message"]
+
+
+async def test_a_model_that_cannot_be_started_says_so_to_those_that_wait(folder: Path):
+    async with running(from_zero(folder)) as service:
+        await service.fleet.note_scale(Scale("demo", 0, failing=False))
+        await service.fleet.note_scale(Scale("demo", 1, failing=True))
+        assert "the last attempts to start one failed" in (await service.submit())["message"]
+
+
+async def test_the_status_and_the_metadata_tell_how_a_model_scales(folder: Path):
+    async with running(from_zero(folder)) as service:
+        await service.fleet.note_scale(Scale("demo", 3, failing=False))
+        status = (await service.client.get("/v1/service/status")).json()["models"]["demo"]
+        assert (status["replicas"], status["wanted_replicas"]) == (0, 3)
+        (model,) = (await service.client.get("/v1/service/metadata")).json()["models"]
+        scaling = model["autoscaling"]
+        assert (scaling["min_replicas"], scaling["max_replicas"], scaling["by"]) == (0, 4, "work")
 
 
 async def test_it_is_idle_while_any_replica_can_take_work(service: HttpService):

@@ -77,15 +77,16 @@ class Cluster:
             wait_for(lambda: len(_nodes()) <= before, READY_S, lambda: "the node did not leave")
 
     @contextmanager
-    def deploy(self, **args: Any) -> Iterator[Service]:
+    def deploy(self, *, import_path: str = "serve_app.app:build", **args: Any) -> Iterator[Service]:
         """The application with these ``args``, once it is ready."""
         name = f"app{next(self._numbers)}"
         data_dir = self._folder / name / "data"
         self._deployed[name] = {
             "name": name,
             "route_prefix": f"/{name}",
-            "import_path": "serve_app.app:build",
+            "import_path": import_path,
             "args": {"data_dir": str(data_dir), **args},
+            "autoscaling_policy": {"policy_function": "serve_app.scaling_policy:policy"},
         }
         self._apply()
         url = f"http://127.0.0.1:{self._port}/{name}"

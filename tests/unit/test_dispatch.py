@@ -72,7 +72,7 @@ async def scene(tmp_path: Path, *, window: int) -> AsyncIterator[Scene]:
     await database.migrate()
     ledger = await RunLedger.take_lead(database, lease_s=30, grace_s=10)
     replicas = Replicas()
-    dispatcher = Dispatcher(ledger, {"demo": window}, replicas.send, replicas.on_lost)
+    dispatcher = Dispatcher(ledger, ["demo"], lambda model: window, replicas.send, replicas.on_lost)
     yield Scene(TaskStore(database), ledger, replicas, dispatcher)
     for ticket in replicas.tickets.values():
         if not ticket.done():

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from serve_app.placement import Placement, place
-from serve_app.settings import ModelSettings, SettingsError
+from serve_app.settings import AutoscalingSettings, ModelSettings, SettingsError
 
 
 def model(name: str = "demo", **changes: Any) -> ModelSettings:
@@ -67,3 +67,9 @@ def test_a_group_of_more_gpus_than_there_are_is_refused() -> None:
     sentence = r"^args\.models\[1\]\.devices_per_replica: 4 GPUs .* b, and Ray sees 2\.$"
     with pytest.raises(SettingsError, match=sentence):
         place(models, {"CPU": 8.0, "GPU": 2.0})
+
+
+def test_a_model_that_scales_is_promised_its_least_and_allowed_its_most() -> None:
+    scales = AutoscalingSettings(min_replicas=1, max_replicas=6)
+    placed = place([model("a", autoscaling=scales), model("b")], {"CPU": 64.0, "GPU": 8.0})
+    assert {name: found.replicas for name, found in placed.items()} == {"a": 6, "b": 7}

@@ -98,6 +98,26 @@ def model_with(**changes: Any) -> dict[str, Any]:
         ),
         (model_with(offline="maybe"), "args.models[0].offline: input should be a valid boolean"),
         (model_with(engine="os.system"), "args.models[0].engine: string should match pattern "),
+        (
+            model_with(autoscaling={"max_replica": 3}),
+            "args.models[0].autoscaling.max_replica",
+        ),
+        (
+            model_with(autoscaling={"min_replicas": 3, "max_replicas": 2}),
+            "args.models[0].autoscaling.min_replicas: must not be above max_replicas.",
+        ),
+        (
+            model_with(autoscaling={"max_replicas": 2, "upscale_delay_s": 0}),
+            "args.models[0].autoscaling.upscale_delay_s: input should be greater than 0.",
+        ),
+        (
+            model_with(autoscaling={"max_replicas": 2, "by": "hand"}),
+            "args.models[0].autoscaling.by: input should be 'work' or 'requests'.",
+        ),
+        (
+            model_with(autoscaling={"max_replicas": 2}, replicas=2),
+            "args.models[0].replicas: leave it out or leave out autoscaling; only one of them can decide.",
+        ),
         ({"models": []}, "args.models: "),
         ({"models": model_with()["models"] * 2}, "args.models: names must differ"),
         ({"tasks": {"lease_s": 1.0}}, "args.tasks.lease_s: must be at least three times heartbeat_s."),

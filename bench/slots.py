@@ -1,0 +1,103 @@
+"""An application whose model replicas only keep time: what is left is the cost of the service itself.
+
+A slot claims a task, holds it for a set time, and publishes an empty video: what it says to the coordinator
+is what a model replica says, but there is no engine, no ffmpeg and no process of its own to pay for. So
+two cores can play a cluster.
+"""
+
+import asyncio
+import time
+from functools import partial
+from pathlib import Path
+
+from ray import serve
+from ray.serve import Application
+
+from serve_app.api.ingress import ingress
+from serve_app.app import coordinator
+from serve_app.artifacts import LocalArtifacts
+from serve_app.coordinator.scaling import deployment_of
+from serve_app.output_paths import OutputPaths
+from serve_app.replica.claims import Claims
+from serve_app.replica.coordinator_link import CoordinatorLink
+from serve_app.scaling_policy import COORDINATOR
+from serve_app.settings import AppSettings, ModelSettings, parse_settings
+from serve_app.tasks.task import Task
+
+_TICKET_S = 30.0  # as a model replica has it
+
+
+class Slots:
+    """Stands in for as many model replicas as ``options.slots`` says; each run takes ``options.seconds``.
+
+    Each run is a line in a file in the folder ``options.trace``: when it began and ended, in seconds of the
+    system's monotonic clock.
+    """
+
+    def __init__(self, settings: AppSettings, model: ModelSettings) -> None:
+        context = serve.get_replica_context()
+        self._model = model.name
+        self._id = context.replica_id.unique_id
+        self._seconds = float(model.options["seconds"])
+        paths = OutputPaths(settings.outputs, settings.output_roots)
+        self._artifacts = LocalArtifacts(paths, settings.data_dir)
+        self._link = CoordinatorLink(
+            serve.get_deployment_handle(COORDINATOR, context.app_name),
+            patience_s=settings.tasks.heartbeat_s,
+            give_up_s=2 * settings.tasks.lease_s,
+        )
+        self._reports: set[asyncio.Task[bool]] = set()
+        self._trace = Path(model.options["trace"], self._id)
+        self._claims = Claims(self._link.hand_back)
+        self._presence = asyncio.create_task(self._stay_known(settings.tasks.heartbeat_s))
+
+    async def work(self, ticket: str) -> None:
+        """As a model replica works: claim and run, and publish while the next run goes on."""
+        return_at = time.monotonic() + _TICKET_S
+        claim = partial(self._link.claim, self._model, self._id, ticket)
+        async with asyncio.TaskGroup() as finishing:
+            task = await self._claims.take(claim)
+            while task is not None:
+                async with self._claims.after(task, claim) as following:
+                    began = time.monotonic()
+                    await self._run(task)
+                    self._claims.ran(task, time.monotonic() - began)
+                    finishing.create_task(self._publish(task))
+                    is_over = time.monotonic() > return_at and not following.is_under_way
+                    task = None if is_over else await following.task()
+
+    async def _run(self, task: Task) -> None:
+        began = time.monotonic()
+        await asyncio.sleep(self._seconds / 2)
+        half = asyncio.create_task(self._link.report(task.uid, task.attempt, 1, 0.5))
+        await asyncio.sleep(began + self._seconds - time.monotonic())
+        with self._trace.open("a") as trace:
+            trace.write(f"{began} {time.monotonic()}\n")
+        self._reports.add(half)
+        half.add_done_callback(self._reports.discard)
+
+    async def _publish(self, task: Task) -> None:
+        self._artifacts.attempt_path(task.uid, task.attempt).touch()
+        artifact = self._artifacts.key(task.uid, task.attempt)
+        await self._link.publish(task.uid, task.attempt, artifact, {"denoise_s": self._seconds})
+
+    async def _stay_known(self, heartbeat_s: float) -> None:
+        while True:
+            await self._link.saw(self._id, self._model, "none", 1)
+            await asyncio.sleep(heartbeat_s)
+
+
+def build(args: dict[str, object]) -> Application:
+    """The service with slots for its one model: ``replicas`` processes of ``options.slots`` slots each."""
+    settings = parse_settings(args, Path.cwd())
+    (model,) = settings.models
+    processes, slots = model.replicas, int(model.options["slots"])
+    assert isinstance(processes, int)
+    deployment = serve.deployment(
+        name=deployment_of(model.name),
+        num_replicas=processes,
+        max_ongoing_requests=slots,
+        ray_actor_options={"num_cpus": 0.01},
+    )(Slots)
+    models = {model.name: deployment.bind(settings, model)}
+    return ingress(settings, coordinator(settings, models, {model.name: processes * slots}))

@@ -1,0 +1,28 @@
+"""How many replicas each model is to have.
+
+Revision ID: 0002
+Revises: 0001
+"""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Make the table; the coordinator fills it."""
+    op.create_table(
+        "scales",
+        sa.Column("model", sa.String(64), primary_key=True),
+        sa.Column("wanted", sa.Integer, nullable=False),
+        sa.Column("failing", sa.Boolean, nullable=False),
+    )
+
+
+def downgrade() -> None:
+    """Drop it."""
+    op.drop_table("scales")

@@ -1,0 +1,44 @@
+"""Both parts of a configuration are checked together: what Ray is told and what the application is told."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from serve_app.preflight import check
+from serve_app.settings import SettingsError
+
+POLICY = {"policy_function": "serve_app.scaling_policy:policy"}
+
+
+def write(folder: Path, autoscaling: dict[str, Any], **application: Any) -> Path:
+    model = {"name": "demo", "variant": "demo", "weights": str(folder), "autoscaling": autoscaling}
+    args = {"data_dir": str(folder / "data"), "models": [model]}
+    config = {"applications": [{"import_path": "serve_app.app:build", "args": args, **application}]}
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+def test_scaling_by_work_wants_its_policy_and_says_which(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError) as stopped:
+        check(write(tmp_path, {"max_replicas": 2}))
+    assert str(stopped.value) == (
+        "applications[0].autoscaling_policy: a model scales by work, so it must be "
+        "{policy_function: serve_app.scaling_policy:policy}; "
+        "or set `by: requests` in the model's autoscaling."
+    )
+
+
+def test_scaling_by_work_with_its_policy_starts(tmp_path: Path) -> None:
+    check(write(tmp_path, {"max_replicas": 2}, autoscaling_policy=POLICY))
+
+
+def test_scaling_by_requests_needs_no_policy(tmp_path: Path) -> None:
+    check(write(tmp_path, {"max_replicas": 2, "by": "requests"}))
+
+
+def test_the_configuration_that_comes_along_has_the_policy() -> None:
+    config = yaml.safe_load((Path(__file__).parents[2] / "serve_config.yaml").read_text())
+    assert config["applications"][0]["autoscaling_policy"] == POLICY
