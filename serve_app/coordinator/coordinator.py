@@ -20,6 +20,7 @@ from serve_app.metrics import TaskMetrics
 from serve_app.output_paths import OutputPaths
 from serve_app.settings import AppSettings
 from serve_app.tasks.database import Database
+from serve_app.tasks.fair_share import shares_of
 from serve_app.tasks.fleet import Fleet
 from serve_app.tasks.journal import log_move
 from serve_app.tasks.ledger import RunLedger, Superseded
@@ -45,7 +46,10 @@ class Coordinator:
         self._metrics = TaskMetrics()
         rules = settings.tasks
         self._ledger = await RunLedger.take_lead(
-            self._database, lease_s=rules.lease_s, grace_s=min(rules.lease_s, 5 * rules.heartbeat_s)
+            self._database,
+            lease_s=rules.lease_s,
+            grace_s=min(rules.lease_s, 5 * rules.heartbeat_s),
+            shares=shares_of(settings.keys),
         )
         self._dispatcher = Dispatcher(self._ledger, windows, self._send, self._give_up)
         self._janitor = Janitor(
@@ -115,7 +119,7 @@ class Coordinator:
     async def _after_publish(self, task: Task, seconds: float) -> None:
         await asyncio.to_thread(self._janitor.link, task)
         if task.work > 0:
-            await self._fleet.learn(task.model, seconds / task.work)
+            await self._fleet.learn(task.model, seconds / task.work, task.tokens)
 
     async def _is_published(self, uid: str, attempt: int) -> bool:
         # A runner repeats a publish whose answer was lost with the coordinator before.

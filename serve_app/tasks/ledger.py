@@ -5,6 +5,7 @@ attempt: a runner that was given up cannot touch the task of its successor.
 """
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from serve_app.tasks.database import Database
+from serve_app.tasks.fair_queue import FairQueue
+from serve_app.tasks.fair_share import Shares
 from serve_app.tasks.rows import task_of
 from serve_app.tasks.tables import LEADERSHIP, TASKS
 from serve_app.tasks.task import Task, TaskError
@@ -31,22 +34,30 @@ class Demand:
     """Queued tasks (how many) and running tasks (which), by model; a model without any has no entry."""
 
     queued: Mapping[str, int]
+    ready: Mapping[str, int]
+    """How many of the queued ones their owners' limits let run now."""
     running: Mapping[str, frozenset[str]]
 
 
 class RunLedger:
     """Writes of one epoch. Each is one transaction and raises ``Superseded`` once the epoch is over."""
 
-    def __init__(self, database: Database, epoch: int, *, lease_s: float) -> None:
+    def __init__(self, database: Database, epoch: int, *, lease_s: float, shares: Shares) -> None:
         self._database = database
         self._epoch = epoch
         self._lease_s = lease_s
+        self._queue = FairQueue(shares)
         # Stands in the WHERE of each write: checked by the very statement that writes.
         self._leads = exists().where(LEADERSHIP.c.epoch == epoch)
 
     @classmethod
-    async def take_lead(cls, database: Database, *, lease_s: float, grace_s: float) -> "RunLedger":
-        """Begin a new epoch. Runs that are still alive have ``grace_s`` seconds to report to it."""
+    async def take_lead(
+        cls, database: Database, *, lease_s: float, grace_s: float, shares: Shares | None = None
+    ) -> "RunLedger":
+        """Begin a new epoch. Runs that are still alive have ``grace_s`` seconds to report to it.
+
+        ``shares`` are what the owners of tasks are due; without any it does not matter whose a task is.
+        """
         async with database.write() as connection:
             query = update(LEADERSHIP).values(epoch=LEADERSHIP.c.epoch + 1).returning(LEADERSHIP.c.epoch)
             epoch = (await connection.execute(query)).scalar_one()
@@ -55,23 +66,29 @@ class RunLedger:
                 .where(TASKS.c.status == Status.RUNNING)
                 .values(lease_expires_at=time.time() + grace_s)
             )
-        return cls(database, epoch, lease_s=lease_s)
+        return cls(database, epoch, lease_s=lease_s, shares=shares or {})
 
     async def claim(self, model: str, runner: str) -> Task | None:
-        """Give ``runner`` the next task of ``model``: highest priority, then oldest. None: none waits."""
+        """Give ``runner`` the next task of ``model``. None: none waits that may run.
+
+        Next is the highest priority, then the owner that has had least for its share, then the oldest.
+        """
+        async with self._database.write_alone() as connection:
+            while turn := await self._queue.next(connection, model):
+                task = await self._start(connection, turn.taken.seq, runner)
+                if task is not None:
+                    await self._queue.charge(connection, model, turn)
+                    return task
+                # On PostgreSQL it may have been cancelled since: then another one is first.
+            await self._check_lead(connection)
+            return None
+
+    async def _start(self, connection: AsyncConnection, seq: int, runner: str) -> Task | None:
         transition = TRANSITIONS[Move.CLAIM]
-        following = (
-            select(TASKS.c.seq)
-            .where(TASKS.c.status.in_(transition.sources), TASKS.c.model == model)
-            .order_by(TASKS.c.priority.desc(), TASKS.c.seq)
-            .limit(1)
-            .with_for_update(skip_locked=True)
-            .scalar_subquery()
-        )
         now = time.time()
         query = (
             update(TASKS)
-            .where(TASKS.c.seq == following, TASKS.c.status.in_(transition.sources), self._leads)
+            .where(TASKS.c.seq == seq, TASKS.c.status.in_(transition.sources), self._leads)
             .values(
                 status=transition.target,
                 attempt=TASKS.c.attempt + 1,
@@ -83,8 +100,7 @@ class RunLedger:
             )
             .returning(TASKS)
         )
-        async with self._database.write() as connection:
-            return await self._first(connection, query)
+        return await self._first(connection, query)
 
     async def report(self, uid: str, attempt: int, *, step: int, progress: float) -> bool:
         """Renew the lease and record how far the run is. False: the run is over, its runner must leave."""
@@ -150,13 +166,22 @@ class RunLedger:
     async def demand(self) -> Demand:
         """What waits and what runs, by model."""
         waiting = (
-            select(TASKS.c.model, func.count()).where(TASKS.c.status == Status.QUEUED).group_by(TASKS.c.model)
+            select(TASKS.c.model, TASKS.c.owner, func.count())
+            .where(TASKS.c.status == Status.QUEUED)
+            .group_by(TASKS.c.model, TASKS.c.owner)
         )
-        running = select(TASKS.c.model, TASKS.c.uid).where(TASKS.c.status == Status.RUNNING)
+        running = select(TASKS.c.model, TASKS.c.uid, TASKS.c.owner).where(TASKS.c.status == Status.RUNNING)
         async with self._database.read() as connection:
-            queued = {model: count for model, count in (await connection.execute(waiting)).all()}
-            runs = [(model, uid) for model, uid in (await connection.execute(running)).all()]
-        return Demand(queued, {model: frozenset(u for m, u in runs if m == model) for model, _ in runs})
+            lines = [(model, owner, count) for model, owner, count in await connection.execute(waiting)]
+            runs = [(model, uid, owner) for model, uid, owner in await connection.execute(running)]
+        busy = Counter(owner for _, _, owner in runs)
+        queued, ready = Counter[str](), Counter[str]()
+        for model, owner, count in lines:
+            queued[model] += count
+            ready[model] += min(count, self._queue.room(owner, busy[owner]))
+        return Demand(
+            queued, ready, {model: frozenset(u for m, u, _ in runs if m == model) for model, *_ in runs}
+        )
 
     async def _move(self, move: Move, uid: str, attempt: int, values: Mapping[str, Any]) -> Task | None:
         async with self._database.write() as connection:
@@ -192,10 +217,13 @@ class RunLedger:
         row = (await connection.execute(query)).mappings().first()
         if row is not None:
             return task_of(row)
+        await self._check_lead(connection)
+        return None
+
+    async def _check_lead(self, connection: AsyncConnection) -> None:
         current = await connection.scalar(select(LEADERSHIP.c.epoch))
         if current != self._epoch:
             raise Superseded(f"epoch {self._epoch} ended, {current} leads")
-        return None
 
 
 def _ended() -> dict[str, Any]:

@@ -51,7 +51,9 @@ class NewTask:
     """Where the finished video is to be found by people: relative to the output root, or absolute."""
     priority: int = 0
     owner: str = ""
-    """Name of the API key it was submitted with."""
+    """Name of the API key it was submitted with; empty for a service without keys."""
+    tokens: int = 0
+    """DiT tokens of one forward: videos of the same number take the same time for each unit of work."""
     notes: tuple[str, ...] = ()
     """What was decided differently from what was asked, as sentences for the client."""
     request: Mapping[str, Any] = field(default_factory=dict)
@@ -81,6 +83,7 @@ class Task:
     model: str
     spec: VideoSpec
     work: float
+    tokens: int
     priority: int
     owner: str
     notes: tuple[str, ...]
@@ -127,6 +130,8 @@ class QueuedTask:
 
     id: str
     model: str
+    owner: str
     priority: int
     seq: int
     work: float
+    tokens: int

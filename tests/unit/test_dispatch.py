@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest_asyncio
 
 from serve_app.coordinator.dispatch import Dispatcher, ReplicaLost
+from serve_app.tasks.caller import EVERYONE
 from serve_app.tasks.database import Database
 from serve_app.tasks.group_commit import Admission
 from serve_app.tasks.ledger import RunLedger
@@ -155,4 +156,4 @@ async def test_an_error_that_proves_nothing_leaves_the_task_to_its_lease(make_sc
     await asyncio.sleep(0)
     await scene.look()
     assert scene.replicas.lost == []
-    assert (await scene.store.get(task.id)).status is Status.RUNNING
+    assert (await scene.store.get(EVERYONE, task.id)).status is Status.RUNNING
