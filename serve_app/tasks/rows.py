@@ -31,7 +31,6 @@ def task_of(row: Mapping[str, Any] | RowMapping) -> Task:
         model=row["model"],
         spec=VideoSpec(**row["spec"]),
         work=row["work"],
-        tokens=row["tokens"],
         priority=row["priority"],
         owner=row["owner"],
         notes=tuple(row["notes"]),
@@ -49,6 +48,7 @@ def task_of(row: Mapping[str, Any] | RowMapping) -> Task:
         artifact=row["artifact"],
         error=error,
         timings=row["timings"],
+        tokens=row["tokens"],
     )
 
 

@@ -83,7 +83,6 @@ class Task:
     model: str
     spec: VideoSpec
     work: float
-    tokens: int
     priority: int
     owner: str
     notes: tuple[str, ...]
@@ -106,6 +105,8 @@ class Task:
     error: TaskError | None
     timings: Mapping[str, float]
     """Seconds by stage of the run that succeeded."""
+    tokens: int = 0
+    """Of one forward; 0 for a task of a version that did not count them."""
 
     @property
     def is_final(self) -> bool:
