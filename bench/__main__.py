@@ -4,6 +4,7 @@ import importlib
 import sys
 
 BENCHMARKS = {
+    "eta": "how good the estimates are of when a task ends, in a steady mixed load",
     "engine": "one generation on this machine: seconds for each step, the text, the decoding; peak memory",
     "service": "what the service adds: requests per second, latency, idle time between two tasks",
     "scale": "how far one service goes: slots kept busy, a burst, replicas that follow a load",

@@ -1,7 +1,11 @@
-"""JSON over HTTP to a running service, for the scripts beside this file. Needs nothing but Python."""
+"""JSON over HTTP to a running service, for the scripts beside this file. Needs nothing but Python.
+
+WAN_SERVE_KEY   the API key, for a service that asks for one
+"""
 
 import argparse
 import json
+import os
 import sys
 import time
 import urllib.error
@@ -26,7 +30,7 @@ class Service:
 
     def _call(self, path: str, body: bytes | None) -> Any:
         try:
-            request = urllib.request.Request(self.url + path, body, {"Content-Type": "application/json"})
+            request = urllib.request.Request(self.url + path, body, _headers())
             with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
                 return json.load(answer)
         except urllib.error.HTTPError as error:
@@ -40,6 +44,11 @@ class Service:
             sys.exit(
                 f"No service answers at {self.url} ({reason}): start one with scripts/serve, or give --url."
             )
+
+
+def _headers() -> dict[str, str]:
+    key = os.environ.get("WAN_SERVE_KEY")
+    return {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:

@@ -3,7 +3,7 @@
 import os
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from serve_app.errors import InvalidField, PathForbidden
@@ -33,12 +33,21 @@ class OutputPaths:
 
     output_root: Path
     extra_roots: tuple[Path, ...] = ()
+    folder: str = ""
+    """Below the output root: where all relative names lie."""
+    takes_absolute: bool = True
+    """Whether an absolute path may name a place, in whosever folder."""
+
+    def below(self, folder: str, *, takes_absolute: bool) -> "OutputPaths":
+        """The same places for a client that has a folder of its own."""
+        return replace(self, folder=folder, takes_absolute=takes_absolute)
 
     def resolve(self, name: str, field: str = "save_result_path") -> SavePath:
         """The place that `name` means.
 
-        A relative name keeps its shape below the output root, one leading `outputs/` left out. An absolute
-        path must lie below one of the roots. `.mp4` is appended to a name that does not end in it.
+        A relative name keeps its shape below the output root (or the client's folder there), one leading
+        `outputs/` left out, with the folder's name if that follows. An absolute path must lie below one of
+        the roots. `.mp4` is appended to a name that does not end in it.
 
         Raises PathForbidden for a name that leads out of the roots or to a hidden file, InvalidField for
         one that no file can have.
@@ -47,9 +56,7 @@ class OutputPaths:
         if name.startswith("/"):
             root, segments = self._below_a_root(name, field)
         else:
-            root, segments = self.output_root, _segments(name, field)
-            if segments[0] == PUBLIC_ROOT and len(segments) > 1:
-                segments = segments[1:]
+            root, segments = self.output_root, self._below_the_folder(_segments(name, field))
         if not segments[-1].lower().endswith(SUFFIX):
             segments = [*segments[:-1], segments[-1] + SUFFIX]
         if any(len(segment.encode()) > MAX_SEGMENT_BYTES for segment in segments):
@@ -72,7 +79,7 @@ class OutputPaths:
         """Where a task's video goes when its client names no place; another one for every task id."""
         # An id may start with a dot, a file name here may not. "~" is in no id, so no two ids meet.
         name = f"~{task_id}" if task_id.startswith(".") else task_id
-        return SavePath(self.output_root, PurePosixPath("videos", name + SUFFIX))
+        return SavePath(self.output_root, PurePosixPath(self.folder, "videos", name + SUFFIX))
 
     def public_path(self, place: SavePath) -> str:
         """What answers call `place`. `resolve` takes it back, so this is also what a task's row keeps."""
@@ -80,7 +87,16 @@ class OutputPaths:
             return str(PUBLIC_ROOT / place.relative)
         return str(place.path)
 
+    def _below_the_folder(self, segments: list[str]) -> list[str]:
+        if segments[0] == PUBLIC_ROOT and len(segments) > 1:
+            segments = segments[1:]
+            if segments[0] == self.folder and len(segments) > 1:
+                segments = segments[1:]
+        return [self.folder, *segments] if self.folder else segments
+
     def _below_a_root(self, name: str, field: str) -> tuple[Path, list[str]]:
+        if not self.takes_absolute:
+            raise _outside()
         path = PurePosixPath(os.sep, *_segments(name, field, hidden_allowed=True))
         # The innermost first: a root inside another one keeps its own rules.
         roots: Sequence[Path] = sorted(

@@ -210,6 +210,31 @@ class LimitSettings(Section):
     max_priority: int = Field(default=10, ge=0, description="priorities are -max_priority … max_priority")
 
 
+class KeySettings(Section):
+    """One API key, known by its hash alone, and what its holder may do. ``scripts/make_key`` makes one."""
+
+    name: str = Field(
+        pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$",
+        description="owner of its tasks, and of a folder for their videos",
+    )
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="of the key, in hexadecimal digits")
+    admin: bool = Field(default=False, description="sees and stops the tasks of every key")
+    max_queued: int | None = Field(default=None, ge=1, description="its queued tasks before it gets a 429")
+    max_running: int | None = Field(
+        default=None, ge=1, description="its tasks beyond these wait in the queue"
+    )
+    max_priority: int | None = Field(default=None, ge=0, description="default: the service's own")
+    weight: float = Field(
+        default=1.0, ge=0.01, le=100, description="its share of a busy service, to the others' weights"
+    )
+
+    @model_validator(mode="after")
+    def _folder_of_its_own(self) -> "KeySettings":
+        if self.name == "videos":
+            raise ValueError("name: must not be videos, the folder of videos that have no owner")
+        return self
+
+
 class AppSettings(Section):
     """Everything the application is told."""
 
@@ -231,6 +256,9 @@ class AppSettings(Section):
     access_log: bool = Field(default=False, description="a log line for each HTTP request")
     tasks: TaskSettings = TaskSettings()
     limits: LimitSettings = LimitSettings()
+    keys: tuple[KeySettings, ...] = Field(
+        default=(), description="who may use the service; none: whoever reaches it"
+    )
     models: tuple[ModelSettings, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
@@ -238,6 +266,13 @@ class AppSettings(Section):
         names = [model.name for model in self.models]
         if len(set(names)) != len(names):
             raise ValueError("models: names must differ from each other")
+        return self
+
+    @model_validator(mode="after")
+    def _unique_keys(self) -> "AppSettings":
+        for field in ("name", "sha256"):
+            if len({getattr(key, field) for key in self.keys}) != len(self.keys):
+                raise ValueError(f"keys: each must have a {field} of its own")
         return self
 
     @property
@@ -376,6 +411,7 @@ def _section_at(path: tuple[int | str, ...]) -> type[Section]:
         "autoscaling": AutoscalingSettings,
         "tasks": TaskSettings,
         "limits": LimitSettings,
+        "keys": KeySettings,
     }
     innermost_first = (part for part in reversed(path) if isinstance(part, str))
     return next((sections[part] for part in innermost_first if part in sections), AppSettings)

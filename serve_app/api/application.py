@@ -5,6 +5,8 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
+from serve_app.api import openapi
+from serve_app.api.auth import KeyGate, is_open
 from serve_app.api.body_limit import BodyLimit
 from serve_app.api.docs_page import install_docs
 from serve_app.api.frame_intake import FrameIntake
@@ -22,6 +24,7 @@ from serve_app.media.url_fetch import UrlFetch
 from serve_app.output_paths import OutputPaths
 from serve_app.settings import AppSettings
 from serve_app.tasks.database import Database
+from serve_app.tasks.fair_share import shares_of
 from serve_app.tasks.fleet import Fleet
 from serve_app.tasks.store import TaskStore
 from serve_app.tasks.task import Task
@@ -62,11 +65,19 @@ def build_api(
     install_docs(api)
     for router in (native_router(service), local_router(service), service_router(service)):
         api.include_router(router)
+    if settings.keys:
+        _document_keys(api)
     # The last one added is the outermost. Base64 makes an image a third longer.
     api.add_middleware(BodyLimit, max_bytes=settings.limits.max_image_bytes * 4 // 3 + _BODY_SLACK_BYTES)
+    api.add_middleware(KeyGate, keys=settings.keys)
     api.add_middleware(TrailingSlash)
     api.add_middleware(CrashGuard)
     return api
+
+
+def _document_keys(api: FastAPI) -> None:
+    document = api.openapi()  # FastAPI makes it once and keeps it
+    openapi.add_keys(document, is_open)
 
 
 def _image_intake(settings: AppSettings) -> ImageIntake:
@@ -92,7 +103,7 @@ def _service(
         settings=settings,
         store=store,
         fleet=fleet,
-        view=QueueView(store, fleet),
+        view=QueueView(store, fleet, shares_of(settings.keys)),
         artifacts=artifacts,
         free_disk=FreeDisk(artifacts.free_bytes),
         outputs=outputs,

@@ -12,12 +12,14 @@ from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
 from serve_app.api import openapi
+from serve_app.api.auth import Calling
 from serve_app.api.body import read_object
 from serve_app.api.request_model import WHOLE, RequestModel, Text
 from serve_app.api.submission import Submission
 from serve_app.api.task_service import TaskService
 from serve_app.api.video_request import MAX_PROMPT_CHARS, Prompt, TaskId, VideoRequest, is_task_id
 from serve_app.errors import InvalidField, ServiceError, TaskNotFound
+from serve_app.tasks.caller import Caller
 from serve_app.tasks.task import Task
 from serve_app.tasks.transitions import FINAL, Status
 
@@ -64,10 +66,10 @@ def local_router(service: TaskService) -> APIRouter:
         responses=openapi.answers(dict[str, Any], 422),
         openapi_extra=openapi.json_body(LocalRequest),
     )
-    async def generate(request: Request) -> Response:
+    async def generate(request: Request, caller: Calling) -> Response:
         sent = LocalRequest.read_json(await read_object(request))
         try:
-            return JSONResponse(await _generate(service, sent))
+            return JSONResponse(await _generate(service, caller, sent))
         except InvalidField as error:
             if error.field != _SAVE_FIELD:
                 raise
@@ -76,16 +78,19 @@ def local_router(service: TaskService) -> APIRouter:
             return JSONResponse({"error": error.detail})
 
     @router.get("/service_status", summary="Whether a replica is free", responses=documented)
-    async def service_status() -> Response:
+    async def service_status(caller: Calling) -> Response:
         queue = await service.view.fresh()
         if queue.is_idle:
             return JSONResponse({"service_status": "idle"})
-        return JSONResponse({"service_status": "busy", "task_id": queue.current or ""})
+        return JSONResponse({"service_status": "busy", "task_id": queue.current(caller) or ""})
 
     @router.get("/get_all_tasks", summary="The ended tasks, at most the newest 1000", responses=documented)
-    async def get_all_tasks() -> Response:
-        tasks = await service.store.list(statuses=tuple(FINAL), limit=_ALL_TASKS)
-        return JSONResponse({task.id: _ended(task) for task in tasks})
+    async def get_all_tasks(caller: Calling) -> Response:
+        tasks = await service.store.list(caller, statuses=tuple(FINAL), limit=_ALL_TASKS)
+        ended: dict[str, Any] = {}
+        for task in tasks:  # newest first; to an admin, tasks of several owners can have one id
+            ended.setdefault(task.id, _ended(task))
+        return JSONResponse(ended)
 
     @router.post(
         "/task_status",
@@ -93,10 +98,10 @@ def local_router(service: TaskService) -> APIRouter:
         responses=openapi.answers(dict[str, Any], 422),
         openapi_extra=openapi.json_body(TaskStatusRequest),
     )
-    async def task_status(request: Request) -> Response:
+    async def task_status(request: Request, caller: Calling) -> Response:
         task_id = TaskStatusRequest.read_json(await read_object(request)).task_id
         try:
-            task = await service.store.get(task_id) if is_task_id(task_id) else None
+            task = await service.store.get(caller, task_id) if is_task_id(task_id) else None
         except TaskNotFound:
             task = None
         if task is None:
@@ -106,12 +111,12 @@ def local_router(service: TaskService) -> APIRouter:
         return JSONResponse({"task_status": "completed", **_ended(task)})
 
     @router.get("/stop_running_task", summary="Stop what is running", responses=documented)
-    async def stop_running_task() -> Response:
-        stopped = list(await service.cancel_all(Status.RUNNING))
+    async def stop_running_task(caller: Calling) -> Response:
+        stopped = list(await service.cancel_all(caller, Status.RUNNING))
         # This surface calls a task running from its submit on, also in the moment before a replica has it.
-        for task in await service.store.list(statuses=(Status.QUEUED,), limit=_ALL_TASKS):
+        for task in await service.store.list(caller, statuses=(Status.QUEUED,), limit=_ALL_TASKS):
             if _SAVE_FIELD in task.request:
-                stopped += [task for task, cancelled in [await service.cancel(task.id)] if cancelled]
+                stopped += [task for task, cancelled in [await service.cancel(caller, task.id)] if cancelled]
         if not stopped:
             return JSONResponse({"stop_status": "do_nothing", "reason": "No running task found."})
         return JSONResponse({"stop_status": "success", "reason": "Task stopped successfully."})
@@ -119,7 +124,7 @@ def local_router(service: TaskService) -> APIRouter:
     return router
 
 
-async def _generate(service: TaskService, sent: LocalRequest) -> dict[str, str]:
+async def _generate(service: TaskService, caller: Caller, sent: LocalRequest) -> dict[str, str]:
     if sent.use_prompt_enhancer:
         return {"error": "use_prompt_enhancer: there is no prompt enhancer; leave it out."}
     fields = {
@@ -133,7 +138,7 @@ async def _generate(service: TaskService, sent: LocalRequest) -> dict[str, str]:
     submission = Submission(
         VideoRequest.read_json(fields), echo=sent.model_dump(mode="json"), save_field=_SAVE_FIELD
     )
-    submitted = await service.submit_if_free(submission, replace_same_id=not sent.task_id_must_unique)
+    submitted = await service.submit_if_free(caller, submission, replace_same_id=not sent.task_id_must_unique)
     if submitted is None:
         return {"error": "Service busy"}
     return {

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import JSONResponse, Response
 
 from serve_app.api import openapi
+from serve_app.api.auth import Calling
 from serve_app.api.body import idempotency_key, read_form, read_object
 from serve_app.api.submission import Submission
 from serve_app.api.task_document import (
@@ -21,6 +22,7 @@ from serve_app.api.task_service import TaskService
 from serve_app.api.video_file import video_response
 from serve_app.api.video_request import VideoRequest, is_task_id
 from serve_app.errors import FileNotFound, InvalidField, PathForbidden, ResultNotReady, TaskNotFound
+from serve_app.tasks.caller import Caller
 from serve_app.tasks.task import Task
 from serve_app.tasks.transitions import Status
 
@@ -40,11 +42,12 @@ def native_router(service: TaskService) -> APIRouter:
         responses=openapi.answers(SubmitDocument, 400, 403, 409, 413, 422, 429, 507),
         openapi_extra=openapi.json_body(VideoRequest),
     )
-    async def submit(request: Request) -> Response:
+    async def submit(request: Request, caller: Calling) -> Response:
         body = await read_object(request)
         unknown = VideoRequest.unknown_among(body)
         return await _submit(
             service,
+            caller,
             Submission(
                 VideoRequest.read_json(body),
                 notes=(unknown,) if unknown else (),
@@ -58,7 +61,7 @@ def native_router(service: TaskService) -> APIRouter:
         responses=openapi.answers(SubmitDocument, 400, 403, 409, 413, 422, 429, 507),
         openapi_extra=openapi.form_body(VideoRequest, _UPLOADS),
     )
-    async def submit_form(request: Request) -> Response:
+    async def submit_form(request: Request, caller: Calling) -> Response:
         limit = service.settings.limits.max_image_bytes
         form = await read_form(request, max_file_bytes=limit, max_text_bytes=2 * limit)
         for name in _UPLOADS.keys() & form.fields.keys():
@@ -68,6 +71,7 @@ def native_router(service: TaskService) -> APIRouter:
         unknown = VideoRequest.unknown_among(named)
         return await _submit(
             service,
+            caller,
             Submission(
                 VideoRequest.read_form(form.fields),
                 uploads={_UPLOADS[name]: data for name, data in form.files.items() if name in _UPLOADS},
@@ -79,17 +83,18 @@ def native_router(service: TaskService) -> APIRouter:
     @router.get(
         "/v1/tasks/queue/status", summary="How full the queue is", responses=openapi.answers(dict[str, Any])
     )
-    async def queue_status() -> Response:
+    async def queue_status(caller: Calling) -> Response:
         queue = await service.view.fresh()
+        running = queue.running_of(caller)
         size = service.settings.limits.max_queued
         return JSONResponse(
             {
                 "is_processing": bool(queue.running),
-                "current_task": queue.running[0].id if queue.running else None,
-                "pending_count": queue.queued,
+                "current_task": running[0].id if running else None,
+                "pending_count": queue.pending,
                 "active_count": len(queue.running),
                 "queue_size": size,
-                "queue_available": max(size - queue.queued, 0),
+                "queue_available": max(size - queue.pending, 0),
             }
         )
 
@@ -98,8 +103,8 @@ def native_router(service: TaskService) -> APIRouter:
         summary="How far a task is",
         responses=openapi.answers(TaskDocument, 404),
     )
-    async def status(task_id: str, request: Request) -> Response:
-        task = await _task(service, task_id)
+    async def status(task_id: str, request: Request, caller: Calling) -> Response:
+        task = await _task(service, caller, task_id)
         queue = await service.view.recent()
         return JSONResponse(task_document(task, queue, root_path=_root_path(request)))
 
@@ -109,8 +114,8 @@ def native_router(service: TaskService) -> APIRouter:
         summary="The finished video",
         responses=openapi.video_answers(404, 409, 416),
     )
-    async def result(task_id: str, request: Request) -> Response:
-        task = await _task(service, task_id)
+    async def result(task_id: str, request: Request, caller: Calling) -> Response:
+        task = await _task(service, caller, task_id)
         if task.artifact is None:
             raise ResultNotReady(_why_no_result(task))
         return await _send(service, request, task, filename=f"{task.id}.mp4", attachment=False)
@@ -122,8 +127,8 @@ def native_router(service: TaskService) -> APIRouter:
         summary="Download a finished video by its `video_path`",
         responses=openapi.video_answers(403, 404, 416),
     )
-    async def download(file_path: str, request: Request) -> Response:
-        task = await _published(service, file_path)
+    async def download(file_path: str, request: Request, caller: Calling) -> Response:
+        task = await _published(service, caller, file_path)
         name = task.save_path.rpartition("/")[2]
         return await _send(service, request, task, filename=name, attachment=True)
 
@@ -134,13 +139,16 @@ def native_router(service: TaskService) -> APIRouter:
     )
     async def list_tasks(
         request: Request,
+        caller: Calling,
         status: Annotated[str, Query(description="only these, with commas", examples=["running"])] = "",
         limit: Annotated[int, Query(ge=1, le=500, description="at most so many")] = 50,
         after: Annotated[str, Query(description="only those older than this task id")] = "",
     ) -> Response:
         if after and not is_task_id(after):
             raise TaskNotFound("after: there is no such task.")
-        tasks = await service.store.list(statuses=_statuses(status), limit=limit + 1, after=after or None)
+        tasks = await service.store.list(
+            caller, statuses=_statuses(status), limit=limit + 1, after=after or None
+        )
         queue = await service.view.recent()
         root_path = _root_path(request)
         documents = [task_document(task, queue, root_path=root_path) for task in tasks[:limit]]
@@ -148,11 +156,11 @@ def native_router(service: TaskService) -> APIRouter:
 
     @router.delete(
         "/v1/tasks/all/running",
-        summary="Cancel every queued and running task",
+        summary="Cancel every queued and running task that is yours",
         responses=openapi.answers(dict[str, str]),
     )
-    async def cancel_all() -> Response:
-        cancelled = await service.cancel_all(Status.QUEUED, Status.RUNNING)
+    async def cancel_all(caller: Calling) -> Response:
+        cancelled = await service.cancel_all(caller, Status.QUEUED, Status.RUNNING)
         if not cancelled:
             return _stopped("do_nothing", "No queued or running task found.")
         return _stopped("success", f"Tasks stopped successfully: {len(cancelled)}.")
@@ -160,8 +168,8 @@ def native_router(service: TaskService) -> APIRouter:
     @router.delete(
         "/v1/tasks/{task_id}", summary="Cancel a task", responses=openapi.answers(dict[str, str], 404)
     )
-    async def cancel(task_id: str) -> Response:
-        task, cancelled = await service.cancel((await _task(service, task_id)).id)
+    async def cancel(task_id: str, caller: Calling) -> Response:
+        task, cancelled = await service.cancel(caller, (await _task(service, caller, task_id)).id)
         if cancelled:
             return _stopped("success", "Task stopped successfully.")
         return _stopped("do_nothing", f"The task had already ended as {NATIVE_STATUS[task.status]}.")
@@ -169,30 +177,35 @@ def native_router(service: TaskService) -> APIRouter:
     return router
 
 
-async def _submit(service: TaskService, submission: Submission) -> Response:
-    submitted = await service.submit(submission)
+async def _submit(service: TaskService, caller: Caller, submission: Submission) -> Response:
+    submitted = await service.submit(caller, submission)
     queue = await service.view.recent()
     return JSONResponse(submit_document(submitted.task, queue, is_new=submitted.is_new))
 
 
-async def _task(service: TaskService, task_id: str) -> Task:
+async def _task(service: TaskService, caller: Caller, task_id: str) -> Task:
     if not is_task_id(task_id):  # no task can have it, and not every database could be asked for it
         raise TaskNotFound("There is no task of that id.")
-    return await service.store.get(task_id)
+    return await service.store.get(caller, task_id)
 
 
-async def _published(service: TaskService, file_path: str) -> Task:
+async def _published(service: TaskService, caller: Caller, file_path: str) -> Task:
     """The task behind a path that a client names: found in the store, never on the disk."""
-    for name in (file_path, f"/{file_path}"):  # clients drop the slash that an absolute path begins with
+    own = service.outputs_of(caller)
+    # Clients drop the slash that an absolute path begins with. An admin names other folders than its own too.
+    spellings = [(own, file_path), (own, f"/{file_path}")]
+    if own != service.outputs and caller.is_admin:
+        spellings.append((service.outputs, file_path))
+    for outputs, name in spellings:
         try:
-            place = await asyncio.to_thread(service.outputs.resolve, name)
+            place = await asyncio.to_thread(outputs.resolve, name)
         except InvalidField:
             continue
         except PathForbidden:
             if name is file_path and ".." in file_path.split("/"):
                 raise
             continue
-        task = await service.store.published_at(service.outputs.public_path(place))
+        task = await service.store.published_at(caller, service.outputs.public_path(place))
         if task is not None:
             return task
     raise FileNotFound("There is no finished video of that name.")

@@ -1,7 +1,7 @@
 """What the OpenAPI document says of bodies and answers: the handlers read and write them by themselves."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NotRequired
 
 from typing_extensions import TypedDict
@@ -10,13 +10,14 @@ from serve_app.api.request_model import RequestModel, allowed
 
 _REASONS: Mapping[int, str] = {
     400: "The image cannot be decoded",
+    401: "The request carries no known API key",
     403: "A path leads outside the folders it may name",
     404: "Nothing of that name",
     409: "The state or the id of the task does not allow it",
     413: "The body or the image is too large",
     416: "The range lies outside the file",
     422: "A field has a value that cannot be taken; `field` names it",
-    429: "The queue is full; `Retry-After` says in how many seconds to try again",
+    429: "Too many tasks wait, of all or of this key; `Retry-After` is seconds until it is worth another try",
     503: "No replica can take work",
     507: "The disk is low",
 }
@@ -64,6 +65,21 @@ def form_body(model: type[RequestModel], files: Mapping[str, str]) -> dict[str, 
     required = schema["required"]
     fields = {name: _form_field(field, name in required) for name, field in schema["properties"].items()}
     return _body("multipart/form-data", {**schema, "properties": {**fields, **uploads}})
+
+
+def add_keys(document: dict[str, Any], is_open: Callable[[str], bool]) -> None:
+    """Note in a finished document that its paths need an API key, all but the open ones."""
+    document.setdefault("components", {})["securitySchemes"] = {
+        "bearer": {"type": "http", "scheme": "bearer"},
+        "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+    }
+    schema = {"$ref": "#/components/schemas/Refusal"}
+    refused = {"description": _REASONS[401], "content": {"application/json": {"schema": schema}}}
+    for path, operations in document["paths"].items():
+        if not is_open(path):
+            for operation in operations.values():
+                operation["security"] = [{"bearer": []}, {"header": []}]
+                operation["responses"]["401"] = refused
 
 
 def _form_field(field: Mapping[str, Any], required: bool) -> dict[str, Any]:

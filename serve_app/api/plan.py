@@ -23,11 +23,15 @@ _SEEDS = 2**31
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a request comes to. ``work`` is steps × tokens × forwards a step, of all fragments."""
+    """What a request comes to. ``work`` is steps × tokens × forwards a step, of all fragments.
+
+    ``tokens`` are those of one forward.
+    """
 
     model: str
     spec: VideoSpec
     work: float
+    tokens: int
     notes: tuple[str, ...]
 
 
@@ -58,8 +62,8 @@ def plan(request: VideoRequest, models: Sequence[ModelSettings], *, kind: Task) 
         lora_strength=_or(request.lora_strength, 1.0),
     )
     forwards = 2 if max(guidance, guidance_2 or 0) > 1 else 1
-    work = spec.total_steps * variant.tokens(spec.width, spec.height, fitted.num_frames) * forwards
-    return Plan(model.name, spec, float(work), fitted.notes)
+    tokens = variant.tokens(spec.width, spec.height, fitted.num_frames)
+    return Plan(model.name, spec, float(spec.total_steps * tokens * forwards), tokens, fitted.notes)
 
 
 def _or(value: Value | None, default: Value) -> Value:

@@ -3,11 +3,13 @@
 import asyncio
 import math
 import time
-from bisect import bisect_left
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from serve_app.api.forecast import Forecast, Forecaster, Speed
+from serve_app.tasks.caller import Caller
+from serve_app.tasks.fair_share import FairClock, Shares
 from serve_app.tasks.fleet import Fleet
 from serve_app.tasks.store import TaskStore
 from serve_app.tasks.task import QueuedTask, Replica, Scale, Task
@@ -22,6 +24,8 @@ _COST_SHARE = 20
 _STALE_S = 5.0
 _PAUSE_S = 0.01
 """Between two pages of a long queue, several times what a page takes: requests go first."""
+_SLICE = 200
+"""Tasks that are played through at a time, for the same reason: about a millisecond."""
 _RETRY_BOUNDS_S = (1, 600)
 _RETRY_UNKNOWN_S = 10
 
@@ -36,30 +40,15 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class ModelLine:
-    """One model's queue, runs and replicas. Work is in DiT tokens, ``rate`` in seconds per unit of it."""
+    """One model's queue, runs and replicas, as they stood at the look."""
 
-    keys: Sequence[tuple[int, int]]
-    """(−priority, seq) of the queued tasks, in the order they will be taken."""
-    work_before: Sequence[float]
-    """Work queued before each of them; one longer than ``keys``, the last being all of it."""
-    running_work: Sequence[float]
-    """What is left of each run."""
-    replicas: Sequence[Replica]
-    rate: float | None
+    queued: int = 0
+    running: int = 0
+    replicas: Sequence[Replica] = ()
+    speed: Speed = field(default_factory=Speed)
+    forecast: Forecast = field(default_factory=Forecast)
     scale: Scale | None = None
     """What Serve means to have of a model that scales."""
-
-    def place(self, task: Task) -> Place:
-        """A task that came after this look stands where its priority and arrival will put it."""
-        if task.status is Status.RUNNING:
-            return Place(None, self._seconds((1 - task.progress) * task.work))
-        if task.status is not Status.QUEUED:
-            return Place(None, None)
-        index = bisect_left(self.keys, (-task.priority, task.seq))
-        if not self.replicas:
-            return Place(index + 1, None)
-        ahead = sum(self.running_work) + self.work_before[index]
-        return Place(index + 1, self._seconds(ahead / len(self.replicas) + task.work))
 
     @property
     def awaits_replica(self) -> str | None:
@@ -70,16 +59,17 @@ class ModelLine:
             return "has no replica up, and the last attempts to start one failed; it is tried again"
         return "has no replica up and is being started"
 
-    @property
-    def first_free_s(self) -> float | None:
-        """Seconds until a run ends and a queued task may start, if that can be told."""
-        return self._seconds(min(self.running_work)) if self.running_work else None
-
-    def _seconds(self, work: float) -> float | None:
-        return None if self.rate is None else work * self.rate
-
-
-_EMPTY = ModelLine((), (0.0,), (), (), None)
+    def place(self, task: Task, *, age_s: float = 0.0) -> Place:
+        """Where a task stands, ``age_s`` after the look."""
+        if task.status is Status.RUNNING:
+            return Place(None, self.speed.seconds((1 - task.progress) * task.work, task.tokens))
+        if task.status is not Status.QUEUED:
+            return Place(None, None)
+        index = self.forecast.place(seq=task.seq, owner=task.owner, priority=task.priority)
+        start_s, own_s = self.forecast.start_s(index), self.speed.seconds(task.work, task.tokens)
+        if start_s is None or own_s is None:
+            return Place(index + 1, None)
+        return Place(index + 1, max(0.0, start_s - age_s) + own_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,38 +79,81 @@ class QueueSnapshot:
     lines: Mapping[str, ModelLine]
     running: Sequence[Task]
     replicas: Sequence[Replica]
-    queued: int
-    following: str | None
-    """Id of the queued task that is taken next."""
+    queued: Mapping[str, int]
+    """Tasks of each owner."""
+    following: Mapping[str, str]
+    """Id of each owner's task that is highest in priority, then oldest; in that order."""
+    starts_s: Sequence[float]
+    """Seconds until the queued tasks of all models start, ascending."""
+    taken_at: float
+    """Of the monotonic clock."""
 
     def line(self, model: str) -> ModelLine:
         """The model's line; an empty one if nothing is known of it."""
         return self.lines.get(model, _EMPTY)
 
+    def place(self, task: Task) -> Place:
+        """Where a task stands now."""
+        return self.line(task.model).place(task, age_s=self._age_s)
+
     def has_free_replica(self, model: str) -> bool:
         """Whether a task submitted now would start at once."""
         line = self.line(model)
-        return len(line.running_work) + len(line.keys) < len(line.replicas)
+        return line.running + line.queued < len(line.replicas)
+
+    def may_start(self, caller: Caller) -> bool:
+        """Whether one more task of the caller's may run beside those that it has."""
+        under_way = self.queued.get(caller.name, 0) + sum(task.owner == caller.name for task in self.running)
+        return caller.max_running is None or under_way < caller.max_running
+
+    def running_of(self, caller: Caller) -> Sequence[Task]:
+        """The running tasks that the caller sees, oldest first."""
+        return [task for task in self.running if caller.sees(task.owner)]
+
+    def current(self, caller: Caller) -> str | None:
+        """Id of the caller's task that has run longest; before any runs, of the one that is about to."""
+        for task in self.running_of(caller):
+            return task.id
+        return next((id_ for owner, id_ in self.following.items() if caller.sees(owner)), None)
 
     @property
-    def current(self) -> str | None:
-        """Id of the task that has run longest; before any runs, of the one that is about to."""
-        return self.running[0].id if self.running else self.following
+    def pending(self) -> int:
+        """How many tasks are queued."""
+        return sum(self.queued.values())
 
     @property
     def is_idle(self) -> bool:
         """Whether any replica can take work."""
         return any(self.has_free_replica(model) for model in self.lines)
 
-    @property
-    def retry_after_s(self) -> int:
-        """When a refused submit is worth another try: when the next run is expected to end."""
-        soonest = min(
-            (free_s for line in self.lines.values() if (free_s := line.first_free_s) is not None),
-            default=_RETRY_UNKNOWN_S,
-        )
+    def retry_after_s(self, max_queued: int) -> int:
+        """Whole seconds until fewer than ``max_queued`` tasks are queued, as the queue stands."""
+        return self._until_start(self.starts_s, self.pending - max_queued)
+
+    def own_retry_after_s(self, caller: Caller) -> int:
+        """The same for the caller's tasks and limit."""
+        starts = [
+            start for line in self.lines.values() for start in line.forecast.starts_of.get(caller.name, ())
+        ]
+        return self._until_start(sorted(starts), self.queued.get(caller.name, 0) - (caller.max_queued or 0))
+
+    def _until_start(self, starts_s: Sequence[float], places: int) -> int:
+        """Until so many places and one more are left by tasks that start."""
+        index = max(0, places)
+        if index < len(starts_s):
+            start = starts_s[index]
+        else:  # not known, or all have come since the look
+            free = [line.forecast.next_start_s for line in self.lines.values()]
+            start = min((free_s for free_s in free if free_s is not None), default=_RETRY_UNKNOWN_S)
         low, high = _RETRY_BOUNDS_S
-        return max(low, min(high, math.ceil(soonest)))
+        return max(low, min(high, math.ceil(start - self._age_s)))
+
+    @property
+    def _age_s(self) -> float:
+        return max(0.0, time.monotonic() - self.taken_at)
+
+
+_EMPTY = ModelLine()
 
 
 class QueueView:
@@ -130,17 +163,18 @@ class QueueView:
     nobody used for seconds is renewed before it is answered from.
     """
 
-    def __init__(self, store: TaskStore, fleet: Fleet) -> None:
+    def __init__(self, store: TaskStore, fleet: Fleet, shares: Shares | None = None) -> None:
+        """``shares`` are what the coordinator's ledger has too."""
         self._store = store
         self._fleet = fleet
+        self._shares = shares or {}
         self._snapshot: QueueSnapshot | None = None
-        self._taken_at = -math.inf
         self._cost_s = 0.0
         self._renewal: asyncio.Task[QueueSnapshot] | None = None
 
     async def recent(self) -> QueueSnapshot:
         """The queue as it stood a moment ago."""
-        age = time.monotonic() - self._taken_at
+        age = time.monotonic() - self._snapshot.taken_at if self._snapshot is not None else math.inf
         due = max(_MIN_AGE_S, _COST_SHARE * self._cost_s)
         if self._snapshot is not None and age < due:
             return self._snapshot
@@ -155,65 +189,74 @@ class QueueView:
     async def fresh(self) -> QueueSnapshot:
         """The queue as it stands now."""
         began = time.monotonic()
-        waiting: dict[str, _Waiting] = defaultdict(_Waiting)
-        following: str | None = None
+        queue: list[QueuedTask] = []
         async for page in self._store.queue():
-            if following is None:
-                following = page[0].id
-            else:
+            if queue:
                 await asyncio.sleep(_PAUSE_S)
-            for task in page:
-                waiting[task.model].add(task)
+            queue += page
+        taken_at = time.monotonic()
         running = await self._store.running()
         replicas = await self._fleet.replicas(seen_within_s=SEEN_WITHIN_S)
-        rates, scales = await self._fleet.rates(), await self._fleet.scales()
-        self._snapshot = _snapshot(waiting, following, running, replicas, rates, scales)
-        self._taken_at = time.monotonic()
-        self._cost_s = self._taken_at - began
+        lines = await self._lines(queue, running, replicas)
+        following: dict[str, str] = {}
+        for task in queue:
+            following.setdefault(task.owner, task.id)
+        self._snapshot = QueueSnapshot(
+            lines,
+            running,
+            replicas,
+            Counter(task.owner for task in queue),
+            following,
+            sorted(start for line in lines.values() for start in line.forecast.starts_s),
+            taken_at,
+        )
+        self._cost_s = time.monotonic() - began
         return self._snapshot
 
+    async def _lines(
+        self, queue: Sequence[QueuedTask], running: Sequence[Task], replicas: Sequence[Replica]
+    ) -> Mapping[str, ModelLine]:
+        waiting: dict[str, list[QueuedTask]] = defaultdict(list)
+        for task in queue:
+            waiting[task.model].append(task)
+        speeds, clocks = await self._speeds(), await self._store.clocks()
+        scales = await self._fleet.scales()
+        busy = Counter(task.owner for task in running)
+        seen = {*(task.model for task in running), *(known.model for known in replicas)}
+        names = {*waiting, *speeds, *scales, *seen}
+        lines = {}
+        for name in names:
+            speed, runs = speeds.get(name, Speed()), [task for task in running if task.model == name]
+            forecaster = Forecaster(
+                waiting[name],
+                clocks.get(name, FairClock()),
+                self._shares,
+                speed=speed,
+                replicas=sum(known.model == name for known in replicas),
+                runs=[(_seconds_left(task, speed), task.owner) for task in runs],
+                running=busy,
+            )
+            while forecaster.advance(_SLICE):
+                await asyncio.sleep(0)
+            lines[name] = ModelLine(
+                len(waiting[name]),
+                len(runs),
+                [known for known in replicas if known.model == name],
+                speed,
+                forecaster.forecast(),
+                scales.get(name),
+            )
+        return lines
 
-class _Waiting:
-    """One model's queued tasks, added in their order."""
-
-    def __init__(self) -> None:
-        self.keys: list[tuple[int, int]] = []
-        self.work_before = [0.0]
-
-    def add(self, task: QueuedTask) -> None:
-        self.keys.append((-task.priority, task.seq))
-        self.work_before.append(self.work_before[-1] + task.work)
+    async def _speeds(self) -> Mapping[str, Speed]:
+        sizes: dict[str, dict[int, float]] = defaultdict(dict)
+        for (model, tokens), rate in (await self._fleet.shape_rates()).items():
+            sizes[model][tokens] = rate
+        return {model: Speed(rate, sizes[model]) for model, rate in (await self._fleet.rates()).items()}
 
 
-def _snapshot(
-    waiting: Mapping[str, _Waiting],
-    following: str | None,
-    running: Sequence[Task],
-    replicas: Sequence[Replica],
-    rates: Mapping[str, float],
-    scales: Mapping[str, Scale],
-) -> QueueSnapshot:
-    names = {
-        *waiting,
-        *rates,
-        *scales,
-        *(task.model for task in running),
-        *(replica.model for replica in replicas),
-    }
-    nothing = _Waiting()
-    lines = {
-        name: ModelLine(
-            keys=waiting.get(name, nothing).keys,
-            work_before=waiting.get(name, nothing).work_before,
-            running_work=[(1 - task.progress) * task.work for task in running if task.model == name],
-            replicas=[replica for replica in replicas if replica.model == name],
-            rate=rates.get(name),
-            scale=scales.get(name),
-        )
-        for name in names
-    }
-    queued = sum(len(line.keys) for line in lines.values())
-    return QueueSnapshot(lines, running, replicas, queued, following)
+def _seconds_left(task: Task, speed: Speed) -> float:
+    return speed.seconds((1 - task.progress) * task.work, task.tokens) or 0.0
 
 
 def _retrieve(renewal: asyncio.Task[QueueSnapshot]) -> None:

@@ -10,7 +10,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serve_app.errors import InvalidField, ServiceError, TooManyRequests
+from serve_app.errors import InvalidField, ServiceError, TooManyRequests, Unauthorized
 
 _logger = logging.getLogger("ray.serve")
 
@@ -25,7 +25,11 @@ def refusal(error: ServiceError) -> Response:
     body = {"detail": error.detail, "code": error.code}
     if isinstance(error, InvalidField):
         body["field"] = error.field
-    headers = {"Retry-After": str(error.retry_after_s)} if isinstance(error, TooManyRequests) else None
+    headers = {}
+    if isinstance(error, TooManyRequests):
+        headers["Retry-After"] = str(error.retry_after_s)
+    if isinstance(error, Unauthorized):
+        headers["WWW-Authenticate"] = "Bearer"
     return JSONResponse(body, status_code=error.status, headers=headers)
 
 

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from serve_app.api import openapi
+from serve_app.api.auth import Calling
 from serve_app.api.docs_page import root_path
 from serve_app.api.queue_view import SEEN_WITHIN_S, ModelLine
 from serve_app.api.task_service import TaskService
@@ -39,10 +40,10 @@ def service_router(service: TaskService) -> APIRouter:
     metadata = _metadata(service)
 
     @router.get("/v1/service/status", summary="What is going on", responses=openapi.answers(dict[str, Any]))
-    async def status() -> Response:
+    async def status(caller: Calling) -> Response:
         queue = await service.view.fresh()
         counts = await service.store.counts()
-        running = [task.id for task in queue.running]
+        running = [task.id for task in queue.running_of(caller)]
         return JSONResponse(
             {
                 "service_status": "idle" if queue.is_idle else "busy",
@@ -90,9 +91,9 @@ def _line(line: ModelLine) -> Mapping[str, object]:
     return {
         "replicas": len(line.replicas),
         "wanted_replicas": line.scale.wanted if line.scale is not None else None,
-        "queued": len(line.keys),
-        "running": len(line.running_work),
-        "seconds_per_work": line.rate,
+        "queued": line.queued,
+        "running": line.running,
+        "seconds_per_work": line.speed.rate,
         "devices": [
             {"replica": replica.replica_id, "device": replica.device, "ranks": replica.ranks}
             for replica in line.replicas

@@ -48,9 +48,13 @@ class SubmitDocument(TypedDict):
 
 
 class TaskDocument(TypedDict):
-    """A task as it stands. Times are RFC 3339 in UTC, `timings` and `eta_seconds` are seconds."""
+    """A task as it stands. Times are RFC 3339 in UTC, `timings` and `eta_seconds` are seconds.
+
+    `owner` is the name of the API key that it was submitted with, empty without keys.
+    """
 
     task_id: str
+    owner: str
     status: NativeStatus
     progress: float
     message: str
@@ -93,10 +97,11 @@ def submit_document(task: Task, queue: QueueSnapshot, *, is_new: bool) -> Submit
 
 def task_document(task: Task, queue: QueueSnapshot, *, root_path: str) -> TaskDocument:
     """``task`` as it stands; ``root_path`` is where the service is mounted."""
-    place = queue.line(task.model).place(task)
+    place = queue.place(task)
     succeeded = task.status is Status.SUCCEEDED
     return {
         "task_id": task.id,
+        "owner": task.owner,
         "status": NATIVE_STATUS[task.status],
         "progress": math.floor(task.progress * 1e4) / 1e4,  # rounded up it would say 1.0 before the end
         "message": _with_notes(_message(task, place.position) + _awaited_replica(task, queue), task),

@@ -20,6 +20,7 @@ from serve_app.errors import DiskLow, InvalidField, ServiceError
 from serve_app.media.image_intake import MAX_PATH_CHARS
 from serve_app.output_paths import OutputPaths
 from serve_app.settings import AppSettings
+from serve_app.tasks.caller import Caller
 from serve_app.tasks.fleet import Fleet
 from serve_app.tasks.group_commit import Admission
 from serve_app.tasks.journal import log_move
@@ -38,7 +39,10 @@ class Submitted:
 
 @dataclass(frozen=True, slots=True)
 class TaskService:
-    """The store, the files and the rules of one service, shared by all surfaces."""
+    """The store, the files and the rules of one service, shared by all surfaces.
+
+    Whatever is about tasks is asked in a caller's name, here and of the store.
+    """
 
     settings: AppSettings
     store: TaskStore
@@ -54,27 +58,29 @@ class TaskService:
     """Is told of each task that was cancelled here."""
     _submitting: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    async def submit(self, submission: Submission, *, replace_same_id: bool = False) -> Submitted:
+    async def submit(
+        self, caller: Caller, submission: Submission, *, replace_same_id: bool = False
+    ) -> Submitted:
         """Store a task; when this returns it is committed. Raises ``ServiceError``."""
         request = submission.request
-        self._check_priority(request.priority)
+        self._check_priority(caller, request.priority)
         planned = plan(request, self.settings.models, kind=submission.kind)
         uid = uuid.uuid4().hex
-        save_path = await self._save_path(request, uid, submission.save_field)
+        save_path = await self._save_path(caller, request, uid, submission.save_field)
         await self._check_disk()
         try:
             planned = await self.frames.kept(submission, planned, uid)
         except ServiceError:  # perhaps after the first of two frames
             await self._forget_files(uid)
             raise
-        new = await self._new_task(submission, planned, uid, save_path)
+        new = await self._new_task(caller, submission, planned, uid, save_path)
         # A client that hangs up now must not leave it open whether the frames have a row. What is kept of
         # one that hung up before goes with the janitor.
-        return await asyncio.shield(self._store(new, replace_same_id=replace_same_id))
+        return await asyncio.shield(self._store(caller, new, replace_same_id=replace_same_id))
 
-    async def _store(self, new: NewTask, *, replace_same_id: bool) -> Submitted:
+    async def _store(self, caller: Caller, new: NewTask, *, replace_same_id: bool) -> Submitted:
         try:
-            task = await self.store.submit(new, await self._admission(replace_same_id))
+            task = await self.store.submit(new, await self._admission(caller, replace_same_id))
         except ServiceError:
             await self._forget_files(new.uid)
             raise
@@ -85,25 +91,28 @@ class TaskService:
         self.nudge()
         return Submitted(task, is_new=True)
 
-    async def submit_if_free(self, submission: Submission, *, replace_same_id: bool) -> Submitted | None:
+    async def submit_if_free(
+        self, caller: Caller, submission: Submission, *, replace_same_id: bool
+    ) -> Submitted | None:
         """Submit only when a replica is free to begin at once, else None. Raises ``ServiceError``."""
         model = plan(submission.request, self.settings.models, kind=submission.kind).model
         # One at a time, so that two requests do not both see the same free replica.
         async with self._submitting:
-            if not (await self.view.fresh()).has_free_replica(model):
+            queue = await self.view.fresh()
+            if not (queue.has_free_replica(model) and queue.may_start(caller)):
                 return None
-            return await self.submit(submission, replace_same_id=replace_same_id)
+            return await self.submit(caller, submission, replace_same_id=replace_same_id)
 
-    async def cancel(self, task_id: str) -> tuple[Task, bool]:
+    async def cancel(self, caller: Caller, task_id: str) -> tuple[Task, bool]:
         """The task, and whether this call cancelled it. Raises ``TaskNotFound``."""
-        task, cancelled = await self.store.cancel(task_id)
+        task, cancelled = await self.store.cancel(caller, task_id)
         if cancelled:
             self._cancelled([task])
         return task, cancelled
 
-    async def cancel_all(self, *statuses: Status) -> Sequence[Task]:
-        """Cancel every task that stands in one of ``statuses``; the cancelled ones."""
-        tasks = await self.store.cancel_all(*statuses)
+    async def cancel_all(self, caller: Caller, *statuses: Status) -> Sequence[Task]:
+        """Cancel every task of the caller's that stands in one of ``statuses``; the cancelled ones."""
+        tasks = await self.store.cancel_all(caller, *statuses)
         self._cancelled(tasks)
         return tasks
 
@@ -114,22 +123,32 @@ class TaskService:
         if tasks:
             self.nudge()
 
-    def _check_priority(self, priority: int) -> None:
-        limit = self.settings.limits.max_priority
-        if abs(priority) > limit:
-            raise InvalidField("priority", f"priority: must be a whole number from {-limit} to {limit}.")
+    def outputs_of(self, caller: Caller) -> OutputPaths:
+        """Where the caller may have videos put: without keys anywhere, else below a folder of its own."""
+        if not caller.name:
+            return self.outputs
+        return self.outputs.below(caller.name, takes_absolute=caller.is_admin)
 
-    async def _save_path(self, request: VideoRequest, uid: str, field_name: str) -> str:
+    def _check_priority(self, caller: Caller, priority: int) -> None:
+        limit = self.settings.limits.max_priority
+        highest = limit if caller.max_priority is None else min(limit, caller.max_priority)
+        if not -limit <= priority <= highest:
+            raise InvalidField("priority", f"priority: must be a whole number from {-limit} to {highest}.")
+
+    async def _save_path(self, caller: Caller, request: VideoRequest, uid: str, field_name: str) -> str:
+        outputs = self.outputs_of(caller)
         if not request.save_result_path:
-            return self.outputs.public_path(self.outputs.default(request.task_id or uid))
-        place = await asyncio.to_thread(self.outputs.resolve, request.save_result_path, field_name)
-        return self.outputs.public_path(place)
+            return outputs.public_path(outputs.default(request.task_id or uid))
+        place = await asyncio.to_thread(outputs.resolve, request.save_result_path, field_name)
+        return outputs.public_path(place)
 
     async def _check_disk(self) -> None:
         if await self.free_disk.bytes() < self.settings.limits.min_free_bytes:
             raise DiskLow("The service is low on disk space and takes no new task; try again later.")
 
-    async def _new_task(self, submission: Submission, planned: Plan, uid: str, save_path: str) -> NewTask:
+    async def _new_task(
+        self, caller: Caller, submission: Submission, planned: Plan, uid: str, save_path: str
+    ) -> NewTask:
         sent = submission.request.model_dump(exclude_unset=True)
         digest = ""
         if submission.idempotency_key is not None:
@@ -140,19 +159,24 @@ class TaskService:
             model=planned.model,
             spec=planned.spec,
             work=planned.work,
+            tokens=planned.tokens,
             save_path=save_path,
             priority=submission.request.priority,
+            owner=caller.name,
             notes=(*planned.notes, *submission.notes),
             request=_without_images(sent if submission.echo is None else submission.echo),
             idempotency_key=submission.idempotency_key,
             digest=digest,
         )
 
-    async def _admission(self, replace: bool) -> Admission:
+    async def _admission(self, caller: Caller, replace: bool) -> Admission:
+        queue, max_queued = await self.view.recent(), self.settings.limits.max_queued
         return Admission(
-            max_queued=self.settings.limits.max_queued,
+            max_queued=max_queued,
             max_attempts=self.settings.tasks.max_attempts,
-            retry_after_s=(await self.view.recent()).retry_after_s,
+            retry_after_s=queue.retry_after_s(max_queued),
+            max_queued_own=caller.max_queued,
+            own_retry_after_s=queue.own_retry_after_s(caller) if caller.max_queued is not None else 1,
             replace=replace,
         )
 

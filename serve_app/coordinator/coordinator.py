@@ -24,6 +24,7 @@ from serve_app.metrics import TaskMetrics
 from serve_app.output_paths import OutputPaths
 from serve_app.settings import AppSettings
 from serve_app.tasks.database import Database
+from serve_app.tasks.fair_share import shares_of
 from serve_app.tasks.fleet import Fleet
 from serve_app.tasks.journal import log_move
 from serve_app.tasks.ledger import RunLedger, Superseded
@@ -51,7 +52,10 @@ class Coordinator:
         self._metrics = TaskMetrics()
         rules = settings.tasks
         self._ledger = await RunLedger.take_lead(
-            self._database, lease_s=rules.lease_s, grace_s=min(rules.lease_s, 5 * rules.heartbeat_s)
+            self._database,
+            lease_s=rules.lease_s,
+            grace_s=min(rules.lease_s, 5 * rules.heartbeat_s),
+            shares=shares_of(settings.keys),
         )
         self._scaling = Scaling(
             self._database,
@@ -156,7 +160,7 @@ class Coordinator:
     async def _after_publish(self, task: Task, seconds: float) -> None:
         await asyncio.to_thread(self._janitor.link, task)
         if task.work > 0:
-            self._notebook.learn(task.model, seconds / task.work)
+            self._notebook.learn(task.model, task.tokens, seconds / task.work)
 
     async def _is_published(self, uid: str, attempt: int) -> bool:
         # A runner repeats a publish whose answer was lost with the coordinator before.

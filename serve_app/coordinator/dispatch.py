@@ -86,7 +86,7 @@ class Dispatcher:
             orphans = len(demand.running.get(model, frozenset()) - claimed)
             unclaimed = sum(not ticket.tasks for ticket in held)
             room = self._window(model) - orphans - len(held)
-            for _ in range(min(queued - unclaimed, room)):
+            for _ in range(min(demand.ready.get(model, 0) - unclaimed, room)):
                 self._issue(model)
 
     def _issue(self, model: str) -> None:

@@ -7,6 +7,7 @@ import time
 from serve_app.artifacts import LocalArtifacts
 from serve_app.errors import ServiceError
 from serve_app.output_paths import OutputPaths
+from serve_app.tasks.caller import EVERYONE
 from serve_app.tasks.fleet import Fleet
 from serve_app.tasks.journal import log_move
 from serve_app.tasks.ledger import RunLedger
@@ -74,7 +75,7 @@ class Janitor:
 
     async def _link_published(self) -> None:
         """Give the newest results their readable names: a crash after a commit can leave one without."""
-        for task in reversed(await self._store.list(statuses=[Status.SUCCEEDED], limit=_RECENT)):
+        for task in reversed(await self._store.list(EVERYONE, statuses=[Status.SUCCEEDED], limit=_RECENT)):
             await asyncio.to_thread(self.link, task)
 
     def link(self, task: Task) -> None:

@@ -12,15 +12,15 @@ class Notebook:
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
         self._seen: dict[str, Replica] = {}
-        self._learnt: dict[str, list[float]] = {}
+        self._learnt: dict[tuple[str, int], list[float]] = {}
 
     def saw(self, replica: Replica) -> None:
         """A replica is up."""
         self._seen[replica.replica_id] = replica
 
-    def learn(self, model: str, seconds_per_work: float) -> None:
-        """A run of the model has ended."""
-        self._learnt.setdefault(model, []).append(seconds_per_work)
+    def learn(self, model: str, tokens: int, seconds_per_work: float) -> None:
+        """A run of the model has ended, on a video of so many tokens."""
+        self._learnt.setdefault((model, tokens), []).append(seconds_per_work)
 
     async def write(self) -> None:
         """Store what is new."""
@@ -28,5 +28,5 @@ class Notebook:
         learnt, self._learnt = self._learnt, {}
         if seen:
             await self._fleet.saw(*seen.values())
-        for model, rates in learnt.items():
-            await self._fleet.learn(model, statistics.fmean(rates))
+        for (model, tokens), rates in learnt.items():
+            await self._fleet.learn(model, statistics.fmean(rates), tokens)

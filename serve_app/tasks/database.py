@@ -13,7 +13,7 @@ from sqlalchemy import Connection, event, make_url, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 _BUSY_TIMEOUT_S = 10.0
-_MIGRATION_LOCK = 7_206_714_312  # any number that nothing else in the database locks
+_LOCK = 7_206_714_312  # any number that nothing else in the database locks
 
 
 class Database:
@@ -38,15 +38,13 @@ class Database:
     async def migrate(self) -> None:
         """Bring the schema to the newest version; safe when several processes start at once."""
         if self._file is None:
-            async with self.write() as connection:
-                await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
+            async with self.write_alone() as connection:
                 await connection.run_sync(_upgrade)
             return
         # A lock of the database itself is no use: turning a new file to WAL is what must not be done by two.
         with open(f"{self._file}.lock", "w") as lock:
             await asyncio.to_thread(fcntl.flock, lock, fcntl.LOCK_EX)
-            async with self.write() as connection:
-                await connection.execute(text("BEGIN IMMEDIATE"))  # DDL begins no transaction by itself
+            async with self.write_alone() as connection:
                 await connection.run_sync(_upgrade)
 
     @asynccontextmanager
@@ -59,6 +57,20 @@ class Database:
     async def write(self) -> AsyncIterator[AsyncConnection]:
         """A transaction, committed when the block ends and rolled back when it raises."""
         async with self._writers.begin() as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def write_alone(self) -> AsyncIterator[AsyncConnection]:
+        """The same, for one that reads before it writes: of these, one is under way at a time.
+
+        On SQLite it keeps out every other writer. On PostgreSQL a row that was read may still be changed by
+        a writer of the other kind before it is written.
+        """
+        async with self.write() as connection:
+            if self._file is None:
+                await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+            else:
+                await connection.execute(text("BEGIN IMMEDIATE"))
             yield connection
 
     async def close(self) -> None:
@@ -88,8 +100,13 @@ def _sqlite_engine(url: str, *, begin: str | None, pool_size: int) -> AsyncEngin
     return engine
 
 
-def _upgrade(connection: Connection) -> None:
+def migrations(connection: Connection) -> Config:
+    """What Alembic's commands need to know, to be run on ``connection`` and in its transaction."""
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    return config
+
+
+def _upgrade(connection: Connection) -> None:
+    command.upgrade(migrations(connection), "head")

@@ -4,10 +4,11 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import ColumnElement, Table, delete, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from serve_app.tasks.database import Database
-from serve_app.tasks.tables import RATES, REPLICAS, SCALES
+from serve_app.tasks.tables import RATES, REPLICAS, SCALES, SHAPE_RATES
 from serve_app.tasks.task import Replica, Scale
 
 _WEIGHT_OF_NEWEST = 0.3
@@ -37,22 +38,16 @@ class Fleet:
         async with self._database.read() as connection:
             return [Replica(**row) for row in (await connection.execute(query)).mappings().all()]
 
-    async def learn(self, model: str, seconds_per_work: float) -> None:
-        """Let one finished run move the model's measured rate (an exponential moving average)."""
+    async def learn(self, model: str, seconds_per_work: float, tokens: int = 0) -> None:
+        """Let one finished run move the measured rates (exponential moving averages).
+
+        There is one for the model, and one for its videos of so many ``tokens``: attention costs a token
+        more, the more of them there are.
+        """
         async with self._database.write() as connection:
-            row = (await connection.execute(select(RATES).where(RATES.c.model == model))).mappings().first()
-            if row is None:
-                values = {"model": model, "seconds_per_work": seconds_per_work, "samples": 1}
-                await connection.execute(insert(RATES).values(values))
-                return
-            average = row["seconds_per_work"] + _WEIGHT_OF_NEWEST * (
-                seconds_per_work - row["seconds_per_work"]
-            )
-            await connection.execute(
-                update(RATES)
-                .where(RATES.c.model == model)
-                .values(seconds_per_work=average, samples=row["samples"] + 1)
-            )
+            await _move(connection, RATES, {"model": model}, seconds_per_work)
+            if tokens:
+                await _move(connection, SHAPE_RATES, {"model": model, "tokens": tokens}, seconds_per_work)
 
     async def rates(self) -> Mapping[str, float]:
         """Measured seconds per unit of work of each model that has finished a run."""
@@ -76,3 +71,24 @@ class Fleet:
         async with self._database.read() as connection:
             rows = (await connection.execute(select(SCALES))).mappings().all()
         return {row["model"]: Scale(**row) for row in rows}
+
+    async def shape_rates(self) -> Mapping[tuple[str, int], float]:
+        """The same by model and tokens of a forward, for the sizes that have been made."""
+        async with self._database.read() as connection:
+            rows = (await connection.execute(select(SHAPE_RATES))).all()
+        return {(row.model, row.tokens): row.seconds_per_work for row in rows}
+
+
+async def _move(
+    connection: AsyncConnection, table: Table, key: Mapping[str, str | int], newest: float
+) -> None:
+    where: list[ColumnElement[bool]] = [table.c[name] == value for name, value in key.items()]
+    row = (await connection.execute(select(table).where(*where))).mappings().first()
+    if row is None:
+        values = {**key, "seconds_per_work": newest, "samples": 1}
+        await connection.execute(insert(table).values(values))
+        return
+    average = row["seconds_per_work"] + _WEIGHT_OF_NEWEST * (newest - row["seconds_per_work"])
+    await connection.execute(
+        update(table).where(*where).values(seconds_per_work=average, samples=row["samples"] + 1)
+    )

@@ -1,13 +1,15 @@
 """Group commit: submits at once share a transaction. Each is acknowledged only after it is committed."""
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import delete, func, insert, select
+from sqlalchemy import and_, bindparam, delete, func, insert, or_, select
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
-from serve_app.errors import QueueFull, TaskExists
+from serve_app.errors import OverQuota, QueueFull, ServiceError, TaskExists
 from serve_app.tasks.batching import Batching
 from serve_app.tasks.database import Database
 from serve_app.tasks.rows import task_of, values_of
@@ -17,17 +19,25 @@ from serve_app.tasks.transitions import Status
 
 _INSERT = insert(TASKS).returning(TASKS.c.seq, sort_by_parameter_order=True)
 _COUNT_QUEUED = select(func.count()).select_from(TASKS).where(TASKS.c.status == Status.QUEUED)
+_COUNT_QUEUED_OF = (
+    select(TASKS.c.owner, func.count())
+    .where(TASKS.c.status == Status.QUEUED, TASKS.c.owner.in_(bindparam("owners", expanding=True)))
+    .group_by(TASKS.c.owner)
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """On which terms a task is let in. ``retry_after_s`` is what a full queue tells the client."""
+    """On which terms a task is let in. The seconds are what a client is told whose task is not."""
 
     max_queued: int
     max_attempts: int
     retry_after_s: int
+    max_queued_own: int | None = None
+    """Of its owner's tasks."""
+    own_retry_after_s: int = 1
     replace: bool = False
-    """Forget the task that has the same id; its run is told to stop at its next report."""
+    """Forget the owner's task that has the same id; its run is told to stop at its next report."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +56,7 @@ class GroupCommit:
         self._batching: Batching[Entry, Task] = Batching(self._commit)
 
     async def store(self, new: NewTask, admission: Admission) -> Task:
-        """The stored task, committed. Raises ``TaskExists``, ``QueueFull``."""
+        """The stored task, committed. Raises ``TaskExists``, ``QueueFull``, ``OverQuota``."""
         return await self._batching.ask(Entry(new, admission))
 
     async def _commit(self, group: Sequence[Entry]) -> Sequence[Task | Exception]:
@@ -61,23 +71,55 @@ class GroupCommit:
     async def _transaction(self, group: Sequence[Entry]) -> Sequence[Task | Exception]:
         now = time.time()
         async with self._database.write() as connection:
-            replaced = [entry.new.id for entry in group if entry.admission.replace]
+            refusals = _refusals(group, *await _count(connection, group))
+            taken = [entry for entry, refusal in zip(group, refusals, strict=True) if refusal is None]
+            replaced = [
+                and_(TASKS.c.id == entry.new.id, TASKS.c.owner == entry.new.owner)
+                for entry in taken
+                if entry.admission.replace
+            ]
             if replaced:
-                await connection.execute(delete(TASKS).where(TASKS.c.id.in_(replaced)))
-            queued = await connection.scalar(_COUNT_QUEUED) or 0
+                await connection.execute(delete(TASKS).where(or_(*replaced)))
             rows = {
                 entry.new.uid: values_of(entry.new, max_attempts=entry.admission.max_attempts, now=now)
-                for place, entry in enumerate(group, queued)
-                if place < entry.admission.max_queued
+                for entry in taken
             }
             seqs = (await connection.execute(_INSERT, list(rows.values()))).scalars().all() if rows else []
         stored = {
             uid: task_of({**row, "seq": seq}) for (uid, row), seq in zip(rows.items(), seqs, strict=True)
         }
-        return [stored.get(entry.new.uid) or _queue_full(entry.admission) for entry in group]
+        return [refusal or stored[entry.new.uid] for entry, refusal in zip(group, refusals, strict=True)]
 
 
-def _queue_full(admission: Admission) -> QueueFull:
-    return QueueFull(
-        f"Task queue is full (max {admission.max_queued} tasks); try again later", admission.retry_after_s
-    )
+async def _count(connection: AsyncConnection, group: Sequence[Entry]) -> tuple[int, Counter[str]]:
+    """How many tasks are queued, of all and of each owner whose number is limited."""
+    queued = await connection.scalar(_COUNT_QUEUED) or 0
+    limited = {entry.new.owner for entry in group if entry.admission.max_queued_own is not None}
+    own = (await connection.execute(_COUNT_QUEUED_OF, {"owners": list(limited)})).all() if limited else []
+    return queued, Counter({owner: count for owner, count in own})
+
+
+def _refusals(group: Sequence[Entry], queued: int, own: Counter[str]) -> Sequence[ServiceError | None]:
+    """Why each of the group is not let in, or None; those that are count for those after them."""
+    refusals: list[ServiceError | None] = []
+    for entry in group:
+        owner, terms = entry.new.owner, entry.admission
+        if terms.max_queued_own is not None and own[owner] >= terms.max_queued_own:
+            refusals.append(
+                OverQuota(
+                    f"This key has as many queued tasks as it may have ({terms.max_queued_own}); "
+                    "try again later",
+                    terms.own_retry_after_s,
+                )
+            )
+        elif queued >= terms.max_queued:
+            refusals.append(
+                QueueFull(
+                    f"Task queue is full (max {terms.max_queued} tasks); try again later", terms.retry_after_s
+                )
+            )
+        else:
+            refusals.append(None)
+            queued += 1
+            own[owner] += 1
+    return refusals

@@ -19,6 +19,7 @@ def log_move(move: str, task: Task, **facts: str | int | float | None) -> None:
         "move": move,
         "task_id": task.id,
         "uid": task.uid,
+        "owner": task.owner,
         "model": task.model,
         "status": task.status.value,
         "attempt": task.attempt,

@@ -5,6 +5,7 @@ attempt: a runner that was given up cannot touch the task of its successor.
 """
 
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +17,8 @@ from sqlalchemy.sql.dml import ReturningUpdate
 
 from serve_app.tasks.batching import Batching
 from serve_app.tasks.database import Database
+from serve_app.tasks.fair_queue import FairQueue
+from serve_app.tasks.fair_share import Shares
 from serve_app.tasks.rows import task_of
 from serve_app.tasks.tables import LEADERSHIP, TASKS
 from serve_app.tasks.task import Task, TaskError
@@ -33,6 +36,8 @@ class Demand:
     """Queued tasks (how many) and running tasks (which), by model; a model without any has no entry."""
 
     queued: Mapping[str, int]
+    ready: Mapping[str, int]
+    """How many of the queued ones their owners' limits let run now."""
     running: Mapping[str, frozenset[str]]
 
 
@@ -46,17 +51,23 @@ class RunLedger:
     Writes that come while a commit is under way share the next one: a commit waits for the disk.
     """
 
-    def __init__(self, database: Database, epoch: int, *, lease_s: float) -> None:
+    def __init__(self, database: Database, epoch: int, *, lease_s: float, shares: Shares) -> None:
         self._database = database
         self._epoch = epoch
         self._lease_s = lease_s
+        self._queue = FairQueue(shares)
         self._writing: Batching[Write, Any] = Batching(self._write_all)
         # Stands in the WHERE of each write: checked by the very statement that writes.
         self._leads = exists().where(LEADERSHIP.c.epoch == epoch)
 
     @classmethod
-    async def take_lead(cls, database: Database, *, lease_s: float, grace_s: float) -> "RunLedger":
-        """Begin a new epoch. Runs that are still alive have ``grace_s`` seconds to report to it."""
+    async def take_lead(
+        cls, database: Database, *, lease_s: float, grace_s: float, shares: Shares | None = None
+    ) -> "RunLedger":
+        """Begin a new epoch. Runs that are still alive have ``grace_s`` seconds to report to it.
+
+        ``shares`` are what the owners of tasks are due; without any it does not matter whose a task is.
+        """
         async with database.write() as connection:
             query = update(LEADERSHIP).values(epoch=LEADERSHIP.c.epoch + 1).returning(LEADERSHIP.c.epoch)
             epoch = (await connection.execute(query)).scalar_one()
@@ -65,23 +76,32 @@ class RunLedger:
                 .where(TASKS.c.status == Status.RUNNING)
                 .values(lease_expires_at=time.time() + grace_s)
             )
-        return cls(database, epoch, lease_s=lease_s)
+        return cls(database, epoch, lease_s=lease_s, shares=shares or {})
 
     async def claim(self, model: str, runner: str) -> Task | None:
-        """Give ``runner`` the next task of ``model``: highest priority, then oldest. None: none waits."""
+        """Give ``runner`` the next task of ``model``. None: none waits that may run.
+
+        Next is the highest priority, then the owner that has had least for its share, then the oldest.
+        """
+        claimed: Task | None = await self._writing.ask(partial(self._claim, model=model, runner=runner))
+        return claimed
+
+    async def _claim(self, connection: AsyncConnection, model: str, runner: str) -> Task | None:
+        while turn := await self._queue.next(connection, model):
+            task = await self._start(connection, turn.taken.seq, runner)
+            if task is not None:
+                await self._queue.charge(connection, model, turn)
+                return task
+            # On PostgreSQL it may have been cancelled since: then another one is first.
+        await self._check_lead(connection)
+        return None
+
+    async def _start(self, connection: AsyncConnection, seq: int, runner: str) -> Task | None:
         transition = TRANSITIONS[Move.CLAIM]
-        following = (
-            select(TASKS.c.seq)
-            .where(TASKS.c.status.in_(transition.sources), TASKS.c.model == model)
-            .order_by(TASKS.c.priority.desc(), TASKS.c.seq)
-            .limit(1)
-            .with_for_update(skip_locked=True)
-            .scalar_subquery()
-        )
         now = time.time()
         query = (
             update(TASKS)
-            .where(TASKS.c.seq == following, TASKS.c.status.in_(transition.sources), self._leads)
+            .where(TASKS.c.seq == seq, TASKS.c.status.in_(transition.sources), self._leads)
             .values(
                 status=transition.target,
                 attempt=TASKS.c.attempt + 1,
@@ -93,8 +113,7 @@ class RunLedger:
             )
             .returning(TASKS)
         )
-        claimed: Task | None = await self._writing.ask(partial(self._first, query=query))
-        return claimed
+        return await self._first(connection, query)
 
     async def report(self, uid: str, attempt: int, *, step: int, progress: float) -> bool:
         """Renew the lease and record how far the run is. False: the run is over, its runner must leave."""
@@ -160,13 +179,22 @@ class RunLedger:
     async def demand(self) -> Demand:
         """What waits and what runs, by model."""
         waiting = (
-            select(TASKS.c.model, func.count()).where(TASKS.c.status == Status.QUEUED).group_by(TASKS.c.model)
+            select(TASKS.c.model, TASKS.c.owner, func.count())
+            .where(TASKS.c.status == Status.QUEUED)
+            .group_by(TASKS.c.model, TASKS.c.owner)
         )
-        running = select(TASKS.c.model, TASKS.c.uid).where(TASKS.c.status == Status.RUNNING)
+        running = select(TASKS.c.model, TASKS.c.uid, TASKS.c.owner).where(TASKS.c.status == Status.RUNNING)
         async with self._database.read() as connection:
-            queued = {model: count for model, count in (await connection.execute(waiting)).all()}
-            runs = [(model, uid) for model, uid in (await connection.execute(running)).all()]
-        return Demand(queued, {model: frozenset(u for m, u in runs if m == model) for model, _ in runs})
+            lines = [(model, owner, count) for model, owner, count in await connection.execute(waiting)]
+            runs = [(model, uid, owner) for model, uid, owner in await connection.execute(running)]
+        busy = Counter(owner for _, _, owner in runs)
+        queued, ready = Counter[str](), Counter[str]()
+        for model, owner, count in lines:
+            queued[model] += count
+            ready[model] += min(count, self._queue.room(owner, busy[owner]))
+        return Demand(
+            queued, ready, {model: frozenset(u for m, u, _ in runs if m == model) for model, *_ in runs}
+        )
 
     async def _move(self, move: Move, uid: str, attempt: int, values: Mapping[str, Any]) -> Task | None:
         moved: Task | None = await self._writing.ask(
@@ -175,7 +203,7 @@ class RunLedger:
         return moved
 
     async def _write_all(self, writes: Sequence[Write]) -> Sequence[Any]:
-        async with self._database.write() as connection:
+        async with self._database.write_alone() as connection:
             # Another error than that one may have spoilt the transaction, and takes it back for all.
             return [await _unless_superseded(write(connection)) for write in writes]
 
@@ -209,10 +237,13 @@ class RunLedger:
         row = (await connection.execute(query)).mappings().first()
         if row is not None:
             return task_of(row)
+        await self._check_lead(connection)
+        return None
+
+    async def _check_lead(self, connection: AsyncConnection) -> None:
         current = await connection.scalar(select(LEADERSHIP.c.epoch))
         if current != self._epoch:
             raise Superseded(f"epoch {self._epoch} ended, {current} leads")
-        return None
 
 
 async def _unless_superseded(writing: Awaitable[Any]) -> Any:

@@ -48,6 +48,7 @@ def task_of(row: Mapping[str, Any] | RowMapping) -> Task:
         artifact=row["artifact"],
         error=error,
         timings=row["timings"],
+        tokens=row["tokens"],
     )
 
 
@@ -60,6 +61,7 @@ def values_of(new: NewTask, *, max_attempts: int, now: float) -> Mapping[str, An
         "model": new.model,
         "spec": asdict(new.spec),
         "work": new.work,
+        "tokens": new.tokens,
         "priority": new.priority,
         "owner": new.owner,
         "notes": list(new.notes),

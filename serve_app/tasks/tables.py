@@ -25,11 +25,12 @@ TASKS = Table(
     METADATA,
     Column("seq", _SEQ, primary_key=True, autoincrement=True),
     Column("uid", String(64), nullable=False, unique=True),
-    Column("id", String(128), nullable=False, unique=True),
+    Column("id", String(128), nullable=False),
     Column("status", String(16), nullable=False),
     Column("model", String(64), nullable=False),
     Column("spec", JSON, nullable=False),
     Column("work", Float, nullable=False),
+    Column("tokens", Integer, nullable=False, server_default="0"),
     Column("priority", Integer, nullable=False),
     Column("owner", String(128), nullable=False),
     Column("notes", JSON, nullable=False),
@@ -50,8 +51,10 @@ TASKS = Table(
     Column("error_code", String(64)),
     Column("error_message", Text),
     Column("timings", JSON, nullable=False),
+    UniqueConstraint("id", "owner", name="tasks_id"),
     UniqueConstraint("owner", "idempotency_key", name="tasks_idempotency"),
-    Index("tasks_queue", "status", "model", "priority", "seq"),
+    Index("tasks_queue", "status", "model", "owner", "priority", "seq"),
+    Index("tasks_owner", "owner", "seq"),
     Index("tasks_save_path", "save_path", "seq"),
     Index("tasks_finished", "finished_at"),
     sqlite_autoincrement=True,
@@ -64,10 +67,29 @@ LEADERSHIP = Table(
     Column("epoch", Integer, nullable=False),
 )
 
+SHARES = Table(
+    "shares",
+    METADATA,
+    Column("model", String(64), primary_key=True),
+    Column("owner", String(128), primary_key=True),
+    Column("virtual_time", Float, nullable=False),
+    # The model's own virtual time when this was written: the largest is the newest.
+    Column("clock", Float, nullable=False),
+)
+
 RATES = Table(
     "rates",
     METADATA,
     Column("model", String(64), primary_key=True),
+    Column("seconds_per_work", Float, nullable=False),
+    Column("samples", Integer, nullable=False),
+)
+
+SHAPE_RATES = Table(
+    "shape_rates",
+    METADATA,
+    Column("model", String(64), primary_key=True),
+    Column("tokens", Integer, primary_key=True, autoincrement=False),
     Column("seconds_per_work", Float, nullable=False),
     Column("samples", Integer, nullable=False),
 )

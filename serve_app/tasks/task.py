@@ -53,7 +53,9 @@ class NewTask:
     """Where the finished video is to be found by people: relative to the output root, or absolute."""
     priority: int = 0
     owner: str = ""
-    """Name of the API key it was submitted with."""
+    """Name of the API key it was submitted with; empty for a service without keys."""
+    tokens: int = 0
+    """DiT tokens of one forward: videos of the same number take the same time for each unit of work."""
     notes: tuple[str, ...] = ()
     """What was decided differently from what was asked, as sentences for the client."""
     request: Mapping[str, Any] = field(default_factory=dict)
@@ -105,6 +107,8 @@ class Task:
     error: TaskError | None
     timings: Mapping[str, float]
     """Seconds by stage of the run that succeeded."""
+    tokens: int = 0
+    """Of one forward; 0 for a task of a version that did not count them."""
 
     @property
     def is_final(self) -> bool:
@@ -139,6 +143,8 @@ class QueuedTask:
 
     id: str
     model: str
+    owner: str
     priority: int
     seq: int
     work: float
+    tokens: int

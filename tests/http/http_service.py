@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+from fastapi import FastAPI
 from PIL import Image
 
 from serve_app.api.application import build_api
@@ -31,7 +32,9 @@ class HttpService:
     """A client of the service, and the hands that do what coordinator and replicas would do."""
 
     client: httpx.AsyncClient
+    api: FastAPI
     settings: AppSettings
+    database: Database
     store: TaskStore
     fleet: Fleet
     ledger: RunLedger
@@ -39,9 +42,11 @@ class HttpService:
     nudges: list[str] = field(default_factory=list)
     cancelled: list[Task] = field(default_factory=list)
 
-    async def submit(self, **fields: Any) -> dict[str, Any]:
-        """Submit a video that will be taken; the answer."""
-        response = await self.client.post("/v1/tasks/video", json={"prompt": "a cat", **fields})
+    async def submit(self, *, key: str | None = None, **fields: Any) -> dict[str, Any]:
+        """Submit a video that will be taken, with an API key if there are any; the answer."""
+        response = await self.client.post(
+            "/v1/tasks/video", json={"prompt": "a cat", **fields}, headers=with_key(key)
+        )
         assert response.status_code == 200, response.text
         return response.json()
 
@@ -87,7 +92,9 @@ async def running(settings: AppSettings) -> AsyncIterator[HttpService]:
     ):
         yield HttpService(
             client=client,
+            api=api,
             settings=settings,
+            database=database,
             store=TaskStore(database),
             fleet=Fleet(database),
             ledger=await RunLedger.take_lead(database, lease_s=30, grace_s=10),
@@ -102,6 +109,11 @@ def settings(folder: Path, **changes: Any) -> AppSettings:
     """The demo model over folders below ``folder``."""
     models = ({"name": "demo", "variant": "demo", "weights": folder},)
     return AppSettings.model_validate({"data_dir": folder / "data", "models": models, **changes})
+
+
+def with_key(key: str | None) -> dict[str, str]:
+    """The headers of whoever has that key."""
+    return {} if key is None else {"Authorization": f"Bearer {key}"}
 
 
 def as_text(data: bytes) -> str:

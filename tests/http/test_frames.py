@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from serve_app.media.source_image import SourceImage
+from serve_app.tasks.caller import EVERYONE
 from tests.http.http_service import HttpService, as_text, png, running, settings
 
 FLF2V = {"models": [{"name": "flf", "variant": "wan2.2-i2v-a14b", "weights": "."}]}
@@ -39,7 +40,7 @@ async def test_a_first_and_a_last_frame_go_to_a_model_that_takes_both(folder: Pa
 async def test_a_last_frame_can_come_as_text_and_is_left_out_of_the_record(folder: Path):
     async with running(settings(folder, **FLF2V)) as service:
         frames = {"image_path": as_text(png()), "last_frame_path": as_text(png(64, 64))}
-        task = await service.store.get((await service.submit(**frames, **LARGE))["task_id"])
+        task = await service.store.get(EVERYONE, (await service.submit(**frames, **LARGE))["task_id"])
         assert task.spec.last_image_key is not None
         assert "left out" in task.request["last_frame_path"]
 

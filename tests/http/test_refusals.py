@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from serve_app.api.refusals import CrashGuard
+from serve_app.tasks.caller import EVERYONE
 from tests.http.http_service import HttpService, as_text, png, running, settings
 
 PDF = b"%PDF-1.7\n1 0 obj\n<<>>\nendobj\n%%EOF\n"
@@ -397,5 +398,5 @@ async def test_a_distilled_model_refuses_guidance_and_runs_without(folder):
     async with running(settings(folder, models=models)) as service:
         response = await service.client.post("/v1/tasks/video", json={"prompt": "x", "guidance_scale": 5})
         assert assert_refused(response, 422)["field"] == "guidance_scale"
-        task = await service.store.get((await service.submit(guidance_scale=1))["task_id"])
+        task = await service.store.get(EVERYONE, (await service.submit(guidance_scale=1))["task_id"])
         assert (task.spec.guidance_scale, task.spec.steps) == (1, 4)

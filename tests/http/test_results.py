@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from serve_app.tasks.caller import EVERYONE
 from serve_app.tasks.task import TaskError
 from tests.http.http_service import VIDEO, HttpService, running, settings
 
@@ -193,7 +194,7 @@ async def test_a_cancelled_task_has_no_result(service: HttpService):
 
 async def test_a_video_that_is_gone_from_the_disk_is_a_404(service: HttpService):
     task_id = await service.finished()
-    task = await service.store.get(task_id)
+    task = await service.store.get(EVERYONE, task_id)
     service.artifacts.path_of(task.artifact or "").unlink()
     response = await service.client.get(f"/v1/tasks/{task_id}/result")
     assert response.status_code == 404

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from serve_app.media.source_image import SourceImage
+from serve_app.tasks.caller import EVERYONE
 from tests.http.http_service import HttpService, png, running, settings
 
 GUIDE_T2V = {
@@ -29,7 +30,7 @@ async def test_the_guides_request_is_taken_and_stored_before_the_answer(service:
     assert body["status"] == "submitted" and body["task_status"] == "pending"
     assert body["message"].startswith("Task created successfully")
     assert body["save_result_path"] == f"outputs/videos/{body['task_id']}.mp4"
-    task = await service.store.get(body["task_id"])
+    task = await service.store.get(EVERYONE, body["task_id"])
     assert (task.spec.seed, task.spec.steps, task.spec.num_frames) == (42, 4, 81)
     assert task.spec.negative_prompt == "blurry, low quality, static"
     assert service.nudges == ["nudge"]
@@ -40,7 +41,9 @@ async def test_a_form_and_json_make_the_same_task(service: HttpService):
     fields = {name: str(value) for name, value in GUIDE_T2V.items()} | {"target_shape": "480,832"}
     response = await service.client.post("/v1/tasks/video/form", data={"task_id": "as-form", **fields})
     assert response.status_code == 200, response.text
-    assert (await service.store.get("as-form")).spec == (await service.store.get("as-json")).spec
+    assert (await service.store.get(EVERYONE, "as-form")).spec == (
+        await service.store.get(EVERYONE, "as-json")
+    ).spec
 
 
 async def test_an_empty_form_field_counts_as_not_sent(service: HttpService):
@@ -48,7 +51,7 @@ async def test_an_empty_form_field_counts_as_not_sent(service: HttpService):
         "/v1/tasks/video/form", data={"prompt": "a cat", "seed": "", "width": " ", "image_file": ""}
     )
     assert response.status_code == 200, response.text
-    assert (await service.store.get(response.json()["task_id"])).spec.width == 112
+    assert (await service.store.get(EVERYONE, response.json()["task_id"])).spec.width == 112
 
 
 async def test_null_counts_as_not_sent(service: HttpService):
@@ -113,8 +116,8 @@ async def test_a_length_can_be_spelt_in_several_ways(service: HttpService, field
 
 async def test_the_work_is_counted_in_steps_tokens_and_forwards(service: HttpService):
     small = {"width": 64, "height": 32, "num_frames": 5, "infer_steps": 3}
-    plain = await service.store.get((await service.submit(**small, guidance_scale=1))["task_id"])
-    guided = await service.store.get((await service.submit(**small, guidance_scale=4))["task_id"])
+    plain = await service.store.get(EVERYONE, (await service.submit(**small, guidance_scale=1))["task_id"])
+    guided = await service.store.get(EVERYONE, (await service.submit(**small, guidance_scale=4))["task_id"])
     assert (plain.work, guided.work) == (3 * 2 * 2 * 4, 2 * 3 * 2 * 2 * 4)
 
 
@@ -126,7 +129,7 @@ async def test_an_uploaded_image_is_kept_and_makes_it_image_to_video(service: Ht
     )
     assert response.status_code == 200, response.text
     assert "centre-cropped" in response.json()["message"]
-    task = await service.store.get(response.json()["task_id"])
+    task = await service.store.get(EVERYONE, response.json()["task_id"])
     assert task.spec.image_key is not None
     assert SourceImage.from_png(service.artifacts.read_input(task.spec.image_key)).width == 100
 
@@ -135,7 +138,7 @@ async def test_an_uploaded_image_is_kept_and_makes_it_image_to_video(service: Ht
 async def test_an_image_can_come_as_text_and_is_left_out_of_the_record(service: HttpService, prefix):
     text = prefix + base64.b64encode(png()).decode()
     body = await service.submit(image_path=text)
-    task = await service.store.get(body["task_id"])
+    task = await service.store.get(EVERYONE, body["task_id"])
     assert task.spec.image_key is not None
     assert text not in json.dumps(dict(task.request))
 
@@ -145,7 +148,7 @@ async def test_an_image_path_below_an_input_root_is_read(folder: Path):
     (folder / "in" / "cat.png").write_bytes(png())
     async with running(settings(folder, input_roots=[folder / "in"])) as service:
         body = await service.submit(image_path=str(folder / "in" / "cat.png"))
-        assert (await service.store.get(body["task_id"])).spec.image_key is not None
+        assert (await service.store.get(EVERYONE, body["task_id"])).spec.image_key is not None
 
 
 async def test_the_same_idempotency_key_gives_the_same_task(service: HttpService):
@@ -169,7 +172,7 @@ async def test_an_idempotent_repeat_leaves_no_second_image_behind(service: HttpS
             headers={"Idempotency-Key": "once"},
         )
         assert response.status_code == 200, response.text
-    task = await service.store.get(response.json()["task_id"])
+    task = await service.store.get(EVERYONE, response.json()["task_id"])
     assert list(service.artifacts.task_ids_with_files()) == [task.uid]
 
 

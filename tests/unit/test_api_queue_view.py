@@ -1,14 +1,18 @@
 """Places in the queue, estimates, and looks at the store that many requests share."""
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
-from serve_app.api.queue_view import QueueView
+from serve_app.api.queue_view import QueueSnapshot, QueueView
+from serve_app.tasks.caller import EVERYONE, Caller
 from serve_app.tasks.database import Database
+from serve_app.tasks.fair_share import Share
 from serve_app.tasks.fleet import Fleet
 from serve_app.tasks.group_commit import Admission
 from serve_app.tasks.ledger import RunLedger
@@ -77,7 +81,7 @@ async def test_there_is_no_estimate_before_a_rate_is_measured_or_without_replica
     assert (await QueueView(store, fleet).fresh()).line("demo").place(task).eta_s == 20.0
 
 
-async def test_an_estimate_is_the_work_ahead_over_the_replicas_and_the_own(
+async def test_an_estimate_is_when_a_replica_comes_to_the_task_and_its_own_time(
     database: Database, store: TaskStore, fleet: Fleet
 ):
     ledger = await RunLedger.take_lead(database, lease_s=30, grace_s=10)
@@ -87,24 +91,68 @@ async def test_an_estimate_is_the_work_ahead_over_the_replicas_and_the_own(
     claimed = await ledger.claim("demo", "demo-0")
     assert claimed is not None
     await ledger.report(claimed.uid, 1, step=1, progress=0.25)
-    await submit(store, "ahead", work=10)
+    await submit(store, "beside", work=10)
     last = await submit(store, "last", work=6)
-    snapshot = await QueueView(store, fleet).fresh()
-    assert snapshot.line("demo").place(await store.get("running")).eta_s == 0.75 * 40 * 0.5
-    assert snapshot.line("demo").place(last).eta_s == ((0.75 * 40 + 10) / 2 + 6) * 0.5
-    assert snapshot.retry_after_s == 15
+    line = (await QueueView(store, fleet).fresh()).line("demo")
+    assert line.place(await store.get(EVERYONE, "running")).eta_s == 0.75 * 40 * 0.5
+    assert line.place(last).eta_s == (10 + 6) * 0.5
+    assert line.place(last, age_s=3).eta_s == (10 + 6) * 0.5 - 3
+    assert line.place(last, age_s=300).eta_s == 6 * 0.5
+
+
+async def test_a_task_is_estimated_by_what_its_size_took(store: TaskStore, fleet: Fleet):
+    await fleet.learn("demo", 1.0)
+    await fleet.learn("demo", 3.0, tokens=7)
+    await add_replicas(fleet, 1)
+    new = NewTask("u", "large", "demo", SPEC, 10.0, "x.mp4", tokens=7)
+    line = (await QueueView(store, fleet).fresh()).line("demo")
+    assert line.place(await store.submit(new, ADMISSION)).eta_s == 30.0
+
+
+async def queue_of(database: Database, store: TaskStore, fleet: Fleet, owners: str) -> QueueSnapshot:
+    """One replica, a run of 100 s, then queued tasks of 100 s of these owners, by their first letters."""
+    ledger = await RunLedger.take_lead(database, lease_s=30, grace_s=10)
+    await fleet.learn("demo", 10.0)
+    await add_replicas(fleet, 1)
+    await submit(store, "running")
+    await ledger.claim("demo", "demo-0")
+    for number, owner in enumerate(owners):
+        new = NewTask(f"u{number}", f"t{number}", "demo", SPEC, 10.0, "x.mp4", owner=owner)
+        await store.submit(new, ADMISSION)
+    return await QueueView(store, fleet, {"a": Share(), "b": Share()}).fresh()
+
+
+async def test_a_full_queue_is_worth_another_try_when_as_many_places_are_free_as_it_takes(
+    database: Database, store: TaskStore, fleet: Fleet
+):
+    snapshot = at_its_look(await queue_of(database, store, fleet, "aaab"))
+    assert [snapshot.retry_after_s(limit) for limit in (4, 3, 2)] == [100, 200, 300]
+
+
+async def test_a_key_at_its_limit_waits_for_one_of_its_own_to_start(
+    database: Database, store: TaskStore, fleet: Fleet
+):
+    snapshot = at_its_look(await queue_of(database, store, fleet, "aaab"))  # taken as a b a a
+    assert snapshot.own_retry_after_s(Caller("b", max_queued=1)) == 200
+    assert snapshot.own_retry_after_s(Caller("a", max_queued=3)) == 100
+    assert snapshot.own_retry_after_s(Caller("a", max_queued=2)) == 300
+
+
+def at_its_look(snapshot: QueueSnapshot) -> QueueSnapshot:
+    """As if it were asked in the moment it was taken, however slow the machine is."""
+    return replace(snapshot, taken_at=math.inf)
 
 
 @pytest.mark.parametrize(("rate", "seconds"), [(None, 10), (1e-9, 1), (1e9, 600)])
 async def test_a_retry_is_asked_for_in_whole_seconds_within_bounds(
-    database: Database, store: TaskStore, fleet: Fleet, rate: float | None, seconds: int
+    store: TaskStore, fleet: Fleet, rate: float | None, seconds: int
 ):
-    ledger = await RunLedger.take_lead(database, lease_s=30, grace_s=10)
     if rate is not None:
         await fleet.learn("demo", rate)
-    await submit(store, "running")
-    await ledger.claim("demo", "demo-0")
-    assert (await QueueView(store, fleet).fresh()).retry_after_s == seconds
+    await add_replicas(fleet, 1)
+    await submit(store, "first")
+    await submit(store, "second")
+    assert (await QueueView(store, fleet).fresh()).retry_after_s(1) == seconds
 
 
 async def test_a_replica_is_free_while_less_is_under_way_than_there_are(store: TaskStore, fleet: Fleet):
@@ -154,7 +202,7 @@ async def test_a_client_that_hangs_up_does_not_take_the_look_from_the_others(
     first.cancel()
     await asyncio.sleep(0)
     store.gate.set()
-    assert (await second).queued == 0
+    assert (await second).pending == 0
     assert store.looks == 1
 
 
@@ -164,5 +212,5 @@ async def test_after_a_failed_look_the_next_request_looks_again(tmp_path: Path):
     with pytest.raises(Exception, match="no such table"):
         await view.recent()
     await database.migrate()
-    assert (await view.recent()).queued == 0
+    assert (await view.recent()).pending == 0
     await database.close()

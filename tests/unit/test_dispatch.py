@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest_asyncio
 
 from serve_app.coordinator.dispatch import Dispatcher, ReplicaLost
+from serve_app.tasks.caller import EVERYONE
 from serve_app.tasks.database import Database
+from serve_app.tasks.fair_share import Share, Shares
 from serve_app.tasks.group_commit import Admission
 from serve_app.tasks.ledger import RunLedger
 from serve_app.tasks.store import TaskStore
@@ -67,10 +69,10 @@ class Scene:
 
 
 @contextlib.asynccontextmanager
-async def scene(tmp_path: Path, *, window: int) -> AsyncIterator[Scene]:
+async def scene(tmp_path: Path, *, window: int, shares: Shares | None = None) -> AsyncIterator[Scene]:
     database = Database(f"sqlite+aiosqlite:///{tmp_path / 'tasks.db'}")
     await database.migrate()
-    ledger = await RunLedger.take_lead(database, lease_s=30, grace_s=10)
+    ledger = await RunLedger.take_lead(database, lease_s=30, grace_s=10, shares=shares)
     replicas = Replicas()
     dispatcher = Dispatcher(ledger, ["demo"], lambda model: window, replicas.send, replicas.on_lost)
     yield Scene(TaskStore(database), ledger, replicas, dispatcher)
@@ -137,6 +139,16 @@ async def test_runs_of_an_earlier_coordinator_take_room(make_scene: MakeScene) -
     assert len(await scene.look()) == 1
 
 
+async def test_tasks_beyond_their_owners_limit_make_no_tickets_until_one_of_its_ends(tmp_path: Path) -> None:
+    async with scene(tmp_path, window=3, shares={"": Share(max_running=1)}) as limited:
+        await limited.submit("a", "b", "c")
+        (ticket,) = await limited.look()
+        task = await limited.claim(ticket)
+        assert len(await limited.look()) == 1
+        await limited.ledger.publish(task.uid, 1, artifact="x", timings={})
+        assert len(await limited.look()) == 2
+
+
 async def test_a_lost_replica_gives_up_the_task_it_ran(make_scene: MakeScene) -> None:
     scene = await make_scene(1)
     await scene.submit("a")
@@ -155,4 +167,4 @@ async def test_an_error_that_proves_nothing_leaves_the_task_to_its_lease(make_sc
     await asyncio.sleep(0)
     await scene.look()
     assert scene.replicas.lost == []
-    assert (await scene.store.get(task.id)).status is Status.RUNNING
+    assert (await scene.store.get(EVERYONE, task.id)).status is Status.RUNNING

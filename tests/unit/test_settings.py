@@ -1,11 +1,15 @@
 """A configuration either starts the service or stops it with one sentence that names the key."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from models.weights_source import HubModel
+from serve_app.api.auth import Keyring
 from serve_app.settings import ModelSettings, SettingsError, parse_settings
 
 
@@ -137,6 +141,51 @@ def test_a_bad_setting_is_one_sentence_that_names_its_key(
     message = str(stopped.value)
     assert message.startswith(sentence)
     assert message.endswith(".") and "\n" not in message
+
+
+def key_with(**changes: Any) -> dict[str, Any]:
+    return {"keys": [{"name": "alice", "sha256": "0" * 64, **changes}]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (key_with(key="secret"), "args.keys[0].key: is not a setting; allowed here: name, sha256, "),
+        (key_with(sha256="the key itself"), "args.keys[0].sha256: string should match pattern "),
+        (key_with(name="Alice"), "args.keys[0].name: string should match pattern "),
+        (key_with(name="../bob"), "args.keys[0].name: string should match pattern "),
+        (key_with(name="videos"), "args.keys[0].name: must not be videos, the folder of videos"),
+        (key_with(max_queued=0), "args.keys[0].max_queued: "),
+        (key_with(weight=0), "args.keys[0].weight: "),
+        ({"keys": key_with()["keys"] * 2}, "args.keys: each must have a name of its own."),
+        (
+            {"keys": key_with()["keys"] + key_with(name="bob")["keys"]},
+            "args.keys: each must have a sha256 of its own.",
+        ),
+    ],
+)
+def test_a_bad_key_is_one_sentence_that_does_not_show_it(
+    tmp_path: Path, changes: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(SettingsError) as stopped:
+        parse_settings(args(tmp_path, **changes), tmp_path)
+    message = str(stopped.value)
+    assert message.startswith(sentence) and message.endswith(".")
+    assert "the key itself" not in message and "\n" not in message
+
+
+def test_a_made_key_is_one_that_the_settings_take(tmp_path: Path) -> None:
+    script = Path(__file__).parents[2] / "scripts" / "make_key"
+    made = [
+        subprocess.run([sys.executable, script, "alice"], capture_output=True, text=True, check=True).stdout
+        for _ in range(2)
+    ]
+    assert made[0] != made[1]
+    for output in made:
+        (configured,) = yaml.safe_load(output.partition("configuration:")[2])
+        settings = parse_settings(args(tmp_path, keys=[configured]), tmp_path)
+        caller = Keyring(settings.keys).caller(output.partition("holder: ")[2].split()[0].encode())
+        assert caller is not None and caller.name == "alice" and not caller.is_admin
 
 
 def test_models_are_required(tmp_path: Path) -> None:

@@ -1,0 +1,29 @@
+"""An empty database of each kind that the service offers."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.contract.postgres_server import PostgresServer, programs
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """The session's PostgreSQL server. Where its programs are missing, only CI fails."""
+    found = programs()
+    if found is None:
+        assert not os.environ.get("CI"), "CI runs these tests: install Debian's package postgresql"
+        pytest.skip("PostgreSQL's server programs are not installed")
+    with PostgresServer(found) as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database's address."""
+    if request.param == "postgres":
+        server: PostgresServer = request.getfixturevalue("postgres")
+        return server.new_database()
+    return f"sqlite+aiosqlite:///{tmp_path / 'tasks.db'}"

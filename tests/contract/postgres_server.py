@@ -1,0 +1,89 @@
+"""A PostgreSQL server of the tests' own, on a socket in a folder of its own: nothing else reaches it."""
+
+import asyncio
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+from itertools import count
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import asyncpg
+
+STOP_S = 60
+
+
+def programs() -> Path | None:
+    """The folder of the newest server programs that Debian's packages have put here."""
+    found = Path("/usr/lib/postgresql").glob("*/bin/postgres")
+    return max((path.parent for path in found), key=lambda path: int(path.parts[-2]), default=None)
+
+
+class PostgresServer:
+    """A context manager. Each database it makes is empty."""
+
+    def __init__(self, programs: Path) -> None:
+        self._programs = programs
+        # A socket's path may have 107 characters, which pytest's own folders can exceed.
+        self._folder = Path(tempfile.mkdtemp(prefix="pg"))
+        self._numbers = count()
+        # The server refuses to run as root.
+        self._user = "postgres" if _exists("postgres") else "nobody"
+
+    def __enter__(self) -> Self:
+        if os.geteuid() == 0:
+            shutil.chown(self._folder, self._user)
+        data = str(self._folder / "data")
+        self._run("initdb", "-D", data, "-U", "tests", "-A", "trust", "--no-sync", "-E", "UTF8")
+        options = f"-c listen_addresses= -c fsync=off -k {self._folder}"
+        log = str(self._folder / "log")
+        self._run("pg_ctl", "-D", data, "-l", log, "-o", options, "-w", "-t", str(STOP_S), "start")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._run("pg_ctl", "-D", str(self._folder / "data"), "-m", "immediate", "-w", "stop")
+        shutil.rmtree(self._folder)
+
+    def new_database(self) -> str:
+        """The address of an empty database."""
+        name = f"tests{next(self._numbers)}"
+        asyncio.run(self._create(name))
+        return f"postgresql+asyncpg://tests@/{name}?host={self._folder}"
+
+    async def _create(self, name: str) -> None:
+        connection = await asyncpg.connect(host=str(self._folder), user="tests", database="postgres")
+        try:
+            await connection.execute(f"CREATE DATABASE {name}")
+        finally:
+            await connection.close()
+
+    def _run(self, program: str, *arguments: str) -> None:
+        as_user: dict[str, Any] = {}
+        if os.geteuid() == 0:
+            user = pwd.getpwnam(self._user)
+            as_user = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+        output = self._folder / "output"
+        # The server keeps its output open, so the end of a pipe would never come.
+        with output.open("a") as file:
+            done = subprocess.run(
+                [str(self._programs / program), *arguments],
+                cwd=self._folder,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                **as_user,
+            )
+        assert done.returncode == 0, f"{program} failed:\n{output.read_text()}"
+
+
+def _exists(user: str) -> bool:
+    try:
+        pwd.getpwnam(user)
+    except KeyError:
+        return False
+    return True
