@@ -40,6 +40,10 @@ class Denoiser:
         device: torch.device = self._model.device
         return device
 
+    @property
+    def dtype(self) -> torch.dtype:
+        return self._dtype
+
     def text(self, embeddings: Tensor) -> TextKeys:
         """Keys and values of one prompt, from its embeddings ``[n, text_dim]``."""
         embeddings = embeddings.to(self.device, self._dtype)

@@ -8,6 +8,7 @@ from diffusers import AutoencoderKLWan, WanTransformer3DModel, WanVACETransforme
 from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPVisionModel, UMT5EncoderModel
 
 from models.denoiser import Denoiser
+from models.device_memory import check_weights
 from models.engine import EngineSettings
 from models.errors import WeightsError
 from models.image_encoder import ImageEncoder
@@ -32,6 +33,7 @@ def load_engine(settings: EngineSettings, mesh: Mesh | None = None) -> WanEngine
     folder = WeightsFolder(settings.weights)
     folder.check(settings.variant)
     device, dtype = torch.device(settings.device), _dtype(settings)
+    check_weights(folder.path, settings, device, dtype, has_text=mesh.rank == 0)
     variant = settings.variant
     cls = WanVACETransformer3DModel if variant.control_blocks else WanTransformer3DModel
     transformer = Denoiser(_model(cls, folder.path / "transformer", device, dtype), mesh)
