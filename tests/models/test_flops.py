@@ -9,11 +9,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench import flops
+from bench.random_engine import RandomModel, autoencoder_of
 from models.denoiser import Denoiser
 from models.vae import StreamingVae
 from models.variants import VARIANTS, Variant
-
-from .test_memory import autoencoder, transformer
 
 SIZE = (96, 64, 21)
 
@@ -35,7 +34,7 @@ def test_a_forward_pass_has_the_counted_operations(name: str) -> None:
         text_dim=32,
         control_blocks=min(VARIANTS[name].control_blocks, 1),
     )
-    denoiser = Denoiser(transformer(variant).eval().requires_grad_(False))
+    denoiser = Denoiser(RandomModel(variant, torch.device("cpu"), torch.float32).transformer)
     width, height, num_frames = SIZE
     grid = (variant.latent_frames(num_frames), height // 8, width // 8)
     latents = torch.randn(1, variant.input_channels, *grid)
@@ -50,7 +49,7 @@ def test_a_forward_pass_has_the_counted_operations(name: str) -> None:
 @pytest.mark.parametrize("name", ["wan2.1-t2v-1.3b", "wan2.2-ti2v-5b"])
 def test_a_decode_has_the_counted_operations(name: str) -> None:
     variant: Variant = replace(VARIANTS[name], vae_dim=8, vae_encoder_dim=8)
-    vae = StreamingVae(autoencoder(variant).eval().requires_grad_(False), chunk_pixels=1)
+    vae = StreamingVae(autoencoder_of(variant).eval().requires_grad_(False), chunk_pixels=1)
     width, height, num_frames = SIZE
     stride = variant.spatial_stride
     latents = torch.randn(

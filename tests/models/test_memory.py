@@ -13,24 +13,20 @@ from typing import Any
 import psutil
 import pytest
 import torch
-from diffusers import AutoencoderKLWan, WanTransformer3DModel, WanVACETransformer3DModel
 from torch import nn
-from transformers import CLIPVisionConfig, CLIPVisionModel, UMT5Config, UMT5EncoderModel
+from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from bench.peak_memory import peak_bytes
+from bench.random_engine import RandomModel, autoencoder_of, transformer_of, umt5_of
 from models import device_memory, memory, pipeline, text, vae
 from models.demo.recipe import build_pipeline
-from models.demo.vocabulary import build_tokenizer
-from models.denoiser import Denoiser
 from models.engine import EngineSettings
 from models.errors import OutOfMemory, TuningError, WeightsError
 from models.loading import load_engine
 from models.memory import IMAGE_DIM, IMAGE_ENCODER_PARAMETERS, parameters, request_memory, resident_weights
 from models.parallel import ParallelPlan
-from models.pipeline import WanEngine
-from models.text import TextEncoder
-from models.vae import StreamingVae
-from models.variants import VARIANTS, Variant
+from models.tuning import Tuning
+from models.variants import VARIANTS
 
 from .checkpoints import save_checkpoint, small
 from .conftest import REQUEST, Model
@@ -43,72 +39,18 @@ def count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def transformer(variant: Variant) -> Any:
-    branch: dict[str, Any] = {}
-    if variant.control_blocks:
-        layers = range(0, variant.layers, variant.layers // variant.control_blocks)
-        branch = {"vace_layers": list(layers), "vace_in_channels": variant.control_channels}
-    return (WanVACETransformer3DModel if branch else WanTransformer3DModel)(
-        **branch,
-        num_attention_heads=variant.heads,
-        attention_head_dim=variant.head_dim,
-        in_channels=variant.input_channels,
-        out_channels=variant.latent_channels,
-        text_dim=variant.text_dim,
-        freq_dim=256,
-        ffn_dim=variant.ffn_dim,
-        num_layers=variant.layers,
-        image_dim=IMAGE_DIM if variant.image_tokens else None,
-        added_kv_proj_dim=variant.dim if variant.image_tokens else None,
-        pos_embed_seq_len=variant.image_tokens
-        if variant.image_tokens and "i2v" not in variant.tasks
-        else None,
-    )
-
-
-def autoencoder(variant: Variant) -> Any:
-    form: dict[str, Any] = {}
-    if variant.spatial_stride == 16:
-        form = {
-            "is_residual": True,
-            "in_channels": 12,
-            "out_channels": 12,
-            "patch_size": 2,
-            "scale_factor_spatial": 16,
-            "latents_mean": [0.0] * variant.latent_channels,
-            "latents_std": [1.0] * variant.latent_channels,
-        }
-    return AutoencoderKLWan(
-        base_dim=variant.vae_encoder_dim,
-        decoder_base_dim=variant.vae_dim,
-        z_dim=variant.latent_channels,
-        num_res_blocks=variant.vae_blocks,
-        **form,
-    )
-
-
 @pytest.mark.parametrize("name", BASES)
 def test_parameters_are_those_of_the_published_configuration(name: str) -> None:
     variant = VARIANTS[name]
     counted = parameters(variant)
     with torch.device("meta"):
-        assert counted["transformer"] == count(transformer(variant))
-        assert counted["vae"] == pytest.approx(count(autoencoder(variant)), rel=1e-3)
+        assert counted["vae"] == pytest.approx(count(autoencoder_of(variant)), rel=1e-3)
+    assert counted["transformer"] == count(transformer_of(variant))
     assert counted.get("transformer_2") == (None if variant.boundary is None else counted["transformer"])
     assert counted.get("image_encoder") == (IMAGE_ENCODER_PARAMETERS if variant.image_tokens else None)
 
 
 def test_encoders_have_the_parameters_of_the_published_configuration() -> None:
-    umt5 = UMT5Config(
-        vocab_size=256384,
-        d_model=4096,
-        d_kv=64,
-        d_ff=10240,
-        num_layers=24,
-        num_heads=64,
-        feed_forward_proj="gated-gelu",
-        tie_word_embeddings=False,
-    )
     clip = CLIPVisionConfig(
         hidden_size=IMAGE_DIM,
         intermediate_size=5120,
@@ -118,8 +60,9 @@ def test_encoders_have_the_parameters_of_the_published_configuration() -> None:
         patch_size=14,
     )
     with torch.device("meta"):
-        assert count(UMT5EncoderModel(umt5)) == parameters(VARIANTS["wan2.1-t2v-14b"])["text_encoder"]
         assert count(CLIPVisionModel(clip)) == IMAGE_ENCODER_PARAMETERS
+    variant = VARIANTS["wan2.1-t2v-14b"]
+    assert count(umt5_of(variant)) == parameters(variant)["text_encoder"]
     assert count(build_pipeline(5).text_encoder) == parameters(VARIANTS["demo"])["text_encoder"]
 
 
@@ -173,23 +116,6 @@ SHAPES = {
 }
 
 
-def engine(variant: Variant, dtype: torch.dtype) -> WanEngine:
-    torch.manual_seed(3)
-    tokenizer = build_tokenizer()
-    encoder = UMT5EncoderModel(
-        UMT5Config(vocab_size=len(tokenizer), d_model=32, d_kv=16, d_ff=64, num_layers=1, num_heads=2)
-    )
-    made = transformer(variant)
-    for parameter in made.parameters():
-        parameter.data = parameter.data.to(dtype)
-    return WanEngine(
-        variant,
-        TextEncoder(tokenizer, encoder.eval().requires_grad_(False), cache_bytes=0),
-        Denoiser(made.eval().requires_grad_(False)),
-        StreamingVae(autoencoder(variant).to(dtype).eval().requires_grad_(False)),
-    )
-
-
 @pytest.mark.parametrize(
     ("shape", "size", "dtype"),
     [
@@ -205,12 +131,10 @@ def test_the_estimate_is_near_what_a_run_takes(
     shape: str, size: tuple[int, int, int], dtype: torch.dtype
 ) -> None:
     variant = SHAPES[shape]
-    built = engine(variant, dtype)
+    built = RandomModel(variant, CPU, dtype).engine(Tuning())
     width, height, num_frames = size
     request = replace(
         REQUEST,
-        prompt="cat " * 600,  # as many tokens as count
-        negative_prompt="dog " * 600,
         width=width,
         height=height,
         num_frames=num_frames,
