@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKLWan, WanTransformer3DModel, WanVACETransformer3DModel
 from diffusers.models.transformers.transformer_wan import WanRotaryPosEmbed
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import UMT5Config, UMT5EncoderModel
 
 from models.demo.vocabulary import build_tokenizer
 from models.denoiser import Denoiser
 from models.device_memory import free_bytes
 from models.errors import OutOfMemory, TuningError
-from models.memory import GB, IMAGE_DIM
+from models.memory import GB, IMAGE_DIM, resident_weights
 from models.pipeline import WanEngine
 from models.text import Text, TextEncoder
 from models.tuning import Tuning
@@ -44,7 +44,13 @@ class RandomModel:
         with torch.device("meta"):
             vae = autoencoder_of(variant).to(dtype)
         encoder = _typed(umt5_of(variant), dtype) if text_encoder else None
-        self.weight_bytes = sum(map(_bytes, (self.transformer, vae, encoder)))
+        self.elements = {
+            part: sum(parameter.numel() for parameter in module.parameters())
+            for part, module in (("transformer", self.transformer), ("vae", vae), ("text_encoder", encoder))
+            if module is not None
+        }
+        """Parameters of each part that is made."""
+        self.weight_bytes = resident_weights(self.elements, dtype.itemsize, variant.layers)
         free = free_bytes(device)
         if self.weight_bytes > free:
             raise OutOfMemory(f"needs {self.weight_bytes / GB:.0f} GB of {free / GB:.0f} GB that are free")
@@ -148,10 +154,6 @@ def _typed(model: Any, dtype: torch.dtype) -> Any:
     for name, parameter in model.named_parameters():
         parameter.data = parameter.data.to(torch.float32 if kept & set(name.split(".")) else dtype)
     return model.eval().requires_grad_(False)
-
-
-def _bytes(model: nn.Module | None) -> int:
-    return 0 if model is None else sum(parameter.nbytes for parameter in model.parameters())
 
 
 def _fill(model: Any, device: torch.device) -> Any:

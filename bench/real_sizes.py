@@ -27,7 +27,7 @@ from bench.peak_memory import peak_bytes
 from bench.random_engine import RandomModel
 from bench.report import HEADER, Row, as_json, line, markdown
 from models.errors import ModelError
-from models.memory import request_memory
+from models.memory import request_memory, resident_weights
 
 _SLOWER = 2.5
 """How much longer than at the matmul peak a case may take before it is known; diffusers' twice that."""
@@ -64,8 +64,6 @@ class Bench:
         if self._left_s() < expected_s * (1 + self._options.repeats):
             return Row(case, note="no time left")
         model = RandomModel(case.variant, self._device, self._dtype, self._options.text_encoder)
-        request = request_of(case)
-        said = model.weight_bytes + request_memory(case.variant, request, self._dtype.itemsize).peak
         tasks: list[Work] = []
 
         def warm_up() -> None:
@@ -73,9 +71,21 @@ class Bench:
             tasks[0].ours()
 
         peak = model.weight_bytes + peak_bytes(warm_up, self._device)
+        if self._device.type == "cuda":  # what tuning took before the first run does not count
+            torch.cuda.reset_peak_memory_stats(self._device)
         ours_s = self._seconds(tasks[0].ours, self._options.repeats)
+        if self._device.type == "cuda":
+            peak = torch.cuda.max_memory_allocated(self._device)
         diffusers_s, note = self._by_diffusers(case, tasks[0], ours_s)
-        return Row(case, ours_s, diffusers_s, count, self.peak_tflops, peak, said, note)
+        return Row(case, ours_s, diffusers_s, count, self.peak_tflops, peak, self._said(case, model), note)
+
+    def _said(self, case: Case, model: RandomModel) -> int:
+        """What the engine's own estimate says before: weights and the request."""
+        itemsize, tuning = self._dtype.itemsize, case.tuning
+        weights = resident_weights(
+            model.elements, itemsize, case.variant.layers, fp8=tuning.fp8, offload=tuning.offload
+        )
+        return weights + request_memory(case.variant, request_of(case), itemsize).peak
 
     def _by_diffusers(self, case: Case, task: Work, ours_s: float) -> tuple[float | None, str]:
         """What is known of the same work, or measured on untuned weights where there is time."""
