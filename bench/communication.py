@@ -2,7 +2,7 @@
 
 A calculation: bytes follow from the plan and the model's sizes, seconds from two rates that are given. The
 work of a step is taken as split evenly but for the filling of tokens, and nothing as sent while something is
-computed, which is the worst case.
+computed. The latency of messages and kernels that do worse on smaller parts are left out, so it is no bound.
 """
 
 import argparse

@@ -3,7 +3,9 @@
 Needs torch, transformers, numpy, diffusers, ftfy, imageio-ffmpeg, accelerate and safetensors, and no file.
 Each case is alone on the device. A line is printed as soon as it is known; ``--json`` and ``--markdown`` come
 last. ``share`` is of the device's measured bfloat16 matmul peak; ``peak GB`` counts weights, ``said GB`` is
-what the engine's own estimate says beforehand.
+what the engine's own estimate says beforehand. Diffusers is timed once after a warm-up, untuned and in the
+same dtype: a tuned case's ratio is to that. No text encoder works unless ``--text-encoder`` is given.
+A case that this device or its libraries cannot do is left out with the reason; one that breaks fails the run.
 """
 
 import argparse
@@ -26,7 +28,7 @@ from bench.matmul_peak import matmul_tflops
 from bench.peak_memory import peak_bytes
 from bench.random_engine import RandomModel
 from bench.report import HEADER, Row, as_json, line, markdown
-from models.errors import ModelError
+from models.errors import ModelError, OutOfMemory, TuningError
 from models.memory import request_memory, resident_weights
 
 _SLOWER = 2.5
@@ -46,13 +48,18 @@ class Bench:
         self.peak_tflops = matmul_tflops(self._device, self._dtype, size) or 0.0
         self.fp8_peak_tflops = matmul_tflops(self._device, torch.float8_e4m3fn, size)
         self._diffusers_s: dict[object, float] = {}
+        self.failed: list[str] = []
+        """Names of cases that broke."""
 
     def rows(self, cases: list[Case]) -> Iterator[Row]:
         for case in cases:
             try:
                 yield self._row(case)
-            except (ModelError, torch.OutOfMemoryError) as error:
-                yield Row(case, note=str(error).splitlines()[0])
+            except (TuningError, OutOfMemory, torch.OutOfMemoryError) as error:
+                yield Row(case, note=_first_line(error))
+            except (ModelError, RuntimeError) as error:
+                self.failed.append(case.name)
+                yield Row(case, note=f"failed: {_first_line(error)}")
             gc.collect()
             if self._device.type == "cuda":
                 torch.compiler.reset()
@@ -137,7 +144,11 @@ def main(arguments: list[str]) -> int:
         print(markdown(rows, machine, bench.peak_tflops, bench.fp8_peak_tflops, arguments))
     if options.json:
         print(json.dumps(as_json(rows, machine, bench.peak_tflops, bench.fp8_peak_tflops)))
-    return 0
+    return 1 if bench.failed else 0
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _options(arguments: list[str]) -> argparse.Namespace:
@@ -159,6 +170,9 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     add("--markdown", action="store_true", help="print a section for docs/performance.md")
     add("--json", action="store_true", help="print one JSON object as the last line")
     options = parser.parse_args(arguments)
+    for wanted in options.cases:
+        if not fnmatch.filter([case.name for case in CASES], wanted):
+            parser.error(f"there is no case {wanted}; there are {names}")
     if options.scale == "real" and not options.device.startswith("cuda"):
         parser.error("the real sizes need a CUDA device; --scale tiny runs everywhere")
     return options

@@ -109,6 +109,8 @@ class RequestMemory:
 
     text_keys: int
     """The keys and values of prompts and pictures, which stay for the whole run."""
+    stacking: int
+    """A second set of them, for as long as the prompts of a short video are being made one batch."""
     step: int
     decode: int
     encode: int
@@ -116,7 +118,7 @@ class RequestMemory:
 
     @property
     def peak(self) -> int:
-        return max(self.encode, self.text_keys + max(self.step, self.decode))
+        return max(self.encode, self.text_keys + max(self.stacking, self.step, self.decode))
 
 
 def request_memory(
@@ -125,8 +127,10 @@ def request_memory(
     """``itemsize``: bytes of the model's dtype."""
     plan = plan or ParallelPlan()
     given = request.image is not None or variant.image_channels or variant.control_blocks > 0
+    text_keys = _text_keys(variant, request, itemsize, plan)
     return RequestMemory(
-        text_keys=_text_keys(variant, request, itemsize, plan),
+        text_keys=text_keys,
+        stacking=text_keys if _batch(variant, request, plan) > 1 else 0,
         step=_step(variant, request, itemsize, plan),
         decode=_walk(vae_shape.decoder(variant), variant, request, plan.devices) * itemsize,
         encode=_encode(variant, request) * itemsize if given else 0,
@@ -159,11 +163,18 @@ def _prompts(variant: Variant, request: GenerationRequest, plan: ParallelPlan) -
     return 2 // plan.cfg if guided else 1
 
 
+def _batch(variant: Variant, request: GenerationRequest, plan: ParallelPlan) -> int:
+    """How many prompts one forward pass is for."""
+    # as ``models.pipeline`` decides it: references do not count
+    tokens = variant.tokens(request.width, request.height, request.num_frames)
+    return _prompts(variant, request, plan) if tokens <= BATCHED_TOKENS else 1
+
+
 def _step(variant: Variant, request: GenerationRequest, itemsize: int, plan: ParallelPlan) -> int:
     tokens = _tokens(variant, request)
     rows = _latent_frames(variant, request) if variant.expand_timesteps and request.image is not None else 1
     local = rows * -(-tokens // rows // plan.sequence)
-    batch = _prompts(variant, request, plan) if tokens <= BATCHED_TOKENS else 1
+    batch = _batch(variant, request, plan)
     activations = local * variant.dim * batch * _token_channel_bytes(variant, itemsize, plan)
     whole = tokens * variant.dim * itemsize  # the embedded latents stay to the end
     rotation = local * variant.head_dim * _FLOAT

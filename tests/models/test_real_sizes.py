@@ -12,6 +12,7 @@ import pytest
 import torch
 from diffusers import WanTransformer3DModel
 
+from bench import real_sizes
 from bench.cases import CASES, tiny
 from bench.random_engine import RandomModel
 from bench.report import Row, line, markdown
@@ -66,6 +67,13 @@ def test_the_markdown_has_the_date_the_machine_the_command_and_a_row_for_each_ca
     assert re.search(r"\d{4}-\d\d-\d\d: .*torch .*; `python -m bench real_sizes --scale tiny", text)
     for name in RUN:
         assert re.search(rf"^\| {re.escape(name)} \|", text, re.MULTILINE)
+
+
+def test_a_case_that_there_is_not_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        real_sizes.main(["--scale", "tiny", "--cases", "14b-408p"])
+    assert ended.value.code == 2
+    assert "there is no case 14b-408p" in capsys.readouterr().err
 
 
 def test_names_of_cases_are_distinct() -> None:
