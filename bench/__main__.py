@@ -5,7 +5,10 @@ import sys
 
 BENCHMARKS = {
     "eta": "how good the estimates are of when a task ends, in a steady mixed load",
-    "engine": "one generation on this machine: seconds for each step, the text, the decoding; peak memory",
+    "engine": "one generation on this machine: seconds for each step, the text, the decoding; memory",
+    "real_sizes": "steps, decodes and runs at the sizes Wan is used at, on a GPU, with random weights",
+    "communication": "what a group's devices send each other in a step, and how it should scale: counted",
+    "memory": "what each model needs of a device's memory, in GB: counted",
     "service": "what the service adds: requests per second, latency, idle time between two tasks",
     "scale": "how far one service goes: slots kept busy, a burst, replicas that follow a load",
 }
@@ -13,7 +16,7 @@ USAGE = "\n".join(
     [
         "Usage: scripts/bench NAME [arguments]; scripts/bench NAME --help lists a benchmark's own.",
         "",
-        *(f"  {name:<10}{what}" for name, what in BENCHMARKS.items()),
+        *(f"  {name:<15}{what}" for name, what in BENCHMARKS.items()),
     ]
 )
 

@@ -2,18 +2,27 @@
 
 import os
 import platform
+from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 PACKAGES = ("ray", "torch", "diffusers", "transformers")
 
 
-def describe() -> str:
-    """One line: date, processor, cores, versions."""
-    versions = ", ".join(f"{package} {version(package)}" for package in PACKAGES)
+def describe(device: str | None = None) -> str:
+    """One line: date, ``device`` if one is given, processor, cores, versions of what is installed."""
+    versions = ", ".join([f"Python {platform.python_version()}", *_versions()])
     when = datetime.now(UTC).date().isoformat()
-    return f"{when}: {_processor()}, {os.cpu_count()} cores; Python {platform.python_version()}, {versions}"
+    hardware = "" if device is None else f"{device}, "
+    return f"{when}: {hardware}{_processor()}, {os.cpu_count()} cores; {versions}"
+
+
+def _versions() -> Iterator[str]:
+    for package in PACKAGES:
+        with suppress(PackageNotFoundError):
+            yield f"{package} {version(package)}"
 
 
 def _processor() -> str:

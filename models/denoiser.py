@@ -55,6 +55,10 @@ class Denoiser:
     def device(self) -> torch.device:
         return self._weights.device
 
+    @property
+    def dtype(self) -> torch.dtype:
+        return self._dtype
+
     def text(self, embeddings: Tensor) -> TextKeys:
         """Keys and values of one prompt, from its embeddings ``[n, text_dim]``."""
         self._weights.ready()

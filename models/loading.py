@@ -8,6 +8,7 @@ from accelerate import init_empty_weights
 from diffusers import AutoencoderKLWan, WanTransformer3DModel, WanVACETransformer3DModel
 from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPVisionModel, UMT5EncoderModel
 
+from models.device_memory import check_weights
 from models.engine import EngineSettings
 from models.errors import TuningError, WeightsError
 from models.hub import local_folder
@@ -43,6 +44,7 @@ def load_engine(settings: EngineSettings, mesh: Mesh | None = None) -> WanEngine
     _check_loras(settings, tuning)
     folder = WeightsFolder(local_folder(settings), settings.replaced)
     folder.check(variant)
+    check_weights(folder.path, settings, device, dtype, has_text=mesh.rank == 0)
     parts = ["transformer"] if variant.boundary is None else ["transformer", "transformer_2"]
     transformers = [_transformer(settings, folder, part, model.transformer_home, dtype) for part in parts]
     loras = load_loras(settings, transformers, device)

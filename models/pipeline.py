@@ -8,6 +8,7 @@ from torch import Tensor
 
 from models.attention import TextKeys, stacked
 from models.denoiser import Denoiser
+from models.device_memory import check_request as check_memory
 from models.engine import Frames, Generation, GenerationRequest
 from models.errors import ModelError
 from models.failures import as_model_errors
@@ -117,6 +118,8 @@ class WanEngine:
     @torch.inference_mode()
     def prepare(self, request: GenerationRequest, after: Generation | None = None) -> WanGeneration:
         check_request(self._variant, request)
+        with self._mesh.together():
+            check_memory(self._variant, request, self._denoiser)
         with as_model_errors("preparing"):
             solver = self._solver(request)
             stages = self._stages(request, solver)

@@ -70,6 +70,18 @@ class Variant:
     """Transformer blocks."""
     heads: int
     """Attention heads of a block; a split of the heads over devices must divide it."""
+    head_dim: int = 128
+    ffn_dim: int
+    """Channels between the two linear layers that end a block."""
+    text_dim: int = 4096
+    """Channels of an embedded prompt."""
+    text_encoder_parameters: int = 5_680_910_336
+    """Of UMT5-XXL without its decoder."""
+    vae_dim: int = 96
+    """Channels of the VAE's decoder where its pictures are largest; elsewhere multiples of it."""
+    vae_encoder_dim: int = 96
+    vae_blocks: int = 2
+    """Residual blocks of the VAE at each size, one less than its decoder has."""
     latent_channels: int = 16
     temporal_stride: int = 4
     """Video frames to a latent frame, after the first, which stands alone."""
@@ -77,6 +89,11 @@ class Variant:
     """Pixels to a latent pixel, each way."""
     patch: int = 2
     """Latent pixels to a token, each way."""
+
+    @property
+    def dim(self) -> int:
+        """Channels of a token."""
+        return self.heads * self.head_dim
 
     @property
     def input_channels(self) -> int:
@@ -232,6 +249,13 @@ _DEMO = Variant(
     expand_timesteps=True,
     layers=6,
     heads=4,
+    head_dim=48,
+    ffn_dim=768,
+    text_dim=128,
+    text_encoder_parameters=401_920,
+    vae_dim=16,
+    vae_encoder_dim=16,
+    vae_blocks=1,
 )
 
 _WAN21_T2V_1_3B = Variant(
@@ -248,6 +272,7 @@ _WAN21_T2V_1_3B = Variant(
     max_frames=81,
     layers=30,
     heads=12,
+    ffn_dim=8960,
 )
 
 _WAN21_T2V_14B = replace(
@@ -258,6 +283,7 @@ _WAN21_T2V_14B = replace(
     max_area=1280 * 720,
     layers=40,
     heads=40,
+    ffn_dim=13824,
 )
 
 _WAN22_TI2V_5B = Variant(
@@ -276,6 +302,9 @@ _WAN22_TI2V_5B = Variant(
     expand_timesteps=True,
     layers=30,
     heads=24,
+    ffn_dim=14336,
+    vae_dim=256,
+    vae_encoder_dim=160,
     latent_channels=48,
     spatial_stride=16,
 )
@@ -325,6 +354,7 @@ _WAN21_VACE_14B = replace(
     max_area=1280 * 720,
     layers=40,
     heads=40,
+    ffn_dim=13824,
     control_blocks=8,
 )
 

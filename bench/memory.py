@@ -1,0 +1,38 @@
+"""What each model needs of a device's memory, in GB, as the engine's estimate counts it: a calculation."""
+
+import argparse
+
+from bench.requests import default_request
+from models.memory import GB, parameters, request_memory, resident_weights
+from models.variants import VARIANTS, Variant
+
+_ITEMSIZE = 2
+_COLUMNS = ("model", "weights", "fp8", "offload: model", "offload: group", "a default video", "together")
+
+
+def main(arguments: list[str]) -> int:
+    argparse.ArgumentParser(prog="bench memory", description=__doc__).parse_args(arguments)
+    print(
+        "GB in bfloat16 on one device; a default video: of the model's own size and frames, with guidance.\n"
+    )
+    print(f"| {' | '.join(_COLUMNS)} |")
+    print("|" + "---|" * len(_COLUMNS))
+    for variant in VARIANTS.values():
+        if not variant.distilled:  # a distilled one needs what its base does
+            print(f"| {' | '.join(cells(variant))} |")
+    return 0
+
+
+def cells(variant: Variant) -> tuple[str, ...]:
+    counted, layers = parameters(variant), variant.layers
+    weights = resident_weights(counted, _ITEMSIZE, layers)
+    request = request_memory(variant, default_request(variant), _ITEMSIZE).peak
+    sizes = (
+        weights,
+        resident_weights(counted, _ITEMSIZE, layers, fp8=True),
+        resident_weights(counted, _ITEMSIZE, layers, offload="model"),
+        resident_weights(counted, _ITEMSIZE, layers, offload="group"),
+        request,
+        weights + request,
+    )
+    return variant.name, *(f"{size / GB:.1f}" for size in sizes)

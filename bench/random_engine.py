@@ -1,0 +1,168 @@
+"""Models of any size with random weights, made where they are to run: a 14B takes seconds, and no file.
+
+What a step or a decode costs does not depend on the weights' values.
+"""
+
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKLWan, WanTransformer3DModel, WanVACETransformer3DModel
+from diffusers.models.transformers.transformer_wan import WanRotaryPosEmbed
+from torch import Tensor
+from transformers import UMT5Config, UMT5EncoderModel
+
+from models.demo.vocabulary import build_tokenizer
+from models.device_memory import free_bytes
+from models.errors import OutOfMemory
+from models.memory import GB, IMAGE_DIM, resident_weights
+from models.mesh import Mesh
+from models.pipeline import WanEngine
+from models.text import Text, TextEncoder
+from models.tuned import TunedModel
+from models.tuning import Tuning
+from models.vae import StreamingVae
+from models.variants import Variant
+
+_DEVIATION = 0.02
+_PROMPT_TOKENS = 512
+"""As many as count. In bfloat16 fewer are filled up to as many."""
+
+
+class RandomModel:
+    """A transformer and a VAE of diffusers' classes, and the engine on the same weights.
+
+    A model of two experts has one here: at any time one works.
+    """
+
+    def __init__(
+        self, variant: Variant, device: torch.device, dtype: torch.dtype, text_encoder: bool = False
+    ) -> None:
+        """Raises ``OutOfMemory`` where the device has too little for the weights."""
+        self.variant = variant
+        self.device = device
+        self.dtype = dtype
+        self.transformer = _typed(transformer_of(variant), dtype)
+        with torch.device("meta"):
+            vae = autoencoder_of(variant).to(dtype)
+        encoder = _typed(umt5_of(variant), dtype) if text_encoder else None
+        self.elements = {
+            part: sum(parameter.numel() for parameter in module.parameters())
+            for part, module in (("transformer", self.transformer), ("vae", vae), ("text_encoder", encoder))
+            if module is not None
+        }
+        """Parameters of each part that is made."""
+        self.weight_bytes = resident_weights(self.elements, dtype.itemsize, variant.layers)
+        free = free_bytes(device)
+        if self.weight_bytes > free:
+            raise OutOfMemory(f"needs {self.weight_bytes / GB:.0f} GB of {free / GB:.0f} GB that are free")
+        _fill(self.transformer, device)
+        with device:
+            self.vae = autoencoder_of(variant).to(dtype).eval().requires_grad_(False)
+        self.streaming_vae = StreamingVae(self.vae)
+        self.text: Text = RandomText(variant, device, dtype)
+        if encoder is not None:
+            self.text = TextEncoder(build_tokenizer(), _fill(encoder, device), cache_bytes=0)
+
+    def engine(self, tuning: Tuning) -> WanEngine:
+        """Raises ``TuningError`` for settings that cannot work here. They may change ``transformer``."""
+        tuned = TunedModel(tuning, self.variant, self.device, self.dtype, Mesh())
+        denoiser = tuned.denoiser(self.transformer)
+        return WanEngine(self.variant, self.text, denoiser, self.streaming_vae)
+
+
+class RandomText:
+    """Implements ``models.text.Text`` without an encoder."""
+
+    def __init__(self, variant: Variant, device: torch.device, dtype: torch.dtype) -> None:
+        self._embeddings = torch.randn(_PROMPT_TOKENS, variant.text_dim, device=device, dtype=dtype)
+
+    def encode(self, prompt: str) -> Tensor:
+        return self._embeddings
+
+
+def transformer_of(variant: Variant) -> Any:
+    """Diffusers' model of the published configuration, on the meta device: it has no numbers yet."""
+    branch: dict[str, Any] = {}
+    if variant.control_blocks:
+        layers = range(0, variant.layers, variant.layers // variant.control_blocks)
+        branch = {"vace_layers": list(layers), "vace_in_channels": variant.control_channels}
+    two_pictures = variant.image_tokens > 0 and "i2v" not in variant.tasks
+    with torch.device("meta"):
+        return (WanVACETransformer3DModel if branch else WanTransformer3DModel)(
+            **branch,
+            num_attention_heads=variant.heads,
+            attention_head_dim=variant.head_dim,
+            in_channels=variant.input_channels,
+            out_channels=variant.latent_channels,
+            text_dim=variant.text_dim,
+            freq_dim=256,
+            ffn_dim=variant.ffn_dim,
+            num_layers=variant.layers,
+            image_dim=IMAGE_DIM if variant.image_tokens else None,
+            added_kv_proj_dim=variant.dim if variant.image_tokens else None,
+            pos_embed_seq_len=variant.image_tokens if two_pictures else None,
+        )
+
+
+def autoencoder_of(variant: Variant) -> Any:
+    """Diffusers' VAE of the published configuration, but for the statistics of its latents."""
+    form: dict[str, Any] = {}
+    if variant.spatial_stride == 16:
+        form = {
+            "is_residual": True,
+            "in_channels": 12,
+            "out_channels": 12,
+            "patch_size": 2,
+            "scale_factor_spatial": 16,
+            "latents_mean": [0.0] * variant.latent_channels,
+            "latents_std": [1.0] * variant.latent_channels,
+        }
+    return AutoencoderKLWan(
+        base_dim=variant.vae_encoder_dim,
+        decoder_base_dim=variant.vae_dim,
+        z_dim=variant.latent_channels,
+        num_res_blocks=variant.vae_blocks,
+        **form,
+    )
+
+
+def umt5_of(variant: Variant) -> Any:
+    """The encoder of UMT5-XXL, or a small one for a variant of other embeddings; on the meta device."""
+    small = variant.text_dim != 4096
+    config = UMT5Config(
+        vocab_size=256384,
+        d_model=variant.text_dim,
+        d_kv=64,
+        d_ff=variant.text_dim * 5 // 2,
+        num_layers=2 if small else 24,
+        num_heads=2 if small else 64,
+        feed_forward_proj="gated-gelu",
+        tie_word_embeddings=False,
+    )
+    with torch.device("meta"):
+        return UMT5EncoderModel(config)
+
+
+def _typed(model: Any, dtype: torch.dtype) -> Any:
+    """The parameters' types, as loading gives them: those that diffusers keeps in float32 stay so."""
+    kept = set(getattr(model, "_keep_in_fp32_modules", None) or ())
+    for name, parameter in model.named_parameters():
+        parameter.data = parameter.data.to(torch.float32 if kept & set(name.split(".")) else dtype)
+    return model.eval().requires_grad_(False)
+
+
+def _fill(model: Any, device: torch.device) -> Any:
+    """Give a model on the meta device its parameters."""
+    model.to_empty(device=device)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.ndim > 1:
+                parameter.normal_(0.0, _DEVIATION)
+            else:
+                parameter.fill_(0.0 if name.endswith("bias") else 1.0)
+    if hasattr(model, "rope"):  # a table that is computed, no parameter
+        config = model.config
+        model.rope = WanRotaryPosEmbed(
+            config.attention_head_dim, tuple(config.patch_size), config.rope_max_seq_len
+        ).to(device)
+    return model

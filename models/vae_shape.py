@@ -1,0 +1,136 @@
+"""The convolutions of Wan's VAE as data: what its weights, its work and its memory follow from.
+
+Both forms: that of Wan 2.1, and that of Wan 2.2 with shortcuts around its blocks and squares of 2 x 2 pixels
+as channels. The norms between the convolutions are too small to count. Imports no torch.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+from models.variants import Variant
+
+_MULTIPLES = (1, 2, 4, 4)
+"""Channels at each size, from the largest pictures to the smallest, as multiples of the first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conv:
+    """A convolution over ``kernel x kernel`` pixels of the present frame and of ``taps - 1`` before it."""
+
+    inputs: int
+    outputs: int
+    taps: int = 3
+    kernel: int = 3
+    scale: int
+    """Sides of the pictures it makes, in latent pixels."""
+    rate: int
+    """Frames it makes of a latent frame. The first latent frame stands for one frame at any rate."""
+    beside: int = 0
+    """Channels of what else is alive at this size and rate while it works."""
+    strip: bool = True
+    """Whether each rank of a group has but its strip of the pictures."""
+
+    @property
+    def parameters(self) -> int:
+        return self.outputs * (self.inputs * self.taps * self.kernel**2 + 1)
+
+    @property
+    def doubles_time(self) -> bool:
+        """Whether it makes two frames of each, of all but the video's first."""
+        return self.taps > 1 and self.kernel == 1
+
+    @property
+    def alive(self) -> int:
+        """Values alive for each pixel it makes: its input, the frames it looks back to, and its output."""
+        copied = self.inputs * self.taps if self.taps > 1 else 0
+        return self.inputs + copied + self.outputs + self.beside
+
+
+def decoder(variant: Variant) -> Iterator[Conv]:
+    """In the order in which a latent frame passes through them."""
+    residual, patch = _form(variant)
+    dims = [variant.vae_dim * multiple for multiple in (*_MULTIPLES[-1:], *_MULTIPLES[::-1])]
+    z, last = variant.latent_channels, len(_MULTIPLES) - 1
+    yield Conv(inputs=z, outputs=z, taps=1, kernel=1, scale=1, rate=1, strip=False)
+    yield Conv(inputs=z, outputs=dims[0], scale=1, rate=1, strip=False)
+    for conv in _middle(dims[0], scale=1, rate=1):
+        yield replace(conv, strip=False)
+    scale = rate = 1
+    for level, (inputs, outputs) in enumerate(pairwise(dims)):
+        doubles = level < last and _doubles_time(last - 1 - level)
+        faster = 2 if doubles else 1
+        # the shortcut around the whole block waits for its end, at the size and rate found there
+        waiting = outputs * 4 * faster if residual and level < last else 0
+        arriving = inputs // 2 if level and not residual else inputs
+        entered = arriving
+        for block in range(variant.vae_blocks + 1):
+            held = waiting + (entered if block else 0)  # what came into the level stays until its end
+            yield from _residual_block(arriving, outputs, scale, rate, held)
+            arriving = outputs
+        if level == last:
+            continue
+        if doubles:
+            yield Conv(inputs=outputs, outputs=2 * outputs, kernel=1, scale=scale, rate=rate, beside=waiting)
+        scale, rate = 2 * scale, rate * faster
+        yield Conv(
+            inputs=outputs,
+            outputs=outputs if residual else outputs // 2,
+            taps=1,
+            scale=scale,
+            rate=rate,
+            beside=outputs // 2 + (outputs if residual else 0),
+        )
+    yield Conv(inputs=dims[-1], outputs=3 * patch**2, scale=scale, rate=rate, beside=dims[-1])
+
+
+def encoder(variant: Variant) -> Iterator[Conv]:
+    """In the order in which frames pass through them."""
+    _, patch = _form(variant)
+    dims = [variant.vae_encoder_dim * multiple for multiple in (1, *_MULTIPLES)]
+    z, last = variant.latent_channels, len(_MULTIPLES) - 1
+    scale, rate = 2**last, variant.temporal_stride
+    yield Conv(inputs=3 * patch**2, outputs=dims[0], scale=scale, rate=rate)
+    for level, (inputs, outputs) in enumerate(pairwise(dims)):
+        arriving = inputs
+        for _ in range(variant.vae_blocks):
+            yield from _residual_block(arriving, outputs, scale, rate, 0)
+            arriving = outputs
+        if level == last:
+            continue
+        scale //= 2
+        yield Conv(inputs=outputs, outputs=outputs, taps=1, scale=scale, rate=rate, beside=8 * outputs)
+        if _doubles_time(level):
+            rate //= 2
+            yield Conv(inputs=outputs, outputs=outputs, kernel=1, scale=scale, rate=rate)
+    yield from _middle(dims[-1], scale, rate)
+    yield Conv(inputs=dims[-1], outputs=2 * z, scale=scale, rate=rate)
+    yield Conv(inputs=2 * z, outputs=2 * z, taps=1, kernel=1, scale=scale, rate=rate)
+
+
+def _form(variant: Variant) -> tuple[bool, int]:
+    """Whether blocks have shortcuts around them, and the side of the squares that come as channels."""
+    patch = variant.spatial_stride // 2 ** (len(_MULTIPLES) - 1)
+    return patch > 1, patch
+
+
+def _doubles_time(level: int) -> bool:
+    """Whether the frame rate changes between this size and the next smaller one, level 0 the largest."""
+    return level > 0
+
+
+def _middle(dim: int, scale: int, rate: int) -> Iterator[Conv]:
+    yield from _residual_block(dim, dim, scale, rate, 0)
+    yield Conv(inputs=dim, outputs=3 * dim, taps=1, kernel=1, scale=scale, rate=rate, beside=dim)
+    yield Conv(inputs=dim, outputs=dim, taps=1, kernel=1, scale=scale, rate=rate, beside=4 * dim)
+    yield from _residual_block(dim, dim, scale, rate, 0)
+
+
+def _residual_block(inputs: int, outputs: int, scale: int, rate: int, waiting: int) -> Iterator[Conv]:
+    """``waiting``: channels that a surrounding block keeps. The block keeps its own input to the end."""
+    shortcut = outputs if inputs != outputs else 0
+    if shortcut:
+        yield Conv(inputs=inputs, outputs=outputs, taps=1, kernel=1, scale=scale, rate=rate, beside=waiting)
+    held = waiting + inputs + shortcut
+    yield Conv(inputs=inputs, outputs=outputs, scale=scale, rate=rate, beside=held)
+    yield Conv(inputs=outputs, outputs=outputs, scale=scale, rate=rate, beside=held + outputs)

@@ -1,0 +1,59 @@
+"""What the ranks of test_communication.py do: a step under each plan, counting what they send."""
+
+from typing import Any
+
+import torch.distributed as dist
+
+from models import pipeline
+from models.launcher import Rank
+from models.parallel import ParallelPlan
+
+from .group_work import REQUESTS, SHORT, model
+
+COUNTED = {
+    "t2v": REQUESTS["t2v"],
+    "i2v": REQUESTS["i2v"],
+    "without guidance": REQUESTS["t2v without guidance"],
+    "not batched": SHORT,
+}
+
+
+class Counter:
+    """Stands in front of torch's own transfers and adds up what this rank hands them."""
+
+    def __init__(self) -> None:
+        self.sent = {"ulysses": 0, "ring": 0, "gathered": 0}
+        exchange, pass_on, gather = dist.all_to_all_single, dist.batch_isend_irecv, dist.all_gather_single
+
+        def counted_exchange(arriving: Any, tensor: Any, group: Any, **options: Any) -> Any:
+            self.sent["ulysses"] += tensor.nbytes * (group.size() - 1) // group.size()
+            return exchange(arriving, tensor, group=group, **options)
+
+        def counted_pass_on(transfers: list[Any]) -> Any:
+            self.sent["ring"] += sum(one.tensor.nbytes for one in transfers if one.op is dist.isend)
+            return pass_on(transfers)
+
+        def counted_gather(gathered: Any, tensor: Any, group: Any) -> Any:
+            self.sent["gathered"] += tensor.nbytes * (group.size() - 1)
+            return gather(gathered, tensor, group=group)
+
+        for name, counted in (
+            ("all_to_all_single", counted_exchange),
+            ("batch_isend_irecv", counted_pass_on),
+            ("all_gather_single", counted_gather),
+        ):
+            setattr(dist, name, counted)
+
+
+def steps(rank: Rank, plans: list[ParallelPlan]) -> None:
+    rank.join()
+    counter = Counter()
+    batched = pipeline.BATCHED_TOKENS
+    for plan in plans:
+        engine = model(rank.mesh(plan)).engine
+        for name, request in COUNTED.items():
+            pipeline.BATCHED_TOKENS = 0 if name == "not batched" else batched
+            run = engine.prepare(request)
+            counter.sent = dict.fromkeys(counter.sent, 0)
+            engine.denoise_step(run)
+            rank.send((plan, name, counter.sent))

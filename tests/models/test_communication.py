@@ -1,0 +1,59 @@
+"""The bytes that are counted for a plan are those that its ranks send."""
+
+from dataclasses import replace
+from functools import cache
+
+import pytest
+
+from bench import communication
+from bench.communication import scaling, sent
+from bench.requests import default_request
+from models.launcher import Launcher
+from models.parallel import ParallelPlan, plan
+from models.variants import VARIANTS
+
+from . import communication_work
+from .communication_work import COUNTED
+from .group_work import HEADS
+
+PLANS = [
+    ParallelPlan(ulysses=4),
+    ParallelPlan(ring=4),
+    ParallelPlan(ring=2, ulysses=2),
+    ParallelPlan(cfg=2, ulysses=2),
+    ParallelPlan(cfg=2, ring=2),
+]
+MODEL = replace(VARIANTS["demo"], layers=2, heads=HEADS, head_dim=24)
+
+
+@cache
+def counted() -> dict[tuple[ParallelPlan, str], list[dict[str, int]]]:
+    made: dict[tuple[ParallelPlan, str], list[dict[str, int]]] = {}
+    with Launcher(communication_work.steps, 4, PLANS, timeout_s=120) as launcher:
+        for _, (plan, name, sent) in launcher.messages():
+            made.setdefault((plan, name), []).append(sent)
+    return made
+
+
+@pytest.mark.parametrize("name", COUNTED)
+@pytest.mark.parametrize("plan", PLANS, ids=str)
+def test_a_step_sends_what_is_counted(plan: ParallelPlan, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if name == "not batched":
+        monkeypatch.setattr(communication, "BATCHED_TOKENS", 0)
+    expected = sent(MODEL, COUNTED[name], plan, itemsize=4)
+    ranks = counted()[plan, name]
+    assert len(ranks) == 4
+    for rank in ranks:
+        assert rank["ulysses"] == expected.ulysses
+        assert rank["ring"] == expected.ring
+        assert rank["gathered"] == expected.output + expected.guidance
+    assert expected.total > 0
+
+
+def test_more_devices_never_slow_a_step_down_by_calculation() -> None:
+    variant = VARIANTS["wan2.1-t2v-14b"]
+    request = default_request(variant)
+    plans = [plan(devices, variant.heads, guidance=True) for devices in (1, 2, 4, 8)]
+    seconds = [scaling(variant, request, chosen, 600, 450e9).step_s for chosen in plans]
+    assert seconds == sorted(seconds, reverse=True)
+    assert seconds[0] / seconds[-1] < 8

@@ -1,0 +1,277 @@
+"""What is said of memory before a run is what it then takes, and what does not fit is refused in time."""
+
+import json
+import re
+import shutil
+import struct
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+from torch import nn
+from transformers import CLIPVisionConfig, CLIPVisionModel
+
+from bench.peak_memory import peak_bytes
+from bench.random_engine import RandomModel, autoencoder_of, transformer_of, umt5_of
+from models import device_memory, memory, pipeline, text, vae
+from models.demo.recipe import build_pipeline
+from models.engine import EngineSettings
+from models.errors import OutOfMemory, TuningError, WeightsError
+from models.loading import load_engine
+from models.memory import IMAGE_DIM, IMAGE_ENCODER_PARAMETERS, parameters, request_memory, resident_weights
+from models.parallel import ParallelPlan
+from models.tuning import Tuning
+from models.variants import VARIANTS
+
+from .checkpoints import save_checkpoint, small
+from .conftest import REQUEST, Model
+
+CPU = torch.device("cpu")
+BASES = [name for name, variant in VARIANTS.items() if not variant.distilled]
+
+
+def count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_parameters_are_those_of_the_published_configuration(name: str) -> None:
+    variant = VARIANTS[name]
+    counted = parameters(variant)
+    with torch.device("meta"):
+        assert counted["vae"] == pytest.approx(count(autoencoder_of(variant)), rel=1e-3)
+    assert counted["transformer"] == count(transformer_of(variant))
+    assert counted.get("transformer_2") == (None if variant.boundary is None else counted["transformer"])
+    assert counted.get("image_encoder") == (IMAGE_ENCODER_PARAMETERS if variant.image_tokens else None)
+
+
+def test_encoders_have_the_parameters_of_the_published_configuration() -> None:
+    clip = CLIPVisionConfig(
+        hidden_size=IMAGE_DIM,
+        intermediate_size=5120,
+        num_hidden_layers=32,
+        num_attention_heads=16,
+        image_size=224,
+        patch_size=14,
+    )
+    with torch.device("meta"):
+        assert count(CLIPVisionModel(clip)) == IMAGE_ENCODER_PARAMETERS
+    variant = VARIANTS["wan2.1-t2v-14b"]
+    assert count(umt5_of(variant)) == parameters(variant)["text_encoder"]
+    assert count(build_pipeline(5).text_encoder) == parameters(VARIANTS["demo"])["text_encoder"]
+
+
+def test_the_engine_runs_as_the_estimate_takes_it_to() -> None:
+    assert memory.TEXT_TOKENS == text.MAX_TOKENS
+    assert memory.BATCHED_TOKENS == pipeline.BATCHED_TOKENS
+    assert memory.CHUNK_PIXELS == vae.DEFAULT_CHUNK_PIXELS
+
+
+SHAPES = {
+    # as the 14B's: channels between the linear layers are 2.7 times those of a token
+    "14b": replace(
+        VARIANTS["wan2.1-t2v-14b"],
+        layers=2,
+        heads=4,
+        ffn_dim=1382,
+        text_dim=32,
+        vae_dim=8,
+        vae_encoder_dim=8,
+    ),
+    # as the 1.3B's: 5.8 times
+    "1.3b": replace(
+        VARIANTS["wan2.1-t2v-1.3b"],
+        layers=2,
+        heads=4,
+        ffn_dim=2986,
+        text_dim=32,
+        vae_dim=8,
+        vae_encoder_dim=8,
+    ),
+    # another VAE
+    "5b": replace(
+        VARIANTS["wan2.2-ti2v-5b"],
+        layers=2,
+        heads=4,
+        ffn_dim=2389,
+        text_dim=32,
+        vae_dim=16,
+        vae_encoder_dim=10,
+    ),
+    "vace": replace(
+        VARIANTS["wan2.1-vace-1.3b"],
+        layers=2,
+        heads=4,
+        ffn_dim=2986,
+        text_dim=32,
+        vae_dim=8,
+        vae_encoder_dim=8,
+        control_blocks=1,
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("shape", "size", "dtype"),
+    [
+        ("14b", (160, 96, 17), torch.float32),
+        ("14b", (320, 192, 9), torch.bfloat16),
+        ("1.3b", (160, 96, 17), torch.bfloat16),
+        ("1.3b", (160, 96, 25), torch.float32),
+        ("5b", (160, 96, 17), torch.float32),
+        ("vace", (160, 96, 17), torch.float32),
+    ],
+)
+def test_the_estimate_is_near_what_a_run_takes(
+    shape: str, size: tuple[int, int, int], dtype: torch.dtype
+) -> None:
+    variant = SHAPES[shape]
+    built = RandomModel(variant, CPU, dtype).engine(Tuning())
+    width, height, num_frames = size
+    request = replace(
+        REQUEST,
+        width=width,
+        height=height,
+        num_frames=num_frames,
+        steps=2,
+    )
+    expected = request_memory(variant, request, dtype.itemsize)
+    runs: list[Any] = []
+
+    def two_steps() -> None:
+        run = built.prepare(request)
+        while run.step < run.total_steps:
+            built.denoise_step(run)
+        runs.append(run)
+
+    stepping = peak_bytes(two_steps, CPU)
+    decoding = peak_bytes(lambda: [None for _ in built.decode(runs[0])], CPU)
+    preparing = expected.text_keys + max(expected.stacking, expected.step)
+    assert max(preparing, expected.encode) / stepping == pytest.approx(1.1, abs=0.4)
+    assert expected.decode / decoding == pytest.approx(1.1, abs=0.4)
+    # so what is refused by the check is never less than what would have been taken
+    assert device_memory.MARGIN * max(preparing, expected.encode) >= stepping
+    assert device_memory.MARGIN * expected.decode >= decoding
+
+
+def test_more_devices_need_less_each() -> None:
+    variant = VARIANTS["wan2.1-t2v-14b"]
+    request = replace(REQUEST, width=832, height=480, num_frames=81)
+    alone = request_memory(variant, request, 2)
+    for plan in (ParallelPlan(ulysses=4), ParallelPlan(ring=2, ulysses=2)):
+        shared = request_memory(variant, request, 2, plan)
+        assert shared.step < 0.5 * alone.step
+        assert shared.decode < alone.decode
+        assert shared.text_keys == alone.text_keys
+    assert request_memory(variant, request, 2, ParallelPlan(cfg=2)).text_keys == alone.text_keys / 2
+
+
+def test_the_most_frames_that_fit_are_said() -> None:
+    variant = VARIANTS["wan2.1-t2v-14b"]
+    request = replace(REQUEST, width=832, height=480, num_frames=161)
+    for asked in (101, 121, 161):  # shorter ones all need the memory of the decode
+        free = request_memory(variant, replace(request, num_frames=asked), 2).peak
+        assert memory.most_frames(variant, request, 2, None, free) == asked
+        assert memory.most_frames(variant, request, 2, None, free - 1) == asked - 4
+    assert memory.most_frames(variant, request, 2, None, 1000) is None
+
+
+def test_a_request_beyond_the_memory_is_refused_before_any_work(plain_model: Model) -> None:
+    long = replace(REQUEST, width=160, height=96, num_frames=40_000_001)
+    with pytest.raises(
+        OutOfMemory, match=r"need \d+\.\d GB .* \d+\.\d GB are free: .* (\d+) frames fit"
+    ) as said:
+        plain_model.engine.prepare(long)
+    fitting = re.search(r"(\d+) frames fit", str(said.value))
+    assert fitting is not None
+    assert 1 <= int(fitting[1]) < 40_000_001
+    with pytest.raises(OutOfMemory, match="ask for a smaller size"):
+        plain_model.engine.prepare(replace(REQUEST, width=16_000_000, height=16_000_000))
+    assert len(plain_model.frames(REQUEST)) == REQUEST.num_frames
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("weights") / "model"
+    save_checkpoint(small("wan2.1-t2v-1.3b"), folder)
+    return folder
+
+
+def test_weights_beyond_the_memory_are_refused_before_they_are_read(checkpoint: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "huge"
+    shutil.copytree(checkpoint, folder)
+    numbers = 10**12
+    header = {"weight": {"dtype": "BF16", "shape": [10**6, 10**6], "data_offsets": [0, 2 * numbers]}}
+    content = json.dumps(header).encode()
+    with next((folder / "text_encoder").glob("*.safetensors")).open("wb") as file:
+        file.write(struct.pack("<Q", len(content)) + content)
+        file.truncate(8 + len(content) + 2 * numbers)  # a hole: it takes no room on the disk
+    settings = EngineSettings(small("wan2.1-t2v-1.3b"), folder)
+    with pytest.raises(WeightsError, match=r"need 400\d\.\d GB on cpu and \d+\.\d GB are free"):
+        load_engine(settings)  # in float32
+    with pytest.raises(WeightsError, match=r"need 200\d\.\d GB"):
+        load_engine(replace(settings, dtype="bfloat16"))
+
+
+def test_shards_that_no_index_names_are_not_counted(checkpoint: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "sharded"
+    shutil.copytree(checkpoint, folder)
+    (file,) = (folder / "transformer").glob("*.safetensors")
+    index = {"metadata": {}, "weight_map": {"weight": file.name}}
+    (folder / "transformer" / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps(index))
+    (folder / "transformer" / "other.safetensors").write_bytes(b"of another format")
+    settings = EngineSettings(small("wan2.1-t2v-1.3b"), folder)
+    device_memory.check_weights(folder, settings, CPU, torch.float32)
+
+
+def test_what_halves_and_what_moves_weights_counts() -> None:
+    parts = {"transformer": 1000, "transformer_2": 1000, "vae": 10, "text_encoder": 400}
+    assert resident_weights(parts, 2, 40) == 4820
+    assert resident_weights(parts, 2, 40, fp8=True) == 2820
+    assert resident_weights(parts, 2, 40, offload="model") == 2000
+    assert resident_weights(parts, 2, 40, offload="group") == 800
+    assert resident_weights(parts, 2, 10, fp8=True, offload="group") == 800
+
+
+def test_an_unknown_option_is_refused_before_weights_are_read(checkpoint: Path) -> None:
+    settings = EngineSettings(small("wan2.1-t2v-1.3b"), checkpoint, options={"fp9": True})
+    with pytest.raises(TuningError, match="fp9"):
+        device_memory.check_weights(checkpoint, settings, CPU, torch.float32)
+
+
+def test_a_container_s_limit_is_a_limit(tmp_path: Path) -> None:
+    assert device_memory._container_headroom(tmp_path, 77) == 77
+    for name, content in {
+        "memory.max": "1000\n",
+        "memory.current": "600\n",
+        "memory.stat": "anon 500\ninactive_file 50\nactive_file 50\n",
+    }.items():
+        (tmp_path / name).write_text(content)
+    assert device_memory._container_headroom(tmp_path, 77) == 450
+    (tmp_path / "memory.max").write_text("max\n")
+    assert device_memory._container_headroom(tmp_path, 77) == 77
+
+
+def test_free_memory_is_some_of_what_there_is() -> None:
+    assert 0 < device_memory.free_bytes(CPU) < psutil.virtual_memory().total
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_what_torch_keeps_for_later_counts_as_free() -> None:
+    device = torch.device("cuda")
+    before = device_memory.free_bytes(device)
+    held = torch.empty(2**28, dtype=torch.uint8, device=device)
+    assert device_memory.free_bytes(device) == pytest.approx(before - 2**28, abs=2**24)
+    del held
+    assert device_memory.free_bytes(device) == pytest.approx(before, abs=2**24)
+
+
+def test_memory_is_counted_without_torch() -> None:
+    code = "import sys, models.memory, bench.flops; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
