@@ -32,10 +32,6 @@ class TextKeys:
     image: ImageKeys | None = None
     """The pictures that every prompt of the batch goes with."""
 
-    @property
-    def batch(self) -> int:
-        return self.keys[0].shape[0]
-
     def of_block(self, number: int) -> "BlockKeys":
         image = self.image
         return BlockKeys(

@@ -6,7 +6,7 @@ from statistics import median
 import torch
 from torch import Tensor
 
-from models.attention_kernel import KERNELS, LOSSY, AttentionKernel, sdpa, why_not
+from models.attention_kernel import KERNELS, LOSSY, AttentionKernel, first_line, sdpa, why_not
 from models.errors import TuningError
 from models.tuning import Attention
 
@@ -87,7 +87,7 @@ def _fastest(device: torch.device, dtype: torch.dtype, shape: AttentionShape) ->
             else:
                 measured[name] = _median_ms(KERNELS[name], inputs)
         except RuntimeError as error:
-            ruled_out[name] = f"does not run here: {str(error).splitlines()[0]}"
+            ruled_out[name] = f"does not run here: {first_line(error)}"
     name = min(measured, key=measured.__getitem__)
     return AttentionChoice(name, KERNELS[name], measured, ruled_out)
 

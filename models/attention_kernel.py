@@ -116,7 +116,7 @@ def _why_not_installed(name: str) -> str | None:
     except ModuleNotFoundError as error:
         return f"is not installed (there is no module {error.name})"
     except Exception as error:  # an extension made for another torch fails in many ways
-        return f"does not load: {_first_line(error)}"
+        return f"does not load: {first_line(error)}"
     return None
 
 
@@ -127,7 +127,7 @@ def _why_not_running(name: str, device: torch.device, dtype: torch.dtype, head_d
         KERNELS[name](tiny, tiny, tiny)
         torch.cuda.synchronize(device)
     except Exception as error:
-        return f"does not run here: {_first_line(error)}"
+        return f"does not run here: {first_line(error)}"
     return None
 
 
@@ -135,5 +135,5 @@ def _dotted(capability: tuple[int, int]) -> str:
     return f"{capability[0]}.{capability[1]}"
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)

@@ -3,21 +3,28 @@
 The multiplication itself is torch's, which has it for CPUs too.
 """
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+from models import tuned
+from models.compiled import compiled_parts
 from models.denoiser import Denoiser
+from models.engine import EngineSettings
 from models.errors import TuningError
 from models.fp8 import FP8, LARGEST, Fp8Linear, check_fp8, closeness, quantise, scaled
+from models.loading import load_engine
 from models.trial import Trial, velocity
 from models.variants import VARIANTS
 
-from .checkpoints import small
+from .checkpoints import save_checkpoint, small
 from .checkpoints import transformer as small_transformer
 from .conftest import REQUEST, Model, build_model
+from .test_checkpoints import defaults
 
 CUDA = torch.device("cuda")
 
@@ -106,6 +113,35 @@ def test_a_quantised_model_makes_a_video_near_that_of_the_model() -> None:
     expected = model.latents(REQUEST)
     quantise(model.pipeline.transformer.requires_grad_(False))
     assert closeness(model.latents(REQUEST), expected).error < 0.1
+
+
+def test_a_model_is_loaded_in_fp8_and_says_how_near_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(tuned, "check_fp8", lambda *_: None)  # which would ask for a CUDA device
+    variant = small("wan2.2-t2v-a14b")
+    save_checkpoint(variant, tmp_path / "weights")
+    settings = EngineSettings(variant, tmp_path / "weights", dtype="bfloat16", options={"fp8": True})
+    with caplog.at_level("INFO", "models.tuned"):
+        engine = load_engine(settings)
+    for expert in (engine._denoiser, engine._low_noise):
+        assert isinstance(expert._model.blocks[1].ffn.net[2], Fp8Linear)
+    said = [record.getMessage() for record in caplog.records if "fp8" in record.getMessage()]
+    assert len(said) == 2
+    assert all(re.search(r"cosine 0\.99\d+, relative error 0\.0[1-9]", line) for line in said), said
+    latents = Model(engine, engine._text, None).latents(defaults(variant.name, "t2v"))
+    assert latents.isfinite().all()
+
+
+def test_layers_in_fp8_compile_in_one_piece() -> None:
+    variant = small("wan2.1-t2v-1.3b")
+    model = eights(small_transformer(variant))
+    quantise(model)
+    trial = Trial(frames=2, height=8, width=8)
+    expected = velocity(Denoiser(model), variant, model.config, trial)
+    compiled = Denoiser(model, parts=compiled_parts("eager"))
+    made = velocity(compiled, variant, model.config, trial)
+    assert closeness(made, expected).error < 0.02  # a value between two of 8 bits may go either way
 
 
 def test_sizes_that_cannot_be_multiplied_are_refused() -> None:

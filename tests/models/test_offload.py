@@ -14,12 +14,11 @@ import pytest
 import torch
 from torch import nn
 
-from models.block_weights import BlockWeights
-from models.denoiser import blocks_in_order
+from models import tuned
 from models.engine import EngineSettings
 from models.errors import TuningError
 from models.loading import load_engine
-from models.offload import HostWeights, StreamedBlocks, Turns, WholeTransformer, check_offload
+from models.offload import HostWeights, StreamedBlocks, Turns, check_offload
 from models.pipeline import WanEngine
 from models.tuning import Tuning
 from models.variants import VARIANTS
@@ -144,67 +143,46 @@ def test_what_lies_outside_the_blocks_takes_its_turn_as_one_part() -> None:
     ("name", "task"), [("wan2.2-i2v-a14b", "i2v"), ("wan2.1-flf2v-14b", "flf2v"), ("wan2.1-vace-1.3b", "i2v")]
 )
 def test_a_video_does_not_depend_on_where_weights_rest(
-    tmp_path: Path, name: str, task: str, how: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, task: str, how: str
 ) -> None:
+    monkeypatch.setattr(tuned, "check_offload", lambda *_: None)  # which would ask for a CUDA device
     save_checkpoint(small(name), tmp_path / "weights")
     request = defaults(name, task, steps=4)
 
-    def loaded(threshold: float = 0.0) -> WanEngine:
-        options = {"cache_threshold": threshold}
-        return load_engine(EngineSettings(small(name), tmp_path / "weights", options=options))
-
-    def made(engine: WanEngine) -> tuple[Any, Any]:
-        model = Model(engine, engine._text, None)
-        return model.latents(request), model.frames(request)
+    def made(**options: object) -> tuple[Any, Any]:
+        engine = load_engine(EngineSettings(small(name), tmp_path / "weights", options=options))
+        if "offload" in options:
+            check_weights(engine)
+        waiting = engine.prepare(request)
+        frames = Model(engine, engine._text, None).frames(request)  # takes all parts through their turns
+        while waiting.step < waiting.total_steps:
+            engine.denoise_step(waiting)
+        return waiting.latents, frames
 
     for threshold in (0.0, 0.9):  # with the cache, most steps leave the blocks early
-        expected_latents, expected_frames = made(loaded(threshold))
-        engine = loaded(threshold)
-        offload(engine, how)
-        latents, frames = made(engine)
+        expected_latents, expected_frames = made(cache_threshold=threshold)
+        latents, frames = made(cache_threshold=threshold, offload=how)
         torch.testing.assert_close(latents, expected_latents, atol=1e-4, rtol=0)
         assert np.abs(frames.astype(int) - expected_frames).max() <= 1
 
 
-def offload(engine: WanEngine, how: str) -> None:
-    """As the loader does it where there is a CUDA device; and nothing rests where it is computed."""
-    turns = Turns(CPU)
-    for expert in filter(None, (engine._denoiser, engine._low_noise)):
-        transformer = expert._model
-        weights: BlockWeights = (
-            WholeTransformer(transformer, turns)
-            if how == "model"
-            else StreamedBlocks(transformer, blocks_in_order(transformer)[0], turns)
-        )
-        expert._weights = Checked(weights, transformer)
-    parts = [*engine._vae.networks, engine._text._text._encoder]
+def check_weights(engine: WanEngine) -> None:
+    """Let whatever computes with weights that rest fail. All of them rest now."""
+    experts = filter(None, (engine._denoiser, engine._low_noise))
+    parts = [*(expert._model for expert in experts), *engine._vae.networks, engine._text._text._encoder]
     image_encoder = getattr(engine._condition, "_encoder", None)
     if image_encoder is not None:
         parts.append(image_encoder._encoder)
+    homes = {id(tensor): tensor.data_ptr() for part in parts for tensor in tensors(part)}
+
+    def check(module: nn.Module, *_: object) -> None:
+        own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
+        assert all(tensor.data_ptr() != homes[id(tensor)] for tensor in own), module
+
     for part in parts:
-        turns.add(part)
-
-
-class Checked:
-    """Fails a run that computes with a weight which is not there."""
-
-    def __init__(self, weights: BlockWeights, transformer: Any) -> None:
-        self._weights = weights
-        self.device = weights.device
-        self._home = {id(tensor): tensor.data_ptr() for tensor in tensors(transformer)}
-        for module in transformer.modules():
-            if not list(module.children()):
-                module.register_forward_pre_hook(self._check)
-
-    def ready(self) -> None:
-        self._weights.ready()
-
-    def each(self, blocks: Sequence[Any]) -> Any:
-        return self._weights.each(blocks)
-
-    def _check(self, module: nn.Module, *_: object) -> None:
-        for tensor in tensors(module):
-            assert tensor.data_ptr() != self._home[id(tensor)] or tensor.numel() == 0, module
+        for module in part.modules():
+            if module is not part:
+                module.register_forward_pre_hook(check)
 
 
 @pytest.mark.parametrize("how", ["model", "group"])
