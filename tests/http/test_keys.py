@@ -181,6 +181,12 @@ async def test_a_key_can_be_sent_in_either_header(service: HttpService):
         assert (await service.client.get("/v1/tasks", headers=bad)).status_code == 401, bad
 
 
+async def test_no_key_is_no_key_even_where_its_hash_is_configured(folder: Path):
+    async with running(settings(folder, keys=[configured("nobody", "")])) as service:
+        for headers in ({}, {"Authorization": "Bearer "}, {"X-API-Key": ""}):
+            assert (await service.client.get("/v1/tasks", headers=headers)).status_code == 401
+
+
 async def test_nothing_of_a_body_is_read_without_a_key(service: HttpService):
     response = await service.client.post("/v1/tasks/video", content=b"{" * 40_000_000)
     assert response.status_code == 401

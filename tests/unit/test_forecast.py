@@ -26,9 +26,13 @@ def queued(
 
 
 def forecast(
-    *tasks: QueuedTask, shares: Shares = SHARES, speed: Speed = ONE_A_UNIT, **more: object
+    *tasks: QueuedTask,
+    clock: FairClock = CLOCK,
+    shares: Shares = SHARES,
+    speed: Speed = ONE_A_UNIT,
+    **more: object,
 ) -> Forecast:
-    forecaster = Forecaster(tasks, CLOCK, shares, speed=speed, **more)  # type: ignore[arg-type]
+    forecaster = Forecaster(tasks, clock, shares, speed=speed, **more)  # type: ignore[arg-type]
     while forecaster.advance(3):
         pass
     return forecaster.forecast()
@@ -108,6 +112,14 @@ def test_a_task_newer_than_the_look_stands_where_its_owners_turn_will_be():
     assert found.place(seq=11, owner="b", priority=0) == 2, "beside the first two, which are older"
     assert found.place(seq=11, owner="a", priority=1) == 0
     assert found.place(seq=11, owner="a", priority=-2) == 10
+
+
+def test_a_newer_task_is_placed_by_turns_also_where_a_limit_has_changed_their_order():
+    shares = {"a": Share(max_running=1), "b": Share(weight=0.2), "c": Share()}
+    tasks = [queued(1, "a"), queued(2, "a"), queued(3, "b", work=4), queued(4, "b", work=4)]
+    found = forecast(*tasks, clock=FairClock(0.0, {"c": 15.0}), shares=shares, replicas=2)
+    assert sorted(found.places, key=found.places.__getitem__) == [1, 3, 4, 2]
+    assert found.place(seq=5, owner="c", priority=0) == 3
 
 
 def test_without_shares_a_newer_task_stands_behind_all_of_its_priority():
