@@ -64,14 +64,14 @@ def _many(cluster: Cluster, trace: Path, options: argparse.Namespace) -> Mapping
 def _busy(
     cluster: Cluster, trace: Path, *, processes: int, slots: int, seconds: float, for_s: float
 ) -> float:
-    """Percent of their time that slots run a task, from the last submit to the last task begun."""
+    """Percent of their time that slots run a task, from the last submit on while there is one for each."""
     tasks = int(for_s * processes * slots / seconds)
     with _deploy(cluster, trace, processes, slots, seconds) as service:
         asyncio.run(_submit(service, tasks))
         since = time.monotonic()
         _drain(service)
     runs = _runs(trace)
-    until = max(began for began, _ in runs)
+    until = max(began for began, _ in runs) - seconds
     busy_s = sum(max(0.0, min(ended, until) - max(began, since)) for began, ended in runs)
     return 100 * busy_s / (processes * slots * (until - since))
 

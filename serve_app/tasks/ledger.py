@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from sqlalchemy import case, delete, exists, func, select, update
+from sqlalchemy import RowMapping, delete, exists, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.dml import ReturningUpdate
 
@@ -19,6 +19,7 @@ from serve_app.tasks.batching import Batching
 from serve_app.tasks.database import Database
 from serve_app.tasks.fair_queue import FairQueue
 from serve_app.tasks.fair_share import Shares
+from serve_app.tasks.moves import MOVES
 from serve_app.tasks.rows import task_of
 from serve_app.tasks.tables import LEADERSHIP, TASKS
 from serve_app.tasks.task import Task, TaskError
@@ -83,20 +84,20 @@ class RunLedger:
 
         Next is the highest priority, then the owner that has had least for its share, then the oldest.
         """
-        claimed: Task | None = await self._writing.ask(partial(self._claim, model=model, runner=runner))
-        return claimed
+        row = await self._writing.ask(partial(self._claim, model=model, runner=runner))
+        return task_of(row) if row is not None else None
 
-    async def _claim(self, connection: AsyncConnection, model: str, runner: str) -> Task | None:
+    async def _claim(self, connection: AsyncConnection, *, model: str, runner: str) -> RowMapping | None:
         while turn := await self._queue.next(connection, model):
-            task = await self._start(connection, turn.taken.seq, runner)
-            if task is not None:
+            row = await self._start(connection, turn.taken.seq, runner)
+            if row is not None:
                 await self._queue.charge(connection, model, turn)
-                return task
+                return row
             # On PostgreSQL it may have been cancelled since: then another one is first.
         await self._check_lead(connection)
         return None
 
-    async def _start(self, connection: AsyncConnection, seq: int, runner: str) -> Task | None:
+    async def _start(self, connection: AsyncConnection, seq: int, runner: str) -> RowMapping | None:
         transition = TRANSITIONS[Move.CLAIM]
         now = time.time()
         query = (
@@ -113,35 +114,32 @@ class RunLedger:
             )
             .returning(TASKS)
         )
-        return await self._first(connection, query)
+        return await self._first(connection, query=query)
 
     async def report(self, uid: str, attempt: int, *, step: int, progress: float) -> bool:
         """Renew the lease and record how far the run is. False: the run is over, its runner must leave."""
-        farther = case((TASKS.c.progress > progress, TASKS.c.progress), else_=progress)
-        values = {"step": step, "progress": farther, "lease_expires_at": time.time() + self._lease_s}
-        return await self._move(Move.REPORT, uid, attempt, values) is not None
+        new = {"step": step, "progress": progress, "lease_expires_at": time.time() + self._lease_s}
+        return await self._write(Move.REPORT, uid, attempt, **new) is not None
 
     async def publish(
         self, uid: str, attempt: int, *, artifact: str, timings: Mapping[str, float]
     ) -> Task | None:
         """Make ``artifact`` the task's result, for ever. None: the attempt is not the current one."""
-        values = {**_ended(), "artifact": artifact, "timings": dict(timings), "progress": 1.0}
-        return await self._move(Move.PUBLISH, uid, attempt, values)
+        new = {"finished_at": time.time(), "artifact": artifact, "timings": dict(timings)}
+        return await self._move(Move.PUBLISH, uid, attempt, **new)
 
     async def fail(self, uid: str, attempt: int, error: TaskError) -> Task | None:
         """End the task for an error of the model or the input. None: the attempt is not the current one."""
-        values = {**_ended(), "error_code": error.code, "error_message": error.message}
-        return await self._move(Move.FAIL, uid, attempt, values)
+        return await self._move(Move.FAIL, uid, attempt, **_failed(error))
 
     async def give_up(self, uid: str, attempt: int) -> Task | None:
         """The runner is lost: queue the task again, or fail it if no attempt is left. None: not current."""
-        given_up: Task | None = await self._writing.ask(partial(self._give_up, uid=uid, attempt=attempt))
-        return given_up
+        row = await self._writing.ask(partial(self._give_up, uid=uid, attempt=attempt))
+        return task_of(row) if row is not None else None
 
     async def hand_back(self, uid: str, attempt: int) -> Task | None:
         """The runner stops before the end by itself: queue the task again, the attempt not counted."""
-        values = {"lease_expires_at": None, "step": 0, "attempts_left": TASKS.c.attempts_left + 1}
-        return await self._move(Move.HAND_BACK, uid, attempt, values)
+        return await self._move(Move.HAND_BACK, uid, attempt)
 
     async def expire_leases(self) -> Sequence[Task]:
         """Give up every run whose lease has ended; the tasks as they stand now."""
@@ -153,10 +151,10 @@ class RunLedger:
                 return []
         async with self._database.write() as connection:
             given_up = [
-                await self._give_up(connection, uid, attempt)
+                await self._give_up(connection, uid=uid, attempt=attempt)
                 for uid, attempt in (await connection.execute(expired)).all()
             ]
-        return [task for task in given_up if task is not None]
+        return [task_of(row) for row in given_up if row is not None]
 
     async def forget_ended(self, *, before: float) -> Sequence[Task]:
         """Delete the final tasks that ended before that time (seconds since 1970); what they were."""
@@ -196,11 +194,14 @@ class RunLedger:
             queued, ready, {model: frozenset(u for m, u, _ in runs if m == model) for model, *_ in runs}
         )
 
-    async def _move(self, move: Move, uid: str, attempt: int, values: Mapping[str, Any]) -> Task | None:
-        moved: Task | None = await self._writing.ask(
-            partial(self._move_in, move=move, uid=uid, attempt=attempt, values=values)
-        )
-        return moved
+    async def _move(self, move: Move, uid: str, attempt: int, **new: Any) -> Task | None:
+        row = await self._write(move, uid, attempt, **new)
+        return task_of(row) if row is not None else None
+
+    async def _write(self, move: Move, uid: str, attempt: int, **new: Any) -> RowMapping | None:
+        write = partial(self._move_in, move=move, uid=uid, attempt=attempt, **new)
+        row: RowMapping | None = await self._writing.ask(write)
+        return row
 
     async def _write_all(self, writes: Sequence[Write]) -> Sequence[Any]:
         async with self._database.write_alone() as connection:
@@ -208,35 +209,31 @@ class RunLedger:
             return [await _unless_superseded(write(connection)) for write in writes]
 
     async def _move_in(
-        self, connection: AsyncConnection, move: Move, uid: str, attempt: int, values: Mapping[str, Any]
-    ) -> Task | None:
-        transition = TRANSITIONS[move]
-        query = (
-            update(TASKS)
-            .where(
-                TASKS.c.uid == uid,
-                TASKS.c.status.in_(transition.sources),
-                TASKS.c.attempt == attempt,
-                self._leads,
-            )
-            .values(status=transition.target, **values)
-            .returning(TASKS)
-        )
-        return await self._first(connection, query)
+        self, connection: AsyncConnection, *, move: Move, uid: str, attempt: int, **new: Any
+    ) -> RowMapping | None:
+        fences = {"of_uid": uid, "of_attempt": attempt, "epoch": self._epoch}
+        values = {f"new_{column}": value for column, value in new.items()}
+        return await self._first(connection, query=MOVES[move], values={**fences, **values})
 
-    async def _give_up(self, connection: AsyncConnection, uid: str, attempt: int) -> Task | None:
+    async def _give_up(self, connection: AsyncConnection, *, uid: str, attempt: int) -> RowMapping | None:
         left = await connection.scalar(select(TASKS.c.attempts_left).where(TASKS.c.uid == uid))
         if left:
-            queued = {"lease_expires_at": None, "step": 0}
-            return await self._move_in(connection, Move.REQUEUE, uid, attempt, queued)
-        lost = {**_ended(), "error_code": WORKER_LOST.code, "error_message": WORKER_LOST.message}
-        return await self._move_in(connection, Move.LOSE, uid, attempt, lost)
+            return await self._move_in(connection, move=Move.REQUEUE, uid=uid, attempt=attempt)
+        return await self._move_in(
+            connection, move=Move.LOSE, uid=uid, attempt=attempt, **_failed(WORKER_LOST)
+        )
 
-    async def _first(self, connection: AsyncConnection, query: ReturningUpdate[Any]) -> Task | None:
-        """The task that ``query`` changed, if any. Raises ``Superseded`` if another epoch was the reason."""
-        row = (await connection.execute(query)).mappings().first()
+    async def _first(
+        self,
+        connection: AsyncConnection,
+        *,
+        query: ReturningUpdate[Any],
+        values: Mapping[str, Any] | None = None,
+    ) -> RowMapping | None:
+        """The row that ``query`` changed, if any. Raises ``Superseded`` if another epoch was the reason."""
+        row: RowMapping | None = (await connection.execute(query, values)).mappings().first()
         if row is not None:
-            return task_of(row)
+            return row
         await self._check_lead(connection)
         return None
 
@@ -253,5 +250,5 @@ async def _unless_superseded(writing: Awaitable[Any]) -> Any:
         return error
 
 
-def _ended() -> dict[str, Any]:
-    return {"finished_at": time.time(), "lease_expires_at": None}
+def _failed(error: TaskError) -> dict[str, Any]:
+    return {"finished_at": time.time(), "error_code": error.code, "error_message": error.message}

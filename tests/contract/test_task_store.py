@@ -193,6 +193,40 @@ async def test_many_claims_at_once_give_each_task_to_one_runner(store: TaskStore
     assert sorted(taken) == sorted(map(str, range(20)))
 
 
+async def test_writes_at_once_share_a_commit_and_answer_each_for_itself(
+    store: TaskStore, ledger: RunLedger
+) -> None:
+    first = await claimed(store, ledger)
+    await store.submit(new("b"), ADMISSION)
+    goes_on, stale, published, second, nothing = await asyncio.gather(
+        ledger.report(first.uid, 1, step=1, progress=0.5),
+        ledger.publish(first.uid, 7, artifact="stale", timings={}),
+        ledger.publish(first.uid, 1, artifact="x", timings={"denoise_s": 1.5}),
+        ledger.claim("demo", "replica-1"),
+        ledger.claim("demo", "replica-2"),
+    )
+    assert goes_on and stale is None and nothing is None
+    assert published is not None and (published.artifact, published.timings) == ("x", {"denoise_s": 1.5})
+    assert second is not None and second.id == "b"
+    assert await store.get("a") == published and await store.get("b") == second
+
+
+async def test_of_writes_at_once_none_is_made_by_a_leader_of_before(
+    database: Database, store: TaskStore, ledger: RunLedger
+) -> None:
+    first = await claimed(store, ledger)
+    await store.submit(new("b"), ADMISSION)
+    await RunLedger.take_lead(database, lease_s=30, grace_s=10)
+    answers = await asyncio.gather(
+        ledger.claim("demo", "replica-1"),
+        ledger.publish(first.uid, 1, artifact="x", timings={}),
+        ledger.give_up(first.uid, 1),
+        return_exceptions=True,
+    )
+    assert all(isinstance(answer, Superseded) for answer in answers)
+    assert [(await store.get(name)).status for name in "ab"] == [Status.RUNNING, Status.QUEUED]
+
+
 async def test_a_claim_counts_the_attempt_and_starts_the_lease(store: TaskStore, ledger: RunLedger) -> None:
     task = await claimed(store, ledger)
     assert (task.status, task.attempt, task.attempts_left, task.runner) == (Status.RUNNING, 1, 2, "replica-1")

@@ -1,34 +1,31 @@
 """The service without its fences, to show that the checker sees what they prevent."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from ray.serve import Application
-from sqlalchemy import update
+from sqlalchemy import RowMapping, bindparam, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 import serve_app.app
 from serve_app.coordinator.coordinator import Coordinator
 from serve_app.tasks.ledger import RunLedger
-from serve_app.tasks.rows import task_of
+from serve_app.tasks.moves import CHANGES
 from serve_app.tasks.tables import TASKS
-from serve_app.tasks.task import Task
 from serve_app.tasks.transitions import TRANSITIONS, Move
 
 
 async def _move_unfenced(
-    self: RunLedger,
-    connection: AsyncConnection,
-    move: Move,
-    uid: str,
-    attempt: int,
-    values: Mapping[str, Any],
-) -> Task | None:
+    self: RunLedger, connection: AsyncConnection, *, move: Move, uid: str, attempt: int, **new: Any
+) -> RowMapping | None:
     """As ``RunLedger._move_in``, asking for neither state, attempt nor epoch."""
-    values = {"status": TRANSITIONS[move].target, **values}
-    query = update(TASKS).where(TASKS.c.uid == uid).values(values).returning(TASKS)
-    row = (await connection.execute(query)).mappings().first()
-    return None if row is None else task_of(row)
+    values = {f"new_{column}": value for column, value in new.items()}
+    query = (
+        update(TASKS)
+        .where(TASKS.c.uid == bindparam("of_uid"))
+        .values(status=TRANSITIONS[move].target, **CHANGES[move])
+        .returning(TASKS)
+    )
+    return (await connection.execute(query, {"of_uid": uid, **values})).mappings().first()
 
 
 class UnfencedCoordinator(Coordinator):
