@@ -34,14 +34,22 @@ def run_block(
     parts: BlockParts, block: Any, x: Tensor, time: Tensor, text: BlockKeys, rotation: Tensor, shard: Shard
 ) -> Tensor:
     """What comes out of a block. ``time``: ``[rows, 6, dim]``; ``rotation``: ``[1, 1, n, head_dim]``."""
+    # apart, so that nothing of it takes memory in what follows
+    attended = _attended(parts, block, x, time, rotation, shard)
+    return parts.rest(block, x, attended, time, text)
+
+
+def _attended(
+    parts: BlockParts, block: Any, x: Tensor, time: Tensor, rotation: Tensor, shard: Shard
+) -> Tensor:
+    """Self-attention, before its projection outwards."""
     attn = block.attn1
     tokens = parts.attending(block, x, time)
     # between ranks each of the three travels while the next is computed
     values = shard.by_heads(parts.values(attn, tokens))
     keys = shard.by_heads(parts.keys(attn, tokens, rotation))
     queries = shard.by_heads(parts.queries(attn, tokens, rotation))
-    attended = shard.by_tokens(shard.attention(queries(), keys(), values()))
-    return parts.rest(block, x, attended.transpose(1, 2).flatten(2), time, text)
+    return shard.by_tokens(shard.attention(queries(), keys(), values())).transpose(1, 2).flatten(2)
 
 
 def modulated(norm: Any, x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:

@@ -208,7 +208,7 @@ async def test_writes_at_once_share_a_commit_and_answer_each_for_itself(
     assert goes_on and stale is None and nothing is None
     assert published is not None and (published.artifact, published.timings) == ("x", {"denoise_s": 1.5})
     assert second is not None and second.id == "b"
-    assert await store.get("a") == published and await store.get("b") == second
+    assert await store.get(EVERYONE, "a") == published and await store.get(EVERYONE, "b") == second
 
 
 async def test_of_writes_at_once_none_is_made_by_a_leader_of_before(
@@ -224,7 +224,7 @@ async def test_of_writes_at_once_none_is_made_by_a_leader_of_before(
         return_exceptions=True,
     )
     assert all(isinstance(answer, Superseded) for answer in answers)
-    assert [(await store.get(name)).status for name in "ab"] == [Status.RUNNING, Status.QUEUED]
+    assert [(await store.get(EVERYONE, name)).status for name in "ab"] == [Status.RUNNING, Status.QUEUED]
 
 
 async def test_a_claim_counts_the_attempt_and_starts_the_lease(store: TaskStore, ledger: RunLedger) -> None:
