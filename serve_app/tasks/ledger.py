@@ -37,9 +37,9 @@ class Demand:
     """Queued tasks (how many) and running tasks (which), by model; a model without any has no entry."""
 
     queued: Mapping[str, int]
+    running: Mapping[str, frozenset[str]]
     ready: Mapping[str, int]
     """How many of the queued ones their owners' limits let run now."""
-    running: Mapping[str, frozenset[str]]
 
 
 Write = Callable[[AsyncConnection], Awaitable[Any]]
@@ -190,9 +190,8 @@ class RunLedger:
         for model, owner, count in lines:
             queued[model] += count
             ready[model] += min(count, self._queue.room(owner, busy[owner]))
-        return Demand(
-            queued, ready, {model: frozenset(u for m, u, _ in runs if m == model) for model, *_ in runs}
-        )
+        uids = {model: frozenset(uid for name, uid, _ in runs if name == model) for model, *_ in runs}
+        return Demand(queued, uids, ready)
 
     async def _move(self, move: Move, uid: str, attempt: int, **new: Any) -> Task | None:
         row = await self._write(move, uid, attempt, **new)
