@@ -42,6 +42,8 @@ def load_engine(settings: EngineSettings, mesh: Mesh | None = None) -> WanEngine
     tuning = Tuning.from_options(settings.options)
     model = TunedModel(tuning, variant, device, dtype, mesh)
     _check_loras(settings, tuning)
+    if tuning.tile_when_full and mesh.plan.devices > 1:
+        raise TuningError("tile_when_full is for one device; in a group each has a strip of the picture.")
     folder = WeightsFolder(local_folder(settings), settings.replaced)
     folder.check(variant)
     check_weights(folder.path, settings, device, dtype, has_text=mesh.rank == 0)
@@ -63,6 +65,7 @@ def load_engine(settings: EngineSettings, mesh: Mesh | None = None) -> WanEngine
         _image_encoder(folder, device, dtype, model) if variant.image_tokens else None,
         loras,
         tuning.cache_threshold,
+        Tiling() if tuning.tile_when_full else None,
     )
 
 

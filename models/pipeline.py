@@ -10,7 +10,7 @@ from models.attention import TextKeys, stacked
 from models.denoiser import Denoiser
 from models.device_memory import check_request as check_memory
 from models.engine import Frames, Generation, GenerationRequest
-from models.errors import ModelError
+from models.errors import ModelError, OutOfMemory
 from models.failures import as_model_errors
 from models.fragment import Fragment
 from models.held import Held
@@ -30,6 +30,7 @@ from models.sampling import (
 )
 from models.step_cache import StepCache, step_caches
 from models.text import Text
+from models.tiles import Tiling
 from models.vae import StreamingVae
 from models.variants import Variant
 
@@ -102,6 +103,7 @@ class WanEngine:
         image_encoder: ImageEncoder | None = None,
         loras: LoraShelf | None = None,
         cache_threshold: float = 0.0,
+        tiles_when_full: Tiling | None = None,
     ) -> None:
         self._variant = variant
         self._text = text
@@ -114,6 +116,7 @@ class WanEngine:
         self._colours = LatentColours(vae)
         self._mesh = denoiser.mesh
         self._cache_threshold = cache_threshold
+        self._tiles_when_full = tiles_when_full
 
     @torch.inference_mode()
     def prepare(self, request: GenerationRequest, after: Generation | None = None) -> WanGeneration:
@@ -186,8 +189,24 @@ class WanEngine:
             return self._colours(shown[:, :, len(run.request.references) :])
 
     def _frames(self, latents: Tensor) -> Iterator[Frames]:
+        shown = 0
+        try:
+            for frames in self._decoded(latents):
+                shown += len(frames)
+                yield frames
+            return
+        except OutOfMemory:
+            if self._tiles_when_full is None:
+                raise
+        # not in there: the error keeps alive what filled the memory
+        for frames in self._decoded(latents, self._tiles_when_full):
+            rest, shown = frames[shown:], max(shown - len(frames), 0)
+            if len(rest):
+                yield rest
+
+    def _decoded(self, latents: Tensor, tiling: Tiling | None = None) -> Iterator[Frames]:
         with as_model_errors("decoding"):
-            for chunk in self._vae.decode(latents):
+            for chunk in self._vae.decode(latents, tiling):
                 levels = (chunk.float() * 0.5 + 0.5).mul(255.0).round().to(torch.uint8)
                 yield levels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
 

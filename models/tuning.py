@@ -36,6 +36,8 @@ class Tuning:
     each a little ahead of its turn."""
     vae_tiling: bool = False
     """Decode overlapping tiles of the picture one after the other: less memory, more time."""
+    tile_when_full: bool = False
+    """Decode in such tiles only where memory runs out on the whole picture."""
 
     @classmethod
     def from_options(cls, options: Mapping[str, object]) -> Self:

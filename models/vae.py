@@ -90,15 +90,17 @@ class StreamingVae:
         mode = torch.cat(encoded)[:, : self.z_dim].transpose(0, 1)[None].float()
         return ((mode - self._mean) / self._deviation).contiguous()
 
-    def decode(self, latents: Tensor) -> Iterator[Tensor]:
+    def decode(self, latents: Tensor, tiling: Tiling | None = None) -> Iterator[Tensor]:
         """Yield the video as chunks of frames ``[n, 3, height, width]`` in −1 … 1, 4·(f − 1) + 1 in all.
+
+        ``tiling``: of this decode, where the VAE has none.
 
         A group decodes together, strip by strip: every rank iterates, rank 0 alone gets the frames. If it
         stops before the end, so do the others.
         """
         frames = self._on_device((latents.float() * self._deviation + self._mean)[0].transpose(0, 1))
         strips = Strips(self._mesh, frames.shape[2])
-        tiles = Tiles(frames.shape[2], frames.shape[3], self.spatial_stride, self._tiling)
+        tiles = Tiles(frames.shape[2], frames.shape[3], self.spatial_stride, tiling or self._tiling)
         decodings = [Decoding(self._decoder, strips, parked=len(tiles) > 1) for _ in range(len(tiles))]
         for chunk in frames.split(self._latents_per_chunk(tiles)):
             # not around the yield: the mode would leak into whoever asks for frames

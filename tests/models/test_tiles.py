@@ -2,20 +2,27 @@
 
 import copy
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from models.engine import EngineSettings
+from models.errors import OutOfMemory, TuningError
+from models.generate import generate
 from models.loading import load_engine
+from models.mesh import Mesh
+from models.parallel import ParallelPlan
 from models.tiles import Tiles, Tiling
 from models.vae import StreamingVae
 from models.variants import VARIANTS
 
 from .checkpoints import small, vae
+from .conftest import REQUEST
 from .test_vae import noise
 
 TILING = Tiling(size=96, overlap=32)
@@ -141,3 +148,60 @@ def test_an_engine_is_loaded_with_tiles_by_its_option(demo_weights: Any) -> None
     settings = EngineSettings(VARIANTS["demo"], demo_weights, options={"vae_tiling": True})
     assert load_engine(settings)._vae._tiling == Tiling()
     assert load_engine(replace(settings, options={}))._vae._tiling is None
+
+
+WIDE = replace(REQUEST, width=320, height=32, num_frames=13, steps=1)
+
+
+def full_at(engine: Any, chunk: int) -> None:
+    """Have memory run out on whole pictures from this chunk on."""
+    engine._vae._chunk_pixels = 1
+    seen: list[int] = []
+
+    def before(_: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+        if args[0].shape[3] * 8 > Tiling().size:
+            seen.append(1)
+            if len(seen) > chunk:
+                raise torch.OutOfMemoryError
+
+    engine._vae._decoder.register_forward_pre_hook(before)
+
+
+@pytest.mark.parametrize("chunk", [0, 2])
+def test_where_memory_runs_out_the_rest_is_decoded_in_tiles(demo_weights: Path, chunk: int) -> None:
+    demo = VARIANTS["demo"]
+    plain = load_engine(EngineSettings(demo, demo_weights))
+    plain._vae._chunk_pixels = 1
+    whole = np.concatenate(list(generate(plain, WIDE)))
+    tiled_engine = load_engine(EngineSettings(demo, demo_weights, options={"vae_tiling": True}))
+    tiled_engine._vae._chunk_pixels = 1
+    tiled = np.concatenate(list(generate(tiled_engine, WIDE)))
+    engine = load_engine(EngineSettings(demo, demo_weights, options={"tile_when_full": True}))
+    full_at(engine, chunk)
+    frames = np.concatenate(list(generate(engine, WIDE)))
+    shown = {0: 0, 2: 5}[chunk]
+    assert np.array_equal(frames[:shown], whole[:shown])
+    assert np.array_equal(frames[shown:], tiled[shown:])
+    assert not np.array_equal(frames[shown:], whole[shown:])
+
+
+def test_without_the_option_that_task_alone_fails(demo_weights: Path) -> None:
+    engine = load_engine(EngineSettings(VARIANTS["demo"], demo_weights))
+    full_at(engine, 2)
+    with pytest.raises(OutOfMemory):
+        list(generate(engine, WIDE))
+    assert len(list(generate(engine, replace(WIDE, width=64)))) > 0
+
+
+def test_a_group_does_not_tile(demo_weights: Path) -> None:
+    settings = EngineSettings(VARIANTS["demo"], demo_weights, options={"tile_when_full": True})
+    with pytest.raises(TuningError, match="tile_when_full is for one device"):
+        load_engine(settings, _TwoRanks())
+
+
+class _TwoRanks(Mesh):
+    """A place in a group that nobody talks in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.plan = ParallelPlan(ulysses=2)
