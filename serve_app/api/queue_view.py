@@ -98,9 +98,11 @@ class QueueSnapshot:
         return self.lines.get(model, _EMPTY)
 
     def has_free_replica(self, model: str) -> bool:
-        """Whether a task submitted now would start at once."""
+        """Whether a task submitted now would wait for no other."""
         line = self.line(model)
-        return len(line.running_work) + len(line.keys) < len(line.replicas)
+        # One that scales from zero starts a replica for the first task.
+        from_zero = line.scale is not None and not line.scale.failing
+        return len(line.running_work) + len(line.keys) < max(len(line.replicas), int(from_zero))
 
     @property
     def current(self) -> str | None:

@@ -67,19 +67,19 @@ class ModelReplica:
         async with self._lock, asyncio.TaskGroup() as finishing:
             task = None if self._broken else await self._claims.take(claim)
             while task is not None:
-                task = await self._carry_out(task, claim, finishing, return_at)
+                try:
+                    task = await self._carry_out(task, claim, finishing, return_at)
+                except Hung:
+                    _logger.exception("a task hangs: this replica ends itself")
+                    os._exit(1)
 
     async def _carry_out(
         self, task: Task, claim: Claim, finishing: asyncio.TaskGroup, return_at: float
     ) -> Task | None:
-        """Run the task; the one to run after it."""
+        """Run the task; the one to run after it. Raises ``Hung``."""
         async with self._claims.after(task, claim) as following:
             run, began = self._run(task), time.monotonic()
-            try:
-                generated = await run.generate(self._thread, self._files)
-            except Hung:
-                _logger.exception("task %s hangs: this replica ends itself", task.uid)
-                os._exit(1)
+            generated = await run.generate(self._thread, self._files)
             self._claims.ran(task, time.monotonic() - began)
             finished = finishing.create_task(self._finish(run, generated))
             if generated.exception() is not None:
