@@ -36,8 +36,13 @@ async def load(url: str, request: Callable[[int], bytes], *, requests: int, conn
         reader, writer = await asyncio.open_connection(host, port)
         for number in numbers:
             began = time.perf_counter()
-            writer.write(request(number))
-            await _read_answer(reader)
+            while True:
+                writer.write(request(number))
+                try:
+                    await _read_answer(reader)
+                    break
+                except _Closed:  # HAProxy does so to kept connections when it takes a new configuration
+                    reader, writer = await asyncio.open_connection(host, port)
             latencies.append(time.perf_counter() - began)
         writer.close()
         await writer.wait_closed()
@@ -58,8 +63,15 @@ def post(path: str, body: bytes) -> bytes:
     return f"POST {path} HTTP/1.1\r\n{headers}".encode() + body
 
 
+class _Closed(Exception):
+    """The server closed the connection instead of answering."""
+
+
 async def _read_answer(reader: asyncio.StreamReader) -> None:
-    head = await reader.readuntil(b"\r\n\r\n")
+    try:
+        head = await reader.readuntil(b"\r\n\r\n")
+    except (asyncio.IncompleteReadError, ConnectionResetError) as error:
+        raise _Closed from error
     status = int(head.split(b" ", 2)[1])
     if status != 200:
         raise RuntimeError(f"the server answered {status}")

@@ -1,7 +1,7 @@
 """How far one service goes: slots kept busy, a burst taken in and worked off, replicas following a load.
 
-Runs a real Ray cluster on this machine. In the first three parts slots stand in for model replicas (see
-bench/slots.py), so that two cores can play a cluster; in the last one replicas are real, with the paced
+Runs a real Ray cluster on this machine. In all parts but the last slots stand in for model replicas (see
+bench/slots.py), so that two cores can play a cluster; in the last replicas are real, with the paced
 engine of the tests.
 """
 
@@ -49,51 +49,60 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _short(cluster: Cluster, trace: Path, options: argparse.Namespace) -> Mapping[str, float]:
+def _short(cluster: Cluster, folder: Path, options: argparse.Namespace) -> Mapping[str, float]:
     """Eight slots of tasks so short that what lies between them shows."""
-    busy = _busy(cluster, trace, processes=4, slots=2, seconds=0.1, for_s=options.seconds)
+    busy = _busy(cluster, folder, processes=4, slots=2, seconds=0.1, for_s=options.seconds)
     return {"busy_pct_8_slots_of_0.1_s": busy}
 
 
-def _many(cluster: Cluster, trace: Path, options: argparse.Namespace) -> Mapping[str, float]:
+def _many(cluster: Cluster, folder: Path, options: argparse.Namespace) -> Mapping[str, float]:
     """Sixty-four slots."""
-    busy = _busy(cluster, trace, processes=4, slots=16, seconds=1.0, for_s=options.seconds)
+    busy = _busy(cluster, folder, processes=4, slots=16, seconds=1.0, for_s=options.seconds)
     return {"busy_pct_64_slots_of_1_s": busy}
 
 
 def _busy(
-    cluster: Cluster, trace: Path, *, processes: int, slots: int, seconds: float, for_s: float
+    cluster: Cluster, folder: Path, *, processes: int, slots: int, seconds: float, for_s: float
 ) -> float:
-    """Percent of their time that slots run a task, from the last submit on while there is one for each."""
+    """Percent of their time that slots run a task, from the first one on while there is one for each."""
     tasks = int(for_s * processes * slots / seconds)
-    with _deploy(cluster, trace, processes, slots, seconds) as service:
+    with _deploy(cluster, folder, processes, slots, seconds) as service:
         asyncio.run(_submit(service, tasks))
-        since = time.monotonic()
+        _open(folder)
         _drain(service)
-    runs = _runs(trace)
+    runs = _runs(folder)
+    since = min(began for began, _ in runs)
     until = max(began for began, _ in runs) - seconds
-    busy_s = sum(max(0.0, min(ended, until) - max(began, since)) for began, ended in runs)
+    busy_s = sum(max(0.0, min(ended, until) - began) for began, ended in runs)
     return 100 * busy_s / (processes * slots * (until - since))
 
 
-def _burst(cluster: Cluster, trace: Path, options: argparse.Namespace) -> Mapping[str, float]:
-    """As many submits as the service takes, on slots that ask for more at once: the coordinator's limit."""
-    with _deploy(cluster, trace, processes=4, slots=16, seconds=0.0) as service:
-        submits = asyncio.run(_submit(service, options.burst))
-        acknowledged = time.monotonic()
+def _limit(cluster: Cluster, folder: Path, options: argparse.Namespace) -> Mapping[str, float]:
+    """Slots that ask for more at once: the tasks a second at which one coordinator ends."""
+    with _deploy(cluster, folder, processes=4, slots=16, seconds=0.0) as service:
+        asyncio.run(_submit(service, 100 * options.seconds))
+        _open(folder)
         _drain(service)
-    ends = sorted(ended for _, ended in _runs(trace))
-    alone = [ended for ended in ends if ended > acknowledged]
+    ends = sorted(ended for _, ended in _runs(folder))
+    return {"tasks_per_s_at_most": len(ends) / (ends[-1] - ends[0])}
+
+
+def _burst(cluster: Cluster, folder: Path, options: argparse.Namespace) -> Mapping[str, float]:
+    """Submits as fast as the service takes them, while sixty-four slots work; then until all have ended."""
+    with _deploy(cluster, folder, processes=4, slots=16, seconds=1.0) as service:
+        _open(folder)
+        submits = asyncio.run(_submit(service, options.burst))
+        _drain(service)
+    ends = sorted(ended for _, ended in _runs(folder))
     return {
         "burst_submit_rps": submits.rps,
         "burst_submit_p99_ms": submits.p99_ms,
         "burst_tasks_per_s": len(ends) / (ends[-1] - ends[0]),
-        "burst_tasks_per_s_after_submits": len(alone) / (ends[-1] - acknowledged) if alone else 0.0,
         "burst_longest_stall_s": max(b - a for a, b in pairwise(ends)),
     }
 
 
-def _step(cluster: Cluster, trace: Path, options: argparse.Namespace) -> Mapping[str, float]:
+def _step(cluster: Cluster, folder: Path, options: argparse.Namespace) -> Mapping[str, float]:
     """A load step on a model at zero: seconds until eight replicas are up, and until none is wanted."""
     rules = {"min_replicas": 0, "max_replicas": 8, "target_queue_wait_s": 5.0, **_DELAYS}
     with cluster.deploy(models=[paced(0.5, autoscaling=rules, cpus_per_replica=0.1)]) as service:
@@ -116,13 +125,14 @@ def _step(cluster: Cluster, trace: Path, options: argparse.Namespace) -> Mapping
     }
 
 
-PARTS = {"short": _short, "many": _many, "burst": _burst, "step": _step}
+PARTS = {"short": _short, "many": _many, "limit": _limit, "burst": _burst, "step": _step}
 
 
-def _deploy(cluster: Cluster, trace: Path, processes: int, slots: int, seconds: float) -> Any:
-    trace.mkdir()
+def _deploy(cluster: Cluster, folder: Path, processes: int, slots: int, seconds: float) -> Any:
+    (folder / "trace").mkdir(parents=True)
+    paths = {"trace": str(folder / "trace"), "gate": str(_gate(folder))}
     model = paced(0.0, replicas=processes)
-    model["options"] = {"slots": slots, "seconds": seconds, "trace": str(trace)}
+    model["options"] = {"slots": slots, "seconds": seconds, **paths}
     return cluster.deploy(import_path="bench.slots:build", models=[model], limits={"max_queued": 100_000})
 
 
@@ -149,6 +159,15 @@ def _wait_for_replicas(service: Service, which: str, count: int) -> None:
     wait_for(lambda: found() == count, _DEADLINE_S, lambda: f"{which}: {found()}")
 
 
-def _runs(trace: Path) -> list[tuple[float, float]]:
-    lines = [line.split() for file in trace.iterdir() for line in file.read_text().splitlines()]
+def _gate(folder: Path) -> Path:
+    return folder / "open"
+
+
+def _open(folder: Path) -> None:
+    """Let the slots begin."""
+    _gate(folder).touch()
+
+
+def _runs(folder: Path) -> list[tuple[float, float]]:
+    lines = [line.split() for file in (folder / "trace").iterdir() for line in file.read_text().splitlines()]
     return [(float(began), float(ended)) for began, ended in lines]

@@ -31,7 +31,7 @@ class Slots:
     """Stands in for as many model replicas as ``options.slots`` says; each run takes ``options.seconds``.
 
     Each run is a line in a file in the folder ``options.trace``: when it began and ended, in seconds of the
-    system's monotonic clock.
+    system's monotonic clock. Nothing is claimed before the file ``options.gate`` is there.
     """
 
     def __init__(self, settings: AppSettings, model: ModelSettings) -> None:
@@ -47,12 +47,15 @@ class Slots:
             give_up_s=2 * settings.tasks.lease_s,
         )
         self._reports: set[asyncio.Task[bool]] = set()
+        self._gate = Path(model.options["gate"])
         self._trace = Path(model.options["trace"], self._id)
         self._claims = Claims(self._link.hand_back)
         self._presence = asyncio.create_task(self._stay_known(settings.tasks.heartbeat_s))
 
     async def work(self, ticket: str) -> None:
         """As a model replica works: claim and run, and publish while the next run goes on."""
+        while not self._gate.exists():
+            await asyncio.sleep(0.1)
         return_at = time.monotonic() + _TICKET_S
         claim = partial(self._link.claim, self._model, self._id, ticket)
         async with asyncio.TaskGroup() as finishing:

@@ -47,7 +47,7 @@ def coordinator(
         # Serve takes figures for its autoscaling only from deployments that are under it, were it 1 to 1.
         **(
             {"autoscaling_config": _autoscaling(1, 1)}
-            if any(model.by_work for model in settings.models)
+            if any(model.autoscaling for model in settings.models)
             else {"num_replicas": 1}
         ),
         # Every runner and every ingress replica calls; none of these calls waits for a run.

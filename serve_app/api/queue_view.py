@@ -97,9 +97,11 @@ class QueueSnapshot:
         return self.line(task.model).place(task, age_s=self._age_s)
 
     def has_free_replica(self, model: str) -> bool:
-        """Whether a task submitted now would start at once."""
+        """Whether a task submitted now would wait for no other."""
         line = self.line(model)
-        return line.running + line.queued < len(line.replicas)
+        # One that scales from zero starts a replica for the first task.
+        from_zero = line.scale is not None and not line.scale.failing
+        return line.running + line.queued < max(len(line.replicas), int(from_zero))
 
     def may_start(self, caller: Caller) -> bool:
         """Whether one more task of the caller's may run beside those that it has."""

@@ -66,10 +66,9 @@ class Coordinator:
             on_backlog=self._metrics.backlog,
         )
         await self._scaling.recall()
-        self._deployments = Deployments(
-            serve.get_replica_context().app_name,
-            {model.name: deployment_of(model.name) for model in settings.models if model.autoscaling},
-        )
+        scaled = {model.name: deployment_of(model.name) for model in settings.models if model.autoscaling}
+        self._deployments = Deployments(serve.get_replica_context().app_name, scaled)
+        await self._fleet.forget_scales(but=scaled)
         self._dispatcher = Dispatcher(
             self._ledger, list(models), self._scaling.window, self._send, self._give_up
         )

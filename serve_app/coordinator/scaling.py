@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from serve_app.coordinator.estimate import Backlog, BusyReplicas
-from serve_app.scaling_policy import figures
+from serve_app.scaling_policy import COORDINATOR, figures
 from serve_app.settings import ModelSettings
 from serve_app.tasks.database import Database
 from serve_app.tasks.fleet import Fleet
@@ -80,20 +80,17 @@ class Scaling:
     async def figures(self) -> Mapping[str, float]:
         """What the policy decides by. To be asked for at even intervals, as Serve does."""
         rates = await self._fleet.rates()
-        said: dict[str, float] = {}
+        said = {**figures(COORDINATOR, 1, 1)}  # so that it is never nothing, which would mean silence
         for name in self._by_work:
             backlog, runs_s = await self._backlog(name, rates.get(name))
             self._busy[name].see(time.monotonic(), runs_s)
             self._on_backlog(name, backlog.seconds)
-            said |= self._said(name, backlog)
-        return said
-
-    def _said(self, name: str, backlog: Backlog) -> Mapping[str, float]:
-        if name in self._failing:
+            need = backlog.needed(self._rules[name].target_queue_wait_s)
+            said |= figures(deployment_of(name), need, self._busy[name].kept)
+        for name in self._failing:
             # Serve gives a deployment up after some failures. With none wanted it starts counting anew.
-            return figures(deployment_of(name), 0, 0)
-        need = backlog.needed(self._rules[name].target_queue_wait_s)
-        return figures(deployment_of(name), need, self._busy[name].kept)
+            said |= figures(deployment_of(name), 0, 0)
+        return said
 
     async def _backlog(self, name: str, rate: float | None) -> tuple[Backlog, Sequence[float]]:
         """The model's backlog, and the seconds that each run takes as a whole.

@@ -87,7 +87,7 @@ class ModelReplica:
     async def _carry_out(
         self, task: Task, claim: Claim, finishing: asyncio.TaskGroup, return_at: float
     ) -> Task | None:
-        """Run the task; the one to run after it."""
+        """Run the task; the one to run after it. Raises ``Hung``."""
         async with self._claims.after(task, claim) as following:
             run, began = self._run(task), time.monotonic()
             try:

@@ -1,7 +1,7 @@
 """What is known of the machines: the replicas heard of lately, and how fast each model has been."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 
 from sqlalchemy import ColumnElement, Table, delete, insert, select, update
@@ -65,6 +65,11 @@ class Fleet:
             )
             if known.rowcount == 0:
                 await connection.execute(insert(SCALES).values(model=scale.model, **values))
+
+    async def forget_scales(self, *, but: Collection[str]) -> None:
+        """Forget those of models that do not scale any more."""
+        async with self._database.write() as connection:
+            await connection.execute(delete(SCALES).where(SCALES.c.model.not_in(but)))
 
     async def scales(self) -> Mapping[str, Scale]:
         """What was noted last of each model that scales."""

@@ -44,11 +44,12 @@ CHANGES: Mapping[Move, Mapping[str, Any]] = {
 
 def _statement(move: Move) -> ReturningUpdate[Any]:
     transition = TRANSITIONS[move]
+    (source,) = transition.sources
     return (
         update(TASKS)
         .where(
             TASKS.c.uid == bindparam("of_uid"),
-            TASKS.c.status.in_(transition.sources),
+            TASKS.c.status == source,
             TASKS.c.attempt == bindparam("of_attempt"),
             exists().where(LEADERSHIP.c.epoch == bindparam("epoch")),
         )

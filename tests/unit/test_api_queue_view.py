@@ -17,7 +17,7 @@ from serve_app.tasks.fleet import Fleet
 from serve_app.tasks.group_commit import Admission
 from serve_app.tasks.ledger import RunLedger
 from serve_app.tasks.store import TaskStore
-from serve_app.tasks.task import NewTask, Replica, Task, VideoSpec
+from serve_app.tasks.task import NewTask, Replica, Scale, Task, VideoSpec
 
 SPEC = VideoSpec("a cat", "", 64, 64, 5, 16, 4, 5.0, None, 5.0, 1)
 ADMISSION = Admission(max_queued=100, max_attempts=3, retry_after_s=7)
@@ -165,6 +165,26 @@ async def test_a_replica_is_free_while_less_is_under_way_than_there_are(store: T
     assert not (await view.fresh()).has_free_replica("demo")
     await add_replicas(fleet, 1, "other")
     assert (await view.fresh()).is_idle
+
+
+async def test_a_model_that_scales_from_zero_takes_a_first_task(store: TaskStore, fleet: Fleet):
+    view = QueueView(store, fleet)
+    await fleet.note_scale(Scale("demo", 0, failing=False))
+    assert (await view.fresh()).is_idle and (await view.fresh()).has_free_replica("demo")
+    await submit(store, "one")
+    assert not (await view.fresh()).is_idle
+
+
+async def test_a_model_that_cannot_start_takes_none(store: TaskStore, fleet: Fleet):
+    await fleet.note_scale(Scale("demo", 1, failing=True))
+    assert not (await QueueView(store, fleet).fresh()).is_idle
+
+
+async def test_a_model_that_does_not_scale_any_more_is_forgotten(store: TaskStore, fleet: Fleet):
+    for name in ("demo", "other"):
+        await fleet.note_scale(Scale(name, 1, failing=False))
+    await fleet.forget_scales(but=["other"])
+    assert set(await fleet.scales()) == {"other"}
 
 
 class CountingStore(TaskStore):

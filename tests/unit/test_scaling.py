@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from serve_app import scaling_policy
 from serve_app.coordinator.scaling import Scaling
-from serve_app.scaling_policy import figures
 from serve_app.settings import AutoscalingSettings, ModelSettings
 from serve_app.tasks.database import Database
 from serve_app.tasks.fleet import Fleet
@@ -17,6 +17,12 @@ from serve_app.tasks.store import TaskStore
 from serve_app.tasks.task import NewTask, Replica, Scale, VideoSpec
 
 SPEC = VideoSpec("a", "", 64, 64, 5, 16, 4, 5.0, None, 5.0, 1)
+
+
+def figures(deployment: str, need: int, keep: int) -> dict[str, float]:
+    """What is said of one deployment beside the coordinator's own sign of life."""
+    alive = scaling_policy.figures(scaling_policy.COORDINATOR, 1, 1)
+    return {**alive, **scaling_policy.figures(deployment, need, keep)}
 
 
 class Scene:
@@ -124,6 +130,9 @@ async def test_a_model_that_cannot_start_is_let_go_until_serve_tries_again(scene
     await scene.submit(1.0)
     scene.scaling.note(Scale("demo", 1, failing=True))
     assert await scene.scaling.figures() == figures("model-demo", 0, 0)
+    scene.scaling.note(Scale("counted", 1, failing=True))
+    assert (await scene.scaling.figures()).items() >= figures("model-counted", 0, 0).items()
+    scene.scaling.note(Scale("counted", 0, failing=False))
     scene.now += 60
     assert scene.scaling.window("demo") == 0
     scene.scaling.note(Scale("demo", 0, failing=False))
