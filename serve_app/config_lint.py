@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from ray.serve.config import AutoscalingPolicy
 from ray.serve.schema import ServeApplicationSchema, ServeDeploySchema
 
-from serve_app.settings import SettingsError
+from serve_app.section import SettingsError
 
 Loc = tuple[int | str, ...]
 """Where in the configuration: keys and list indices from the top."""

@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from serve_app.settings import ModelSettings, SettingsError
+from serve_app.model_settings import ModelSettings
+from serve_app.section import SettingsError
 
 _CPUS_FOR_THE_REST = 0.5
 """What ingress and coordinator hold."""

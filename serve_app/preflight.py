@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from serve_app.config_lint import lint, load
-from serve_app.settings import SettingsError, parse_settings
+from serve_app.section import SettingsError
+from serve_app.settings import parse_settings
 
 _IMPORT_PATH = "serve_app.app:build"
 _POLICY = "serve_app.scaling_policy:policy"

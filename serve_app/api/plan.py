@@ -9,7 +9,7 @@ from models.errors import InvalidRequest
 from models.variants import Fit, Task, Variant, fit, frames_for
 from serve_app.api.video_request import VideoRequest, parse_size
 from serve_app.errors import InvalidField
-from serve_app.settings import ModelSettings
+from serve_app.model_settings import ModelSettings
 from serve_app.tasks.task import VideoSpec
 
 Value = TypeVar("Value")

@@ -14,7 +14,7 @@ from serve_app.api.docs_page import root_path
 from serve_app.api.queue_view import SEEN_WITHIN_S, ModelLine
 from serve_app.api.task_service import TaskService
 from serve_app.errors import NoReplica
-from serve_app.settings import ModelSettings
+from serve_app.model_settings import ModelSettings
 from serve_app.tasks.transitions import Status
 
 _FRONT_PAGE = """<!doctype html>

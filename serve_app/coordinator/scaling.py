@@ -5,8 +5,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from serve_app.coordinator.estimate import Backlog, BusyReplicas
+from serve_app.model_settings import ModelSettings
 from serve_app.scaling_policy import COORDINATOR, figures
-from serve_app.settings import ModelSettings
 from serve_app.tasks.database import Database
 from serve_app.tasks.fleet import Fleet
 from serve_app.tasks.task import Replica, Scale

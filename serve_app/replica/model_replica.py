@@ -17,6 +17,7 @@ from models.engine import Engine, EngineSettings, FusedLora
 from models.errors import GroupLost
 from models.hub import local_folder
 from serve_app.artifacts import LocalArtifacts
+from serve_app.model_settings import ModelSettings
 from serve_app.output_paths import OutputPaths
 from serve_app.placement import Placement
 from serve_app.replica.claims import Claim, Claims
@@ -25,7 +26,7 @@ from serve_app.replica.engine_factory import engine_factory
 from serve_app.replica.rank_group import RankGroup
 from serve_app.replica.run import Hung, Outcome, Run
 from serve_app.replica.warm_up import warm_up
-from serve_app.settings import AppSettings, ModelSettings
+from serve_app.settings import AppSettings
 from serve_app.tasks.task import Task
 
 _TICKET_S = 30.0

@@ -16,9 +16,9 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from models.engine import EngineSettings, Frames, Generation, GenerationRequest
 from models.errors import GroupLost, ModelError, OutOfMemory, PlanError, TuningError, WeightsError
+from serve_app.model_settings import ModelSettings
 from serve_app.placement import Placement
 from serve_app.replica.rank import Rank, RankProcess, Seat
-from serve_app.settings import ModelSettings
 
 _START_S = 1800.0
 """How long a rank may take to load its weights, or for a step of the warm-up, which may compile."""

@@ -10,9 +10,9 @@ import ray
 from ray.util import placement_group, remove_placement_group
 
 from models.engine import EngineSettings
+from serve_app.model_settings import ModelSettings
 from serve_app.placement import Placement
 from serve_app.replica.rank_group import RankGroup
-from serve_app.settings import ModelSettings
 from tests.service.service import wait_for
 
 GONE_S = 60

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from serve_app.config_lint import lint, load
-from serve_app.settings import SettingsError
+from serve_app.section import SettingsError
 
 Config = dict[str, Any]
 POLICY = "ray.serve.autoscaling_policy:default_autoscaling_policy"

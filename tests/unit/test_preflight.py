@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from serve_app.preflight import check
-from serve_app.settings import SettingsError
+from serve_app.section import SettingsError
 
 POLICY = {"policy_function": "serve_app.scaling_policy:policy"}
 

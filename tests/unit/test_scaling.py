@@ -8,7 +8,7 @@ import pytest_asyncio
 
 from serve_app import scaling_policy
 from serve_app.coordinator.scaling import Scaling
-from serve_app.settings import AutoscalingSettings, ModelSettings
+from serve_app.model_settings import AutoscalingSettings, ModelSettings
 from serve_app.tasks.database import Database
 from serve_app.tasks.fleet import Fleet
 from serve_app.tasks.group_commit import Admission
