@@ -19,10 +19,14 @@ def main() -> int:
     parser.add_argument("--tasks", type=int, default=200)
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--seed", type=int, default=1, help="of the faults and of the tasks")
+    parser.add_argument(
+        "--pause", type=float, nargs=2, default=(0.5, 2.5), metavar=("LEAST", "MOST"), help="s between faults"
+    )
     parser.add_argument("--json", action="store_true", help="one object instead of the table")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="wan-serve-drill-") as folder:
-        outcome = drill(Plan(options.tasks, options.kills, options.seed), Path(folder))
+        plan = Plan(options.tasks, options.kills, options.seed, pause_s=tuple(options.pause))
+        outcome = drill(plan, Path(folder))
     print(json.dumps(outcome.as_json()) if options.json else table(outcome))
     return 0 if outcome.verdict.is_clean else 1
 
