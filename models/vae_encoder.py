@@ -36,6 +36,11 @@ class Encoder(nn.Module):
         self.whole_from = next(index for index, layer in enumerate(self.layers) if _attends(layer))
         """The first layer with attention among all pixels of a frame, which no strip can do by itself."""
 
+    def forward(self, index: int, x: Tensor, history: History, first: bool) -> Tensor:
+        """One layer: a run decides which of them it needs."""
+        out: Tensor = self.layers[index](x, history, first)
+        return out
+
 
 class _Head(nn.Module):
     def __init__(self, encoder: Any, quantise: Any) -> None:
@@ -61,7 +66,6 @@ class Encoding:
 
     def __init__(self, encoder: Encoder, strips: Strips, parked: bool = False) -> None:
         self._encoder = encoder
-        self._device = next(encoder.buffers()).device
         self._strips = strips
         self._parked = parked
         self._strip_history, self._history = History(strips), History()
@@ -77,6 +81,8 @@ class Encoding:
         The first chunk is the first frame alone; each other has as many frames as one latent frame stands
         for. Gives ``[1, 2 · z, height / stride, width / stride]``, on every rank.
         """
+        if chunk is not None:
+            self._device = chunk.device
         self._move(self._device)
         settling = chunk is None
         if chunk is not None:
@@ -104,7 +110,7 @@ class Encoding:
     def _run(self, index: int, x: Tensor) -> Tensor:
         if index == self._encoder.whole_from:
             x = self._strips.whole(x)
-        out: Tensor = self._encoder.layers[index](x, self._history_of(index), self._first)
+        out: Tensor = self._encoder(index, x, self._history_of(index), self._first)
         return out
 
     def _remembered(self, index: int) -> list[Tensor | None]:

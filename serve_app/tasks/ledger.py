@@ -43,7 +43,7 @@ class Demand:
 
 
 Write = Callable[[AsyncConnection], Awaitable[Any]]
-"""Writes in the transaction of a connection. One that raises ``Superseded`` has changed nothing."""
+"""Writes in the transaction of a connection."""
 
 
 class RunLedger:
@@ -204,8 +204,8 @@ class RunLedger:
 
     async def _write_all(self, writes: Sequence[Write]) -> Sequence[Any]:
         async with self._database.write_alone() as connection:
-            # Another error than that one may have spoilt the transaction, and takes it back for all.
-            return [await _unless_superseded(write(connection)) for write in writes]
+            # One that raises takes the transaction back for all: an epoch is over for all of them.
+            return [await write(connection) for write in writes]
 
     async def _move_in(
         self, connection: AsyncConnection, *, move: Move, uid: str, attempt: int, **new: Any
@@ -240,13 +240,6 @@ class RunLedger:
         current = await connection.scalar(select(LEADERSHIP.c.epoch))
         if current != self._epoch:
             raise Superseded(f"epoch {self._epoch} ended, {current} leads")
-
-
-async def _unless_superseded(writing: Awaitable[Any]) -> Any:
-    try:
-        return await writing
-    except Superseded as error:
-        return error
 
 
 def _failed(error: TaskError) -> dict[str, Any]:

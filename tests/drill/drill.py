@@ -68,6 +68,7 @@ class _Drill:
         self._checker = Checker()
         self._client = Client(url, self._checker, self._random)
         self._striking = True
+        self._struck = 0
         self._slots = asyncio.Semaphore(_WAITING)
 
     async def run(self) -> Verdict:
@@ -77,6 +78,7 @@ class _Drill:
                 async with asyncio.TaskGroup() as load:
                     for number in range(self._plan.tasks):
                         await self._slots.acquire()
+                        await self._until_due(number)
                         load.create_task(self._follow(f"drill-{self._plan.seed}-{number}"))
             await self._check_all()
             return self._checker.verdict()
@@ -85,10 +87,15 @@ class _Drill:
 
     async def _strike(self) -> None:
         """All the faults, one after the other, whatever the tasks are at."""
-        for _ in range(self._plan.kills):
-            await asyncio.to_thread(self._faults.strike)
+        while self._struck < self._plan.kills:
+            self._struck += await asyncio.to_thread(self._faults.strike)
             await asyncio.sleep(self._random.uniform(*self._plan.pause_s))
         self._striking = False
+
+    async def _until_due(self, number: int) -> None:
+        """Spread the tasks over the faults, so that none strikes an idle service."""
+        while self._striking and number - _WAITING > self._plan.tasks * self._struck / self._plan.kills:
+            await asyncio.sleep(_LOOK_EVERY_S)
 
     async def _follow(self, task_id: str) -> None:
         """One task from its submit to its end."""

@@ -11,8 +11,8 @@ import psutil
 
 from tests.service.launched import Launched
 
-FREEZE_S = 5.0
-"""Longer than the lease of a drilled service, so that a frozen runner comes back too late."""
+FREEZE_S = 8.0
+"""So much longer than the lease of a drilled service that whoever was frozen comes back too late."""
 
 
 @dataclass(frozen=True)
@@ -34,13 +34,17 @@ class Faults:
         self._random = random
         self.struck: dict[str, int] = {}
 
-    def strike(self) -> None:
-        """One fault of some kind; of another kind where there is nothing of this one to be struck now."""
+    def strike(self) -> bool:
+        """One fault of some kind; of another kind where there is nothing of this one to be struck now.
+
+        Returns whether there was anything at all.
+        """
         kinds = self._random.choices(self._kinds, [kind.weight for kind in self._kinds], k=20)
         for kind in kinds:
             if kind.strike(self):
                 self.struck[kind.name] = self.struck.get(kind.name, 0) + 1
-                return
+                return True
+        return False
 
     def kill(self, title: str) -> bool:
         """kill -9 of one process whose title begins so."""
