@@ -11,8 +11,9 @@ import psutil
 
 from tests.service.launched import Launched
 
-FREEZE_S = 8.0
-"""So much longer than the lease of a drilled service that whoever was frozen comes back too late."""
+FREEZE_S = 5.5
+"""Longer than the lease of a drilled service, so that whoever was frozen comes back to a task that was given
+away; and shorter than two of them, after which it would give up by itself."""
 
 
 @dataclass(frozen=True)
