@@ -33,6 +33,7 @@ from serve_app.tasks.task import Replica, Task, TaskError
 
 _LEASE_CHECK_S = 1.0
 _SCALE_CHECK_S = 2.0
+_DRAIN_CHECK_S = 0.2
 _logger = logging.getLogger("ray.serve")
 
 
@@ -144,6 +145,21 @@ class Coordinator:
         if task is not None:
             log_move("hand_back", task)
             self._dispatcher.nudge()
+
+    async def drain(self, patience_s: float) -> None:
+        """Begin nothing any more; returns once nothing runs.
+
+        What is still under way after ``patience_s`` is handed back: its runners leave at their next report.
+        """
+        await self._ledger.drain()
+        _logger.info("draining: nothing is begun any more")
+        ends_at = time.monotonic() + patience_s
+        while running := await self._ledger.running():
+            if time.monotonic() >= ends_at:
+                for uid, attempt in running:
+                    await self.hand_back(uid, attempt)
+            else:
+                await asyncio.sleep(min(_DRAIN_CHECK_S, ends_at - time.monotonic()))
 
     async def fail(self, uid: str, attempt: int, error: TaskError) -> bool:
         """End a task for an error of the model or of its input."""

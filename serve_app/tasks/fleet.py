@@ -4,12 +4,12 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
-from sqlalchemy import ColumnElement, Table, delete, insert, select, update
+from sqlalchemy import ColumnElement, RowMapping, Table, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from serve_app.tasks.database import Database
 from serve_app.tasks.tables import RATES, REPLICAS, SCALES, SHAPE_RATES
-from serve_app.tasks.task import Replica, Scale
+from serve_app.tasks.task import Health, Replica, Scale
 
 _WEIGHT_OF_NEWEST = 0.3
 
@@ -36,7 +36,7 @@ class Fleet:
         """The replicas heard of in the last seconds."""
         query = select(REPLICAS).where(REPLICAS.c.seen_at >= time.time() - seen_within_s)
         async with self._database.read() as connection:
-            return [Replica(**row) for row in (await connection.execute(query)).mappings().all()]
+            return [_replica(row) for row in (await connection.execute(query)).mappings().all()]
 
     async def learn(self, model: str, seconds_per_work: float, tokens: int = 0) -> None:
         """Let one finished run move the measured rates (exponential moving averages).
@@ -77,6 +77,10 @@ class Fleet:
         async with self._database.read() as connection:
             rows = (await connection.execute(select(SHAPE_RATES))).all()
         return {(row.model, row.tokens): row.seconds_per_work for row in rows}
+
+
+def _replica(row: RowMapping) -> Replica:
+    return Replica(**{**row, "health": Health(row["health"])})
 
 
 async def _move(

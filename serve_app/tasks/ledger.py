@@ -38,7 +38,7 @@ class Demand:
 
     queued: Mapping[str, int]
     ready: Mapping[str, int]
-    """How many of the queued ones their owners' limits let run now."""
+    """How many of the queued ones may run now: not those beyond their owners' limits, none in a drain."""
     running: Mapping[str, frozenset[str]]
 
 
@@ -57,6 +57,7 @@ class RunLedger:
         self._epoch = epoch
         self._lease_s = lease_s
         self._queue = FairQueue(shares)
+        self._draining = False
         self._writing: Batching[Write, Any] = Batching(self._write_all)
         # Stands in the WHERE of each write: checked by the very statement that writes.
         self._leads = exists().where(LEADERSHIP.c.epoch == epoch)
@@ -70,7 +71,8 @@ class RunLedger:
         ``shares`` are what the owners of tasks are due; without any it does not matter whose a task is.
         """
         async with database.write() as connection:
-            query = update(LEADERSHIP).values(epoch=LEADERSHIP.c.epoch + 1).returning(LEADERSHIP.c.epoch)
+            new = {"epoch": LEADERSHIP.c.epoch + 1, "draining": False}
+            query = update(LEADERSHIP).values(new).returning(LEADERSHIP.c.epoch)
             epoch = (await connection.execute(query)).scalar_one()
             await connection.execute(
                 update(TASKS)
@@ -88,7 +90,7 @@ class RunLedger:
         return task_of(row) if row is not None else None
 
     async def _claim(self, connection: AsyncConnection, *, model: str, runner: str) -> RowMapping | None:
-        while turn := await self._queue.next(connection, model):
+        while not self._draining and (turn := await self._queue.next(connection, model)):
             row = await self._start(connection, turn.taken.seq, runner)
             if row is not None:
                 await self._queue.charge(connection, model, turn)
@@ -141,6 +143,17 @@ class RunLedger:
         """The runner stops before the end by itself: queue the task again, the attempt not counted."""
         return await self._move(Move.HAND_BACK, uid, attempt)
 
+    async def drain(self) -> None:
+        """Let nothing begin any more, under this epoch: no claim finds a task, no new task is stored."""
+        await self._writing.ask(self._drain)
+
+    async def _drain(self, connection: AsyncConnection) -> None:
+        query = update(LEADERSHIP).where(LEADERSHIP.c.epoch == self._epoch).values(draining=True)
+        if (await connection.execute(query)).rowcount == 0:
+            await self._check_lead(connection)
+        # Claims are written here one after the other: those before this one are committed with it or were.
+        self._draining = True
+
     async def expire_leases(self) -> Sequence[Task]:
         """Give up every run whose lease has ended; the tasks as they stand now."""
         expired = select(TASKS.c.uid, TASKS.c.attempt).where(
@@ -169,6 +182,12 @@ class RunLedger:
             row = (await connection.execute(select(TASKS).where(TASKS.c.uid == uid))).mappings().first()
         return task_of(row) if row is not None else None
 
+    async def running(self) -> Sequence[tuple[str, int]]:
+        """Uid and attempt of each run."""
+        query = select(TASKS.c.uid, TASKS.c.attempt).where(TASKS.c.status == Status.RUNNING)
+        async with self._database.read() as connection:
+            return [(uid, attempt) for uid, attempt in await connection.execute(query)]
+
     async def known_uids(self) -> frozenset[str]:
         """Every task there is a record of."""
         async with self._database.read() as connection:
@@ -189,7 +208,7 @@ class RunLedger:
         queued, ready = Counter[str](), Counter[str]()
         for model, owner, count in lines:
             queued[model] += count
-            ready[model] += min(count, self._queue.room(owner, busy[owner]))
+            ready[model] += 0 if self._draining else min(count, self._queue.room(owner, busy[owner]))
         return Demand(
             queued, ready, {model: frozenset(u for m, u, _ in runs if m == model) for model, *_ in runs}
         )

@@ -10,7 +10,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection
 
-from serve_app.errors import IdempotencyMismatch, OverQuota, QueueFull, TaskExists, TaskNotFound
+from serve_app.errors import Draining, IdempotencyMismatch, OverQuota, QueueFull, TaskExists, TaskNotFound
 from serve_app.tasks.caller import EVERYONE, Caller
 from serve_app.tasks.database import Database
 from serve_app.tasks.fair_share import Share
@@ -565,3 +565,37 @@ async def test_a_claim_passes_over_what_is_cancelled_meanwhile(store: TaskStore,
         *(ledger.claim("demo", f"r{number}") for number in range(10)),
     )
     assert None not in answers[10:], "as many were left as were asked for"
+
+
+async def test_a_drain_begins_nothing_and_keeps_what_waits(
+    database: Database, store: TaskStore, ledger: RunLedger
+) -> None:
+    running = await claimed(store, ledger)
+    await store.submit(new("waiting"), ADMISSION)
+    await ledger.drain()
+    assert await store.is_draining()
+    assert await ledger.claim("demo", "replica-2") is None
+    demand = await ledger.demand()
+    assert (demand.queued, demand.ready) == ({"demo": 1}, {"demo": 0})
+    with pytest.raises(Draining) as refused:
+        await store.submit(new("late"), ADMISSION)
+    assert refused.value.retry_after_s > 0
+    assert await ledger.running() == [(running.uid, 1)]
+    assert await ledger.report(running.uid, 1, step=1, progress=0.1), "what runs may go on"
+
+    handed_back = await ledger.hand_back(running.uid, 1)
+    assert handed_back is not None and handed_back.attempts_left == ADMISSION.max_attempts
+    assert not await ledger.report(running.uid, 1, step=2, progress=0.2)
+
+    successor = await RunLedger.take_lead(database, lease_s=30, grace_s=10)
+    assert not await store.is_draining()
+    assert [(await successor.claim("demo", "r")).id for _ in range(2)] == ["a", "waiting"]  # type: ignore[union-attr]
+    with pytest.raises(Superseded):
+        await ledger.drain()
+
+
+async def test_an_idempotent_repeat_is_answered_in_a_drain(store: TaskStore, ledger: RunLedger) -> None:
+    first = await store.submit(new("a", idempotency_key="k", digest="d"), ADMISSION)
+    await ledger.drain()
+    again = await store.submit(new("b", idempotency_key="k", digest="d"), ADMISSION)
+    assert again.uid == first.uid
