@@ -180,7 +180,7 @@ def drain_application(name: str, drain_s: float) -> None:
 
     try:
         states = serve.status().applications[name].deployments["coordinator"].replica_states
-        if "RUNNING" in states.keys():
+        if "RUNNING" in states:
             print(f"Running tasks have {drain_s:g} s to end; another signal hands them back now.", flush=True)
             serve.get_deployment_handle("coordinator", name).drain.remote(drain_s).result()
     except (KeyError, RayError, RayServeException):  # it has not come so far, or is gone already

@@ -8,6 +8,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Coroutine, Mapping
+from dataclasses import replace
 from typing import Any
 
 from ray import serve
@@ -99,9 +100,9 @@ class Coordinator:
         """Something was submitted or cancelled."""
         self._dispatcher.nudge()
 
-    async def saw(self, replica_id: str, model: str, device: str, ranks: int) -> None:
-        """A model replica is up and warm."""
-        replica = Replica(replica_id, model, device, ranks, time.time())
+    async def saw(self, replica: Replica) -> None:
+        """A model replica says how it is; by whose clock it was seen is decided here."""
+        replica = replace(replica, seen_at=time.time())
         self._notebook.saw(replica)
         if self._scaling.saw(replica):
             await self._notebook.write()
@@ -125,7 +126,7 @@ class Coordinator:
         try:
             return await self._ledger.report(uid, attempt, step=step, progress=progress)
         except Superseded:
-            return False
+            return True  # that is for the coordinator to say that leads now
 
     async def publish(self, uid: str, attempt: int, artifact: str, timings: Mapping[str, float]) -> bool:
         """Commit a finished video; False when the attempt is not the current one any more."""
@@ -209,6 +210,7 @@ class Coordinator:
 
     async def _check_leases(self) -> None:
         while True:
+            await self._ledger.check_lead()
             for task in await self._ledger.expire_leases():
                 self._note_given_up(task)
                 self._dispatcher.nudge()
@@ -231,7 +233,15 @@ class Coordinator:
         try:
             await duty
         except Superseded as error:
+            # As one of the version before, it is about to be stopped. Otherwise another one is needed here.
             _logger.warning("this coordinator stands by: %s", error)
+            self._fail(error)
         except Exception as error:
             _logger.exception("a duty of the coordinator ended")
-            self._failure = error
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        self._failure = error
+        for duty in self._duties:
+            if duty is not asyncio.current_task():
+                duty.cancel()

@@ -9,7 +9,7 @@ from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
-from serve_app.tasks.task import Task, TaskError
+from serve_app.tasks.task import Replica, Task, TaskError
 
 _RETRY_S = 0.2
 _CLAIM_PATIENCE_S = 5.0
@@ -60,12 +60,10 @@ class CoordinatorLink:
         """Whether the failure was committed."""
         return await self._until_answered("fail", uid, attempt, error)
 
-    async def saw(self, replica_id: str, model: str, device: str, ranks: int) -> None:
-        """Say that this replica is up; nobody minds if it is not heard."""
+    async def saw(self, replica: Replica) -> None:
+        """Say how this replica is; nobody minds if it is not heard."""
         try:
-            await asyncio.wait_for(
-                self._handle.saw.remote(replica_id, model, device, ranks), self._patience_s
-            )
+            await asyncio.wait_for(self._handle.saw.remote(replica), self._patience_s)
         except (RayError, RayServeException, TimeoutError):
             return
 

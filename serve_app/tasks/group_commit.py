@@ -75,7 +75,7 @@ class GroupCommit:
         now = time.time()
         async with self._database.write() as connection:
             if await connection.scalar(_IS_DRAINING):
-                return [_draining() for _ in group]
+                return [draining() for _ in group]
             refusals = _refusals(group, *await _count(connection, group))
             taken = [entry for entry, refusal in zip(group, refusals, strict=True) if refusal is None]
             replaced = [
@@ -104,7 +104,8 @@ async def _count(connection: AsyncConnection, group: Sequence[Entry]) -> tuple[i
     return queued, Counter({owner: count for owner, count in own})
 
 
-def _draining() -> Draining:
+def draining() -> Draining:
+    """Why a service that shuts down takes no task."""
     return Draining("The service is shutting down and takes no new task; try again later", _RESTART_S)
 
 

@@ -54,7 +54,7 @@ class RunLedger:
 
     def __init__(self, database: Database, epoch: int, *, lease_s: float, shares: Shares) -> None:
         self._database = database
-        self._epoch = epoch
+        self.epoch = epoch
         self._lease_s = lease_s
         self._queue = FairQueue(shares)
         self._draining = False
@@ -148,11 +148,16 @@ class RunLedger:
         await self._writing.ask(self._drain)
 
     async def _drain(self, connection: AsyncConnection) -> None:
-        query = update(LEADERSHIP).where(LEADERSHIP.c.epoch == self._epoch).values(draining=True)
+        query = update(LEADERSHIP).where(LEADERSHIP.c.epoch == self.epoch).values(draining=True)
         if (await connection.execute(query)).rowcount == 0:
             await self._check_lead(connection)
         # Claims are written here one after the other: those before this one are committed with it or were.
         self._draining = True
+
+    async def check_lead(self) -> None:
+        """Raises ``Superseded`` once another coordinator leads."""
+        async with self._database.read() as connection:
+            await self._check_lead(connection)
 
     async def expire_leases(self) -> Sequence[Task]:
         """Give up every run whose lease has ended; the tasks as they stand now."""
@@ -230,7 +235,7 @@ class RunLedger:
     async def _move_in(
         self, connection: AsyncConnection, *, move: Move, uid: str, attempt: int, **new: Any
     ) -> RowMapping | None:
-        fences = {"of_uid": uid, "of_attempt": attempt, "epoch": self._epoch}
+        fences = {"of_uid": uid, "of_attempt": attempt, "epoch": self.epoch}
         values = {f"new_{column}": value for column, value in new.items()}
         return await self._first(connection, query=MOVES[move], values={**fences, **values})
 
@@ -258,8 +263,8 @@ class RunLedger:
 
     async def _check_lead(self, connection: AsyncConnection) -> None:
         current = await connection.scalar(select(LEADERSHIP.c.epoch))
-        if current != self._epoch:
-            raise Superseded(f"epoch {self._epoch} ended, {current} leads")
+        if current != self.epoch:
+            raise Superseded(f"epoch {self.epoch} ended, {current} leads")
 
 
 async def _unless_superseded(writing: Awaitable[Any]) -> Any:

@@ -134,6 +134,8 @@ class Health(StrEnum):
 
 WORKING = frozenset({Health.READY, Health.BUSY})
 """The replicas that take tasks."""
+ENDED = frozenset({Health.SETUP_FAILED, Health.POISONED})
+"""Those that will never take one again."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,7 +50,7 @@ def test_a_service_that_is_stopped_lets_short_runs_end_and_hands_long_ones_back(
     with Launched(tmp_path, free_port(), models=[model], tasks=rules) as launched:
         launched.start()
         service = launched.service
-        long, short = service.submit(**SMALL, infer_steps=400), service.submit(**SMALL, infer_steps=20)
+        long, short = service.submit(**SMALL, infer_steps=200), service.submit(**SMALL, infer_steps=20)
         queued = service.submit(**SMALL, infer_steps=2)
         service.until(long, "running", step=1)
         service.until(short, "running", step=1)
