@@ -7,7 +7,7 @@ lead goes on from there while the replicas keep running.
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Collection, Coroutine, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -112,9 +112,9 @@ class Coordinator:
         """What the autoscaling policy decides by; Serve asks for it."""
         return await self._scaling.figures()
 
-    async def claim(self, model: str, runner: str, ticket: str) -> Task | None:
-        """The next task of ``model``, now run by ``runner``; None when none waits."""
-        task = await self._ledger.claim(model, runner)
+    async def claim(self, model: str, runner: str, ticket: str, loras: Collection[str] = ()) -> Task | None:
+        """The next task of ``model``, now run by ``runner`` that has these LoRAs at hand; None: none waits."""
+        task = await self._ledger.claim(model, runner, loras)
         if task is not None:
             self._dispatcher.claimed(ticket, task)
             self._metrics.claimed(task)

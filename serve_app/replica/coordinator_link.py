@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from ray.exceptions import RayError
@@ -27,10 +27,10 @@ class CoordinatorLink:
         self._patience_s = patience_s
         self._give_up_s = give_up_s
 
-    async def claim(self, model: str, runner: str, ticket: str) -> Task | None:
+    async def claim(self, model: str, runner: str, ticket: str, loras: Collection[str]) -> Task | None:
         """The next task; None when there is none or no coordinator to ask: a later ticket will come."""
         try:
-            claimed = self._handle.claim.remote(model, runner, ticket)
+            claimed = self._handle.claim.remote(model, runner, ticket, loras)
             task: Task | None = await asyncio.wait_for(claimed, _CLAIM_PATIENCE_S)
         except (RayError, RayServeException, TimeoutError):
             # If it was claimed all the same, nobody will report for it and its lease ends soon.

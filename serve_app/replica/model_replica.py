@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import time
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
@@ -31,6 +32,9 @@ from serve_app.tasks.task import Health, Replica, Task
 _TICKET_S = 30.0
 """How long one ticket is good for further claims. Short tasks follow each other without a round trip through
 the router; long ones give the replica back each time, so that Serve can stop or replace it in between."""
+
+_LORAS = 4
+"""Of so many LoRAs that came last it is supposed that the engine has them at hand."""
 
 _logger = logging.getLogger("ray.serve")
 
@@ -68,6 +72,7 @@ class ModelReplica:
         self._claims = Claims(self._link.hand_back)
         self._starting: Health | None = Health.STARTING
         self._reason = ""
+        self._loras: deque[str] = deque(maxlen=_LORAS)
         self._presence = asyncio.create_task(self._stay_known())
         self._engine = await self._start()
 
@@ -93,16 +98,20 @@ class ModelReplica:
 
     async def _work(self, ticket: str, finishing: asyncio.TaskGroup) -> None:
         return_at = time.monotonic() + _TICKET_S
-        claim = partial(self._link.claim, self._model.name, self._id, ticket)
+        claim = partial(self._claim, ticket)
         task = await self._claims.take(claim) if self._is_sound else None
         while task is not None:
             task = await self._carry_out(task, claim, finishing, return_at)
+
+    async def _claim(self, ticket: str) -> Task | None:
+        return await self._link.claim(self._model.name, self._id, ticket, tuple(self._loras))
 
     async def _carry_out(
         self, task: Task, claim: Claim, finishing: asyncio.TaskGroup, return_at: float
     ) -> Task | None:
         """Run the task; the one to run after it."""
         async with self._claims.after(task, claim) as following:
+            self._note_lora(task.spec.lora_name)
             run, began = self._run(task), time.monotonic()
             try:
                 generated = await run.generate(self._thread, self._files)
@@ -117,6 +126,13 @@ class ModelReplica:
             if not self._is_sound or (time.monotonic() > return_at and not following.is_under_way):
                 return None
             return await following.task()
+
+    def _note_lora(self, name: str | None) -> None:
+        if name is None:
+            return
+        if name in self._loras:
+            self._loras.remove(name)
+        self._loras.append(name)
 
     def _run(self, task: Task) -> Run:
         rules = self._settings.tasks

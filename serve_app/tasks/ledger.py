@@ -6,7 +6,7 @@ attempt: a runner that was given up cannot touch the task of its successor.
 
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -81,16 +81,19 @@ class RunLedger:
             )
         return cls(database, epoch, lease_s=lease_s, shares=shares or {})
 
-    async def claim(self, model: str, runner: str) -> Task | None:
+    async def claim(self, model: str, runner: str, loras: Collection[str] = ()) -> Task | None:
         """Give ``runner`` the next task of ``model``. None: none waits that may run.
 
-        Next is the highest priority, then the owner that has had least for its share, then the oldest.
+        Next is the highest priority, then the owner that has had least for its share, then the oldest;
+        but of some that are almost as old, one that uses one of ``loras``.
         """
-        row = await self._writing.ask(partial(self._claim, model=model, runner=runner))
+        row = await self._writing.ask(partial(self._claim, model=model, runner=runner, loras=loras))
         return task_of(row) if row is not None else None
 
-    async def _claim(self, connection: AsyncConnection, *, model: str, runner: str) -> RowMapping | None:
-        while not self._draining and (turn := await self._queue.next(connection, model)):
+    async def _claim(
+        self, connection: AsyncConnection, *, model: str, runner: str, loras: Collection[str]
+    ) -> RowMapping | None:
+        while not self._draining and (turn := await self._queue.next(connection, model, loras)):
             row = await self._start(connection, turn.taken.seq, runner)
             if row is not None:
                 await self._queue.charge(connection, model, turn)

@@ -599,3 +599,47 @@ async def test_an_idempotent_repeat_is_answered_in_a_drain(store: TaskStore, led
     await ledger.drain()
     again = await store.submit(new("b", idempotency_key="k", digest="d"), ADMISSION)
     assert again.uid == first.uid
+
+
+def with_lora(name: str, lora: str | None, **changes: object) -> NewTask:
+    return new(name, spec=replace(SPEC, lora_name=lora), **changes)
+
+
+async def order(ledger: RunLedger, *loras: str) -> str:
+    """The names in the order in which a replica that has ``loras`` takes them."""
+    taken = ""
+    while (task := await ledger.claim("demo", "r", loras)) is not None:
+        taken += task.id
+    return taken
+
+
+@pytest.mark.parametrize(
+    ("loras", "taken"),
+    [((), "abcd"), (("ink",), "bdac"), (("oil",), "cabd"), (("ink", "oil"), "bcda"), (("tar",), "abcd")],
+)
+async def test_a_replica_takes_what_it_has_the_lora_of_first(
+    store: TaskStore, ledger: RunLedger, loras: tuple[str, ...], taken: str
+) -> None:
+    for name, lora in {"a": None, "b": "ink", "c": "oil", "d": "ink"}.items():
+        await store.submit(with_lora(name, lora), ADMISSION)
+    assert await order(ledger, *loras) == taken
+
+
+async def test_a_lora_at_hand_comes_after_priority_and_the_owners_turn(
+    database: Database, store: TaskStore
+) -> None:
+    shares = {"x": Share(), "y": Share()}
+    ledger = await RunLedger.take_lead(database, lease_s=30, grace_s=10, shares=shares)
+    await store.submit(with_lora("a", None, owner="x"), ADMISSION)
+    await store.submit(with_lora("b", "ink", owner="x"), ADMISSION)
+    await store.submit(with_lora("c", None, owner="y"), ADMISSION)
+    await store.submit(with_lora("d", None, owner="x", priority=1), ADMISSION)
+    assert await order(ledger, "ink") == "dcba"
+
+
+async def test_a_task_without_the_lora_is_passed_by_a_few_only(store: TaskStore, ledger: RunLedger) -> None:
+    await store.submit(with_lora("first", None), ADMISSION)
+    for number in range(20):
+        await store.submit(with_lora(f"ink{number}", "ink"), ADMISSION)
+    taken = [(await ledger.claim("demo", "r", ["ink"])).id for _ in range(9)]  # type: ignore[union-attr]
+    assert taken == [*(f"ink{number}" for number in range(8)), "first"]
