@@ -113,7 +113,7 @@ class Coordinator:
         return await self._scaling.figures()
 
     async def claim(self, model: str, runner: str, ticket: str, loras: Collection[str] = ()) -> Task | None:
-        """The next task of ``model``, now run by ``runner`` that has these LoRAs at hand; None: none waits."""
+        """The next task of ``model``, now run by ``runner`` that has ``loras`` at hand; None: no such."""
         task = await self._ledger.claim(model, runner, loras)
         if task is not None:
             self._dispatcher.claimed(ticket, task)
