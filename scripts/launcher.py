@@ -113,10 +113,11 @@ def drain_seconds(config: dict[str, Any]) -> dict[str, float]:
     """By application: how long its running tasks may go on once a signal has come."""
     from serve_app.settings import TaskSettings
 
-    return {
-        application["name"]: TaskSettings.model_validate(application.get("args", {}).get("tasks", {})).drain_s
+    rules = {
+        application.get("name", "default"): (application.get("args") or {}).get("tasks") or {}
         for application in config["applications"]
     }
+    return {name: TaskSettings.model_validate(tasks).drain_s for name, tasks in rules.items()}
 
 
 def run(config_file: str, url: str, drain_s: dict[str, float]) -> int:
