@@ -23,7 +23,7 @@ from serve_app.replica.claims import Claims
 from serve_app.replica.coordinator_link import CoordinatorLink
 from serve_app.scaling_policy import COORDINATOR
 from serve_app.settings import AppSettings, parse_settings
-from serve_app.tasks.task import Task
+from serve_app.tasks.task import Replica, Task
 
 _TICKET_S = 30.0  # as a model replica has it
 
@@ -87,7 +87,7 @@ class Slots:
 
     async def _stay_known(self, heartbeat_s: float) -> None:
         while True:
-            await self._link.saw(self._id, self._model, "none", 1)
+            await self._link.saw(Replica(self._id, self._model, "none", 1, 0.0))
             await asyncio.sleep(heartbeat_s)
 
 

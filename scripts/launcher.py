@@ -11,6 +11,7 @@ import socket
 import sys
 import tempfile
 import threading
+import time
 import urllib.request
 from pathlib import Path
 from types import FrameType
@@ -21,6 +22,8 @@ import yaml
 from serve_app.ray_environment import ray_environment
 
 POLL_S = 0.5
+DRAIN_ANSWER_S = 10.0
+"""What the coordinator gets beyond the tasks' own time, to answer."""
 stopping = threading.Event()
 
 
@@ -49,7 +52,7 @@ def main() -> int:
         with tempfile.NamedTemporaryFile("w", prefix="wan-serve-", suffix=".yaml") as file:
             yaml.safe_dump(config, file)
             file.flush()
-            return run(file.name, url)
+            return run(file.name, url, drain_seconds(config))
     except KeyboardInterrupt:
         return 0
     except Unusable as error:
@@ -106,7 +109,18 @@ def token_hint() -> str:
     return f", its token in {token}" if token and os.environ.get("RAY_AUTH_MODE") == "token" else ""
 
 
-def run(config_file: str, url: str) -> int:
+def drain_seconds(config: dict[str, Any]) -> dict[str, float]:
+    """By application: how long its running tasks may go on once a signal has come."""
+    from serve_app.settings import TaskSettings
+
+    rules = {
+        application.get("name", "default"): (application.get("args") or {}).get("tasks") or {}
+        for application in config["applications"]
+    }
+    return {name: TaskSettings.model_validate(tasks).drain_s for name, tasks in rules.items()}
+
+
+def run(config_file: str, url: str, drain_s: dict[str, float]) -> int:
     """Serve until a signal (0) or a failed start (1)."""
     import click
     import ray
@@ -123,14 +137,55 @@ def run(config_file: str, url: str) -> int:
     startup = Startup(url, cluster.dashboard_url)
     startup.start()
     try:
-        cli.main(["run", config_file], standalone_mode=False)
-    except SystemExit:  # it has shut Serve down, being stopped or on an error that it has printed
+        cli.main(["run", "--non-blocking", config_file], standalone_mode=False)
+        while True:
+            signal.pause()
+    except SystemExit:  # it has shut Serve down on an error that it has printed
         ignore_signals()
-    except (KeyboardInterrupt, click.Abort):  # before it got there, or again while it was at it
+    except (KeyboardInterrupt, click.Abort):
+        if not startup.failure:
+            drain(drain_s)
         ignore_signals()
         serve.shutdown()
     ray.shutdown()
     return 0 if stopping.is_set() and not startup.failure else 1
+
+
+def drain(drain_s: dict[str, float]) -> None:
+    """Let running tasks end. A second signal has them handed back at once, a third goes on without."""
+    for seconds in (drain_s, dict.fromkeys(drain_s, 0.0)):
+        try:
+            return drain_once(seconds)
+        except KeyboardInterrupt:
+            continue
+
+
+def drain_once(drain_s: dict[str, float]) -> None:
+    """Returns when every application has drained, or does not answer in time."""
+    drains = [
+        threading.Thread(target=drain_application, args=each, name="drain", daemon=True)
+        for each in drain_s.items()
+    ]
+    for thread in drains:
+        thread.start()
+    ends_at = time.monotonic() + max(drain_s.values()) + DRAIN_ANSWER_S
+    for thread in drains:
+        thread.join(max(0.0, ends_at - time.monotonic()))
+
+
+def drain_application(name: str, drain_s: float) -> None:
+    """Ask the application's coordinator to drain, if there is one."""
+    from ray import serve
+    from ray.exceptions import RayError
+    from ray.serve.exceptions import RayServeException
+
+    try:
+        states = serve.status().applications[name].deployments["coordinator"].replica_states
+        if "RUNNING" in states:
+            print(f"Running tasks have {drain_s:g} s to end; another signal hands them back now.", flush=True)
+            serve.get_deployment_handle("coordinator", name).drain.remote(drain_s).result()
+    except (KeyError, RayError, RayServeException):  # it has not come so far, or is gone already
+        return
 
 
 class Startup(threading.Thread):

@@ -55,6 +55,8 @@ def coordinator(
         max_ongoing_requests=10_000,
         ray_actor_options={"num_cpus": 0.1},
         graceful_shutdown_timeout_s=5,
+        # One that lost the lead or a duty says so here, and nothing begins until it is replaced.
+        health_check_period_s=1,
         logging_config=_QUIET,
     )(Coordinator)
     return deployment.bind(settings, models, windows)

@@ -17,7 +17,7 @@
     │   ├── QueueFull            429  queue_full
     │   └── OverQuota            429  over_quota
     ├── Unavailable              503  unavailable
-    │   ├── Draining             503  draining
+    │   ├── Draining             503  draining             .retry_after_s
     │   └── NoReplica            503  no_replica
     └── DiskLow                  507  disk_low
 
@@ -182,9 +182,14 @@ class Unavailable(ServiceError):
 
 
 class Draining(Unavailable):
-    """The service is shutting down and takes no new task."""
+    """The service is shutting down and takes no new task; `retry_after_s` whole seconds later it may."""
 
     code = "draining"
+
+    def __init__(self, detail: str, retry_after_s: int) -> None:
+        super().__init__(detail)
+        self.retry_after_s = retry_after_s
+        self.args = (detail, retry_after_s)  # what unpickling calls the class with
 
 
 class NoReplica(Unavailable):

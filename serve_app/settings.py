@@ -36,6 +36,9 @@ class TaskSettings(Section):
         description="a rank of a group that takes longer for one step, or one part of a decode, is hung",
     )
     longest_run_s: Seconds = Field(default=3600.0, description="grace that a stopping replica gets to finish")
+    drain_s: float = Field(
+        default=20.0, ge=0, description="how long running tasks may go on once the service is to stop"
+    )
     retention_s: Seconds = Field(
         default=7 * 86400.0, description="ended tasks and their files are kept this long"
     )

@@ -39,7 +39,7 @@ def native_router(service: TaskService) -> APIRouter:
     @router.post(
         "/v1/tasks/video",
         summary="Submit a video as JSON",
-        responses=openapi.answers(SubmitDocument, 400, 403, 409, 413, 422, 429, 507),
+        responses=openapi.answers(SubmitDocument, 400, 403, 409, 413, 422, 429, 503, 507),
         openapi_extra=openapi.json_body(VideoRequest),
     )
     async def submit(request: Request, caller: Calling) -> Response:
@@ -58,7 +58,7 @@ def native_router(service: TaskService) -> APIRouter:
     @router.post(
         "/v1/tasks/video/form",
         summary="Submit a video as a form, with image files",
-        responses=openapi.answers(SubmitDocument, 400, 403, 409, 413, 422, 429, 507),
+        responses=openapi.answers(SubmitDocument, 400, 403, 409, 413, 422, 429, 503, 507),
         openapi_extra=openapi.form_body(VideoRequest, _UPLOADS),
     )
     async def submit_form(request: Request, caller: Calling) -> Response:

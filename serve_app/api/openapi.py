@@ -18,7 +18,7 @@ _REASONS: Mapping[int, str] = {
     416: "The range lies outside the file",
     422: "A field has a value that cannot be taken; `field` names it",
     429: "Too many tasks wait, of all or of this key; `Retry-After` is seconds until it is worth another try",
-    503: "No replica can take work",
+    503: "No replica can take work, or the service is shutting down",
     507: "The disk is low",
 }
 

@@ -5,14 +5,14 @@ import math
 import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from serve_app.api.forecast import Forecast, Forecaster, Speed
 from serve_app.tasks.caller import Caller
 from serve_app.tasks.fair_share import FairClock, Shares
 from serve_app.tasks.fleet import Fleet
 from serve_app.tasks.store import TaskStore
-from serve_app.tasks.task import QueuedTask, Replica, Scale, Task
+from serve_app.tasks.task import Health, QueuedTask, Replica, Scale, Task
 from serve_app.tasks.transitions import Status
 
 SEEN_WITHIN_S = 6.0
@@ -45,6 +45,9 @@ class ModelLine:
     queued: int = 0
     running: int = 0
     replicas: Sequence[Replica] = ()
+    """Those that take tasks."""
+    others: Sequence[Replica] = ()
+    """Those that start, drain or have come to a bad end."""
     speed: Speed = field(default_factory=Speed)
     forecast: Forecast = field(default_factory=Forecast)
     scale: Scale | None = None
@@ -198,7 +201,7 @@ class QueueView:
             queue += page
         taken_at = time.monotonic()
         running = await self._store.running()
-        replicas = await self._fleet.replicas(seen_within_s=SEEN_WITHIN_S)
+        replicas = await self._replicas(running)
         lines = await self._lines(queue, running, replicas)
         following: dict[str, str] = {}
         for task in queue:
@@ -215,6 +218,13 @@ class QueueView:
         self._cost_s = time.monotonic() - began
         return self._snapshot
 
+    async def _replicas(self, running: Sequence[Task]) -> Sequence[Replica]:
+        """As they are now: of what runs, and of a drain, the store knows more than they said last."""
+        known = await self._fleet.replicas(seen_within_s=SEEN_WITHIN_S)
+        draining = await self._store.is_draining()
+        busy = {task.runner for task in running}
+        return [_now(replica, busy=replica.replica_id in busy, draining=draining) for replica in known]
+
     async def _lines(
         self, queue: Sequence[QueuedTask], running: Sequence[Task], replicas: Sequence[Replica]
     ) -> Mapping[str, ModelLine]:
@@ -229,12 +239,14 @@ class QueueView:
         lines = {}
         for name in names:
             speed, runs = speeds.get(name, Speed()), [task for task in running if task.model == name]
+            known = [replica for replica in replicas if replica.model == name]
+            working = [replica for replica in known if replica.works]
             forecaster = Forecaster(
                 waiting[name],
                 clocks.get(name, FairClock()),
                 self._shares,
                 speed=speed,
-                replicas=sum(known.model == name for known in replicas),
+                replicas=len(working),
                 runs=[(_seconds_left(task, speed), task.owner) for task in runs],
                 running=busy,
             )
@@ -243,7 +255,8 @@ class QueueView:
             lines[name] = ModelLine(
                 len(waiting[name]),
                 len(runs),
-                [known for known in replicas if known.model == name],
+                working,
+                [replica for replica in known if not replica.works],
                 speed,
                 forecaster.forecast(),
                 scales.get(name),
@@ -255,6 +268,12 @@ class QueueView:
         for (model, tokens), rate in (await self._fleet.shape_rates()).items():
             sizes[model][tokens] = rate
         return {model: Speed(rate, sizes[model]) for model, rate in (await self._fleet.rates()).items()}
+
+
+def _now(replica: Replica, *, busy: bool, draining: bool) -> Replica:
+    if not replica.works or not (busy or draining):
+        return replica
+    return replace(replica, health=Health.DRAINING if draining else Health.BUSY)
 
 
 def _seconds_left(task: Task, speed: Speed) -> float:

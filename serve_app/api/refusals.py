@@ -10,7 +10,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serve_app.errors import InvalidField, ServiceError, TooManyRequests, Unauthorized
+from serve_app.errors import Draining, InvalidField, ServiceError, TooManyRequests, Unauthorized
 
 _logger = logging.getLogger("ray.serve")
 
@@ -26,7 +26,7 @@ def refusal(error: ServiceError) -> Response:
     if isinstance(error, InvalidField):
         body["field"] = error.field
     headers = {}
-    if isinstance(error, TooManyRequests):
+    if isinstance(error, TooManyRequests | Draining):
         headers["Retry-After"] = str(error.retry_after_s)
     if isinstance(error, Unauthorized):
         headers["WWW-Authenticate"] = "Bearer"

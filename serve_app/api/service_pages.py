@@ -15,6 +15,8 @@ from serve_app.api.queue_view import SEEN_WITHIN_S, ModelLine
 from serve_app.api.task_service import TaskService
 from serve_app.errors import NoReplica
 from serve_app.model_settings import ModelSettings
+from serve_app.tasks.group_commit import draining
+from serve_app.tasks.task import Replica
 from serve_app.tasks.transitions import Status
 
 _FRONT_PAGE = """<!doctype html>
@@ -75,8 +77,11 @@ def service_router(service: TaskService) -> APIRouter:
         "/ready", summary="Whether a task can run now", responses=openapi.answers(dict[str, str], 503)
     )
     async def ready() -> Response:
+        if await service.store.is_draining():
+            raise draining()
         from_zero = any(_least(model) == 0 for model in service.settings.models)
-        if not from_zero and not await service.fleet.replicas(seen_within_s=SEEN_WITHIN_S):
+        known = await service.fleet.replicas(seen_within_s=SEEN_WITHIN_S)
+        if not from_zero and not any(replica.works for replica in known):
             raise NoReplica("No model replica is ready yet.")
         return JSONResponse({"status": "ready"})
 
@@ -94,11 +99,18 @@ def _line(line: ModelLine) -> Mapping[str, object]:
         "queued": line.queued,
         "running": line.running,
         "seconds_per_work": line.speed.rate,
-        "devices": [
-            {"replica": replica.replica_id, "device": replica.device, "ranks": replica.ranks}
-            for replica in line.replicas
-        ],
+        "devices": [_device(replica) for replica in (*line.replicas, *line.others)],
     }
+
+
+def _device(replica: Replica) -> Mapping[str, object]:
+    device = {
+        "replica": replica.replica_id,
+        "device": replica.device,
+        "ranks": replica.ranks,
+        "health": replica.health,
+    }
+    return {**device, "reason": replica.reason} if replica.reason else device
 
 
 def _least(model: ModelSettings) -> int:

@@ -7,7 +7,8 @@ lead goes on from there while the replicas keep running.
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Collection, Coroutine, Mapping
+from dataclasses import replace
 from typing import Any
 
 from ray import serve
@@ -33,6 +34,7 @@ from serve_app.tasks.task import Replica, Task, TaskError
 
 _LEASE_CHECK_S = 1.0
 _SCALE_CHECK_S = 2.0
+_DRAIN_CHECK_S = 0.2
 _logger = logging.getLogger("ray.serve")
 
 
@@ -97,9 +99,9 @@ class Coordinator:
         """Something was submitted or cancelled."""
         self._dispatcher.nudge()
 
-    async def saw(self, replica_id: str, model: str, device: str, ranks: int) -> None:
-        """A model replica is up and warm."""
-        replica = Replica(replica_id, model, device, ranks, time.time())
+    async def saw(self, replica: Replica) -> None:
+        """A model replica says how it is; by whose clock it was seen is decided here."""
+        replica = replace(replica, seen_at=time.time())
         self._notebook.saw(replica)
         if self._scaling.saw(replica):
             await self._notebook.write()
@@ -109,9 +111,9 @@ class Coordinator:
         """What the autoscaling policy decides by; Serve asks for it."""
         return await self._scaling.figures()
 
-    async def claim(self, model: str, runner: str, ticket: str) -> Task | None:
-        """The next task of ``model``, now run by ``runner``; None when none waits."""
-        task = await self._ledger.claim(model, runner)
+    async def claim(self, model: str, runner: str, ticket: str, loras: Collection[str] = ()) -> Task | None:
+        """The next task of ``model``, now run by ``runner`` that has ``loras`` at hand; None: no such."""
+        task = await self._ledger.claim(model, runner, loras)
         if task is not None:
             self._dispatcher.claimed(ticket, task)
             self._metrics.claimed(task)
@@ -123,7 +125,7 @@ class Coordinator:
         try:
             return await self._ledger.report(uid, attempt, step=step, progress=progress)
         except Superseded:
-            return False
+            return True  # that is for the coordinator to say that leads now
 
     async def publish(self, uid: str, attempt: int, artifact: str, timings: Mapping[str, float]) -> bool:
         """Commit a finished video; False when the attempt is not the current one any more."""
@@ -143,6 +145,21 @@ class Coordinator:
         if task is not None:
             log_move("hand_back", task)
             self._dispatcher.nudge()
+
+    async def drain(self, patience_s: float) -> None:
+        """Begin nothing any more; returns once nothing runs.
+
+        What is still under way after ``patience_s`` is handed back: its runners leave at their next report.
+        """
+        await self._ledger.drain()
+        _logger.info("draining: nothing is begun any more")
+        ends_at = time.monotonic() + patience_s
+        while running := await self._ledger.running():
+            if time.monotonic() >= ends_at:
+                for uid, attempt in running:
+                    await self.hand_back(uid, attempt)
+            else:
+                await asyncio.sleep(min(_DRAIN_CHECK_S, ends_at - time.monotonic()))
 
     async def fail(self, uid: str, attempt: int, error: TaskError) -> bool:
         """End a task for an error of the model or of its input."""
@@ -192,6 +209,7 @@ class Coordinator:
 
     async def _check_leases(self) -> None:
         while True:
+            await self._ledger.check_lead()
             for task in await self._ledger.expire_leases():
                 self._note_given_up(task)
                 self._dispatcher.nudge()
@@ -214,7 +232,15 @@ class Coordinator:
         try:
             await duty
         except Superseded as error:
+            # As one of the version before, it is about to be stopped. Otherwise another one is needed here.
             _logger.warning("this coordinator stands by: %s", error)
+            self._fail(error)
         except Exception as error:
             _logger.exception("a duty of the coordinator ended")
-            self._failure = error
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        self._failure = error
+        for duty in self._duties:
+            if duty is not asyncio.current_task():
+                duty.cancel()

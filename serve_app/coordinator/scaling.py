@@ -47,7 +47,10 @@ class Scaling:
             self.saw(replica)
 
     def saw(self, replica: Replica) -> bool:
-        """Note that a replica is up; whether it is the model's only one."""
+        """Note how a replica is; whether it takes tasks and is the model's only one that does."""
+        if not replica.works:
+            self._seen.get(replica.model, {}).pop(replica.replica_id, None)
+            return False
         seen = self._seen.setdefault(replica.model, {})
         for replica_id in [each for each, at in seen.items() if at < time.time() - self._seen_within_s]:
             del seen[replica_id]

@@ -2,14 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
-from serve_app.tasks.task import Task, TaskError
+from serve_app.tasks.task import Replica, Task, TaskError
 
 _RETRY_S = 0.2
 _CLAIM_PATIENCE_S = 5.0
@@ -27,10 +27,10 @@ class CoordinatorLink:
         self._patience_s = patience_s
         self._give_up_s = give_up_s
 
-    async def claim(self, model: str, runner: str, ticket: str) -> Task | None:
+    async def claim(self, model: str, runner: str, ticket: str, loras: Collection[str]) -> Task | None:
         """The next task; None when there is none or no coordinator to ask: a later ticket will come."""
         try:
-            claimed = self._handle.claim.remote(model, runner, ticket)
+            claimed = self._handle.claim.remote(model, runner, ticket, loras)
             task: Task | None = await asyncio.wait_for(claimed, _CLAIM_PATIENCE_S)
         except (RayError, RayServeException, TimeoutError):
             # If it was claimed all the same, nobody will report for it and its lease ends soon.
@@ -60,12 +60,10 @@ class CoordinatorLink:
         """Whether the failure was committed."""
         return await self._until_answered("fail", uid, attempt, error)
 
-    async def saw(self, replica_id: str, model: str, device: str, ranks: int) -> None:
-        """Say that this replica is up; nobody minds if it is not heard."""
+    async def saw(self, replica: Replica) -> None:
+        """Say how this replica is; nobody minds if it is not heard."""
         try:
-            await asyncio.wait_for(
-                self._handle.saw.remote(replica_id, model, device, ranks), self._patience_s
-            )
+            await asyncio.wait_for(self._handle.saw.remote(replica), self._patience_s)
         except (RayError, RayServeException, TimeoutError):
             return
 

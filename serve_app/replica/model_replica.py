@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import time
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
@@ -14,7 +15,7 @@ from ray import serve
 from ray.util import get_current_placement_group
 
 from models.engine import Engine, EngineSettings, FusedLora
-from models.errors import GroupLost
+from models.errors import GroupLost, ModelError
 from models.hub import local_folder
 from serve_app.artifacts import LocalArtifacts
 from serve_app.model_settings import ModelSettings
@@ -27,11 +28,14 @@ from serve_app.replica.rank_group import RankGroup
 from serve_app.replica.run import Hung, Outcome, Run
 from serve_app.replica.warm_up import warm_up
 from serve_app.settings import AppSettings
-from serve_app.tasks.task import Task
+from serve_app.tasks.task import Health, Replica, Task
 
 _TICKET_S = 30.0
 """How long one ticket is good for further claims. Short tasks follow each other without a round trip through
 the router; long ones give the replica back each time, so that Serve can stop or replace it in between."""
+
+_LORAS = 4
+"""Of so many LoRAs that came last it is supposed that the engine has them at hand."""
 
 _logger = logging.getLogger("ray.serve")
 
@@ -59,7 +63,6 @@ class ModelReplica:
         self._hung = False
         self._bundles = get_current_placement_group()
         self._group: RankGroup | None = None
-        self._engine = await asyncio.get_running_loop().run_in_executor(self._thread, self._load)
         rules = settings.tasks
         self._link = CoordinatorLink(
             serve.get_deployment_handle(coordinator, context.app_name),
@@ -68,7 +71,22 @@ class ModelReplica:
             give_up_s=2 * rules.lease_s,
         )
         self._claims = Claims(self._link.hand_back)
+        self._starting: Health | None = Health.STARTING
+        self._reason = ""
+        self._loras: deque[str] = deque(maxlen=_LORAS)
         self._presence = asyncio.create_task(self._stay_known())
+        self._engine = await self._start()
+
+    async def _start(self) -> Engine:
+        try:
+            engine = await asyncio.get_running_loop().run_in_executor(self._thread, self._load)
+        except Exception as error:
+            self._starting, self._reason = Health.SETUP_FAILED, _reason(error)
+            self._presence.cancel()
+            await self._say_how_it_is()
+            raise
+        self._starting = None
+        return engine
 
     async def work(self, ticket: str) -> None:
         """Claim a task and run it, and more of them while the ticket is young; ends when all have ended."""
@@ -76,20 +94,25 @@ class ModelReplica:
             async with asyncio.TaskGroup() as finishing:
                 await self._work(ticket, finishing)
             if self._is_spent:
+                await self._say_how_it_is()
                 self._end()
 
     async def _work(self, ticket: str, finishing: asyncio.TaskGroup) -> None:
         return_at = time.monotonic() + _TICKET_S
-        claim = partial(self._link.claim, self._model.name, self._id, ticket)
+        claim = partial(self._claim, ticket)
         task = await self._claims.take(claim) if self._is_sound else None
         while task is not None:
             task = await self._carry_out(task, claim, finishing, return_at)
+
+    async def _claim(self, ticket: str) -> Task | None:
+        return await self._link.claim(self._model.name, self._id, ticket, tuple(self._loras))
 
     async def _carry_out(
         self, task: Task, claim: Claim, finishing: asyncio.TaskGroup, return_at: float
     ) -> Task | None:
         """Run the task; the one to run after it. Raises ``Hung``."""
         async with self._claims.after(task, claim) as following:
+            self._note_lora(task.spec.lora_name)
             run, began = self._run(task), time.monotonic()
             try:
                 generated = await run.generate(self._thread, self._files)
@@ -104,6 +127,13 @@ class ModelReplica:
             if not self._is_sound or (time.monotonic() > return_at and not following.is_under_way):
                 return None
             return await following.task()
+
+    def _note_lora(self, name: str | None) -> None:
+        if name is None:
+            return
+        if name in self._loras:
+            self._loras.remove(name)
+        self._loras.append(name)
 
     def _run(self, task: Task) -> Run:
         rules = self._settings.tasks
@@ -174,10 +204,27 @@ class ModelReplica:
             self._group.end()
         os._exit(1)
 
+    @property
+    def _health(self) -> Health:
+        if self._starting is not None:
+            return self._starting
+        return Health.READY if self._is_sound else Health.POISONED
+
+    async def _say_how_it_is(self) -> None:
+        """Whether it is busy or drains stands in the store already."""
+        placed, how = self._placement, (self._health, self._reason)
+        await self._link.saw(Replica(self._id, self._model.name, placed.device, placed.ranks, 0.0, *how))
+
     async def _stay_known(self) -> None:
         while True:
-            await self._link.saw(self._id, self._model.name, self._placement.device, self._placement.ranks)
-            if self._is_spent:  # a rank died, and no run was there to notice
+            await self._say_how_it_is()
+            if self._starting is None and self._is_spent:  # a rank died, and no run was there to notice
                 async with self._lock:
                     self._end()
             await asyncio.sleep(self._settings.tasks.heartbeat_s)
+
+
+def _reason(error: Exception) -> str:
+    """For everybody's eyes: an error's own sentence may name a server path, and stands in the log."""
+    kind = error.code if isinstance(error, ModelError | GroupLost) else type(error).__name__
+    return f"The model could not be loaded ({kind}); the service's log says more."

@@ -1,7 +1,7 @@
 """The fair queue in the database: the first task of each owner's line, and where the owners stand."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,10 +25,14 @@ from serve_app.tasks.fair_share import FairClock, Shares, share_of
 from serve_app.tasks.tables import SHARES, TASKS
 from serve_app.tasks.transitions import Status
 
+_NEAR_PLACES = 8
+"""A task that the replica has the LoRA of may be so many arrivals younger than the one before which it is
+taken. So nobody waits for more than as many others."""
+
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """The first task of one owner's line."""
+    """The first task of one owner's line, or one close behind it."""
 
     seq: int
     owner: str
@@ -73,6 +77,19 @@ def _queued(tasks: FromClause) -> ColumnElement[bool]:
 
 
 _HEADS = _first_of_each_owner()
+_NEAR = (
+    select(TASKS.c.seq, TASKS.c.owner, TASKS.c.priority, TASKS.c.work)
+    .where(
+        _queued(TASKS),
+        TASKS.c.owner == bindparam("owner"),
+        TASKS.c.priority == bindparam("priority"),
+        # a range of the index
+        TASKS.c.seq.between(bindparam("first"), bindparam("last")),
+        TASKS.c.spec["lora_name"].as_string().in_(bindparam("loras", expanding=True)),
+    )
+    .order_by(TASKS.c.seq)
+    .limit(1)
+)
 _CLOCK = select(SHARES).where(SHARES.c.model == bindparam("model"))
 _RUNNING = select(TASKS.c.owner, func.count()).where(TASKS.c.status == Status.RUNNING).group_by(TASKS.c.owner)
 
@@ -87,8 +104,12 @@ class FairQueue:
         self._shares = shares
         self._limited = any(share.max_running is not None for share in shares.values())
 
-    async def next(self, connection: AsyncConnection, model: str) -> Turn | None:
-        """Whose turn it is; None when nobody waits who may have one more task running."""
+    async def next(self, connection: AsyncConnection, model: str, loras: Collection[str] = ()) -> Turn | None:
+        """Whose turn it is; None when nobody waits who may have one more task running.
+
+        Of that owner's tasks of the same priority, one close behind is taken first if it uses one of
+        ``loras``, which the replica has at hand.
+        """
         rows = (await connection.execute(_HEADS, {"model": model})).all()
         heads = [Waiting(seq, owner, priority, work) for seq, owner, priority, work in rows]
         if self._limited:
@@ -99,7 +120,9 @@ class FairQueue:
         clock = FairClock()
         if self._shares:
             clock = _clock_of((await connection.execute(_CLOCK, {"model": model})).all())
-        return Turn(min(heads, key=clock.key), heads, clock)
+        first = min(heads, key=clock.key)
+        near = await _near(connection, model, first, loras) if loras else None
+        return Turn(near or first, heads, clock)
 
     async def charge(self, connection: AsyncConnection, model: str, turn: Turn) -> None:
         """Note what was given. With nobody left waiting, it is all forgotten."""
@@ -135,6 +158,21 @@ def _clock_of(rows: Sequence[Row[Any]]) -> FairClock:
     return FairClock(
         max((row.clock for row in rows), default=0.0), {row.owner: row.virtual_time for row in rows}
     )
+
+
+async def _near(
+    connection: AsyncConnection, model: str, first: Waiting, loras: Collection[str]
+) -> Waiting | None:
+    values = {
+        "model": model,
+        "owner": first.owner,
+        "priority": first.priority,
+        "first": first.seq,
+        "last": first.seq + _NEAR_PLACES,
+        "loras": list(loras),
+    }
+    row = (await connection.execute(_NEAR, values)).first()
+    return Waiting(*row) if row is not None else None
 
 
 async def _running(connection: AsyncConnection) -> Mapping[str, int]:

@@ -4,14 +4,16 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 
-from sqlalchemy import ColumnElement, Table, delete, insert, select, update
+from sqlalchemy import ColumnElement, RowMapping, Table, and_, delete, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from serve_app.tasks.database import Database
 from serve_app.tasks.tables import RATES, REPLICAS, SCALES, SHAPE_RATES
-from serve_app.tasks.task import Replica, Scale
+from serve_app.tasks.task import ENDED, Health, Replica, Scale
 
 _WEIGHT_OF_NEWEST = 0.3
+_ENDED_S = 60.0
+"""How long it is told of a replica that it could not start, or had to end."""
 
 
 class Fleet:
@@ -33,10 +35,12 @@ class Fleet:
             await connection.execute(delete(REPLICAS).where(REPLICAS.c.seen_at < time.time() - unseen_for_s))
 
     async def replicas(self, *, seen_within_s: float) -> Sequence[Replica]:
-        """The replicas heard of in the last seconds."""
-        query = select(REPLICAS).where(REPLICAS.c.seen_at >= time.time() - seen_within_s)
+        """The replicas heard of in the last seconds, and those that came to a bad end a little longer."""
+        now = time.time()
+        ended = and_(REPLICAS.c.health.in_(ENDED), REPLICAS.c.seen_at >= now - _ENDED_S)
+        query = select(REPLICAS).where(or_(REPLICAS.c.seen_at >= now - seen_within_s, ended))
         async with self._database.read() as connection:
-            return [Replica(**row) for row in (await connection.execute(query)).mappings().all()]
+            return [_replica(row) for row in (await connection.execute(query)).mappings().all()]
 
     async def learn(self, model: str, seconds_per_work: float, tokens: int = 0) -> None:
         """Let one finished run move the measured rates (exponential moving averages).
@@ -82,6 +86,10 @@ class Fleet:
         async with self._database.read() as connection:
             rows = (await connection.execute(select(SHAPE_RATES))).all()
         return {(row.model, row.tokens): row.seconds_per_work for row in rows}
+
+
+def _replica(row: RowMapping) -> Replica:
+    return Replica(**{**row, "health": Health(row["health"])})
 
 
 async def _move(

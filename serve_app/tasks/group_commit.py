@@ -9,21 +9,24 @@ from sqlalchemy import and_, bindparam, delete, func, insert, or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from serve_app.errors import OverQuota, QueueFull, ServiceError, TaskExists
+from serve_app.errors import Draining, OverQuota, QueueFull, ServiceError, TaskExists
 from serve_app.tasks.batching import Batching
 from serve_app.tasks.database import Database
 from serve_app.tasks.rows import task_of, values_of
-from serve_app.tasks.tables import TASKS
+from serve_app.tasks.tables import LEADERSHIP, TASKS
 from serve_app.tasks.task import NewTask, Task
 from serve_app.tasks.transitions import Status
 
 _INSERT = insert(TASKS).returning(TASKS.c.seq, sort_by_parameter_order=True)
 _COUNT_QUEUED = select(func.count()).select_from(TASKS).where(TASKS.c.status == Status.QUEUED)
+_IS_DRAINING = select(LEADERSHIP.c.draining)
 _COUNT_QUEUED_OF = (
     select(TASKS.c.owner, func.count())
     .where(TASKS.c.status == Status.QUEUED, TASKS.c.owner.in_(bindparam("owners", expanding=True)))
     .group_by(TASKS.c.owner)
 )
+_RESTART_S = 30
+"""After which a client of a draining service is to ask again: about what a restart takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,7 @@ class GroupCommit:
         self._batching: Batching[Entry, Task] = Batching(self._commit)
 
     async def store(self, new: NewTask, admission: Admission) -> Task:
-        """The stored task, committed. Raises ``TaskExists``, ``QueueFull``, ``OverQuota``."""
+        """The stored task, committed. Raises ``TaskExists``, ``QueueFull``, ``OverQuota``, ``Draining``."""
         return await self._batching.ask(Entry(new, admission))
 
     async def _commit(self, group: Sequence[Entry]) -> Sequence[Task | Exception]:
@@ -71,6 +74,8 @@ class GroupCommit:
     async def _transaction(self, group: Sequence[Entry]) -> Sequence[Task | Exception]:
         now = time.time()
         async with self._database.write() as connection:
+            if await connection.scalar(_IS_DRAINING):
+                return [draining() for _ in group]
             refusals = _refusals(group, *await _count(connection, group))
             taken = [entry for entry, refusal in zip(group, refusals, strict=True) if refusal is None]
             replaced = [
@@ -97,6 +102,11 @@ async def _count(connection: AsyncConnection, group: Sequence[Entry]) -> tuple[i
     limited = {entry.new.owner for entry in group if entry.admission.max_queued_own is not None}
     own = (await connection.execute(_COUNT_QUEUED_OF, {"owners": list(limited)})).all() if limited else []
     return queued, Counter({owner: count for owner, count in own})
+
+
+def draining() -> Draining:
+    """Why a service that shuts down takes no task."""
+    return Draining("The service is shutting down and takes no new task; try again later", _RESTART_S)
 
 
 def _refusals(group: Sequence[Entry], queued: int, own: Counter[str]) -> Sequence[ServiceError | None]:

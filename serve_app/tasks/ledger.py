@@ -6,7 +6,7 @@ attempt: a runner that was given up cannot touch the task of its successor.
 
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -39,7 +39,7 @@ class Demand:
     queued: Mapping[str, int]
     running: Mapping[str, frozenset[str]]
     ready: Mapping[str, int]
-    """How many of the queued ones their owners' limits let run now."""
+    """How many of the queued ones may run now: not those beyond their owners' limits, none in a drain."""
 
 
 Write = Callable[[AsyncConnection], Awaitable[Any]]
@@ -54,9 +54,10 @@ class RunLedger:
 
     def __init__(self, database: Database, epoch: int, *, lease_s: float, shares: Shares) -> None:
         self._database = database
-        self._epoch = epoch
+        self.epoch = epoch
         self._lease_s = lease_s
         self._queue = FairQueue(shares)
+        self._draining = False
         self._writing: Batching[Write, Any] = Batching(self._write_all)
         # Stands in the WHERE of each write: checked by the very statement that writes.
         self._leads = exists().where(LEADERSHIP.c.epoch == epoch)
@@ -70,7 +71,8 @@ class RunLedger:
         ``shares`` are what the owners of tasks are due; without any it does not matter whose a task is.
         """
         async with database.write() as connection:
-            query = update(LEADERSHIP).values(epoch=LEADERSHIP.c.epoch + 1).returning(LEADERSHIP.c.epoch)
+            new = {"epoch": LEADERSHIP.c.epoch + 1, "draining": False}
+            query = update(LEADERSHIP).values(new).returning(LEADERSHIP.c.epoch)
             epoch = (await connection.execute(query)).scalar_one()
             await connection.execute(
                 update(TASKS)
@@ -79,16 +81,19 @@ class RunLedger:
             )
         return cls(database, epoch, lease_s=lease_s, shares=shares or {})
 
-    async def claim(self, model: str, runner: str) -> Task | None:
+    async def claim(self, model: str, runner: str, loras: Collection[str] = ()) -> Task | None:
         """Give ``runner`` the next task of ``model``. None: none waits that may run.
 
-        Next is the highest priority, then the owner that has had least for its share, then the oldest.
+        Next is the highest priority, then the owner that has had least for its share, then the oldest;
+        but of some that are almost as old, one that uses one of ``loras``.
         """
-        row = await self._writing.ask(partial(self._claim, model=model, runner=runner))
+        row = await self._writing.ask(partial(self._claim, model=model, runner=runner, loras=loras))
         return task_of(row) if row is not None else None
 
-    async def _claim(self, connection: AsyncConnection, *, model: str, runner: str) -> RowMapping | None:
-        while turn := await self._queue.next(connection, model):
+    async def _claim(
+        self, connection: AsyncConnection, *, model: str, runner: str, loras: Collection[str]
+    ) -> RowMapping | None:
+        while not self._draining and (turn := await self._queue.next(connection, model, loras)):
             row = await self._start(connection, turn.taken.seq, runner)
             if row is not None:
                 await self._queue.charge(connection, model, turn)
@@ -141,6 +146,22 @@ class RunLedger:
         """The runner stops before the end by itself: queue the task again, the attempt not counted."""
         return await self._move(Move.HAND_BACK, uid, attempt)
 
+    async def drain(self) -> None:
+        """Let nothing begin any more, under this epoch: no claim finds a task, no new task is stored."""
+        await self._writing.ask(self._drain)
+
+    async def _drain(self, connection: AsyncConnection) -> None:
+        query = update(LEADERSHIP).where(LEADERSHIP.c.epoch == self.epoch).values(draining=True)
+        if (await connection.execute(query)).rowcount == 0:
+            await self._check_lead(connection)
+        # Claims are written here one after the other: those before this one are committed with it or were.
+        self._draining = True
+
+    async def check_lead(self) -> None:
+        """Raises ``Superseded`` once another coordinator leads."""
+        async with self._database.read() as connection:
+            await self._check_lead(connection)
+
     async def expire_leases(self) -> Sequence[Task]:
         """Give up every run whose lease has ended; the tasks as they stand now."""
         expired = select(TASKS.c.uid, TASKS.c.attempt).where(
@@ -169,6 +190,12 @@ class RunLedger:
             row = (await connection.execute(select(TASKS).where(TASKS.c.uid == uid))).mappings().first()
         return task_of(row) if row is not None else None
 
+    async def running(self) -> Sequence[tuple[str, int]]:
+        """Uid and attempt of each run."""
+        query = select(TASKS.c.uid, TASKS.c.attempt).where(TASKS.c.status == Status.RUNNING)
+        async with self._database.read() as connection:
+            return [(uid, attempt) for uid, attempt in await connection.execute(query)]
+
     async def known_uids(self) -> frozenset[str]:
         """Every task there is a record of."""
         async with self._database.read() as connection:
@@ -189,7 +216,7 @@ class RunLedger:
         queued, ready = Counter[str](), Counter[str]()
         for model, owner, count in lines:
             queued[model] += count
-            ready[model] += min(count, self._queue.room(owner, busy[owner]))
+            ready[model] += 0 if self._draining else min(count, self._queue.room(owner, busy[owner]))
         uids = {model: frozenset(uid for name, uid, _ in runs if name == model) for model, *_ in runs}
         return Demand(queued, uids, ready)
 
@@ -210,7 +237,7 @@ class RunLedger:
     async def _move_in(
         self, connection: AsyncConnection, *, move: Move, uid: str, attempt: int, **new: Any
     ) -> RowMapping | None:
-        fences = {"of_uid": uid, "of_attempt": attempt, "epoch": self._epoch}
+        fences = {"of_uid": uid, "of_attempt": attempt, "epoch": self.epoch}
         values = {f"new_{column}": value for column, value in new.items()}
         return await self._first(connection, query=MOVES[move], values={**fences, **values})
 
@@ -238,8 +265,8 @@ class RunLedger:
 
     async def _check_lead(self, connection: AsyncConnection) -> None:
         current = await connection.scalar(select(LEADERSHIP.c.epoch))
-        if current != self._epoch:
-            raise Superseded(f"epoch {self._epoch} ended, {current} leads")
+        if current != self.epoch:
+            raise Superseded(f"epoch {self.epoch} ended, {current} leads")
 
 
 def _failed(error: TaskError) -> dict[str, Any]:

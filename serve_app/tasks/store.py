@@ -15,7 +15,7 @@ from serve_app.tasks.fair_queue import read_clocks
 from serve_app.tasks.fair_share import FairClock
 from serve_app.tasks.group_commit import Admission, GroupCommit
 from serve_app.tasks.rows import task_of
-from serve_app.tasks.tables import TASKS
+from serve_app.tasks.tables import LEADERSHIP, TASKS
 from serve_app.tasks.task import NewTask, QueuedTask, Task
 from serve_app.tasks.transitions import TRANSITIONS, Move, Status
 
@@ -44,7 +44,7 @@ class TaskStore:
     async def submit(self, new: NewTask, admission: Admission) -> Task:
         """Store a task and answer it, or the task that the same idempotency key made before.
 
-        Raises ``TaskExists``, ``IdempotencyMismatch``, ``QueueFull``, ``OverQuota``.
+        Raises ``TaskExists``, ``IdempotencyMismatch``, ``QueueFull``, ``OverQuota``, ``Draining``.
         """
         made_before = await self._by_idempotency(new)
         if made_before is not None:
@@ -153,6 +153,11 @@ class TaskStore:
         async with self._database.read() as connection:
             found = {Status(status): count for status, count in (await connection.execute(query)).all()}
         return {status: found.get(status, 0) for status in Status}
+
+    async def is_draining(self) -> bool:
+        """Whether the service is shutting down."""
+        async with self._database.read() as connection:
+            return bool(await connection.scalar(select(LEADERSHIP.c.draining)))
 
     async def _read(self, questions: Sequence[_Question]) -> Sequence[Task | Exception]:
         ids = list({question.task_id for question in questions})

@@ -13,6 +13,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
 )
 
 METADATA = MetaData()
@@ -65,6 +66,8 @@ LEADERSHIP = Table(
     METADATA,
     Column("id", Integer, primary_key=True),
     Column("epoch", Integer, nullable=False),
+    # Whether the service is shutting down and takes no new task; whoever takes the lead next ends that.
+    Column("draining", Boolean, nullable=False, server_default=false()),
 )
 
 SHARES = Table(
@@ -102,6 +105,8 @@ REPLICAS = Table(
     Column("device", String(128), nullable=False),
     Column("ranks", Integer, nullable=False),
     Column("seen_at", Float, nullable=False),
+    Column("health", String(16), nullable=False, server_default="READY"),
+    Column("reason", Text, nullable=False, server_default=""),
 )
 
 SCALES = Table(

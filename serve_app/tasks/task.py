@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
 from serve_app.tasks.transitions import FINAL, Status
@@ -116,6 +117,27 @@ class Task:
         return self.status in FINAL
 
 
+class Health(StrEnum):
+    """How a model replica is."""
+
+    STARTING = "STARTING"
+    """It loads the model."""
+    READY = "READY"
+    BUSY = "BUSY"
+    DRAINING = "DRAINING"
+    """The service shuts down: what runs may end, nothing begins."""
+    SETUP_FAILED = "SETUP_FAILED"
+    """The model could not be loaded; Serve may try it again, in another replica."""
+    POISONED = "POISONED"
+    """What it computes cannot be trusted any more, or a rank of it is lost; Serve replaces it."""
+
+
+WORKING = frozenset({Health.READY, Health.BUSY})
+"""The replicas that take tasks."""
+ENDED = frozenset({Health.SETUP_FAILED, Health.POISONED})
+"""Those that will never take one again."""
+
+
 @dataclass(frozen=True, slots=True)
 class Replica:
     """A model replica that was heard of lately."""
@@ -125,6 +147,14 @@ class Replica:
     device: str
     ranks: int
     seen_at: float
+    health: Health = Health.READY
+    reason: str = ""
+    """Why its setup failed: a sentence without a server path."""
+
+    @property
+    def works(self) -> bool:
+        """Whether it takes tasks, now or after the one it has."""
+        return self.health in WORKING
 
 
 @dataclass(frozen=True, slots=True)

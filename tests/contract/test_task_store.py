@@ -10,7 +10,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection
 
-from serve_app.errors import IdempotencyMismatch, OverQuota, QueueFull, TaskExists, TaskNotFound
+from serve_app.errors import Draining, IdempotencyMismatch, OverQuota, QueueFull, TaskExists, TaskNotFound
 from serve_app.tasks.caller import EVERYONE, Caller
 from serve_app.tasks.database import Database
 from serve_app.tasks.fair_share import Share
@@ -565,3 +565,81 @@ async def test_a_claim_passes_over_what_is_cancelled_meanwhile(store: TaskStore,
         *(ledger.claim("demo", f"r{number}") for number in range(10)),
     )
     assert None not in answers[10:], "as many were left as were asked for"
+
+
+async def test_a_drain_begins_nothing_and_keeps_what_waits(
+    database: Database, store: TaskStore, ledger: RunLedger
+) -> None:
+    running = await claimed(store, ledger)
+    await store.submit(new("waiting"), ADMISSION)
+    await ledger.drain()
+    assert await store.is_draining()
+    assert await ledger.claim("demo", "replica-2") is None
+    demand = await ledger.demand()
+    assert (demand.queued, demand.ready) == ({"demo": 1}, {"demo": 0})
+    with pytest.raises(Draining) as refused:
+        await store.submit(new("late"), ADMISSION)
+    assert refused.value.retry_after_s > 0
+    assert await ledger.running() == [(running.uid, 1)]
+    assert await ledger.report(running.uid, 1, step=1, progress=0.1), "what runs may go on"
+
+    handed_back = await ledger.hand_back(running.uid, 1)
+    assert handed_back is not None and handed_back.attempts_left == ADMISSION.max_attempts
+    assert not await ledger.report(running.uid, 1, step=2, progress=0.2)
+
+    successor = await RunLedger.take_lead(database, lease_s=30, grace_s=10)
+    assert not await store.is_draining()
+    assert [(await successor.claim("demo", "r")).id for _ in range(2)] == ["a", "waiting"]  # type: ignore[union-attr]
+    with pytest.raises(Superseded):
+        await ledger.drain()
+
+
+async def test_an_idempotent_repeat_is_answered_in_a_drain(store: TaskStore, ledger: RunLedger) -> None:
+    first = await store.submit(new("a", idempotency_key="k", digest="d"), ADMISSION)
+    await ledger.drain()
+    again = await store.submit(new("b", idempotency_key="k", digest="d"), ADMISSION)
+    assert again.uid == first.uid
+
+
+def with_lora(name: str, lora: str | None, **changes: object) -> NewTask:
+    return new(name, spec=replace(SPEC, lora_name=lora), **changes)
+
+
+async def order(ledger: RunLedger, *loras: str) -> str:
+    """The names in the order in which a replica that has ``loras`` takes them."""
+    taken = ""
+    while (task := await ledger.claim("demo", "r", loras)) is not None:
+        taken += task.id
+    return taken
+
+
+@pytest.mark.parametrize(
+    ("loras", "taken"),
+    [((), "abcd"), (("ink",), "bdac"), (("oil",), "cabd"), (("ink", "oil"), "bcda"), (("tar",), "abcd")],
+)
+async def test_a_replica_takes_what_it_has_the_lora_of_first(
+    store: TaskStore, ledger: RunLedger, loras: tuple[str, ...], taken: str
+) -> None:
+    for name, lora in {"a": None, "b": "ink", "c": "oil", "d": "ink"}.items():
+        await store.submit(with_lora(name, lora), ADMISSION)
+    assert await order(ledger, *loras) == taken
+
+
+async def test_a_lora_at_hand_comes_after_priority_and_the_owners_turn(
+    database: Database, store: TaskStore
+) -> None:
+    shares = {"x": Share(), "y": Share()}
+    ledger = await RunLedger.take_lead(database, lease_s=30, grace_s=10, shares=shares)
+    await store.submit(with_lora("a", None, owner="x"), ADMISSION)
+    await store.submit(with_lora("b", "ink", owner="x"), ADMISSION)
+    await store.submit(with_lora("c", None, owner="y"), ADMISSION)
+    await store.submit(with_lora("d", None, owner="x", priority=1), ADMISSION)
+    assert await order(ledger, "ink") == "dcba"
+
+
+async def test_a_task_without_the_lora_is_passed_by_a_few_only(store: TaskStore, ledger: RunLedger) -> None:
+    await store.submit(with_lora("first", None), ADMISSION)
+    for number in range(20):
+        await store.submit(with_lora(f"ink{number}", "ink"), ADMISSION)
+    taken = [(await ledger.claim("demo", "r", ["ink"])).id for _ in range(9)]  # type: ignore[union-attr]
+    assert taken == [*(f"ink{number}" for number in range(8)), "first"]

@@ -130,9 +130,13 @@ class PacedEngine:
 def load_engine(settings: EngineSettings, mesh: Any = None) -> PacedEngine:
     """Options: ``step_s`` and ``decode_s``, in seconds, and the file ``trace``. Reads no weights.
 
+    With the option ``gate`` it is loaded only once that file is there.
+
     ``mesh``: the ``models.mesh.Mesh`` of a rank.
     """
-    trace = settings.options.get("trace")
+    trace, gate = settings.options.get("trace"), settings.options.get("gate")
+    while gate is not None and not Path(str(gate)).exists():
+        time.sleep(0.02)
     return PacedEngine(
         step_s=_seconds(settings, "step_s", DEFAULT_STEP_S),
         decode_s=_seconds(settings, "decode_s", 0.0),

@@ -55,8 +55,10 @@ class HttpService:
         assert response.status_code == 200, response.text
         return response.json()
 
-    async def add_replica(self, name: str = "demo-1", model: str = "demo", *, seen_at: float = 4e9) -> None:
-        await self.fleet.saw(Replica(name, model, "cpu", 1, seen_at))
+    async def add_replica(
+        self, name: str = "demo-1", model: str = "demo", *, seen_at: float = 4e9, **changes: Any
+    ) -> None:
+        await self.fleet.saw(Replica(name, model, "cpu", 1, seen_at, **changes))
 
     async def claim(self, model: str = "demo") -> Task:
         """Begin the next run."""

@@ -1,10 +1,14 @@
 """What the service says of itself."""
 
+import time
 from pathlib import Path
 
+import pytest
+
+from serve_app.api.queue_view import SEEN_WITHIN_S
 from serve_app.api.video_request import VideoRequest
 from serve_app.settings import AppSettings
-from serve_app.tasks.task import Scale
+from serve_app.tasks.task import Health, Scale
 from tests.http.http_service import HttpService, running, settings
 
 
@@ -82,7 +86,7 @@ async def test_the_service_status_counts_everything(service: HttpService):
     assert (status["failed_tasks"], status["queue_size"]) == (0, 5)
     demo = status["models"]["demo"]
     assert demo["replicas"] == 1
-    assert demo["devices"] == [{"replica": "demo-1", "device": "cpu", "ranks": 1}]
+    assert demo["devices"] == [{"replica": "demo-1", "device": "cpu", "ranks": 1, "health": "BUSY"}]
 
 
 async def test_the_queue_status_tells_the_room_left(service: HttpService):
@@ -165,3 +169,49 @@ async def test_the_first_model_that_can_is_chosen(folder: Path):
         oversize = {"prompt": "x", "video_duration": 60}
         response = await service.client.post("/v1/tasks/video", json=oversize)
         assert response.status_code == 422 and response.json()["field"] == "video_duration"
+
+
+@pytest.mark.parametrize("health", [Health.STARTING, Health.SETUP_FAILED, Health.POISONED])
+async def test_a_replica_that_takes_no_task_is_told_and_not_counted(service: HttpService, health: Health):
+    await service.add_replica(health=health, reason="The model could not be loaded.")
+    status = (await service.client.get("/v1/service/status")).json()
+    assert (status["service_status"], status["models"]["demo"]["replicas"]) == ("busy", 0)
+    (device,) = status["models"]["demo"]["devices"]
+    assert (device["health"], device["reason"]) == (health, "The model could not be loaded.")
+    assert (await service.client.get("/ready")).json()["code"] == "no_replica"
+    await service.add_replica("demo-2")
+    status = (await service.client.get("/v1/service/status")).json()
+    assert (status["service_status"], status["models"]["demo"]["replicas"]) == ("idle", 1)
+    assert sorted(device["health"] for device in status["models"]["demo"]["devices"]) == sorted(
+        [health, "READY"]
+    )
+    assert (await service.client.get("/ready")).status_code == 200
+
+
+async def test_a_bad_end_is_told_for_a_while_and_silence_is_not(service: HttpService):
+    lately = time.time() - 2 * SEEN_WITHIN_S
+    await service.add_replica("failed", health=Health.SETUP_FAILED, seen_at=lately)
+    await service.add_replica("poisoned", health=Health.POISONED, seen_at=lately)
+    await service.add_replica("silent", seen_at=lately)
+    devices = (await service.client.get("/v1/service/status")).json()["models"]["demo"]["devices"]
+    assert sorted(device["replica"] for device in devices) == ["failed", "poisoned"]
+
+
+async def test_a_draining_service_says_so_and_takes_no_task(service: HttpService):
+    await service.add_replica()
+    task_id = (await service.submit())["task_id"]
+    await service.claim()
+    await service.ledger.drain()
+    for refused in (
+        await service.client.get("/ready"),
+        await service.client.post("/v1/tasks/video", json={"prompt": "a cat"}),
+    ):
+        assert (refused.status_code, refused.json()["code"]) == (503, "draining")
+        assert int(refused.headers["Retry-After"]) > 0
+    body = {"task_id": "late", "prompt": "a cat", "save_video_path": "late.mp4"}
+    answer = await service.client.post("/v1/local/video/generate", json=body)
+    assert answer.json() == {"error": "Service busy"}
+    status = (await service.client.get("/v1/service/status")).json()
+    assert [device["health"] for device in status["models"]["demo"]["devices"]] == ["DRAINING"]
+    assert (status["service_status"], status["active_tasks"]) == ("busy", [task_id])
+    assert (await service.status(task_id))["status"] == "running"

@@ -73,9 +73,18 @@ class Launched:
 
     def terminate(self) -> int:
         """SIGTERM; the exit status."""
+        self.signal()
+        return self.ended()
+
+    def signal(self) -> None:
+        """SIGTERM, without waiting for what comes of it."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGTERM)
+
+    def ended(self) -> int:
+        """The exit status, once it has ended by itself with everything under it."""
         assert self._process is not None
         tree = self.tree()[1:]
-        self._process.send_signal(signal.SIGTERM)
         status = self._process.wait(END_S)
         _, alive = psutil.wait_procs(tree, END_S)
         assert not alive, f"left behind: {alive}"

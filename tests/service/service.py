@@ -70,6 +70,14 @@ class Service:
             return dict(answer.json())
         return {}
 
+    def health(self, model: str) -> list[str]:
+        """The health word of each replica of the model, as the service tells it."""
+        return [device["health"] for device in self.devices(model)]
+
+    def devices(self, model: str) -> list[dict[str, Any]]:
+        devices: list[dict[str, Any]] = self.get("/v1/service/status")["models"][model]["devices"]
+        return devices
+
     def kill(self, deployment: str) -> None:
         """kill -9 of the one replica of a deployment."""
         (pid,) = self.replica_pids(deployment).values()

@@ -1,12 +1,16 @@
 """kill -9 of each part of the service in mid-run: every acknowledged task ends once, as it should."""
 
+import asyncio
 import os
 import signal
 from collections.abc import Iterator
 
 import httpx
+import psutil
 import pytest
 
+from serve_app.tasks.database import Database
+from serve_app.tasks.ledger import RunLedger, Superseded
 from tests.service.cluster import Cluster, paced
 from tests.service.service import Service, wait_for
 
@@ -120,3 +124,65 @@ def test_a_stopped_replica_whose_run_was_given_away_publishes_nothing(service: S
     ended = service.until(task_id, "succeed")
     assert ended["attempt"] == 2
     assert_published_once(service, task_id)
+
+
+def test_a_killed_serve_controller_costs_nothing(service: Service) -> None:
+    task_id = small(service, infer_steps=30)
+    service.until(task_id, "running", step=2)
+    (controller,) = controllers()
+    controller.kill()
+    assert service.until(small(service), "succeed")["attempt"] == 1, "tasks are taken and run meanwhile"
+    assert service.until(task_id, "succeed")["attempt"] == 1
+    assert_published_once(service, task_id)
+    wait_for(
+        lambda: bool(controllers()) and controller not in controllers(), 60, lambda: "no controller came back"
+    )
+    service.kill("model-paced")  # which the new controller must replace
+    assert service.until(small(service), "succeed", deadline_s=120)["attempt"] in (1, 2)
+
+
+def controllers() -> list[psutil.Process]:
+    """The processes of this cluster's Serve controllers."""
+    return [process for process in psutil.Process().children(recursive=True) if _is_controller(process)]
+
+
+def _is_controller(process: psutil.Process) -> bool:
+    try:
+        return " ".join(process.cmdline()).startswith("ray::ServeController")
+    except psutil.Error:
+        return False
+
+
+def test_of_two_coordinators_one_leads_and_nothing_is_lost_or_done_twice(service: Service) -> None:
+    """Another one takes the lead in mid-run and falls silent: the service's own is replaced and goes on."""
+    task_id = small(service, infer_steps=30)
+    waiting = small(service)
+    service.until(task_id, "running", step=2)
+    rival = asyncio.run(take_lead(service))
+    ended = service.until(task_id, "succeed")
+    assert ended["attempt"] == 1, "the run was there all the time and must not be done again"
+    assert_published_once(service, task_id)
+    assert service.until(waiting, "succeed")["attempt"] == 1
+    assert service.until(small(service), "succeed")["attempt"] == 1
+    with pytest.raises(Superseded):
+        asyncio.run(rival_claims(service, rival))
+
+
+async def take_lead(service: Service) -> int:
+    """The epoch of the other coordinator, which has the lead from then on."""
+    database = store_of(service)
+    ledger = await RunLedger.take_lead(database, lease_s=30, grace_s=30)
+    await database.close()
+    return ledger.epoch
+
+
+async def rival_claims(service: Service, epoch: int) -> None:
+    database = store_of(service)
+    try:
+        await RunLedger(database, epoch, lease_s=30, shares={}).claim("paced", "another")
+    finally:
+        await database.close()
+
+
+def store_of(service: Service) -> Database:
+    return Database(f"sqlite+aiosqlite:///{service.data_dir / 'tasks.db'}")

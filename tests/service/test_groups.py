@@ -84,6 +84,7 @@ def test_a_rank_that_dies_or_hangs_costs_an_attempt_and_nothing_else(service: Se
     task_id = small(service, infer_steps=30)
     service.until(task_id, "running", step=2, deadline_s=RESTART_S)
     os.kill(max(before), fault)
+    wait_for(lambda: "POISONED" in service.health("paced"), RESTART_S, lambda: f"{service.devices('paced')}")
     assert service.until(task_id, "succeed", deadline_s=RESTART_S)["attempt"] == 2
     assert_gone(before)
     assert len(rank_pids()) == 2

@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.service.cluster import free_port, paced
 from tests.service.launched import Launched
+from tests.service.service import HTTP, Service, wait_for
 
 SMALL = {"width": 64, "height": 64, "num_frames": 5}
 
@@ -38,6 +40,46 @@ def test_a_service_killed_whole_goes_on_where_it_was(tmp_path: Path) -> None:
         assert [task["task_id"] for task in listed] == [queued, running, cancelled, done]
 
         assert launched.terminate() == 0
+
+
+@pytest.mark.timeout(600)
+def test_a_service_that_is_stopped_lets_short_runs_end_and_hands_long_ones_back(tmp_path: Path) -> None:
+    """With one attempt for each task: a run that were cut off would fail it."""
+    rules = {"lease_s": 30.0, "heartbeat_s": 1.0, "max_attempts": 1, "drain_s": 15.0}
+    model = paced(0.2, replicas=2, cpus_per_replica=0.1)
+    with Launched(tmp_path, free_port(), models=[model], tasks=rules) as launched:
+        launched.start()
+        service = launched.service
+        long, short = service.submit(**SMALL, infer_steps=200), service.submit(**SMALL, infer_steps=20)
+        queued = service.submit(**SMALL, infer_steps=2)
+        service.until(long, "running", step=1)
+        service.until(short, "running", step=1)
+
+        launched.signal()
+        wait_for(lambda: _submit(service).status_code == 503, 60, lambda: "submits are still taken")
+        refused = _submit(service)
+        assert refused.json()["code"] == "draining" and int(refused.headers["Retry-After"]) > 0
+        assert service.status(short)["status"] in ("running", "succeed"), "it may end"
+        assert launched.ended() == 0
+
+        launched.start()
+        ended = service.status(short)
+        assert (ended["status"], ended["attempt"]) == ("succeed", 1)
+        assert service.result(short)[4:8] == b"ftyp"
+        assert service.until(queued, "succeed")["attempt"] == 1
+        service.until(long, "running", step=1)
+
+        launched.signal()
+        launched.signal()  # which hands back at once
+        assert launched.ended() == 0
+
+        launched.start()
+        assert service.until(long, "succeed", deadline_s=180)["attempt"] == 3
+        assert launched.terminate() == 0
+
+
+def _submit(service: Service) -> httpx.Response:
+    return HTTP.post(f"{service.url}/v1/tasks/video", json={"prompt": "a cat", **SMALL, "infer_steps": 1})
 
 
 def test_a_configuration_with_an_unknown_key_does_not_start(tmp_path: Path) -> None:

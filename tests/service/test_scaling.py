@@ -1,6 +1,7 @@
 """Replicas follow the work on a real cluster: from zero and back, each model by itself, no run cut off."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +15,13 @@ STEP_S = 0.2
 
 
 @pytest.fixture(scope="module")
-def service(cluster: Cluster) -> Iterator[Service]:
+def gate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The model slow is loaded once this file is there."""
+    return tmp_path_factory.mktemp("gate") / "open"
+
+
+@pytest.fixture(scope="module")
+def service(cluster: Cluster, gate: Path) -> Iterator[Service]:
     rules = {"min_replicas": 0, "max_replicas": 3, "target_queue_wait_s": 4.0, **DELAYS}
     models = [
         paced(STEP_S, autoscaling=rules, cpus_per_replica=0.1),
@@ -24,6 +31,13 @@ def service(cluster: Cluster) -> Iterator[Service]:
             name="broken",
             autoscaling={**rules, "max_replicas": 1},
             engine="no.such.module:engine",
+            cpus_per_replica=0.1,
+        ),
+        paced(
+            STEP_S,
+            name="slow",
+            autoscaling={**rules, "max_replicas": 1},
+            options={"step_s": STEP_S, "gate": str(gate)},
             cpus_per_replica=0.1,
         ),
     ]
@@ -119,5 +133,19 @@ def test_a_model_that_cannot_start_says_so_and_holds_up_no_other(service: Servic
         lambda: service.status(waiting)["message"],
     )
     assert service.status(waiting)["status"] == "submitted"
+    failed = [device for device in service.devices("broken") if device["health"] == "SETUP_FAILED"]
+    assert failed and failed[0]["reason"].startswith("The model could not be loaded (ModuleNotFoundError)")
     assert service.until(submit(service, 1.0), "succeed", deadline_s=DEADLINE_S)["attempt"] == 1
     assert service.cancel(waiting)["stop_status"] == "success"
+
+
+@pytest.mark.timeout(400)
+def test_a_replica_says_that_it_starts_and_takes_work_once_it_has(service: Service, gate: Path) -> None:
+    task_id = submit(service, 4.0, model="slow")
+    starting = ["STARTING"]
+    wait_for(lambda: service.health("slow") == starting, DEADLINE_S, lambda: f"{service.devices('slow')}")
+    assert service.get("/v1/service/status")["models"]["slow"]["replicas"] == 0
+    assert service.status(task_id)["status"] == "submitted"
+    gate.touch()
+    wait_for(lambda: service.health("slow") == ["BUSY"], DEADLINE_S, lambda: f"{service.devices('slow')}")
+    service.until(task_id, "succeed", deadline_s=DEADLINE_S)

@@ -5,13 +5,13 @@ import pickle
 import pytest
 
 from serve_app import errors
-from serve_app.errors import InvalidField, ServiceError, TooManyRequests
+from serve_app.errors import Draining, InvalidField, ServiceError, TooManyRequests
 
 
 def _build(kind: type[ServiceError]) -> ServiceError:
     if issubclass(kind, InvalidField):
         return kind("height", "height must be a multiple of 16")
-    if issubclass(kind, TooManyRequests):
+    if issubclass(kind, TooManyRequests | Draining):
         return kind("the queue is full", 7)
     return kind("a sentence")
 
