@@ -50,6 +50,7 @@ class ModelReplica:
         self._settings = settings
         self._model = model
         self._placement = placement
+        _log_what_the_engine_says()
         context = serve.get_replica_context()
         self._id = context.replica_id.unique_id
         paths = OutputPaths(settings.outputs, settings.output_roots)
@@ -228,3 +229,10 @@ def _reason(error: Exception) -> str:
     """For everybody's eyes: an error's own sentence may name a server path, and stands in the log."""
     kind = error.code if isinstance(error, ModelError | GroupLost) else type(error).__name__
     return f"The model could not be loaded ({kind}); the service's log says more."
+
+
+def _log_what_the_engine_says() -> None:
+    """Which attention kernel it chose, how near 8-bit layers stay: beside what the service says."""
+    engine = logging.getLogger("models")
+    engine.setLevel(logging.INFO)
+    engine.handlers = list(_logger.handlers)
