@@ -45,12 +45,12 @@ def test_a_service_killed_whole_goes_on_where_it_was(tmp_path: Path) -> None:
 @pytest.mark.timeout(600)
 def test_a_service_that_is_stopped_lets_short_runs_end_and_hands_long_ones_back(tmp_path: Path) -> None:
     """With one attempt for each task: a run that were cut off would fail it."""
-    rules = {"lease_s": 30.0, "heartbeat_s": 1.0, "max_attempts": 1, "drain_s": 15.0}
+    rules = {"lease_s": 30.0, "heartbeat_s": 1.0, "max_attempts": 1, "drain_s": 6.0}
     model = paced(0.2, replicas=2, cpus_per_replica=0.1)
     with Launched(tmp_path, free_port(), models=[model], tasks=rules) as launched:
         launched.start()
         service = launched.service
-        long, short = service.submit(**SMALL, infer_steps=200), service.submit(**SMALL, infer_steps=20)
+        long, short = service.submit(**SMALL, infer_steps=120), service.submit(**SMALL, infer_steps=10)
         queued = service.submit(**SMALL, infer_steps=2)
         service.until(long, "running", step=1)
         service.until(short, "running", step=1)
