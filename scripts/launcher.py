@@ -5,6 +5,7 @@ and stays up with nothing to serve when the application could not start.
 """
 
 import argparse
+import logging
 import os
 import signal
 import socket
@@ -128,7 +129,8 @@ def run(config_file: str, url: str, drain_s: dict[str, float]) -> int:
     from ray.serve.scripts import cli
 
     try:
-        cluster = ray.init(namespace="serve")
+        # What Ray's processes print is in its logs; here it would bury what the user must know.
+        cluster = ray.init(namespace="serve", log_to_driver=False)
     except ConnectionError as error:
         raise Unusable(f"There is no Ray cluster at {os.environ.get('RAY_ADDRESS')}: {error}") from None
     except SystemExit:  # how Ray's own SIGTERM handler leaves, once it has ended what it had started
@@ -153,6 +155,7 @@ def run(config_file: str, url: str, drain_s: dict[str, float]) -> int:
 
 def drain(drain_s: dict[str, float]) -> None:
     """Let running tasks end. A second signal has them handed back at once, a third goes on without."""
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)  # a handle says in the terminal that it is made
     for seconds in (drain_s, dict.fromkeys(drain_s, 0.0)):
         try:
             return drain_once(seconds)

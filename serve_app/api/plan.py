@@ -84,8 +84,9 @@ def _choose(request: VideoRequest, models: Sequence[ModelSettings], kind: Task) 
     if name:
         able = [model for model in able if model.name == name]
     if able:
-        with_lora = [model for model in able if request.lora_name in model.lora_names()]
-        return (with_lora or able)[0]
+        if not request.lora_name:
+            return able[0]
+        return next((model for model in able if request.lora_name in model.lora_names()), able[0])
     if name and name not in {model.name for model in models}:
         served = ", ".join(model.name for model in models)
         raise InvalidField("model", f"model: no model of that name is served; there is {served}.")

@@ -1,5 +1,6 @@
 """What the service says of itself: is it alive, can it take work, what does it serve."""
 
+import asyncio
 from collections.abc import Mapping
 from html import escape
 from importlib.metadata import PackageNotFoundError, version
@@ -39,7 +40,6 @@ def package_version() -> str:
 def service_router(service: TaskService) -> APIRouter:
     """The routes that are about the service and not about one task."""
     router = APIRouter(tags=["service"])
-    metadata = _metadata(service)
 
     @router.get("/v1/service/status", summary="What is going on", responses=openapi.answers(dict[str, Any]))
     async def status(caller: Calling) -> Response:
@@ -67,7 +67,8 @@ def service_router(service: TaskService) -> APIRouter:
         responses=openapi.answers(dict[str, Any]),
     )
     async def service_metadata() -> Response:
-        return JSONResponse(metadata)
+        # LoRAs come and go in their folders, which are looked into aside
+        return JSONResponse(await asyncio.to_thread(_metadata, service))
 
     @router.get("/health", summary="Whether the service is alive", responses=openapi.answers(dict[str, str]))
     async def health() -> Response:

@@ -82,10 +82,10 @@ class TaskService:
         try:
             task = await self.store.submit(new, await self._admission(caller, replace_same_id))
         except ServiceError:
-            await self._forget_files(new.uid)
+            await self._forget_frames(new)
             raise
         if task.uid != new.uid:
-            await self._forget_files(new.uid)
+            await self._forget_frames(new)
             return Submitted(task, is_new=False)
         log_move("submit", task, work=task.work, priority=task.priority)
         self.nudge()
@@ -179,6 +179,11 @@ class TaskService:
             own_retry_after_s=queue.own_retry_after_s(caller) if caller.max_queued is not None else 1,
             replace=replace,
         )
+
+    async def _forget_frames(self, new: NewTask) -> None:
+        # A submit that is refused, as in a full queue, costs nothing more where it brought none.
+        if new.spec.image_key is not None:
+            await self._forget_files(new.uid)
 
     async def _forget_files(self, uid: str) -> None:
         with suppress(OSError):  # the janitor will try again

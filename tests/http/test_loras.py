@@ -31,6 +31,9 @@ async def test_the_models_loras_are_listed(folder: Path, models):
     async with running(settings(folder, models=models)) as service:
         listed = (await service.client.get("/v1/service/metadata")).json()["models"]
         assert [model["loras"] for model in listed] == [[], ["anime", "clay"]]
+        (folder / "loras" / "ink.safetensors").touch()
+        listed = (await service.client.get("/v1/service/metadata")).json()["models"]
+        assert listed[1]["loras"] == ["anime", "clay", "ink"]
 
 
 @pytest.mark.parametrize(
