@@ -12,7 +12,7 @@ MAX_STEPS = 1000
 
 
 def check_request(variant: Variant, request: GenerationRequest) -> None:
-    """Raise ``InvalidRequest`` for what this engine cannot run. Limits are for ``variants.fit``."""
+    """Raise ``InvalidRequest`` for what this engine cannot run. Limits are for ``models.fit``."""
     for name, size in (("width", request.width), ("height", request.height)):
         if size < 1 or size % variant.size_multiple:
             raise InvalidRequest(

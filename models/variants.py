@@ -6,11 +6,8 @@ Sampling defaults, sizes and frame counts are those of the Wan repositories' own
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from math import sqrt
 from types import MappingProxyType
 from typing import Literal, TypeAlias
-
-from models.errors import InvalidRequest
 
 Task: TypeAlias = Literal["t2v", "i2v", "flf2v"]
 """A video from text alone, from a first frame as well, or from a first and a last frame."""
@@ -127,96 +124,6 @@ class Variant:
         """The transformer's sequence length for a video of this size."""
         pixels_per_token = self.spatial_stride * self.patch
         return self.latent_frames(num_frames) * (height // pixels_per_token) * (width // pixels_per_token)
-
-
-@dataclass(frozen=True, slots=True)
-class Fit:
-    """A size the model can make, and a sentence for each thing that was changed to get there."""
-
-    width: int
-    height: int
-    num_frames: int
-    notes: tuple[str, ...] = ()
-
-
-def frames_for(fps: int, seconds: float) -> int:
-    """The frame count of the form 4k + 1 that comes closest to this duration."""
-    return 4 * round(fps * seconds / 4) + 1
-
-
-def fit(variant: Variant, width: int, height: int, num_frames: int) -> Fit:
-    """Bring an asked size to one ``variant`` can make, saying what was changed.
-
-    Raises ``InvalidRequest`` for a size that is no size, or that is beyond the limits of a variant
-    that refuses those.
-    """
-    for name, value in (("width", width), ("height", height), ("num_frames", num_frames)):
-        if value < 1:
-            raise InvalidRequest(f"{name} must be at least 1, not {value}.", field=name)
-    (fit_width, fit_height), size_notes = _fit_size(variant, width, height)
-    fit_frames, frame_notes = _fit_frames(variant, num_frames)
-    return Fit(fit_width, fit_height, fit_frames, size_notes + frame_notes)
-
-
-def _fit_size(variant: Variant, width: int, height: int) -> tuple[tuple[int, int], tuple[str, ...]]:
-    fitted = _to_multiple(width, variant.size_multiple), _to_multiple(height, variant.size_multiple)
-    if fitted[0] * fitted[1] > variant.max_area:
-        if variant.oversize == "refuse":
-            raise InvalidRequest(
-                f"{width}x{height} is too large: {variant.name} makes at most {variant.max_area} pixels "
-                f"a frame (width times height), such as {variant.width}x{variant.height}.",
-                field="width",
-            )
-        fitted = _shrink(variant, width, height)
-        return fitted, (
-            f"The size was shrunk from {width}x{height} to {fitted[0]}x{fitted[1]}, because "
-            f"{variant.name} makes at most {variant.max_area} pixels a frame.",
-        )
-    if fitted == (width, height):
-        return fitted, ()
-    verb = "rounded down" if fitted[0] <= width and fitted[1] <= height else "raised"
-    return fitted, (
-        f"The size was {verb} from {width}x{height} to {fitted[0]}x{fitted[1]}, because "
-        f"{variant.name} needs multiples of {variant.size_multiple} pixels.",
-    )
-
-
-def _fit_frames(variant: Variant, num_frames: int) -> tuple[int, tuple[str, ...]]:
-    stride = variant.temporal_stride
-    fitted = num_frames // stride * stride + 1  # the nearest 4k + 1; of two equally near the smaller
-    if fitted > variant.max_frames:
-        if variant.oversize == "refuse":
-            raise InvalidRequest(
-                f"{num_frames} frames are too many: {variant.name} makes at most {variant.max_frames}.",
-                field="num_frames",
-            )
-        return variant.max_frames, (
-            f"The video was shortened from {num_frames} to {variant.max_frames} frames, the most that "
-            f"{variant.name} makes.",
-        )
-    if fitted == num_frames:
-        return fitted, ()
-    return fitted, (
-        f"The frame count was changed from {num_frames} to {fitted}, because {variant.name} makes "
-        f"{stride}k + 1 frames.",
-    )
-
-
-def _to_multiple(size: int, multiple: int) -> int:
-    return max(size // multiple * multiple, multiple)
-
-
-def _shrink(variant: Variant, width: int, height: int) -> tuple[int, int]:
-    """The largest allowed size of about this aspect ratio. A long strip loses its ratio, not the limit."""
-    multiple, scale = variant.size_multiple, sqrt(variant.max_area / (width * height))
-    fit_width = _to_multiple(int(width * scale), multiple)
-    fit_height = _to_multiple(int(height * scale), multiple)
-    if fit_width * fit_height > variant.max_area:
-        if fit_width > fit_height:
-            fit_width = _to_multiple(variant.max_area // fit_height, multiple)
-        else:
-            fit_height = _to_multiple(variant.max_area // fit_width, multiple)
-    return fit_width, fit_height
 
 
 def _distilled(base: Variant) -> Variant:

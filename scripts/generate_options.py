@@ -10,7 +10,8 @@ import yaml
 from numpy.typing import NDArray
 
 from models.engine import EngineSettings, GenerationRequest, LoraUse
-from models.variants import VARIANTS, Variant, fit
+from models.fit import fit
+from models.variants import VARIANTS, Variant
 from models.weights_source import weights_source
 from serve_app.media.image_decoding import decode
 from serve_app.media.source_image import SourceImage

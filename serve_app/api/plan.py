@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from models.errors import InvalidRequest
-from models.variants import Fit, Task, Variant, fit, frames_for
+from models.fit import Fit, fit, frames_for
+from models.variants import Task, Variant
 from serve_app.api.video_request import VideoRequest, parse_size
 from serve_app.errors import InvalidField
 from serve_app.model_settings import ModelSettings

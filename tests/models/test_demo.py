@@ -10,9 +10,10 @@ import pytest
 
 from models.demo.recipe import make_demo_model
 from models.engine import Engine, EngineSettings, Frames, GenerationRequest
+from models.fit import fit, frames_for
 from models.generate import generate
 from models.loading import load_engine
-from models.variants import VARIANTS, fit, frames_for
+from models.variants import VARIANTS
 
 DEMO = VARIANTS["demo"]
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "make_demo_model"

@@ -8,7 +8,8 @@ from itertools import product
 import pytest
 
 from models.errors import InvalidRequest
-from models.variants import VARIANTS, Variant, fit, frames_for
+from models.fit import fit, frames_for
+from models.variants import VARIANTS, Variant
 
 SIZES = [1, 15, 16, 17, 31, 32, 64, 100, 112, 480, 481, 704, 720, 832, 1280, 1920, 4096, 100_000]
 
