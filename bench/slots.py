@@ -58,7 +58,7 @@ class Slots:
         while not self._gate.exists():
             await asyncio.sleep(0.1)
         return_at = time.monotonic() + _TICKET_S
-        claim = partial(self._link.claim, self._model, self._id, ticket)
+        claim = partial(self._link.claim, self._model, self._id, ticket, loras=())
         async with asyncio.TaskGroup() as finishing:
             task = await self._claims.take(claim)
             while task is not None:

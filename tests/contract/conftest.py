@@ -1,11 +1,15 @@
-"""An empty database of each kind that the service offers."""
+"""An empty database of each kind that the service offers, and the store and the ledger on it."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
+from serve_app.tasks.database import Database
+from serve_app.tasks.ledger import RunLedger
+from serve_app.tasks.store import TaskStore
 from tests.contract.postgres_server import PostgresServer, programs
 
 
@@ -27,3 +31,21 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         server: PostgresServer = request.getfixturevalue("postgres")
         return server.new_database()
     return f"sqlite+aiosqlite:///{tmp_path / 'tasks.db'}"
+
+
+@pytest_asyncio.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    database = Database(database_url)
+    await database.migrate()
+    yield database
+    await database.close()
+
+
+@pytest.fixture
+def store(database: Database) -> TaskStore:
+    return TaskStore(database)
+
+
+@pytest_asyncio.fixture
+async def ledger(database: Database) -> RunLedger:
+    return await RunLedger.take_lead(database, lease_s=30, grace_s=10)
