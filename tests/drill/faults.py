@@ -24,6 +24,8 @@ class Fault:
     weight: int
     strike: Callable[["Faults"], bool]
     """Returns whether there was anything to strike."""
+    instead: bool = True
+    """Whether it may come in place of another that finds nothing to strike."""
 
 
 class Faults:
@@ -38,10 +40,10 @@ class Faults:
     def strike(self) -> bool:
         """One fault of some kind; of another kind where there is nothing of this one to be struck now.
 
-        Returns whether there was anything at all.
+        Returns whether there was anything. Soon after a fault there may be nothing: then another time.
         """
-        kinds = self._random.choices(self._kinds, [kind.weight for kind in self._kinds], k=20)
-        for kind in kinds:
+        first, *others = self._random.choices(self._kinds, [kind.weight for kind in self._kinds], k=20)
+        for kind in (first, *(other for other in others if other.instead)):
             if kind.strike(self):
                 self.struck[kind.name] = self.struck.get(kind.name, 0) + 1
                 return True
@@ -95,5 +97,5 @@ KINDS = (
     Fault("coordinator killed", 18, lambda faults: faults.kill(f"{_REPLICA}coordinator")),
     Fault("ingress replica killed", 14, lambda faults: faults.kill(f"{_REPLICA}api")),
     Fault("Serve controller killed", 8, lambda faults: faults.kill("ray::ServeController")),
-    Fault("everything killed", 2, Faults.kill_everything),
+    Fault("everything killed", 2, Faults.kill_everything, instead=False),
 )
