@@ -1,6 +1,7 @@
 """One drill: tasks come in, faults strike, and at the end every promise is checked."""
 
 import asyncio
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -15,6 +16,7 @@ from tests.service.launched import Launched
 _WAITING = 16
 """Tasks that are open at a time, so that the faults always find some at work."""
 _LOOK_EVERY_S = 0.5
+_TOLD_EVERY = 25
 _RULES = {"lease_s": 3.0, "heartbeat_s": 0.5, "max_attempts": 10}
 
 
@@ -69,6 +71,7 @@ class _Drill:
         self._client = Client(url, self._checker, self._random)
         self._striking = True
         self._struck = 0
+        self._followed = 0
         self._slots = asyncio.Semaphore(_WAITING)
 
     async def run(self) -> Verdict:
@@ -86,15 +89,25 @@ class _Drill:
             await self._client.close()
 
     async def _strike(self) -> None:
-        """All the faults, one after the other, whatever the tasks are at."""
+        """All the faults, one after the other, spread over the tasks: some end between any two faults."""
         while self._struck < self._plan.kills:
+            if self._followed < self._due(self._struck) - _WAITING:
+                await asyncio.sleep(_LOOK_EVERY_S)
+                continue
             self._struck += await asyncio.to_thread(self._faults.strike)
+            if self._struck % _TOLD_EVERY == 0:
+                told = f"{self._struck} of {self._plan.kills} faults, {self._followed} of {self._plan.tasks} tasks"
+                print(told, file=sys.stderr, flush=True)
             await asyncio.sleep(self._random.uniform(*self._plan.pause_s))
         self._striking = False
 
+    def _due(self, faults: int) -> float:
+        """The tasks that are to come with so many faults."""
+        return self._plan.tasks * faults / self._plan.kills
+
     async def _until_due(self, number: int) -> None:
         """Spread the tasks over the faults, so that none strikes an idle service."""
-        while self._striking and number - _WAITING > self._plan.tasks * self._struck / self._plan.kills:
+        while self._striking and number - _WAITING > self._due(self._struck):
             await asyncio.sleep(_LOOK_EVERY_S)
 
     async def _follow(self, task_id: str) -> None:
@@ -115,6 +128,7 @@ class _Drill:
             if task_id in self._checker.succeeded:
                 await self._client.fetch(task_id)
         finally:
+            self._followed += 1
             self._slots.release()
 
     async def _check_all(self) -> None:
