@@ -8,18 +8,19 @@ import numpy as np
 import pytest
 
 from models import loading
-from models.demo.recipe import make_demo_model
 from models.engine import Engine, EngineSettings, Frames, GenerationRequest
 from models.errors import InvalidRequest, ModelError
 from models.generate import generate
 from models.variants import VARIANTS
 from tests.fakes import paced_engine
 
+WEIGHTS = Path(__file__).resolve().parents[2] / "models" / "demo" / "weights"
+
 REQUEST = GenerationRequest(
     prompt="a red cat on the beach",
     negative_prompt="blurry",
     width=64,
-    height=48,
+    height=32,
     num_frames=9,
     fps=16,
     steps=3,
@@ -30,8 +31,7 @@ REQUEST = GenerationRequest(
 
 
 def wan_engine(folder: Path) -> Engine:
-    make_demo_model(folder / "demo")
-    return loading.load_engine(EngineSettings(VARIANTS["demo"], folder / "demo"))
+    return loading.load_engine(EngineSettings(VARIANTS["demo"], WEIGHTS))
 
 
 def paced(folder: Path) -> Engine:

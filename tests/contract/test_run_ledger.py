@@ -1,4 +1,4 @@
-"""What the ledger promises of runs: one runner at a time, nothing lost, nothing written by who was given up."""
+"""What the ledger promises of runs: one runner at a time, nothing lost, and no word of who was given up."""
 
 import asyncio
 

@@ -96,7 +96,8 @@ class _Drill:
                 continue
             self._struck += await asyncio.to_thread(self._faults.strike)
             if self._struck % _TOLD_EVERY == 0:
-                told = f"{self._struck} of {self._plan.kills} faults, {self._followed} of {self._plan.tasks} tasks"
+                plan = self._plan
+                told = f"{self._struck} of {plan.kills} faults, {self._followed} of {plan.tasks} tasks"
                 print(told, file=sys.stderr, flush=True)
             await asyncio.sleep(self._random.uniform(*self._plan.pause_s))
         self._striking = False
