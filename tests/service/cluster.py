@@ -98,10 +98,15 @@ class Cluster:
             del self._deployed[name]
             self._apply()
 
-    def _apply(self) -> None:
+    def redeploy(self, service: Service, **changes: Any) -> None:
+        """Change these args of a deployed application, without waiting for what comes of it."""
+        self._deployed[service.url.rsplit("/", 1)[1]]["args"] |= changes
+        self._apply(wait=False)
+
+    def _apply(self, *, wait: bool = True) -> None:
         config = ServeDeploySchema.model_validate({"applications": list(self._deployed.values())})
         # Serve's own waiting is for applications that start; of none it would wait for ever.
-        _client().deploy_apps(config, _blocking=bool(self._deployed))
+        _client().deploy_apps(config, _blocking=wait and bool(self._deployed))
 
 
 def paced(step_s: float, **changes: Any) -> dict[str, Any]:
