@@ -142,7 +142,7 @@ async def _submit(service: Service, tasks: int) -> Load:
 
 
 def _drain(service: Service) -> None:
-    """Wait until every task has ended."""
+    """Wait until every task has ended, as it should."""
 
     def is_drained() -> bool:
         time.sleep(1.0)  # each look costs the service more than a task does
@@ -150,6 +150,8 @@ def _drain(service: Service) -> None:
         return bool(queue["pending_count"] + queue["active_count"] == 0)
 
     wait_for(is_drained, _DEADLINE_S, lambda: str(service.get("/v1/tasks/queue/status")))
+    status = service.get("/v1/service/status")
+    assert status["completed_tasks"] == status["total_tasks"], f"not all succeeded: {status}"
 
 
 def _wait_for_replicas(service: Service, which: str, count: int) -> None:

@@ -48,6 +48,8 @@ class ModelLine:
     """Those that take tasks."""
     others: Sequence[Replica] = ()
     """Those that start, drain or have come to a bad end."""
+    leaving: int = 0
+    """Of the runs, those on replicas that drain: no task is taken after them."""
     speed: Speed = field(default_factory=Speed)
     forecast: Forecast = field(default_factory=Forecast)
     scale: Scale | None = None
@@ -104,7 +106,8 @@ class QueueSnapshot:
         line = self.line(model)
         # One that scales from zero starts a replica for the first task.
         from_zero = line.scale is not None and not line.scale.failing
-        return line.running + line.queued < max(len(line.replicas), int(from_zero))
+        under_way = line.queued + line.running - line.leaving
+        return under_way < max(len(line.replicas), int(from_zero))
 
     def may_start(self, caller: Caller) -> bool:
         """Whether one more task of the caller's may run beside those that it has."""
@@ -241,13 +244,14 @@ class QueueView:
             speed, runs = speeds.get(name, Speed()), [task for task in running if task.model == name]
             known = [replica for replica in replicas if replica.model == name]
             working = [replica for replica in known if replica.works]
+            staying = _staying(runs, known)
             forecaster = Forecaster(
                 waiting[name],
                 clocks.get(name, FairClock()),
                 self._shares,
                 speed=speed,
                 replicas=len(working),
-                runs=[(_seconds_left(task, speed), task.owner) for task in runs],
+                runs=[(_seconds_left(task, speed), task.owner) for task in staying],
                 running=busy,
             )
             while forecaster.advance(_SLICE):
@@ -257,6 +261,7 @@ class QueueView:
                 len(runs),
                 working,
                 [replica for replica in known if not replica.works],
+                len(runs) - len(staying),
                 speed,
                 forecaster.forecast(),
                 scales.get(name),
@@ -274,6 +279,12 @@ def _now(replica: Replica, *, busy: bool, draining: bool) -> Replica:
     if not replica.works or not (busy or draining):
         return replica
     return replace(replica, health=Health.DRAINING if draining else Health.BUSY)
+
+
+def _staying(runs: Sequence[Task], replicas: Sequence[Replica]) -> Sequence[Task]:
+    """Those that are not on a replica that drains."""
+    draining = {replica.replica_id for replica in replicas if replica.health is Health.DRAINING}
+    return [task for task in runs if task.runner not in draining]
 
 
 def _seconds_left(task: Task, speed: Speed) -> float:

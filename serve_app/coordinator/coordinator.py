@@ -30,10 +30,10 @@ from serve_app.tasks.fleet import Fleet
 from serve_app.tasks.journal import log_move
 from serve_app.tasks.ledger import RunLedger, Superseded
 from serve_app.tasks.store import TaskStore
-from serve_app.tasks.task import Replica, Task, TaskError
+from serve_app.tasks.task import ENDED, Health, Replica, Task, TaskError
 
 _LEASE_CHECK_S = 1.0
-_SCALE_CHECK_S = 2.0
+_DEPLOYMENTS_CHECK_S = 2.0
 _DRAIN_CHECK_S = 0.2
 _logger = logging.getLogger("ray.serve")
 
@@ -59,18 +59,20 @@ class Coordinator:
             grace_s=min(rules.lease_s, 5 * rules.heartbeat_s),
             shares=shares_of(settings.keys),
         )
+        names = {model.name: deployment_of(model.name) for model in settings.models}
+        self._deployments = Deployments(serve.get_replica_context().app_name, names)
         self._scaling = Scaling(
             self._database,
             self._fleet,
             settings.models,
             windows,
+            self._deployments.stopping,
             seen_within_s=3 * rules.heartbeat_s,
             on_backlog=self._metrics.backlog,
         )
         await self._scaling.recall()
-        scaled = {model.name: deployment_of(model.name) for model in settings.models if model.autoscaling}
-        self._deployments = Deployments(serve.get_replica_context().app_name, scaled)
-        await self._fleet.forget_scales(but=scaled)
+        self._scaled = frozenset(model.name for model in settings.models if model.autoscaling)
+        await self._fleet.forget_scales(but=self._scaled)
         self._dispatcher = Dispatcher(
             self._ledger, list(models), self._scaling.window, self._send, self._give_up
         )
@@ -90,7 +92,7 @@ class Coordinator:
             for duty in (
                 self._dispatcher.run(),
                 self._check_leases(),
-                self._check_scales(),
+                self._check_deployments(),
                 self._janitor.run(),
             )
         ]
@@ -101,7 +103,7 @@ class Coordinator:
 
     async def saw(self, replica: Replica) -> None:
         """A model replica says how it is; by whose clock it was seen is decided here."""
-        replica = replace(replica, seen_at=time.time())
+        replica = replace(replica, seen_at=time.time(), health=self._health(replica))
         self._notebook.saw(replica)
         if self._scaling.saw(replica):
             await self._notebook.write()
@@ -113,6 +115,8 @@ class Coordinator:
 
     async def claim(self, model: str, runner: str, ticket: str, loras: Collection[str] = ()) -> Task | None:
         """The next task of ``model``, now run by ``runner`` that has ``loras`` at hand; None: no such."""
+        if runner in self._deployments.stopping(model):
+            return None  # it would hold up whatever it is stopped for
         task = await self._ledger.claim(model, runner, loras)
         if task is not None:
             self._dispatcher.claimed(ticket, task)
@@ -218,15 +222,23 @@ class Coordinator:
             self._metrics.queued({model: queued.get(model, 0) for model in self._models})
             await asyncio.sleep(_LEASE_CHECK_S)
 
-    async def _check_scales(self) -> None:
+    def _health(self, replica: Replica) -> Health:
+        # A replica does not know that Serve stops it.
+        if replica.health in ENDED or replica.replica_id not in self._deployments.stopping(replica.model):
+            return replica.health
+        return Health.DRAINING
+
+    async def _check_deployments(self) -> None:
         noted = dict(await self._fleet.scales())
         while True:
-            for scale in await self._deployments.scales():
+            for scale in await self._deployments.look():
+                if scale.model not in self._scaled:
+                    continue
                 if scale != noted.get(scale.model):
                     await self._fleet.note_scale(scale)
                     noted[scale.model] = scale
                 self._scaling.note(scale)
-            await asyncio.sleep(_SCALE_CHECK_S)
+            await asyncio.sleep(_DEPLOYMENTS_CHECK_S)
 
     async def _keep_up(self, duty: Coroutine[Any, Any, None]) -> None:
         try:

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from serve_app.coordinator.estimate import Backlog, BusyReplicas
 from serve_app.model_settings import ModelSettings
@@ -25,15 +25,20 @@ class Scaling:
         fleet: Fleet,
         models: Sequence[ModelSettings],
         windows: Mapping[str, int],
+        stopping: Callable[[str], Collection[str]],
         *,
         seen_within_s: float,
         on_backlog: Callable[[str, float], None],
     ) -> None:
+        """``stopping`` names the replicas of a model that Serve stops. What runs there is cut off by nobody,
+        and it is no work for those that stay.
+        """
         self._database = database
         self._fleet = fleet
         self._rules = {model.name: model.autoscaling for model in models if model.autoscaling is not None}
         self._by_work = [model.name for model in models if model.by_work]
         self._windows = windows
+        self._stopping = stopping
         self._seen_within_s = seen_within_s
         self._on_backlog = on_backlog
         self._busy = {name: BusyReplicas(self._rules[name].downscale_delay_s) for name in self._by_work}
@@ -74,11 +79,13 @@ class Scaling:
         """
         if model in self._failing:
             return 0
+        # Serve puts others beside those that it stops, whose tickets come back when their runs have ended.
+        window = self._windows[model] + len(self._stopping(model))
         if model not in self._by_work or self._is_up(model):
             self._asked_at.pop(model, None)
-            return self._windows[model]
+            return window
         asked_at = self._asked_at.setdefault(model, time.monotonic())
-        return self._windows[model] if time.monotonic() - asked_at > _WAKE_S else 0
+        return window if time.monotonic() - asked_at > _WAKE_S else 0
 
     async def figures(self) -> Mapping[str, float]:
         """What the policy decides by. To be asked for at even intervals, as Serve does."""
@@ -101,7 +108,8 @@ class Scaling:
         Before a rate is measured, each task counts for the longest wait that is wanted.
         """
         longest_s = self._rules[name].target_queue_wait_s
-        work = await Workload.of(self._database, name, cap=longest_s / rate if rate else math.inf)
+        cap = longest_s / rate if rate else math.inf
+        work = await Workload.of(self._database, name, cap=cap, stopping=self._stopping(name))
         if rate:
             left_s = tuple(left * rate for left in work.left_work)
             backlog = Backlog(work.queued, work.queued_work * rate, work.capped_work * rate, left_s)

@@ -212,7 +212,7 @@ class ModelReplica:
         return Health.READY if self._is_sound else Health.POISONED
 
     async def _say_how_it_is(self) -> None:
-        """Whether it is busy or drains stands in the store already."""
+        """Whether it is busy or drains, others know."""
         placed, how = self._placement, (self._health, self._reason)
         await self._link.saw(Replica(self._id, self._model.name, placed.device, placed.ranks, 0.0, *how))
 

@@ -125,7 +125,7 @@ class Health(StrEnum):
     READY = "READY"
     BUSY = "BUSY"
     DRAINING = "DRAINING"
-    """The service shuts down: what runs may end, nothing begins."""
+    """Serve stops it, or the service shuts down: what runs may end, nothing begins."""
     SETUP_FAILED = "SETUP_FAILED"
     """The model could not be loaded; Serve may try it again, in another replica."""
     POISONED = "POISONED"

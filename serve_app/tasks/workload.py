@@ -1,5 +1,6 @@
 """How much work of a model waits and runs, summed up by the database."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from sqlalchemy import case, func, select
@@ -24,14 +25,16 @@ class Workload:
     """What is left of each run."""
 
     @classmethod
-    async def of(cls, database: Database, model: str, *, cap: float) -> "Workload":
-        """The model's work as it stands now."""
+    async def of(
+        cls, database: Database, model: str, *, cap: float, stopping: Collection[str] = ()
+    ) -> "Workload":
+        """The model's work as it stands now, without the runs of the replicas that are ``stopping``."""
         capped = case((TASKS.c.work > cap, cap), else_=TASKS.c.work)
         waiting = select(func.count(), func.sum(TASKS.c.work), func.sum(capped)).where(
             TASKS.c.status == Status.QUEUED, TASKS.c.model == model
         )
         running = select(TASKS.c.work, TASKS.c.progress).where(
-            TASKS.c.status == Status.RUNNING, TASKS.c.model == model
+            TASKS.c.status == Status.RUNNING, TASKS.c.model == model, TASKS.c.runner.not_in(stopping)
         )
         async with database.read() as connection:
             queued, work, capped_work = (await connection.execute(waiting)).one()

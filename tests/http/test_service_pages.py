@@ -171,7 +171,7 @@ async def test_the_first_model_that_can_is_chosen(folder: Path):
         assert response.status_code == 422 and response.json()["field"] == "video_duration"
 
 
-@pytest.mark.parametrize("health", [Health.STARTING, Health.SETUP_FAILED, Health.POISONED])
+@pytest.mark.parametrize("health", [Health.STARTING, Health.DRAINING, Health.SETUP_FAILED, Health.POISONED])
 async def test_a_replica_that_takes_no_task_is_told_and_not_counted(service: HttpService, health: Health):
     await service.add_replica(health=health, reason="The model could not be loaded.")
     status = (await service.client.get("/v1/service/status")).json()
@@ -195,6 +195,21 @@ async def test_a_bad_end_is_told_for_a_while_and_silence_is_not(service: HttpSer
     await service.add_replica("silent", seen_at=lately)
     devices = (await service.client.get("/v1/service/status")).json()["models"]["demo"]["devices"]
     assert sorted(device["replica"] for device in devices) == ["failed", "poisoned"]
+
+
+async def test_a_replica_that_drains_ends_its_run_and_keeps_no_other_from_being_free(service: HttpService):
+    await service.add_replica("demo-1", health=Health.DRAINING)
+    await service.add_replica("demo-2")
+    task_id = (await service.submit())["task_id"]
+    await service.claim()
+    status = (await service.client.get("/v1/service/status")).json()
+    assert (status["service_status"], status["active_tasks"]) == ("idle", [task_id])
+    model = status["models"]["demo"]
+    assert (model["replicas"], model["running"]) == (1, 1)
+    assert {device["replica"]: device["health"] for device in model["devices"]} == {
+        "demo-1": "DRAINING",
+        "demo-2": "READY",
+    }
 
 
 async def test_a_draining_service_says_so_and_takes_no_task(service: HttpService):

@@ -2,8 +2,10 @@
 
 import os
 import socket
+import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from types import TracebackType
@@ -26,8 +28,23 @@ os.environ.update(
 
 import ray  # noqa: E402
 from ray import cluster_utils, serve  # noqa: E402
+from ray._private.ray_constants import PROCESS_TYPE_RAYLET  # noqa: E402
 from ray.serve.context import _get_global_client  # noqa: E402
 from ray.serve.schema import ServeDeploySchema  # noqa: E402
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node that was added to the first one."""
+
+    raylet: subprocess.Popen[bytes]
+    lose: Callable[[], None]
+    """kill -9 of the raylet, then of everything else that Ray runs there."""
+
+    def kill_raylet(self) -> None:
+        """kill -9 of the raylet alone: what it had started is left to itself."""
+        self.raylet.kill()
+        self.raylet.wait()
 
 
 class Cluster:
@@ -57,8 +74,8 @@ class Cluster:
         ray.shutdown()
 
     @contextmanager
-    def node(self, **resources: float) -> Iterator[Callable[[], None]]:
-        """One more node, with ``num_cpus`` and ``num_gpus`` as said. What it yields kills it at once."""
+    def node(self, **resources: float) -> Iterator[Node]:
+        """One more node, with ``num_cpus`` and ``num_gpus`` as said."""
         nodes = cluster_utils.Cluster()
         nodes.head_node = ray._private.worker._global_node
         before = len(_nodes())
@@ -71,7 +88,7 @@ class Cluster:
 
         try:
             wait_for(lambda: len(_nodes()) > before, READY_S, lambda: "the node did not join")
-            yield kill
+            yield Node(node.all_processes[PROCESS_TYPE_RAYLET][0].process, kill)
         finally:
             kill()
             wait_for(lambda: len(_nodes()) <= before, READY_S, lambda: "the node did not leave")
@@ -98,10 +115,15 @@ class Cluster:
             del self._deployed[name]
             self._apply()
 
-    def _apply(self) -> None:
+    def redeploy(self, service: Service, **changes: Any) -> None:
+        """Change these args of a deployed application, without waiting for what comes of it."""
+        self._deployed[service.url.rsplit("/", 1)[1]]["args"] |= changes
+        self._apply(wait=False)
+
+    def _apply(self, *, wait: bool = True) -> None:
         config = ServeDeploySchema.model_validate({"applications": list(self._deployed.values())})
         # Serve's own waiting is for applications that start; of none it would wait for ever.
-        _client().deploy_apps(config, _blocking=bool(self._deployed))
+        _client().deploy_apps(config, _blocking=wait and bool(self._deployed))
 
 
 def paced(step_s: float, **changes: Any) -> dict[str, Any]:

@@ -74,6 +74,11 @@ class Service:
         """The health word of each replica of the model, as the service tells it."""
         return [device["health"] for device in self.devices(model)]
 
+    def health_of(self, replica: str, model: str) -> str | None:
+        """The health word of one replica; None when the service does not know it."""
+        words = {device["replica"]: device["health"] for device in self.devices(model)}
+        return words.get(replica)
+
     def devices(self, model: str) -> list[dict[str, Any]]:
         devices: list[dict[str, Any]] = self.get("/v1/service/status")["models"][model]["devices"]
         return devices

@@ -90,6 +90,15 @@ def test_a_rank_that_dies_or_hangs_costs_an_attempt_and_nothing_else(service: Se
     assert len(rank_pids()) == 2
 
 
+def test_a_rank_that_raises_alone_costs_an_attempt_and_is_replaced_with_its_group(service: Service) -> None:
+    before = rank_pids()
+    failing = small(service, prompt="[[raise]]")
+    wait_for(lambda: service.status(failing)["attempt"] == 2, RESTART_S, lambda: f"{service.status(failing)}")
+    service.cancel(failing)  # it would raise as often as it is tried
+    assert_gone(before)
+    assert service.until(small(service), "succeed", deadline_s=RESTART_S)["attempt"] == 1
+
+
 def test_a_rank_that_dies_between_runs_costs_nothing(service: Service) -> None:
     before = rank_pids()
     os.kill(min(before), signal.SIGKILL)

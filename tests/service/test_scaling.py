@@ -106,10 +106,11 @@ def test_a_run_outlives_the_scaling_down_of_its_replica(service: Service) -> Non
     newer = service.until(on_newer, "running", deadline_s=DEADLINE_S)["replica"]
     service.cancel(on_older)
     wait_for(
-        lambda: newer not in service.replica_pids("model-paced"),
+        lambda: service.health_of(newer, "paced") == "DRAINING",
         DEADLINE_S,
-        lambda: f"running are {service.replica_pids('model-paced')}",
+        lambda: f"{service.devices('paced')}",
     )
+    assert newer not in service.replica_pids("model-paced")
     assert service.status(on_newer)["status"] == "running"
     ended = service.until(on_newer, "succeed", deadline_s=DEADLINE_S)
     assert (ended["attempt"], ended["replica"]) == (1, newer)

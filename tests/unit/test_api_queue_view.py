@@ -17,7 +17,7 @@ from serve_app.tasks.fleet import Fleet
 from serve_app.tasks.group_commit import Admission
 from serve_app.tasks.ledger import RunLedger
 from serve_app.tasks.store import TaskStore
-from serve_app.tasks.task import NewTask, Replica, Scale, Task, VideoSpec
+from serve_app.tasks.task import Health, NewTask, Replica, Scale, Task, VideoSpec
 
 SPEC = VideoSpec("a cat", "", 64, 64, 5, 16, 4, 5.0, None, 5.0, 1)
 ADMISSION = Admission(max_queued=100, max_attempts=3, retry_after_s=7)
@@ -165,6 +165,23 @@ async def test_a_replica_is_free_while_less_is_under_way_than_there_are(store: T
     assert not (await view.fresh()).has_free_replica("demo")
     await add_replicas(fleet, 1, "other")
     assert (await view.fresh()).is_idle
+
+
+async def test_a_run_on_a_replica_that_drains_leaves_the_others_free(
+    database: Database, store: TaskStore, fleet: Fleet
+):
+    ledger = await RunLedger.take_lead(database, lease_s=30, grace_s=10)
+    await fleet.learn("demo", 1.0)
+    await add_replicas(fleet, 2)
+    await submit(store, "on the one that drains", work=100)
+    await ledger.claim("demo", "demo-0")
+    await fleet.saw(Replica("demo-0", "demo", "cpu", 1, 4e9, Health.DRAINING))
+    view = QueueView(store, fleet)
+    assert (await view.fresh()).has_free_replica("demo")
+    first, second = await submit(store, "first"), await submit(store, "second")
+    snapshot = at_its_look(await view.fresh())
+    assert not snapshot.has_free_replica("demo")
+    assert [snapshot.place(task).eta_s for task in (first, second)] == [10.0, 20.0]
 
 
 async def test_a_model_that_scales_from_zero_takes_a_first_task(store: TaskStore, fleet: Fleet):

@@ -34,6 +34,7 @@ class Scene:
         self.fleet = Fleet(database)
         self.backlogs: dict[str, float] = {}
         self.now = 1000.0
+        self.stopping: frozenset[str] = frozenset()
         self.scaling = self.another()
 
     def another(self) -> Scaling:
@@ -50,6 +51,7 @@ class Scene:
             self.fleet,
             models,
             windows,
+            lambda model: self.stopping,
             seen_within_s=6.0,
             on_backlog=self.backlogs.__setitem__,
         )
@@ -103,6 +105,19 @@ async def test_what_is_done_of_a_run_counts_no_more_and_its_replica_is_kept(scen
     assert await scene.scaling.figures() == figures("model-demo", 2, 2)
     await ledger.report(claimed.uid, 1, step=1, progress=0.9)
     assert await scene.scaling.figures() == figures("model-demo", 1, 2)
+
+
+async def test_a_run_on_a_replica_that_serve_stops_is_no_work_and_takes_no_place(scene: Scene) -> None:
+    ledger = await RunLedger.take_lead(scene.database, lease_s=30, grace_s=10)
+    await scene.submit(40.0, 25.0)
+    await ledger.claim("demo", "old")
+    await ledger.claim("demo", "new")
+    scene.saw(name="new")
+    assert (await scene.scaling.figures(), scene.scaling.window("demo")) == (figures("model-demo", 2, 3), 4)
+    scene.stopping = frozenset({"old"})
+    scene.now += 1000  # until what was busy before is looked back at no more
+    scene.saw(name="new")
+    assert (await scene.scaling.figures(), scene.scaling.window("demo")) == (figures("model-demo", 1, 2), 5)
 
 
 async def test_a_model_at_zero_gets_no_ticket_until_the_policy_had_its_time(scene: Scene) -> None:

@@ -1,0 +1,17 @@
+"""What `scripts/bench scale` measures with still runs as the service's own parts do."""
+
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+
+from bench.scale import PARTS
+from tests.service.cluster import Cluster
+
+
+@pytest.mark.timeout(120)
+def test_slots_claim_run_and_publish_every_task(cluster: Cluster, tmp_path: Path) -> None:
+    figures = PARTS["short"](cluster, tmp_path / "short", Namespace(seconds=1))
+    assert 0 < figures["busy_pct_8_slots_of_0.1_s"] <= 100
+    runs = [line for file in (tmp_path / "short/trace").iterdir() for line in file.read_text().splitlines()]
+    assert len(runs) == 80, "8 slots for a second, at 0.1 s a task"

@@ -1,0 +1,27 @@
+"""Another configuration under a running service: what runs ends where it is, the rest on the new."""
+
+import pytest
+
+from tests.service.cluster import Cluster, paced
+from tests.service.service import wait_for
+
+SMALL = {"width": 64, "height": 64, "num_frames": 5}
+DEADLINE_S = 120
+
+
+@pytest.mark.timeout(400)
+def test_a_replica_that_is_replaced_drains_and_its_successor_takes_the_next_task(cluster: Cluster) -> None:
+    with cluster.deploy(models=[paced(0.2, cpus_per_replica=0.1)]) as service:
+        running = service.submit(**SMALL, infer_steps=200)
+        replaced = service.until(running, "running", step=1)["replica"]
+        cluster.redeploy(service, limits={"max_queued": 7})
+        wait_for(
+            lambda: service.health_of(replaced, "paced") == "DRAINING",
+            DEADLINE_S,
+            lambda: f"{service.devices('paced')}",
+        )
+        following = service.until(service.submit(**SMALL, infer_steps=2), "succeed", deadline_s=DEADLINE_S)
+        assert following["replica"] != replaced
+        assert service.status(running)["status"] == "running"
+        ended = service.until(running, "succeed", deadline_s=DEADLINE_S)
+        assert (ended["attempt"], ended["replica"]) == (1, replaced)
