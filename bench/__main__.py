@@ -4,6 +4,7 @@ import importlib
 import sys
 
 BENCHMARKS = {
+    "demo": "how well the demo model follows its prompts, plain and under each setting that costs quality",
     "eta": "how good the estimates are of when a task ends, in a steady mixed load",
     "engine": "one generation on this machine: seconds for each step, the text, the decoding; memory",
     "real_sizes": "steps, decodes and runs at the sizes Wan is used at, on a GPU, with random weights",

@@ -23,7 +23,6 @@ from diffusers import WanPipeline
 
 from bench.peak_memory import peak_bytes
 from bench.requests import default_request
-from models.demo.recipe import make_demo_model
 from models.denoiser import Denoiser
 from models.engine import GenerationRequest
 from models.generate import generate
@@ -180,8 +179,6 @@ def main(arguments: list[str]) -> int:
     options = _options(arguments)
     torch.set_num_threads(options.threads)
     variant = VARIANTS[options.variant]
-    if variant.name == "demo" and options.weights == DEMO_WEIGHTS:
-        make_demo_model(DEMO_WEIGHTS)
     pipeline = WanPipeline.from_pretrained(
         options.weights,
         torch_dtype=torch.bfloat16 if options.device.startswith("cuda") else torch.float32,

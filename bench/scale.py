@@ -88,15 +88,18 @@ def _limit(cluster: Cluster, folder: Path, options: argparse.Namespace) -> Mappi
 
 
 def _burst(cluster: Cluster, folder: Path, options: argparse.Namespace) -> Mapping[str, float]:
-    """Submits as fast as the service takes them, while sixty-four slots work; then until all have ended."""
+    """Submits as fast as the service takes them, and more of them while sixty-four slots work those off."""
     with _deploy(cluster, folder, processes=4, slots=16, seconds=1.0) as service:
-        _open(folder)
         submits = asyncio.run(_submit(service, options.burst))
+        _open(folder)
+        at_work = asyncio.run(_submit(service, options.burst // 5))
         _drain(service)
     ends = sorted(ended for _, ended in _runs(folder))
     return {
         "burst_submit_rps": submits.rps,
         "burst_submit_p99_ms": submits.p99_ms,
+        "at_work_submit_rps": at_work.rps,
+        "at_work_submit_p99_ms": at_work.p99_ms,
         "burst_tasks_per_s": len(ends) / (ends[-1] - ends[0]),
         "burst_longest_stall_s": max(b - a for a, b in pairwise(ends)),
     }

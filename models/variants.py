@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Literal, TypeAlias
 
+from models.demo.grammar import EXAMPLES
+
 Task: TypeAlias = Literal["t2v", "i2v", "flf2v"]
 """A video from text alone, from a first frame as well, or from a first and a last frame."""
 
@@ -46,6 +48,8 @@ class Variant:
     guidance_scale_2: float | None = None
     """Guidance of the low-noise expert; None for a model with one expert."""
     negative_prompt: str = WAN_NEGATIVE_PROMPT
+    example_prompts: tuple[str, ...] = ()
+    """What a model with a small vocabulary can be asked for; empty for one that takes any prompt."""
     size_multiple: int = 16
     max_area: int
     max_frames: int
@@ -142,16 +146,18 @@ def _distilled(base: Variant) -> Variant:
 _DEMO = Variant(
     name="demo",
     tasks=frozenset({"t2v", "i2v"}),
-    width=112,
+    width=96,
     height=64,
-    num_frames=81,
-    fps=16,
-    steps=12,
-    flow_shift=5.0,
-    guidance_scale=4.0,
-    negative_prompt="blurry, gray, static",
-    max_area=128 * 64,
-    max_frames=161,
+    num_frames=17,
+    fps=8,
+    steps=20,
+    flow_shift=3.0,
+    guidance_scale=3.0,
+    negative_prompt="",
+    example_prompts=tuple(scene.prompt for scene in EXAMPLES),
+    size_multiple=32,
+    max_area=128 * 64,  # so that what is asked for in 16:9 comes out at the size it was taught
+    max_frames=17,
     oversize="shrink",
     expand_timesteps=True,
     layers=6,
@@ -159,10 +165,11 @@ _DEMO = Variant(
     head_dim=48,
     ffn_dim=768,
     text_dim=128,
-    text_encoder_parameters=401_920,
+    text_encoder_parameters=403_840,
     vae_dim=16,
     vae_encoder_dim=16,
     vae_blocks=1,
+    spatial_stride=16,
 )
 
 _WAN21_T2V_1_3B = Variant(

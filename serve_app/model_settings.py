@@ -175,7 +175,7 @@ class ModelSettings(Section):
         if isinstance(self.weights, Path) and not self.weights.is_dir():
             raise SettingsError(
                 f"{key}.weights: there is no folder {self.weights}; name a diffusers folder "
-                "(scripts/make_demo_model makes the demo model's) or org/name on the hub."
+                "(models/demo/weights is the demo model's) or org/name on the hub."
             )
         for name, path in (("transformer", self.transformer), ("transformer_2", self.transformer_2)):
             if path is not None and not path.exists():

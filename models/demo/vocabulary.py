@@ -7,6 +7,8 @@ from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, process
 from tokenizers.models import Unigram
 from transformers import PreTrainedTokenizerFast
 
+from models.demo.grammar import words
+
 _WORDS = """
 a an the and or of in on at to with without from by for as is are was be it its this that his her their two
 three one many some very slowly quickly gently through over under into across above behind between near
@@ -35,7 +37,7 @@ def build_tokenizer() -> Any:
     pieces += [(f"<0x{byte:02X}>", -20.0) for byte in range(256)]
     pieces += [(_SPACE, -8.0)] + [(letter, -8.0) for letter in string.ascii_lowercase + string.digits]
     pieces += [(mark, -8.0) for mark in ".,;:!?'\"-()/&%+"]
-    pieces += [(_SPACE + word, -4.0) for word in dict.fromkeys(_WORDS.split())]
+    pieces += [(_SPACE + word, -4.0) for word in dict.fromkeys([*words(), *_WORDS.split()])]
     pieces = list(dict(pieces).items())
     tokenizer = Tokenizer(Unigram(pieces, unk_id=2, byte_fallback=True))
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])

@@ -145,6 +145,7 @@ def _model(model: ModelSettings) -> Mapping[str, object]:
         "tasks": sorted(variant.tasks),
         "distilled": variant.distilled,
         "loras": model.lora_names(),
+        "example_prompts": variant.example_prompts,
         "autoscaling": None if model.autoscaling is None else model.autoscaling.model_dump(),
         "defaults": {
             "width": variant.width,

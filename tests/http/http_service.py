@@ -123,7 +123,7 @@ def as_text(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
 
-def png(width: int = 112, height: int = 64) -> bytes:
+def png(width: int = 96, height: int = 64) -> bytes:
     """A small picture."""
     ramp = np.linspace(0, 255, width * height * 3).astype(np.uint8).reshape(height, width, 3)
     buffer = io.BytesIO()

@@ -14,6 +14,7 @@ from models.variants import VARIANTS
 
 from . import communication_work
 from .communication_work import COUNTED
+from .conftest import SMALL
 from .group_work import HEADS
 
 PLANS = [
@@ -23,7 +24,7 @@ PLANS = [
     ParallelPlan(cfg=2, ulysses=2),
     ParallelPlan(cfg=2, ring=2),
 ]
-MODEL = replace(VARIANTS["demo"], layers=2, heads=HEADS, head_dim=24)
+MODEL = replace(SMALL, heads=HEADS)
 
 
 @cache

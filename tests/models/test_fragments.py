@@ -14,9 +14,8 @@ from models.errors import InvalidRequest, ModelError
 from models.generate import generate
 from models.image import pixels
 from models.pipeline import WanEngine, WanGeneration
-from models.variants import VARIANTS
 
-from .conftest import REQUEST, Model, build_model, picture
+from .conftest import REQUEST, SMALL, Model, build_model, picture
 
 LONG = replace(REQUEST, num_frames=13, steps=3, num_fragments=3)
 FIRST = picture(REQUEST.width, REQUEST.height)
@@ -50,7 +49,7 @@ def test_a_model_without_a_first_frame_goes_on_from_what_is_left_of_nine_frames(
 
 
 def test_a_model_with_a_first_frame_goes_on_from_the_last_one(expanding_model: Model) -> None:
-    assert len(video(expanding_model, LONG)) == VARIANTS["demo"].video_frames(13, 3) == 37
+    assert len(video(expanding_model, LONG)) == SMALL.video_frames(13, 3) == 37
 
 
 def test_the_first_fragment_is_the_video_of_one_fragment(expanding_model: Model, t2v_only: Model) -> None:

@@ -10,9 +10,8 @@ import torch
 from models.denoiser import Denoiser
 from models.engine import GenerationRequest
 from models.errors import InvalidRequest, ModelError
-from models.variants import VARIANTS
 
-from .conftest import REQUEST, Model, build_model, picture
+from .conftest import REQUEST, SMALL, Model, build_model, picture
 
 IMAGE = picture(REQUEST.width, REQUEST.height)
 OTHER = replace(REQUEST, prompt="a blue bird", negative_prompt="", seed=8, guidance_scale=2.0, steps=3)
@@ -120,7 +119,7 @@ def test_what_cannot_be_run_is_refused_by_name(
 def test_an_image_is_refused_by_a_model_that_takes_none(expanding_model: Model) -> None:
     engine = expanding_model.engine
     limited = type(engine)(
-        replace(VARIANTS["demo"], tasks=frozenset({"t2v"})), engine._text, engine._denoiser, engine._vae
+        replace(SMALL, tasks=frozenset({"t2v"})), engine._text, engine._denoiser, engine._vae
     )
     with pytest.raises(InvalidRequest) as caught:
         limited.prepare(replace(REQUEST, image=IMAGE))

@@ -19,7 +19,8 @@ from models.errors import WeightsError
 from models.loading import load_engine
 from models.variants import VARIANTS
 
-from .conftest import REQUEST, Model, picture
+from .conftest import DEMO_REQUEST as REQUEST
+from .conftest import Model, picture
 
 DEMO = VARIANTS["demo"]
 
@@ -36,7 +37,7 @@ def load(folder: Path, variant: Any = DEMO, **settings: Any) -> Any:
 
 def test_a_loaded_folder_makes_the_video_of_diffusers(demo_weights: Path) -> None:
     engine = load(demo_weights)
-    pipeline = WanPipeline.from_pretrained(demo_weights, local_files_only=True)
+    pipeline = WanPipeline.from_pretrained(demo_weights, torch_dtype=torch.float32, local_files_only=True)
     model = Model(engine, engine._text, pipeline)
     for image in (None, picture(REQUEST.width, REQUEST.height)):
         request = replace(REQUEST, image=image)

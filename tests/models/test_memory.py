@@ -19,7 +19,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModel
 from bench.peak_memory import peak_bytes
 from bench.random_engine import RandomModel, autoencoder_of, transformer_of, umt5_of
 from models import device_memory, memory, pipeline, text, vae
-from models.demo.recipe import build_pipeline
+from models.demo.architecture import build_text_encoder
 from models.engine import EngineSettings
 from models.errors import OutOfMemory, TuningError, WeightsError
 from models.loading import load_engine
@@ -63,7 +63,7 @@ def test_encoders_have_the_parameters_of_the_published_configuration() -> None:
         assert count(CLIPVisionModel(clip)) == IMAGE_ENCODER_PARAMETERS
     variant = VARIANTS["wan2.1-t2v-14b"]
     assert count(umt5_of(variant)) == parameters(variant)["text_encoder"]
-    assert count(build_pipeline(5).text_encoder) == parameters(VARIANTS["demo"])["text_encoder"]
+    assert count(build_text_encoder()) == parameters(VARIANTS["demo"])["text_encoder"]
 
 
 def test_the_engine_runs_as_the_estimate_takes_it_to() -> None:

@@ -24,7 +24,7 @@ from models.tuning import Tuning
 from models.variants import VARIANTS
 
 from .checkpoints import save_checkpoint, small
-from .conftest import REQUEST, Model, picture
+from .conftest import DEMO_REQUEST, Model, picture
 from .test_checkpoints import defaults
 
 CPU = torch.device("cpu")
@@ -203,7 +203,7 @@ def test_a_device_makes_the_same_video_from_visiting_weights(demo_weights: Path,
     def latents(offload: str) -> torch.Tensor:
         settings = EngineSettings(VARIANTS["demo"], demo_weights, "cuda", options={"offload": offload})
         engine = load_engine(settings)
-        request = replace(REQUEST, image=picture(REQUEST.width, REQUEST.height))
+        request = replace(DEMO_REQUEST, image=picture(DEMO_REQUEST.width, DEMO_REQUEST.height))
         return Model(engine, engine._text, None).latents(request)
 
     torch.testing.assert_close(latents(how), latents("none"), atol=1e-2, rtol=0)

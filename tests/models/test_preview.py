@@ -5,17 +5,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers import AutoencoderKLWan
 
-from models.demo.recipe import DEFAULT_SEED, build_pipeline
 from models.preview import LatentColours, clips
 from models.vae import StreamingVae
 
 from .checkpoints import small, vae
+from .conftest import DEMO_WEIGHTS
 
 
 def demo() -> Any:
-    """Strides 4·8·8, 16 channels."""
-    return build_pipeline(DEFAULT_SEED).vae
+    """Strides 4·16·16, 16 channels, trained."""
+    return AutoencoderKLWan.from_pretrained(DEMO_WEIGHTS / "vae", local_files_only=True)
 
 
 def wan22() -> Any:

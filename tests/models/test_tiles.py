@@ -159,7 +159,7 @@ def full_at(engine: Any, chunk: int) -> None:
     seen: list[int] = []
 
     def before(_: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
-        if args[0].shape[3] * 8 > Tiling().size:
+        if args[0].shape[3] * VARIANTS["demo"].spatial_stride > Tiling().size:
             seen.append(1)
             if len(seen) > chunk:
                 raise torch.OutOfMemoryError

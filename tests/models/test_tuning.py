@@ -15,7 +15,8 @@ from models.parallel import ParallelPlan
 from models.tuning import Tuning
 from models.variants import VARIANTS
 
-from .conftest import REQUEST, Model
+from .conftest import DEMO_REQUEST as REQUEST
+from .conftest import Model
 
 DEMO = VARIANTS["demo"]
 

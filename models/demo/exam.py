@@ -1,0 +1,103 @@
+"""Sets the demo model a number of prompts and tells how many of them it followed."""
+
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from random import Random
+
+import numpy as np
+
+from models.demo.clips import draw
+from models.demo.grammar import SCENES, Scene
+from models.demo.score import Score, score
+from models.engine import Engine, Frames, GenerationRequest
+from models.generate import generate
+from models.variants import Variant
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One prompt and what the model made of it."""
+
+    scene: Scene
+    prompt: str
+    frames: Frames
+    score: Score
+    seconds: float
+
+    @property
+    def verdict(self) -> str:
+        """The prompt, and what is wrong with the video."""
+        wrong = [name for name in ("background", "colour", "motion") if not getattr(self.score, name)]
+        if self.score.first_frame is False:
+            wrong.append("first frame")
+        return f"{self.prompt} [wrong: {', '.join(wrong)}]" if wrong else self.prompt
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """Shares of the answers that are right, 0 … 1, and the mean time of one."""
+
+    background: float
+    colour: float
+    motion: float
+    everything: float
+    first_frame: float | None
+    seconds: float
+
+
+def answers(
+    engine: Engine, variant: Variant, count: int, *, from_pictures: bool = False, seed: int = 0
+) -> Iterator[Answer]:
+    """The model's answers to ``count`` prompts with the variant's own settings.
+
+    ``from_pictures``: each begins with a picture, the first frame of a clip of that scene.
+    """
+    drawn = Random(seed)
+    request = request_for(variant)
+    for number in range(count):
+        scene = drawn.choice(SCENES)
+        prompt = scene.worded(drawn)
+        picture = draw(scene, np.random.default_rng((seed, number)))[0] if from_pictures else None
+        began = time.monotonic()
+        wanted = replace(request, prompt=prompt, image=picture, seed=seed + number)
+        frames = np.concatenate(list(generate(engine, wanted)))
+        seconds = time.monotonic() - began
+        yield Answer(scene, prompt, frames, score(frames, scene, picture), seconds)
+
+
+def marks(given: Iterable[Answer]) -> Marks:
+    """Of all ``given`` answers together."""
+    given = list(given)
+    scores = [answer.score for answer in given]
+    return Marks(
+        background=_share(each.background for each in scores),
+        colour=_share(each.colour for each in scores),
+        motion=_share(each.motion for each in scores),
+        everything=_share(each.everything for each in scores),
+        first_frame=None
+        if scores[0].first_frame is None
+        else _share(bool(each.first_frame) for each in scores),
+        seconds=sum(answer.seconds for answer in given) / len(given),
+    )
+
+
+def request_for(variant: Variant) -> GenerationRequest:
+    """With the variant's own settings, and its first example as the prompt."""
+    return GenerationRequest(
+        prompt=variant.example_prompts[0],
+        negative_prompt=variant.negative_prompt,
+        width=variant.width,
+        height=variant.height,
+        num_frames=variant.num_frames,
+        fps=variant.fps,
+        steps=variant.steps,
+        guidance_scale=variant.guidance_scale,
+        flow_shift=variant.flow_shift,
+        seed=1,
+    )
+
+
+def _share(right: Iterable[bool]) -> float:
+    counted = list(right)
+    return sum(counted) / len(counted)

@@ -1,0 +1,75 @@
+"""The clips that the demo model is taught, and the judge that tells each scene from every other."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from models.demo.clips import FRAMES, HEIGHT, WIDTH, draw
+from models.demo.grammar import BACKGROUNDS, COLOURS, EXAMPLES, MOTIONS, SCENES, SHAPES, Scene, words
+from models.demo.score import score, track_of
+from models.demo.vocabulary import build_tokenizer
+from models.engine import Frames
+
+RED_BALL = Scene("ball", "red", "blue", "right")
+
+
+def clip(scene: Scene, seed: int = 0) -> Frames:
+    return draw(scene, np.random.default_rng(seed))
+
+
+def test_a_clip_is_drawn_from_its_seed() -> None:
+    frames = clip(RED_BALL)
+    assert frames.shape == (FRAMES, HEIGHT, WIDTH, 3) and frames.dtype == np.uint8
+    assert np.array_equal(frames, clip(RED_BALL))
+    assert not np.array_equal(frames, clip(RED_BALL, seed=1))
+
+
+@pytest.mark.parametrize("scene", SCENES, ids=lambda scene: scene.prompt)
+def test_a_clip_is_judged_right_for_its_own_scene(scene: Scene) -> None:
+    frames = clip(scene)
+    judged = score(frames, scene, frames[0])
+    assert judged.everything and judged.first_frame
+
+
+@pytest.mark.parametrize("motion", MOTIONS)
+def test_no_other_motion_is_taken_for_one(motion: str) -> None:
+    frames = clip(Scene("star", "red", "white", motion))
+    found = [other for other in MOTIONS if score(frames, Scene("star", "red", "white", other)).motion]
+    assert found == [motion]
+
+
+@pytest.mark.parametrize(
+    ("field", "names"), [("colour", COLOURS), ("background", BACKGROUNDS)], ids=["colour", "background"]
+)
+def test_no_other_colour_is_taken_for_one(field: str, names: list[str]) -> None:
+    frames = clip(RED_BALL)
+    right = [name for name in names if getattr(score(frames, replace(RED_BALL, **{field: name})), field)]
+    assert right == [getattr(RED_BALL, field)]
+
+
+def test_what_stands_still_is_empty_or_trembles_is_no_motion() -> None:
+    still = np.repeat(clip(RED_BALL)[8:9], FRAMES, axis=0)
+    trembling = np.stack([np.roll(frame, number % 2, axis=0) for number, frame in enumerate(still)])
+    for frames in (still, trembling):
+        track = track_of(frames, "ball")
+        assert track is not None and track.motion == ""
+    assert track_of(np.full_like(still, 130), "ball") is None
+
+
+def test_another_first_frame_is_not_taken_for_the_given_one() -> None:
+    frames = clip(RED_BALL)
+    assert not score(frames, RED_BALL, frames[8]).first_frame
+    assert not score(frames, RED_BALL, clip(replace(RED_BALL, colour="green"))[0]).first_frame
+
+
+def test_every_word_is_one_token_of_the_model() -> None:
+    tokenizer = build_tokenizer()
+    assert all(len(tokenizer(word).input_ids) == 2 for word in words()), "the word and the end"
+
+
+def test_every_scene_can_be_told_by_its_prompt() -> None:
+    assert len({scene.prompt for scene in SCENES}) == len(SCENES)
+    assert set(EXAMPLES) <= set(SCENES)
+    assert {scene.motion for scene in EXAMPLES} == set(MOTIONS)
+    assert {scene.shape for scene in EXAMPLES} == set(SHAPES)

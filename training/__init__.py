@@ -1,0 +1,1 @@
+"""Trains the demo model: ``scripts/train_demo_model``."""

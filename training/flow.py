@@ -1,0 +1,79 @@
+"""The second part of the training: transformer and text encoder, by flow matching (arXiv:2210.02747).
+
+x_σ = (1 − σ)·x0 + σ·ε, and the velocity ε − x0 is what is learned. A share of the samples has a clean first
+latent frame, told by its timestep 0: so the one model makes videos from text and from a picture.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from models.sampling import TRAIN_TIMESTEPS
+from training.prompts import PromptEncoder, at_step, wordings
+from training.velocity import Velocity
+
+SHIFT = 3.0
+"""Moves noise levels towards 1, where it is decided what happens."""
+DROPPED = 0.1
+GIVEN = 0.3
+
+
+def loss(
+    velocity: Velocity, prompts: PromptEncoder, latents: Tensor, seed: int, step: int, batch: int
+) -> Tensor:
+    """The mean squared error of one batch out of ``latents`` ``[count, z, f, h, w]``, normalised."""
+    generator, random = at_step(seed, step)
+    device = latents.device
+    numbers = torch.randint(len(latents), (batch,), generator=generator)
+    clean = latents[numbers.to(device)].float()
+    noise = torch.randn(clean.shape, generator=generator).to(device)
+    level = torch.rand(batch, generator=generator)
+    level = SHIFT * level / (1 + (SHIFT - 1) * level)
+    levels = level[:, None].repeat(1, clean.shape[2])  # of each latent frame
+    levels[torch.rand(batch, generator=generator) < GIVEN, 0] = 0.0
+    levels = levels.to(device)
+    embedded = prompts(wordings(numbers.tolist(), random, DROPPED))
+    sigma = levels[:, None, :, None, None]
+    predicted = velocity((1 - sigma) * clean + sigma * noise, levels * TRAIN_TIMESTEPS, embedded)
+    return error(predicted, noise - clean, levels)
+
+
+def error(predicted: Tensor, wanted: Tensor, levels: Tensor) -> Tensor:
+    """The mean squared error of velocities ``[n, z, f, h, w]`` over the latent frames that are not clean."""
+    counts = (levels > 0)[:, None, :, None, None]
+    squares = (predicted - wanted) ** 2 * counts
+    return squares.sum() / (counts.sum() * wanted[0, :, 0].numel())
+
+
+@torch.no_grad()
+def sampled(
+    velocity: Velocity,
+    prompts: PromptEncoder,
+    texts: Sequence[str],
+    noise: Tensor,
+    *,
+    sigmas: Sequence[float],
+    guidance_scale: float,
+    first: Tensor | None = None,
+) -> Tensor:
+    """Latents from ``noise`` ``[n, z, f, h, w]`` by Euler's method along ``sigmas``, the last of them 0.
+
+    ``first``: the first latent frames ``[n, z, 1, h, w]``, where they are given.
+    """
+    conditional = prompts(list(texts))
+    unconditional = prompts([""] * len(texts))
+    x = noise.clone()
+    for sigma, following in pairwise(sigmas):
+        levels = torch.full((len(texts), noise.shape[2]), sigma * TRAIN_TIMESTEPS, device=noise.device)
+        if first is not None:
+            x[:, :, :1] = first
+            levels[:, 0] = 0.0
+        v = velocity(x, levels, conditional)
+        if guidance_scale != 1:
+            v = v + (guidance_scale - 1) * (v - velocity(x, levels, unconditional))
+        x = x + (following - sigma) * v
+    if first is not None:
+        x[:, :, :1] = first
+    return x

@@ -1,0 +1,32 @@
+"""What became of it: the marks of the model as the engine runs it, and pictures to look at."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+from models.demo import contact_sheet
+from models.demo.exam import answers, marks
+from models.engine import EngineSettings, FusedLora
+from models.loading import load_engine
+from models.variants import VARIANTS
+
+LORA = "4_steps_lora.safetensors"
+_SHOWN = 24
+
+
+def report(folder: Path, to: Path, prompts: int, say: Callable[[str], None]) -> None:
+    """Examine the model in ``folder``; write ``marks.json`` and a contact sheet for each way to run it."""
+    told = {}
+    for variant in (VARIANTS["demo"], VARIANTS["demo-distill"]):
+        loras = (FusedLora(folder / LORA),) if variant.distilled else ()
+        engine = load_engine(EngineSettings(variant, folder, fused_loras=loras))
+        for task in ("t2v", "i2v"):
+            given = list(answers(engine, variant, prompts, from_pictures=task == "i2v"))
+            name = f"{variant.name} {task}"
+            told[name] = asdict(marks(given))
+            say(f"{name}: {told[name]}")
+            contact_sheet.write(
+                to / f"{variant.name}_{task}.png", [(each.verdict, each.frames) for each in given[:_SHOWN]]
+            )
+    (to / "marks.json").write_text(json.dumps(told, indent=1))

@@ -1,0 +1,133 @@
+"""Weights in training, their running mean, and how far they are. It can be stopped at any step."""
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+_WARM_UP_STEPS = 100
+_COOL_DOWN = 0.3
+"""The share of all steps, the last ones, in which the learning rate falls to a hundredth."""
+
+
+class Trained:
+    """AdamW over ``modules`` for ``steps`` steps, and the exponential mean of the weights.
+
+    ``save`` and ``load`` take everything that the next step depends on, so that a training that was stopped
+    goes on to the same bits. With more ``steps`` than before it goes on at the full learning rate.
+    """
+
+    def __init__(
+        self,
+        modules: Mapping[str, nn.Module],
+        *,
+        steps: int,
+        learning_rate: float,
+        mean_over: int = 1000,
+        weight_decay: float = 0.01,
+    ) -> None:
+        self.steps = steps
+        self.step = 0
+        self._mean_over = mean_over
+        self._learning_rate = learning_rate
+        self._named = {
+            f"{name}.{key}": value
+            for name, module in modules.items()
+            for key, value in module.named_parameters()
+            if value.requires_grad
+        }
+        self._mean = {name: value.detach().clone() for name, value in self._named.items()}
+        weights = list(self._named.values())
+        self._optimizer = torch.optim.AdamW(
+            [
+                {"params": [each for each in weights if each.ndim > 1], "weight_decay": weight_decay},
+                {"params": [each for each in weights if each.ndim <= 1], "weight_decay": 0.0},
+            ],
+            lr=learning_rate,
+            betas=(0.9, 0.95),
+            fused=True,
+        )
+
+    @property
+    def is_done(self) -> bool:
+        return self.step >= self.steps
+
+    def update(self, loss: Tensor) -> None:
+        """One step down the gradient of ``loss``."""
+        for group in self._optimizer.param_groups:
+            group["lr"] = self._rate()
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self._named.values(), 1.0)
+        self._optimizer.step()
+        self.step += 1
+        # the first steps are soon forgotten
+        weight = 1 / min(self._mean_over, 1 + self.step / 10)
+        with torch.no_grad():
+            torch._foreach_lerp_(list(self._mean.values()), list(self._named.values()), weight)
+
+    @torch.no_grad()
+    def swap(self) -> None:
+        """Exchange the weights and their mean; twice is as before."""
+        for name, value in self._named.items():
+            newest = value.clone()
+            value.copy_(self._mean[name])
+            self._mean[name].copy_(newest)
+
+    def freeze(self) -> None:
+        """Nothing more is to be learned by these weights."""
+        for value in self._named.values():
+            value.requires_grad_(False)
+
+    def save(self, folder: Path) -> None:
+        """Write a checkpoint: whole or not at all."""
+        tensors = {f"weights.{name}": value.detach() for name, value in self._named.items()}
+        tensors |= {f"mean.{name}": value for name, value in self._mean.items()}
+        for name, value in self._named.items():
+            for key, moment in self._optimizer.state.get(value, {}).items():
+                tensors[f"{key}.{name}"] = moment
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = folder / "checkpoint.partial"
+        save_file(
+            {name: value.contiguous() for name, value in tensors.items()}, partial, {"step": str(self.step)}
+        )
+        os.replace(partial, folder / "checkpoint.safetensors")
+
+    def load(self, folder: Path) -> bool:
+        """Go on from the checkpoint in ``folder``; whether there is one."""
+        file = folder / "checkpoint.safetensors"
+        if not file.is_file():
+            return False
+        tensors = load_file(file)
+        with torch.no_grad():
+            for name, value in self._named.items():
+                value.copy_(tensors[f"weights.{name}"])
+                self._mean[name].copy_(tensors[f"mean.{name}"])
+                if f"exp_avg.{name}" in tensors:
+                    self._optimizer.state[value] = {
+                        key: tensors[f"{key}.{name}"].to(value.device)
+                        for key in ("step", "exp_avg", "exp_avg_sq")
+                    }
+        self.step = int(_metadata(file)["step"])
+        return True
+
+    def _rate(self) -> float:
+        warm = min(1.0, (self.step + 1) / _WARM_UP_STEPS)
+        left = (self.steps - self.step) / (self.steps * _COOL_DOWN)
+        return (
+            self._learning_rate
+            * warm
+            * (1.0 if left >= 1 else 0.01 + 0.99 * 0.5 * (1 - math.cos(math.pi * left)))
+        )
+
+
+def _metadata(file: Path) -> dict[str, str]:
+    with file.open("rb") as opened:
+        length = int.from_bytes(opened.read(8), "little")
+        metadata: dict[str, str] = json.loads(opened.read(length))["__metadata__"]
+    return metadata
