@@ -71,5 +71,5 @@ def test_every_word_is_one_token_of_the_model() -> None:
 def test_every_scene_can_be_told_by_its_prompt() -> None:
     assert len({scene.prompt for scene in SCENES}) == len(SCENES)
     assert set(EXAMPLES) <= set(SCENES)
-    assert {scene.motion for scene in EXAMPLES} == set(MOTIONS)
+    assert {scene.motion for scene in EXAMPLES} == set(MOTIONS) - {"spins"}
     assert {scene.shape for scene in EXAMPLES} == set(SHAPES)
