@@ -3,27 +3,22 @@
 import argparse
 import json
 from dataclasses import asdict, replace
-from pathlib import Path
 
 import torch
 
 from bench.machine import describe
-from models.demo.exam import Marks, answers, marks
-from models.engine import EngineSettings, FusedLora
+from models.demo.exam import Marks, answers, marks, settings_of
 from models.errors import TuningError
 from models.loading import load_engine
 from models.variants import VARIANTS
 
-WEIGHTS = Path(__file__).resolve().parent.parent / "models" / "demo" / "weights"
-_BASE, _DISTILLED = VARIANTS["demo"], VARIANTS["demo-distill"]
+_PLAIN = settings_of(VARIANTS["demo"])
 SETTINGS = {
-    "plain": EngineSettings(_BASE, WEIGHTS),
-    "bfloat16": EngineSettings(_BASE, WEIGHTS, dtype="bfloat16"),
-    "fp8": EngineSettings(_BASE, WEIGHTS, options={"fp8": True}),
-    "cache_threshold 0.1": EngineSettings(_BASE, WEIGHTS, options={"cache_threshold": 0.1}),
-    "4 steps": EngineSettings(
-        _DISTILLED, WEIGHTS, fused_loras=(FusedLora(WEIGHTS / "4_steps_lora.safetensors"),)
-    ),
+    "plain": _PLAIN,
+    "bfloat16": replace(_PLAIN, dtype="bfloat16"),
+    "fp8": replace(_PLAIN, options={"fp8": True}),
+    "cache_threshold 0.1": replace(_PLAIN, options={"cache_threshold": 0.1}),
+    "4 steps": settings_of(VARIANTS["demo-distill"]),
 }
 _COLUMNS = ("background", "colour", "motion", "everything", "first_frame")
 

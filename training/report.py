@@ -6,12 +6,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 from models.demo import contact_sheet
-from models.demo.exam import answers, marks
-from models.engine import EngineSettings, FusedLora
+from models.demo.exam import answers, marks, settings_of
 from models.loading import load_engine
 from models.variants import VARIANTS
 
-LORA = "4_steps_lora.safetensors"
 _SHOWN = 24
 
 
@@ -19,8 +17,7 @@ def report(folder: Path, to: Path, prompts: int, say: Callable[[str], None]) -> 
     """Examine the model in ``folder``; write ``marks.json`` and a contact sheet for each way to run it."""
     told = {}
     for variant in (VARIANTS["demo"], VARIANTS["demo-distill"]):
-        loras = (FusedLora(folder / LORA),) if variant.distilled else ()
-        engine = load_engine(EngineSettings(variant, folder, fused_loras=loras))
+        engine = load_engine(settings_of(variant, folder))
         for task in ("t2v", "i2v"):
             given = list(answers(engine, variant, prompts, from_pictures=task == "i2v"))
             name = f"{variant.name} {task}"

@@ -16,13 +16,14 @@ from models.demo.architecture import (
     build_vae,
     loaded,
 )
+from models.demo.exam import LORA
 from training import flow, student, vae
 from training.dataset import as_video, clip, picture
 from training.latents import cached, normalised, statistics
 from training.plan import Plan
 from training.progress import Progress
 from training.prompts import PromptEncoder, at_step
-from training.report import LORA, report
+from training.report import report
 from training.trained import Trained
 from training.velocity import Velocity
 from training.whole_clip import WholeClipVae

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from random import Random
 
 import numpy as np
@@ -10,9 +11,19 @@ import numpy as np
 from models.demo.clips import draw
 from models.demo.grammar import SCENES, Scene
 from models.demo.score import Score, score
-from models.engine import Engine, Frames, GenerationRequest
+from models.engine import Engine, EngineSettings, Frames, FusedLora, GenerationRequest
 from models.generate import generate
 from models.variants import Variant
+
+WEIGHTS = Path(__file__).resolve().parent / "weights"
+LORA = "4_steps_lora.safetensors"
+"""What makes the folder's model the 4-step one."""
+
+
+def settings_of(variant: Variant, folder: Path = WEIGHTS) -> EngineSettings:
+    """The demo model in ``folder``, as it is or in its 4-step form."""
+    loras = (FusedLora(folder / LORA),) if variant.distilled else ()
+    return EngineSettings(variant, folder, fused_loras=loras)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,9 +19,11 @@ import numpy as np
 
 from models.engine import EngineSettings, Frames, Generation, GenerationRequest
 from models.errors import InvalidRequest, ModelError, OutOfMemory
+from models.variants import VARIANTS
 
 DEFAULT_STEP_S = 0.05
 FRAMES_PER_CHUNK = 4
+PREVIEW_STRIDE = VARIANTS["demo"].spatial_stride
 OVERLAP = 1
 """Frames that two fragments share, as for a model that takes a first frame."""
 
@@ -86,7 +88,8 @@ class PacedEngine:
 
     def preview(self, generation: Generation) -> Frames:
         request = _own(generation).request
-        return np.broadcast_to(_colour(request), (1, request.height // 8, request.width // 8, 3)).copy()
+        size = request.height // PREVIEW_STRIDE, request.width // PREVIEW_STRIDE
+        return np.broadcast_to(_colour(request), (1, *size, 3)).copy()
 
     def _frames(self, run: PacedGeneration) -> Iterator[Frames]:
         request = run.request

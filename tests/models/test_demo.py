@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from diffusers import WanPipeline
 
-from models.demo.exam import answers, marks, request_for
-from models.engine import Engine, EngineSettings, FusedLora
+from models.demo.exam import answers, marks, request_for, settings_of
 from models.fit import fit, frames_for
 from models.generate import generate
 from models.loading import load_engine
@@ -19,22 +18,17 @@ LIMIT_BYTES = 20e6
 PROMPTS = 8
 
 
-def loaded(variant: Variant, folder: Path) -> Engine:
-    loras = (FusedLora(folder / "4_steps_lora.safetensors"),) if variant.distilled else ()
-    return load_engine(EngineSettings(variant, folder, fused_loras=loras))
-
-
 @pytest.mark.parametrize("variant", [DEMO, DISTILLED], ids=["20 steps", "4 steps"])
 @pytest.mark.parametrize("from_pictures", [False, True], ids=["t2v", "i2v"])
 def test_it_shows_what_it_is_asked_for(demo_weights: Path, variant: Variant, from_pictures: bool) -> None:
-    engine = loaded(variant, demo_weights)
+    engine = load_engine(settings_of(variant, demo_weights))
     found = marks(answers(engine, variant, PROMPTS, from_pictures=from_pictures))
     assert found.background >= 0.8 and found.colour >= 0.8 and found.motion >= 0.6, found
     assert not from_pictures or (found.first_frame or 0.0) >= 0.9, found
 
 
 def test_guidance_and_the_negative_prompt_steer_it(demo_weights: Path) -> None:
-    engine = loaded(DEMO, demo_weights)
+    engine = load_engine(settings_of(DEMO, demo_weights))
     request = replace(request_for(DEMO), steps=4)
     plain, unguided, steered = (
         np.concatenate(list(generate(engine, each))).astype(float)

@@ -85,8 +85,9 @@ def test_guidance_one_forward_after_the_other(
 
 
 def test_a_prompt_steers_the_video(plain_model: Model) -> None:
-    one, other = plain_model.latents(REQUEST), plain_model.latents(replace(REQUEST, prompt="blue bird"))
-    assert (one - other).abs().max() > 50 * TOLERANCE
+    guided = replace(REQUEST, guidance_scale=8.0)
+    one, other = plain_model.latents(guided), plain_model.latents(replace(guided, prompt="blue bird"))
+    assert (one - other).abs().max() > 100 * TOLERANCE
 
 
 def test_lower_precision_follows_diffusers_in_lower_precision(plain_model: Model) -> None:

@@ -15,7 +15,7 @@ import yaml
 from tests.service.service import Service, wait_for
 
 ROOT = Path(__file__).parents[2]
-START_S = 300
+START_S = 120
 END_S = 90
 
 

@@ -8,13 +8,11 @@ import pytest
 import torch
 from diffusers import WanImageToVideoPipeline, WanPipeline
 
-from models.demo.exam import request_for
-from models.engine import EngineSettings, FusedLora
+from models.demo.exam import LORA, request_for, settings_of
 from models.generate import generate
 from models.loading import load_engine
 from models.variants import VARIANTS
 from training.plan import Plan
-from training.report import LORA
 from training.run import Training
 
 PLAN = Plan(
@@ -41,8 +39,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_folder_is_run_by_the_engine_and_by_diffusers(trained: Path) -> None:
     for variant in (VARIANTS["demo"], VARIANTS["demo-distill"]):
-        loras = (FusedLora(trained / "model" / LORA),) if variant.distilled else ()
-        engine = load_engine(EngineSettings(variant, trained / "model", fused_loras=loras))
+        engine = load_engine(settings_of(variant, trained / "model"))
         request = replace(request_for(variant), steps=2)
         assert sum(len(frames) for frames in generate(engine, request)) == variant.num_frames
     for pipeline in (WanPipeline, WanImageToVideoPipeline):
