@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from bench import flops
 from bench.requests import default_request
 from models.engine import GenerationRequest
-from models.memory import BATCHED_TOKENS
-from models.parallel import ParallelPlan, plan
+from models.memory.estimate import BATCHED_TOKENS
+from models.parallel.plan import ParallelPlan, plan
 from models.variants import VARIANTS, Variant
 
 _ITEMSIZE = 2
@@ -56,7 +56,7 @@ class Sent:
 
 
 def sent(variant: Variant, request: GenerationRequest, plan: ParallelPlan, itemsize: int = _ITEMSIZE) -> Sent:
-    """Counted as ``models.mesh`` sends; agreements of a few bytes are left out."""
+    """Counted as ``models.parallel.mesh`` sends; agreements of a few bytes are left out."""
     frames = len(request.references) + variant.latent_frames(request.num_frames)
     row_tokens = variant.tokens(request.width, request.height, 1)
     rows, row_tokens = (frames, row_tokens) if _has_rows(variant, request) else (1, frames * row_tokens)

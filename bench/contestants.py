@@ -15,7 +15,7 @@ from bench.random_engine import RandomModel
 from bench.requests import PROMPT, default_request
 from models.engine import GenerationRequest
 from models.generate import generate
-from models.pipeline import WanEngine
+from models.pipeline.wan_engine import WanEngine
 from serve_app.media.video_writer import VideoWriter
 
 _STEPS = 4

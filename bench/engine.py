@@ -23,12 +23,12 @@ from diffusers import WanPipeline
 
 from bench.peak_memory import peak_bytes
 from bench.requests import default_request
-from models.denoiser import Denoiser
+from models.conditioning.text_encoder import TextEncoder
 from models.engine import GenerationRequest
 from models.generate import generate
-from models.pipeline import WanEngine
-from models.text import TextEncoder
-from models.vae import StreamingVae
+from models.pipeline.wan_engine import WanEngine
+from models.transformer.denoiser import Denoiser
+from models.vae.streaming_vae import StreamingVae
 from models.variants import VARIANTS
 from serve_app.media.video_writer import VideoWriter
 

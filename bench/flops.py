@@ -7,8 +7,8 @@ less than a hundredth and are not. Imports no torch.
 from dataclasses import dataclass
 from typing import Self
 
-from models import vae_shape
-from models.memory import TEXT_TOKENS
+from models.memory import vae_convolutions
+from models.memory.estimate import TEXT_TOKENS
 from models.variants import Variant
 
 
@@ -46,7 +46,7 @@ def decode(variant: Variant, width: int, height: int, num_frames: int) -> int:
     rows, columns = height // variant.spatial_stride, width // variant.spatial_stride
     later = variant.latent_frames(num_frames) - 1
     total = 0
-    for conv in vae_shape.decoder(variant):
+    for conv in vae_convolutions.decoder(variant):
         alone = 0 if conv.doubles_time else 1
         taps = conv.rate * later * conv.taps + alone
         total += 2 * taps * rows * columns * conv.scale**2 * conv.inputs * conv.outputs * conv.kernel**2

@@ -3,7 +3,7 @@
 import argparse
 
 from bench.requests import default_request
-from models.memory import GB, parameters, request_memory, resident_weights
+from models.memory.estimate import GB, parameters, request_memory, resident_weights
 from models.variants import VARIANTS, Variant
 
 _ITEMSIZE = 2

@@ -11,16 +11,16 @@ from diffusers.models.transformers.transformer_wan import WanRotaryPosEmbed
 from torch import Tensor
 from transformers import UMT5Config, UMT5EncoderModel
 
+from models.conditioning.text_encoder import Text, TextEncoder
 from models.demo.vocabulary import build_tokenizer
-from models.device_memory import free_bytes
 from models.errors import OutOfMemory
-from models.memory import GB, IMAGE_DIM, resident_weights
-from models.mesh import Mesh
-from models.pipeline import WanEngine
-from models.text import Text, TextEncoder
-from models.tuned import TunedModel
+from models.memory.check import free_bytes
+from models.memory.estimate import GB, IMAGE_DIM, resident_weights
+from models.parallel.mesh import Mesh
+from models.pipeline.wan_engine import WanEngine
+from models.speed.tuned_model import TunedModel
 from models.tuning import Tuning
-from models.vae import StreamingVae
+from models.vae.streaming_vae import StreamingVae
 from models.variants import Variant
 
 _DEVIATION = 0.02
@@ -71,7 +71,7 @@ class RandomModel:
 
 
 class RandomText:
-    """Implements ``models.text.Text`` without an encoder."""
+    """Implements ``models.conditioning.text_encoder.Text`` without an encoder."""
 
     def __init__(self, variant: Variant, device: torch.device, dtype: torch.dtype) -> None:
         self._embeddings = torch.randn(_PROMPT_TOKENS, variant.text_dim, device=device, dtype=dtype)

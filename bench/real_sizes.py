@@ -29,7 +29,7 @@ from bench.peak_memory import peak_bytes
 from bench.random_engine import RandomModel
 from bench.report import HEADER, Row, as_json, line, markdown
 from models.errors import ModelError, OutOfMemory, TuningError
-from models.memory import request_memory, resident_weights
+from models.memory.estimate import request_memory, resident_weights
 
 _SLOWER = 2.5
 """How much longer than at the matmul peak a case may take before it is known; diffusers' twice that."""

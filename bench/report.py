@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.cases import Case
-from models.memory import GB
+from models.memory.estimate import GB
 
 _COLUMNS = (
     "case",

@@ -100,7 +100,7 @@ class EngineSettings:
     threads: int | None = None
     options: Mapping[str, object] = field(default_factory=dict)
     lora_folder: Path | None = None
-    """The LoRAs that requests may name; ``models.lora_folder`` says how. None: there are none."""
+    """The LoRAs that requests may name; ``models.lora.folder`` says how. None: there are none."""
     lora_cache_bytes: int = 4 * 2**30
     """Bounds the LoRAs kept on the device between requests, and those of one request together."""
     fused_loras: tuple[FusedLora, ...] = ()

@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 
 from models.engine import EngineSettings, Frames, GenerationRequest
 from models.generate import OnStep, generate
-from models.hub import local_folder
-from models.launcher import Launcher, Rank
 from models.loading import load_engine
-from models.mesh import DEFAULT_TIMEOUT_S
-from models.parallel import ParallelPlan
+from models.parallel.launcher import Launcher, Rank
+from models.parallel.mesh import DEFAULT_TIMEOUT_S
+from models.parallel.plan import ParallelPlan
+from models.weights.hub import local_folder
 
 
 def generate_in_group(

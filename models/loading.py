@@ -8,22 +8,22 @@ from accelerate import init_empty_weights
 from diffusers import AutoencoderKLWan, WanTransformer3DModel, WanVACETransformer3DModel
 from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPVisionModel, UMT5EncoderModel
 
-from models.device_memory import check_weights
+from models.conditioning.image_encoder import ImageEncoder
+from models.conditioning.shared_text import SharedText
+from models.conditioning.text_encoder import TextEncoder
 from models.engine import EngineSettings
 from models.errors import TuningError, WeightsError
-from models.hub import local_folder
-from models.image_encoder import ImageEncoder
-from models.lora_shelf import load_loras
-from models.mesh import Mesh
-from models.pipeline import WanEngine
-from models.shared_text import SharedText
-from models.single_file import SingleFile
-from models.text import TextEncoder
-from models.tiles import Tiling
-from models.tuned import TunedModel
+from models.lora.cache import load_loras
+from models.memory.check import check_weights
+from models.parallel.mesh import Mesh
+from models.pipeline.wan_engine import WanEngine
+from models.speed.tuned_model import TunedModel
 from models.tuning import Tuning
-from models.vae import StreamingVae
-from models.weights_folder import WeightsFolder
+from models.vae.streaming_vae import StreamingVae
+from models.vae.tiles import Tiling
+from models.weights.folder import WeightsFolder
+from models.weights.hub import local_folder
+from models.weights.single_file import SingleFile
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 

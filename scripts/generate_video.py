@@ -12,7 +12,7 @@ from generate_options import Unusable, parser, request_of, settings_of
 
 from models.engine import Frames, GenerationRequest
 from models.errors import GroupLost, ModelError
-from models.parallel import plan
+from models.parallel.plan import plan
 from models.variants import VARIANTS, Variant
 from models.weights_source import HubModel
 from serve_app.errors import ServiceError
@@ -51,9 +51,9 @@ def variant_of(options: argparse.Namespace) -> Variant:
     """The one that is named, or that the model's folder says it is."""
     if options.variant is not None:
         return VARIANTS[options.variant]
-    from models.hub import fetch
-    from models.recognition import recognised
-    from models.weights_folder import WeightsFolder
+    from models.weights.folder import WeightsFolder
+    from models.weights.hub import fetch
+    from models.weights.recognition import recognised
 
     folder = options.model
     if isinstance(folder, HubModel):

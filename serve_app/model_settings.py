@@ -8,8 +8,8 @@ from pydantic import Field, field_validator, model_validator
 
 from models.engine import Expert
 from models.errors import PlanError
-from models.lora_folder import LoraFolder
-from models.parallel import ParallelPlan, plan
+from models.lora.folder import LoraFolder
+from models.parallel.plan import ParallelPlan, plan
 from models.variants import VARIANTS, Variant
 from models.weights_source import HubModel, WeightsSource, weights_source
 from serve_app.section import Seconds, Section, SettingsError
@@ -24,7 +24,7 @@ class FusedLoraSettings(Section):
 
 
 class ParallelSettings(Section):
-    """How the devices of a replica share a run: what is not given is chosen, see ``models.parallel.plan``."""
+    """How the devices of a replica share a run. ``models.parallel.plan.plan`` chooses what is not given."""
 
     cfg: int | None = Field(default=None, description="2: the two prompts of a guided run apart")
     ring: int | None = Field(default=None, description="stations that keys and values travel through")

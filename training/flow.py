@@ -10,7 +10,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from models.sampling import TRAIN_TIMESTEPS
+from models.pipeline.sampling import TRAIN_TIMESTEPS
 from training.prompts import PromptEncoder, at_step, wordings
 from training.velocity import Velocity
 

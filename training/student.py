@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from models.sampling import TRAIN_TIMESTEPS, distilled_schedule
+from models.pipeline.sampling import TRAIN_TIMESTEPS, distilled_schedule
 from models.variants import VARIANTS
 from training import flow
 from training.flow import GIVEN, sampled

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.text import MAX_TOKENS
+from models.conditioning.text_encoder import MAX_TOKENS
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from ray.util import get_current_placement_group
 
 from models.engine import Engine, EngineSettings, FusedLora
 from models.errors import GroupLost, ModelError
-from models.hub import local_folder
+from models.weights.hub import local_folder
 from serve_app.artifacts import LocalArtifacts
 from serve_app.model_settings import ModelSettings
 from serve_app.output_paths import OutputPaths

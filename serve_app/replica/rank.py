@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from models.engine import Engine, EngineSettings, Frames, Generation, GenerationRequest
-from models.parallel import ParallelPlan
+from models.parallel.plan import ParallelPlan
 from serve_app.replica.engine_factory import engine_factory
 
-_MEMBER = "models.member"
+_MEMBER = "models.parallel.member"
 """Found by name, as the engine is: the service itself loads no torch."""
 
 

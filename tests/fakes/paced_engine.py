@@ -135,7 +135,7 @@ def load_engine(settings: EngineSettings, mesh: Any = None) -> PacedEngine:
 
     With the option ``gate`` it is loaded only once that file is there.
 
-    ``mesh``: the ``models.mesh.Mesh`` of a rank.
+    ``mesh``: the ``models.parallel.mesh.Mesh`` of a rank.
     """
     trace, gate = settings.options.get("trace"), settings.options.get("gate")
     while gate is not None and not Path(str(gate)).exists():

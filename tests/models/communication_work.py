@@ -4,9 +4,9 @@ from typing import Any
 
 import torch.distributed as dist
 
-from models import pipeline
-from models.launcher import Rank
-from models.parallel import ParallelPlan
+from models.parallel.launcher import Rank
+from models.parallel.plan import ParallelPlan
+from models.pipeline import wan_engine as pipeline
 
 from .group_work import REQUESTS, SHORT, model
 

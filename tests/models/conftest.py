@@ -17,14 +17,14 @@ from diffusers import (
 from PIL import Image
 from transformers import UMT5Config, UMT5EncoderModel
 
+from models.conditioning.text_encoder import TextEncoder
 from models.demo.vocabulary import build_tokenizer
-from models.denoiser import Denoiser
 from models.engine import Frames, GenerationRequest
 from models.generate import generate
-from models.mesh import Mesh
-from models.pipeline import WanEngine
-from models.text import TextEncoder
-from models.vae import StreamingVae
+from models.parallel.mesh import Mesh
+from models.pipeline.wan_engine import WanEngine
+from models.transformer.denoiser import Denoiser
+from models.vae.streaming_vae import StreamingVae
 from models.variants import Variant
 
 # These models are too small for a second thread to pay, and a busy machine makes it wait at every barrier.

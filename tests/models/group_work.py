@@ -10,17 +10,17 @@ from typing import Any
 
 import torch
 
-from models import pipeline
+from models.conditioning.shared_text import SharedText
 from models.engine import EngineSettings, GenerationRequest
 from models.errors import GroupLost, ModelError
 from models.generate import generate
-from models.launcher import Launcher, Rank
 from models.loading import load_engine
-from models.mesh import Mesh
-from models.parallel import ParallelPlan
-from models.pipeline import WanEngine
-from models.shared_text import SharedText
-from models.vae import StreamingVae
+from models.parallel.launcher import Launcher, Rank
+from models.parallel.mesh import Mesh
+from models.parallel.plan import ParallelPlan
+from models.pipeline import wan_engine as pipeline
+from models.pipeline.wan_engine import WanEngine
+from models.vae.streaming_vae import StreamingVae
 
 from .checkpoints import small
 from .conftest import REQUEST, Model, build_model, picture

@@ -12,11 +12,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from models.attention_backend import AttentionChoice, AttentionShape, choose, differs
-from models.attention_kernel import KERNELS, LOSSY, sdpa, why_not
+from models.attention.kernel_choice import AttentionChoice, AttentionShape, choose, differs
+from models.attention.kernels import KERNELS, LOSSY, sdpa, why_not
+from models.attention.shard import Shard
 from models.errors import TuningError
-from models.mesh import Mesh
-from models.shard import Shard
+from models.parallel.mesh import Mesh
 from models.tuning import Attention
 
 from .conftest import REQUEST, build_model

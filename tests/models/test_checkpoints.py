@@ -12,10 +12,10 @@ import pytest
 import torch
 from transformers import CLIPVisionModelWithProjection
 
-from models import pipeline
 from models.engine import EngineSettings, GenerationRequest
 from models.errors import InvalidRequest, WeightsError
 from models.loading import load_engine
+from models.pipeline import wan_engine as pipeline
 from models.variants import VARIANTS, Variant
 from serve_app.replica.warm_up import warm_up
 

@@ -8,8 +8,8 @@ import pytest
 from bench import communication
 from bench.communication import scaling, sent
 from bench.requests import default_request
-from models.launcher import Launcher
-from models.parallel import ParallelPlan, plan
+from models.parallel.launcher import Launcher
+from models.parallel.plan import ParallelPlan, plan
 from models.variants import VARIANTS
 
 from . import communication_work

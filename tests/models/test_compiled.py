@@ -13,17 +13,17 @@ import torch
 from torch._dynamo.testing import CompileCounter
 from torch._inductor import config as inductor
 
-from models import pipeline
-from models.attention import rotated
-from models.block import EAGER
-from models.compiled import compiled_parts, rehearse
-from models.denoiser import Denoiser
+from models.attention.cross_attention import rotated
 from models.engine import EngineSettings
 from models.errors import TuningError
-from models.launcher import Launcher, Rank
 from models.loading import load_engine
-from models.parallel import ParallelPlan
-from models.pipeline import WanEngine
+from models.parallel.launcher import Launcher, Rank
+from models.parallel.plan import ParallelPlan
+from models.pipeline import wan_engine as pipeline
+from models.pipeline.wan_engine import WanEngine
+from models.speed.compiled import compiled_parts, rehearse
+from models.transformer.block import EAGER
+from models.transformer.denoiser import Denoiser
 from models.variants import VARIANTS
 
 from .checkpoints import load_checkpoint, save_checkpoint, small

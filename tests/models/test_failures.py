@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from models.errors import GroupLost, InvalidRequest, ModelError, OutOfMemory, PlanError, WeightsError
-from models.failures import as_model_errors
+from models.pipeline.torch_errors import as_model_errors
 
 
 def test_each_error_has_a_code_of_its_own() -> None:

@@ -10,8 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bench import flops
 from bench.random_engine import RandomModel, autoencoder_of
-from models.denoiser import Denoiser
-from models.vae import StreamingVae
+from models.transformer.denoiser import Denoiser
+from models.vae.streaming_vae import StreamingVae
 from models.variants import VARIANTS, Variant
 
 SIZE = (96, 64, 21)

@@ -11,14 +11,14 @@ import pytest
 import torch
 from torch import nn
 
-from models import tuned
-from models.compiled import compiled_parts
-from models.denoiser import Denoiser
 from models.engine import EngineSettings
 from models.errors import TuningError
-from models.fp8 import FP8, LARGEST, Fp8Linear, check_fp8, closeness, quantise, scaled
 from models.loading import load_engine
-from models.trial import Trial, velocity
+from models.speed import tuned_model as tuned
+from models.speed.compiled import compiled_parts
+from models.speed.fp8 import FP8, LARGEST, Fp8Linear, check_fp8, closeness, quantise, scaled
+from models.speed.trial import Trial, velocity
+from models.transformer.denoiser import Denoiser
 from models.variants import VARIANTS
 
 from .checkpoints import save_checkpoint, small
@@ -122,7 +122,7 @@ def test_a_model_is_loaded_in_fp8_and_says_how_near_it_is(
     variant = small("wan2.2-t2v-a14b")
     save_checkpoint(variant, tmp_path / "weights")
     settings = EngineSettings(variant, tmp_path / "weights", dtype="bfloat16", options={"fp8": True})
-    with caplog.at_level("INFO", "models.tuned"):
+    with caplog.at_level("INFO", "models.speed.tuned_model"):
         engine = load_engine(settings)
     for expert in (engine._denoiser, engine._low_noise):
         assert isinstance(expert._model.blocks[1].ffn.net[2], Fp8Linear)

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from models.conditioning.conditioner import pixels
 from models.engine import Frames, GenerationRequest
 from models.errors import InvalidRequest, ModelError
 from models.generate import generate
-from models.image import pixels
-from models.pipeline import WanEngine, WanGeneration
+from models.pipeline.wan_engine import WanEngine, WanGeneration
 
 from .conftest import REQUEST, SMALL, Model, build_model, picture
 

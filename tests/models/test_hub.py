@@ -14,9 +14,9 @@ from huggingface_hub import constants
 
 from models.engine import EngineSettings
 from models.errors import WeightsError
-from models.hub import Snapshot, fetch
 from models.loading import load_engine
 from models.variants import VARIANTS
+from models.weights.hub import Snapshot, fetch
 from models.weights_source import HubModel
 
 from .hub_server import HubServer
@@ -77,7 +77,7 @@ def sentence(caught: pytest.ExceptionInfo[WeightsError]) -> str:
 
 
 def test_a_hubs_model_is_served(hub: HubServer, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO, logger="models.hub"):
+    with caplog.at_level(logging.INFO, logger="models.weights.hub"):
         load_engine(EngineSettings(VARIANTS["demo"], DEMO))
     assert f"org/demo is commit {NEW}" in caplog.text
 

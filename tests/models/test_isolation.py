@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from models.denoiser import Denoiser
 from models.engine import GenerationRequest
 from models.errors import InvalidRequest, ModelError
+from models.transformer.denoiser import Denoiser
 
 from .conftest import REQUEST, SMALL, Model, build_model, picture
 

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from models.engine import EngineSettings, FusedLora, GenerationRequest, LoraUse
 from models.errors import InvalidRequest, ModelError, WeightsError
-from models.launcher import Launcher, Rank
 from models.loading import load_engine
-from models.lora_adapters import AdaptedLinear
-from models.parallel import ParallelPlan
-from models.pipeline import WanEngine
+from models.lora.adapters import AdaptedLinear
+from models.parallel.launcher import Launcher, Rank
+from models.parallel.plan import ParallelPlan
+from models.pipeline.wan_engine import WanEngine
 
 from .checkpoints import save_checkpoint, small
 from .conftest import REQUEST

@@ -12,9 +12,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from models.errors import WeightsError
+from models.lora.file import Lora, read_lora
+from models.lora.key import LoraKey
 from models.lora_fault import LoraFault
-from models.lora_file import Lora, read_lora
-from models.lora_key import LoraKey
 
 from .checkpoints import small, transformer
 from .lora_files import CONVENTIONS, DIFFUSERS, random_products, save_products

@@ -18,14 +18,24 @@ from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from bench.peak_memory import peak_bytes
 from bench.random_engine import RandomModel, autoencoder_of, transformer_of, umt5_of
-from models import device_memory, memory, pipeline, text, vae
+from models.conditioning import text_encoder as text
 from models.demo.architecture import build_text_encoder
 from models.engine import EngineSettings
 from models.errors import OutOfMemory, TuningError, WeightsError
 from models.loading import load_engine
-from models.memory import IMAGE_DIM, IMAGE_ENCODER_PARAMETERS, parameters, request_memory, resident_weights
-from models.parallel import ParallelPlan
+from models.memory import check as device_memory
+from models.memory import estimate as memory
+from models.memory.estimate import (
+    IMAGE_DIM,
+    IMAGE_ENCODER_PARAMETERS,
+    parameters,
+    request_memory,
+    resident_weights,
+)
+from models.parallel.plan import ParallelPlan
+from models.pipeline import wan_engine as pipeline
 from models.tuning import Tuning
+from models.vae import streaming_vae as vae
 from models.variants import VARIANTS
 
 from .checkpoints import save_checkpoint, small
@@ -273,5 +283,5 @@ def test_what_torch_keeps_for_later_counts_as_free() -> None:
 
 
 def test_memory_is_counted_without_torch() -> None:
-    code = "import sys, models.memory, bench.flops; sys.exit('torch' in sys.modules)"
+    code = "import sys, models.memory.estimate, bench.flops; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

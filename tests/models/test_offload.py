@@ -14,12 +14,12 @@ import pytest
 import torch
 from torch import nn
 
-from models import tuned
 from models.engine import EngineSettings
 from models.errors import TuningError
 from models.loading import load_engine
-from models.offload import HostWeights, StreamedBlocks, Turns, check_offload
-from models.pipeline import WanEngine
+from models.pipeline.wan_engine import WanEngine
+from models.speed import tuned_model as tuned
+from models.speed.offload import HostWeights, StreamedBlocks, Turns, check_offload
 from models.tuning import Tuning
 from models.variants import VARIANTS
 

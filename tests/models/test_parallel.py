@@ -18,11 +18,11 @@ from models.engine import EngineSettings
 from models.errors import GroupLost, OutOfMemory, PlanError, TuningError
 from models.generate import generate
 from models.group import generate_in_group
-from models.launcher import Launcher
 from models.loading import load_engine
-from models.parallel import ParallelPlan, plan
-from models.tiles import Tiling
-from models.vae import StreamingVae
+from models.parallel.launcher import Launcher
+from models.parallel.plan import ParallelPlan, plan
+from models.vae.streaming_vae import StreamingVae
+from models.vae.tiles import Tiling
 from models.variants import VARIANTS
 
 from . import group_work

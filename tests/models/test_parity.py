@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from models import pipeline
-from models.denoiser import Denoiser
 from models.engine import GenerationRequest
+from models.pipeline import wan_engine as pipeline
+from models.transformer.denoiser import Denoiser
 
 from .conftest import REQUEST, Model, picture
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from diffusers import AutoencoderKLWan
 
-from models.preview import LatentColours, clips
-from models.vae import StreamingVae
+from models.vae.preview import LatentColours, clips
+from models.vae.streaming_vae import StreamingVae
 
 from .checkpoints import small, vae
 from .conftest import DEMO_WEIGHTS

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from models import recognition
 from models.errors import WeightsError
-from models.recognition import recognised
 from models.variants import VARIANTS
-from models.weights_folder import WeightsFolder
+from models.weights import recognition
+from models.weights.folder import WeightsFolder
+from models.weights.recognition import recognised
 
 from .checkpoints import save_checkpoint, small
 

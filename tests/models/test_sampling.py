@@ -4,7 +4,7 @@ import pytest
 import torch
 from diffusers import UniPCMultistepScheduler
 
-from models.sampling import (
+from models.pipeline.sampling import (
     Euler,
     UniPC,
     distilled_high_noise_steps,

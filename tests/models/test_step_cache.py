@@ -6,15 +6,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from models import pipeline
+from models.attention.shard import Shard
 from models.engine import EngineSettings, GenerationRequest
-from models.launcher import Launcher, Rank
 from models.loading import load_engine
-from models.mesh import Mesh
-from models.parallel import ParallelPlan
-from models.pipeline import WanEngine, WanGeneration
-from models.shard import Shard
-from models.step_cache import StepCache
+from models.parallel.launcher import Launcher, Rank
+from models.parallel.mesh import Mesh
+from models.parallel.plan import ParallelPlan
+from models.pipeline import wan_engine as pipeline
+from models.pipeline.wan_engine import WanEngine, WanGeneration
+from models.transformer.step_cache import StepCache
 from models.variants import VARIANTS
 
 from .checkpoints import save_checkpoint, small

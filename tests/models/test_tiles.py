@@ -15,10 +15,10 @@ from models.engine import EngineSettings
 from models.errors import OutOfMemory, TuningError
 from models.generate import generate
 from models.loading import load_engine
-from models.mesh import Mesh
-from models.parallel import ParallelPlan
-from models.tiles import Tiles, Tiling
-from models.vae import StreamingVae
+from models.parallel.mesh import Mesh
+from models.parallel.plan import ParallelPlan
+from models.vae.streaming_vae import StreamingVae
+from models.vae.tiles import Tiles, Tiling
 from models.variants import VARIANTS
 
 from .checkpoints import small, vae

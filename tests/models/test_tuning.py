@@ -10,8 +10,8 @@ import torch
 from models.engine import EngineSettings
 from models.errors import TuningError
 from models.loading import load_engine
-from models.mesh import Mesh
-from models.parallel import ParallelPlan
+from models.parallel.mesh import Mesh
+from models.parallel.plan import ParallelPlan
 from models.tuning import Tuning
 from models.variants import VARIANTS
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 from diffusers import AutoencoderKLWan
 
-from models.mesh import Mesh
-from models.strips import Strips
-from models.vae import StreamingVae
-from models.vae_encoder import Encoding
-from models.vae_layers import ChannelNorm, History
+from models.parallel.mesh import Mesh
+from models.vae.encoder import Encoding
+from models.vae.layers import ChannelNorm, History
+from models.vae.streaming_vae import StreamingVae
+from models.vae.strips import Strips
 
 TOLERANCE = 1e-4
 MEAN, DEVIATION = [0.1 * i for i in range(-4, 4)], [0.5 + 0.25 * i for i in range(8)]

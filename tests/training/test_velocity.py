@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from models.conditioning.text_encoder import MAX_TOKENS, TextEncoder
 from models.demo.architecture import build_text_encoder, build_transformer
 from models.demo.vocabulary import build_tokenizer
-from models.text import MAX_TOKENS, TextEncoder
 from training.prompts import PromptEncoder
 from training.velocity import Prompts, Velocity
 

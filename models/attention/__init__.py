@@ -1,0 +1,1 @@
+"""Attention: its kernels, and the sequence cut among ranks."""

@@ -1,0 +1,1 @@
+"""What a run is shown beside noise: prompts, pictures, known latents."""

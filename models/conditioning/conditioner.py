@@ -1,0 +1,180 @@
+"""Pictures to what the transformer is shown of them. Which way it is depends on the model."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from models.conditioning.held_frames import Held
+from models.conditioning.image_encoder import ImageEncoder
+from models.engine import Frames, GenerationRequest, Picture
+from models.vae.streaming_vae import StreamingVae
+from models.variants import Variant
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """What a run's pictures became; nothing for a run without."""
+
+    held: Held | None = None
+    """Latent frames at the start that are known."""
+    channels: Tensor | None = None
+    """Input channels beside the noisy latents, ``[1, stride + z, frames, height, width]``."""
+    embeddings: Tensor | None = None
+    """What the blocks attend to beside the prompt, ``[pictures, tokens, dim]``."""
+    control: Tensor | None = None
+    """What a side branch reads, ``[1, control channels, frames, height, width]``."""
+
+
+class Conditioner(Protocol):
+    """One way of showing pictures to a transformer."""
+
+    def __call__(self, request: GenerationRequest) -> Condition: ...
+
+
+def conditioner(variant: Variant, vae: StreamingVae, encoder: ImageEncoder | None) -> Conditioner:
+    """The way of this model."""
+    if variant.control_blocks:
+        return VideoControl(vae, variant)
+    if variant.image_channels:
+        return ImageChannels(vae, variant.temporal_stride, encoder)
+    return HeldFrame(vae)
+
+
+class HeldFrame:
+    """The first frame replaces the first latent frame, and is told to be free of noise."""
+
+    def __init__(self, vae: StreamingVae) -> None:
+        self._vae = vae
+
+    def __call__(self, request: GenerationRequest) -> Condition:
+        if request.image is None:
+            return Condition()
+        return Condition(held=Held(self._vae.encode(_pixels(request.image))))
+
+
+class ImageChannels:
+    """The whole video as latents, gray where no picture is given, behind a mask of what is given.
+
+    The mask has a channel for each of the ``stride`` frames that a latent frame stands for. The first latent
+    frame stands for one, which fills them all. A model with an image encoder attends to the pictures too.
+    """
+
+    def __init__(self, vae: StreamingVae, stride: int, encoder: ImageEncoder | None) -> None:
+        self._vae = vae
+        self._stride = stride
+        self._encoder = encoder
+
+    def __call__(self, request: GenerationRequest) -> Condition:
+        embeddings = None
+        if self._encoder is not None:
+            given = [picture for picture in (request.image, request.last_image) if picture is not None]
+            embeddings = self._encoder.encode(given)
+        return Condition(channels=self._channels(request), embeddings=embeddings)
+
+    def _channels(self, request: GenerationRequest) -> Tensor:
+        latents = self._vae.encode_frames(_given_or_gray(request))
+        mask = latents.new_zeros(1, self._stride, *latents.shape[2:])
+        mask[:, :, 0] = float(request.image is not None)
+        if request.last_image is not None:
+            mask[:, -1, -1] = 1.0
+        return torch.cat([mask, latents], dim=1)
+
+
+class VideoControl:
+    """A video of what is to be kept and one of what is to be changed, as latents, and a mask of the latter.
+
+    Both are gray where they have nothing to say. Of a given video the mask says what changes, all of it
+    without one. Without a video the frames of given pictures are kept, and all others change from gray. The
+    mask has a channel for each pixel that a latent pixel stands for. References come before the first frame,
+    as latent frames of their own.
+    """
+
+    def __init__(self, vae: StreamingVae, variant: Variant) -> None:
+        self._vae = vae
+        self._variant = variant
+
+    def __call__(self, request: GenerationRequest) -> Condition:
+        changed = self._vae.encode_frames(_parts(request, changing=True))
+        # from text alone nothing is kept either
+        gray = request.video is None and request.image is None
+        kept = changed if gray else self._vae.encode_frames(_parts(request, changing=False))
+        video = torch.cat([kept, changed], dim=1)
+        control = torch.cat([video, self._mask(request).to(video)], dim=1)
+        return Condition(control=torch.cat([*self._references(request), control], dim=2))
+
+    def _mask(self, request: GenerationRequest) -> Tensor:
+        """``[1, stride², latent frames, h, w]``: each latent frame takes the mask nearest its middle."""
+        size = self._variant.latent_frames(request.num_frames)
+        places = torch.arange(request.num_frames, dtype=torch.float32)[None, None]
+        nearest = F.interpolate(places, size=size, mode="nearest-exact").flatten().int().tolist()
+        masks = torch.stack([_changes(request, place) for place in nearest])
+        return F.pixel_unshuffle(masks[:, None], self._variant.spatial_stride).transpose(0, 1)[None]
+
+    def _references(self, request: GenerationRequest) -> list[Tensor]:
+        """The last one comes first."""
+        frames = []
+        for picture in request.references:
+            latents = self._vae.encode(_letterboxed(picture, request.width, request.height))
+            missing = self._variant.control_channels - latents.shape[1]
+            frames.append(F.pad(latents, (0, 0, 0, 0, 0, 0, 0, missing)))
+        return frames[::-1]
+
+
+def _given_or_gray(request: GenerationRequest) -> Iterator[Tensor]:
+    """The video's frames ``[3, height, width]``: those that are given, and gray ones."""
+    gray = torch.zeros(3, request.height, request.width)
+    for place in range(request.num_frames):
+        picture = _given(request, place)
+        yield gray if picture is None else _pixels(picture)[0, :, 0]
+
+
+def _parts(request: GenerationRequest, changing: bool) -> Iterator[Tensor]:
+    """The same frames with gray for what does not change, or for what does."""
+    for place, frame in enumerate(_given_or_gray(request)):
+        shown = (_changes(request, place) > 0.5) == changing
+        yield torch.where(shown, frame, 0.0)
+
+
+def _changes(request: GenerationRequest, place: int) -> Tensor:
+    """How much of each pixel of a frame is to change, 0 … 1, ``[height, width]``."""
+    if request.mask is not None:
+        return torch.from_numpy(request.mask[place].copy()).float() / 255.0
+    kept = request.video is None and _given(request, place) is not None
+    return torch.full((request.height, request.width), float(not kept))
+
+
+def _given(request: GenerationRequest, place: int) -> Picture | None:
+    """The frame of the request's video or picture at this place."""
+    if request.video is not None:
+        frame: Picture = request.video[place]
+        return frame
+    if place == 0:
+        return request.image
+    return request.last_image if place == request.num_frames - 1 else None
+
+
+def _letterboxed(picture: Picture, width: int, height: int) -> Tensor:
+    """The whole picture as large as it fits, in the middle of a white frame, ``[1, 3, 1, height, width]``."""
+    pixels = _pixels(picture)[:, :, 0]
+    scale = min(height / pixels.shape[2], width / pixels.shape[3])
+    fitted = max(int(pixels.shape[2] * scale), 1), max(int(pixels.shape[3] * scale), 1)
+    top, left = (height - fitted[0]) // 2, (width - fitted[1]) // 2
+    frame = torch.ones(1, 3, 1, height, width)
+    frame[:, :, 0, top : top + fitted[0], left : left + fitted[1]] = F.interpolate(
+        pixels, size=fitted, mode="bilinear", align_corners=False
+    )
+    return frame
+
+
+def pixels(frames: Frames) -> Tensor:
+    """RGB frames ``[n, height, width, 3]`` as a video ``[1, 3, n, height, width]`` in −1 … 1."""
+    levels = torch.from_numpy(frames.copy()).permute(3, 0, 1, 2).float()
+    return (levels / 255.0 * 2.0 - 1.0)[None]
+
+
+def _pixels(picture: Picture) -> Tensor:
+    return pixels(picture[None])

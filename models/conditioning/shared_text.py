@@ -1,0 +1,40 @@
+"""Prompts of a group: rank 0 encodes and tells the others. It alone needs the encoder, a large part."""
+
+import torch
+from torch import Tensor
+
+from models.conditioning.text_encoder import Text
+from models.errors import ModelError
+from models.parallel.mesh import Mesh
+from models.pipeline.torch_errors import as_model_errors
+
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+_FAILED = -1
+
+
+class SharedText:
+    """Implements ``models.conditioning.text_encoder.Text`` for a rank. ``text`` is None on all but rank 0."""
+
+    def __init__(self, mesh: Mesh, text: Text | None, device: torch.device) -> None:
+        self._mesh = mesh
+        self._text = text
+        self._device = device
+
+    def encode(self, prompt: str) -> Tensor:
+        """As the encoder's own; all ranks call it together, and where it fails all of them raise."""
+        if self._text is None:
+            return self._received()
+        try:
+            with as_model_errors("encoding the prompt"):
+                embeddings = self._text.encode(prompt)
+        except ModelError:
+            self._mesh.from_first(torch.tensor([_FAILED, 0, 0]))
+            raise
+        self._mesh.from_first(torch.tensor([*embeddings.shape, _DTYPES.index(embeddings.dtype)]))
+        return self._mesh.from_first(embeddings.contiguous())
+
+    def _received(self) -> Tensor:
+        tokens, dim, dtype = self._mesh.from_first(torch.zeros(3, dtype=torch.int64)).tolist()
+        if tokens == _FAILED:
+            raise ModelError("The prompt could not be encoded.")
+        return self._mesh.from_first(torch.empty(tokens, dim, dtype=_DTYPES[dtype], device=self._device))

@@ -1,0 +1,1 @@
+"""LoRAs: read, cached and put on the transformer."""

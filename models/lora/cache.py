@@ -1,0 +1,136 @@
+"""The LoRAs of an engine: found by name, checked, kept on the device, put on a run's transformers."""
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from math import isfinite
+from pathlib import Path
+from typing import Any, TypeAlias, TypeVar
+
+import torch
+
+from models.engine import EngineSettings, Expert, LoraUse
+from models.errors import InvalidRequest, WeightsError
+from models.lora.adapters import Adapters, Weighted
+from models.lora.file import Lora, read_lora
+from models.lora.folder import LoraFolder
+from models.lora_fault import LoraFault
+
+_T = TypeVar("_T")
+
+MAX_STRENGTH = 10.0
+_NAMES_SHOWN = 20
+
+ChosenLoras: TypeAlias = tuple[tuple[Weighted, ...], ...]
+"""What each of the engine's transformers has on in a run."""
+
+
+def load_loras(settings: EngineSettings, transformers: Sequence[Any], device: torch.device) -> "LoraShelf":
+    """Make the settings' own LoRAs part of the transformers, as these were just loaded; the rest on a shelf.
+
+    ``transformers``: one, or that of high and that of low noise. Raises ``WeightsError``.
+    """
+    adapters = [Adapters(transformer) for transformer in transformers]
+    for fused in settings.fused_loras:
+        try:
+            _check_strength(fused.strength)
+            lora = read_lora(fused.file)
+            for adapter in _of_expert(adapters, fused.expert):
+                adapter.fuse(lora, fused.strength)
+        except LoraFault as error:
+            raise WeightsError(f"The LoRA {fused.file} {error}") from error
+    folder = None if settings.lora_folder is None else LoraFolder(settings.lora_folder)
+    return LoraShelf(folder, adapters, device, settings.lora_cache_bytes)
+
+
+class LoraShelf:
+    """The LoRAs that requests may name.
+
+    Each is read when it is first asked for and kept on the device, the least lately used leaving first, so
+    that all of them stay within ``cache_bytes``. A run holds its own for as long as it lives.
+    """
+
+    def __init__(
+        self,
+        folder: LoraFolder | None = None,
+        adapters: Sequence[Adapters] = (),
+        device: torch.device | None = None,
+        cache_bytes: int = 0,
+    ) -> None:
+        self._folder = folder
+        self._adapters = adapters
+        self._device = device or torch.device("cpu")
+        self._cache_bytes = cache_bytes
+        # by file, and by the time and size of what was in it
+        self._kept: OrderedDict[tuple[Path, int, int], Lora] = OrderedDict()
+        self._on: ChosenLoras | None = ((),) * len(adapters)
+        """What the transformers have on; None where that is not certain."""
+
+    def choose(self, uses: Sequence[LoraUse]) -> ChosenLoras:
+        """What a request asks for, ready to be put on. Raises ``InvalidRequest`` of its ``loras``."""
+        chosen: list[list[Weighted]] = [[] for _ in self._adapters]
+        for use in uses:
+            try:
+                self._choose(use, chosen)
+            except LoraFault as error:
+                raise _refusal(use, str(error)) from error
+            except (WeightsError, OSError) as error:  # these may name a folder of the server
+                raise _refusal(use, "is not a whole safetensors file.") from error
+        return tuple(map(tuple, chosen))
+
+    def put_on(self, chosen: ChosenLoras) -> None:
+        """Have the transformers compute with these LoRAs and no others. Costs nothing if they do already."""
+        if chosen == self._on:
+            return
+        self._on = None
+        for adapters, loras in zip(self._adapters, chosen, strict=True):
+            adapters.put_on(loras)
+        self._on = chosen
+
+    def _choose(self, use: LoraUse, chosen: list[list[Weighted]]) -> None:
+        _check_strength(use.strength)
+        for expert, file in self._files(use.name).items():
+            adapters = _of_expert(self._adapters, expert)
+            lora = self._fitted(file, adapters[0])  # two experts differ in their numbers alone
+            if use.strength:
+                for loras in _of_expert(chosen, expert):
+                    loras.append((lora, use.strength))
+        if sum({lora: lora.size_bytes for loras in chosen for lora, _ in loras}.values()) > self._cache_bytes:
+            raise LoraFault(f"is too much: a request's LoRAs may have {self._cache_bytes} bytes together.")
+
+    def _files(self, name: str) -> Mapping[Expert, Path]:
+        files = self._folder.files(name) if self._folder is not None else None
+        if files is not None:
+            return files
+        names = self._folder.names() if self._folder is not None else []
+        more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
+        there = ", ".join(names[:_NAMES_SHOWN]) + more
+        raise LoraFault(f"does not exist; there {f'are {there}' if names else 'is none'}.")
+
+    def _fitted(self, file: Path, adapters: Adapters) -> Lora:
+        status = file.stat()
+        version = file, status.st_mtime_ns, status.st_size
+        if version not in self._kept:
+            self._kept[version] = adapters.fitted(read_lora(file), self._device)
+        self._kept.move_to_end(version)
+        fitted = self._kept[version]
+        while sum(lora.size_bytes for lora in self._kept.values()) > self._cache_bytes:
+            self._kept.popitem(last=False)
+        return fitted
+
+
+def _of_expert(both: Sequence[_T], expert: Expert) -> Sequence[_T]:
+    """What belongs to an expert, of one or two. Raises ``LoraFault`` for an expert that a model lacks."""
+    if expert == "both":
+        return both
+    if len(both) == 1:
+        raise LoraFault(f"is for the {expert} expert; this model has one for all noise.")
+    return both[:1] if expert == "high_noise" else both[1:]
+
+
+def _check_strength(strength: float) -> None:
+    if not (isfinite(strength) and abs(strength) <= MAX_STRENGTH):
+        raise LoraFault(f"must have a strength of -{MAX_STRENGTH:g} … {MAX_STRENGTH:g}, not {strength}.")
+
+
+def _refusal(use: LoraUse, fault: str) -> InvalidRequest:
+    return InvalidRequest(f"The LoRA {use.name[:100]!r} {fault}", field="loras")

@@ -1,0 +1,81 @@
+"""Refuses, before any work is done, what a device's free memory is not enough for."""
+
+from math import prod
+from pathlib import Path
+
+import torch
+
+from models.engine import EngineSettings, GenerationRequest
+from models.errors import OutOfMemory, WeightsError
+from models.memory.estimate import GB, most_frames, parameters, request_memory, resident_weights
+from models.transformer.denoiser import Denoiser
+from models.tuning import Tuning
+from models.variants import Variant
+from models.weights.safetensors_header import stored_tensors, weight_files
+
+MARGIN = 1.15
+"""What is asked for above the estimate of a run, which was measured to fall up to an eighth short."""
+
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that a new tensor could have: what nobody holds, and what torch holds without using it."""
+    if device.type == "cuda":
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + unused
+    import psutil  # not on every GPU machine, and not needed there
+
+    available = int(psutil.virtual_memory().available)
+    return min(available, _container_headroom(_CGROUP, available))
+
+
+def check_request(variant: Variant, request: GenerationRequest, denoiser: Denoiser) -> None:
+    """Raise ``OutOfMemory`` where a run needs more than is free, saying how much and what would fit."""
+    free = free_bytes(denoiser.device)
+    itemsize, plan = denoiser.dtype.itemsize, denoiser.mesh.plan
+    needed = MARGIN * request_memory(variant, request, itemsize, plan).peak
+    if needed <= free:
+        return
+    frames = most_frames(variant, request, itemsize, plan, int(free / MARGIN))
+    advice = "ask for a smaller size" if frames is None else f"at this size, {frames} frames fit"
+    raise OutOfMemory(
+        f"{request.num_frames} frames of {request.width}x{request.height} need {needed / GB:.1f} GB on the "
+        f"device and {free / GB:.1f} GB are free: {advice}."
+    )
+
+
+def check_weights(
+    folder: Path, settings: EngineSettings, device: torch.device, dtype: torch.dtype, has_text: bool = True
+) -> None:
+    """Raise ``WeightsError`` where the device's free memory is not enough for the weights of ``folder``.
+
+    ``folder``: that of ``settings.weights``; ``has_text``: whether this process loads the text encoder.
+    """
+    tuning = Tuning.from_options(settings.options)
+    parts = [part for part in parameters(settings.variant) if has_text or part != "text_encoder"]
+    elements = {part: _elements(settings.replaced.get(part, folder / part)) for part in parts}
+    needed = resident_weights(
+        elements, dtype.itemsize, settings.variant.layers, fp8=tuning.fp8, offload=tuning.offload
+    )
+    free = free_bytes(device)
+    if needed > free:
+        raise WeightsError(
+            f"The weights of {folder} need {needed / GB:.1f} GB on {device} and {free / GB:.1f} GB are free."
+        )
+
+
+def _elements(path: Path) -> int:
+    """Numbers in the safetensors of a part, whatever type they are stored as."""
+    return sum(prod(tensor.shape) for file in weight_files(path) for tensor in stored_tensors(file))
+
+
+def _container_headroom(cgroup: Path, unlimited: int) -> int:
+    """What the container may still take. Its file cache counts as free: the kernel gives it back."""
+    try:
+        limit = int((cgroup / "memory.max").read_text())
+        used = int((cgroup / "memory.current").read_text())
+        figures = dict(line.split() for line in (cgroup / "memory.stat").read_text().splitlines())
+        return max(limit - used + int(figures["inactive_file"]), 0)
+    except (OSError, ValueError, KeyError):  # no container, no limit ("max") or an older kernel's files
+        return unlimited

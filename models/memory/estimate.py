@@ -1,0 +1,231 @@
+"""What a model and a request need of a device's memory, counted from shapes. Imports no torch.
+
+Counted is what is alive at the fullest moment of ``models.transformer.denoiser``'s forward pass and of
+``models.vae.streaming_vae``'s decode, in bytes for one device. What kernels take for themselves is not known here and is left out.
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from models.engine import GenerationRequest
+from models.memory import vae_convolutions
+from models.memory.vae_convolutions import Conv
+from models.parallel.plan import ParallelPlan
+from models.tuning import Offload
+from models.variants import Variant
+
+GB = 1e9
+
+TEXT_TOKENS = 512
+BATCHED_TOKENS = 4096
+CHUNK_PIXELS = 128 * 1024
+"""Those of the text encoder, the engine and the VAE, which import torch. A test compares them."""
+
+IMAGE_ENCODER_PARAMETERS = 630_766_080
+"""Of the vision tower of CLIP ViT-H/14."""
+IMAGE_DIM = 1280
+"""Channels of what it makes of a picture."""
+
+_TIME_WAVES = 256
+_FLOAT = 4
+_VIDEO_COPIES = 3
+"""Of a video that is to be encoded: as it is asked for, as pictures, and one that is compared with it."""
+_SOLVER_COPIES = 8
+"""Latents, velocities and earlier predictions that a solver's step holds at once."""
+
+
+def parameters(variant: Variant) -> Mapping[str, int]:
+    """Parameters of each part, by the name of its folder. Norms of the VAE are left out: a thousandth."""
+    vae = sum(conv.parameters for walk in _WALKS for conv in walk(variant))
+    parts = {
+        "transformer": transformer_parameters(variant),
+        "text_encoder": variant.text_encoder_parameters,
+        "vae": vae,
+    }
+    if variant.boundary is not None:
+        parts["transformer_2"] = parts["transformer"]
+    if variant.image_tokens:
+        parts["image_encoder"] = IMAGE_ENCODER_PARAMETERS
+    return parts
+
+
+_WALKS = (vae_convolutions.encoder, vae_convolutions.decoder)
+
+
+def transformer_parameters(variant: Variant) -> int:
+    """Of one expert."""
+    dim, patch = variant.dim, variant.patch**2
+    embedders = (
+        _linear(variant.input_channels * patch, dim)
+        + _linear(_TIME_WAVES, dim)
+        + _linear(dim, dim)
+        + _linear(dim, 6 * dim)
+        + _linear(variant.text_dim, dim)
+        + _linear(dim, dim)
+    )
+    image, image_block = 0, 0
+    if variant.image_tokens:
+        image = _linear(IMAGE_DIM, IMAGE_DIM) + _linear(IMAGE_DIM, dim) + 2 * IMAGE_DIM + 2 * dim
+        image_block = 2 * _linear(dim, dim) + dim
+        if "i2v" not in variant.tasks:  # tells a first picture from a last one
+            image += variant.image_tokens * IMAGE_DIM
+    attentions = 8 * _linear(dim, dim) + 4 * dim
+    feeding = _linear(dim, variant.ffn_dim) + _linear(variant.ffn_dim, dim)
+    block = attentions + feeding + 2 * dim + 6 * dim
+    branch = 0
+    if variant.control_blocks:
+        entry = _linear(variant.control_channels * patch, dim) + _linear(dim, dim)
+        branch = entry + variant.control_blocks * (block + _linear(dim, dim))
+    out = _linear(dim, variant.latent_channels * patch) + 2 * dim
+    return embedders + image + variant.layers * (block + image_block) + branch + out
+
+
+def _linear(inputs: int, outputs: int) -> int:
+    return (inputs + 1) * outputs
+
+
+def resident_weights(
+    elements: Mapping[str, int], itemsize: int, layers: int, *, fp8: bool = False, offload: Offload = "none"
+) -> int:
+    """Bytes of weights on the device at once. ``elements``: of each part, by the name of its folder.
+
+    With ``fp8`` a transformer's numbers, nearly all of which are of linear layers, take a byte each.
+    """
+    sizes = {
+        part: count * (1 if fp8 and part.startswith("transformer") else itemsize)
+        for part, count in elements.items()
+    }
+    if offload == "none":
+        return sum(sizes.values())
+    if offload == "group":  # a block that works, the one after it and what is no block
+        sizes |= {part: 3 * size // layers for part, size in sizes.items() if part.startswith("transformer")}
+    return max(sizes.values(), default=0)
+
+
+@dataclass(frozen=True, slots=True)
+class RequestMemory:
+    """Bytes that a run takes beside the model's weights, on each device of its group."""
+
+    text_keys: int
+    """The keys and values of prompts and pictures, which stay for the whole run."""
+    stacking: int
+    """A second set of them, for as long as the prompts of a short video are being made one batch."""
+    step: int
+    decode: int
+    encode: int
+    """Of the pictures or the video that the run is given; 0 without."""
+
+    @property
+    def peak(self) -> int:
+        return max(self.encode, self.text_keys + max(self.stacking, self.step, self.decode))
+
+
+def request_memory(
+    variant: Variant, request: GenerationRequest, itemsize: int, plan: ParallelPlan | None = None
+) -> RequestMemory:
+    """``itemsize``: bytes of the model's dtype."""
+    plan = plan or ParallelPlan()
+    given = request.image is not None or variant.image_channels or variant.control_blocks > 0
+    text_keys = _text_keys(variant, request, itemsize, plan)
+    return RequestMemory(
+        text_keys=text_keys,
+        stacking=text_keys if _batch(variant, request, plan) > 1 else 0,
+        step=_step(variant, request, itemsize, plan),
+        decode=_walk(vae_convolutions.decoder(variant), variant, request, plan.devices) * itemsize,
+        encode=_encode(variant, request) * itemsize if given else 0,
+    )
+
+
+def most_frames(
+    variant: Variant, request: GenerationRequest, itemsize: int, plan: ParallelPlan | None, free: int
+) -> int | None:
+    """The most frames of this size, at most those asked for, that ``free`` bytes are enough for."""
+
+    def peak(latent_frames: int) -> int:
+        fewer = replace(request, num_frames=variant.temporal_stride * (latent_frames - 1) + 1)
+        return request_memory(variant, fewer, itemsize, plan).peak
+
+    fitting = bisect_right(range(1, variant.latent_frames(request.num_frames) + 1), free, key=peak)
+    return variant.temporal_stride * (fitting - 1) + 1 if fitting else None
+
+
+def _text_keys(variant: Variant, request: GenerationRequest, itemsize: int, plan: ParallelPlan) -> int:
+    blocks = variant.layers + variant.control_blocks
+    text = _prompts(variant, request, plan) * blocks * TEXT_TOKENS
+    return 2 * (text + variant.layers * variant.image_tokens) * variant.dim * itemsize
+
+
+def _prompts(variant: Variant, request: GenerationRequest, plan: ParallelPlan) -> int:
+    """How many prompts one device follows."""
+    scales = request.guidance_scale, request.guidance_scale_2 or 0.0
+    guided = not variant.distilled and max(scales) > 1
+    return 2 // plan.cfg if guided else 1
+
+
+def _batch(variant: Variant, request: GenerationRequest, plan: ParallelPlan) -> int:
+    """How many prompts one forward pass is for."""
+    # as ``models.pipeline.wan_engine`` decides it: references do not count
+    tokens = variant.tokens(request.width, request.height, request.num_frames)
+    return _prompts(variant, request, plan) if tokens <= BATCHED_TOKENS else 1
+
+
+def _step(variant: Variant, request: GenerationRequest, itemsize: int, plan: ParallelPlan) -> int:
+    tokens = _tokens(variant, request)
+    rows = _latent_frames(variant, request) if variant.expand_timesteps and request.image is not None else 1
+    local = rows * -(-tokens // rows // plan.sequence)
+    batch = _batch(variant, request, plan)
+    activations = local * variant.dim * batch * _token_channel_bytes(variant, itemsize, plan)
+    whole = tokens * variant.dim * itemsize  # the embedded latents stay to the end
+    rotation = local * variant.head_dim * _FLOAT
+    channels = _SOLVER_COPIES * variant.latent_channels + 2 * (
+        variant.input_channels + variant.control_channels
+    )
+    latents = tokens * variant.patch**2 * channels * _FLOAT
+    return int(activations) + whole + rotation + latents
+
+
+def _token_channel_bytes(variant: Variant, itemsize: int, plan: ParallelPlan) -> float:
+    """Bytes alive for each channel of a token in the fullest moment of a block."""
+    s, f = itemsize, _FLOAT if itemsize < _FLOAT else 0  # f: of a float32 copy, where one is made
+    queries = 5 * s + f + _FLOAT + (s if f else 0)  # the video, three inputs and keys; queries being turned
+    ring = 10 * s + 3 * _FLOAT if plan.ring > 1 else 0  # keys that come and go, two results being merged
+    feeding = 5 * s + 2 * s * variant.ffn_dim / variant.dim
+    adding = 6 * s + 2 * f + _FLOAT if f else 6 * s
+    branch = 2 * s if variant.control_blocks else 0
+    return max(queries, ring, feeding, adding) + branch
+
+
+def _encode(variant: Variant, request: GenerationRequest) -> int:
+    frames = request.num_frames if variant.image_channels or variant.control_blocks else 1
+    video = 3 * frames * request.width * request.height
+    return _VIDEO_COPIES * video + _walk(
+        vae_convolutions.encoder(variant), variant, request, devices=1, chunk=1
+    )
+
+
+def _walk(
+    convs: Iterable[Conv], variant: Variant, request: GenerationRequest, devices: int, chunk: int = 0
+) -> int:
+    """Values alive in the fullest convolution, and those that are kept of the last frames between chunks."""
+    height = request.height // variant.spatial_stride
+    width = request.width // variant.spatial_stride
+    pixels = height * width * variant.spatial_stride**2 * variant.temporal_stride
+    latents = min(chunk or max(CHUNK_PIXELS // pixels, 1), variant.latent_frames(request.num_frames))
+    kept, fullest = 0, 0
+    for conv in convs:
+        rows = -(-height // devices) if conv.strip and height >= devices else height
+        picture = rows * width * conv.scale**2
+        earlier = (conv.taps - 1) * conv.inputs * picture
+        kept += earlier
+        fullest = max(fullest, latents * conv.rate * picture * conv.alive + earlier)
+    return kept + fullest
+
+
+def _latent_frames(variant: Variant, request: GenerationRequest) -> int:
+    return len(request.references) + variant.latent_frames(request.num_frames)
+
+
+def _tokens(variant: Variant, request: GenerationRequest) -> int:
+    of_a_frame = variant.tokens(request.width, request.height, 1)
+    return _latent_frames(variant, request) * of_a_frame

@@ -1,0 +1,1 @@
+"""Ranks: how many share one run, and what they say to each other."""

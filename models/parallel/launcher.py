@@ -1,0 +1,193 @@
+"""Starts the ranks of a group as processes of this machine, hears what they say, and ends them all.
+
+For the command line and for tests; the service has processes of its own.
+"""
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+import torch.distributed as dist
+
+from models.errors import GroupLost, ModelError
+from models.parallel.member import Member, open_store
+from models.parallel.mesh import DEFAULT_TIMEOUT_S
+
+_FOREVER_S = 365.0 * 24 * 3600
+
+
+class Rank(Member):
+    """A member that has a way to whoever started it."""
+
+    def __init__(self, seat: "_Seat") -> None:
+        device = f"cuda:{seat.number}" if seat.device == "cuda" else seat.device
+        super().__init__(seat.port, seat.number, seat.ranks, device, seat.timeout_s)
+        self._pipe = seat.pipe
+
+    def send(self, content: Any) -> None:
+        """Give ``content`` to whoever iterates over ``Launcher.messages``."""
+        self._pipe.send(content)
+
+
+Work = Callable[..., None]
+"""Called in each rank's process with its ``Rank`` and the launcher's arguments; found there by its name."""
+
+
+class Launcher:
+    """A context manager: inside it the ranks run, after it none of them is left, whatever happened."""
+
+    def __init__(
+        self,
+        work: Work,
+        ranks: int,
+        *arguments: object,
+        device: str = "cpu",
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+    ) -> None:
+        """``device``: ``cpu``, or ``cuda`` for one device to each rank; ``timeout_s`` is that of ``join``."""
+        self.failures: dict[int, Exception] = {}
+        """Why ranks failed, in the order in which they did."""
+        self._work = work
+        self._arguments = arguments
+        self._ranks = ranks
+        self._device = device
+        self._timeout_s = timeout_s
+        self._processes: list[Any] = []
+        self._pipes: dict[Connection, int] = {}
+
+    def __enter__(self) -> Self:
+        self._store = open_store()
+        try:
+            self._start()
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end()
+
+    def messages(self) -> Iterator[tuple[int, Any]]:
+        """What ranks send, with their numbers, until all have ended.
+
+        Raises the error of the rank that failed first, or ``GroupLost`` when one just ended. The others have
+        had ``timeout_s`` to notice by then.
+        """
+        end = None
+        while self._pipes and (end is None or time.monotonic() < end):
+            for pipe in wait(list(self._pipes), None if end is None else max(end - time.monotonic(), 0)):
+                assert isinstance(pipe, Connection)
+                yield from self._heard(pipe)
+            if self.failures and end is None:
+                end = time.monotonic() + self._timeout_s + 1
+        if self.failures:
+            # What the others noticed follows from what one of them knows.
+            errors = list(self.failures.values())
+            raise next((error for error in errors if not isinstance(error, GroupLost)), errors[0])
+
+    def _heard(self, pipe: Connection) -> Iterator[tuple[int, Any]]:
+        rank = self._pipes[pipe]
+        try:
+            content = pipe.recv()
+        except (EOFError, OSError):
+            del self._pipes[pipe]
+            pipe.close()
+            self._ended(rank)
+            return
+        if isinstance(content, _Failed):
+            self.failures[rank] = content.error
+        else:
+            yield rank, content
+
+    def _ended(self, rank: int) -> None:
+        process = self._processes[rank]
+        process.join()
+        if process.exitcode:
+            how = (
+                f"with status {process.exitcode}"
+                if process.exitcode > 0
+                else f"by signal {-process.exitcode}"
+            )
+            self.failures.setdefault(rank, GroupLost(f"Rank {rank} of the group ended {how}."))
+
+    def _start(self) -> None:
+        # A CUDA context does not survive a fork; without one, a fork saves each rank the imports.
+        context = multiprocessing.get_context("spawn" if self._device == "cuda" else "forkserver")
+        if self._device != "cuda":
+            context.set_forkserver_preload([self._work.__module__])
+        for number in range(self._ranks):
+            ours, theirs = context.Pipe()
+            seat = _Seat(number, self._ranks, self._device, self._timeout_s, self._store.port, theirs)
+            process = context.Process(  # type: ignore[attr-defined]
+                target=_run, args=(self._work, seat, self._arguments), name=f"rank {number}", daemon=True
+            )
+            self._pipes[ours] = number
+            process.start()
+            self._processes.append(process)
+            theirs.close()  # else its end would not be noticed
+
+    def _end(self) -> None:
+        for process in self._processes:
+            process.kill()
+        for process in self._processes:
+            process.join()
+        for pipe in self._pipes:
+            pipe.close()
+        self._pipes.clear()
+
+
+@dataclass(frozen=True, slots=True)
+class _Seat:
+    """What a rank's process is told at its start."""
+
+    number: int
+    ranks: int
+    device: str
+    timeout_s: float
+    port: int
+    pipe: Connection
+
+
+@dataclass(frozen=True, slots=True)
+class _Failed:
+    error: Exception
+
+
+def _run(work: Work, seat: _Seat, arguments: tuple[object, ...]) -> None:
+    """A rank's whole process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the launcher ends them
+    threading.Thread(target=_end_with_launcher, args=(seat.pipe,), daemon=True).start()
+    if seat.device == "cpu":
+        torch.set_num_threads(max((os.cpu_count() or 1) // seat.ranks, 1))
+    try:
+        rank = Rank(seat)
+        work(rank, *arguments)
+        # Who leaves early takes along what the others have yet to receive.
+        rank.meet(_FOREVER_S)
+    except Exception as error:
+        traceback.print_exc()
+        known = isinstance(error, ModelError | GroupLost)
+        with suppress(OSError):
+            seat.pipe.send(_Failed(error if known else GroupLost(f"Rank {seat.number} failed: {error!r}")))
+        os._exit(1)  # without the usual clean-up, which could wait for the lost ranks
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def _end_with_launcher(pipe: Connection) -> None:
+    """Nobody sends to a rank: its pipe ends when the launcher's process does."""
+    with suppress(EOFError, OSError):
+        pipe.recv()
+    os._exit(1)

@@ -1,0 +1,1 @@
+"""The run: prepare, denoise step by step, decode."""

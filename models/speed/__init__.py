@@ -1,0 +1,1 @@
+"""The speed settings, applied to a loaded model."""

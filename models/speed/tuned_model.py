@@ -1,0 +1,101 @@
+"""The speed settings applied: a model's parts, as they are loaded, to those that the engine runs."""
+
+import logging
+from typing import Any
+
+import torch
+
+from models.attention.kernel_choice import AttentionChoice, AttentionShape, choose
+from models.parallel.mesh import Mesh
+from models.speed.compiled import compiled_parts, rehearse
+from models.speed.fp8 import check_fp8, closeness, quantise
+from models.speed.offload import StreamedBlocks, Turns, WholeTransformer, check_offload
+from models.speed.trial import Trial, velocity
+from models.transformer.block import EAGER, BlockParts
+from models.transformer.block_weights import BlockWeights
+from models.transformer.denoiser import Denoiser, blocks_in_order
+from models.transformer.step_cache import check_cache
+from models.tuning import Tuning
+from models.variants import Variant
+
+_LOGGER = logging.getLogger(__name__)
+
+_GATE = Trial(frames=3, height=32, width=32)
+
+
+class TunedModel:
+    """One model being loaded. Every rank of a group makes its own, from the same settings.
+
+    Raises ``TuningError`` for what cannot work: most of it at once, before anything large is read, and what
+    only the weights or a trial can tell while ``denoiser`` is made.
+    """
+
+    def __init__(
+        self, tuning: Tuning, variant: Variant, device: torch.device, dtype: torch.dtype, mesh: Mesh
+    ) -> None:
+        check_cache(tuning.cache_threshold, variant)
+        check_offload(tuning, device)
+        if tuning.fp8:
+            check_fp8(device, dtype)
+        self._tuning = tuning
+        self._variant = variant
+        self._device = device
+        self._dtype = dtype
+        self._mesh = mesh
+        self._turns = Turns(device)
+        self._attention: AttentionChoice | None = None
+        self._parts: BlockParts | None = None
+
+    @property
+    def transformer_home(self) -> torch.device:
+        """Where a transformer is to be loaded to."""
+        return self._device if self._tuning.offload == "none" else torch.device("cpu")
+
+    def denoiser(self, transformer: Any) -> Denoiser:
+        """A transformer of this model, the only one or one of its experts, ready to run."""
+        if self._tuning.fp8:
+            self._quantise(transformer)
+        attention = self._chosen_attention(transformer.config)
+        parts = self._compiled(transformer, attention) if self._tuning.compile else EAGER
+        weights = self._weights(transformer)
+        return Denoiser(transformer, self._mesh, attention=attention.kernel, parts=parts, weights=weights)
+
+    def offloaded(self, module: Any) -> Any:
+        """Another part of the model, which is called as a whole."""
+        if self._tuning.offload != "none":
+            self._turns.add(module)
+        return module
+
+    def _quantise(self, transformer: Any) -> None:
+        alone = Denoiser(transformer)
+        expected = velocity(alone, self._variant, transformer.config, _GATE)
+        quantise(transformer)
+        found = closeness(velocity(alone, self._variant, transformer.config, _GATE), expected)
+        _LOGGER.info("%s in fp8, beside %s: %s", self._variant.name, self._dtype, found)
+
+    def _chosen_attention(self, config: Any) -> AttentionChoice:
+        if self._attention is None:
+            plan = self._mesh.plan
+            plan.check_heads(config.num_attention_heads)
+            tokens = self._variant.tokens(self._variant.width, self._variant.height, self._variant.num_frames)
+            heads = config.num_attention_heads // plan.ulysses
+            shape = AttentionShape(heads, tokens, config.attention_head_dim, plan.ring)
+            self._attention = choose(self._tuning.attention, self._device, self._dtype, shape)
+            _LOGGER.info("%s: %s", self._variant.name, self._attention)
+        return self._attention
+
+    def _compiled(self, transformer: Any, attention: AttentionChoice) -> BlockParts:
+        """Compiled once: both experts of a model have the same blocks."""
+        if self._parts is None:
+            self._parts = compiled_parts()
+            alone = Denoiser(transformer, attention=attention.kernel, parts=self._parts)
+            rehearse(alone, self._variant, self._mesh.plan, transformer.config)
+        return self._parts
+
+    def _weights(self, transformer: Any) -> BlockWeights | None:
+        if self._tuning.offload == "model":
+            return WholeTransformer(transformer, self._turns)
+        if self._tuning.offload == "group":
+            blocks, _ = blocks_in_order(transformer)
+            return StreamedBlocks(transformer, blocks, self._turns)
+        return None

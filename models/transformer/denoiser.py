@@ -1,0 +1,195 @@
+"""Our forward pass over the modules of diffusers' ``WanTransformer3DModel``: the same numbers for less work.
+
+What it does not do again: text keys and values and the rotary table, which are made once per run instead of
+once per step, and the timestep embedding of every token, where all tokens of a latent frame, or of the whole
+video, share one timestep.
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from models.attention.cross_attention import ImageKeys, TextKeys, image_keys, text_keys
+from models.attention.kernels import AttentionKernel, sdpa
+from models.attention.shard import Shard
+from models.conditioning.text_encoder import MAX_TOKENS
+from models.parallel.mesh import Mesh
+from models.transformer.block import EAGER, BlockParts, modulated, run_block
+from models.transformer.block_weights import BlockWeights, Resident
+from models.transformer.step_cache import StepCache
+
+RunBlock: TypeAlias = Callable[[int, Any, Tensor], Tensor]
+"""What comes out of the block of a number, from the tokens that go in."""
+
+
+class Denoiser:
+    """Predicts the velocity of noisy latents ``[1, channels, frames, height, width]``.
+
+    In a group every rank has whole latents and gives whole velocities; in between it has its shard of the
+    tokens.
+    """
+
+    def __init__(
+        self,
+        transformer: Any,
+        mesh: Mesh | None = None,
+        *,
+        attention: AttentionKernel = sdpa,
+        parts: BlockParts = EAGER,
+        weights: BlockWeights | None = None,
+    ) -> None:
+        self.mesh = mesh or Mesh()
+        self.mesh.plan.check_heads(transformer.config.num_attention_heads)
+        self._model = transformer
+        self._attention = attention
+        self._parts = parts
+        self._weights = weights or Resident(transformer.device)
+        self._patch: tuple[int, int, int] = tuple(transformer.config.patch_size)
+        self._dtype: torch.dtype = transformer.dtype
+        self._blocks, self._beside = blocks_in_order(transformer)
+
+    @property
+    def device(self) -> torch.device:
+        return self._weights.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self._dtype
+
+    def text(self, embeddings: Tensor) -> TextKeys:
+        """Keys and values of one prompt, from its embeddings ``[n, text_dim]``."""
+        self._weights.ready()
+        embeddings = embeddings.to(self.device, self._dtype)
+        missing = MAX_TOKENS - embeddings.shape[0]
+        # The zero vectors that fill a prompt up to 512 tokens stay equal to each other in every layer, and
+        # the model was trained to attend to them. In float32 one stands for all; in lower precision its bias
+        # would be rounded, and a bias also rules out a GPU's fastest kernels, so there they are all kept.
+        stand_ins = min(missing, 1) if self._dtype == torch.float32 else missing
+        filled = F.pad(embeddings, (0, 0, 0, stand_ins))[None]
+        tokens = self._model.condition_embedder.text_embedder(filled)
+        filling = max(missing // max(stand_ins, 1), 1)
+        with self._weights.each(self._blocks) as blocks:
+            return text_keys((block.attn2 for block in blocks), tokens, filling)
+
+    def image(self, embeddings: Tensor) -> ImageKeys:
+        """Keys and values of a run's pictures, from their embeddings ``[pictures, n, image_dim]``."""
+        self._weights.ready()
+        embedder = self._model.condition_embedder.image_embedder
+        tokens = embedder(embeddings.to(self.device, self._dtype))  # [1, pictures · n, dim]
+        with self._weights.each(self._blocks) as blocks:
+            return image_keys((block.attn2 for block in blocks), tokens)
+
+    def rotation(self, latents: Tensor) -> Tensor:
+        """The rotary table for latents of this shape: cosines and sines in turn, float32
+        ``[1, 1, tokens, head_dim]``.
+        """
+        self._weights.ready()
+        cos, sin = self._model.rope(latents)
+        turns = torch.stack([cos[..., 0::2].float(), sin[..., 1::2].float()], dim=-1)
+        return turns.flatten(-2).transpose(1, 2).contiguous()
+
+    def __call__(
+        self,
+        latents: Tensor,
+        timesteps: Tensor,
+        text: TextKeys,
+        rotation: Tensor,
+        control: Tensor | None = None,
+        control_scale: float = 1.0,
+        cache: StepCache | None = None,
+    ) -> Tensor:
+        """The velocity for each prompt of ``text``, ``[batch, channels, frames, height, width]``.
+
+        ``timesteps``: one for the whole video ``[1]``, or one for each latent frame ``[frames]``.
+        ``control``: what the side branch of a model that has one reads, of the latents' frames and size;
+        ``control_scale``: how much of what it says counts.
+        ``cache``: what the run remembers for ``text``, where steps may be skipped.
+        """
+        self._weights.ready()
+        model = self._model
+        tokens = model.patch_embedding(latents.to(self._dtype)).flatten(2).transpose(1, 2)
+        # [batch, rows, tokens of the row, dim]: a row is what shares one timestep
+        rows = timesteps.shape[0]
+        x = tokens.unflatten(1, (rows, -1))
+        shard = Shard(self.mesh, rows, x.shape[2], self._attention)
+        x = shard.cut(x).contiguous()
+        rotation = shard.cut(rotation.unflatten(2, (rows, -1))).flatten(2, 3)
+        time, block_time = self._embed_time(timesteps)
+
+        def run(number: int, block: Any, x: Tensor) -> Tensor:
+            return run_block(self._parts, block, x, block_time, text.of_block(number), rotation, shard)
+
+        x = self._through_blocks(x, run, shard, control, control_scale, cache)
+        shift, scale = (model.scale_shift_table + time[:, None]).chunk(2, dim=1)
+        x = modulated(model.norm_out, x, shift, scale)
+        return self._unpatched(shard.whole(model.proj_out(x)).flatten(1, 2), latents)
+
+    def _through_blocks(
+        self,
+        x: Tensor,
+        run: RunBlock,
+        shard: Shard,
+        control: Tensor | None,
+        control_scale: float,
+        cache: StepCache | None,
+    ) -> Tensor:
+        with self._weights.each(self._blocks) as blocks:
+            first = run(0, next(blocks), x)
+            skipped_to = None if cache is None else cache.last(x, first, shard)
+            if skipped_to is not None:
+                return skipped_to
+            last, branch = first, None
+            for number, block in enumerate(blocks, start=1):
+                if number not in self._beside:
+                    last = run(number, block, last)
+                elif control is not None:
+                    branch = x + self._control_tokens(block, control, shard) if branch is None else branch
+                    branch = run(number, block, branch)
+                    last = last + block.proj_out(branch) * control_scale
+        if cache is not None:
+            cache.remember(first, last)
+        return last
+
+    def _control_tokens(self, first: Any, control: Tensor, shard: Shard) -> Tensor:
+        """This rank's tokens of what the side branch reads, whose first block takes them in."""
+        tokens = self._model.vace_patch_embedding(control.to(self._dtype)).flatten(2).transpose(1, 2)
+        embedded: Tensor = first.proj_in(tokens)
+        return shard.cut(embedded.unflatten(1, (shard.rows, -1)))
+
+    def _embed_time(self, timesteps: Tensor) -> tuple[Tensor, Tensor]:
+        """For each row: the timestep's embedding ``[rows, dim]`` and its projection ``[rows, 6, dim]``."""
+        embedder = self._model.condition_embedder
+        waves = embedder.timesteps_proj(timesteps)
+        waves = waves.to(next(embedder.time_embedder.parameters()).dtype)
+        time = embedder.time_embedder(waves).to(self._dtype)
+        return time, embedder.time_proj(embedder.act_fn(time)).unflatten(1, (6, -1))
+
+    def _unpatched(self, tokens: Tensor, latents: Tensor) -> Tensor:
+        _, _, frames, height, width = latents.shape
+        p_t, p_h, p_w = self._patch
+        grid = tokens.unflatten(1, (frames // p_t, height // p_h, width // p_w)).unflatten(
+            -1, (p_t, p_h, p_w, -1)
+        )
+        # [batch, f, h, w, p_t, p_h, p_w, channels] → [batch, channels, f·p_t, h·p_h, w·p_w]
+        video: Tensor = grid.permute(0, 7, 1, 4, 2, 5, 3, 6).flatten(6, 7).flatten(4, 5).flatten(2, 3)
+        return video
+
+
+def blocks_in_order(transformer: Any) -> tuple[list[Any], frozenset[int]]:
+    """The blocks as they are run, and the numbers of those that belong to a side branch.
+
+    A block of the branch comes after the one beside it, and adds to what comes out of that one.
+    """
+    branch = iter(getattr(transformer, "vace_blocks", []))
+    layers = getattr(transformer.config, "vace_layers", None) or []
+    blocks: list[Any] = []
+    beside = set()
+    for layer, block in enumerate(transformer.blocks):
+        blocks.append(block)
+        if layer in layers:
+            beside.add(len(blocks))
+            blocks.append(next(branch))
+    return blocks, frozenset(beside)

@@ -1,0 +1,140 @@
+"""The encoder of Wan's causal VAE, and one run of it over a video, chunk by chunk."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.vae.layers import (
+    CausalConv,
+    ChannelNorm,
+    History,
+    Middle,
+    PictureAttention,
+    channels_last,
+    down_layer,
+)
+from models.vae.strips import Strips
+
+
+class Encoder(nn.Module):
+    """The layers in order, each called as ``layer(x, history, first)``."""
+
+    def __init__(self, vae: Any) -> None:
+        super().__init__()
+        self.patch: int = vae.config.patch_size or 1
+        encoder = vae.encoder
+        self.layers = nn.ModuleList(
+            [
+                CausalConv(encoder.conv_in),
+                *(down_layer(layer) for layer in encoder.down_blocks),
+                Middle(encoder.mid_block),
+                _Head(encoder, vae.quant_conv),
+            ]
+        )
+        self.whole_from = next(index for index, layer in enumerate(self.layers) if _attends(layer))
+        """The first layer with attention among all pixels of a frame, which no strip can do by itself."""
+
+    def forward(self, index: int, x: Tensor, history: History, first: bool) -> Tensor:
+        """One layer: a run decides which of them it needs."""
+        out: Tensor = self.layers[index](x, history, first)
+        return out
+
+
+class _Head(nn.Module):
+    def __init__(self, encoder: Any, quantise: Any) -> None:
+        super().__init__()
+        self.norm = ChannelNorm(encoder.norm_out)
+        self.conv_out = CausalConv(encoder.conv_out)
+        self.quantise = CausalConv(quantise)
+
+    def forward(self, x: Tensor, history: History, first: bool) -> Tensor:
+        x = self.conv_out(F.silu(self.norm(x)), history, first)
+        out: Tensor = self.quantise(x, history, first)
+        return out
+
+
+class Encoding:
+    """One run over a video, which leaves out what it has computed before.
+
+    The encoder remembers a limited time. Where a chunk is the one before again, a layer that got the same and
+    remembers the same gives the same: it has settled, to the last bit, and is not run again until another
+    chunk comes. The first layers, with the largest pictures, are the first to settle.
+    If ``parked``, the host remembers it between chunks.
+    """
+
+    def __init__(self, encoder: Encoder, strips: Strips, parked: bool = False) -> None:
+        self._encoder = encoder
+        self._strips = strips
+        self._parked = parked
+        self._strip_history, self._history = History(strips), History()
+        self._settled = 0
+        """How many of the first layers have."""
+        self._kept: Tensor | None = None
+        """What they give; the chunk itself where none has."""
+        self._first = True
+
+    def __call__(self, chunk: Tensor | None) -> Tensor:
+        """Encode frames ``[n, 3, height, width]``, or those of the chunk before once more where it is None.
+
+        The first chunk is the first frame alone; each other has as many frames as one latent frame stands
+        for. Gives ``[1, 2 · z, height / stride, width / stride]``, on every rank.
+        """
+        if chunk is not None:
+            self._device = chunk.device
+        self._move(self._device)
+        settling = chunk is None
+        if chunk is not None:
+            patched = _patched(chunk, self._encoder.patch)
+            self._settled, self._kept = 0, self._strip_history.cut(patched)
+        assert self._kept is not None, "there is no chunk before the first"
+        x = self._kept
+        for index in range(self._settled, len(self._encoder.layers)):
+            before = self._remembered(index)
+            x = self._run(index, x)
+            # All ranks leave out the same layers: in those that are run they talk to each other.
+            settling = settling and self._strips.agreed(_equal(before, self._remembered(index)))
+            if settling:
+                self._settled, self._kept = index + 1, x
+        self._first = False
+        self._move(torch.device("cpu"))
+        return x
+
+    def _move(self, device: torch.device) -> None:
+        if self._parked and self._kept is not None:
+            self._kept = self._kept.to(device)
+            self._strip_history.move(device)
+            self._history.move(device)
+
+    def _run(self, index: int, x: Tensor) -> Tensor:
+        if index == self._encoder.whole_from:
+            x = self._strips.whole(x)
+        out: Tensor = self._encoder(index, x, self._history_of(index), self._first)
+        return out
+
+    def _remembered(self, index: int) -> list[Tensor | None]:
+        history = self._history_of(index)
+        return [history.get(module) for module in self._encoder.layers[index].modules()]
+
+    def _history_of(self, index: int) -> History:
+        return self._strip_history if index < self._encoder.whole_from else self._history
+
+
+def _attends(layer: nn.Module) -> bool:
+    return any(isinstance(part, Middle | PictureAttention) for part in layer.modules())
+
+
+def _equal(before: list[Tensor | None], after: list[Tensor | None]) -> bool:
+    return all(
+        one is other or (one is not None and other is not None and torch.equal(one, other))
+        for one, other in zip(before, after, strict=True)
+    )
+
+
+def _patched(frames: Tensor, patch: int) -> Tensor:
+    """Squares of pixels to channels: ``[t, c, h·p, w·p]`` to ``[t, c·p·p, h, w]``, columns before rows."""
+    if patch == 1:
+        return frames
+    squares = frames.unflatten(3, (-1, patch)).unflatten(2, (-1, patch))  # [t, c, h, rows, w, columns]
+    return channels_last(squares.permute(0, 1, 5, 3, 2, 4).flatten(1, 3))

@@ -1,0 +1,136 @@
+"""Wan's causal video VAE as a stream: frames come out while later ones are still latents.
+
+Built from the weights of diffusers' ``AutoencoderKLWan`` (both the Wan 2.1 form and the residual, patchified
+Wan 2.2 form), with its numbers. Frames are a batch of pictures ``[t, channels, height, width]``, channels
+last.
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
+from itertools import chain, islice
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from models.errors import TuningError
+from models.parallel.mesh import Mesh
+from models.vae.decoder import Decoder, Decoding
+from models.vae.encoder import Encoder, Encoding
+from models.vae.strips import Strips
+from models.vae.tiles import Tiles, Tiling
+
+DEFAULT_CHUNK_PIXELS = 128 * 1024
+"""Video pixels to decode in one go: enough to keep a device busy, few enough to bound its memory."""
+
+
+class StreamingVae:
+    """Latents here are those of the transformer: zero mean, unit deviation per channel, ``[1, z, f, h, w]``.
+
+    Peak memory depends on the frame size and ``chunk_pixels``, not on the number of frames. With ``tiling``
+    the device holds one tile of the frame at a time, and the host what is remembered of the others. Raises
+    ``TuningError`` for tiles in a group.
+    """
+
+    def __init__(
+        self,
+        vae: Any,
+        chunk_pixels: int = DEFAULT_CHUNK_PIXELS,
+        mesh: Mesh | None = None,
+        tiling: Tiling | None = None,
+    ) -> None:
+        config = vae.config
+        self._mesh = mesh or Mesh()
+        if tiling is not None and self._mesh.plan.devices > 1:
+            raise TuningError("vae_tiling is for one device; in a group each has a strip of the picture.")
+        self._tiling = tiling
+        self._device: torch.device = vae.device
+        self._dtype: torch.dtype = vae.dtype
+        self.z_dim: int = config.z_dim
+        self.temporal_stride: int = config.scale_factor_temporal
+        self.spatial_stride: int = config.scale_factor_spatial
+        self._chunk_pixels = chunk_pixels
+        self._mean = torch.tensor(config.latents_mean, device=self._device).view(1, -1, 1, 1, 1)
+        self._deviation = torch.tensor(config.latents_std, device=self._device).view(1, -1, 1, 1, 1)
+        self._encoder = Encoder(vae)
+        self._decoder = Decoder(vae)
+
+    @property
+    def networks(self) -> tuple[nn.Module, nn.Module]:
+        """The encoder and the decoder."""
+        return self._encoder, self._decoder
+
+    def encode(self, video: Tensor) -> Tensor:
+        """``encode_frames`` of a whole video ``[1, 3, 4k + 1, height, width]``."""
+        return self.encode_frames(video[0].unbind(1))
+
+    @torch.inference_mode()
+    def encode_frames(self, frames: Iterable[Tensor], alone: bool = False) -> Tensor:
+        """4k + 1 frames ``[3, height, width]`` in −1 … 1 to float32 latents, the mode of the posterior.
+
+        The frames are read as they are needed. Where the same ones come again and again, as in a video of
+        which only the first is given, they are encoded only until nothing new comes out.
+        A group encodes together, strip by strip, and every rank gets the latents; ``alone``: this rank does
+        it all by itself.
+        """
+        frames = iter(frames)
+        first = next(frames)[None]
+        rows, columns = (size // self.spatial_stride for size in first.shape[2:])
+        tiles = Tiles(rows, columns, self.spatial_stride, self._tiling)
+        strips = Strips(Mesh() if alone else self._mesh, rows)
+        encodings = [Encoding(self._encoder, strips, parked=len(tiles) > 1) for _ in range(len(tiles))]
+
+        def latents(chunk: Tensor | None) -> Tensor:
+            parts = [None] * len(tiles) if chunk is None else tiles.cut(self._on_device(chunk))
+            pairs = zip(encodings, parts, strict=True)
+            with self._mesh.lockstep() if strips.several else nullcontext():
+                return tiles.joined(encode(part) for encode, part in pairs)
+
+        encoded = [latents(chunk) for chunk in chain([first], _chunks(frames, self.temporal_stride))]
+        mode = torch.cat(encoded)[:, : self.z_dim].transpose(0, 1)[None].float()
+        return ((mode - self._mean) / self._deviation).contiguous()
+
+    def decode(self, latents: Tensor, tiling: Tiling | None = None) -> Iterator[Tensor]:
+        """Yield the video as chunks of frames ``[n, 3, height, width]`` in −1 … 1, 4·(f − 1) + 1 in all.
+
+        ``tiling``: of this decode, where the VAE has none.
+
+        A group decodes together, strip by strip: every rank iterates, rank 0 alone gets the frames. If it
+        stops before the end, so do the others.
+        """
+        frames = self._on_device((latents.float() * self._deviation + self._mean)[0].transpose(0, 1))
+        strips = Strips(self._mesh, frames.shape[2])
+        tiles = Tiles(frames.shape[2], frames.shape[3], self.spatial_stride, tiling or self._tiling)
+        decodings = [Decoding(self._decoder, strips, parked=len(tiles) > 1) for _ in range(len(tiles))]
+        for chunk in frames.split(self._latents_per_chunk(tiles)):
+            # not around the yield: the mode would leak into whoever asks for frames
+            with torch.inference_mode(), self._mesh.lockstep():
+                video = None
+                if strips.takes_part:
+                    parts = zip(decodings, tiles.cut(chunk), strict=True)
+                    video = strips.joined(tiles.joined(decode(part) for decode, part in parts))
+            if video is not None:
+                try:
+                    yield video
+                except GeneratorExit:
+                    self._mesh.agree(leave=True)
+                    raise
+            if self._mesh.agree(leave=False):
+                return
+
+    def _on_device(self, frames: Tensor) -> Tensor:
+        frames = frames.to(self._device, self._dtype)
+        return frames.contiguous(memory_format=torch.channels_last)
+
+    def _latents_per_chunk(self, tiles: Tiles) -> int:
+        pixels = tiles.largest * self.spatial_stride**2 * self.temporal_stride
+        return max(self._chunk_pixels // pixels, 1)
+
+
+def _chunks(frames: Iterator[Tensor], size: int) -> Iterator[Tensor | None]:
+    """``size`` frames at a time, ``[size, 3, height, width]``; None for the same ones as just before."""
+    before: list[Tensor] = []
+    while chunk := list(islice(frames, size)):
+        same = bool(before) and all(map(torch.equal, chunk, before))
+        yield None if same else torch.stack(chunk)
+        before = chunk

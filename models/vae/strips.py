@@ -1,0 +1,95 @@
+"""Pictures cut into strips of rows, one for each rank: how a group decodes and encodes one video."""
+
+import torch
+from torch import Tensor
+
+from models.parallel.mesh import Mesh
+
+
+class Strips:
+    """How the latent ``rows`` of a picture are dealt out. Pictures are ``[t, channels, height, width]``.
+
+    A strip begins at the same latent row at every size that a picture has on its way, so layers that double
+    or halve the size do so to every strip. Pictures of fewer latent rows than ranks are not cut.
+    """
+
+    def __init__(self, mesh: Mesh, rows: int) -> None:
+        self._mesh = mesh
+        self._rows = rows
+        self._ranks = mesh.plan.devices if rows >= mesh.plan.devices else 1
+        self._starts = [rows * rank // self._ranks for rank in range(self._ranks + 1)]
+
+    @property
+    def several(self) -> bool:
+        return self._ranks > 1
+
+    @property
+    def takes_part(self) -> bool:
+        """Whether this rank has a strip; where there is but one, it is rank 0's."""
+        return self._mesh.rank < self._ranks
+
+    def cut(self, pictures: Tensor) -> Tensor:
+        """This rank's rows of whole pictures."""
+        scale = pictures.shape[2] // self._rows
+        start, end = self._starts[self._mesh.rank :][:2]
+        strip = pictures[:, :, start * scale : end * scale]
+        return strip.contiguous(memory_format=torch.channels_last)
+
+    def with_neighbours(self, strip: Tensor) -> Tensor:
+        """The strip with the row above it and the one below it, zeros where the picture ends."""
+        rank = self._mesh.rank
+        above, below = _row_of(strip), _row_of(strip)
+        sent, awaited = {}, {}
+        if rank > 0:
+            sent[rank - 1], awaited[rank - 1] = strip[:, :, 0].contiguous(), above
+        if rank + 1 < self._ranks:
+            sent[rank + 1], awaited[rank + 1] = strip[:, :, -1].contiguous(), below
+        self._mesh.exchanged(sent, awaited).wait()
+        return torch.cat([above[:, :, None], strip, below[:, :, None]], dim=2)
+
+    def with_row_below(self, strip: Tensor) -> Tensor:
+        """The strip with the row below it, zeros where the picture ends."""
+        rank = self._mesh.rank
+        below = _row_of(strip)
+        sent = {rank - 1: strip[:, :, 0].contiguous()} if rank > 0 else {}
+        awaited = {rank + 1: below} if rank + 1 < self._ranks else {}
+        self._mesh.exchanged(sent, awaited).wait()
+        return torch.cat([strip, below[:, :, None]], dim=2)
+
+    def joined(self, strip: Tensor) -> Tensor | None:
+        """Whole pictures on rank 0, None on the others."""
+        if not self.several:
+            return strip if self.takes_part else None
+        if self._mesh.rank > 0:
+            self._mesh.exchanged({0: strip.contiguous()}, {}).wait()
+            return None
+        return self._collected(strip, sent={})
+
+    def whole(self, strip: Tensor) -> Tensor:
+        """Whole pictures on every rank."""
+        if not self.several:
+            return strip
+        strip = strip.contiguous()
+        others = [rank for rank in range(self._ranks) if rank != self._mesh.rank]
+        return self._collected(strip, sent=dict.fromkeys(others, strip))
+
+    def agreed(self, said: bool) -> bool:
+        """Whether all ranks that work on the picture say so."""
+        return not self._mesh.agree(leave=not said) if self.several else said
+
+    def _collected(self, strip: Tensor, sent: dict[int, Tensor]) -> Tensor:
+        rank = self._mesh.rank
+        scale = strip.shape[2] // (self._starts[rank + 1] - self._starts[rank])
+        heights = [(end - start) * scale for start, end in zip(self._starts, self._starts[1:], strict=False)]
+        strips = {
+            other: strip.new_empty(*strip.shape[:2], height, strip.shape[3])
+            for other, height in enumerate(heights)
+        }
+        strips[rank] = strip
+        self._mesh.exchanged(sent, {other: part for other, part in strips.items() if other != rank}).wait()
+        return torch.cat([*strips.values()], dim=2)
+
+
+def _row_of(strip: Tensor) -> Tensor:
+    """A row of zeros as wide as the strip, ``[t, channels, width]``."""
+    return strip.new_zeros(*strip.shape[:2], strip.shape[3])

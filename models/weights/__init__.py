@@ -1,0 +1,1 @@
+"""Where weights lie and what is in them."""

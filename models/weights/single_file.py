@@ -1,0 +1,185 @@
+"""A transformer from the safetensors that Wan's models are passed around in, apart from the diffusers layout.
+
+Read are the names of diffusers and those of the Wan repositories, the latter with or without the prefix that
+ComfyUI gives them; numbers as they stand, and 8-bit floats with a scale, which are multiplied out. A scale
+belongs to one row (``….weight_scale`` of LightX2V) or to the whole tensor (``….scale_weight`` of ComfyUI).
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffusers
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from models.errors import WeightsError
+from models.variants import Variant
+from models.weights.safetensors_header import FLOATS, StoredTensor, stored_tensors, weight_files
+
+_PREFIXES = ("", "model.diffusion_model.", "diffusion_model.", "model.")
+_FP8 = ("F8_E4M3", "F8_E5M2")
+_SCALES = (".weight_scale", ".scale_weight")
+_REMARKS = ("scaled_fp8", "input_scale", "scale_input", "comfy_quant")
+"""Last parts of names that say how a program should compute with the scaled tensors."""
+
+_ANIMATE = ("motion_encoder.", "face_adapter.", "face_encoder.")
+"""Of a model that is not served, whose tensors the conversion would want to reshape."""
+
+_NOT_CONVERTED = {"img_emb.emb_pos": "condition_embedder.image_embedder.pos_embed"}
+"""Tensors of the first-and-last-frame model that diffusers' own conversion leaves out."""
+
+_UNUSED = "norm_added_q"
+"""In checkpoints that diffusers has saved, but in none of its modules."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Weight:
+    stored: StoredTensor
+    scale: StoredTensor | None
+
+    def read(self, readers: Mapping[Path, Any], device: torch.device, dtype: torch.dtype) -> Tensor:
+        tensor = _tensor(readers, self.stored, device)
+        if self.scale is None:
+            return tensor.to(dtype)
+        scale = _tensor(readers, self.scale, device).float()
+        return (tensor.float() * scale.reshape(-1, *[1] * (tensor.ndim - 1))).to(dtype)
+
+
+class SingleFile:
+    """The tensors of one transformer by their diffusers' names, wherever in the files they lie."""
+
+    def __init__(self, path: Path) -> None:
+        """Reads the headers alone. Raises ``WeightsError`` for files cut short and for other formats."""
+        self.path = path
+        self._weights = _diffusers_names(self._scaled(_without_prefix(path, self._stored())))
+
+    def fill(self, model: Any, variant: Variant, device: torch.device, dtype: torch.dtype) -> None:
+        """Give ``model``, a transformer on the meta device, these tensors in ``dtype`` on ``device``.
+
+        They go there one by one, so that the host holds no second copy. Raises ``WeightsError`` for tensors
+        of another model than ``variant``.
+        """
+        self._check(variant, {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()})
+        in_float32 = set(model._keep_in_fp32_modules)  # as diffusers itself loads them
+        with self._readers() as readers:
+            tensors = {
+                name: weight.read(
+                    readers, device, dtype if in_float32.isdisjoint(name.split(".")) else torch.float32
+                )
+                for name, weight in self._weights.items()
+            }
+        model.load_state_dict(tensors, assign=True)
+
+    @contextmanager
+    def _readers(self) -> Iterator[Mapping[Path, Any]]:
+        stored = [part for weight in self._weights.values() for part in (weight.stored, weight.scale) if part]
+        try:
+            with ExitStack() as stack:
+                yield {
+                    file: stack.enter_context(safe_open(file, framework="pt"))
+                    for file in {tensor.file for tensor in stored}
+                }
+        except (SafetensorError, OSError) as error:
+            raise WeightsError(f"{self.path} cannot be read: {error}") from error
+
+    def _stored(self) -> dict[str, StoredTensor]:
+        found: dict[str, StoredTensor] = {}
+        for file in weight_files(self.path):
+            for tensor in stored_tensors(file):
+                if tensor.name in found:
+                    raise WeightsError(f"{self.path} holds {tensor.name} in two files; name the one to take.")
+                found[tensor.name] = tensor
+        return found
+
+    def _scaled(self, tensors: Mapping[str, StoredTensor]) -> dict[str, _Weight]:
+        """Each tensor with its scale. What is quantised in another way is refused, not misread."""
+        scales = {
+            f"{name.removesuffix(suffix)}.weight": name
+            for name in tensors
+            for suffix in _SCALES
+            if name.endswith(suffix) and f"{name.removesuffix(suffix)}.weight" in tensors
+        }
+        left_out = {*scales.values(), *(name for name in tensors if name.split(".")[-1] in _REMARKS)}
+        weights = {
+            name: _Weight(tensor, tensors[scales[name]] if name in scales else None)
+            for name, tensor in tensors.items()
+            if name not in left_out
+        }
+        for weight in weights.values():
+            self._check_format(weight, scaled=bool(scales))
+        return weights
+
+    def _check_format(self, weight: _Weight, scaled: bool) -> None:
+        stored, scale = weight.stored, weight.scale
+        if stored.dtype not in (*FLOATS, *_FP8):
+            raise WeightsError(
+                f"{self.path} holds {stored.name} as {stored.dtype}; taken are {', '.join((*FLOATS, *_FP8))}."
+            )
+        if scale is None:
+            if scaled and stored.dtype in _FP8 and len(stored.shape) == 2:
+                raise WeightsError(f"{self.path} lacks the scale of {stored.name}.")
+            return
+        rows = stored.shape[0]
+        if scale.dtype not in FLOATS or scale.shape not in ((), (1,), (1, 1), (rows,), (rows, 1)):
+            raise WeightsError(
+                f"{self.path} scales {stored.name} by {scale.dtype} of shape {list(scale.shape)}; "
+                f"taken is one number for the tensor or for each of its {rows} rows."
+            )
+
+    def _check(self, variant: Variant, expected: Mapping[str, tuple[int, ...]]) -> None:
+        found = {name: weight.stored.shape for name, weight in self._weights.items()}
+        for what, there, wanted in zip(_FACTS, _facts(found), _facts(expected), strict=True):
+            if there != wanted:
+                raise WeightsError(
+                    f"{self.path} is not {variant.name}: its {what} should be {wanted}, but it has {there}."
+                )
+        faults = {
+            "lacks {} tensors of {}": expected.keys() - found.keys(),
+            "has {} tensors that are none of {}": found.keys() - expected.keys(),
+            "has {} tensors in another shape than {}": {n for n in expected if found.get(n) != expected[n]},
+        }
+        for fault, names in faults.items():
+            if names:
+                name = min(names)
+                shown = self._weights[name].stored.name if name in found else name
+                raise WeightsError(f"{self.path} {fault.format(len(names), variant.name)}, such as {shown}.")
+
+
+_FACTS = ("width", "input channels", "number of layers", "number of control blocks")
+
+
+def _facts(shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
+    """What tells one Wan transformer from another, in the order of ``_FACTS``."""
+    width, channels = (*shapes["patch_embedding.weight"], 0, 0)[:2]
+    return width, channels, _count("blocks", shapes), _count("vace_blocks", shapes)
+
+
+def _count(blocks: str, names: Iterable[str]) -> int:
+    return len({name.split(".")[1] for name in names if name.startswith(f"{blocks}.")})
+
+
+def _without_prefix(path: Path, tensors: Mapping[str, StoredTensor]) -> dict[str, StoredTensor]:
+    for prefix in _PREFIXES:
+        if f"{prefix}patch_embedding.weight" in tensors:
+            return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+    what = "a LoRA" if any(".lora_" in name for name in tensors) else "not a Wan transformer"
+    raise WeightsError(f"{path} is {what}: it holds no patch_embedding.weight.")
+
+
+def _diffusers_names(weights: Mapping[str, _Weight]) -> dict[str, _Weight]:
+    if any(name.startswith("condition_embedder.") for name in weights):
+        return {name: weight for name, weight in weights.items() if _UNUSED not in name}
+    foreign = {name for name in weights if name.startswith(_ANIMATE)}
+    # the conversion moves values from name to name without looking at them
+    converted = convert_wan_transformer_to_diffusers({name: name for name in weights if name not in foreign})
+    names = {original: _NOT_CONVERTED.get(name, name) for name, original in converted.items()}
+    return {names.get(name, name): weight for name, weight in weights.items()}
+
+
+def _tensor(readers: Mapping[Path, Any], stored: StoredTensor, device: torch.device) -> Tensor:
+    tensor: Tensor = readers[stored.file].get_tensor(stored.name)
+    return tensor.to(device)
