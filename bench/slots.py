@@ -15,14 +15,14 @@ from ray.serve import Application
 
 from serve_app.api.ingress import ingress
 from serve_app.app import coordinator
-from serve_app.artifacts import LocalArtifacts
+from serve_app.config.model_settings import ModelSettings
+from serve_app.config.settings import AppSettings, parse_settings
 from serve_app.coordinator.scaling import deployment_of
-from serve_app.model_settings import ModelSettings
-from serve_app.output_paths import OutputPaths
+from serve_app.files.artifacts import LocalArtifacts
+from serve_app.files.output_paths import OutputPaths
 from serve_app.replica.claims import Claims
 from serve_app.replica.coordinator_link import CoordinatorLink
 from serve_app.scaling_policy import COORDINATOR
-from serve_app.settings import AppSettings, parse_settings
 from serve_app.tasks.task import Replica, Task
 
 _TICKET_S = 30.0  # as a model replica has it

@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 
 import yaml
 
-from serve_app.ray_environment import ray_environment
+from serve_app.config.ray_environment import ray_environment
 
 POLL_S = 0.5
 DRAIN_ANSWER_S = 10.0
@@ -43,7 +43,7 @@ def main() -> int:
     if not os.environ.get("RAY_ADDRESS"):
         for name, value in ray_environment().items():
             os.environ.setdefault(name, value)
-    from serve_app import preflight  # imports Ray, which reads its environment then
+    from serve_app.config import preflight  # imports Ray, which reads its environment then
 
     try:
         if status := preflight.main([str(arguments.config)]):
@@ -112,7 +112,7 @@ def token_hint() -> str:
 
 def drain_seconds(config: dict[str, Any]) -> dict[str, float]:
     """By application: how long its running tasks may go on once a signal has come."""
-    from serve_app.settings import TaskSettings
+    from serve_app.config.settings import TaskSettings
 
     rules = {
         application.get("name", "default"): (application.get("args") or {}).get("tasks") or {}

@@ -11,13 +11,13 @@ from ray.serve.config import AutoscalingConfig
 from ray.serve.schema import LoggingConfig
 
 from serve_app.api.ingress import ingress
+from serve_app.config.model_settings import AutoscalingSettings, ModelSettings
+from serve_app.config.placement import Placement, place
+from serve_app.config.settings import AppSettings, parse_settings
 from serve_app.coordinator.coordinator import Coordinator
 from serve_app.coordinator.scaling import deployment_of
-from serve_app.model_settings import AutoscalingSettings, ModelSettings
-from serve_app.placement import Placement, place
 from serve_app.replica.model_replica import ModelReplica
 from serve_app.scaling_policy import COORDINATOR
-from serve_app.settings import AppSettings, parse_settings
 
 _FIGURES_S = 0.5
 """Between two figures that Serve takes from the coordinator, and between two looks at the requests."""

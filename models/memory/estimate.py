@@ -1,7 +1,8 @@
 """What a model and a request need of a device's memory, counted from shapes. Imports no torch.
 
 Counted is what is alive at the fullest moment of ``models.transformer.denoiser``'s forward pass and of
-``models.vae.streaming_vae``'s decode, in bytes for one device. What kernels take for themselves is not known here and is left out.
+``models.vae.streaming_vae``'s decode, in bytes for one device. What kernels take for themselves is
+not known here and is left out.
 """
 
 from bisect import bisect_right

@@ -25,7 +25,7 @@ class Member:
     """In a rank's own process: which one it is, its device, and where it meets the others."""
 
     def __init__(self, port: int, number: int, ranks: int, device: str, timeout_s: float) -> None:
-        """``device``: torch's name in this process; ``timeout_s`` is that of ``models.parallel.mesh.join``."""
+        """``device``: torch's name in this process; ``timeout_s`` that of ``models.parallel.mesh.join``."""
         self.number = number
         self.ranks = ranks
         self.device = torch.device(device)

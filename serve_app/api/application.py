@@ -5,28 +5,27 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from serve_app.api import openapi
-from serve_app.api.auth import KeyGate, is_open
-from serve_app.api.body_limit import BodyLimit
-from serve_app.api.docs_page import install_docs
-from serve_app.api.frame_intake import FrameIntake
-from serve_app.api.free_disk import FreeDisk
-from serve_app.api.local import local_router
-from serve_app.api.native import native_router
-from serve_app.api.queue_view import QueueView
-from serve_app.api.refusals import CrashGuard, install_refusals
-from serve_app.api.service_pages import package_version, service_router
-from serve_app.api.slashes import TrailingSlash
-from serve_app.api.task_service import TaskService
-from serve_app.artifacts import LocalArtifacts
+from serve_app.api.http import api_document as openapi
+from serve_app.api.http.auth import KeyGate, is_open
+from serve_app.api.http.body_limit import BodyLimit
+from serve_app.api.http.refusals import CrashGuard, install_refusals
+from serve_app.api.http.slashes import TrailingSlash
+from serve_app.api.lightx2v.local import local_router
+from serve_app.api.native.routes import native_router
+from serve_app.api.native.service import package_version, service_router
+from serve_app.api.web.docs_page import install_docs
+from serve_app.config.settings import AppSettings
+from serve_app.files.artifacts import LocalArtifacts
+from serve_app.files.output_paths import OutputPaths
 from serve_app.media.image_intake import ImageIntake
 from serve_app.media.url_fetch import UrlFetch
-from serve_app.output_paths import OutputPaths
-from serve_app.settings import AppSettings
-from serve_app.tasks.database import Database
-from serve_app.tasks.fair_share import shares_of
-from serve_app.tasks.fleet import Fleet
-from serve_app.tasks.store import TaskStore
+from serve_app.queue.view import QueueView
+from serve_app.store.database import Database
+from serve_app.store.fleet import Fleet
+from serve_app.store.task_store import TaskStore
+from serve_app.submission.frame_intake import FrameIntake
+from serve_app.submission.free_disk import FreeDisk
+from serve_app.submission.task_service import TaskService
 from serve_app.tasks.task import Task
 
 _BODY_SLACK_BYTES = 1_000_000
@@ -103,7 +102,7 @@ def _service(
         settings=settings,
         store=store,
         fleet=fleet,
-        view=QueueView(store, fleet, shares_of(settings.keys)),
+        view=QueueView(store, fleet, settings.shares),
         artifacts=artifacts,
         free_disk=FreeDisk(artifacts.free_bytes),
         outputs=outputs,

@@ -10,8 +10,8 @@ from ray.serve.schema import LoggingConfig
 from starlette.types import ASGIApp
 
 from serve_app.api.application import build_api
+from serve_app.config.settings import AppSettings
 from serve_app.metrics import TaskMetrics
-from serve_app.settings import AppSettings
 
 API = "api"
 """Name of the deployment."""

@@ -15,21 +15,20 @@ from ray import serve
 from ray.exceptions import ActorUnavailableError, RayActorError
 from ray.serve.handle import DeploymentHandle
 
-from serve_app.artifacts import LocalArtifacts
+from serve_app.config.settings import AppSettings
 from serve_app.coordinator.deployments import Deployments
 from serve_app.coordinator.dispatch import Dispatcher, ReplicaLost
 from serve_app.coordinator.janitor import Janitor
 from serve_app.coordinator.notebook import Notebook
 from serve_app.coordinator.scaling import Scaling, deployment_of
+from serve_app.files.artifacts import LocalArtifacts
+from serve_app.files.output_paths import OutputPaths
 from serve_app.metrics import TaskMetrics
-from serve_app.output_paths import OutputPaths
-from serve_app.settings import AppSettings
-from serve_app.tasks.database import Database
-from serve_app.tasks.fair_share import shares_of
-from serve_app.tasks.fleet import Fleet
+from serve_app.store.database import Database
+from serve_app.store.fleet import Fleet
+from serve_app.store.run_ledger import RunLedger, Superseded
+from serve_app.store.task_store import TaskStore
 from serve_app.tasks.journal import log_move
-from serve_app.tasks.ledger import RunLedger, Superseded
-from serve_app.tasks.store import TaskStore
 from serve_app.tasks.task import ENDED, Health, Replica, Task, TaskError
 
 _LEASE_CHECK_S = 1.0
@@ -57,7 +56,7 @@ class Coordinator:
             self._database,
             lease_s=rules.lease_s,
             grace_s=min(rules.lease_s, 5 * rules.heartbeat_s),
-            shares=shares_of(settings.keys),
+            shares=settings.shares,
         )
         names = {model.name: deployment_of(model.name) for model in settings.models}
         self._deployments = Deployments(serve.get_replica_context().app_name, names)

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from uuid import uuid4
 
-from serve_app.tasks.ledger import RunLedger
+from serve_app.store.run_ledger import RunLedger
 from serve_app.tasks.task import Task
 
 _POLL_S = 1.0

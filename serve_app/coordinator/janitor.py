@@ -4,14 +4,14 @@ import asyncio
 import logging
 import time
 
-from serve_app.artifacts import LocalArtifacts
 from serve_app.errors import ServiceError
-from serve_app.output_paths import OutputPaths
+from serve_app.files.artifacts import LocalArtifacts
+from serve_app.files.output_paths import OutputPaths
+from serve_app.store.fleet import Fleet
+from serve_app.store.run_ledger import RunLedger
+from serve_app.store.task_store import TaskStore
 from serve_app.tasks.caller import EVERYONE
-from serve_app.tasks.fleet import Fleet
 from serve_app.tasks.journal import log_move
-from serve_app.tasks.ledger import RunLedger
-from serve_app.tasks.store import TaskStore
 from serve_app.tasks.task import Task
 from serve_app.tasks.transitions import Status
 

@@ -2,7 +2,7 @@
 
 import statistics
 
-from serve_app.tasks.fleet import Fleet
+from serve_app.store.fleet import Fleet
 from serve_app.tasks.task import Replica
 
 

@@ -4,13 +4,13 @@ import math
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 
+from serve_app.config.model_settings import ModelSettings
 from serve_app.coordinator.estimate import Backlog, BusyReplicas
-from serve_app.model_settings import ModelSettings
 from serve_app.scaling_policy import COORDINATOR, figures
-from serve_app.tasks.database import Database
-from serve_app.tasks.fleet import Fleet
+from serve_app.store.database import Database
+from serve_app.store.fleet import Fleet
+from serve_app.store.workload import Workload
 from serve_app.tasks.task import Replica, Scale
-from serve_app.tasks.workload import Workload
 
 _WAKE_S = 5.0
 """How long the policy has to wake a model at zero. After that a ticket wakes it, whatever the policy does."""

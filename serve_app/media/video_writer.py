@@ -15,7 +15,7 @@ import imageio_ffmpeg
 import numpy as np
 from numpy.typing import NDArray
 
-from serve_app import durable
+from serve_app.files import durable
 
 
 class VideoWriteError(RuntimeError):

@@ -11,8 +11,9 @@ class EngineFactory(Protocol):
 
     In a group of ranks it is called in each of them with that rank's ``models.parallel.mesh.Mesh``, and the
     engines that it makes there keep to what ``models.pipeline.wan_engine.WanEngine`` says of groups: all are
-    given the same calls in the same order, an error of ``prepare`` is raised on all or on none, and ``decode`` yields frames
-    on rank 0 alone while it goes on until the end, or until rank 0 leaves, on the others.
+    given the same calls in the same order, an error of ``prepare`` is raised on all or on none, and
+    ``decode`` yields frames on rank 0 alone while it goes on until the end, or until rank 0 leaves, on the
+    others.
     A factory for single devices need not take a mesh.
     """
 

@@ -17,17 +17,17 @@ from ray.util import get_current_placement_group
 from models.engine import Engine, EngineSettings, FusedLora
 from models.errors import GroupLost, ModelError
 from models.weights.hub import local_folder
-from serve_app.artifacts import LocalArtifacts
-from serve_app.model_settings import ModelSettings
-from serve_app.output_paths import OutputPaths
-from serve_app.placement import Placement
+from serve_app.config.model_settings import ModelSettings
+from serve_app.config.placement import Placement
+from serve_app.config.settings import AppSettings
+from serve_app.files.artifacts import LocalArtifacts
+from serve_app.files.output_paths import OutputPaths
 from serve_app.replica.claims import Claim, Claims
 from serve_app.replica.coordinator_link import CoordinatorLink
 from serve_app.replica.engine_factory import engine_factory
 from serve_app.replica.rank_group import RankGroup
 from serve_app.replica.run import Hung, Outcome, Run
 from serve_app.replica.warm_up import warm_up
-from serve_app.settings import AppSettings
 from serve_app.tasks.task import Health, Replica, Task
 
 _TICKET_S = 30.0

@@ -16,8 +16,8 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from models.engine import EngineSettings, Frames, Generation, GenerationRequest
 from models.errors import GroupLost, ModelError, OutOfMemory, PlanError, TuningError, WeightsError
-from serve_app.model_settings import ModelSettings
-from serve_app.placement import Placement
+from serve_app.config.model_settings import ModelSettings
+from serve_app.config.placement import Placement
 from serve_app.replica.rank import Rank, RankProcess, Seat
 
 _START_S = 1800.0

@@ -17,7 +17,7 @@ from typing import Protocol
 
 from models.engine import Engine, Generation, GenerationRequest, LoraUse, Picture
 from models.errors import GroupLost, ModelError
-from serve_app.artifacts import LocalArtifacts
+from serve_app.files.artifacts import LocalArtifacts
 from serve_app.media.source_image import SourceImage
 from serve_app.media.video_writer import VideoWriteError, VideoWriter
 from serve_app.tasks.task import Task, TaskError

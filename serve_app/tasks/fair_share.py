@@ -9,11 +9,9 @@ Virtual times count units of work, as a task's ``work`` does, and are compared w
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
-
-from serve_app.settings import KeySettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +27,6 @@ Shares = Mapping[str, Share]
 
 _USUAL = Share()
 _NOT_COUNTED = Share(weight=math.inf)
-
-
-def shares_of(keys: Sequence[KeySettings]) -> Shares:
-    """The shares that the configuration gives."""
-    return {key.name: Share(key.weight, key.max_running) for key in keys}
 
 
 def share_of(shares: Shares, owner: str) -> Share:

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from serve_app.tasks.database import Database
-from serve_app.tasks.ledger import RunLedger
-from serve_app.tasks.store import TaskStore
+from serve_app.store.database import Database
+from serve_app.store.run_ledger import RunLedger
+from serve_app.store.task_store import TaskStore
 from tests.contract.postgres_server import PostgresServer, programs
 
 

@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from serve_app.tasks.database import Database
+from serve_app.store.database import Database
+from serve_app.store.run_ledger import RunLedger
+from serve_app.store.task_store import TaskStore
 from serve_app.tasks.fair_share import Share
-from serve_app.tasks.ledger import RunLedger
-from serve_app.tasks.store import TaskStore
 from serve_app.tasks.task import NewTask
 from tests.contract.tasks import ADMISSION, SPEC, new
 

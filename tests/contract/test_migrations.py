@@ -9,11 +9,11 @@ from alembic import command
 from sqlalchemy import Connection, text
 
 from serve_app.errors import TaskExists
+from serve_app.store.database import Database, migrations
+from serve_app.store.group_commit import Admission
+from serve_app.store.run_ledger import RunLedger
+from serve_app.store.task_store import TaskStore
 from serve_app.tasks.caller import EVERYONE, Caller
-from serve_app.tasks.database import Database, migrations
-from serve_app.tasks.group_commit import Admission
-from serve_app.tasks.ledger import RunLedger
-from serve_app.tasks.store import TaskStore
 from serve_app.tasks.task import NewTask, VideoSpec
 from serve_app.tasks.transitions import Status
 

@@ -5,10 +5,10 @@ import asyncio
 import pytest
 
 from serve_app.errors import Draining
+from serve_app.store.database import Database
+from serve_app.store.run_ledger import RunLedger, Superseded
+from serve_app.store.task_store import TaskStore
 from serve_app.tasks.caller import EVERYONE
-from serve_app.tasks.database import Database
-from serve_app.tasks.ledger import RunLedger, Superseded
-from serve_app.tasks.store import TaskStore
 from serve_app.tasks.task import TaskError
 from serve_app.tasks.transitions import Status
 from tests.contract.tasks import ADMISSION, claimed, new

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from serve_app.tasks.database import Database
+from serve_app.store.database import Database
 from tests.http.http_service import HttpService, running, settings
 
 

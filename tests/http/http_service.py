@@ -14,13 +14,13 @@ from fastapi import FastAPI
 from PIL import Image
 
 from serve_app.api.application import build_api
-from serve_app.artifacts import LocalArtifacts
-from serve_app.output_paths import OutputPaths
-from serve_app.settings import AppSettings
-from serve_app.tasks.database import Database
-from serve_app.tasks.fleet import Fleet
-from serve_app.tasks.ledger import RunLedger
-from serve_app.tasks.store import TaskStore
+from serve_app.config.settings import AppSettings
+from serve_app.files.artifacts import LocalArtifacts
+from serve_app.files.output_paths import OutputPaths
+from serve_app.store.database import Database
+from serve_app.store.fleet import Fleet
+from serve_app.store.run_ledger import RunLedger
+from serve_app.store.task_store import TaskStore
 from serve_app.tasks.task import Replica, Task
 
 VIDEO = bytes(range(256)) * 40

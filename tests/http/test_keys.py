@@ -12,10 +12,9 @@ import pytest
 import pytest_asyncio
 from fastapi.routing import iter_route_contexts
 
-from serve_app.api.auth import is_open
+from serve_app.api.http.auth import is_open
+from serve_app.store.run_ledger import RunLedger
 from serve_app.tasks.caller import EVERYONE, Caller
-from serve_app.tasks.fair_share import shares_of
-from serve_app.tasks.ledger import RunLedger
 from serve_app.tasks.transitions import Status
 from tests.http.http_service import VIDEO, HttpService, running, settings, with_key
 
@@ -313,7 +312,7 @@ async def test_the_local_surface_is_busy_for_a_key_that_runs_as_many_as_it_may(f
 async def test_a_status_tells_the_place_that_fair_turns_will_give(folder: Path):
     async with running(settings(folder, keys=keys())) as service:
         ledger = await RunLedger.take_lead(
-            service.database, lease_s=30, grace_s=10, shares=shares_of(service.settings.keys)
+            service.database, lease_s=30, grace_s=10, shares=service.settings.shares
         )
         for number in range(4):
             await service.submit(key=ALICE, task_id=f"a{number}")

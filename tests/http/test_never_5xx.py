@@ -4,7 +4,7 @@ import asyncio
 import json
 import random
 
-from serve_app.api.video_request import VideoRequest
+from serve_app.api.native.video_request import VideoRequest
 from tests.http.http_service import HttpService
 
 ODD_VALUES = (

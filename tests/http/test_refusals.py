@@ -9,7 +9,7 @@ import httpx
 import pytest
 from PIL import Image
 
-from serve_app.api.refusals import CrashGuard
+from serve_app.api.http.refusals import CrashGuard
 from serve_app.tasks.caller import EVERYONE
 from tests.http.http_service import HttpService, as_text, png, running, settings
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from serve_app.api.queue_view import SEEN_WITHIN_S
-from serve_app.api.video_request import VideoRequest
-from serve_app.settings import AppSettings
+from serve_app.api.native.video_request import VideoRequest
+from serve_app.config.settings import AppSettings
+from serve_app.queue.view import SEEN_WITHIN_S
 from serve_app.tasks.task import Health, Scale
 from tests.http.http_service import HttpService, running, settings
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from serve_app.ray_environment import ray_environment
+from serve_app.config.ray_environment import ray_environment
 from tests.service.service import HTTP, Service, wait_for
 
 ROOT = Path(__file__).parents[2]

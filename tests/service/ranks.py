@@ -10,8 +10,8 @@ import ray
 from ray.util import placement_group, remove_placement_group
 
 from models.engine import EngineSettings
-from serve_app.model_settings import ModelSettings
-from serve_app.placement import Placement
+from serve_app.config.model_settings import ModelSettings
+from serve_app.config.placement import Placement
 from serve_app.replica.rank_group import RankGroup
 from tests.service.service import wait_for
 

@@ -9,8 +9,8 @@ import httpx
 import psutil
 import pytest
 
-from serve_app.tasks.database import Database
-from serve_app.tasks.ledger import RunLedger, Superseded
+from serve_app.store.database import Database
+from serve_app.store.run_ledger import RunLedger, Superseded
 from tests.service.cluster import Cluster, paced
 from tests.service.service import Service, wait_for
 

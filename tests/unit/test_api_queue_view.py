@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from serve_app.api.queue_view import QueueSnapshot, QueueView
+from serve_app.queue.view import QueueSnapshot, QueueView
+from serve_app.store.database import Database
+from serve_app.store.fleet import Fleet
+from serve_app.store.group_commit import Admission
+from serve_app.store.run_ledger import RunLedger
+from serve_app.store.task_store import TaskStore
 from serve_app.tasks.caller import EVERYONE, Caller
-from serve_app.tasks.database import Database
 from serve_app.tasks.fair_share import Share
-from serve_app.tasks.fleet import Fleet
-from serve_app.tasks.group_commit import Admission
-from serve_app.tasks.ledger import RunLedger
-from serve_app.tasks.store import TaskStore
 from serve_app.tasks.task import Health, NewTask, Replica, Scale, Task, VideoSpec
 
 SPEC = VideoSpec("a cat", "", 64, 64, 5, 16, 4, 5.0, None, 5.0, 1)

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from serve_app import durable
-from serve_app.artifacts import Artifacts, LocalArtifacts
 from serve_app.errors import FileNotFound, PathForbidden
-from serve_app.output_paths import OutputPaths
+from serve_app.files import durable
+from serve_app.files.artifacts import Artifacts, LocalArtifacts
+from serve_app.files.output_paths import OutputPaths
 
 ODD_IDS = [".", "..", "...", ".hidden", "-", "a.mp4", "t-a", "x" * 128]
 

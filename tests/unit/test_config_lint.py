@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from serve_app.config_lint import lint, load
-from serve_app.section import SettingsError
+from serve_app.config.config_lint import lint, load
+from serve_app.config.section import SettingsError
 
 Config = dict[str, Any]
 POLICY = "ray.serve.autoscaling_policy:default_autoscaling_policy"

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest_asyncio
 
 from serve_app.coordinator.dispatch import Dispatcher, ReplicaLost
+from serve_app.store.database import Database
+from serve_app.store.group_commit import Admission
+from serve_app.store.run_ledger import RunLedger
+from serve_app.store.task_store import TaskStore
 from serve_app.tasks.caller import EVERYONE
-from serve_app.tasks.database import Database
 from serve_app.tasks.fair_share import Share, Shares
-from serve_app.tasks.group_commit import Admission
-from serve_app.tasks.ledger import RunLedger
-from serve_app.tasks.store import TaskStore
 from serve_app.tasks.task import NewTask, Task, VideoSpec
 from serve_app.tasks.transitions import Status
 

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from serve_app.api.forecast import Forecast, Forecaster, Speed
-from serve_app.tasks.database import Database
+from serve_app.queue.forecast import Forecast, Forecaster, Speed
+from serve_app.store.database import Database
+from serve_app.store.group_commit import Admission
+from serve_app.store.run_ledger import RunLedger
+from serve_app.store.task_store import TaskStore
 from serve_app.tasks.fair_share import FairClock, Share, Shares
-from serve_app.tasks.group_commit import Admission
-from serve_app.tasks.ledger import RunLedger
-from serve_app.tasks.store import TaskStore
 from serve_app.tasks.task import NewTask, QueuedTask, VideoSpec
 
 SPEC = VideoSpec("a cat", "", 64, 64, 5, 16, 4, 5.0, None, 5.0, 1)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from serve_app.errors import InvalidField, PathForbidden, ServiceError
-from serve_app.output_paths import OutputPaths
+from serve_app.files.output_paths import OutputPaths
 
 
 @pytest.fixture

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from serve_app.model_settings import AutoscalingSettings, ModelSettings
-from serve_app.placement import Placement, place
-from serve_app.section import SettingsError
+from serve_app.config.model_settings import AutoscalingSettings, ModelSettings
+from serve_app.config.placement import Placement, place
+from serve_app.config.section import SettingsError
 
 
 def model(name: str = "demo", **changes: Any) -> ModelSettings:

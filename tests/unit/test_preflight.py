@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import yaml
 
-from serve_app.preflight import check
-from serve_app.section import SettingsError
+from serve_app.config.preflight import check
+from serve_app.config.section import SettingsError
 
 POLICY = {"policy_function": "serve_app.scaling_policy:policy"}
 

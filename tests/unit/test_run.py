@@ -13,9 +13,9 @@ import pytest
 
 from models.engine import Engine, Frames, Generation
 from models.errors import GroupLost
-from serve_app.artifacts import LocalArtifacts
+from serve_app.files.artifacts import LocalArtifacts
+from serve_app.files.output_paths import OutputPaths
 from serve_app.media.source_image import SourceImage
-from serve_app.output_paths import OutputPaths
 from serve_app.replica.run import Hung, Outcome, Run
 from serve_app.tasks.task import Task, TaskError, VideoSpec
 from serve_app.tasks.transitions import Status

@@ -7,13 +7,13 @@ import pytest
 import pytest_asyncio
 
 from serve_app import scaling_policy
+from serve_app.config.model_settings import AutoscalingSettings, ModelSettings
 from serve_app.coordinator.scaling import Scaling
-from serve_app.model_settings import AutoscalingSettings, ModelSettings
-from serve_app.tasks.database import Database
-from serve_app.tasks.fleet import Fleet
-from serve_app.tasks.group_commit import Admission
-from serve_app.tasks.ledger import RunLedger
-from serve_app.tasks.store import TaskStore
+from serve_app.store.database import Database
+from serve_app.store.fleet import Fleet
+from serve_app.store.group_commit import Admission
+from serve_app.store.run_ledger import RunLedger
+from serve_app.store.task_store import TaskStore
 from serve_app.tasks.task import NewTask, Replica, Scale, VideoSpec
 
 SPEC = VideoSpec("a", "", 64, 64, 5, 16, 4, 5.0, None, 5.0, 1)

@@ -75,7 +75,7 @@ def test_the_policy_travels_by_value_and_alone() -> None:
         packed = cloudpickle.dumps(policy)
     finally:
         cloudpickle.unregister_pickle_by_value(scaling_policy)
-    assert b"serve_app.coordinator" not in packed and b"serve_app.settings" not in packed
+    assert b"serve_app.coordinator" not in packed and b"serve_app.config.settings" not in packed
     assert cloudpickle.loads(packed)({"m": model(requests=3.0)})[0] == {"m": 3.0}
 
 

@@ -9,10 +9,10 @@ import pytest
 import yaml
 
 from models.weights_source import HubModel
-from serve_app.api.auth import Keyring
-from serve_app.model_settings import ModelSettings
-from serve_app.section import SettingsError
-from serve_app.settings import parse_settings
+from serve_app.api.http.auth import Keyring
+from serve_app.config.model_settings import ModelSettings
+from serve_app.config.section import SettingsError
+from serve_app.config.settings import parse_settings
 
 
 def args(tmp_path: Path, **changes: Any) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""What every surface stands on: keys, bodies, refusals, the API document."""

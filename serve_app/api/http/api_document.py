@@ -1,0 +1,108 @@
+"""What the OpenAPI document says of bodies and answers: the handlers read and write them by themselves."""
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, NotRequired
+
+from typing_extensions import TypedDict
+
+from serve_app.api.http.request_model import RequestModel, allowed
+
+_REASONS: Mapping[int, str] = {
+    400: "The image cannot be decoded",
+    401: "The request carries no known API key",
+    403: "A path leads outside the folders it may name",
+    404: "Nothing of that name",
+    409: "The state or the id of the task does not allow it",
+    413: "The body or the image is too large",
+    416: "The range lies outside the file",
+    422: "A field has a value that cannot be taken; `field` names it",
+    429: "Too many tasks wait, of all or of this key; `Retry-After` is seconds until it is worth another try",
+    503: "No replica can take work, or the service is shutting down",
+    507: "The disk is low",
+}
+
+
+class Refusal(TypedDict):
+    """Every answer that is not a success: a sentence for people and a code for programs."""
+
+    detail: str
+    code: str
+    field: NotRequired[str]
+
+
+def answers(body: Any, *refusals: int) -> dict[int | str, dict[str, Any]]:
+    """The documented answers of a route: 200 with ``body``, and the refusals by status."""
+    return {200: {"model": body, "description": "Done"}, **_refused(refusals)}
+
+
+def video_answers(*refusals: int) -> dict[int | str, dict[str, Any]]:
+    """The documented answers of a route that sends a video."""
+    content = {"video/mp4": {"schema": {"type": "string", "format": "binary"}}}
+    return {
+        200: {"content": content, "description": "The whole video"},
+        206: {"content": content, "description": "The ranges that were asked for"},
+        **_refused(refusals),
+    }
+
+
+def json_body(model: type[RequestModel]) -> dict[str, Any]:
+    """The JSON body that a route reads as ``model``."""
+    return _body("application/json", model.model_json_schema())
+
+
+def form_body(model: type[RequestModel], files: Mapping[str, str]) -> dict[str, Any]:
+    """The form that a route reads as ``model``, with ``files``: each upload and the field it stands for."""
+    schema = model.model_json_schema()
+    uploads = {
+        name: {
+            "type": "string",
+            "format": "binary",
+            "description": f"An image file, in place of `{instead_of}`.",
+        }
+        for name, instead_of in files.items()
+    }
+    required = schema["required"]
+    fields = {name: _form_field(field, name in required) for name, field in schema["properties"].items()}
+    return _body("multipart/form-data", {**schema, "properties": {**fields, **uploads}})
+
+
+def add_keys(document: dict[str, Any], is_open: Callable[[str], bool]) -> None:
+    """Note in a finished document that its paths need an API key, all but the open ones."""
+    document.setdefault("components", {})["securitySchemes"] = {
+        "bearer": {"type": "http", "scheme": "bearer"},
+        "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+    }
+    schema = {"$ref": "#/components/schemas/Refusal"}
+    refused = {"description": _REASONS[401], "content": {"application/json": {"schema": schema}}}
+    for path, operations in document["paths"].items():
+        if not is_open(path):
+            for operation in operations.values():
+                operation["security"] = [{"bearer": []}, {"header": []}]
+                operation["responses"]["401"] = refused
+
+
+def _form_field(field: Mapping[str, Any], required: bool) -> dict[str, Any]:
+    # Of a form, Swagger UI shows no exclusive bounds and no examples, but descriptions. It fills each
+    # field with the first example: what need not be sent begins empty, which is taken as not sent.
+    example = field["examples"][0]
+    text = example if isinstance(example, str) else json.dumps(example)
+    takes = f" Takes {allowed(field)}." if "exclusiveMinimum" in field else ""
+    shown = f"`{text}`" if text else "empty"
+    empty = [] if field["type"] == "array" else ""
+    return {
+        **field,
+        "description": f"{field['description']}{takes} Example: {shown}",
+        "examples": [example] if required else [empty, example],
+    }
+
+
+def _body(content_type: str, schema: Mapping[str, Any]) -> dict[str, Any]:
+    # What is required and no more: a request that any service takes, whichever models it serves.
+    example = {name: schema["properties"][name]["examples"][0] for name in schema["required"]}
+    content = {content_type: {"schema": schema, "example": example}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def _refused(statuses: tuple[int, ...]) -> dict[int | str, dict[str, Any]]:
+    return {status: {"model": Refusal, "description": _REASONS[status]} for status in statuses}

@@ -1,0 +1,94 @@
+"""API keys: the gate that every request passes before it gets to any route."""
+
+import hashlib
+import hmac
+from collections.abc import Sequence
+from typing import Annotated
+
+from fastapi import Depends, Request
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from serve_app.api.http.refusals import refusal
+from serve_app.config.settings import KeySettings
+from serve_app.errors import Unauthorized
+from serve_app.tasks.caller import EVERYONE, Caller
+
+_CALLER = "wan_serve.caller"
+_OPEN_PATHS = frozenset({"/", "/health", "/ready", "/docs", "/openapi.json"})
+_OPEN_FOLDERS = ("/docs/assets/",)
+
+
+def is_open(path: str) -> bool:
+    """Whether that path is answered without a key."""
+    return path in _OPEN_PATHS or path.startswith(_OPEN_FOLDERS)
+
+
+class Keyring:
+    """The configured keys, of which only the hashes are known."""
+
+    def __init__(self, keys: Sequence[KeySettings]) -> None:
+        self._callers = [(bytes.fromhex(key.sha256), _caller(key)) for key in keys]
+
+    def caller(self, presented: bytes) -> Caller | None:
+        """The holder of the key, if it is one. Takes as long whichever of them it is, or none."""
+        if not presented:
+            return None
+        digest = hashlib.sha256(presented).digest()
+        found = None
+        for known, caller in self._callers:
+            if hmac.compare_digest(known, digest):
+                found = caller
+        return found
+
+
+class KeyGate:
+    """Lets in who has a key, and says to the routes who that is. Without keys everyone is let in.
+
+    What is not listed above as open needs a key, so a route that is added later is not open by mistake.
+    """
+
+    def __init__(self, app: ASGIApp, keys: Sequence[KeySettings]) -> None:
+        self._app = app
+        self._keyring = Keyring(keys) if keys else None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, or refuse it."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        caller = EVERYONE if self._keyring is None else self._keyring.caller(_presented(scope))
+        if caller is not None:
+            await self._app({**scope, _CALLER: caller}, receive, send)
+        elif is_open(scope["path"].removeprefix(scope.get("root_path", ""))):
+            await self._app(scope, receive, send)
+        else:
+            answer = refusal(Unauthorized("A known API key is required: Authorization: Bearer KEY."))
+            await answer(scope, receive, send)
+
+
+async def _caller_of(request: Request) -> Caller:
+    caller: Caller = request.scope[_CALLER]
+    return caller
+
+
+Calling = Annotated[Caller, Depends(_caller_of)]
+"""A route's parameter: who asks."""
+
+
+def _presented(scope: Scope) -> bytes:
+    """The key that the request carries, or nothing, which is no key."""
+    headers = Headers(scope=scope)
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    text = token.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
+    return text.encode("latin-1")
+
+
+def _caller(key: KeySettings) -> Caller:
+    return Caller(
+        key.name,
+        is_admin=key.admin,
+        max_queued=key.max_queued,
+        max_running=key.max_running,
+        max_priority=key.max_priority,
+    )

@@ -1,0 +1,1 @@
+"""The surface that speaks as LightX2V's own server does."""

@@ -1,0 +1,1 @@
+"""The native surface, ``/v1/tasks`` and ``/v1/service``."""

@@ -1,0 +1,156 @@
+"""What the native surface says of a task, as JSON documents."""
+
+import math
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Literal
+
+from typing_extensions import TypedDict
+
+from serve_app.queue.view import QueueSnapshot
+from serve_app.tasks.task import Task
+from serve_app.tasks.transitions import Status
+
+NativeStatus = Literal["submitted", "running", "succeed", "failed", "cancelled"]
+
+NATIVE_STATUS: Mapping[Status, NativeStatus] = {
+    Status.QUEUED: "submitted",
+    Status.RUNNING: "running",
+    Status.SUCCEEDED: "succeed",
+    Status.FAILED: "failed",
+    Status.CANCELLED: "cancelled",
+}
+
+LIGHTX2V_STATUS: Mapping[Status, str] = {
+    Status.QUEUED: "pending",
+    Status.RUNNING: "processing",
+    Status.SUCCEEDED: "completed",
+    Status.FAILED: "failed",
+    Status.CANCELLED: "cancelled",
+}
+
+
+class ErrorOfTask(TypedDict):
+    """Why a task failed: a stable code and a sentence."""
+
+    code: str
+    message: str
+
+
+class SubmitDocument(TypedDict):
+    """The answer to a submit. `message` says what was decided differently from what was asked."""
+
+    task_id: str
+    status: NativeStatus
+    message: str
+    task_status: str
+    save_result_path: str
+
+
+class TaskDocument(TypedDict):
+    """A task as it stands. Times are RFC 3339 in UTC, `timings` and `eta_seconds` are seconds.
+
+    `owner` is the name of the API key that it was submitted with, empty without keys.
+    """
+
+    task_id: str
+    owner: str
+    status: NativeStatus
+    progress: float
+    message: str
+    model: str
+    created_at: str
+    started_at: str | None
+    finished_at: str | None
+    step: int
+    total_steps: int
+    queue_position: int | None
+    eta_seconds: float | None
+    attempt: int
+    replica: str | None
+    seed: int
+    width: int
+    height: int
+    num_frames: int
+    fps: int
+    priority: int
+    save_result_path: str
+    video_path: str | None
+    result_url: str | None
+    timings: Mapping[str, float]
+    notes: list[str]
+    error: ErrorOfTask | None
+
+
+def submit_document(task: Task, queue: QueueSnapshot, *, is_new: bool) -> SubmitDocument:
+    """The answer to the submit that made ``task``, or found it made already."""
+    message = "Task created successfully" if is_new else "This Idempotency-Key has made the task before"
+    message += _awaited_replica(task, queue)
+    return {
+        "task_id": task.id,
+        "status": NATIVE_STATUS[task.status],
+        "message": _with_notes(message, task),
+        "task_status": LIGHTX2V_STATUS[task.status],
+        "save_result_path": task.save_path,
+    }
+
+
+def task_document(task: Task, queue: QueueSnapshot, *, root_path: str) -> TaskDocument:
+    """``task`` as it stands; ``root_path`` is where the service is mounted."""
+    place = queue.place(task)
+    succeeded = task.status is Status.SUCCEEDED
+    return {
+        "task_id": task.id,
+        "owner": task.owner,
+        "status": NATIVE_STATUS[task.status],
+        "progress": math.floor(task.progress * 1e4) / 1e4,  # rounded up it would say 1.0 before the end
+        "message": _with_notes(_message(task, place.position) + _awaited_replica(task, queue), task),
+        "model": task.model,
+        "created_at": _time(task.created_at),
+        "started_at": _time(task.started_at) if task.started_at is not None else None,
+        "finished_at": _time(task.finished_at) if task.finished_at is not None else None,
+        "step": task.step,
+        "total_steps": task.spec.total_steps,
+        "queue_position": place.position,
+        "eta_seconds": round(place.eta_s, 1) if place.eta_s is not None else None,
+        "attempt": task.attempt,
+        "replica": task.runner,
+        "seed": task.spec.seed,
+        "width": task.spec.width,
+        "height": task.spec.height,
+        "num_frames": task.spec.num_frames,
+        "fps": task.spec.fps,
+        "priority": task.priority,
+        "save_result_path": task.save_path,
+        "video_path": task.save_path if succeeded else None,
+        "result_url": f"{root_path}/v1/tasks/{task.id}/result" if succeeded else None,
+        "timings": task.timings,
+        "notes": list(task.notes),
+        "error": {"code": task.error.code, "message": task.error.message} if task.error else None,
+    }
+
+
+def _with_notes(message: str, task: Task) -> str:
+    """What was decided differently from what was asked is said with every message."""
+    return " ".join([f"{message}.", *task.notes]) if task.notes else message
+
+
+def _awaited_replica(task: Task, queue: QueueSnapshot) -> str:
+    awaited = queue.line(task.model).awaits_replica
+    return f". The model {task.model} {awaited}" if awaited and task.status is Status.QUEUED else ""
+
+
+def _message(task: Task, position: int | None) -> str:
+    if task.status is Status.QUEUED:
+        return f"Waiting in the queue, number {position}"
+    if task.status is Status.RUNNING:
+        return f"Processing, step {task.step} of {task.spec.total_steps}"
+    if task.status is Status.FAILED and task.error is not None:
+        return task.error.message
+    return {Status.SUCCEEDED: "Task completed successfully", Status.CANCELLED: "Task cancelled"}.get(
+        task.status, "Task failed"
+    )
+
+
+def _time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

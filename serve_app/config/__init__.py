@@ -1,0 +1,1 @@
+"""The configuration: typed, checked before a start."""

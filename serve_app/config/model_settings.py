@@ -1,0 +1,187 @@
+"""The settings of one served model: what it is, where its weights are, how many replicas run it and how."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from models.engine import Expert
+from models.errors import PlanError
+from models.lora.folder import LoraFolder
+from models.parallel.plan import ParallelPlan, plan
+from models.variants import VARIANTS, Variant
+from models.weights_source import HubModel, WeightsSource, weights_source
+from serve_app.config.section import Seconds, Section, SettingsError
+
+
+class FusedLoraSettings(Section):
+    """A LoRA that is always on."""
+
+    file: Path
+    strength: float = Field(default=1.0, ge=-10, le=10)
+    expert: Expert = Field(default="both", description="of a model with two: high_noise or low_noise")
+
+
+class ParallelSettings(Section):
+    """How the devices of a replica share a run. ``models.parallel.plan.plan`` chooses what is not given."""
+
+    cfg: int | None = Field(default=None, description="2: the two prompts of a guided run apart")
+    ring: int | None = Field(default=None, description="stations that keys and values travel through")
+    ulysses: int | None = Field(default=None, description="parts that the attention heads are dealt out in")
+
+
+class AutoscalingSettings(Section):
+    """How many replicas a model has when its work decides. Bounds and delays are Ray Serve's own."""
+
+    min_replicas: int = Field(
+        default=1, ge=0, le=1024, description="0: the last replica goes too, and the next task starts one"
+    )
+    max_replicas: int = Field(ge=1, le=1024)
+    by: Literal["work", "requests"] = Field(
+        default="work", description="work: seconds of work that wait; requests: tasks, a replica for each"
+    )
+    target_queue_wait_s: Seconds = Field(
+        default=30.0, description="by work: replicas are wanted until a task waits no longer than this"
+    )
+    upscale_delay_s: Seconds = Field(default=3.0, description="more must be wanted for so long")
+    downscale_delay_s: Seconds = Field(default=300.0, description="fewer must be wanted for so long")
+    downscale_to_zero_delay_s: Seconds | None = Field(
+        default=None, description="the same for the last replica; default: downscale_delay_s"
+    )
+
+    @model_validator(mode="after")
+    def _bounds_in_order(self) -> "AutoscalingSettings":
+        if self.min_replicas > self.max_replicas:
+            raise ValueError("min_replicas: must not be above max_replicas")
+        return self
+
+
+class ModelSettings(Section):
+    """One served model and how many replicas of it there are."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$", description="what clients write in `model`")
+    variant: str = Field(description="an entry of models.variants")
+    weights: WeightsSource = Field(
+        description="a diffusers folder, or a hub's model: org/name or org/name@revision"
+    )
+    offline: bool = Field(default=False, description="ask no hub: a hub's model must be in the cache")
+    transformer: Path | None = Field(
+        default=None, description="safetensors in place of the transformer's: a file, an index or a folder"
+    )
+    transformer_2: Path | None = Field(default=None, description="the same for the low-noise expert")
+    replicas: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] = Field(
+        default="auto",
+        description="auto: as many as the GPUs that Ray sees suffice for, or one CPU replica without any",
+    )
+    devices_per_replica: int = Field(
+        default=1, ge=1, le=8, description="above 1, each replica is a group of ranks that share every run"
+    )
+    parallel: ParallelSettings = ParallelSettings()
+    autoscaling: AutoscalingSettings | None = Field(default=None, description="instead of replicas")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto", description="auto: cuda where Ray sees a GPU"
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    cpus_per_replica: Annotated[float, Field(gt=0)] | None = Field(
+        default=None,
+        description="Ray CPUs a replica holds; default: 1 a process, or its share of a smaller machine",
+    )
+    engine: str = Field(
+        default="models.loading:load_engine",
+        pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$",
+        description="import path of the engine factory",
+    )
+    options: dict[str, Any] = Field(default_factory=dict, description="handed to the engine factory")
+    lora_folder: Path | None = Field(default=None, description="LoRAs that requests may name")
+    lora_cache_bytes: int = Field(default=4 << 30, ge=0, description="device memory for LoRAs in use")
+    fused_loras: tuple[FusedLoraSettings, ...] = Field(
+        default=(), description="LoRAs that are made part of the weights at start, such as a distillation"
+    )
+
+    @field_validator("weights", mode="before")
+    @classmethod
+    def _source(cls, value: object) -> object:
+        return weights_source(value) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _known_variant(self) -> "ModelSettings":
+        if self.variant not in VARIANTS:
+            raise ValueError(f"variant: {self.variant!r} is unknown; allowed: {', '.join(sorted(VARIANTS))}")
+        if self.transformer_2 is not None and self.spec.boundary is None:
+            raise ValueError(f"transformer_2: {self.variant} has one transformer")
+        return self
+
+    def lora_names(self) -> list[str]:
+        """What is in the LoRA folder now: LoRAs may come and go while the model is served."""
+        return [] if self.lora_folder is None else LoraFolder(self.lora_folder).names()
+
+    @model_validator(mode="after")
+    def _devices_share_a_run(self) -> "ModelSettings":
+        try:
+            _ = self.plan
+        except PlanError as error:
+            raise ValueError(f"parallel: {error}".removesuffix(".")) from None
+        return self
+
+    @property
+    def plan(self) -> ParallelPlan:
+        """How the devices of a replica share a run."""
+        return plan(
+            self.devices_per_replica,
+            self.spec.heads,
+            guidance=not self.spec.distilled,
+            **self.parallel.model_dump(),
+        )
+
+    @model_validator(mode="after")
+    def _one_rule_for_replicas(self) -> "ModelSettings":
+        if self.autoscaling is not None and "replicas" in self.model_fields_set:
+            raise ValueError("replicas: leave it out or leave out autoscaling; only one of them can decide")
+        return self
+
+    @property
+    def by_work(self) -> bool:
+        """Whether the coordinator's estimate decides how many replicas there are."""
+        return self.autoscaling is not None and self.autoscaling.by == "work"
+
+    @property
+    def spec(self) -> Variant:
+        """The variant's entry."""
+        return VARIANTS[self.variant]
+
+    def absolute(self, base: Path) -> "ModelSettings":
+        """With absolute paths, relative ones taken from ``base``."""
+
+        def path(given: Path) -> Path:
+            return Path(os.path.abspath(base / given.expanduser()))
+
+        source = self.weights
+        if isinstance(source, HubModel):  # unless a folder in ``base`` has that name
+            source = weights_source(str(source), base)
+        loras = tuple(lora.model_copy(update={"file": path(lora.file)}) for lora in self.fused_loras)
+        return self.model_copy(
+            update={
+                "weights": path(source) if isinstance(source, Path) else source,
+                "transformer": self.transformer and path(self.transformer),
+                "transformer_2": self.transformer_2 and path(self.transformer_2),
+                "lora_folder": self.lora_folder and path(self.lora_folder),
+                "fused_loras": loras,
+            }
+        )
+
+    def require_files(self, key: str) -> None:
+        """Raise ``SettingsError`` where there is nothing at a path. ``key``: where these settings stand."""
+        if isinstance(self.weights, Path) and not self.weights.is_dir():
+            raise SettingsError(
+                f"{key}.weights: there is no folder {self.weights}; name a diffusers folder "
+                "(models/demo/weights is the demo model's) or org/name on the hub."
+            )
+        for name, path in (("transformer", self.transformer), ("transformer_2", self.transformer_2)):
+            if path is not None and not path.exists():
+                raise SettingsError(f"{key}.{name}: there is no file or folder {path}.")
+        if self.lora_folder is not None and not self.lora_folder.is_dir():
+            raise SettingsError(f"{key}.lora_folder: there is no folder {self.lora_folder}.")
+        for index, lora in enumerate(self.fused_loras):
+            if not lora.file.is_file():
+                raise SettingsError(f"{key}.fused_loras[{index}].file: there is no file {lora.file}.")

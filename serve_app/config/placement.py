@@ -1,0 +1,94 @@
+"""Where the replicas of each model go: on the GPUs that Ray sees, or on the CPUs of a machine without."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from serve_app.config.model_settings import ModelSettings
+from serve_app.config.section import SettingsError
+
+_CPUS_FOR_THE_REST = 0.5
+"""What ingress and coordinator hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """The replicas of one model: how many, on which kind of device, with which share of the machine."""
+
+    replicas: int
+    """At most so many, where the model scales."""
+    device: str
+    gpus: int
+    """GPUs of a process with an engine: the replica's own, or each rank's."""
+    cpus: float
+    """CPUs of each process: of the replica and, if it has any, of each rank."""
+    threads: int
+    """CPU threads that an engine computes with, on all of its ranks together."""
+    ranks: int = 1
+    """Processes that share each run; 1 is the replica itself."""
+
+
+def place(models: Sequence[ModelSettings], resources: Mapping[str, float]) -> Mapping[str, Placement]:
+    """Share out Ray's ``resources`` (``CPU`` and ``GPU`` counts of the cluster) over the models.
+
+    ``auto`` replicas: as many as fit on the GPUs that the other models always hold leave, split evenly, at
+    least one each; one replica on a machine without GPUs. Raises ``SettingsError`` for a model that needs
+    more GPUs for one replica than there are.
+    """
+    gpus, cpus = int(resources.get("GPU", 0)), resources.get("CPU", 1.0)
+    devices = {model.name: _device(model, gpus) for model in models}
+    on_gpu = [model for model in models if devices[model.name] == "cuda"]
+    _require_gpus(models, on_gpu, gpus)
+    promised = sum(_least(model) * model.devices_per_replica for model in on_gpu)
+    flexible = sum(_most(model) is None for model in on_gpu)
+    share = (gpus - promised) // flexible if flexible else 0
+    counts = {
+        model.name: _most(model) or (max(1, share // model.devices_per_replica) if model in on_gpu else 1)
+        for model in models
+    }
+    on_cpu = sum(counts[model.name] for model in models if devices[model.name] == "cpu")
+    processes = sum(counts[model.name] * _processes(model) for model in models)
+    fair = max(0.01, round((cpus - _CPUS_FOR_THE_REST) / max(1, processes), 2))
+    return {
+        model.name: Placement(
+            replicas=counts[model.name],
+            device=devices[model.name],
+            gpus=int(model in on_gpu),
+            cpus=model.cpus_per_replica / _processes(model) if model.cpus_per_replica else min(1.0, fair),
+            threads=max(1, int(cpus) // max(1, on_cpu)),
+            ranks=model.devices_per_replica,
+        )
+        for model in models
+    }
+
+
+def _require_gpus(models: Sequence[ModelSettings], on_gpu: Sequence[ModelSettings], gpus: int) -> None:
+    """A cluster without GPUs may get some yet; with too few, a group would wait for ever."""
+    for index, model in enumerate(models):
+        if model in on_gpu and 0 < gpus < model.devices_per_replica:
+            raise SettingsError(
+                f"args.models[{index}].devices_per_replica: {model.devices_per_replica} GPUs are needed for "
+                f"a replica of {model.name}, and Ray sees {gpus}."
+            )
+
+
+def _device(model: ModelSettings, gpus: int) -> str:
+    return model.device if model.device != "auto" else "cuda" if gpus else "cpu"
+
+
+def _processes(model: ModelSettings) -> int:
+    """Of a replica: it alone, or it and its ranks."""
+    return 1 if model.devices_per_replica == 1 else 1 + model.devices_per_replica
+
+
+def _least(model: ModelSettings) -> int:
+    """Replicas that the settings promise the model."""
+    if model.autoscaling is not None:
+        return model.autoscaling.min_replicas
+    return model.replicas if isinstance(model.replicas, int) else 0
+
+
+def _most(model: ModelSettings) -> int | None:
+    """Replicas that the settings allow the model; None: what the machine has."""
+    if model.autoscaling is not None:
+        return model.autoscaling.max_replicas
+    return model.replicas if isinstance(model.replicas, int) else None

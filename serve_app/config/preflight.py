@@ -1,0 +1,54 @@
+"""``python -m serve_app.config.preflight serve_config.yaml``: what is wrong with it, said before Ray starts.
+
+Ray Serve drops unknown keys of its own part in silence and goes on waiting when an application cannot be
+built; this reads both parts and ends with status 2 and one sentence.
+"""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from serve_app.config.config_lint import lint, load
+from serve_app.config.section import SettingsError
+from serve_app.config.settings import parse_settings
+
+_IMPORT_PATH = "serve_app.app:build"
+_POLICY = "serve_app.scaling_policy:policy"
+
+
+def check(path: Path) -> None:
+    """Raise ``SettingsError`` unless the file starts a service; makes the data folders."""
+    config = load(path)
+    lint(config)
+    for index, application in enumerate(config["applications"]):
+        if application["import_path"] == _IMPORT_PATH:
+            settings = parse_settings(application.get("args") or {}, Path.cwd())
+            if any(model.by_work for model in settings.models):
+                _require_policy(application, index)
+
+
+def _require_policy(application: Mapping[str, Any], index: int) -> None:
+    """Without it Serve would scale by the number of requests, and say nothing."""
+    if (application.get("autoscaling_policy") or {}).get("policy_function") != _POLICY:
+        raise SettingsError(
+            f"applications[{index}].autoscaling_policy: a model scales by work, so it must be "
+            f"{{policy_function: {_POLICY}}}; or set `by: requests` in the model's autoscaling."
+        )
+
+
+def main(arguments: list[str]) -> int:
+    """The exit status: 0, or 2 with the reason on standard error."""
+    if len(arguments) != 1:
+        print("usage: python -m serve_app.config.preflight CONFIG", file=sys.stderr)
+        return 2
+    try:
+        check(Path(arguments[0]))
+    except SettingsError as error:
+        print(f"{arguments[0]}: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

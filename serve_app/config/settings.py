@@ -1,0 +1,239 @@
+"""The application's settings: the ``args`` of ``serve_config.yaml``, parsed once, frozen, checked at start.
+
+Nothing else reads the configuration or the environment. Relative folders are taken from the folder
+the service is started in.
+"""
+
+import os
+from pathlib import Path
+
+from pydantic import Field, ValidationError, model_validator
+
+from serve_app.config.model_settings import (
+    AutoscalingSettings,
+    FusedLoraSettings,
+    ModelSettings,
+    ParallelSettings,
+)
+from serve_app.config.section import Seconds, Section, SettingsError
+from serve_app.tasks.fair_share import Share, Shares
+
+
+class TaskSettings(Section):
+    """How tasks live and die."""
+
+    max_attempts: int = Field(
+        default=3, ge=1, le=10, description="runs a task gets before it fails as worker_lost"
+    )
+    lease_s: Seconds = Field(default=30.0, description="a runner silent for this long is taken for dead")
+    heartbeat_s: Seconds = Field(
+        default=2.0, description="a runner reports at each step and at least this often"
+    )
+    step_timeout_s: Seconds = Field(
+        default=900.0, description="a run that makes no progress for this long is hung"
+    )
+    rank_timeout_s: Seconds = Field(
+        default=120.0,
+        description="a rank of a group that takes longer for one step, or one part of a decode, is hung",
+    )
+    longest_run_s: Seconds = Field(default=3600.0, description="grace that a stopping replica gets to finish")
+    drain_s: float = Field(
+        default=20.0, ge=0, description="how long running tasks may go on once the service is to stop"
+    )
+    retention_s: Seconds = Field(
+        default=7 * 86400.0, description="ended tasks and their files are kept this long"
+    )
+    janitor_period_s: Seconds = 60.0
+
+    @model_validator(mode="after")
+    def _lease_outlives_heartbeat(self) -> "TaskSettings":
+        if self.heartbeat_s * 3 > self.lease_s:
+            raise ValueError("lease_s: must be at least three times heartbeat_s")
+        return self
+
+
+class LimitSettings(Section):
+    """What one service takes in."""
+
+    max_queued: int = Field(
+        default=1000, ge=1, description="queued tasks before a submit is refused with 429"
+    )
+    max_image_bytes: int = Field(default=20_000_000, ge=1)
+    max_image_pixels: int = Field(default=16_800_000, ge=1)
+    min_free_bytes: int = Field(
+        default=200_000_000, ge=0, description="disk left under which a submit gets 507"
+    )
+    max_priority: int = Field(default=10, ge=0, description="priorities are -max_priority … max_priority")
+
+
+class KeySettings(Section):
+    """One API key, known by its hash alone, and what its holder may do. ``scripts/make_key`` makes one."""
+
+    name: str = Field(
+        pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$",
+        description="owner of its tasks, and of a folder for their videos",
+    )
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="of the key, in hexadecimal digits")
+    admin: bool = Field(default=False, description="sees and stops the tasks of every key")
+    max_queued: int | None = Field(default=None, ge=1, description="its queued tasks before it gets a 429")
+    max_running: int | None = Field(
+        default=None, ge=1, description="its tasks beyond these wait in the queue"
+    )
+    max_priority: int | None = Field(default=None, ge=0, description="default: the service's own")
+    weight: float = Field(
+        default=1.0, ge=0.01, le=100, description="its share of a busy service, to the others' weights"
+    )
+
+    @model_validator(mode="after")
+    def _folder_of_its_own(self) -> "KeySettings":
+        if self.name == "videos":
+            raise ValueError("name: must not be videos, the folder of videos that have no owner")
+        return self
+
+
+class AppSettings(Section):
+    """Everything the application is told."""
+
+    data_dir: Path = Field(default=Path("data"), description="database, inputs and, by default, outputs")
+    database_url: str | None = Field(
+        default=None,
+        pattern=r"^(sqlite\+aiosqlite|postgresql\+asyncpg)://",
+        description="default: SQLite in data_dir; postgresql+asyncpg://… for several nodes",
+    )
+    output_root: Path | None = Field(default=None, description="finished videos; default: data_dir/outputs")
+    output_roots: tuple[Path, ...] = Field(
+        default=(), description="further folders an absolute save path may name"
+    )
+    input_roots: tuple[Path, ...] = Field(default=(), description="folders that image_path may name files in")
+    allow_image_urls: bool = Field(
+        default=False, description="fetch http(s) image_path from public addresses"
+    )
+    ingress_replicas: int = Field(default=1, ge=1, le=64)
+    access_log: bool = Field(default=False, description="a log line for each HTTP request")
+    tasks: TaskSettings = TaskSettings()
+    limits: LimitSettings = LimitSettings()
+    keys: tuple[KeySettings, ...] = Field(
+        default=(), description="who may use the service; none: whoever reaches it"
+    )
+    models: tuple[ModelSettings, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _unique_models(self) -> "AppSettings":
+        names = [model.name for model in self.models]
+        if len(set(names)) != len(names):
+            raise ValueError("models: names must differ from each other")
+        return self
+
+    @model_validator(mode="after")
+    def _unique_keys(self) -> "AppSettings":
+        for field in ("name", "sha256"):
+            if len({getattr(key, field) for key in self.keys}) != len(self.keys):
+                raise ValueError(f"keys: each must have a {field} of its own")
+        return self
+
+    @property
+    def store_url(self) -> str:
+        """The database the task store opens."""
+        return self.database_url or f"sqlite+aiosqlite:///{self.data_dir / 'tasks.db'}"
+
+    @property
+    def outputs(self) -> Path:
+        """The output root, whose public name is ``outputs/``."""
+        return self.output_root or self.data_dir / "outputs"
+
+    @property
+    def inputs(self) -> Path:
+        """Where the images of submitted tasks are kept."""
+        return self.data_dir / "inputs"
+
+    @property
+    def shares(self) -> Shares:
+        """The fair share of each key's owner."""
+        return {key.name: Share(key.weight, key.max_running) for key in self.keys}
+
+
+def parse_settings(args: object, base: Path) -> AppSettings:
+    """Check the ``args`` of the configuration and make every folder absolute, relative ones from ``base``.
+
+    Raises ``SettingsError`` for an unknown key, a bad value, missing weights or a folder that cannot be
+    written; its message is one sentence that names the key.
+    """
+    try:
+        settings = AppSettings.model_validate(args)
+    except ValidationError as error:
+        raise SettingsError(_first_sentence(error)) from None
+    settings = _absolute(settings, base)
+    for index, model in enumerate(settings.models):
+        model.require_files(f"args.models[{index}]")
+    for key, folder in (
+        ("data_dir", settings.data_dir),
+        ("output_root", settings.outputs),
+        ("data_dir", settings.inputs),
+    ):
+        _require_writable(key, folder)
+    for index, folder in enumerate(settings.output_roots):
+        _require_writable(f"output_roots[{index}]", folder)
+    return settings
+
+
+def _absolute(settings: AppSettings, base: Path) -> AppSettings:
+    def absolute(path: Path) -> Path:
+        return Path(os.path.abspath(base / path.expanduser()))
+
+    return settings.model_copy(
+        update={
+            "data_dir": absolute(settings.data_dir),
+            "output_root": absolute(settings.outputs),
+            "output_roots": tuple(absolute(root) for root in settings.output_roots),
+            "input_roots": tuple(absolute(root) for root in settings.input_roots),
+            "models": tuple(model.absolute(base) for model in settings.models),
+        }
+    )
+
+
+def _require_writable(key: str, folder: Path) -> None:
+    probe = folder / f".writable-{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise SettingsError(
+            f"args.{key}: {folder} cannot be written ({error.strerror}); name one this user may write to."
+        ) from None
+
+
+def _first_sentence(error: ValidationError) -> str:
+    """The first finding of pydantic, said as ``args.key: what is allowed``."""
+    finding = error.errors(include_url=False)[0]
+    # Union members ("literal['auto']", "constrained-int") stand in pydantic's path, but not in the file.
+    key = "args"
+    for part in finding["loc"]:
+        if isinstance(part, int):
+            key += f"[{part}]"
+        elif part.isidentifier() and part != "int":
+            key += f".{part}"
+    message = finding["msg"]
+    if finding["type"] == "value_error":
+        # Our own checks look at a whole section and begin their sentence with the key at fault.
+        return f"{key}.{message.removeprefix('Value error, ')}."
+    if finding["type"] == "extra_forbidden":
+        parent = _section_at(finding["loc"][:-1])
+        message = f"is not a setting; allowed here: {', '.join(parent.model_fields)}"
+    elif finding["type"] == "missing":
+        message = "is required"
+    return f"{key}: {message[0].lower()}{message[1:].rstrip('.')}."
+
+
+def _section_at(path: tuple[int | str, ...]) -> type[Section]:
+    sections: dict[str, type[Section]] = {
+        "models": ModelSettings,
+        "fused_loras": FusedLoraSettings,
+        "parallel": ParallelSettings,
+        "autoscaling": AutoscalingSettings,
+        "tasks": TaskSettings,
+        "limits": LimitSettings,
+        "keys": KeySettings,
+    }
+    innermost_first = (part for part in reversed(path) if isinstance(part, str))
+    return next((sections[part] for part in innermost_first if part in sections), AppSettings)

@@ -1,0 +1,193 @@
+"""The files that the service keeps: the images of tasks, the videos of attempts, and their public names.
+
+Every attempt of a task writes a file of its own, which nothing ever changes. The task's committed row says
+which one is the result. The name that people see is linked to it only after that commit and only from what
+the row says, so doing it again after a crash is harmless.
+"""
+
+import filecmp
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
+from typing import Protocol
+
+from serve_app.errors import FileNotFound, PathForbidden
+from serve_app.files import durable
+from serve_app.files.output_paths import PUBLIC_ROOT, OutputPaths, SavePath
+
+_ATTEMPTS = ".attempts"
+_INPUTS = "inputs"
+_TASK_PREFIX = "t-"  # a task id may be ".." or start with a dot; a folder's name then does not
+_TASK_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_INPUT_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
+
+
+class Artifacts(Protocol):
+    """What the service asks of its file store, as `LocalArtifacts` says it. Async callers use a thread."""
+
+    def attempt_path(self, task_id: str, attempt: int) -> Path: ...
+    def key(self, task_id: str, attempt: int) -> str: ...
+    def path_of(self, key: str) -> Path: ...
+    def published(self, file_path: str) -> Path: ...
+    def publish_alias(self, key: str, place: SavePath) -> None: ...
+    def put_input(self, task_id: str, name: str, data: bytes) -> str: ...
+    def read_input(self, key: str) -> bytes: ...
+    def delete_task_files(self, task_id: str, place: SavePath | None, key: str | None) -> None: ...
+    def task_ids_with_files(self) -> Iterator[str]: ...
+    def free_bytes(self) -> int: ...
+
+
+class LocalArtifacts:
+    """Artifacts in local folders: videos below the output root, inputs below the data folder.
+
+    Keys are POSIX paths relative to the folder they belong to, so both folders may move.
+    """
+
+    def __init__(self, outputs: OutputPaths, data_folder: Path) -> None:
+        """Makes the folders. Raises ValueError when clients could download the data folder."""
+        if data_folder.resolve().is_relative_to(outputs.output_root.resolve()):
+            raise ValueError("the data folder must not lie in the output root, which clients download from")
+        self._outputs = outputs
+        self._root = outputs.output_root
+        self._data = data_folder
+        durable.make_folder(self._root / _ATTEMPTS)
+        durable.make_folder(self._data / _INPUTS)
+
+    def key(self, task_id: str, attempt: int) -> str:
+        """What a task's row keeps of the video that this attempt wrote."""
+        return f"{_ATTEMPTS}/{_folder_name(task_id)}/{attempt:d}.mp4"
+
+    def attempt_path(self, task_id: str, attempt: int) -> Path:
+        """Where this attempt writes its video; makes the folder."""
+        path = self._root / self.key(task_id, attempt)
+        durable.make_folder(path.parent)
+        return path
+
+    def path_of(self, key: str) -> Path:
+        """The file behind an artifact key. Raises FileNotFound where there is none."""
+        return _file_below(self._root / _ATTEMPTS, self._root, key)
+
+    def published(self, file_path: str) -> Path:
+        """The file that a public path such as `outputs/videos/a.mp4` names, for a download.
+
+        Raises PathForbidden for a path out of the output root or to a hidden file, FileNotFound.
+        """
+        segments = [segment for segment in file_path.split("/") if segment not in ("", ".")]
+        if file_path.startswith("/") or any(segment.startswith(".") for segment in segments):
+            raise PathForbidden("The path leads outside the folder that files are downloaded from.")
+        if len(segments) > 1 and segments[0] == PUBLIC_ROOT:
+            segments = segments[1:]
+        return _file_below(self._root, self._root, "/".join(segments))
+
+    def publish_alias(self, key: str, place: SavePath) -> None:
+        """Gives a committed video its public name, in place of an older file there. May be done again.
+
+        Raises FileNotFound, PathForbidden when links now lead the place out of its root, OSError.
+        """
+        source, target = self.path_of(key), place.path
+        self._outputs.check_place(place)
+        durable.make_folder(target.parent)
+        self._outputs.check_place(place)  # again, now that the folder is there
+        if not _is_same_file(source, target):
+            # Beside the source, so that what a crash leaves goes with the task's folder.
+            link = durable.temp_beside(source)
+            try:
+                os.link(source, link)
+                durable.replace(link, target)
+            except OSError:  # another file system, or one without links
+                _copy(source, target)
+            finally:
+                link.unlink(missing_ok=True)
+
+    def put_input(self, task_id: str, name: str, data: bytes) -> str:
+        """Keeps an input of a task, such as `image.png`, and gives its key. Raises OSError."""
+        if not _INPUT_NAME.fullmatch(name):
+            raise ValueError(f"an input cannot be named {name!r}")
+        key = f"{_INPUTS}/{_folder_name(task_id)}/{name}"
+        path = self._data / key
+        durable.make_folder(path.parent)
+        durable.write(path, data)
+        return key
+
+    def read_input(self, key: str) -> bytes:
+        """The bytes of a kept input. Raises FileNotFound."""
+        return _file_below(self._data / _INPUTS, self._data, key).read_bytes()
+
+    def delete_task_files(self, task_id: str, place: SavePath | None, key: str | None) -> None:
+        """Removes a task's attempts and inputs, and its public name while that is still its own.
+
+        May be done again. `place` and `key` are what its row says, None where it says nothing.
+        """
+        if place is not None and key is not None:
+            with suppress(FileNotFound, PathForbidden):
+                source = self.path_of(key)
+                self._outputs.check_place(place)
+                if _is_same_file(source, place.path):
+                    place.path.unlink(missing_ok=True)
+        for folder in self._task_folders(task_id):
+            with suppress(FileNotFoundError):
+                shutil.rmtree(folder)
+
+    def task_ids_with_files(self) -> Iterator[str]:
+        """The ids of all tasks that anything is kept of, each once, in no order."""
+        seen: set[str] = set()
+        for parent in (self._root / _ATTEMPTS, self._data / _INPUTS):
+            with os.scandir(parent) as entries:
+                seen.update(
+                    entry.name.removeprefix(_TASK_PREFIX)
+                    for entry in entries
+                    if entry.name.startswith(_TASK_PREFIX)
+                )
+        return iter(seen)
+
+    def free_bytes(self) -> int:
+        """The bytes left on the fuller of the disks that are written to."""
+        return min(shutil.disk_usage(folder).free for folder in (self._root, self._data))
+
+    def _task_folders(self, task_id: str) -> tuple[Path, Path]:
+        name = _folder_name(task_id)
+        return self._root / _ATTEMPTS / name, self._data / _INPUTS / name
+
+
+def _folder_name(task_id: str) -> str:
+    if not _TASK_ID.fullmatch(task_id):
+        raise ValueError(f"{task_id!r} is not a task id")
+    return _TASK_PREFIX + task_id
+
+
+def _file_below(folder: Path, base: Path, key: str) -> Path:
+    """The regular file `key` below `base`, which must really lie below `folder`. Raises FileNotFound."""
+    try:
+        path = base / PurePosixPath(key)
+        real = path.resolve()
+        if ".." not in path.parts and real.is_relative_to(folder.resolve()) and real.is_file():
+            return real
+    except (OSError, ValueError):  # a name that no file can have
+        pass
+    raise FileNotFound("There is no such file.")
+
+
+def _is_same_file(source: Path, alias: Path) -> bool:
+    """Whether `alias` is `source` under another name, or a copy that `_copy` made of it."""
+    try:
+        if alias.is_symlink():
+            return False
+        one, other = source.stat(), alias.stat()
+    except OSError:
+        return False
+    if os.path.samestat(one, other):
+        return True
+    # The time tells apart two tasks that made the same bytes; some file systems keep it to two seconds.
+    return abs(one.st_mtime - other.st_mtime) <= 2 and filecmp.cmp(source, alias, shallow=False)
+
+
+def _copy(source: Path, target: Path) -> None:
+    temp = durable.temp_beside(target)
+    try:
+        shutil.copy2(source, temp)
+        durable.replace(temp, target)
+    finally:
+        temp.unlink(missing_ok=True)

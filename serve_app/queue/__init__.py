@@ -1,0 +1,1 @@
+"""How full the queue is, and when a task's turn comes."""

@@ -1,0 +1,185 @@
+"""The fair queue in the database: the first task of each owner's line, and where the owners stand."""
+
+import sys
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    FromClause,
+    Row,
+    Select,
+    and_,
+    bindparam,
+    delete,
+    exists,
+    func,
+    insert,
+    select,
+    update,
+)
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from serve_app.store.tables import SHARES, TASKS
+from serve_app.tasks.fair_share import FairClock, Shares, share_of
+from serve_app.tasks.transitions import Status
+
+_NEAR_PLACES = 8
+"""A task that the replica has the LoRA of may be so many arrivals younger than the one before which it is
+taken. So nobody waits for more than as many others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """The first task of one owner's line, or one close behind it."""
+
+    seq: int
+    owner: str
+    priority: int
+    work: float
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """The task that is next, all that it was chosen from, and where their owners stood."""
+
+    taken: Waiting
+    among: Sequence[Waiting]
+    clock: FairClock
+
+
+def _first_of_each_owner() -> Select[int, str, int, float]:
+    """The heads of one model's lines. Every step is one look into an index, so a long queue costs no more.
+
+    Owners are found by going from each to the next, which neither database does for a DISTINCT by itself.
+    """
+    # Its own name for each use: a subquery must not take the row of the query around it for its own.
+    owners = (
+        select(func.min(TASKS.c.owner).label("owner")).where(_queued(TASKS)).cte("owners", recursive=True)
+    )
+    later, top, oldest = TASKS.alias("later"), TASKS.alias("top"), TASKS.alias("oldest")
+    following = select(func.min(later.c.owner)).where(_queued(later), later.c.owner > owners.c.owner)
+    owners = owners.union_all(select(following.scalar_subquery()).where(owners.c.owner.is_not(None)))
+    highest = select(func.max(top.c.priority)).where(_queued(top), top.c.owner == owners.c.owner)
+    first = select(func.min(oldest.c.seq)).where(
+        _queued(oldest),
+        oldest.c.owner == owners.c.owner,
+        oldest.c.priority == highest.correlate(owners).scalar_subquery(),
+    )
+    return select(TASKS.c.seq, TASKS.c.owner, TASKS.c.priority, TASKS.c.work).join(
+        owners, TASKS.c.seq == first.correlate(owners).scalar_subquery()
+    )
+
+
+def _queued(tasks: FromClause) -> ColumnElement[bool]:
+    return and_(tasks.c.status == Status.QUEUED, tasks.c.model == bindparam("model"))
+
+
+_HEADS = _first_of_each_owner()
+_NEAR = (
+    select(TASKS.c.seq, TASKS.c.owner, TASKS.c.priority, TASKS.c.work)
+    .where(
+        _queued(TASKS),
+        TASKS.c.owner == bindparam("owner"),
+        TASKS.c.priority == bindparam("priority"),
+        # a range of the index
+        TASKS.c.seq.between(bindparam("first"), bindparam("last")),
+        TASKS.c.spec["lora_name"].as_string().in_(bindparam("loras", expanding=True)),
+    )
+    .order_by(TASKS.c.seq)
+    .limit(1)
+)
+_CLOCK = select(SHARES).where(SHARES.c.model == bindparam("model"))
+_RUNNING = select(TASKS.c.owner, func.count()).where(TASKS.c.status == Status.RUNNING).group_by(TASKS.c.owner)
+
+
+class FairQueue:
+    """Chooses the next task of a model, and keeps account of what was given to whom.
+
+    Without ``shares`` there are no owners to be fair to, and no account is kept.
+    """
+
+    def __init__(self, shares: Shares) -> None:
+        self._shares = shares
+        self._limited = any(share.max_running is not None for share in shares.values())
+
+    async def next(self, connection: AsyncConnection, model: str, loras: Collection[str] = ()) -> Turn | None:
+        """Whose turn it is; None when nobody waits who may have one more task running.
+
+        Of that owner's tasks of the same priority, one close behind is taken first if it uses one of
+        ``loras``, which the replica has at hand.
+        """
+        rows = (await connection.execute(_HEADS, {"model": model})).all()
+        heads = [Waiting(seq, owner, priority, work) for seq, owner, priority, work in rows]
+        if self._limited:
+            running = await _running(connection)
+            heads = [head for head in heads if self.room(head.owner, running.get(head.owner, 0)) > 0]
+        if not heads:
+            return None
+        clock = FairClock()
+        if self._shares:
+            clock = _clock_of((await connection.execute(_CLOCK, {"model": model})).all())
+        first = min(heads, key=clock.key)
+        near = await _near(connection, model, first, loras) if loras else None
+        return Turn(near or first, heads, clock)
+
+    async def charge(self, connection: AsyncConnection, model: str, turn: Turn) -> None:
+        """Note what was given. With nobody left waiting, it is all forgotten."""
+        if not self._shares:
+            return
+        if len(turn.among) == 1 and not await _anything_waits(connection, model):
+            await connection.execute(delete(SHARES).where(SHARES.c.model == model))
+            return
+        owner = turn.taken.owner
+        after = turn.clock.after(turn.among, turn.taken, share_of(self._shares, owner))
+        values = {"virtual_time": after.times[owner], "clock": after.now}
+        if owner in turn.clock.times:
+            row = and_(SHARES.c.model == model, SHARES.c.owner == owner)
+            await connection.execute(update(SHARES).where(row).values(values))
+        else:
+            await connection.execute(insert(SHARES).values(model=model, owner=owner, **values))
+
+    def room(self, owner: str, running: int) -> int:
+        """How many more of the owner's tasks may run."""
+        limit = share_of(self._shares, owner).max_running
+        return sys.maxsize if limit is None else max(0, limit - running)
+
+
+async def read_clocks(connection: AsyncConnection) -> Mapping[str, FairClock]:
+    """Where the owners stand, by model; a model of which nothing waits has no entry."""
+    rows = (await connection.execute(select(SHARES))).all()
+    return {
+        model: _clock_of([row for row in rows if row.model == model]) for model in {row.model for row in rows}
+    }
+
+
+def _clock_of(rows: Sequence[Row[Any]]) -> FairClock:
+    return FairClock(
+        max((row.clock for row in rows), default=0.0), {row.owner: row.virtual_time for row in rows}
+    )
+
+
+async def _near(
+    connection: AsyncConnection, model: str, first: Waiting, loras: Collection[str]
+) -> Waiting | None:
+    values = {
+        "model": model,
+        "owner": first.owner,
+        "priority": first.priority,
+        "first": first.seq,
+        "last": first.seq + _NEAR_PLACES,
+        "loras": list(loras),
+    }
+    row = (await connection.execute(_NEAR, values)).first()
+    return Waiting(*row) if row is not None else None
+
+
+async def _running(connection: AsyncConnection) -> Mapping[str, int]:
+    """How many tasks of each owner run, of whatever model."""
+    return {owner: count for owner, count in (await connection.execute(_RUNNING)).all()}
+
+
+async def _anything_waits(connection: AsyncConnection, model: str) -> bool:
+    waits = select(exists().where(TASKS.c.status == Status.QUEUED, TASKS.c.model == model))
+    return bool(await connection.scalar(waits))

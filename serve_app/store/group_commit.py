@@ -1,0 +1,135 @@
+"""Group commit: submits at once share a transaction. Each is acknowledged only after it is committed."""
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import and_, bindparam, delete, func, insert, or_, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from serve_app.errors import Draining, OverQuota, QueueFull, ServiceError, TaskExists
+from serve_app.store.batching import Batching
+from serve_app.store.database import Database
+from serve_app.store.rows import task_of, values_of
+from serve_app.store.tables import LEADERSHIP, TASKS
+from serve_app.tasks.task import NewTask, Task
+from serve_app.tasks.transitions import Status
+
+_INSERT = insert(TASKS).returning(TASKS.c.seq, sort_by_parameter_order=True)
+_COUNT_QUEUED = select(func.count()).select_from(TASKS).where(TASKS.c.status == Status.QUEUED)
+_IS_DRAINING = select(LEADERSHIP.c.draining)
+_COUNT_QUEUED_OF = (
+    select(TASKS.c.owner, func.count())
+    .where(TASKS.c.status == Status.QUEUED, TASKS.c.owner.in_(bindparam("owners", expanding=True)))
+    .group_by(TASKS.c.owner)
+)
+_RESTART_S = 30
+"""After which a client of a draining service is to ask again: about what a restart takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """On which terms a task is let in. The seconds are what a client is told whose task is not."""
+
+    max_queued: int
+    max_attempts: int
+    retry_after_s: int
+    max_queued_own: int | None = None
+    """Of its owner's tasks."""
+    own_retry_after_s: int = 1
+    replace: bool = False
+    """Forget the owner's task that has the same id; its run is told to stop at its next report."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A new task and its terms."""
+
+    new: NewTask
+    admission: Admission
+
+
+class GroupCommit:
+    """Stores new tasks."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._batching: Batching[Entry, Task] = Batching(self._commit)
+
+    async def store(self, new: NewTask, admission: Admission) -> Task:
+        """The stored task, committed. Raises ``TaskExists``, ``QueueFull``, ``OverQuota``, ``Draining``."""
+        return await self._batching.ask(Entry(new, admission))
+
+    async def _commit(self, group: Sequence[Entry]) -> Sequence[Task | Exception]:
+        try:
+            return await self._transaction(group)
+        except IntegrityError:
+            if len(group) == 1:
+                return [TaskExists(f"Task ID {group[0].new.id} already exists")]
+            # One id is taken and spoils the transaction for all: now each has its own.
+            return [answer for entry in group for answer in await self._commit([entry])]
+
+    async def _transaction(self, group: Sequence[Entry]) -> Sequence[Task | Exception]:
+        now = time.time()
+        async with self._database.write() as connection:
+            if await connection.scalar(_IS_DRAINING):
+                return [draining() for _ in group]
+            refusals = _refusals(group, *await _count(connection, group))
+            taken = [entry for entry, refusal in zip(group, refusals, strict=True) if refusal is None]
+            replaced = [
+                and_(TASKS.c.id == entry.new.id, TASKS.c.owner == entry.new.owner)
+                for entry in taken
+                if entry.admission.replace
+            ]
+            if replaced:
+                await connection.execute(delete(TASKS).where(or_(*replaced)))
+            rows = {
+                entry.new.uid: values_of(entry.new, max_attempts=entry.admission.max_attempts, now=now)
+                for entry in taken
+            }
+            seqs = (await connection.execute(_INSERT, list(rows.values()))).scalars().all() if rows else []
+        stored = {
+            uid: task_of({**row, "seq": seq}) for (uid, row), seq in zip(rows.items(), seqs, strict=True)
+        }
+        return [refusal or stored[entry.new.uid] for entry, refusal in zip(group, refusals, strict=True)]
+
+
+async def _count(connection: AsyncConnection, group: Sequence[Entry]) -> tuple[int, Counter[str]]:
+    """How many tasks are queued, of all and of each owner whose number is limited."""
+    queued = await connection.scalar(_COUNT_QUEUED) or 0
+    limited = {entry.new.owner for entry in group if entry.admission.max_queued_own is not None}
+    own = (await connection.execute(_COUNT_QUEUED_OF, {"owners": list(limited)})).all() if limited else []
+    return queued, Counter({owner: count for owner, count in own})
+
+
+def draining() -> Draining:
+    """Why a service that shuts down takes no task."""
+    return Draining("The service is shutting down and takes no new task; try again later", _RESTART_S)
+
+
+def _refusals(group: Sequence[Entry], queued: int, own: Counter[str]) -> Sequence[ServiceError | None]:
+    """Why each of the group is not let in, or None; those that are count for those after them."""
+    refusals: list[ServiceError | None] = []
+    for entry in group:
+        owner, terms = entry.new.owner, entry.admission
+        if terms.max_queued_own is not None and own[owner] >= terms.max_queued_own:
+            refusals.append(
+                OverQuota(
+                    f"This key has as many queued tasks as it may have ({terms.max_queued_own}); "
+                    "try again later",
+                    terms.own_retry_after_s,
+                )
+            )
+        elif queued >= terms.max_queued:
+            refusals.append(
+                QueueFull(
+                    f"Task queue is full (max {terms.max_queued} tasks); try again later", terms.retry_after_s
+                )
+            )
+        else:
+            refusals.append(None)
+            queued += 1
+            own[owner] += 1
+    return refusals

@@ -1,0 +1,13 @@
+"""Alembic's entry: runs the migrations on the connection it is handed, inside its transaction."""
+
+from alembic import context
+
+from serve_app.store.tables import METADATA
+
+context.configure(
+    connection=context.config.attributes["connection"],
+    target_metadata=METADATA,
+    render_as_batch=True,
+    transactional_ddl=False,
+)
+context.run_migrations()

@@ -1,0 +1,1 @@
+"""From a video order to a stored task; knows no HTTP."""
