@@ -25,7 +25,8 @@ async def _move_unfenced(
         .values(status=TRANSITIONS[move].target, **CHANGES[move])
         .returning(TASKS)
     )
-    return (await connection.execute(query, {"of_uid": uid, **values})).mappings().first()
+    moved: RowMapping | None = (await connection.execute(query, {"of_uid": uid, **values})).mappings().first()
+    return moved
 
 
 class UnfencedCoordinator(Coordinator):
@@ -37,5 +38,5 @@ RunLedger._move_in = _move_unfenced  # type: ignore[method-assign]
 
 def build(args: dict[str, object]) -> Application:
     """As ``serve_app.app.build``."""
-    serve_app.app.Coordinator = UnfencedCoordinator  # type: ignore[misc]
+    setattr(serve_app.app, "Coordinator", UnfencedCoordinator)  # noqa: B010  # mypy: a name app only imports
     return serve_app.app.build(args)

@@ -48,12 +48,14 @@ class HttpService:
             "/v1/tasks/video", json={"prompt": "a cat", **fields}, headers=with_key(key)
         )
         assert response.status_code == 200, response.text
-        return response.json()
+        answer: dict[str, Any] = response.json()
+        return answer
 
     async def status(self, task_id: str) -> dict[str, Any]:
         response = await self.client.get(f"/v1/tasks/{task_id}/status")
         assert response.status_code == 200, response.text
-        return response.json()
+        answer: dict[str, Any] = response.json()
+        return answer
 
     async def add_replica(
         self, name: str = "demo-1", model: str = "demo", *, seen_at: float = 4e9, **changes: Any

@@ -1,6 +1,7 @@
 """First and last frames, and videos of several fragments."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -9,7 +10,7 @@ from serve_app.tasks.caller import EVERYONE
 from tests.http.http_service import HttpService, as_text, png, running, settings
 
 FLF2V = {"models": [{"name": "flf", "variant": "wan2.2-i2v-a14b", "weights": "."}]}
-LARGE = {"width": 128, "height": 128}
+LARGE: dict[str, Any] = {"width": 128, "height": 128}
 
 
 async def test_fragments_are_counted_into_frames_steps_and_work(service: HttpService):
@@ -39,7 +40,7 @@ async def test_a_first_and_a_last_frame_go_to_a_model_that_takes_both(folder: Pa
 
 async def test_a_last_frame_can_come_as_text_and_is_left_out_of_the_record(folder: Path):
     async with running(settings(folder, **FLF2V)) as service:
-        frames = {"image_path": as_text(png()), "last_frame_path": as_text(png(64, 64))}
+        frames: dict[str, Any] = {"image_path": as_text(png()), "last_frame_path": as_text(png(64, 64))}
         task = await service.store.get(EVERYONE, (await service.submit(**frames, **LARGE))["task_id"])
         assert task.spec.last_image_key is not None
         assert "left out" in task.request["last_frame_path"]

@@ -176,7 +176,12 @@ async def test_a_key_can_be_sent_in_either_header(service: HttpService):
         {"X-API-Key": ALICE, "Authorization": "Basic eDp5"},
     ):
         assert (await service.client.get("/v1/tasks", headers=headers)).status_code == 200, headers
-    for bad in ({"Authorization": ALICE}, {"Authorization": b"Bearer \xff\xfe"}, {"X-API-Key": f"{ALICE}x"}):
+    refused: tuple[Any, ...] = (
+        {"Authorization": ALICE},
+        {"Authorization": b"Bearer \xff\xfe"},
+        {"X-API-Key": f"{ALICE}x"},
+    )
+    for bad in refused:
         assert (await service.client.get("/v1/tasks", headers=bad)).status_code == 401, bad
 
 

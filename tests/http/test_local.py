@@ -3,6 +3,7 @@
 import asyncio
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,7 +11,7 @@ from serve_app.tasks.task import TaskError
 from tests.http.http_service import HttpService, png, running, settings
 
 BASE = "/v1/local/video/generate"
-GUIDE = {
+GUIDE: dict[str, Any] = {
     "task_id": "2025-08-01-cats",
     "task_id_must_unique": True,
     "prompt": "Two anthropomorphic cats in comfy boxing gear and bright gloves fight intensely on a stage.",
@@ -21,16 +22,18 @@ GUIDE = {
 TIME = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d")
 
 
-async def generate(service: HttpService, **changes: object) -> dict[str, object]:
+async def generate(service: HttpService, **changes: object) -> dict[str, Any]:
     response = await service.client.post(BASE, json={**GUIDE, **changes})
     assert response.status_code == 200, response.text
-    return response.json()
+    answer: dict[str, Any] = response.json()
+    return answer
 
 
-async def task_status(service: HttpService, task_id: str = GUIDE["task_id"]) -> dict[str, object]:
+async def task_status(service: HttpService, task_id: str = GUIDE["task_id"]) -> dict[str, Any]:
     response = await service.client.post(f"{BASE}/task_status", json={"task_id": task_id})
     assert response.status_code == 200
-    return response.json()
+    answer: dict[str, Any] = response.json()
+    return answer
 
 
 async def test_the_guides_message_is_taken_and_followed_to_its_end(service: HttpService):

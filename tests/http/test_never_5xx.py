@@ -7,7 +7,7 @@ import random
 from serve_app.api.native.video_request import VideoRequest
 from tests.http.http_service import HttpService
 
-ODD_VALUES = (
+ODD_VALUES: tuple[object, ...] = (
     None, True, 0, -1, 1, 4, 4.0, 0.5, 2**31, 2**63, -(2**63), 10**40, 1e308, float("nan"), float("inf"),
     "", " ", "4", "a cat", "\0", "\ud800", "é" * 300, "x" * 6000, "../../x", "/etc/passwd", "http://[",
     "data:,", "demo", "64x64", [], [1], [64, 64], [[]], {}, {"a": {"b": []}},

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ from serve_app.media.source_image import SourceImage
 from serve_app.tasks.caller import EVERYONE
 from tests.http.http_service import HttpService, png, running, settings
 
-GUIDE_T2V = {
+GUIDE_T2V: dict[str, Any] = {
     "prompt": "A white cat sitting by the beach under sunset sky",
     "negative_prompt": "blurry, low quality, static",
     "num_fragments": 1,
@@ -115,7 +116,7 @@ async def test_a_length_can_be_spelt_in_several_ways(service: HttpService, field
 
 
 async def test_the_work_is_counted_in_steps_tokens_and_forwards(service: HttpService):
-    small = {"width": 64, "height": 32, "num_frames": 5, "infer_steps": 3}
+    small: dict[str, Any] = {"width": 64, "height": 32, "num_frames": 5, "infer_steps": 3}
     plain = await service.store.get(EVERYONE, (await service.submit(**small, guidance_scale=1))["task_id"])
     guided = await service.store.get(EVERYONE, (await service.submit(**small, guidance_scale=4))["task_id"])
     assert (plain.work, guided.work) == (3 * 2 * 1 * 2, 2 * 3 * 2 * 1 * 2)

@@ -180,7 +180,7 @@ class VaceModel(Model):
         return WanVACEPipeline, given
 
 
-class FourStepScheduler(FlowMatchEulerDiscreteScheduler):
+class FourStepScheduler(FlowMatchEulerDiscreteScheduler):  # type: ignore[misc]
     """Diffusers' Euler solver at the noise levels that LightX2V distilled its models for."""
 
     def set_timesteps(self, num_inference_steps: int, device: Any = None) -> None:

@@ -17,7 +17,7 @@ from diffusers import (
 from PIL import Image
 from transformers import UMT5Config, UMT5EncoderModel
 
-from models.conditioning.text_encoder import TextEncoder
+from models.conditioning.text_encoder import Text, TextEncoder
 from models.demo.vocabulary import build_tokenizer
 from models.engine import Frames, GenerationRequest
 from models.generate import generate
@@ -82,7 +82,7 @@ class Model:
     """One set of weights, as our engine and as diffusers' pipelines."""
 
     engine: WanEngine
-    text: TextEncoder
+    text: Text
     pipeline: Any
     scheduler: Any = None
     """Diffusers' scheduler in place of UniPC, which it takes without."""

@@ -171,9 +171,10 @@ def refused(engine: WanEngine, culprit: bool) -> list[str]:
         raise RuntimeError("broken")
 
     seen = []
+    text: Any = engine._text
     for owner, name, broken in (
         (engine._denoiser, "rotation", culprit),
-        (engine._text._text, "encode", engine._text._text is not None),
+        (text._text, "encode", text._text is not None),
     ):
         method = getattr(owner, name, None)
         if broken:

@@ -73,7 +73,7 @@ def load(folders: Callable[[Variant], Path]) -> Callable[[str], Model]:
 def defaults(name: str, task: str, **changes: Any) -> GenerationRequest:
     """A small request with the variant's own sampling."""
     variant = VARIANTS[name]
-    size = {"width": 96, "height": 64} if variant.size_multiple == 32 else {}
+    size: dict[str, Any] = {"width": 96, "height": 64} if variant.size_multiple == 32 else {}
     request = replace(
         REQUEST,
         **size,
@@ -187,11 +187,12 @@ def test_a_video_is_changed_as_in_diffusers(
     model = load("wan2.1-vace-1.3b")
     request = defaults("wan2.1-vace-1.3b", "t2v", references=references, control_scale=control_scale)
     mask = clip(request, 6) if masked else None
-    request = replace(request, video=clip(request, 5, 3), mask=mask)
+    video = clip(request, 5, 3)
+    request = replace(request, video=video, mask=mask)
     assert_same_video(model, request)
     latents = model.latents(request)
-    for change in ({"video": 255 - request.video}, {"mask": np.zeros_like(request.video[..., 0])}):
-        assert (model.latents(replace(request, **change)) - latents).abs().max() > 100 * TOLERANCE
+    for other in (replace(request, video=255 - video), replace(request, mask=np.zeros_like(video[..., 0]))):
+        assert (model.latents(other) - latents).abs().max() > 100 * TOLERANCE
 
 
 def test_the_control_scale_is_how_strongly_a_picture_steers(load: Callable[[str], Model]) -> None:
@@ -235,7 +236,8 @@ def test_each_picture_steers_the_video(load: Callable[[str], Model], name: str, 
     request = defaults(name, task)
     latents = load(name).latents(request)
     for field in PICTURES[task]:
-        other = replace(request, **{field: np.zeros_like(request.image)})
+        black: dict[str, Any] = {field: np.zeros_like(request.image)}
+        other = replace(request, **black)
         assert (load(name).latents(other) - latents).abs().max() > 100 * TOLERANCE
 
 

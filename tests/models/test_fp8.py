@@ -125,7 +125,7 @@ def test_a_model_is_loaded_in_fp8_and_says_how_near_it_is(
     with caplog.at_level("INFO", "models.speed.tuned_model"):
         engine = load_engine(settings)
     for expert in (engine._denoiser, engine._low_noise):
-        assert isinstance(expert._model.blocks[1].ffn.net[2], Fp8Linear)
+        assert expert is not None and isinstance(expert._model.blocks[1].ffn.net[2], Fp8Linear)
     said = [record.getMessage() for record in caplog.records if "fp8" in record.getMessage()]
     assert len(said) == 2
     assert all(re.search(r"cosine 0\.99\d+, relative error 0\.0[1-9]", line) for line in said), said

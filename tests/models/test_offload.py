@@ -35,7 +35,7 @@ def tensors(module: nn.Module) -> list[torch.Tensor]:
     return [*module.parameters(), *module.buffers()]
 
 
-def layers(count: int) -> list[nn.Module]:
+def layers(count: int) -> list[Any]:
     return [nn.BatchNorm1d(3) for _ in range(count)]  # has buffers too
 
 
@@ -50,7 +50,8 @@ def test_weights_are_a_copy_while_they_are_fetched_and_the_hosts_own_otherwise()
     weights = host(module)
     with torch.inference_mode():  # as a run does
         weights.fetch()
-    assert weights.fetched
+    fetched = weights.fetched
+    assert fetched
     assert not set(before) & {tensor.data_ptr() for tensor in tensors(module)}
     assert all(map(torch.equal, tensors(module), values))
     weights.release()
@@ -169,7 +170,8 @@ def test_a_video_does_not_depend_on_where_weights_rest(
 def check_weights(engine: WanEngine) -> None:
     """Let whatever computes with weights that rest fail. All of them rest now."""
     experts = filter(None, (engine._denoiser, engine._low_noise))
-    parts = [*(expert._model for expert in experts), *engine._vae.networks, engine._text._text._encoder]
+    text: Any = engine._text
+    parts = [*(expert._model for expert in experts), *engine._vae.networks, text._text._encoder]
     image_encoder = getattr(engine._condition, "_encoder", None)
     if image_encoder is not None:
         parts.append(image_encoder._encoder)
@@ -189,7 +191,8 @@ def check_weights(engine: WanEngine) -> None:
 def test_what_offload_does_not_go_with_is_refused(how: Any) -> None:
     with pytest.raises(TuningError, match="offload must be none on a cpu engine"):
         check_offload(Tuning(offload=how), CPU)
-    for other in ({"compile": True}, {"fp8": True}):
+    others: tuple[dict[str, Any], ...] = ({"compile": True}, {"fp8": True})
+    for other in others:
         with pytest.raises(TuningError, match=f"offload {how} and {next(iter(other))} do not go together"):
             check_offload(Tuning(offload=how, **other), CUDA)
     check_offload(Tuning(offload=how, cache_threshold=0.1), CUDA)

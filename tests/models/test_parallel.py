@@ -291,8 +291,9 @@ def test_heads_that_do_not_divide_are_refused_with_the_possible_degrees() -> Non
 
 
 def test_tiles_are_refused_in_a_group() -> None:
+    mesh: Any = _Unmeshed(ParallelPlan(ring=2))
     with pytest.raises(TuningError, match="vae_tiling"):
-        StreamingVae(wan21(), mesh=_Unmeshed(ParallelPlan(ring=2)), tiling=Tiling())
+        StreamingVae(wan21(), mesh=mesh, tiling=Tiling())
 
 
 class _Unmeshed:

@@ -92,11 +92,13 @@ def test_distilled_experts_take_half_of_the_steps_each(steps: int, high: int) ->
 
 @pytest.mark.parametrize("solver", [UniPC(unipc_schedule(4, 5.0)), Euler(distilled_schedule(4, 5.0))])
 def test_a_solver_tells_its_newest_prediction_of_the_clean_latents(solver: Euler | UniPC) -> None:
-    assert solver.clean is None
+    predictions: list[torch.Tensor | None] = [solver.clean]
     latents = torch.randn(1, 4, 3, 4, 4, generator=torch.Generator().manual_seed(0))
     for index, sigma in enumerate(solver.schedule.sigmas[:-1]):
         velocity = velocity_at(latents, index)
         expected = latents - sigma * velocity
         latents = solver.step(index, velocity, latents)
-        assert torch.equal(solver.clean, expected)
-    torch.testing.assert_close(solver.clean, latents, atol=1e-6, rtol=0)
+        predictions.append(solver.clean)
+        assert solver.clean is not None and torch.equal(solver.clean, expected)
+    assert predictions[0] is None
+    torch.testing.assert_close(predictions[-1], latents, atol=1e-6, rtol=0)

@@ -137,7 +137,7 @@ def test_what_fills_a_shard_up_decides_nothing() -> None:
             super().__init__()
             self.plan = ParallelPlan(ulysses=2)
 
-        sequence_index = 1  # type: ignore[assignment]
+        sequence_index = 1
 
     shard = Shard(Last(), 1, 3)
     remembered = StepCache(Mesh(), 0.5)
@@ -146,7 +146,8 @@ def test_what_fills_a_shard_up_decides_nothing() -> None:
     assert remembered.last(before, first, shard) is None
     remembered.remember(first, 3 * first)
     first[:, :, 1] = 1e6
-    assert torch.equal(remembered.last(before, first, shard) - first, torch.full_like(first, 2.0))
+    last = remembered.last(before, first, shard)
+    assert last is not None and torch.equal(last - first, torch.full_like(first, 2.0))
     first[:, :, 0] = 1e6
     assert remembered.last(before, first, shard) is None
 

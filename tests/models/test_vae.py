@@ -1,7 +1,7 @@
 """The streaming VAE against diffusers', in both of its forms."""
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -59,7 +59,8 @@ def wan22() -> AutoencoderKLWan:
 
 @pytest.fixture(scope="module", params=[wan21, wan22])
 def vae(request: pytest.FixtureRequest) -> AutoencoderKLWan:
-    return request.param()
+    made: AutoencoderKLWan = request.param()
+    return made
 
 
 def statistics() -> tuple[torch.Tensor, torch.Tensor]:
@@ -182,10 +183,10 @@ def test_what_is_kept_between_chunks_does_not_grow_with_the_video(
 ) -> None:
     streaming = StreamingVae(vae, chunk_pixels=1)
     kept: list[int] = []
-    forward = streaming._decoder.forward
+    forward: Callable[..., torch.Tensor] = streaming._decoder.forward
 
     def counted(x: torch.Tensor, *histories: History, first: bool) -> torch.Tensor:
-        video: torch.Tensor = forward(x, *histories, first=first)
+        video = forward(x, *histories, first=first)
         tensors = [tensor for history in histories for tensor in history.values()]
         # a view would keep the whole chunk alive
         assert all(tensor.untyped_storage().nbytes() == tensor.nbytes for tensor in tensors)

@@ -28,7 +28,7 @@ def group_of(
     bundles = placement_group([{"CPU": cpus}, *[rank] * ranks], strategy="STRICT_PACK")
     ray.get(bundles.ready(), timeout=60)
     settings = ModelSettings(**model, devices_per_replica=ranks)
-    engine = EngineSettings(settings.spec, Path(settings.weights), threads=1, options=settings.options)
+    engine = EngineSettings(settings.spec, Path(str(settings.weights)), threads=1, options=settings.options)
     placement = Placement(replicas=1, device="cpu", gpus=gpus, cpus=cpus, threads=1, ranks=ranks)
     group = RankGroup(settings, engine, placement, bundles, timeout_s)
     try:

@@ -46,7 +46,8 @@ def config_with(change: Callable[[Config], None] = lambda config: None) -> Confi
 
 
 def model_deployment(config: Config) -> Config:
-    return config["applications"][0]["deployments"][1]
+    deployment: Config = config["applications"][0]["deployments"][1]
+    return deployment
 
 
 def complaint(change: Callable[[Config], None]) -> str:

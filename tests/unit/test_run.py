@@ -255,7 +255,7 @@ async def test_a_refused_publish_is_no_success(artifacts: LocalArtifacts, thread
 class Watching(PacedEngine):
     image: Frames | None = None
 
-    def prepare(self, request, after=None):  # type: ignore[no-untyped-def]
+    def prepare(self, request, after=None):
         self.image = request.image
         return super().prepare(request, after)
 
