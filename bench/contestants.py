@@ -11,12 +11,12 @@ from diffusers import UniPCMultistepScheduler, WanPipeline
 
 from bench import flops
 from bench.cases import Case
-from bench.random_engine import RandomModel
 from bench.requests import PROMPT, default_request
 from models.engine import GenerationRequest
 from models.generate import generate
 from models.pipeline.wan_engine import WanEngine
 from serve_app.media.video_writer import VideoWriter
+from testbed.random_engine import RandomModel
 
 _STEPS = 4
 

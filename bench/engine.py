@@ -21,7 +21,6 @@ import numpy as np
 import torch
 from diffusers import WanPipeline
 
-from bench.peak_memory import peak_bytes
 from bench.requests import default_request
 from models.conditioning.text_encoder import TextEncoder
 from models.engine import GenerationRequest
@@ -31,6 +30,7 @@ from models.transformer.denoiser import Denoiser
 from models.vae.streaming_vae import StreamingVae
 from models.variants import VARIANTS
 from serve_app.media.video_writer import VideoWriter
+from testbed.peak_memory import peak_bytes
 
 DEMO_WEIGHTS = Path(__file__).resolve().parent.parent / "models" / "demo" / "weights"
 

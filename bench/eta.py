@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.machine import describe
-from tests.service.cluster import Cluster, paced
-from tests.service.service import Service
+from testbed.cluster import Cluster, paced
+from testbed.service import Service
 
 SIZES: Sequence[Mapping[str, int]] = (
     {"width": 64, "height": 64, "num_frames": 9, "infer_steps": 8},

@@ -25,11 +25,11 @@ from bench.cases import CASES, Case, tiny
 from bench.contestants import Work, operations, request_of, work
 from bench.machine import describe
 from bench.matmul_peak import matmul_tflops
-from bench.peak_memory import peak_bytes
-from bench.random_engine import RandomModel
 from bench.report import HEADER, Row, as_json, line, markdown
 from models.errors import ModelError, OutOfMemory, TuningError
 from models.memory.estimate import request_memory, resident_weights
+from testbed.peak_memory import peak_bytes
+from testbed.random_engine import RandomModel
 
 _SLOWER = 2.5
 """How much longer than at the matmul peak a case may take before it is known; diffusers' twice that."""

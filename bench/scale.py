@@ -2,7 +2,7 @@
 
 Runs a real Ray cluster on this machine. In all parts but the last slots stand in for model replicas (see
 bench/slots.py), so that two cores can play a cluster; in the last replicas are real, with the paced
-engine of the tests.
+engine of the testbed.
 """
 
 import argparse
@@ -19,8 +19,8 @@ import httpx
 
 from bench.http_load import Load, load, post
 from bench.machine import describe
-from tests.service.cluster import Cluster, paced
-from tests.service.service import Service, wait_for
+from testbed.cluster import Cluster, paced
+from testbed.service import Service, wait_for
 
 CONNECTIONS = 32
 _DEADLINE_S = 900

@@ -20,8 +20,8 @@ import psutil
 
 from bench.http_load import Load, get, load, post
 from bench.machine import describe
-from tests.service.cluster import Cluster, demo, paced
-from tests.service.service import Service
+from testbed.cluster import Cluster, demo, paced
+from testbed.service import Service
 
 SMALL = {"width": 64, "height": 64, "num_frames": 5}
 CONNECTIONS = 32

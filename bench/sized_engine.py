@@ -3,7 +3,7 @@
 import time
 
 from models.engine import EngineSettings, Generation
-from tests.fakes.paced_engine import PacedEngine
+from testbed.paced_engine import PacedEngine
 
 SECONDS_A_MILLION = 1.5
 """Of a step, for a million pixels of all frames."""

@@ -10,7 +10,7 @@ import pytest_asyncio
 from serve_app.store.database import Database
 from serve_app.store.run_ledger import RunLedger
 from serve_app.store.task_store import TaskStore
-from tests.contract.postgres_server import PostgresServer, programs
+from testbed.postgres_server import PostgresServer, programs
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from models.engine import Engine, EngineSettings, Frames, GenerationRequest
 from models.errors import InvalidRequest, ModelError
 from models.generate import generate
 from models.variants import VARIANTS
-from tests.fakes import paced_engine
+from testbed import paced_engine
 
 WEIGHTS = Path(__file__).resolve().parents[2] / "models" / "demo" / "weights"
 

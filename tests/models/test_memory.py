@@ -16,8 +16,6 @@ import torch
 from torch import nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
-from bench.peak_memory import peak_bytes
-from bench.random_engine import RandomModel, autoencoder_of, transformer_of, umt5_of
 from models.conditioning import text_encoder as text
 from models.demo.architecture import build_text_encoder
 from models.engine import EngineSettings
@@ -37,6 +35,8 @@ from models.pipeline import wan_engine as pipeline
 from models.tuning import Tuning
 from models.vae import streaming_vae as vae
 from models.variants import VARIANTS
+from testbed.peak_memory import peak_bytes
+from testbed.random_engine import RandomModel, autoencoder_of, transformer_of, umt5_of
 
 from .checkpoints import save_checkpoint, small
 from .conftest import REQUEST, Model
@@ -283,5 +283,5 @@ def test_what_torch_keeps_for_later_counts_as_free() -> None:
 
 
 def test_memory_is_counted_without_torch() -> None:
-    code = "import sys, models.memory.estimate, bench.flops; sys.exit('torch' in sys.modules)"
+    code = "import sys, models.memory.estimate; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.service.cluster import Cluster
+from testbed.cluster import Cluster
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bench.scale import PARTS
-from tests.service.cluster import Cluster
+from testbed.cluster import Cluster
 
 
 @pytest.mark.timeout(120)

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from tests.drill.checker import Checker
-from tests.drill.drill import Plan, drill
+from testbed.drill.checker import Checker
+from testbed.drill.drill import Plan, drill
 
 
 @pytest.mark.timeout(900)
@@ -70,6 +70,6 @@ def test_the_checker_sees_another_result_a_missing_task_and_a_second_row() -> No
 @pytest.mark.timeout(600)
 @pytest.mark.slow
 def test_the_drill_sees_duplicates_where_the_fences_are_taken_out(tmp_path: Path) -> None:
-    plan = Plan(tasks=60, kills=8, import_path="tests.drill.unfenced:build", faults="model replica frozen")
+    plan = Plan(tasks=60, kills=8, import_path="testbed.drill.unfenced:build", faults="model replica frozen")
     outcome = drill(plan, tmp_path)
     assert outcome.verdict.duplicated, outcome.as_json()

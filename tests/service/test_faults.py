@@ -11,8 +11,8 @@ import pytest
 
 from serve_app.store.database import Database
 from serve_app.store.run_ledger import RunLedger, Superseded
-from tests.service.cluster import Cluster, paced
-from tests.service.service import Service, wait_for
+from testbed.cluster import Cluster, paced
+from testbed.service import Service, wait_for
 
 FAST = {"lease_s": 3.0, "heartbeat_s": 0.5}
 STEPS = 10

@@ -13,9 +13,9 @@ import pytest
 
 from models.demo.grammar import EXAMPLES
 from models.demo.score import score
-from tests.service.cluster import Cluster, demo, paced
-from tests.service.ranks import assert_gone, rank_pids
-from tests.service.service import Service, wait_for
+from testbed.cluster import Cluster, demo, paced
+from testbed.ranks import assert_gone, rank_pids
+from testbed.service import Service, wait_for
 
 PAIR = {"devices_per_replica": 2, "cpus_per_replica": 0.9}
 RULES = {"lease_s": 30.0, "heartbeat_s": 0.5, "rank_timeout_s": 5.0}

@@ -19,8 +19,8 @@ from PIL import Image
 
 from models.demo.grammar import Scene
 from models.demo.score import score
-from tests.service.cluster import ROOT, Cluster, demo
-from tests.service.service import Service
+from testbed.cluster import ROOT, Cluster, demo
+from testbed.service import Service
 
 GUIDE_HOST = "http://115.190.78.40:30155"
 SUBMIT_T2V = """

@@ -3,8 +3,8 @@
 import hashlib
 from typing import Any
 
-from tests.service.cluster import Cluster, paced
-from tests.service.service import HTTP, Service, wait_for
+from testbed.cluster import Cluster, paced
+from testbed.service import HTTP, Service, wait_for
 
 SMALL = {"width": 64, "height": 64, "num_frames": 5}
 

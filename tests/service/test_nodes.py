@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from tests.service.cluster import Cluster, paced
-from tests.service.ranks import assert_gone, group_of, rank_pids
+from testbed.cluster import Cluster, paced
+from testbed.ranks import assert_gone, group_of, rank_pids
 
 FAST = {"lease_s": 3.0, "heartbeat_s": 0.5}
 LARGE = {"num_cpus": 30}

@@ -15,10 +15,10 @@ from models.generate import generate
 from models.loading import load_engine
 from models.variants import VARIANTS
 from serve_app.replica.rank_group import RankGroup
+from testbed.cluster import ROOT, Cluster, demo, paced
+from testbed.ranks import assert_gone, group_of
 from tests.contract import test_engine_contract as contract
 from tests.contract.test_engine_contract import REQUEST, video
-from tests.service.cluster import ROOT, Cluster, demo, paced
-from tests.service.ranks import assert_gone, group_of
 
 PATIENCE_S = 120
 STRICT_S = 5

@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.service.cluster import Cluster, paced
-from tests.service.service import wait_for
+from testbed.cluster import Cluster, paced
+from testbed.service import wait_for
 
 SMALL = {"width": 64, "height": 64, "num_frames": 5}
 DEADLINE_S = 120

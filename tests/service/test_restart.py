@@ -5,9 +5,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.service.cluster import free_port, paced
-from tests.service.launched import Launched
-from tests.service.service import HTTP, Service, wait_for
+from testbed.cluster import free_port, paced
+from testbed.launched import Launched
+from testbed.service import HTTP, Service, wait_for
 
 SMALL = {"width": 64, "height": 64, "num_frames": 5}
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.service.cluster import Cluster, paced
-from tests.service.service import HTTP, Service, wait_for
+from testbed.cluster import Cluster, paced
+from testbed.service import HTTP, Service, wait_for
 
 DELAYS = {"upscale_delay_s": 1.5, "downscale_delay_s": 2.0, "downscale_to_zero_delay_s": 2.0}
 DEADLINE_S = 120

@@ -19,7 +19,7 @@ from serve_app.media.source_image import SourceImage
 from serve_app.replica.run import Hung, Outcome, Run
 from serve_app.tasks.task import Task, TaskError, VideoSpec
 from serve_app.tasks.transitions import Status
-from tests.fakes.paced_engine import PacedEngine
+from testbed.paced_engine import PacedEngine
 
 DEADLINE_S = 20
 SPEC = VideoSpec("a cat", "", 64, 48, 9, 16, 4, 5.0, None, 5.0, 1)

@@ -1,5 +1,7 @@
 """Counted operations are those that torch counts while the engine runs."""
 
+import subprocess
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -9,10 +11,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench import flops
-from bench.random_engine import RandomModel, autoencoder_of
 from models.transformer.denoiser import Denoiser
 from models.vae.streaming_vae import StreamingVae
 from models.variants import VARIANTS, Variant
+from testbed.random_engine import RandomModel, autoencoder_of
 
 SIZE = (96, 64, 21)
 
@@ -63,3 +65,8 @@ def test_the_14b_s_step_costs_what_is_published() -> None:
     one = flops.forward(VARIANTS["wan2.1-t2v-14b"], 832, 480, 81)
     assert one.linear == pytest.approx(0.78e15, rel=0.01)
     assert one.attention == pytest.approx(0.89e15, rel=0.01)
+
+
+def test_operations_are_counted_without_torch() -> None:
+    code = "import sys, bench.flops; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -6,7 +6,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.drill.drill import Outcome, Plan, drill
+from testbed.drill.drill import Outcome, Plan, drill
 
 COLUMNS = ("acknowledged", "lost", "duplicated", "changed", "stuck", "kills")
 

@@ -14,10 +14,10 @@ from diffusers import WanTransformer3DModel
 
 from bench import real_sizes
 from bench.cases import CASES, tiny
-from bench.random_engine import RandomModel
 from bench.report import Row, line, markdown
 from models.errors import OutOfMemory, TuningError
 from models.tuning import Tuning
+from testbed.random_engine import RandomModel
 
 ABSENT = ("ray", "pydantic", "fastapi", "sqlalchemy", "httpx")
 RUN = ("1.3b-480p", "decode-480p", "1.3b-480p-4-steps", "14b-480p-flash3", "14b-480p-fp8")

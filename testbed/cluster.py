@@ -12,9 +12,9 @@ from types import TracebackType
 from typing import Any, Self
 
 from serve_app.config.ray_environment import ray_environment
-from tests.service.service import HTTP, Service, wait_for
+from testbed.service import HTTP, Service, wait_for
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 READY_S = 90
 
 # Ray reads these when it is imported, and its workers inherit them.
@@ -22,7 +22,7 @@ os.environ.update(
     ray_environment(),
     RAY_AUTH_MODE="disabled",
     RAY_SERVE_CONTROL_LOOP_INTERVAL_S="0.02",
-    # The workers import the tests' fakes too.
+    # The workers import the testbed and the benchmarks' engines too.
     PYTHONPATH=os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
 )
 
@@ -132,7 +132,7 @@ def paced(step_s: float, **changes: Any) -> dict[str, Any]:
         "name": "paced",
         "variant": "demo",
         "weights": str(Path(__file__).parent),
-        "engine": "tests.fakes.paced_engine:load_engine",
+        "engine": "testbed.paced_engine:load_engine",
         "options": {"step_s": step_s},
         **changes,
     }

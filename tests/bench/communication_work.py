@@ -7,8 +7,7 @@ import torch.distributed as dist
 from models.parallel.launcher import Rank
 from models.parallel.plan import ParallelPlan
 from models.pipeline import wan_engine as pipeline
-
-from .group_work import REQUESTS, SHORT, model
+from tests.models.group_work import REQUESTS, SHORT, model
 
 COUNTED = {
     "t2v": REQUESTS["t2v"],

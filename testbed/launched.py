@@ -12,9 +12,9 @@ import httpx
 import psutil
 import yaml
 
-from tests.service.service import Service, wait_for
+from testbed.service import Service, wait_for
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 START_S = 120
 END_S = 90
 
@@ -120,7 +120,7 @@ class Launched:
 
 
 def _environment_without_ray() -> dict[str, str]:
-    """A cluster of its own chooses its own ports, not those of the cluster that other tests run on."""
+    """A cluster of its own chooses its own ports, not those of a testbed's cluster that runs beside it."""
     return {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
 
 

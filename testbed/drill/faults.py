@@ -9,7 +9,7 @@ from threading import Event
 
 import psutil
 
-from tests.service.launched import Launched
+from testbed.launched import Launched
 
 FREEZE_S = 5.5
 """Longer than the lease of a drilled service, so that whoever was frozen comes back to a task that was given

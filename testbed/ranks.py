@@ -1,8 +1,7 @@
-"""The rank processes of the groups that run on the tests' cluster."""
+"""The rank processes of the groups that run on the testbed's cluster."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -13,7 +12,7 @@ from models.engine import EngineSettings
 from serve_app.config.model_settings import ModelSettings
 from serve_app.config.placement import Placement
 from serve_app.replica.rank_group import RankGroup
-from tests.service.service import wait_for
+from testbed.service import wait_for
 
 GONE_S = 60
 
@@ -28,7 +27,7 @@ def group_of(
     bundles = placement_group([{"CPU": cpus}, *[rank] * ranks], strategy="STRICT_PACK")
     ray.get(bundles.ready(), timeout=60)
     settings = ModelSettings(**model, devices_per_replica=ranks)
-    engine = EngineSettings(settings.spec, Path(str(settings.weights)), threads=1, options=settings.options)
+    engine = EngineSettings(settings.spec, settings.weights, threads=1, options=settings.options)
     placement = Placement(replicas=1, device="cpu", gpus=gpus, cpus=cpus, threads=1, ranks=ranks)
     group = RankGroup(settings, engine, placement, bundles, timeout_s)
     try:

@@ -1,4 +1,4 @@
-"""A PostgreSQL server of the tests' own, on a socket in a folder of its own: nothing else reaches it."""
+"""A PostgreSQL server for one test run, on a socket in a folder of its own: nothing else reaches it."""
 
 import asyncio
 import os

@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx
 
-from tests.drill.checker import Checker
+from testbed.drill.checker import Checker
 
 _PAUSE_S = 0.1
 _TIMEOUT_S = 10.0

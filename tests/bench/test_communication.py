@@ -11,11 +11,11 @@ from bench.requests import default_request
 from models.parallel.launcher import Launcher
 from models.parallel.plan import ParallelPlan, plan
 from models.variants import VARIANTS
+from tests.models.conftest import SMALL
+from tests.models.group_work import HEADS
 
 from . import communication_work
 from .communication_work import COUNTED
-from .conftest import SMALL
-from .group_work import HEADS
 
 PLANS = [
     ParallelPlan(ulysses=4),

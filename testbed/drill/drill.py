@@ -7,11 +7,11 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from tests.drill.checker import Checker, Verdict
-from tests.drill.client import Client
-from tests.drill.faults import Faults
-from tests.service.cluster import free_port, paced
-from tests.service.launched import Launched
+from testbed.cluster import free_port, paced
+from testbed.drill.checker import Checker, Verdict
+from testbed.drill.client import Client
+from testbed.drill.faults import Faults
+from testbed.launched import Launched
 
 _WAITING = 16
 """Tasks that are open at a time, so that the faults always find some at work."""
