@@ -31,6 +31,9 @@ from serve_app.tasks.task import Task
 _BODY_SLACK_BYTES = 1_000_000
 """What a request may hold besides its image."""
 
+_MISSED_HEARTBEATS = 3
+"""A replica that missed as many does not count any more."""
+
 
 def build_api(
     settings: AppSettings, nudge: Callable[[], None], on_cancelled: Callable[[Task], None]
@@ -96,13 +99,14 @@ def _service(
     on_cancelled: Callable[[Task], None],
 ) -> TaskService:
     store, fleet = TaskStore(database), Fleet(database)
+    silence_s = _MISSED_HEARTBEATS * settings.tasks.heartbeat_s
     outputs = OutputPaths(settings.outputs, settings.output_roots)
     artifacts = LocalArtifacts(outputs, settings.data_dir)
     return TaskService(
         settings=settings,
         store=store,
         fleet=fleet,
-        view=QueueView(store, fleet, settings.shares),
+        view=QueueView(store, fleet, settings.shares, seen_within_s=silence_s),
         artifacts=artifacts,
         free_disk=FreeDisk(artifacts.free_bytes),
         outputs=outputs,

@@ -4,10 +4,10 @@ import time
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from serve_app.api.native.video_request import VideoRequest
-from serve_app.config.settings import AppSettings
-from serve_app.queue.view import SEEN_WITHIN_S
+from serve_app.config.settings import AppSettings, TaskSettings
 from serve_app.tasks.task import Health, Scale
 from tests.http.http_service import HttpService, running, settings
 
@@ -24,6 +24,20 @@ async def test_without_a_replica_it_is_not_ready(service: HttpService):
     await service.add_replica(seen_at=1.0)
     response = await service.client.get("/ready")
     assert response.status_code == 503 and response.json()["code"] == "no_replica"
+
+
+async def test_a_replica_counts_until_it_missed_three_heartbeats_however_slow_they_are(folder: Path):
+    slowest = TaskSettings().lease_s / 3
+    with pytest.raises(ValidationError, match="lease_s"):
+        TaskSettings(heartbeat_s=slowest * 1.01)
+    async with running(settings(folder, tasks={"heartbeat_s": slowest})) as service:
+        for missed, ready in ((2.5, 200), (3.5, 503)):
+            await service.add_replica(seen_at=time.time() - missed * slowest)
+            assert (await service.client.get("/ready")).status_code == ready
+            status = (await service.client.get("/v1/service/status")).json()
+            local = (await service.client.get("/v1/local/video/generate/service_status")).json()
+            word = "idle" if ready == 200 else "busy"
+            assert (status["service_status"], local["service_status"]) == (word, word)
 
 
 def from_zero(folder: Path) -> AppSettings:
@@ -190,7 +204,7 @@ async def test_a_replica_that_takes_no_task_is_told_and_not_counted(service: Htt
 
 
 async def test_a_bad_end_is_told_for_a_while_and_silence_is_not(service: HttpService):
-    lately = time.time() - 2 * SEEN_WITHIN_S
+    lately = time.time() - 6 * service.settings.tasks.heartbeat_s
     await service.add_replica("failed", health=Health.SETUP_FAILED, seen_at=lately)
     await service.add_replica("poisoned", health=Health.POISONED, seen_at=lately)
     await service.add_replica("silent", seen_at=lately)

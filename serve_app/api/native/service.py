@@ -14,7 +14,7 @@ from serve_app.api.http.auth import Calling
 from serve_app.api.web.docs_page import root_path
 from serve_app.config.model_settings import ModelSettings
 from serve_app.errors import NoReplica
-from serve_app.queue.view import SEEN_WITHIN_S, ModelLine
+from serve_app.queue.snapshot import ModelLine
 from serve_app.store.group_commit import draining
 from serve_app.submission.task_service import TaskService
 from serve_app.tasks.task import Replica
@@ -81,8 +81,7 @@ def service_router(service: TaskService) -> APIRouter:
         if await service.store.is_draining():
             raise draining()
         from_zero = any(_least(model) == 0 for model in service.settings.models)
-        known = await service.fleet.replicas(seen_within_s=SEEN_WITHIN_S)
-        if not from_zero and not any(replica.works for replica in known):
+        if not from_zero and not await service.view.has_working_replica():
             raise NoReplica("No model replica is ready yet.")
         return JSONResponse({"status": "ready"})
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 from typing_extensions import TypedDict
 
-from serve_app.queue.view import QueueSnapshot
+from serve_app.queue.snapshot import QueueSnapshot
 from serve_app.tasks.task import Task
 from serve_app.tasks.transitions import Status
 

@@ -9,14 +9,15 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from serve_app.queue.view import QueueSnapshot, QueueView
+from serve_app.queue.snapshot import QueueSnapshot
+from serve_app.queue.view import QueueView
 from serve_app.store.database import Database
 from serve_app.store.fleet import Fleet
 from serve_app.store.group_commit import Admission
 from serve_app.store.run_ledger import RunLedger
 from serve_app.store.task_store import TaskStore
 from serve_app.tasks.caller import EVERYONE, Caller
-from serve_app.tasks.fair_share import Share
+from serve_app.tasks.fair_share import Share, Shares
 from serve_app.tasks.task import Health, NewTask, Replica, Scale, Task, VideoSpec
 
 SPEC = VideoSpec("a cat", "", 64, 64, 5, 16, 4, 5.0, None, 5.0, 1)
@@ -41,6 +42,10 @@ def fleet(database: Database) -> Fleet:
     return Fleet(database)
 
 
+def view_of(store: TaskStore, fleet: Fleet, shares: Shares | None = None) -> QueueView:
+    return QueueView(store, fleet, shares, seen_within_s=6.0)
+
+
 async def submit(
     store: TaskStore, name: str, *, work: float = 10.0, priority: int = 0, model: str = "demo"
 ) -> Task:
@@ -58,14 +63,14 @@ async def test_positions_follow_priority_then_arrival_within_a_model(store: Task
     await submit(store, "other", model="other", priority=9)
     high = await submit(store, "high", priority=5)
     later = await submit(store, "later")
-    line = (await QueueView(store, fleet).fresh()).line("demo")
+    line = (await view_of(store, fleet).fresh()).line("demo")
     assert [line.place(task).position for task in (high, low, later)] == [1, 2, 3]
 
 
 async def test_a_task_newer_than_the_look_stands_where_it_will(store: TaskStore, fleet: Fleet):
     await submit(store, "first")
     await submit(store, "second")
-    line = (await QueueView(store, fleet).fresh()).line("demo")
+    line = (await view_of(store, fleet).fresh()).line("demo")
     assert line.place(await submit(store, "last")).position == 3
     assert line.place(await submit(store, "urgent", priority=1)).position == 1
 
@@ -74,11 +79,11 @@ async def test_there_is_no_estimate_before_a_rate_is_measured_or_without_replica
     store: TaskStore, fleet: Fleet
 ):
     task = await submit(store, "a")
-    assert (await QueueView(store, fleet).fresh()).line("demo").place(task).eta_s is None
+    assert (await view_of(store, fleet).fresh()).line("demo").place(task).eta_s is None
     await fleet.learn("demo", 2.0)
-    assert (await QueueView(store, fleet).fresh()).line("demo").place(task).eta_s is None
+    assert (await view_of(store, fleet).fresh()).line("demo").place(task).eta_s is None
     await add_replicas(fleet, 1)
-    assert (await QueueView(store, fleet).fresh()).line("demo").place(task).eta_s == 20.0
+    assert (await view_of(store, fleet).fresh()).line("demo").place(task).eta_s == 20.0
 
 
 async def test_an_estimate_is_when_a_replica_comes_to_the_task_and_its_own_time(
@@ -93,7 +98,7 @@ async def test_an_estimate_is_when_a_replica_comes_to_the_task_and_its_own_time(
     await ledger.report(claimed.uid, 1, step=1, progress=0.25)
     await submit(store, "beside", work=10)
     last = await submit(store, "last", work=6)
-    line = (await QueueView(store, fleet).fresh()).line("demo")
+    line = (await view_of(store, fleet).fresh()).line("demo")
     assert line.place(await store.get(EVERYONE, "running")).eta_s == 0.75 * 40 * 0.5
     assert line.place(last).eta_s == (10 + 6) * 0.5
     assert line.place(last, age_s=3).eta_s == (10 + 6) * 0.5 - 3
@@ -105,7 +110,7 @@ async def test_a_task_is_estimated_by_what_its_size_took(store: TaskStore, fleet
     await fleet.learn("demo", 3.0, tokens=7)
     await add_replicas(fleet, 1)
     new = NewTask("u", "large", "demo", SPEC, 10.0, "x.mp4", tokens=7)
-    line = (await QueueView(store, fleet).fresh()).line("demo")
+    line = (await view_of(store, fleet).fresh()).line("demo")
     assert line.place(await store.submit(new, ADMISSION)).eta_s == 30.0
 
 
@@ -119,7 +124,7 @@ async def queue_of(database: Database, store: TaskStore, fleet: Fleet, owners: s
     for number, owner in enumerate(owners):
         new = NewTask(f"u{number}", f"t{number}", "demo", SPEC, 10.0, "x.mp4", owner=owner)
         await store.submit(new, ADMISSION)
-    return await QueueView(store, fleet, {"a": Share(), "b": Share()}).fresh()
+    return await view_of(store, fleet, {"a": Share(), "b": Share()}).fresh()
 
 
 async def test_a_full_queue_is_worth_another_try_when_as_many_places_are_free_as_it_takes(
@@ -152,11 +157,11 @@ async def test_a_retry_is_asked_for_in_whole_seconds_within_bounds(
     await add_replicas(fleet, 1)
     await submit(store, "first")
     await submit(store, "second")
-    assert (await QueueView(store, fleet).fresh()).retry_after_s(1) == seconds
+    assert (await view_of(store, fleet).fresh()).retry_after_s(1) == seconds
 
 
 async def test_a_replica_is_free_while_less_is_under_way_than_there_are(store: TaskStore, fleet: Fleet):
-    view = QueueView(store, fleet)
+    view = view_of(store, fleet)
     assert not (await view.fresh()).is_idle
     await add_replicas(fleet, 2)
     await submit(store, "one")
@@ -176,7 +181,7 @@ async def test_a_run_on_a_replica_that_drains_leaves_the_others_free(
     await submit(store, "on the one that drains", work=100)
     await ledger.claim("demo", "demo-0")
     await fleet.saw(Replica("demo-0", "demo", "cpu", 1, 4e9, Health.DRAINING))
-    view = QueueView(store, fleet)
+    view = view_of(store, fleet)
     assert (await view.fresh()).has_free_replica("demo")
     first, second = await submit(store, "first"), await submit(store, "second")
     snapshot = at_its_look(await view.fresh())
@@ -185,7 +190,7 @@ async def test_a_run_on_a_replica_that_drains_leaves_the_others_free(
 
 
 async def test_a_model_that_scales_from_zero_takes_a_first_task(store: TaskStore, fleet: Fleet):
-    view = QueueView(store, fleet)
+    view = view_of(store, fleet)
     await fleet.note_scale(Scale("demo", 0, failing=False))
     assert (await view.fresh()).is_idle and (await view.fresh()).has_free_replica("demo")
     await submit(store, "one")
@@ -194,7 +199,7 @@ async def test_a_model_that_scales_from_zero_takes_a_first_task(store: TaskStore
 
 async def test_a_model_that_cannot_start_takes_none(store: TaskStore, fleet: Fleet):
     await fleet.note_scale(Scale("demo", 1, failing=True))
-    assert not (await QueueView(store, fleet).fresh()).is_idle
+    assert not (await view_of(store, fleet).fresh()).is_idle
 
 
 async def test_a_model_that_does_not_scale_any_more_is_forgotten(store: TaskStore, fleet: Fleet):
@@ -221,7 +226,7 @@ class CountingStore(TaskStore):
 
 async def test_many_requests_share_one_look(database: Database, fleet: Fleet):
     store = CountingStore(database)
-    view = QueueView(store, fleet)
+    view = view_of(store, fleet)
     waiting = [asyncio.create_task(view.recent()) for _ in range(50)]
     await asyncio.sleep(0)
     store.gate.set()
@@ -233,7 +238,7 @@ async def test_a_client_that_hangs_up_does_not_take_the_look_from_the_others(
     database: Database, fleet: Fleet
 ):
     store = CountingStore(database)
-    view = QueueView(store, fleet)
+    view = view_of(store, fleet)
     first, second = asyncio.create_task(view.recent()), asyncio.create_task(view.recent())
     await asyncio.sleep(0)
     first.cancel()
@@ -245,7 +250,7 @@ async def test_a_client_that_hangs_up_does_not_take_the_look_from_the_others(
 
 async def test_after_a_failed_look_the_next_request_looks_again(tmp_path: Path):
     database = Database(f"sqlite+aiosqlite:///{tmp_path / 'empty.db'}")
-    view = QueueView(TaskStore(database), Fleet(database))
+    view = view_of(TaskStore(database), Fleet(database))
     with pytest.raises(Exception, match="no such table"):
         await view.recent()
     await database.migrate()

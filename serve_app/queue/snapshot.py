@@ -1,0 +1,151 @@
+"""The queue at one moment: each model's line, and where a task stands in it."""
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from serve_app.queue.forecast import Forecast, Speed
+from serve_app.tasks.caller import Caller
+from serve_app.tasks.task import Replica, Scale, Task
+from serve_app.tasks.transitions import Status
+
+_RETRY_BOUNDS_S = (1, 600)
+_RETRY_UNKNOWN_S = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A task's place: ``position`` counts from 1 in its model's queue and is None unless the task is queued.
+
+    ``eta_s`` is the expected number of seconds to the task's end, None where that is not known.
+    """
+
+    position: int | None
+    eta_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelLine:
+    """One model's queue, runs and replicas at the moment of the snapshot."""
+
+    queued: int = 0
+    running: int = 0
+    replicas: Sequence[Replica] = ()
+    """Replicas that take tasks."""
+    others: Sequence[Replica] = ()
+    """Replicas that are starting, draining, or failed a moment ago."""
+    leaving: int = 0
+    """How many of the runs are on draining replicas, which take no task afterwards."""
+    speed: Speed = field(default_factory=Speed)
+    forecast: Forecast = field(default_factory=Forecast)
+    scale: Scale | None = None
+    """How many replicas Serve is to run; None for a model that does not scale."""
+
+    @property
+    def awaits_replica(self) -> str | None:
+        """Say why a queued task waits for its model's first replica; None when a replica is up."""
+        if self.replicas or self.scale is None:
+            return None
+        if self.scale.failing:
+            return "has no replica up, and the last attempts to start one failed; it is tried again"
+        return "has no replica up and is being started"
+
+    def place(self, task: Task, *, age_s: float = 0.0) -> Place:
+        """Return the place of ``task``, ``age_s`` seconds after the snapshot was taken."""
+        if task.status is Status.RUNNING:
+            return Place(None, self.speed.seconds((1 - task.progress) * task.work, task.tokens))
+        if task.status is not Status.QUEUED:
+            return Place(None, None)
+        index = self.forecast.place(seq=task.seq, owner=task.owner, priority=task.priority)
+        start_s, own_s = self.forecast.start_s(index), self.speed.seconds(task.work, task.tokens)
+        if start_s is None or own_s is None:
+            return Place(index + 1, None)
+        return Place(index + 1, max(0.0, start_s - age_s) + own_s)
+
+
+@dataclass(frozen=True, slots=True)
+class QueueSnapshot:
+    """The queue, the runs and the replicas of all models at one moment."""
+
+    lines: Mapping[str, ModelLine]
+    running: Sequence[Task]
+    replicas: Sequence[Replica]
+    queued: Mapping[str, int]
+    """Number of queued tasks of each owner."""
+    following: Mapping[str, str]
+    """The id of each owner's first queued task, owners in the order of those tasks (priority, then age)."""
+    starts_s: Sequence[float]
+    """Seconds from the snapshot until each queued task of any model starts, ascending."""
+    taken_at: float
+    """Reading of the monotonic clock."""
+
+    def line(self, model: str) -> ModelLine:
+        """Return the model's line; an empty one for a model that nothing is known of."""
+        return self.lines.get(model, _EMPTY)
+
+    def place(self, task: Task) -> Place:
+        """Return the place of ``task`` as of now."""
+        return self.line(task.model).place(task, age_s=self._age_s)
+
+    def has_free_replica(self, model: str) -> bool:
+        """Tell whether a task submitted now would start without waiting for another task."""
+        line = self.line(model)
+        # A model that scales from zero starts a replica for its first task.
+        from_zero = line.scale is not None and not line.scale.failing
+        under_way = line.queued + line.running - line.leaving
+        return under_way < max(len(line.replicas), int(from_zero))
+
+    def may_start(self, caller: Caller) -> bool:
+        """Tell whether the caller's ``max_running`` leaves room for one more task."""
+        under_way = self.queued.get(caller.name, 0) + sum(task.owner == caller.name for task in self.running)
+        return caller.max_running is None or under_way < caller.max_running
+
+    def running_of(self, caller: Caller) -> Sequence[Task]:
+        """Return the running tasks that the caller sees, oldest first."""
+        return [task for task in self.running if caller.sees(task.owner)]
+
+    def current(self, caller: Caller) -> str | None:
+        """Return the id of the caller's longest-running task, or else of the task that will run next."""
+        for task in self.running_of(caller):
+            return task.id
+        return next((id_ for owner, id_ in self.following.items() if caller.sees(owner)), None)
+
+    @property
+    def pending(self) -> int:
+        """The number of queued tasks."""
+        return sum(self.queued.values())
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether any model has a free replica."""
+        return any(self.has_free_replica(model) for model in self.lines)
+
+    def retry_after_s(self, max_queued: int) -> int:
+        """Return whole seconds until fewer than ``max_queued`` tasks are queued, were no task added."""
+        return self._until_start(self.starts_s, self.pending - max_queued)
+
+    def own_retry_after_s(self, caller: Caller) -> int:
+        """Return whole seconds until the caller has fewer queued tasks than its own ``max_queued``."""
+        starts = [
+            start for line in self.lines.values() for start in line.forecast.starts_of.get(caller.name, ())
+        ]
+        return self._until_start(sorted(starts), self.queued.get(caller.name, 0) - (caller.max_queued or 0))
+
+    def _until_start(self, starts_s: Sequence[float], places: int) -> int:
+        """Return whole seconds until ``places + 1`` of the queued tasks have started, within bounds."""
+        index = max(0, places)
+        if index < len(starts_s):
+            start = starts_s[index]
+        else:  # not known, or every task came after the snapshot
+            free = [line.forecast.next_start_s for line in self.lines.values()]
+            start = min((free_s for free_s in free if free_s is not None), default=_RETRY_UNKNOWN_S)
+        low, high = _RETRY_BOUNDS_S
+        return max(low, min(high, math.ceil(start - self._age_s)))
+
+    @property
+    def _age_s(self) -> float:
+        return max(0.0, time.monotonic() - self.taken_at)
+
+
+_EMPTY = ModelLine()
