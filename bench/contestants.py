@@ -1,7 +1,7 @@
 """One case's work as the engine does it and as diffusers does, on the same random weights."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,14 +49,14 @@ def work(case: Case, model: RandomModel, folder: Path) -> Work:
 
 
 def request_of(case: Case) -> GenerationRequest:
-    return default_request(
+    request = default_request(
         case.variant,
         width=case.width,
         height=case.height,
         num_frames=case.num_frames,
         steps=1000 if case.kind == "step" else _STEPS,  # more than are ever taken of one run
-        guidance_scale_2=None,
     )
+    return replace(request, guidance_scale_2=None)  # the random model has one expert
 
 
 def _steps(case: Case, model: RandomModel, engine: WanEngine) -> Work:

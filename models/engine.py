@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.variants import Variant
+from models.video_spec import VideoSpec
 from models.weights_source import WeightsSource
 
 Frames: TypeAlias = NDArray[np.uint8]
@@ -31,33 +32,9 @@ Expert: TypeAlias = Literal["both", "high_noise", "low_noise"]
 
 
 @dataclass(frozen=True, slots=True)
-class LoraUse:
-    """A LoRA by the name it has among the engine's own, and how strongly it is to act; 0 is not at all."""
+class GenerationRequest(VideoSpec):
+    """A video to make, with the pictures that it starts from."""
 
-    name: str
-    strength: float = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class GenerationRequest:
-    """One video to make. Everything is decided: no field is left to the engine's choice.
-
-    The fragments of a long video are made one after the other: each of ``num_frames`` frames, each but the
-    first beginning with the end of the one before (``Variant.overlap`` frames, which are shown once).
-    """
-
-    prompt: str
-    negative_prompt: str
-    width: int
-    height: int
-    num_frames: int
-    fps: int
-    steps: int
-    guidance_scale: float
-    flow_shift: float
-    seed: int
-    guidance_scale_2: float | None = None
-    """Guidance of the low-noise expert; None means that of the other one."""
     image: Picture | None = None
     """First frame, already of this request's size; makes it image-to-video."""
     last_image: Picture | None = None
@@ -70,8 +47,6 @@ class GenerationRequest:
     """What is to change in ``video``; None changes all of it, guided by what it shows."""
     control_scale: float = 1.0
     """How strongly ``video``, pictures and references steer a model with control blocks."""
-    loras: tuple[LoraUse, ...] = ()
-    num_fragments: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,10 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from models.engine import EngineSettings, GenerationRequest, LoraUse
+from models.engine import EngineSettings, GenerationRequest
 from models.fit import fit
 from models.variants import VARIANTS, Variant
+from models.video_spec import LoraUse
 from models.weights_source import weights_source
 from serve_app.media.image_decoding import decode
 from serve_app.media.source_image import SourceImage
@@ -127,24 +128,17 @@ def request_of(options: argparse.Namespace, variant: Variant) -> GenerationReque
     for note in fitted.notes:
         print(note, file=sys.stderr)
 
-    def chosen(asked: float | None, default: float) -> float:
-        return default if asked is None else asked
-
-    return GenerationRequest(
-        prompt=options.prompt,
-        negative_prompt=variant.negative_prompt
-        if options.negative_prompt is None
-        else options.negative_prompt,
+    return GenerationRequest.of(
+        variant,
+        options.prompt,
+        negative_prompt=options.negative_prompt,
         width=fitted.width,
         height=fitted.height,
         num_frames=fitted.num_frames,
-        fps=variant.fps,
-        steps=variant.steps if options.steps is None else options.steps,
-        guidance_scale=chosen(options.guidance_scale, variant.guidance_scale),
-        guidance_scale_2=variant.guidance_scale_2
-        if options.guidance_scale_2 is None
-        else options.guidance_scale_2,
-        flow_shift=chosen(options.flow_shift, variant.flow_shift),
+        steps=options.steps,
+        guidance_scale=options.guidance_scale,
+        guidance_scale_2=options.guidance_scale_2,
+        flow_shift=options.flow_shift,
         seed=options.seed,
         image=_frame(options.image, fitted.width, fitted.height),
         last_image=_frame(options.last_image, fitted.width, fitted.height),

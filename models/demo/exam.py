@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
@@ -65,14 +65,13 @@ def answers(
     ``from_pictures``: each begins with a picture, the first frame of a clip of that scene.
     """
     drawn = Random(seed)
-    request = request_for(variant)
     for number in range(count):
         scene = drawn.choice(SCENES)
         prompt = scene.worded(drawn)
         picture = draw(scene, np.random.default_rng((seed, number)))[0] if from_pictures else None
         began = time.monotonic()
-        wanted = replace(request, prompt=prompt, image=picture, seed=seed + number)
-        frames = np.concatenate(list(generate(engine, wanted)))
+        request = GenerationRequest.of(variant, prompt, image=picture, seed=seed + number)
+        frames = np.concatenate(list(generate(engine, request)))
         seconds = time.monotonic() - began
         yield Answer(scene, prompt, frames, score(frames, scene, picture), seconds)
 
@@ -90,22 +89,6 @@ def marks(given: Iterable[Answer]) -> Marks:
         if scores[0].first_frame is None
         else _share(bool(each.first_frame) for each in scores),
         seconds=sum(answer.seconds for answer in given) / len(given),
-    )
-
-
-def request_for(variant: Variant) -> GenerationRequest:
-    """With the variant's own settings, and its first example as the prompt."""
-    return GenerationRequest(
-        prompt=variant.example_prompts[0],
-        negative_prompt=variant.negative_prompt,
-        width=variant.width,
-        height=variant.height,
-        num_frames=variant.num_frames,
-        fps=variant.fps,
-        steps=variant.steps,
-        guidance_scale=variant.guidance_scale,
-        flow_shift=variant.flow_shift,
-        seed=1,
     )
 
 

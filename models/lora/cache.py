@@ -8,12 +8,13 @@ from typing import Any, TypeAlias, TypeVar
 
 import torch
 
-from models.engine import EngineSettings, Expert, LoraUse
+from models.engine import EngineSettings, Expert
 from models.errors import InvalidRequest, WeightsError
 from models.lora.adapters import Adapters, Weighted
 from models.lora.file import Lora, read_lora
 from models.lora.folder import LoraFolder
 from models.lora_fault import LoraFault
+from models.video_spec import LoraUse
 
 _T = TypeVar("_T")
 

@@ -113,7 +113,8 @@ class ModelReplica:
     ) -> Task | None:
         """Run the task; the one to run after it. Raises ``Hung``."""
         async with self._claims.after(task, claim) as following:
-            self._note_lora(task.spec.lora_name)
+            for lora in task.spec.loras:
+                self._note_lora(lora.name)
             run, began = self._run(task), time.monotonic()
             try:
                 generated = await run.generate(self._thread, self._files)
@@ -129,9 +130,7 @@ class ModelReplica:
                 return None
             return await following.task()
 
-    def _note_lora(self, name: str | None) -> None:
-        if name is None:
-            return
+    def _note_lora(self, name: str) -> None:
         if name in self._loras:
             self._loras.remove(name)
         self._loras.append(name)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
-from models.engine import Engine, Generation, GenerationRequest, LoraUse, Picture
+from models.engine import Engine, Generation, GenerationRequest, Picture
 from models.errors import GroupLost, ModelError
 from serve_app.files.artifacts import LocalArtifacts
 from serve_app.media.source_image import SourceImage
@@ -197,22 +197,8 @@ class Run:
 
     def _request(self) -> GenerationRequest:
         spec = self._task.spec
-        return GenerationRequest(
-            prompt=spec.prompt,
-            negative_prompt=spec.negative_prompt,
-            width=spec.width,
-            height=spec.height,
-            num_frames=spec.fragment_frames or spec.num_frames,
-            fps=spec.fps,
-            steps=spec.steps,
-            guidance_scale=spec.guidance_scale,
-            guidance_scale_2=spec.guidance_scale_2,
-            flow_shift=spec.flow_shift,
-            seed=spec.seed,
-            image=self._frame(spec.image_key),
-            last_image=self._frame(spec.last_image_key),
-            num_fragments=spec.num_fragments,
-            loras=() if spec.lora_name is None else (LoraUse(spec.lora_name, spec.lora_strength),),
+        return GenerationRequest.from_spec(
+            spec, image=self._frame(spec.image_key), last_image=self._frame(spec.last_image_key)
         )
 
     def _frame(self, key: str | None) -> Picture | None:

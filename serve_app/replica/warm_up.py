@@ -10,18 +10,13 @@ def warm_up(engine: Engine, variant: Variant) -> None:
     """Make five small frames in one step and drop them. Raises what the engine raises."""
     side = 4 * variant.size_multiple
     gray = np.full((side, side, 3), 128, dtype=np.uint8)
-    request = GenerationRequest(
-        prompt="a",
-        negative_prompt=variant.negative_prompt,
+    request = GenerationRequest.of(
+        variant,
+        "a",
         width=side,
         height=side,
         num_frames=5,
-        fps=variant.fps,
         steps=1,
-        guidance_scale=variant.guidance_scale,
-        guidance_scale_2=variant.guidance_scale_2,
-        flow_shift=variant.flow_shift,
-        seed=0,
         image=None if "t2v" in variant.tasks else gray,
         last_image=None if variant.tasks & {"t2v", "i2v"} else gray,
     )

@@ -1,12 +1,13 @@
 """Between records and rows: the only place that knows how a task is spelt in the database."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
 from sqlalchemy import RowMapping
 
-from serve_app.tasks.task import NewTask, Task, TaskError, VideoSpec
+from models.video_spec import LoraUse
+from serve_app.tasks.task import NewTask, Task, TaskError, TaskSpec
 from serve_app.tasks.transitions import Status
 
 _EMPTY_AT_FIRST = (
@@ -18,10 +19,12 @@ _EMPTY_AT_FIRST = (
     "error_code",
     "error_message",
 )
+_SPEC_FIELDS = frozenset(field.name for field in fields(TaskSpec))
 
 
 def task_of(row: Mapping[str, Any] | RowMapping) -> Task:
     """The record of a row of ``tasks``."""
+    spec = _spec_of(row["spec"])
     error = TaskError(row["error_code"], row["error_message"]) if row["error_code"] else None
     return Task(
         uid=row["uid"],
@@ -29,12 +32,12 @@ def task_of(row: Mapping[str, Any] | RowMapping) -> Task:
         seq=row["seq"],
         status=Status(row["status"]),
         model=row["model"],
-        spec=VideoSpec(**row["spec"]),
+        spec=spec,
         work=row["work"],
         priority=row["priority"],
         owner=row["owner"],
         notes=tuple(row["notes"]),
-        request=row["request"],
+        request=_as_sent(row["request"], spec.prompt),
         save_path=row["save_path"],
         attempt=row["attempt"],
         attempts_left=row["attempts_left"],
@@ -59,13 +62,13 @@ def values_of(new: NewTask, *, max_attempts: int, now: float) -> Mapping[str, An
         "id": new.id,
         "status": Status.QUEUED,
         "model": new.model,
-        "spec": asdict(new.spec),
+        "spec": _spec_values(new.spec),
         "work": new.work,
         "tokens": new.tokens,
         "priority": new.priority,
         "owner": new.owner,
         "notes": list(new.notes),
-        "request": dict(new.request),
+        "request": _without_prompt(new.request, new.spec.prompt),
         "save_path": new.save_path,
         "idempotency_key": new.idempotency_key,
         "digest": new.digest,
@@ -77,3 +80,38 @@ def values_of(new: NewTask, *, max_attempts: int, now: float) -> Mapping[str, An
         "timings": {},
         **dict.fromkeys(_EMPTY_AT_FIRST),
     }
+
+
+def _spec_of(kept: Mapping[str, Any]) -> TaskSpec:
+    """The spec in a row of this version, of one before, or of a later one that keeps more fields."""
+    values = {name: value for name, value in kept.items() if name in _SPEC_FIELDS}
+    values["num_frames"] = kept.get("fragment_frames") or kept["num_frames"]
+    if kept.get("num_fragments", 1) > 1:
+        values["video_frames"] = kept["num_frames"]
+    if kept.get("lora_name") is not None:
+        values["loras"] = (LoraUse(kept["lora_name"], kept.get("lora_strength", 1.0)),)
+    return TaskSpec(**values)
+
+
+def _spec_values(spec: TaskSpec) -> dict[str, Any]:
+    """The spec as a row keeps it. The keys are those of the first version, which other versions read too.
+
+    ``num_frames`` are those of the whole video there. Raises ``ValueError`` for more than one LoRA.
+    """
+    kept = asdict(spec)
+    del kept["loras"], kept["video_frames"]
+    kept |= {"num_frames": spec.total_frames, "fragment_frames": spec.num_frames, "lora_name": None}
+    if spec.loras:
+        (lora,) = spec.loras
+        kept |= {"lora_name": lora.name, "lora_strength": lora.strength}
+    return kept
+
+
+def _without_prompt(request: Mapping[str, Any], prompt: str) -> dict[str, Any]:
+    """The request with null in the place of a prompt that the spec has too: a prompt may be long."""
+    return dict(request) | ({"prompt": None} if request.get("prompt") == prompt else {})
+
+
+def _as_sent(kept: Mapping[str, Any], prompt: str) -> Mapping[str, Any]:
+    """The request as the client sent it, its prompt taken from the spec where only that has it."""
+    return {**kept, "prompt": prompt} if "prompt" in kept and kept["prompt"] is None else kept

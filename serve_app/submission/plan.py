@@ -8,10 +8,11 @@ from typing import TypeVar
 from models.errors import InvalidRequest
 from models.fit import Fit, fit, frames_for
 from models.variants import Task, Variant
+from models.video_spec import LoraUse
 from serve_app.api.native.video_request import VideoRequest, parse_size
 from serve_app.config.model_settings import ModelSettings
 from serve_app.errors import InvalidField
-from serve_app.tasks.task import VideoSpec
+from serve_app.tasks.task import TaskSpec
 
 Value = TypeVar("Value")
 
@@ -30,7 +31,7 @@ class Plan:
     """
 
     model: str
-    spec: VideoSpec
+    spec: TaskSpec
     work: float
     tokens: int
     notes: tuple[str, ...]
@@ -45,22 +46,22 @@ def plan(request: VideoRequest, models: Sequence[ModelSettings], *, kind: Task) 
     fitted = _fit(request, variant, fps)
     fragments = _num_fragments(request, fitted, kind)
     guidance, guidance_2 = _guidance(request, variant)
-    spec = VideoSpec(
-        prompt=request.prompt,
-        negative_prompt=_or(request.negative_prompt, variant.negative_prompt),
+    spec = TaskSpec.of(
+        variant,
+        request.prompt,
+        negative_prompt=request.negative_prompt,
         width=fitted.width,
         height=fitted.height,
-        num_frames=variant.video_frames(fitted.num_frames, fragments),
+        num_frames=fitted.num_frames,
         fps=fps,
-        steps=request.infer_steps or variant.steps,
+        steps=request.infer_steps or None,
         guidance_scale=guidance,
         guidance_scale_2=guidance_2,
-        flow_shift=request.flow_shift or variant.flow_shift,
+        flow_shift=request.flow_shift or None,
         seed=_or(request.seed, secrets.randbelow(_SEEDS)),
+        loras=_loras(request, model),
         num_fragments=fragments,
-        fragment_frames=fitted.num_frames,
-        lora_name=_lora(request, model),
-        lora_strength=_or(request.lora_strength, 1.0),
+        video_frames=variant.video_frames(fitted.num_frames, fragments),
     )
     forwards = 2 if max(guidance, guidance_2 or 0) > 1 else 1
     tokens = variant.tokens(spec.width, spec.height, fitted.num_frames)
@@ -140,16 +141,16 @@ def _num_frames(request: VideoRequest, variant: Variant, fps: int) -> tuple[int,
     return variant.num_frames, "num_frames"
 
 
-def _lora(request: VideoRequest, model: ModelSettings) -> str | None:
-    """The LoRA's name, if the model has it."""
+def _loras(request: VideoRequest, model: ModelSettings) -> tuple[LoraUse, ...]:
+    """The LoRA that was asked for. Raises ``InvalidField`` if the model has none of that name."""
     if not request.lora_name:
-        return None
+        return ()
     names = model.lora_names()
     if request.lora_name not in names:
         more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
         there = f"there are {', '.join(names[:_NAMES_SHOWN])}{more}" if names else "it has none"
         raise InvalidField("lora_name", f"lora_name: {model.name} has no LoRA of that name; {there}.")
-    return request.lora_name
+    return (LoraUse(request.lora_name, _or(request.lora_strength, 1.0)),)
 
 
 def _num_fragments(request: VideoRequest, fitted: Fit, kind: Task) -> int:

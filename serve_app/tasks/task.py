@@ -5,38 +5,25 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from models.video_spec import VideoSpec
 from serve_app.tasks.transitions import FINAL, Status
 
 
 @dataclass(frozen=True, slots=True)
-class VideoSpec:
-    """What is to be made, with everything decided at submit. Sizes in pixels, ``work`` in DiT tokens."""
+class TaskSpec(VideoSpec):
+    """The video of a task: its spec, and its pictures by the keys they are stored under."""
 
-    prompt: str
-    negative_prompt: str
-    width: int
-    height: int
-    num_frames: int
-    """Of the whole video, all its fragments together."""
-    fps: int
-    steps: int
-    guidance_scale: float
-    guidance_scale_2: float | None
-    flow_shift: float
-    seed: int
     image_key: str | None = None
     """The stored first frame, if the video starts from an image."""
     last_image_key: str | None = None
     """The stored last frame, if it is to end with one."""
-    num_fragments: int = 1
-    lora_name: str | None = None
-    lora_strength: float = 1.0
-    fragment_frames: int | None = None
-    """Frames of each fragment, the shared ones counted in; None for a video of one."""
+    video_frames: int | None = None
+    """Frames of all fragments together; None for a video of one fragment."""
 
     @property
-    def total_steps(self) -> int:
-        return self.steps * self.num_fragments
+    def total_frames(self) -> int:
+        """Frames of the finished video."""
+        return self.num_frames if self.video_frames is None else self.video_frames
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +34,7 @@ class NewTask:
     """Ours, never reused, names the task's files; ``id`` is the client's and may be replaced."""
     id: str
     model: str
-    spec: VideoSpec
+    spec: TaskSpec
     work: float
     """Steps × tokens × forwards a step: what an estimate of its run time is proportional to."""
     save_path: str
@@ -84,7 +71,7 @@ class Task:
     """Order of arrival."""
     status: Status
     model: str
-    spec: VideoSpec
+    spec: TaskSpec
     work: float
     priority: int
     owner: str

@@ -5,9 +5,9 @@ from dataclasses import replace
 from serve_app.store.group_commit import Admission
 from serve_app.store.run_ledger import RunLedger
 from serve_app.store.task_store import TaskStore
-from serve_app.tasks.task import NewTask, Task, VideoSpec
+from serve_app.tasks.task import NewTask, Task, TaskSpec
 
-SPEC = VideoSpec(
+SPEC = TaskSpec(
     prompt="a cat",
     negative_prompt="",
     width=64,

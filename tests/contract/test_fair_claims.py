@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from models.video_spec import LoraUse
 from serve_app.store.database import Database
 from serve_app.store.run_ledger import RunLedger
 from serve_app.store.task_store import TaskStore
@@ -114,7 +115,7 @@ async def test_without_shares_it_does_not_matter_whose_a_task_is(store: TaskStor
 
 
 def with_lora(name: str, lora: str | None, **changes: object) -> NewTask:
-    return new(name, spec=replace(SPEC, lora_name=lora), **changes)
+    return new(name, spec=replace(SPEC, loras=() if lora is None else (LoraUse(lora),)), **changes)
 
 
 async def order(ledger: RunLedger, *loras: str) -> str:

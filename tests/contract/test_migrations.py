@@ -14,10 +14,10 @@ from serve_app.store.group_commit import Admission
 from serve_app.store.run_ledger import RunLedger
 from serve_app.store.task_store import TaskStore
 from serve_app.tasks.caller import EVERYONE, Caller
-from serve_app.tasks.task import NewTask, VideoSpec
+from serve_app.tasks.task import NewTask, TaskSpec
 from serve_app.tasks.transitions import Status
 
-SPEC = VideoSpec("a cat", "", 64, 64, 5, 16, 4, 5.0, None, 5.0, 1)
+SPEC = TaskSpec("a cat", "", 64, 64, 5, 16, 4, 5.0, 5.0, 1)
 ADMISSION = Admission(max_queued=100, max_attempts=3, retry_after_s=7)
 ROW_OF_0001 = """
 INSERT INTO tasks (uid, id, status, model, spec, work, priority, owner, notes, request, save_path,

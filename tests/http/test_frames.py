@@ -21,7 +21,7 @@ async def test_fragments_are_counted_into_frames_steps_and_work(service: HttpSer
     first, second = await service.claim(), await service.claim()
     assert (first.id, second.id) == (one["task_id"], three["task_id"])
     assert second.work == 3 * first.work
-    assert (second.spec.num_fragments, second.spec.fragment_frames) == (3, 9)
+    assert (second.spec.num_fragments, second.spec.num_frames) == (3, 9)
 
 
 async def test_a_first_and_a_last_frame_go_to_a_model_that_takes_both(folder: Path):

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from models.video_spec import LoraUse
 from tests.http.http_service import running, settings
 
 
@@ -24,7 +25,7 @@ async def test_a_lora_goes_to_the_model_that_has_it(folder: Path, models):
         assert (await service.submit())["task_id"] == (await service.claim("demo")).id
         await service.submit(lora_name="clay", lora_strength=0.5)
         spec = (await service.claim("styled")).spec
-        assert (spec.lora_name, spec.lora_strength) == ("clay", 0.5)
+        assert spec.loras == (LoraUse("clay", 0.5),)
 
 
 async def test_the_models_loras_are_listed(folder: Path, models):

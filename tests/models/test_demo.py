@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from diffusers import WanPipeline
 
-from models.demo.exam import answers, marks, request_for, settings_of
+from models.demo.exam import answers, marks, settings_of
+from models.engine import GenerationRequest
 from models.fit import fit, frames_for
 from models.generate import generate
 from models.loading import load_engine
@@ -29,7 +30,7 @@ def test_it_shows_what_it_is_asked_for(demo_weights: Path, variant: Variant, fro
 
 def test_guidance_and_the_negative_prompt_steer_it(demo_weights: Path) -> None:
     engine = load_engine(settings_of(DEMO, demo_weights))
-    request = replace(request_for(DEMO), steps=4)
+    request = GenerationRequest.of(DEMO, DEMO.example_prompts[0], steps=4, seed=1)
     plain, unguided, steered = (
         np.concatenate(list(generate(engine, each))).astype(float)
         for each in (

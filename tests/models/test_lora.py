@@ -11,13 +11,14 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from models.engine import EngineSettings, FusedLora, GenerationRequest, LoraUse
+from models.engine import EngineSettings, FusedLora, GenerationRequest
 from models.errors import InvalidRequest, ModelError, WeightsError
 from models.loading import load_engine
 from models.lora.adapters import AdaptedLinear
 from models.parallel.launcher import Launcher, Rank
 from models.parallel.plan import ParallelPlan
 from models.pipeline.wan_engine import WanEngine
+from models.video_spec import LoraUse
 
 from .checkpoints import save_checkpoint, small
 from .conftest import REQUEST

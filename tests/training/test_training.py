@@ -8,7 +8,8 @@ import pytest
 import torch
 from diffusers import WanImageToVideoPipeline, WanPipeline
 
-from models.demo.exam import LORA, request_for, settings_of
+from models.demo.exam import LORA, settings_of
+from models.engine import GenerationRequest
 from models.generate import generate
 from models.loading import load_engine
 from models.variants import VARIANTS
@@ -40,7 +41,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_folder_is_run_by_the_engine_and_by_diffusers(trained: Path) -> None:
     for variant in (VARIANTS["demo"], VARIANTS["demo-distill"]):
         engine = load_engine(settings_of(variant, trained / "model"))
-        request = replace(request_for(variant), steps=2)
+        request = GenerationRequest.of(variant, variant.example_prompts[0], steps=2, seed=1)
         assert sum(len(frames) for frames in generate(engine, request)) == variant.num_frames
     for pipeline in (WanPipeline, WanImageToVideoPipeline):
         assert pipeline.from_pretrained(trained / "model", local_files_only=True).config.expand_timesteps

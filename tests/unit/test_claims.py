@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from serve_app.replica.claims import Claims
-from serve_app.tasks.task import Task, VideoSpec
+from serve_app.tasks.task import Task, TaskSpec
 from serve_app.tasks.transitions import Status
 
-SPEC = VideoSpec("a", "", 64, 64, 5, 16, 4, 5.0, None, 5.0, 1)
+SPEC = TaskSpec("a", "", 64, 64, 5, 16, 4, 5.0, 5.0, 1)
 
 
 def task(name: str, work: float = 1.0) -> Task:

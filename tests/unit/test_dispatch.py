@@ -15,10 +15,10 @@ from serve_app.store.run_ledger import RunLedger
 from serve_app.store.task_store import TaskStore
 from serve_app.tasks.caller import EVERYONE
 from serve_app.tasks.fair_share import Share, Shares
-from serve_app.tasks.task import NewTask, Task, VideoSpec
+from serve_app.tasks.task import NewTask, Task, TaskSpec
 from serve_app.tasks.transitions import Status
 
-SPEC = VideoSpec("a", "", 64, 64, 5, 16, 4, 5.0, None, 5.0, 1)
+SPEC = TaskSpec("a", "", 64, 64, 5, 16, 4, 5.0, 5.0, 1)
 DEADLINE_S = 10
 
 

@@ -11,9 +11,9 @@ from serve_app.store.group_commit import Admission
 from serve_app.store.run_ledger import RunLedger
 from serve_app.store.task_store import TaskStore
 from serve_app.tasks.fair_share import FairClock, Share, Shares
-from serve_app.tasks.task import NewTask, QueuedTask, VideoSpec
+from serve_app.tasks.task import NewTask, QueuedTask, TaskSpec
 
-SPEC = VideoSpec("a cat", "", 64, 64, 5, 16, 4, 5.0, None, 5.0, 1)
+SPEC = TaskSpec("a cat", "", 64, 64, 5, 16, 4, 5.0, 5.0, 1)
 SHARES: Shares = {"a": Share(), "b": Share(weight=2), "c": Share()}
 CLOCK = FairClock()
 ONE_A_UNIT = Speed(1.0)

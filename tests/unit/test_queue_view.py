@@ -18,9 +18,9 @@ from serve_app.store.run_ledger import RunLedger
 from serve_app.store.task_store import TaskStore
 from serve_app.tasks.caller import EVERYONE, Caller
 from serve_app.tasks.fair_share import Share, Shares
-from serve_app.tasks.task import Health, NewTask, Replica, Scale, Task, VideoSpec
+from serve_app.tasks.task import Health, NewTask, Replica, Scale, Task, TaskSpec
 
-SPEC = VideoSpec("a cat", "", 64, 64, 5, 16, 4, 5.0, None, 5.0, 1)
+SPEC = TaskSpec("a cat", "", 64, 64, 5, 16, 4, 5.0, 5.0, 1)
 ADMISSION = Admission(max_queued=100, max_attempts=3, retry_after_s=7)
 
 

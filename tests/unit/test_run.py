@@ -17,12 +17,12 @@ from serve_app.files.artifacts import LocalArtifacts
 from serve_app.files.output_paths import OutputPaths
 from serve_app.media.source_image import SourceImage
 from serve_app.replica.run import Hung, Outcome, Run
-from serve_app.tasks.task import Task, TaskError, VideoSpec
+from serve_app.tasks.task import Task, TaskError, TaskSpec
 from serve_app.tasks.transitions import Status
 from testbed.paced_engine import PacedEngine
 
 DEADLINE_S = 20
-SPEC = VideoSpec("a cat", "", 64, 48, 9, 16, 4, 5.0, None, 5.0, 1)
+SPEC = TaskSpec("a cat", "", 64, 48, 9, 16, 4, 5.0, 5.0, 1)
 TASK = Task(
     uid="u1",
     id="t1",
@@ -105,7 +105,7 @@ def run(
 
 
 async def test_a_video_of_fragments_is_one_run_whose_progress_never_falls(artifacts, thread) -> None:
-    spec = replace(SPEC, num_frames=25, fragment_frames=9, num_fragments=3)
+    spec = replace(SPEC, num_frames=9, video_frames=25, num_fragments=3)
     coordinator = Coordinator()
     outcome = await execute(run(artifacts, coordinator, task=replace(TASK, spec=spec)), thread)
     assert outcome is Outcome.PUBLISHED
@@ -148,10 +148,10 @@ async def test_reports_go_up_step_by_step_and_never_say_done(
 class Attentive(PacedEngine):
     """Ends a step only when the coordinator has heard of all the steps before, and so many reports."""
 
-    def __init__(self, coordinator: Coordinator, *, reports: int = 0) -> None:
+    def __init__(self, coordinator: Coordinator) -> None:
         super().__init__(step_s=0)
         self._coordinator = coordinator
-        self._reports = reports
+        self._reports = 0
 
     def denoise_step(self, generation: Generation) -> None:
         deadline = time.monotonic() + DEADLINE_S
@@ -163,6 +163,15 @@ class Attentive(PacedEngine):
     def _heard(self, step: int) -> bool:
         heard = list(self._coordinator.reports)
         return len(heard) >= self._reports and max((step for step, _ in heard), default=0) >= step
+
+
+class CancelledInItsStep(Attentive):
+    """Its task is cancelled when a step has begun; the step goes on for four more reports."""
+
+    def denoise_step(self, generation: Generation) -> None:
+        self._reports = len(self._coordinator.reports) + 4
+        self._coordinator.leave_at_step = 0
+        super().denoise_step(generation)
 
 
 async def test_a_run_that_is_told_to_leave_stops_within_a_step_and_publishes_nothing(
@@ -179,8 +188,8 @@ async def test_a_run_that_is_told_to_leave_stops_within_a_step_and_publishes_not
 async def test_a_long_step_is_reported_by_heartbeats_and_cancel_is_heard_in_it(
     artifacts: LocalArtifacts, thread: ThreadPoolExecutor
 ) -> None:
-    coordinator = Coordinator(leave_at_step=0)
-    engine = Attentive(coordinator, reports=4)
+    coordinator = Coordinator()
+    engine = CancelledInItsStep(coordinator)
     assert await execute(run(artifacts, coordinator, engine=engine), thread) is Outcome.LEFT
     assert [step for step, _ in coordinator.reports][:4] == [0, 0, 0, 0]
     assert max(step for step, _ in coordinator.reports) <= 1

@@ -14,9 +14,9 @@ from serve_app.store.fleet import Fleet
 from serve_app.store.group_commit import Admission
 from serve_app.store.run_ledger import RunLedger
 from serve_app.store.task_store import TaskStore
-from serve_app.tasks.task import NewTask, Replica, Scale, VideoSpec
+from serve_app.tasks.task import NewTask, Replica, Scale, TaskSpec
 
-SPEC = VideoSpec("a", "", 64, 64, 5, 16, 4, 5.0, None, 5.0, 1)
+SPEC = TaskSpec("a", "", 64, 64, 5, 16, 4, 5.0, 5.0, 1)
 
 
 def figures(deployment: str, need: int, keep: int) -> dict[str, float]:

@@ -118,7 +118,7 @@ def task_document(task: Task, queue: QueueSnapshot, *, root_path: str) -> TaskDo
         "seed": task.spec.seed,
         "width": task.spec.width,
         "height": task.spec.height,
-        "num_frames": task.spec.num_frames,
+        "num_frames": task.spec.total_frames,
         "fps": task.spec.fps,
         "priority": task.priority,
         "save_result_path": task.save_path,
