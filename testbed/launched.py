@@ -53,7 +53,7 @@ class Launched:
         """Start it and wait until it is ready."""
         with (self._folder / "output.log").open("a") as log:
             self._process = subprocess.Popen(
-                [sys.executable, str(ROOT / "scripts/launcher.py"), str(self._config)],
+                [sys.executable, "-m", "serve_app.cli", "run", str(self._config)],
                 cwd=ROOT,
                 env={**_environment_without_ray(), "RAY_AUTH_MODE": "disabled", "PYTHONPATH": str(ROOT)},
                 stdout=log,

@@ -1,7 +1,7 @@
-"""``python -m serve_app.config.preflight serve_config.yaml``: what is wrong with it, said before Ray starts.
+"""The check of a whole configuration before Ray starts.
 
 Ray Serve drops unknown keys of its own part in silence and goes on waiting when an application cannot be
-built; this reads both parts and ends with status 2 and one sentence.
+built; this reads both parts and says in one sentence what is wrong.
 """
 
 import sys
@@ -37,18 +37,11 @@ def _require_policy(application: Mapping[str, Any], index: int) -> None:
         )
 
 
-def main(arguments: list[str]) -> int:
-    """The exit status: 0, or 2 with the reason on standard error."""
-    if len(arguments) != 1:
-        print("usage: python -m serve_app.config.preflight CONFIG", file=sys.stderr)
-        return 2
+def report(path: Path) -> int:
+    """Check the file; the exit status: 0, or 2 with the reason on standard error."""
     try:
-        check(Path(arguments[0]))
+        check(path)
     except SettingsError as error:
-        print(f"{arguments[0]}: {error}", file=sys.stderr)
+        print(f"{path}: {error}", file=sys.stderr)
         return 2
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

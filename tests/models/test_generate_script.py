@@ -16,7 +16,7 @@ SMALL = ["--prompt", "a red cat", "--size", "64x32", "--frames", "5", "--steps",
 
 
 def generate(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, ROOT / "scripts" / "generate_video.py", *arguments]
+    command = [sys.executable, "-m", "offline.cli", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, env={"PYTHONPATH": str(ROOT)})
 
 

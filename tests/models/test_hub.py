@@ -145,7 +145,7 @@ def test_a_model_made_offline_from_the_command_line(hub: HubServer, cache: Path,
     fetch(DEMO)
     hub.asked.clear()
     out = tmp_path / "out.mp4"
-    script = [sys.executable, str(ROOT / "scripts" / "generate_video.py")]
+    script = [sys.executable, "-m", "offline.cli"]
     small = ["--prompt", "x", "--size", "64x32", "--frames", "5", "--steps", "1"]
     done = subprocess.run(
         [*script, "--weights", "org/demo", "--variant", "demo", *small, "--out", str(out), "--offline"],

@@ -1,4 +1,4 @@
-"""What scripts/generate is asked on its command line, as the engine takes it."""
+"""The command line of offline generation, and what the engine takes of it."""
 
 import argparse
 import re
@@ -25,9 +25,8 @@ class Unusable(Exception):
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="scripts/generate", description="Make one video without the service."
-    )
+    """The command line: a model, a video and the devices that make it."""
+    parser = argparse.ArgumentParser(prog="wan-generate", description="Make one video without the service.")
     _add_model(parser.add_argument_group("the model"))
     _add_video(parser.add_argument_group("the video"))
     _add_devices(parser.add_argument_group("the devices"))
@@ -108,6 +107,7 @@ def _add_devices(group: argparse._ArgumentGroup) -> None:
 
 
 def settings_of(options: argparse.Namespace, variant: Variant, device: str) -> EngineSettings:
+    """What the engine is built from, on devices of the kind ``device``: ``cpu`` or ``cuda``."""
     return EngineSettings(
         variant,
         options.model,
@@ -122,7 +122,10 @@ def settings_of(options: argparse.Namespace, variant: Variant, device: str) -> E
 
 
 def request_of(options: argparse.Namespace, variant: Variant) -> GenerationRequest:
-    """Everything decided: what is not asked for is the variant's default."""
+    """The request with everything decided: what is not asked for is the variant's default.
+
+    Reads the pictures. Raises ``Unusable`` where one cannot be read, ``ImageUnreadable`` where it is none.
+    """
     width, height = options.size or (variant.width, variant.height)
     fitted = fit(variant, width, height, variant.num_frames if options.frames is None else options.frames)
     for note in fitted.notes:

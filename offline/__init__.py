@@ -1,0 +1,1 @@
+"""Offline generation: one video from the command line, without the service."""

@@ -1,0 +1,25 @@
+"""Progress on a terminal's one line."""
+
+import sys
+import time
+
+
+class StepBar:
+    """A bar that grows with the denoise steps, and the seconds that the rest will take."""
+
+    def __init__(self) -> None:
+        self._first: tuple[int, float] | None = None
+
+    def __call__(self, step: int, total_steps: int) -> None:
+        now = time.monotonic()
+        self._first = self._first or (step, now)
+        first, began = self._first
+        left = f", {(total_steps - step) * (now - began) / (step - first):.0f} s left" if step > first else ""
+        done = 30 * step // total_steps
+        show(f"[{'#' * done:.<30}] step {step} of {total_steps}{left}")
+
+
+def show(progress: str, end: str = "") -> None:
+    """Show a line: on a terminal each takes the place of the one before; in a log they would only pile up."""
+    if sys.stderr.isatty():
+        print(f"\r\033[K{progress}", end=end, file=sys.stderr, flush=True)

@@ -1,0 +1,70 @@
+"""``wan-serve COMMAND``: the service's commands, each in a table. Each is imported when it is asked for."""
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """``run`` does what the parsed arguments say and returns the exit status."""
+
+    summary: str
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command of these arguments (default: of the command line); the exit status."""
+    parsed = _parser().parse_args(arguments)
+    return COMMANDS[parsed.command].run(parsed)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="wan-serve", description="Serve Wan models on Ray Serve.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, command in COMMANDS.items():
+        described = f"{command.summary[0].upper()}{command.summary[1:]}."
+        command.add_arguments(commands.add_parser(name, help=command.summary, description=described))
+    return parser
+
+
+def _add_config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", type=Path, metavar="CONFIG", help="a Ray Serve configuration file")
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    _add_config(parser)
+    add = parser.add_argument
+    add("--port", type=int, choices=range(1, 65536), metavar="1-65535", help="instead of the one in CONFIG")
+    add(
+        "--replicas",
+        type=int,
+        choices=range(1, 1025),
+        metavar="1-1024",
+        help="of every model, instead of the number in CONFIG",
+    )
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from serve_app.launch.launch import launch
+
+    return launch(arguments.config, port=arguments.port, replicas=arguments.replicas)
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from serve_app.config.preflight import report
+
+    return report(arguments.config)
+
+
+COMMANDS: Mapping[str, Command] = {
+    "run": Command("serve a configuration until Ctrl-C or SIGTERM", _add_run, _run),
+    "check": Command("say what is wrong with a configuration, without starting it", _add_config, _check),
+}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

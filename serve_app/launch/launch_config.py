@@ -1,0 +1,70 @@
+"""A configuration as it is launched: with the port and the replicas that were asked for."""
+
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+
+from serve_app.config.settings import TaskSettings
+
+
+class LaunchError(Exception):
+    """One sentence for the user, instead of a start."""
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchConfig:
+    """``document``: what Ray Serve is given. ``url``: where the service will answer on this machine.
+
+    ``drain_s``: by application, the seconds that its running tasks may go on once a signal has come.
+    """
+
+    document: Mapping[str, Any]
+    url: str
+    drain_s: Mapping[str, float]
+
+    @classmethod
+    def read(cls, path: Path, *, port: int | None, replicas: int | None) -> Self:
+        """Read a file that preflight has passed. Raises ``LaunchError`` when the port is taken."""
+        document = yaml.safe_load(path.read_text())
+        if port:
+            document["http_options"] = {**document.get("http_options", {}), "port": port}
+        if replicas:
+            _set_replicas(document, replicas)
+        return cls(document, _free_url(document), _drain_seconds(document))
+
+
+def _set_replicas(document: dict[str, Any], replicas: int) -> None:
+    for application in document["applications"]:
+        for model in application.get("args", {}).get("models", []):
+            model["replicas"] = replicas
+            model.pop("autoscaling", None)
+
+
+def _free_url(document: Mapping[str, Any]) -> str:
+    options = document.get("http_options", {})
+    host, port = options.get("host", "0.0.0.0"), options.get("port", 8000)
+    # Serve's own message for a busy port comes late, from another process, and says nothing of --port.
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise LaunchError(
+                f"Port {port} on {host} cannot be used ({reason}): choose another with --port."
+            ) from None
+    here = "127.0.0.1" if host in ("0.0.0.0", "::") else host
+    prefix: str = document["applications"][0].get("route_prefix") or "/"
+    return f"http://{f'[{here}]' if ':' in here else here}:{port}{prefix.rstrip('/')}"
+
+
+def _drain_seconds(document: Mapping[str, Any]) -> Mapping[str, float]:
+    rules = {
+        application.get("name", "default"): (application.get("args") or {}).get("tasks") or {}
+        for application in document["applications"]
+    }
+    return {name: TaskSettings.model_validate(tasks).drain_s for name, tasks in rules.items()}
