@@ -25,12 +25,12 @@ from bench.requests import default_request
 from models.conditioning.text_encoder import TextEncoder
 from models.engine import GenerationRequest
 from models.generate import generate
+from models.memory.peak import peak_bytes
 from models.pipeline.wan_engine import WanEngine
 from models.transformer.denoiser import Denoiser
 from models.vae.streaming_vae import StreamingVae
 from models.variants import VARIANTS
 from serve_app.media.video_writer import VideoWriter
-from testbed.peak_memory import peak_bytes
 
 DEMO_WEIGHTS = Path(__file__).resolve().parent.parent / "models" / "demo" / "weights"
 

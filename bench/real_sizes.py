@@ -28,7 +28,7 @@ from bench.matmul_peak import matmul_tflops
 from bench.report import HEADER, Row, as_json, line, markdown
 from models.errors import ModelError, OutOfMemory, TuningError
 from models.memory.estimate import request_memory, resident_weights
-from testbed.peak_memory import peak_bytes
+from models.memory.peak import peak_bytes
 from testbed.random_engine import RandomModel
 
 _SLOWER = 2.5

@@ -8,6 +8,7 @@ import torch
 from models.engine import EngineSettings, GenerationRequest
 from models.errors import OutOfMemory, WeightsError
 from models.memory.estimate import GB, most_frames, parameters, request_memory, resident_weights
+from models.memory.scratch import kernel_scratch
 from models.transformer.denoiser import Denoiser
 from models.tuning import Tuning
 from models.variants import Variant
@@ -34,10 +35,11 @@ def check_request(variant: Variant, request: GenerationRequest, denoiser: Denois
     """Raise ``OutOfMemory`` where a run needs more than is free, saying how much and what would fit."""
     free = free_bytes(denoiser.device)
     itemsize, plan = denoiser.dtype.itemsize, denoiser.mesh.plan
-    needed = MARGIN * request_memory(variant, request, itemsize, plan).peak
+    scratch = kernel_scratch(denoiser.device, denoiser.dtype)
+    needed = MARGIN * request_memory(variant, request, itemsize, plan, scratch).peak
     if needed <= free:
         return
-    frames = most_frames(variant, request, itemsize, plan, int(free / MARGIN))
+    frames = most_frames(variant, request, itemsize, plan, int(free / MARGIN), scratch)
     advice = "ask for a smaller size" if frames is None else f"at this size, {frames} frames fit"
     raise OutOfMemory(
         f"{request.num_frames} frames of {request.width}x{request.height} need {needed / GB:.1f} GB on the "

@@ -2,7 +2,7 @@
 
 Counted is what is alive at the fullest moment of ``models.transformer.denoiser``'s forward pass and of
 ``models.vae.streaming_vae``'s decode, in bytes for one device. What kernels take for themselves is
-not known here and is left out.
+not known from shapes: where it counts it is measured, and handed in as ``KernelScratch``.
 """
 
 from bisect import bisect_right
@@ -105,6 +105,22 @@ def resident_weights(
 
 
 @dataclass(frozen=True, slots=True)
+class KernelScratch:
+    """Bytes that kernels take beside their operands and results, and give back when they are done."""
+
+    linear: float = 0.0
+    """A linear layer's, for each number of its result."""
+    result: float = 0.0
+    """A convolution's, for each number of its result."""
+    column: float = 0.0
+    """A convolution's, for each number of its windows: what all its outputs together multiply."""
+
+
+_NO_SCRATCH = KernelScratch()
+"""A GPU's, and that of float32 on a CPU."""
+
+
+@dataclass(frozen=True, slots=True)
 class RequestMemory:
     """Bytes that a run takes beside the model's weights, on each device of its group."""
 
@@ -123,29 +139,38 @@ class RequestMemory:
 
 
 def request_memory(
-    variant: Variant, request: GenerationRequest, itemsize: int, plan: ParallelPlan | None = None
+    variant: Variant,
+    request: GenerationRequest,
+    itemsize: int,
+    plan: ParallelPlan | None = None,
+    scratch: KernelScratch = _NO_SCRATCH,
 ) -> RequestMemory:
-    """``itemsize``: bytes of the model's dtype."""
+    """Estimate what a run takes. ``itemsize``: bytes of the model's dtype."""
     plan = plan or ParallelPlan()
     given = request.image is not None or variant.image_channels or variant.control_blocks > 0
     text_keys = _text_keys(variant, request, itemsize, plan)
     return RequestMemory(
         text_keys=text_keys,
         stacking=text_keys if _batch(variant, request, plan) > 1 else 0,
-        step=_step(variant, request, itemsize, plan),
-        decode=_walk(vae_convolutions.decoder(variant), variant, request, plan.devices) * itemsize,
-        encode=_encode(variant, request) * itemsize if given else 0,
+        step=_step(variant, request, itemsize, plan, scratch),
+        decode=_walk(vae_convolutions.decoder(variant), variant, request, itemsize, scratch, plan.devices),
+        encode=_encode(variant, request, itemsize, scratch) if given else 0,
     )
 
 
 def most_frames(
-    variant: Variant, request: GenerationRequest, itemsize: int, plan: ParallelPlan | None, free: int
+    variant: Variant,
+    request: GenerationRequest,
+    itemsize: int,
+    plan: ParallelPlan | None,
+    free: int,
+    scratch: KernelScratch = _NO_SCRATCH,
 ) -> int | None:
     """The most frames of this size, at most those asked for, that ``free`` bytes are enough for."""
 
     def peak(latent_frames: int) -> int:
         fewer = replace(request, num_frames=variant.temporal_stride * (latent_frames - 1) + 1)
-        return request_memory(variant, fewer, itemsize, plan).peak
+        return request_memory(variant, fewer, itemsize, plan, scratch).peak
 
     fitting = bisect_right(range(1, variant.latent_frames(request.num_frames) + 1), free, key=peak)
     return variant.temporal_stride * (fitting - 1) + 1 if fitting else None
@@ -171,7 +196,9 @@ def _batch(variant: Variant, request: GenerationRequest, plan: ParallelPlan) -> 
     return _prompts(variant, request, plan) if tokens <= BATCHED_TOKENS else 1
 
 
-def _step(variant: Variant, request: GenerationRequest, itemsize: int, plan: ParallelPlan) -> int:
+def _step(
+    variant: Variant, request: GenerationRequest, itemsize: int, plan: ParallelPlan, scratch: KernelScratch
+) -> int:
     tokens = _tokens(variant, request)
     rows = _latent_frames(variant, request) if variant.expand_timesteps and request.image is not None else 1
     local = rows * -(-tokens // rows // plan.sequence)
@@ -183,7 +210,8 @@ def _step(variant: Variant, request: GenerationRequest, itemsize: int, plan: Par
         variant.input_channels + variant.control_channels
     )
     latents = tokens * variant.patch**2 * channels * _FLOAT
-    return int(activations) + whole + rotation + latents
+    scratch_of_linear = batch * local * max(variant.dim, variant.ffn_dim) * scratch.linear
+    return int(activations + scratch_of_linear) + whole + rotation + latents
 
 
 def _token_channel_bytes(variant: Variant, itemsize: int, plan: ParallelPlan) -> float:
@@ -197,30 +225,37 @@ def _token_channel_bytes(variant: Variant, itemsize: int, plan: ParallelPlan) ->
     return max(queries, ring, feeding, adding) + branch
 
 
-def _encode(variant: Variant, request: GenerationRequest) -> int:
+def _encode(variant: Variant, request: GenerationRequest, itemsize: int, scratch: KernelScratch) -> int:
     frames = request.num_frames if variant.image_channels or variant.control_blocks else 1
-    video = 3 * frames * request.width * request.height
-    return _VIDEO_COPIES * video + _walk(
-        vae_convolutions.encoder(variant), variant, request, devices=1, chunk=1
-    )
+    video = 3 * frames * request.width * request.height * itemsize
+    convs = vae_convolutions.encoder(variant)
+    return _VIDEO_COPIES * video + _walk(convs, variant, request, itemsize, scratch, chunk=1)
 
 
 def _walk(
-    convs: Iterable[Conv], variant: Variant, request: GenerationRequest, devices: int, chunk: int = 0
+    convs: Iterable[Conv],
+    variant: Variant,
+    request: GenerationRequest,
+    itemsize: int,
+    scratch: KernelScratch,
+    devices: int = 1,
+    chunk: int = 0,
 ) -> int:
-    """Values alive in the fullest convolution, and those that are kept of the last frames between chunks."""
+    """Bytes alive in the fullest convolution, and those that are kept of the last frames between chunks."""
     height = request.height // variant.spatial_stride
     width = request.width // variant.spatial_stride
     pixels = height * width * variant.spatial_stride**2 * variant.temporal_stride
     latents = min(chunk or max(CHUNK_PIXELS // pixels, 1), variant.latent_frames(request.num_frames))
-    kept, fullest = 0, 0
+    kept, fullest = 0, 0.0
     for conv in convs:
         rows = -(-height // devices) if conv.strip and height >= devices else height
         picture = rows * width * conv.scale**2
-        earlier = (conv.taps - 1) * conv.inputs * picture
+        earlier = (conv.taps - 1) * conv.inputs * picture * itemsize
         kept += earlier
-        fullest = max(fullest, latents * conv.rate * picture * conv.alive + earlier)
-    return kept + fullest
+        columns = conv.inputs * conv.taps * conv.kernel**2
+        own = conv.outputs * scratch.result + columns * scratch.column
+        fullest = max(fullest, latents * conv.rate * picture * (conv.alive * itemsize + own) + earlier)
+    return kept + int(fullest)
 
 
 def _latent_frames(variant: Variant, request: GenerationRequest) -> int:

@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
@@ -26,16 +27,18 @@ from models.memory import estimate as memory
 from models.memory.estimate import (
     IMAGE_DIM,
     IMAGE_ENCODER_PARAMETERS,
+    KernelScratch,
     parameters,
     request_memory,
     resident_weights,
 )
+from models.memory.peak import peak_bytes
+from models.memory.scratch import kernel_scratch
 from models.parallel.plan import ParallelPlan
 from models.pipeline import wan_engine as pipeline
 from models.tuning import Tuning
 from models.vae import streaming_vae as vae
 from models.variants import VARIANTS
-from testbed.peak_memory import peak_bytes
 from testbed.random_engine import RandomModel, autoencoder_of, transformer_of, umt5_of
 
 from .checkpoints import save_checkpoint, small
@@ -150,7 +153,8 @@ def test_the_estimate_is_near_what_a_run_takes(
         num_frames=num_frames,
         steps=2,
     )
-    expected = request_memory(variant, request, dtype.itemsize)
+    scratch = kernel_scratch(CPU, dtype)
+    expected = request_memory(variant, request, dtype.itemsize, scratch=scratch)
     runs: list[Any] = []
 
     def two_steps() -> None:
@@ -167,6 +171,27 @@ def test_the_estimate_is_near_what_a_run_takes(
     # so what is refused by the check is never less than what would have been taken
     assert device_memory.MARGIN * max(preparing, expected.encode) >= stepping
     assert device_memory.MARGIN * expected.decode >= decoding
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_what_kernels_take_for_themselves_is_known_whatever_the_processor(dtype: torch.dtype) -> None:
+    scratch = kernel_scratch(CPU, dtype)
+    # other sizes than those that it was measured with
+    tokens, weight = torch.zeros(500, 96, dtype=dtype), torch.zeros(700, 96, dtype=dtype)
+    pictures = torch.zeros(2, 24, 40, 56, dtype=dtype).to(memory_format=torch.channels_last)
+    kernel = torch.zeros(40, 24, 3, 3, dtype=dtype).to(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        linear = peak_bytes(lambda: F.linear(tokens, weight), CPU)
+        convolution = peak_bytes(lambda: F.conv2d(pictures, kernel, padding=1), CPU)
+    assert linear <= 1.1 * 500 * 700 * (dtype.itemsize + scratch.linear)
+    pixels = 2 * 40 * 56
+    own = pixels * (40 * scratch.result + 24 * 9 * scratch.column)
+    assert convolution <= 1.1 * (pixels * 40 * dtype.itemsize + own)
+
+
+def test_kernels_in_float32_and_of_other_devices_take_nothing_for_themselves() -> None:
+    assert kernel_scratch(CPU, torch.float32) == KernelScratch()
+    assert kernel_scratch(torch.device("meta"), torch.bfloat16) == KernelScratch()
 
 
 def test_more_devices_need_less_each() -> None:
