@@ -3,8 +3,8 @@
 # packages in constraints.txt, once, and puts it first on PATH. What was finished is written to .venv/stamp; while that
 # fits, a start costs nothing. All messages go to stderr.
 #
-# PYTHON   which Python makes the environment (default python3; 3.11 or newer)
-# PIP_*    pip's own variables work as usual
+# PYTHON           which Python makes the environment (default python3; 3.11 or newer)
+# PIP_*, pip.conf  pip's own settings work as usual, also where uv installs
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 venv="$root/.venv"
@@ -67,11 +67,29 @@ make_environment() {
     extras="$(tr ' ' '\n' <<<"$installed $wanted" | sort -u | xargs)"
     if [[ -n "$extras" ]]; then requirement="${root}[${extras// /,}]"; fi
     if [[ -t 2 ]]; then quiet=(); fi
-    say "Installing Wan Serve's packages into .venv (once; a few minutes)."
-    "$venv/bin/python" -m pip install "${quiet[@]}" --disable-pip-version-check \
-        --constraint "$root/constraints.txt" --editable "$requirement" >&2 ||
+    say "Installing Wan Serve's packages into .venv (once; a minute or a few)."
+    install_with_uv --editable "$requirement" || install_with_pip --editable "$requirement" ||
         die "The packages could not be installed; pip's message above says why. The next start tries again."
     printf '%s\n' "$root" "$pins" "$extras" >"$venv/stamp"
+}
+
+install_with_pip() {
+    "$venv/bin/python" -m pip install "${quiet[@]}" --disable-pip-version-check \
+        --constraint "$root/constraints.txt" "$@" >&2
+}
+
+# uv needs less than half of pip's time. It is the one on PATH or else comes from the package index; where there is none,
+# where pip has a setting that uv is not known to follow, or where uv fails, pip installs. Modules are compiled when they
+# are first imported: of most of them that never happens.
+install_with_uv() {
+    local uv words command
+    if ! uv="$(command -v uv)"; then
+        install_with_pip --retries 1 uv 2>/dev/null || return 1
+        uv="$venv/bin/uv"
+    fi
+    words="$("$venv/bin/python" -m pip config list | "$venv/bin/python" "$root/scripts/uv_command.py" "$uv")" || return 1
+    mapfile -t command <<<"$words"
+    "${command[@]}" "${quiet[@]}" --python "$venv/bin/python" --constraint "$root/constraints.txt" "$@" >&2
 }
 
 make_venv() {
