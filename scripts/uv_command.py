@@ -95,7 +95,7 @@ def options(pip: Mapping[str, str]) -> Iterator[str]:
             if value.lower() in ("1", "true", "yes", "on"):
                 yield FLAGS[key]
         elif key not in VARIABLES and key not in WITHOUT_EFFECT:
-            raise NotKnown(f"pip's setting {key}")
+            raise NotKnown(f"uv is not known to follow pip's setting {key}: pip installs.")
 
 
 if __name__ == "__main__":
