@@ -23,7 +23,8 @@ from serve_app.files.output_paths import OutputPaths
 from serve_app.replica.claims import Claims
 from serve_app.replica.coordinator_link import CoordinatorLink
 from serve_app.scaling_policy import COORDINATOR
-from serve_app.tasks.task import Replica, Task
+from serve_app.tasks.replica import Replica
+from serve_app.tasks.task import Task
 
 _TICKET_S = 30.0  # as a model replica has it
 
@@ -62,13 +63,13 @@ class Slots:
         async with asyncio.TaskGroup() as finishing:
             task = await self._claims.take(claim)
             while task is not None:
-                async with self._claims.after(task, claim) as following:
+                async with self._claims.after(task, claim) as prefetched:
                     began = time.monotonic()
                     await self._run(task)
                     self._claims.ran(task, time.monotonic() - began)
                     finishing.create_task(self._publish(task))
-                    is_over = time.monotonic() > return_at and not following.is_under_way
-                    task = None if is_over else await following.task()
+                    is_over = time.monotonic() > return_at and not prefetched.is_under_way
+                    task = None if is_over else await prefetched.task()
 
     async def _run(self, task: Task) -> None:
         began = time.monotonic()

@@ -22,7 +22,7 @@ from serve_app.scaling_policy import COORDINATOR
 _FIGURES_S = 0.5
 """Between two figures that Serve takes from the coordinator, and between two looks at the requests."""
 
-# Serve would log every call of a runner, several a second; what matters of them is in the tasks' journal.
+# Serve would log every call of a runner, several a second; what matters of them is in the log of moves.
 _QUIET = LoggingConfig(enable_access_log=False)
 
 

@@ -18,8 +18,8 @@ from ray.serve.handle import DeploymentHandle
 from serve_app.config.settings import AppSettings
 from serve_app.coordinator.deployments import Deployments
 from serve_app.coordinator.dispatch import Dispatcher, ReplicaLost
+from serve_app.coordinator.heartbeats import Heartbeats
 from serve_app.coordinator.janitor import Janitor
-from serve_app.coordinator.notebook import Notebook
 from serve_app.coordinator.scaling import Scaling, deployment_of
 from serve_app.files.artifacts import LocalArtifacts
 from serve_app.files.output_paths import OutputPaths
@@ -28,8 +28,9 @@ from serve_app.store.database import Database
 from serve_app.store.fleet import Fleet
 from serve_app.store.run_ledger import RunLedger, Superseded
 from serve_app.store.task_store import TaskStore
-from serve_app.tasks.journal import log_move
-from serve_app.tasks.task import ENDED, Health, Replica, Task, TaskError
+from serve_app.tasks.move_log import log_move
+from serve_app.tasks.replica import ENDED, Health, Replica
+from serve_app.tasks.task import Task, TaskError
 
 _LEASE_CHECK_S = 1.0
 _DEPLOYMENTS_CHECK_S = 2.0
@@ -49,7 +50,7 @@ class Coordinator:
         self._database = Database(settings.store_url)
         await self._database.migrate()
         self._fleet = Fleet(self._database)
-        self._notebook = Notebook(self._fleet)
+        self._heartbeats = Heartbeats(self._fleet)
         self._metrics = TaskMetrics()
         rules = settings.tasks
         self._ledger = await RunLedger.take_lead(
@@ -101,11 +102,11 @@ class Coordinator:
         self._dispatcher.nudge()
 
     async def saw(self, replica: Replica) -> None:
-        """A model replica says how it is; by whose clock it was seen is decided here."""
+        """Record a replica's heartbeat, stamped with this process's clock."""
         replica = replace(replica, seen_at=time.time(), health=self._health(replica))
-        self._notebook.saw(replica)
+        self._heartbeats.saw(replica)
         if self._scaling.saw(replica):
-            await self._notebook.write()
+            await self._heartbeats.write()
             self._dispatcher.nudge()
 
     async def record_autoscaling_stats(self) -> Mapping[str, float]:
@@ -179,7 +180,7 @@ class Coordinator:
     async def _after_publish(self, task: Task, seconds: float) -> None:
         await asyncio.to_thread(self._janitor.link, task)
         if task.work > 0:
-            self._notebook.learn(task.model, task.tokens, seconds / task.work)
+            self._heartbeats.learn(task.model, task.tokens, seconds / task.work)
 
     async def _is_published(self, uid: str, attempt: int) -> bool:
         # A runner repeats a publish whose answer was lost with the coordinator before.
@@ -216,7 +217,7 @@ class Coordinator:
             for task in await self._ledger.expire_leases():
                 self._note_given_up(task)
                 self._dispatcher.nudge()
-            await self._notebook.write()
+            await self._heartbeats.write()
             queued = (await self._ledger.demand()).queued
             self._metrics.queued({model: queued.get(model, 0) for model in self._models})
             await asyncio.sleep(_LEASE_CHECK_S)

@@ -10,7 +10,7 @@ from ray.exceptions import RayError
 from ray.serve.context import _get_global_client
 from ray.serve.exceptions import RayServeException
 
-from serve_app.tasks.task import Scale
+from serve_app.tasks.replica import Scale
 
 _FAILING = ("UNHEALTHY", "DEPLOY_FAILED")
 _RUNNING, _STOPPING = "RUNNING", "STOPPING"

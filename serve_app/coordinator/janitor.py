@@ -11,7 +11,7 @@ from serve_app.store.fleet import Fleet
 from serve_app.store.run_ledger import RunLedger
 from serve_app.store.task_store import TaskStore
 from serve_app.tasks.caller import EVERYONE
-from serve_app.tasks.journal import log_move
+from serve_app.tasks.move_log import log_move
 from serve_app.tasks.task import Task
 from serve_app.tasks.transitions import Status
 

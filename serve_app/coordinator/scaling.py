@@ -10,7 +10,7 @@ from serve_app.scaling_policy import COORDINATOR, figures
 from serve_app.store.database import Database
 from serve_app.store.fleet import Fleet
 from serve_app.store.workload import Workload
-from serve_app.tasks.task import Replica, Scale
+from serve_app.tasks.replica import Replica, Scale
 
 _WAKE_S = 5.0
 """How long the policy has to wake a model at zero. After that a ticket wakes it, whatever the policy does."""

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 from serve_app.queue.forecast import Forecast, Speed
 from serve_app.tasks.caller import Caller
-from serve_app.tasks.task import Replica, Scale, Task
+from serve_app.tasks.replica import Replica, Scale
+from serve_app.tasks.task import Task
 from serve_app.tasks.transitions import Status
 
 _RETRY_BOUNDS_S = (1, 600)

@@ -12,7 +12,8 @@ from serve_app.queue.snapshot import ModelLine, QueueSnapshot
 from serve_app.store.fleet import Fleet
 from serve_app.store.task_store import TaskStore
 from serve_app.tasks.fair_share import FairClock, Shares
-from serve_app.tasks.task import Health, QueuedTask, Replica, Task
+from serve_app.tasks.replica import Health, Replica
+from serve_app.tasks.task import QueuedTask, Task
 
 _MIN_AGE_S = 0.5
 _COST_SHARE = 20

@@ -1,4 +1,4 @@
-"""Claims: a replica takes its next task a moment before a short run ends, and its device does not wait."""
+"""Prefetched claims: a replica claims its next task just before a short run ends; its device never waits."""
 
 import asyncio
 import contextlib
@@ -18,7 +18,7 @@ Claim = Callable[[], Awaitable[Task | None]]
 
 
 class Claims:
-    """Of one replica. Measures how long its runs and claims take."""
+    """The claims of one replica, timed by how long its runs and claims take."""
 
     def __init__(self, hand_back: Callable[[Task], Awaitable[None]]) -> None:
         self._hand_back = hand_back
@@ -33,17 +33,17 @@ class Claims:
         return task
 
     @asynccontextmanager
-    async def after(self, task: Task, claim: Claim) -> AsyncIterator["Following"]:
-        """To run ``task`` in: what is claimed after it, and given back unless it is asked for."""
-        following = Following(self, claim, self._wait_s(task))
+    async def after(self, task: Task, claim: Claim) -> AsyncIterator["PrefetchedClaim"]:
+        """Run ``task`` within: yield the prefetched claim; a task that nobody took from it is handed back."""
+        prefetched = PrefetchedClaim(self, claim, self._wait_s(task))
         try:
-            yield following
+            yield prefetched
         finally:
-            if (left := await following.end()) is not None:
+            if (left := await prefetched.end()) is not None:
                 await self._hand_back(left)
 
     def ran(self, task: Task, seconds: float) -> None:
-        """A run of ``task`` held the engine for so long."""
+        """Record how long a run of ``task`` held the engine."""
         if task.work > 0:
             self._seconds_per_work = _moved(self._seconds_per_work, seconds / task.work)
 
@@ -55,8 +55,8 @@ class Claims:
         return expected_s - min(2 * self._claim_s, _LONGEST_LEAD_S) if expected_s < _SHORT_S else None
 
 
-class Following:
-    """The claim that follows a run."""
+class PrefetchedClaim:
+    """The claim of the task after this one, sent while a run is about to end."""
 
     def __init__(self, claims: Claims, claim: Claim, wait_s: float | None) -> None:
         self._run_ended = asyncio.Event()
@@ -66,14 +66,14 @@ class Following:
         self._is_taken = False
 
     async def task(self) -> Task | None:
-        """The run has ended: the next task, claimed by now or at once."""
+        """Answer the next task once the run has ended: claimed by now, or claimed at once."""
         self._run_ended.set()
         task = await asyncio.shield(self._taking)
         self._is_taken = True
         return task
 
     async def end(self) -> Task | None:
-        """Claim nothing any more; a task that was claimed and that nobody took."""
+        """Stop claiming; answer a task that was claimed and that nobody took."""
         if self._is_taken:
             return None
         if not self.is_under_way:

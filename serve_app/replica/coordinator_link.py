@@ -9,7 +9,8 @@ from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
-from serve_app.tasks.task import Replica, Task, TaskError
+from serve_app.tasks.replica import Replica
+from serve_app.tasks.task import Task, TaskError
 
 _RETRY_S = 0.2
 _CLAIM_PATIENCE_S = 5.0

@@ -28,7 +28,8 @@ from serve_app.replica.engine_factory import engine_factory
 from serve_app.replica.rank_group import RankGroup
 from serve_app.replica.run import Hung, Outcome, Run
 from serve_app.replica.warm_up import warm_up
-from serve_app.tasks.task import Health, Replica, Task
+from serve_app.tasks.replica import Health, Replica
+from serve_app.tasks.task import Task
 
 _TICKET_S = 30.0
 """How long one ticket is good for further claims. Short tasks follow each other without a round trip through
@@ -112,7 +113,7 @@ class ModelReplica:
         self, task: Task, claim: Claim, finishing: asyncio.TaskGroup, return_at: float
     ) -> Task | None:
         """Run the task; the one to run after it. Raises ``Hung``."""
-        async with self._claims.after(task, claim) as following:
+        async with self._claims.after(task, claim) as prefetched:
             for lora in task.spec.loras:
                 self._note_lora(lora.name)
             run, began = self._run(task), time.monotonic()
@@ -126,9 +127,9 @@ class ModelReplica:
             finished = finishing.create_task(self._finish(run, generated))
             if generated.exception() is not None:
                 await finished  # it says whether the engine can be trusted with another task
-            if not self._is_sound or (time.monotonic() > return_at and not following.is_under_way):
+            if not self._is_sound or (time.monotonic() > return_at and not prefetched.is_under_way):
                 return None
-            return await following.task()
+            return await prefetched.task()
 
     def _note_lora(self, name: str) -> None:
         if name in self._loras:

@@ -18,7 +18,7 @@ from models.engine import EngineSettings, Frames, Generation, GenerationRequest
 from models.errors import GroupLost, ModelError, OutOfMemory, PlanError, TuningError, WeightsError
 from serve_app.config.model_settings import ModelSettings
 from serve_app.config.placement import Placement
-from serve_app.replica.rank import Rank, RankProcess, Seat
+from serve_app.replica.rank_actor import RankActor, RankProcess, RankStart
 
 _START_S = 1800.0
 """How long a rank may take to load its weights, or for a step of the warm-up, which may compile."""
@@ -67,13 +67,13 @@ class RankGroup:
         self._ended = False
         self._processes: list[psutil.Process] = []
         self._ranks: list[Any] = [
-            ray.remote(Rank)
+            ray.remote(RankActor)
             .options(
                 num_cpus=placement.cpus,
                 num_gpus=placement.gpus,
                 scheduling_strategy=PlacementGroupSchedulingStrategy(bundles, number + 1),
             )
-            .remote(Seat(number, model.plan, model.engine, settings, timeout_s))
+            .remote(RankStart(number, model.plan, model.engine, settings, timeout_s))
             for number in range(placement.ranks)
         ]
         try:

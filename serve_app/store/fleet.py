@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from serve_app.store.database import Database
 from serve_app.store.tables import RATES, REPLICAS, SCALES, SHAPE_RATES
-from serve_app.tasks.task import ENDED, Health, Replica, Scale
+from serve_app.tasks.replica import ENDED, Health, Replica, Scale
 
 _WEIGHT_OF_NEWEST = 0.3
 _ENDED_S = 60.0

@@ -14,6 +14,7 @@ from serve_app.store.batching import Batching
 from serve_app.store.database import Database
 from serve_app.store.rows import task_of, values_of
 from serve_app.store.tables import LEADERSHIP, TASKS
+from serve_app.tasks.admission import Admission
 from serve_app.tasks.task import NewTask, Task
 from serve_app.tasks.transitions import Status
 
@@ -27,20 +28,6 @@ _COUNT_QUEUED_OF = (
 )
 _RESTART_S = 30
 """After which a client of a draining service is to ask again: about what a restart takes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Admission:
-    """On which terms a task is let in. The seconds are what a client is told whose task is not."""
-
-    max_queued: int
-    max_attempts: int
-    retry_after_s: int
-    max_queued_own: int | None = None
-    """Of its owner's tasks."""
-    own_retry_after_s: int = 1
-    replace: bool = False
-    """Forget the owner's task that has the same id; its run is told to stop at its next report."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from sqlalchemy.sql.dml import ReturningUpdate
 from serve_app.store.batching import Batching
 from serve_app.store.database import Database
 from serve_app.store.fair_queue import FairQueue
-from serve_app.store.moves import MOVES
+from serve_app.store.move_statements import MOVES
 from serve_app.store.rows import task_of
 from serve_app.store.tables import LEADERSHIP, TASKS
 from serve_app.tasks.fair_share import Shares

@@ -11,9 +11,10 @@ from serve_app.errors import IdempotencyMismatch, TaskExists, TaskNotFound
 from serve_app.store.batching import Batching
 from serve_app.store.database import Database
 from serve_app.store.fair_queue import read_clocks
-from serve_app.store.group_commit import Admission, GroupCommit
+from serve_app.store.group_commit import GroupCommit
 from serve_app.store.rows import task_of
 from serve_app.store.tables import LEADERSHIP, TASKS
+from serve_app.tasks.admission import Admission
 from serve_app.tasks.caller import Caller
 from serve_app.tasks.fair_share import FairClock
 from serve_app.tasks.task import NewTask, QueuedTask, Task

@@ -17,14 +17,14 @@ from serve_app.files.output_paths import OutputPaths
 from serve_app.media.image_intake import MAX_PATH_CHARS
 from serve_app.queue.view import QueueView
 from serve_app.store.fleet import Fleet
-from serve_app.store.group_commit import Admission
 from serve_app.store.task_store import TaskStore
 from serve_app.submission.frame_intake import FrameIntake
 from serve_app.submission.free_disk import FreeDisk
 from serve_app.submission.plan import Plan, plan
 from serve_app.submission.submission import FRAME_FIELDS, Submission
+from serve_app.tasks.admission import Admission
 from serve_app.tasks.caller import Caller
-from serve_app.tasks.journal import log_move
+from serve_app.tasks.move_log import log_move
 from serve_app.tasks.task import NewTask, Task
 from serve_app.tasks.transitions import Status
 

@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 import serve_app.app
 from serve_app.coordinator.coordinator import Coordinator
-from serve_app.store.moves import CHANGES
+from serve_app.store.move_statements import CHANGES
 from serve_app.store.run_ledger import RunLedger
 from serve_app.store.tables import TASKS
 from serve_app.tasks.transitions import TRANSITIONS, Move

@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
-from serve_app.store.group_commit import Admission
 from serve_app.store.run_ledger import RunLedger
 from serve_app.store.task_store import TaskStore
+from serve_app.tasks.admission import Admission
 from serve_app.tasks.task import NewTask, Task, TaskSpec
 
 SPEC = TaskSpec(

@@ -10,9 +10,9 @@ from sqlalchemy import Connection, text
 
 from serve_app.errors import TaskExists
 from serve_app.store.database import Database, migrations
-from serve_app.store.group_commit import Admission
 from serve_app.store.run_ledger import RunLedger
 from serve_app.store.task_store import TaskStore
+from serve_app.tasks.admission import Admission
 from serve_app.tasks.caller import EVERYONE, Caller
 from serve_app.tasks.task import NewTask, TaskSpec
 from serve_app.tasks.transitions import Status

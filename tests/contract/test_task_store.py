@@ -10,10 +10,10 @@ from sqlalchemy import Connection
 
 from serve_app.errors import IdempotencyMismatch, OverQuota, QueueFull, TaskExists, TaskNotFound
 from serve_app.store.database import Database
-from serve_app.store.group_commit import Admission
 from serve_app.store.run_ledger import RunLedger
 from serve_app.store.tables import METADATA
 from serve_app.store.task_store import TaskStore
+from serve_app.tasks.admission import Admission
 from serve_app.tasks.caller import EVERYONE, Caller
 from serve_app.tasks.task import Task
 from serve_app.tasks.transitions import Status

@@ -21,7 +21,8 @@ from serve_app.store.database import Database
 from serve_app.store.fleet import Fleet
 from serve_app.store.run_ledger import RunLedger
 from serve_app.store.task_store import TaskStore
-from serve_app.tasks.task import Replica, Task
+from serve_app.tasks.replica import Replica
+from serve_app.tasks.task import Task
 
 VIDEO = bytes(range(256)) * 40
 """What a finished video holds here: 10,240 bytes, so that a range can be told from another."""

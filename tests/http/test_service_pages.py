@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from serve_app.api.native.video_request import VideoRequest
 from serve_app.config.settings import AppSettings, TaskSettings
-from serve_app.tasks.task import Health, Scale
+from serve_app.tasks.replica import Health, Scale
 from tests.http.http_service import HttpService, running, settings
 
 

@@ -119,7 +119,7 @@ async def test_all_queued_and_running_tasks_can_be_cancelled(service: HttpServic
     assert (await service.client.delete("/v1/tasks/all/running")).json()["stop_status"] == "do_nothing"
 
 
-async def test_the_journal_notes_moves_and_no_prompts(service: HttpService, caplog: pytest.LogCaptureFixture):
+async def test_the_log_notes_moves_and_no_prompts(service: HttpService, caplog: pytest.LogCaptureFixture):
     with caplog.at_level("INFO", logger="ray.serve"):
         task_id = (await service.submit(prompt="a secret cat"))["task_id"]
         await service.client.delete(f"/v1/tasks/{task_id}")

@@ -76,10 +76,10 @@ async def test_nothing_is_claimed_while_a_run_of_unknown_length_goes_on() -> Non
     claims = Claims(queue.hand_back)
     first = await claims.take(queue.claim)
     assert first is not None
-    async with claims.after(first, queue.claim) as following:
+    async with claims.after(first, queue.claim) as prefetched:
         await until_idle()
         assert queue.asked == 1
-        second = await following.task()
+        second = await prefetched.task()
     assert second is not None and second.uid == "b"
     assert queue.handed_back == []
 
@@ -101,10 +101,10 @@ async def test_the_successor_of_a_short_run_is_claimed_while_it_runs() -> None:
     first = await claims.take(queue.claim)
     assert first is not None
     claims.ran(first, 0.001)
-    async with claims.after(first, queue.claim) as following:
+    async with claims.after(first, queue.claim) as prefetched:
         await queue.until_asked(2)
-        assert following.is_under_way
-        second = await following.task()
+        assert prefetched.is_under_way
+        second = await prefetched.task()
     assert second is not None and second.uid == "b"
     assert queue.asked == 2 and queue.handed_back == []
 
@@ -138,6 +138,6 @@ async def test_at_the_end_of_the_queue_there_is_no_next_task() -> None:
     first = await claims.take(queue.claim)
     assert first is not None
     claims.ran(first, 0.001)
-    async with claims.after(first, queue.claim) as following:
-        assert await following.task() is None
+    async with claims.after(first, queue.claim) as prefetched:
+        assert await prefetched.task() is None
     assert queue.handed_back == []

@@ -10,9 +10,9 @@ import pytest_asyncio
 
 from serve_app.coordinator.dispatch import Dispatcher, ReplicaLost
 from serve_app.store.database import Database
-from serve_app.store.group_commit import Admission
 from serve_app.store.run_ledger import RunLedger
 from serve_app.store.task_store import TaskStore
+from serve_app.tasks.admission import Admission
 from serve_app.tasks.caller import EVERYONE
 from serve_app.tasks.fair_share import Share, Shares
 from serve_app.tasks.task import NewTask, Task, TaskSpec

@@ -7,9 +7,9 @@ import pytest
 
 from serve_app.queue.forecast import Forecast, Forecaster, Speed
 from serve_app.store.database import Database
-from serve_app.store.group_commit import Admission
 from serve_app.store.run_ledger import RunLedger
 from serve_app.store.task_store import TaskStore
+from serve_app.tasks.admission import Admission
 from serve_app.tasks.fair_share import FairClock, Share, Shares
 from serve_app.tasks.task import NewTask, QueuedTask, TaskSpec
 

@@ -13,12 +13,13 @@ from serve_app.queue.snapshot import QueueSnapshot
 from serve_app.queue.view import QueueView
 from serve_app.store.database import Database
 from serve_app.store.fleet import Fleet
-from serve_app.store.group_commit import Admission
 from serve_app.store.run_ledger import RunLedger
 from serve_app.store.task_store import TaskStore
+from serve_app.tasks.admission import Admission
 from serve_app.tasks.caller import EVERYONE, Caller
 from serve_app.tasks.fair_share import Share, Shares
-from serve_app.tasks.task import Health, NewTask, Replica, Scale, Task, TaskSpec
+from serve_app.tasks.replica import Health, Replica, Scale
+from serve_app.tasks.task import NewTask, Task, TaskSpec
 
 SPEC = TaskSpec("a cat", "", 64, 64, 5, 16, 4, 5.0, 5.0, 1)
 ADMISSION = Admission(max_queued=100, max_attempts=3, retry_after_s=7)

@@ -11,10 +11,11 @@ from serve_app.config.model_settings import AutoscalingSettings, ModelSettings
 from serve_app.coordinator.scaling import Scaling
 from serve_app.store.database import Database
 from serve_app.store.fleet import Fleet
-from serve_app.store.group_commit import Admission
 from serve_app.store.run_ledger import RunLedger
 from serve_app.store.task_store import TaskStore
-from serve_app.tasks.task import NewTask, Replica, Scale, TaskSpec
+from serve_app.tasks.admission import Admission
+from serve_app.tasks.replica import Replica, Scale
+from serve_app.tasks.task import NewTask, TaskSpec
 
 SPEC = TaskSpec("a", "", 64, 64, 5, 16, 4, 5.0, 5.0, 1)
 

@@ -17,7 +17,7 @@ from serve_app.errors import NoReplica
 from serve_app.queue.snapshot import ModelLine
 from serve_app.store.group_commit import draining
 from serve_app.submission.task_service import TaskService
-from serve_app.tasks.task import Replica
+from serve_app.tasks.replica import Replica
 from serve_app.tasks.transitions import Status
 
 _FRONT_PAGE = """<!doctype html>

@@ -1,4 +1,4 @@
-"""The journal: one JSON line for each move of a task, to the log that Ray Serve keeps for the process.
+"""The log of moves: one JSON line for each move of a task, in the log that Ray Serve keeps for the process.
 
 No line holds a prompt, an image, or a file name that a client chose: more people read a log than a video.
 """

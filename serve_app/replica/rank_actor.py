@@ -15,8 +15,8 @@ _MEMBER = "models.parallel.member"
 
 
 @dataclass(frozen=True, slots=True)
-class Seat:
-    """What a rank is told at its start."""
+class RankStart:
+    """Arguments of a rank's start."""
 
     number: int
     plan: ParallelPlan
@@ -35,12 +35,14 @@ class RankProcess:
     """Its ``CUDA_VISIBLE_DEVICES``."""
 
 
-class Rank:
-    """An actor. Its methods run in order, in one thread; runs go by numbers that the replica gives them."""
+class RankActor:
+    """A Ray actor with one device. Its methods run in order, in one thread; the replica numbers the runs."""
 
-    def __init__(self, seat: Seat) -> None:
-        self._seat = seat
+    def __init__(self, start: RankStart) -> None:
+        self._start = start
         self._member: Any = importlib.import_module(_MEMBER)
+        self._store: Any = None
+        self._loaded: Engine | None = None
         self._runs: dict[int, Generation] = {}
         self._decoding: Iterator[Frames] = iter(())
 
@@ -54,13 +56,19 @@ class Rank:
 
     def load(self, port: int) -> None:
         """Join the others and load this rank's part of the engine."""
-        seat = self._seat
-        device = "cuda:0" if seat.settings.device == "cuda" else seat.settings.device  # the only one it sees
-        member = self._member.Member(port, seat.number, seat.plan.devices, device, seat.timeout_s)
+        start = self._start
+        # the only device that it sees
+        device = "cuda:0" if start.settings.device == "cuda" else start.settings.device
+        member = self._member.Member(port, start.number, start.plan.devices, device, start.timeout_s)
         member.join()
-        factory = engine_factory(seat.factory)
-        self._engine: Engine = factory(replace(seat.settings, device=device), member.mesh(seat.plan))
+        factory = engine_factory(start.factory)
+        self._loaded = factory(replace(start.settings, device=device), member.mesh(start.plan))
         member.meet()
+
+    @property
+    def _engine(self) -> Engine:
+        assert self._loaded is not None, "load comes first"
+        return self._loaded
 
     def prepare(self, number: int, request: GenerationRequest, after: int | None) -> int:
         """Begin run ``number``; the steps it has. Every other run but ``after`` is dropped."""
@@ -75,7 +83,7 @@ class Rank:
 
     def preview(self, number: int) -> Frames | None:
         preview = self._engine.preview(self._runs[number])
-        return preview if self._seat.number == 0 else None
+        return preview if self._start.number == 0 else None
 
     def begin_decode(self, number: int) -> None:
         self._decoding = self._engine.decode(self._runs[number])

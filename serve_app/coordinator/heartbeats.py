@@ -1,13 +1,13 @@
-"""What is heard of replicas and learnt of rates, written down once a second and not each by itself."""
+"""Heartbeats of replicas and rates of finished runs, gathered here and stored once a second."""
 
 import statistics
 
 from serve_app.store.fleet import Fleet
-from serve_app.tasks.task import Replica
+from serve_app.tasks.replica import Replica
 
 
-class Notebook:
-    """Nothing in it is missed if it is lost: the next heartbeats and runs say it again."""
+class Heartbeats:
+    """A write buffer. A crash may lose what it holds: the next heartbeats and runs bring it again."""
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
@@ -15,15 +15,15 @@ class Notebook:
         self._learnt: dict[tuple[str, int], list[float]] = {}
 
     def saw(self, replica: Replica) -> None:
-        """A replica is up."""
+        """Keep a replica's heartbeat until the next ``write``."""
         self._seen[replica.replica_id] = replica
 
     def learn(self, model: str, tokens: int, seconds_per_work: float) -> None:
-        """A run of the model has ended, on a video of so many tokens."""
+        """Keep the rate of a finished run of ``model``, on a video of ``tokens`` DiT tokens."""
         self._learnt.setdefault((model, tokens), []).append(seconds_per_work)
 
     async def write(self) -> None:
-        """Store what is new."""
+        """Store what came since the last ``write``."""
         seen, self._seen = self._seen, {}
         learnt, self._learnt = self._learnt, {}
         if seen:
