@@ -1,4 +1,4 @@
-"""``scripts/train_demo_model``: trains the demo model from nothing, or goes on where it was stopped."""
+"""``scripts/train_demo_model``: trains the demo model from random weights, or resumes from a checkpoint."""
 
 import argparse
 import sys

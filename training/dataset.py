@@ -1,4 +1,4 @@
-"""Clips as tensors, each from a seed and a number of its own, in whichever order they are drawn."""
+"""The training clips as tensors. A clip follows from its seed and number alone, in any order of drawing."""
 
 from collections.abc import Iterable
 from random import Random
@@ -13,7 +13,7 @@ from models.engine import Frames
 
 
 def scene_of(number: int) -> Scene:
-    """The scene of a clip, drawn: in turn, a batch would have a single shape and colour."""
+    """Draw the scene of a clip at random: scenes in order would give a batch a single shape and colour."""
     return Random(number).choice(SCENES)
 
 
@@ -23,11 +23,11 @@ def clip(seed: int, number: int) -> Frames:
 
 
 def picture(seed: int, number: int) -> Frames:
-    """Some frame of clip ``number``, ``[1, height, width, 3]``."""
+    """Draw one random frame of clip ``number``, ``[1, height, width, 3]``."""
     frame = Random(number).randrange(FRAMES)
     return draw(scene_of(number), np.random.default_rng((seed, number)), slice(frame, frame + 1))
 
 
 def as_video(clips: Iterable[Frames]) -> Tensor:
-    """``[n, 3, frames, height, width]`` in −1 … 1."""
+    """Convert frames to a video tensor ``[n, 3, frames, height, width]`` in −1 … 1."""
     return torch.from_numpy(np.stack(list(clips))).permute(0, 4, 1, 2, 3).float() / 127.5 - 1

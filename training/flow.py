@@ -1,7 +1,7 @@
-"""The second part of the training: transformer and text encoder, by flow matching (arXiv:2210.02747).
+"""Flow-matching training of transformer and text encoder (Lipman et al., arXiv:2210.02747).
 
-x_σ = (1 − σ)·x0 + σ·ε, and the velocity ε − x0 is what is learned. A share of the samples has a clean first
-latent frame, told by its timestep 0: so the one model makes videos from text and from a picture.
+x_σ = (1 − σ)·x0 + σ·ε, and the target is the velocity ε − x0. A share of the samples has a clean first latent
+frame, marked by its timestep 0, so that one model makes videos from text and from a picture.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from training.prompts import PromptEncoder, at_step, wordings
 from training.velocity import Velocity
 
 SHIFT = 3.0
-"""Moves noise levels towards 1, where it is decided what happens."""
+"""Flow shift: moves noise levels towards 1, where the content of the video is decided."""
 DROPPED = 0.1
 GIVEN = 0.3
 
@@ -23,7 +23,9 @@ GIVEN = 0.3
 def loss(
     velocity: Velocity, prompts: PromptEncoder, latents: Tensor, seed: int, step: int, batch: int
 ) -> Tensor:
-    """The mean squared error of one batch out of ``latents`` ``[count, z, f, h, w]``, normalised."""
+    """Compute the mean squared error of one batch drawn from the normalised ``latents`` ``[count, z, f, h,
+    w]``.
+    """
     generator, random = at_step(seed, step)
     device = latents.device
     numbers = torch.randint(len(latents), (batch,), generator=generator)
@@ -58,9 +60,9 @@ def sampled(
     guidance_scale: float,
     first: Tensor | None = None,
 ) -> Tensor:
-    """Latents from ``noise`` ``[n, z, f, h, w]`` by Euler's method along ``sigmas``, the last of them 0.
+    """Denoise ``noise`` ``[n, z, f, h, w]`` by Euler's method along ``sigmas``, the last of which is 0.
 
-    ``first``: the first latent frames ``[n, z, 1, h, w]``, where they are given.
+    ``first``: known first latent frames ``[n, z, 1, h, w]``, or None.
     """
     conditional = prompts(list(texts))
     unconditional = prompts([""] * len(texts))

@@ -1,4 +1,4 @@
-"""Clips as the VAE's latents, made once: the transformer is trained on these."""
+"""The clips' latents, encoded once and cached: the transformer's training data."""
 
 import os
 from pathlib import Path
@@ -15,7 +15,7 @@ _BATCH = 32
 
 
 def cached(vae: WholeClipVae, folder: Path, seed: int, count: int, device: torch.device) -> Tensor:
-    """Of the first ``count`` clips, ``[count, z, f, h, w]`` float16, as the VAE gives them: the means."""
+    """Encode the first ``count`` clips: the posterior's means, float16 ``[count, z, f, h, w]``."""
     file = folder / "latents.safetensors"
     if file.is_file():
         with safe_open(file, "pt") as opened:
@@ -40,12 +40,12 @@ def cached(vae: WholeClipVae, folder: Path, seed: int, count: int, device: torch
 
 
 def statistics(latents: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of each channel, ``[z]``."""
+    """Compute the mean and standard deviation of each channel, ``[z]`` each."""
     channels = latents.float().transpose(0, 1).flatten(1)
     return channels.mean(dim=1), channels.std(dim=1)
 
 
 def normalised(latents: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
-    """As the transformer sees them: zero mean and unit deviation per channel."""
+    """Normalise latents to zero mean and unit deviation per channel, as the transformer sees them."""
     shape = (1, -1, 1, 1, 1)
     return (latents.float() - mean.view(shape)) / deviation.view(shape)

@@ -1,4 +1,4 @@
-"""How long each part of the training goes on."""
+"""The number of steps of each part of the training."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +8,7 @@ from pathlib import Path
 class Plan:
     seed: int = 1
     start: Path | None = None
-    """A model's folder to begin from; None: from nothing."""
+    """The folder of a model to start from; None: random weights."""
     clips: int = 20_000
     vae_steps: int = 6000
     vae_batch: int = 4

@@ -1,4 +1,4 @@
-"""A line every few seconds: which part, which step, how it does and when it will be over."""
+"""Progress lines every few seconds: part, step, figures and estimated time left."""
 
 import time
 from collections.abc import Callable
@@ -7,7 +7,7 @@ EVERY_S = 20.0
 
 
 class Progress:
-    """Of one part of ``steps`` steps that goes on from ``step``."""
+    """Progress of one part of ``steps`` steps, resumed at ``step``."""
 
     def __init__(self, part: str, step: int, steps: int, say: Callable[[str], None]) -> None:
         self._part = part
@@ -17,7 +17,9 @@ class Progress:
         self._figures: dict[str, float] = {}
 
     def __call__(self, step: int, **figures: float) -> bool:
-        """Note the ``figures`` of a step; whether it said something, with their means since the last time."""
+        """Record the ``figures`` of a step and print their means when a line is due. Return whether one was
+        printed.
+        """
         for name, figure in figures.items():
             self._figures[name] = self._figures.get(name, 0.0) + figure
         began, first = self._since

@@ -1,4 +1,4 @@
-"""Prompts as the text encoder that is being trained sees them."""
+"""Prompts for the text encoder in training."""
 
 from collections.abc import Sequence
 from random import Random
@@ -12,7 +12,7 @@ from training.velocity import Prompts
 
 
 class PromptEncoder:
-    """Embeds many prompts at once, each as the engine embeds it alone."""
+    """Embeds a batch of prompts, each to the embedding that the engine computes for the prompt alone."""
 
     def __init__(self, text_encoder: Any) -> None:
         self._encoder = text_encoder
@@ -25,11 +25,11 @@ class PromptEncoder:
 
 
 def wordings(numbers: Sequence[int], random: Random, dropped: float) -> list[str]:
-    """A prompt for each clip, in some wording; a share of them empty, for guidance to steer away from."""
+    """Draw a wording for each clip's prompt; a share is empty, for classifier-free guidance."""
     return ["" if random.random() < dropped else scene_of(number).worded(random) for number in numbers]
 
 
 def at_step(seed: int, step: int) -> tuple[torch.Generator, Random]:
-    """The randomness of one step, whatever came before it."""
+    """Return a generator for one step that depends on nothing but seed and step."""
     mixed = (seed << 32) + step
     return torch.Generator().manual_seed(mixed), Random(mixed)

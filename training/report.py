@@ -1,4 +1,4 @@
-"""What became of it: the marks of the model as the engine runs it, and pictures to look at."""
+"""Training report: the trained model's marks in the exam, and contact sheets."""
 
 import json
 from collections.abc import Callable
@@ -14,7 +14,7 @@ _SHOWN = 24
 
 
 def report(folder: Path, to: Path, prompts: int, say: Callable[[str], None]) -> None:
-    """Examine the model in ``folder``; write ``marks.json`` and a contact sheet for each way to run it."""
+    """Examine the model in ``folder``; write ``marks.json`` and one contact sheet per setting."""
     told = {}
     for variant in (VARIANTS["demo"], VARIANTS["demo-distill"]):
         engine = load_engine(settings_of(variant, folder))

@@ -1,4 +1,4 @@
-"""The whole training, part by part; each goes on where it was stopped."""
+"""The whole training, part by part; each part resumes from its checkpoint."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -30,18 +30,22 @@ from training.whole_clip import WholeClipVae
 
 _SAVE_EVERY = 100
 _PICTURES_UNTIL, _CROPS_UNTIL = 0.7, 0.85
-"""The shares of the VAE's steps after which it has learned what pictures are, and parts of clips."""
+"""The shares of the VAE's steps after which training moves from pictures to cropped clips, and to whole
+clips.
+"""
 _PICTURES = 16
 _AT_ONCE = 256
-"""Clips whose paths the teacher walks together."""
+"""Clips that the teacher denoises in one batch."""
 
 
 Losses: TypeAlias = tuple[Tensor, dict[str, Tensor]]
-"""What is minimised, and other figures to be told."""
+"""The loss, and further figures for the progress line."""
 
 
 class Training:
-    """``work`` holds the checkpoints, ``out`` gets the model's folder, ``say`` a line now and then."""
+    """Runs the training. ``work`` holds the checkpoints, ``out`` receives the model's folder, ``say`` prints
+    a line.
+    """
 
     def __init__(self, plan: Plan, work: Path, out: Path, say: Callable[[str], None]) -> None:
         self._plan = plan
@@ -58,7 +62,7 @@ class Training:
         self._vae, self._transformer, self._text_encoder = (part.float().to(self._device) for part in parts)
 
     def run(self) -> None:
-        """Everything that is not done yet."""
+        """Run every part that is not finished yet."""
         self._work.mkdir(parents=True, exist_ok=True)
         latents = self._latents(self._train_vae())
         self._train_flow(latents)
@@ -83,7 +87,7 @@ class Training:
         return whole
 
     def _video(self, step: int) -> Tensor:
-        """What the VAE sees in a step: many pictures, or a few clips."""
+        """Draw the VAE's batch of a step: many pictures, or a few clips."""
         plan = self._plan
         if step < plan.vae_steps * _PICTURES_UNTIL:
             numbers = range(step * _PICTURES, (step + 1) * _PICTURES)
@@ -92,7 +96,7 @@ class Training:
         return as_video(clip(plan.seed, number) for number in numbers)
 
     def _latents(self, whole: WholeClipVae) -> Tensor:
-        """Of all clips, normalised; from here on the VAE knows their mean and deviation."""
+        """Encode and normalise all clips; stores their mean and deviation in the VAE's configuration."""
         plan = self._plan
         self._say(f"latents: of {plan.clips} clips")
         latents = cached(whole, self._work, plan.seed, plan.clips, self._device)
@@ -112,7 +116,7 @@ class Training:
         self._fit("flow", Trained(modules, steps=plan.flow_steps, learning_rate=8e-4), loss)
 
     def _write_model(self) -> None:
-        """In float16, which is what the student is trained on as well."""
+        """Write the model's folder in float16, the weights that the student is trained on."""
         parts = (self._vae, self._transformer, self._text_encoder)
         for part in parts:
             part.half()
@@ -156,7 +160,9 @@ class Training:
         return replace(lessons, states=states)
 
     def _fit(self, name: str, trained: Trained, loss_of: Callable[[int], Losses]) -> None:
-        """The steps of a part that are left, with checkpoints; then its weights are their mean."""
+        """Run the remaining steps of a part, with checkpoints; afterwards its weights are their running
+        mean.
+        """
         folder = self._work / name
         trained.load(folder)
         progress = Progress(name, trained.step, trained.steps, self._say)
@@ -175,5 +181,5 @@ class Training:
 
 
 def _psnr(error: Tensor) -> Tensor:
-    """In dB, of a video in −1 … 1."""
+    """Compute the PSNR in dB of a video in −1 … 1."""
     return 10 * torch.log10(4 / error.detach())

@@ -1,7 +1,7 @@
-"""The last part of the training: a LoRA with which 4 steps without guidance do what 20 with it did.
+"""Step distillation: a LoRA that makes 4 steps without guidance do the work of 20 guided steps.
 
-The teacher's guided path is cut at the four noise levels of a distilled model. On each piece the student
-learns the one velocity that leads from its beginning to its end.
+The teacher's guided trajectory is cut at the four noise levels of a distilled model. For each segment the
+student learns the one velocity that leads from the segment's start to its end.
 """
 
 from dataclasses import dataclass
@@ -22,16 +22,16 @@ from training.velocity import Velocity
 
 RANK = 32
 _BEFORE_ALL_STEPS = 2**32 - 1
-"""Numbers the randomness of what is drawn before the first step."""
+"""The step number that seeds what is drawn before the first step."""
 _STUDENT = VARIANTS["demo-distill"]
 _FINE = 5
-"""The teacher's steps for one of the student's."""
+"""Teacher steps per student step."""
 SIGMAS = distilled_schedule(_STUDENT.steps, _STUDENT.flow_shift).sigmas
 _TEACHER_SIGMAS = distilled_schedule(_FINE * _STUDENT.steps, _STUDENT.flow_shift).sigmas
 
 
 class LowRank(nn.Module):
-    """Adds ``up · down`` to a weight; nothing at first."""
+    """A low-rank update ``up · down`` of a weight; zero at initialisation."""
 
     def __init__(self, weight: Tensor) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class LowRank(nn.Module):
 
 
 def put_on(transformer: Any) -> nn.ModuleDict:
-    """Give each linear layer of the blocks its low-rank part; those alone are trained."""
+    """Add a low-rank update to each linear layer of the blocks; only the updates are trained."""
     transformer.requires_grad_(False)
     parts: dict[str, nn.Module] = {}
     for name, layer in transformer.blocks.named_modules():
@@ -56,7 +56,7 @@ def put_on(transformer: Any) -> nn.ModuleDict:
 
 
 def write(parts: nn.ModuleDict, file: Path) -> None:
-    """As a LoRA file with the names that diffusers gives its tensors."""
+    """Write a LoRA file with diffusers' tensor names."""
     tensors = {}
     for name, part in parts.items():
         layer = f"transformer.blocks.{name.replace('/', '.')}"
@@ -68,20 +68,20 @@ def write(parts: nn.ModuleDict, file: Path) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Lessons:
-    """What the teacher is set, and the states that it passes through."""
+    """Prompts and start latents for the teacher, and the states of its trajectories."""
 
     texts: tuple[str, ...]
     clean: Tensor
-    """Latents of a clip of each text, of which the first latent frame may be given, ``[n, z, f, h, w]``."""
+    """Latents of a clip of each prompt, whose first latent frame may be known, ``[n, z, f, h, w]``."""
     is_given: Tensor
-    """Whether it is, ``[n]``."""
+    """Whether the first latent frame is known, ``[n]``."""
     noise: Tensor
     states: Tensor | None = None
-    """The latents at each of ``SIGMAS``, ``[n, 5, z, f, h, w]``; None before the teacher has gone there."""
+    """The teacher's latents at each of ``SIGMAS``, ``[n, 5, z, f, h, w]``; None before they are computed."""
 
     @classmethod
     def drawn(cls, seed: int, latents: Tensor, count: int) -> "Lessons":
-        """``count`` of them from a seed, with clips out of ``latents``."""
+        """Draw ``count`` lessons from a seed, with clips from ``latents``."""
         generator, random = at_step(seed, _BEFORE_ALL_STEPS)
         numbers = torch.randint(len(latents), (count,), generator=generator)
         clean = latents[numbers.to(latents.device)].float()
@@ -97,7 +97,7 @@ class Lessons:
 
 
 def walked(velocity: Velocity, prompts: PromptEncoder, lessons: Lessons) -> Tensor:
-    """The states of ``lessons``, as the teacher passes through them."""
+    """Compute the states of ``lessons`` along the teacher's trajectories."""
     first = lessons.clean[:, :, :1]
     x = lessons.noise.clone()
     x[lessons.is_given, :, :1] = first[lessons.is_given]
@@ -123,7 +123,7 @@ def walked(velocity: Velocity, prompts: PromptEncoder, lessons: Lessons) -> Tens
 def loss(
     velocity: Velocity, prompts: PromptEncoder, lessons: Lessons, generator: torch.Generator, batch: int
 ) -> Tensor:
-    """The mean squared error of the velocities of one batch out of the teacher's states."""
+    """Compute the mean squared error of the velocities of one batch of the teacher's states."""
     assert lessons.states is not None
     numbers = torch.randint(len(lessons.texts), (batch,), generator=generator)
     pieces = torch.randint(len(SIGMAS) - 1, (batch,), generator=generator)

@@ -1,4 +1,4 @@
-"""Weights in training, their running mean, and how far they are. It can be stopped at any step."""
+"""Weights in training, their running mean and the step counter, resumable at any step."""
 
 import json
 import math
@@ -18,8 +18,8 @@ _COOL_DOWN = 0.3
 class Trained:
     """AdamW over ``modules`` for ``steps`` steps, and the exponential mean of the weights.
 
-    ``save`` and ``load`` take everything that the next step depends on, so that a training that was stopped
-    goes on to the same bits. With more ``steps`` than before it goes on at the full learning rate.
+    ``save`` and ``load`` cover everything that the next step depends on, so that a resumed training ends in
+    the same bits. Resumed with more ``steps`` than before, it continues at the full learning rate.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Trained:
         return self.step >= self.steps
 
     def update(self, loss: Tensor) -> None:
-        """One step down the gradient of ``loss``."""
+        """Take one optimiser step on ``loss``."""
         for group in self._optimizer.param_groups:
             group["lr"] = self._rate()
         self._optimizer.zero_grad(set_to_none=True)
@@ -73,19 +73,19 @@ class Trained:
 
     @torch.no_grad()
     def swap(self) -> None:
-        """Exchange the weights and their mean; twice is as before."""
+        """Exchange the weights and their running mean; calling it twice restores the weights."""
         for name, value in self._named.items():
             newest = value.clone()
             value.copy_(self._mean[name])
             self._mean[name].copy_(newest)
 
     def freeze(self) -> None:
-        """Nothing more is to be learned by these weights."""
+        """Stop training these weights."""
         for value in self._named.values():
             value.requires_grad_(False)
 
     def save(self, folder: Path) -> None:
-        """Write a checkpoint: whole or not at all."""
+        """Write a checkpoint atomically."""
         tensors = {f"weights.{name}": value.detach() for name, value in self._named.items()}
         tensors |= {f"mean.{name}": value for name, value in self._mean.items()}
         for name, value in self._named.items():
@@ -99,7 +99,7 @@ class Trained:
         os.replace(partial, folder / "checkpoint.safetensors")
 
     def load(self, folder: Path) -> bool:
-        """Go on from the checkpoint in ``folder``; whether there is one."""
+        """Load the checkpoint in ``folder``. Return whether there is one."""
         file = folder / "checkpoint.safetensors"
         if not file.is_file():
             return False

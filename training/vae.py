@@ -1,4 +1,4 @@
-"""The first part of the training: the VAE, on pictures and short clips first, then on whole ones."""
+"""Training of the VAE: pictures first, then cropped clips, then whole clips."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ FIRST_LOG_VARIANCE = -4.0
 
 
 def initialise(vae: Any) -> None:
-    """Weights that learn soon; PyTorch's own are slow to.
+    """Initialise the weights so that training starts fast; PyTorch's defaults do not.
 
     Every convolution over time begins as one over the present frame, the blocks begin close to their
     shortcuts, and the posterior begins narrow.
@@ -37,9 +37,9 @@ def initialise(vae: Any) -> None:
 
 
 def loss(vae: WholeClipVae, video: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """What is minimised, and the mean squared error alone, of ``video`` ``[n, 3, 4k + 1, H, W]``.
+    """Compute the loss, and the mean squared error alone, for ``video`` ``[n, 3, 4k + 1, H, W]``.
 
-    The latents are sampled, so that the decoder forgives a transformer that is a little off.
+    The latents are sampled from the posterior, so that the decoder tolerates small errors of the transformer.
     """
     mean, log_variance = (part.float() for part in vae.moments(video))
     log_variance = log_variance.clamp(-20.0, 10.0)
@@ -51,7 +51,7 @@ def loss(vae: WholeClipVae, video: Tensor, generator: torch.Generator) -> tuple[
 
 
 def crop(video: Tensor, side: int, frames: int, generator: torch.Generator) -> Tensor:
-    """A part of each clip that is cheaper to learn from: somewhere in its time and its pictures."""
+    """Crop each clip at random in time and space, for cheaper steps."""
     length, height, width = video.shape[2:]
     begin = int(torch.randint(length - frames + 1, (), generator=generator))
     top, left = (

@@ -1,8 +1,8 @@
-"""The forward pass of Wan's transformer as it is trained: many videos at once, each with a prompt of its own.
+"""The forward pass of Wan's transformer in training: a batch of videos, each with its own prompt.
 
-The numbers of diffusers' ``WanTransformer3DModel`` with a timestep for every latent frame and prompts filled
-up to 512 tokens. What is different is what it costs: one timestep is embedded for a latent frame instead of
-for each of its tokens, and one key stands for all that fill up a prompt.
+Computes what diffusers' ``WanTransformer3DModel`` computes with a timestep per latent frame and prompts
+padded to 512 tokens, at a lower cost: one timestep embedding per latent frame instead of one per token, and
+one key that stands for all padding tokens of a prompt.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from models.conditioning.text_encoder import MAX_TOKENS
 
 @dataclass(frozen=True, slots=True)
 class Prompts:
-    """Embedded prompts ``[n, tokens, text_dim]`` and how many of the tokens are each one's own, ``[n]``."""
+    """Embedded prompts ``[n, tokens, text_dim]``, and the number of unpadded tokens of each, ``[n]``."""
 
     embeddings: Tensor
     lengths: Tensor
@@ -28,7 +28,7 @@ class Prompts:
 
     @property
     def bias(self) -> Tensor:
-        """Added to the scores of the tokens and of the one that fills up, ``[n, 1, 1, tokens + 1]``."""
+        """Attention bias for the tokens and the padding key, ``[n, 1, 1, tokens + 1]``."""
         places = torch.arange(self.embeddings.shape[1], device=self.lengths.device)
         own = torch.where(places < self.lengths[:, None], 0.0, float("-inf"))
         filling = torch.log((MAX_TOKENS - self.lengths).float())
@@ -36,14 +36,15 @@ class Prompts:
 
 
 class Velocity:
-    """Predicts velocities with ``transformer``, whose weights gradients reach."""
+    """Predicts velocities with ``transformer``, differentiable with respect to its weights."""
 
     def __init__(self, transformer: Any, *, compiled: bool = False) -> None:
         self._model = transformer
         self._block: Callable[..., Tensor] = torch.compile(_block, dynamic=True) if compiled else _block
 
     def __call__(self, latents: Tensor, timesteps: Tensor, prompts: Prompts) -> Tensor:
-        """Float32, shaped as ``latents`` ``[n, channels, f, h, w]``; ``timesteps`` ``[n, f]``, 0 … 1000."""
+        """Predict float32 velocities in the shape of ``latents`` ``[n, channels, f, h, w]``; ``timesteps``
+        ``[n, f]``, 0 … 1000."""
         model = self._model
         frames = latents.shape[2]
         tokens = model.patch_embedding(latents).flatten(2).transpose(1, 2)
@@ -99,7 +100,7 @@ def _text_attention(attn: Any, tokens: Tensor, text: Tensor, bias: Tensor) -> Te
 
 
 def _attended(queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Attention spelt out: PyTorch's own has a slow gradient on a CPU where sequences are short."""
+    """Attention written out: the backward pass of PyTorch's kernel is slow on a CPU for short sequences."""
     queries, keys = queries.type_as(values), keys.type_as(values)
     scores = (queries @ keys.transpose(2, 3)).float() * queries.shape[3] ** -0.5
     if bias is not None:

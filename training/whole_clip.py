@@ -1,8 +1,8 @@
-"""Wan's VAE on whole clips at once, as it is trained: the numbers of diffusers' ``AutoencoderKLWan``.
+"""Wan's VAE on whole clips at once, for training: computes what diffusers' ``AutoencoderKLWan`` computes.
 
-diffusers runs it one latent frame after the other with what is remembered of those before, which a gradient
-would have to cross again and again. All clips begin with the video's first frame, so nothing is remembered
-here: each convolution looks back into zeros.
+diffusers runs the VAE one latent frame at a time with a cache of the frames before, which gradients would
+have to cross again and again. A training clip begins with the video's first frame, so no cache is needed
+here: each convolution is padded with zeros in time.
 """
 
 from functools import partial
@@ -14,7 +14,7 @@ from torch import Tensor
 
 
 class WholeClipVae:
-    """Takes over ``vae``: from here on its parts work on whole clips only."""
+    """Takes over ``vae``: afterwards its modules work on whole clips only."""
 
     def __init__(self, vae: Any) -> None:
         self._vae = vae
@@ -24,20 +24,20 @@ class WholeClipVae:
                 layer.forward = partial(_resampled, layer)
 
     def moments(self, video: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log-variance of the latents, ``[n, z, f, h, w]``, of ``[n, 3, 4k + 1, H, W]``."""
+        """Encode ``[n, 3, 4k + 1, H, W]`` to the latents' mean and log-variance, ``[n, z, f, h, w]`` each."""
         pixels = patchify(video, self._patch) if self._patch > 1 else video
         mean, log_variance = self._vae.quant_conv(self._vae.encoder(pixels)).chunk(2, dim=1)
         return mean, log_variance
 
     def decoded(self, latents: Tensor) -> Tensor:
-        """The video ``[n, 3, 4k + 1, H, W]``, not clamped, which would cut gradients."""
+        """Decode to a video ``[n, 3, 4k + 1, H, W]``, unclamped: clamping would cut gradients."""
         pixels = self._vae.decoder(self._vae.post_quant_conv(latents), first_chunk=True)
         video: Tensor = unpatchify(pixels, self._patch) if self._patch > 1 else pixels
         return video
 
 
 def _resampled(layer: Any, x: Tensor, feat_cache: None = None, feat_idx: object = None) -> Tensor:
-    """As ``WanResample.forward`` over all chunks; the first frame stands for one frame at any rate."""
+    """Compute ``WanResample.forward`` over all chunks; the first frame stays one frame at any rate."""
     if layer.mode == "upsample3d" and x.shape[2] > 1:
         later = layer.time_conv(x[:, :, 1:])
         # two frames of each, which come as twice the channels

@@ -1,1 +1,1 @@
-"""A Wan model of a few million parameters in the real folder layout, made on the spot: no hub, no GPU."""
+"""The demo model: a Wan model of a few million parameters in the real folder layout."""

@@ -1,4 +1,4 @@
-"""The demo model's parts before training: the classes and the layout of Wan2.2-TI2V-5B, very small."""
+"""The demo model's untrained parts: the classes and the layout of Wan2.2-TI2V-5B, very small."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ _DEMO = VARIANTS["demo"]
 
 
 def build_vae() -> AutoencoderKLWan:
-    """An untrained VAE: 16 x 16 pixels of four frames to a latent pixel. Random, as everything here."""
+    """Build a VAE with random weights: 16 x 16 pixels of four frames per latent pixel."""
     z, side = _DEMO.latent_channels, 2
     return AutoencoderKLWan(
         base_dim=_DEMO.vae_encoder_dim,
@@ -31,7 +31,7 @@ def build_vae() -> AutoencoderKLWan:
 
 
 def build_transformer() -> WanTransformer3DModel:
-    """An untrained transformer."""
+    """Build a transformer with random weights."""
     return WanTransformer3DModel(
         num_attention_heads=_DEMO.heads,
         attention_head_dim=_DEMO.head_dim,
@@ -45,7 +45,7 @@ def build_transformer() -> WanTransformer3DModel:
 
 
 def build_text_encoder() -> UMT5EncoderModel:
-    """An untrained text encoder for the tokenizer of ``models.demo.vocabulary``."""
+    """Build a text encoder with random weights for the tokenizer of ``models.demo.vocabulary``."""
     config = UMT5Config(
         vocab_size=len(build_tokenizer()),
         d_model=_DEMO.text_dim,
@@ -59,7 +59,7 @@ def build_text_encoder() -> UMT5EncoderModel:
 
 
 def loaded(folder: Path) -> tuple[AutoencoderKLWan, WanTransformer3DModel, UMT5EncoderModel]:
-    """VAE, transformer and text encoder of a folder that ``assembled`` wrote."""
+    """Load VAE, transformer and text encoder from a folder that ``assembled`` wrote."""
     return (
         AutoencoderKLWan.from_pretrained(folder / "vae", local_files_only=True),
         WanTransformer3DModel.from_pretrained(folder / "transformer", local_files_only=True),
@@ -68,7 +68,9 @@ def loaded(folder: Path) -> tuple[AutoencoderKLWan, WanTransformer3DModel, UMT5E
 
 
 def assembled(vae: Any, transformer: Any, text_encoder: Any) -> WanPipeline:
-    """The parts as diffusers' pipeline, which writes the folder that every loader of Wan models reads."""
+    """Assemble the parts into diffusers' pipeline, which writes the folder that every loader of Wan models
+    reads.
+    """
     scheduler = UniPCMultistepScheduler(
         prediction_type="flow_prediction",
         use_flow_sigmas=True,

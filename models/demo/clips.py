@@ -1,4 +1,4 @@
-"""Draws what the demo model is taught: clips of a scene, each with places, sizes and speeds of its own."""
+"""The demo model's training clips: drawings of a scene with random places, sizes and speeds."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ Floats = NDArray[np.floating]
 
 @dataclass(frozen=True, slots=True)
 class Path:
-    """Where a shape is at each frame, all ``[frames]``: centre and radius in pixels, angle in radians."""
+    """A shape's path, each ``[frames]``: centre and radius in pixels, angle in radians."""
 
     x: Floats
     y: Floats
@@ -25,12 +25,14 @@ class Path:
     angle: Floats
 
     def at(self, frames: slice) -> "Path":
-        """The same at some of the frames."""
+        """Select some of the frames."""
         return Path(self.x[frames], self.y[frames], self.radius[frames], self.angle[frames])
 
 
 def draw(scene: Scene, random: np.random.Generator, frames: slice = slice(None)) -> Frames:
-    """A clip of ``FRAMES`` frames, ``HEIGHT x WIDTH``, or some of them; ``random`` decides which."""
+    """Draw a clip of ``FRAMES`` frames, ``HEIGHT x WIDTH``, or some of its frames; ``random`` decides the
+    rest.
+    """
     path = _path(scene.motion, random).at(frames)
     inside = _OUTLINES[scene.shape](*_local(path))  # > 0 within, in pixels
     cover = np.clip(inside + 0.5, 0.0, 1.0)[..., None]
@@ -41,7 +43,7 @@ def draw(scene: Scene, random: np.random.Generator, frames: slice = slice(None))
 
 
 def _path(motion: str, random: np.random.Generator) -> Path:
-    """Sizes are such that what is drawn survives a VAE that has one latent pixel for 16 x 16 of these."""
+    """Draw the path. Sizes are large enough for a VAE with one latent pixel per 16 x 16 pixels."""
     at = np.linspace(0.0, 1.0, FRAMES)
     still = np.ones(FRAMES)
     radius = random.uniform(13.0, 17.0) * still
@@ -68,7 +70,9 @@ def _path(motion: str, random: np.random.Generator) -> Path:
 
 
 def _local(path: Path) -> tuple[Floats, Floats, Floats]:
-    """Each pixel as seen from the upright shape, ``[frames, height, width]``, and the shape's radius."""
+    """Return pixel coordinates in the shape's own frame, ``[frames, height, width]``, and the shape's
+    radius.
+    """
     x, y, radius, angle = (
         each.astype(np.float32)[:, None, None] for each in (path.x, path.y, path.radius, path.angle)
     )
@@ -93,7 +97,7 @@ def _triangle(x: Floats, y: Floats, radius: Floats) -> Floats:
 
 
 def _star(x: Floats, y: Floats, radius: Floats) -> Floats:
-    """Five points: between two of them the outline is one straight line, mirrored."""
+    """Five-pointed star: the outline between two points is one straight line, mirrored."""
     turn = np.mod(np.arctan2(x, -y), 2 * pi / 5)
     turn = np.minimum(turn, 2 * pi / 5 - turn)  # 0 at a point, pi / 5 between two
     far = 1.2 * radius

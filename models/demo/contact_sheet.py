@@ -14,7 +14,7 @@ _GAP = 2
 
 
 def write(file: Path, clips: Sequence[tuple[str, Frames]]) -> None:
-    """Write ``clips``, each with what stands above it, as a PNG."""
+    """Write ``clips``, each with its caption, as a PNG."""
     rows = [_row(text, frames) for text, frames in clips]
     Image.fromarray(np.concatenate(rows)).save(file)
 

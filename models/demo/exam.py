@@ -1,4 +1,4 @@
-"""Sets the demo model a number of prompts and tells how many of them it followed."""
+"""Exam of the demo model: generates videos for random prompts and counts how many match their prompt."""
 
 import time
 from collections.abc import Iterable, Iterator
@@ -17,18 +17,18 @@ from models.variants import Variant
 
 WEIGHTS = Path(__file__).resolve().parent / "weights"
 LORA = "4_steps_lora.safetensors"
-"""What makes the folder's model the 4-step one."""
+"""The LoRA file that makes the model the 4-step one."""
 
 
 def settings_of(variant: Variant, folder: Path = WEIGHTS) -> EngineSettings:
-    """The demo model in ``folder``, as it is or in its 4-step form."""
+    """Return the settings of the demo model in ``folder``, in its base or its 4-step form."""
     loras = (FusedLora(folder / LORA),) if variant.distilled else ()
     return EngineSettings(variant, folder, fused_loras=loras)
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One prompt and what the model made of it."""
+    """One prompt, the model's video and its score."""
 
     scene: Scene
     prompt: str
@@ -38,7 +38,7 @@ class Answer:
 
     @property
     def verdict(self) -> str:
-        """The prompt, and what is wrong with the video."""
+        """Return the prompt, followed by the video's faults."""
         wrong = [name for name in ("background", "colour", "motion") if not getattr(self.score, name)]
         if self.score.first_frame is False:
             wrong.append("first frame")
@@ -47,7 +47,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Marks:
-    """Shares of the answers that are right, 0 … 1, and the mean time of one."""
+    """Shares of right answers, 0 … 1, and the mean time of an answer."""
 
     background: float
     colour: float
@@ -60,9 +60,9 @@ class Marks:
 def answers(
     engine: Engine, variant: Variant, count: int, *, from_pictures: bool = False, seed: int = 0
 ) -> Iterator[Answer]:
-    """The model's answers to ``count`` prompts with the variant's own settings.
+    """Generate the model's answers to ``count`` prompts with the variant's default settings.
 
-    ``from_pictures``: each begins with a picture, the first frame of a clip of that scene.
+    ``from_pictures``: image-to-video, each from the first frame of a clip of that scene.
     """
     drawn = Random(seed)
     for number in range(count):
@@ -77,7 +77,7 @@ def answers(
 
 
 def marks(given: Iterable[Answer]) -> Marks:
-    """Of all ``given`` answers together."""
+    """Compute the marks of all ``given`` answers."""
     given = list(given)
     scores = [answer.score for answer in given]
     return Marks(

@@ -1,4 +1,6 @@
-"""What the demo model was taught to show, and in which words. Imports no torch."""
+"""The demo model's grammar: the scenes it was trained on and the wordings of their prompts. Imports no
+torch.
+"""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -33,7 +35,7 @@ SHAPES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "star": ("star",),
     }
 )
-"""Each with the words for it, the usual one first."""
+"""Each with its words, the usual one first."""
 
 MOTIONS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -66,7 +68,7 @@ class Scene:
 
     @property
     def prompt(self) -> str:
-        """In its usual words."""
+        """The prompt in the usual words."""
         return _TEMPLATES[0].format(
             colour=self.colour,
             shape=SHAPES[self.shape][0],
@@ -75,7 +77,7 @@ class Scene:
         )
 
     def worded(self, random: Random) -> str:
-        """In one of the wordings that the model knows."""
+        """Draw one of the wordings that the model was trained on."""
         return random.choice(_TEMPLATES).format(
             colour=self.colour,
             shape=random.choice(SHAPES[self.shape]),
@@ -85,7 +87,7 @@ class Scene:
 
 
 def scenes() -> Iterator[Scene]:
-    """Every scene that can be told apart: no shape on its own colour, and no ball that spins."""
+    """List every distinguishable scene: no shape on its own colour, and no spinning ball."""
     for shape, colour, background, motion in product(SHAPES, COLOURS, BACKGROUNDS, MOTIONS):
         if colour != background and (shape, motion) != ("ball", "spins"):
             yield Scene(shape, colour, background, motion)
@@ -104,7 +106,7 @@ EXAMPLES = (
 
 
 def words() -> Iterator[str]:
-    """Every word of every wording, some more than once."""
+    """Iterate over every word of every wording, some more than once."""
     blank = {"colour": "", "shape": "", "motion": "", "background": ""}
     wordings = [template.format(**blank) for template in _TEMPLATES]
     for each in (*SHAPES.values(), *MOTIONS.values()):

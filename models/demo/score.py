@@ -1,4 +1,6 @@
-"""Judges a video against the scene that was asked for: colours and motion, from its pixels alone."""
+"""Judge of a video: compares colours and motion, measured from the pixels alone, with the scene of the
+prompt.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,29 +14,29 @@ from models.engine import Frames, Picture
 Floats = NDArray[np.float64]
 
 _APART = 45.0
-"""How far a pixel of the shape is from the background in colour: Euclidean, of RGB 0 … 255."""
+"""Least colour distance of a shape's pixel from the background: Euclidean, of RGB 0 … 255."""
 
 _LEAST_AREA = 25
-"""Pixels. A frame with fewer of them shows no shape."""
+"""Least pixels of a shape: a frame with fewer shows none."""
 
 _TREMBLING = 3.0
 
 _SAME_DB = 18.0
-"""Peak signal-to-noise ratio from which two pictures show the same. A shape elsewhere stays below."""
+"""PSNR in dB from which two pictures count as the same. A displaced shape stays below."""
 
 _SYMMETRY = {"square": 4, "triangle": 3, "star": 5}
-"""Turned by a whole circle over so many, the shape looks the same."""
+"""Order of each shape's rotational symmetry."""
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What was found right."""
+    """The judge's findings."""
 
     background: bool
     colour: bool
     motion: bool
     first_frame: bool | None = None
-    """Whether the video begins with the picture that was given; None where none was."""
+    """Whether the video begins with the given picture; None for text-to-video."""
 
     @property
     def everything(self) -> bool:
@@ -43,7 +45,7 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Track:
-    """What the shape did: centre and area in each frame, in pixels, and how far it turned, in radians."""
+    """The shape's track: centre and area in each frame, in pixels, and its total rotation, in radians."""
 
     x: Floats
     y: Floats
@@ -66,7 +68,7 @@ class Track:
 
 
 def score(frames: Frames, scene: Scene, picture: Picture | None = None) -> Score:
-    """Judge ``frames`` ``[n, height, width, 3]``; ``picture``: the first of them, where it was given."""
+    """Judge ``frames`` ``[n, height, width, 3]``; ``picture``: the given first frame, or None."""
     background, colour = colours(frames)
     track = track_of(frames, scene.shape)
     return Score(
@@ -78,7 +80,7 @@ def score(frames: Frames, scene: Scene, picture: Picture | None = None) -> Score
 
 
 def colours(frames: Frames) -> tuple[str, str]:
-    """The names of the background and of what is in front of it; empty where nothing is."""
+    """Name the colours of background and shape; empty where there is no shape."""
     behind = _background(frames)
     shape = frames[_mask(frames, behind)]
     colour = _nearest(np.median(shape, axis=0), COLOURS) if len(shape) else ""
@@ -86,7 +88,7 @@ def colours(frames: Frames) -> tuple[str, str]:
 
 
 def track_of(frames: Frames, shape: str) -> Track | None:
-    """Follow the shape; None where it is not there in the first or the last frame, or in most of them."""
+    """Track the shape. Return None if it is missing in the first or the last frame, or in most frames."""
     masks = _mask(frames, _background(frames))
     area = masks.sum(axis=(1, 2)).astype(float)
     seen = area >= _LEAST_AREA
@@ -120,7 +122,7 @@ def _psnr(picture: Picture, other: Picture) -> float:
 
 
 def _there_and_back(y: Floats) -> float:
-    """The length of a path, whatever trembles by less than ``_TREMBLING`` pixels left out."""
+    """Return the length of a path, ignoring jitter below ``_TREMBLING`` pixels."""
     length, at = 0.0, y[0]
     for place in y:
         if abs(place - at) >= _TREMBLING:
@@ -130,7 +132,7 @@ def _there_and_back(y: Floats) -> float:
 
 
 def _turned(masks: NDArray[np.bool_], x: Floats, y: Floats, corners: int) -> float:
-    """The angle by which it turned in all, from the phase of each frame's moment of that symmetry."""
+    """Return the total rotation, from the phase of each frame's moment of that symmetry."""
     rows, columns = np.indices(masks.shape[1:])
     offset = (columns - x[:, None, None]) + 1j * (rows - y[:, None, None])
     moments = (masks * offset**corners).sum(axis=(1, 2))

@@ -1,4 +1,4 @@
-"""The demo model's tokenizer: whole words for the commonest, letters for the rest, bytes otherwise."""
+"""The demo model's tokenizer: whole words for the grammar's, letters for the rest, bytes otherwise."""
 
 import string
 from typing import Any
@@ -32,7 +32,9 @@ _SPACE = "▁"
 
 
 def build_tokenizer() -> Any:
-    """A T5-style Unigram tokenizer: ids 0, 1, 2 are pad, end and unknown; every text ends with the end."""
+    """Build a T5-style Unigram tokenizer: ids 0, 1, 2 are pad, end and unknown; every text ends with the end
+    id.
+    """
     pieces = [(_PAD, 0.0), (_EOS, 0.0), (_UNKNOWN, 0.0)]
     pieces += [(f"<0x{byte:02X}>", -20.0) for byte in range(256)]
     pieces += [(_SPACE, -8.0)] + [(letter, -8.0) for letter in string.ascii_lowercase + string.digits]

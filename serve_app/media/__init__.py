@@ -1,1 +1,1 @@
-"""What comes in as an image and goes out as a video."""
+"""Images in, videos out."""

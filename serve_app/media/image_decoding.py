@@ -1,4 +1,6 @@
-"""Decodes a stranger's image: any bytes give a picture or a ServiceError, in bounded time and memory."""
+"""Decoding of untrusted images: any bytes give a picture or a ``ServiceError``, in bounded time and
+memory.
+"""
 
 import io
 
@@ -27,12 +29,12 @@ _UPRIGHT = {
 
 
 def decode(data: bytes, *, max_pixels: int) -> SourceImage:
-    """The picture in `data`, a JPEG, PNG or WebP file by its content.
+    """Decode the picture in ``data``, a JPEG, PNG or WebP file by its content.
 
-    The EXIF orientation is applied, transparency goes onto white, of an animation the first frame is taken,
-    16 bits become 8. A colour profile is ignored: profiles are programs, and a stranger's is not run.
+    Applies the EXIF orientation, composites transparency onto white, takes the first frame of an animation
+    and reduces 16 bits to 8. Ignores colour profiles: a profile is a program, and untrusted ones are not run.
 
-    Raises TooLarge over `max_pixels`, judged from the header, and ImageUnreadable for all else.
+    Raises ``TooLarge`` over ``max_pixels``, judged from the header, and ``ImageUnreadable`` for all else.
     """
     if not data:
         raise ImageUnreadable("The image is empty.")

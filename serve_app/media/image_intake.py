@@ -1,4 +1,4 @@
-"""Takes the images that clients send, in every form the API allows, and gives back decoded pictures."""
+"""Image intake: every form in which the API takes an image, decoded to a picture."""
 
 import asyncio
 import base64
@@ -25,9 +25,9 @@ _BASE64_STARTS = ("/9j/", "iVBORw0KGgo", "UklGR")
 
 @dataclass(frozen=True, slots=True)
 class ImageIntake:
-    """Reads images within the limits. Everything it raises is a ServiceError.
+    """Reads images within the limits. Every error it raises is a ``ServiceError``.
 
-    `url_fetch` None means that URLs are turned off; `input_roots` are the folders a path may lead into.
+    ``url_fetch``: None turns URLs off; ``input_roots``: the folders that a path may lead into.
     """
 
     max_image_bytes: int = 20_000_000
@@ -36,9 +36,9 @@ class ImageIntake:
     url_fetch: UrlFetch | None = None
 
     async def read(self, source: str, field: str = "image_path") -> SourceImage:
-        """The image that a request field names or holds: URL, `data:` URL, base64 or path.
+        """Read the image that a request field names or holds: URL, ``data:`` URL, base64 or path.
 
-        Raises InvalidField, PathForbidden, TooLarge or ImageUnreadable.
+        Raises ``InvalidField``, ``PathForbidden``, ``TooLarge`` or ``ImageUnreadable``.
         """
         text = source.strip()
         if not text:
@@ -58,9 +58,9 @@ class ImageIntake:
         return await asyncio.to_thread(self.from_bytes, data)
 
     def from_bytes(self, data: bytes) -> SourceImage:
-        """The image in an uploaded file. Takes the CPU for up to a second: call it in a thread.
+        """Decode the image in an uploaded file. Occupies the CPU for up to a second: call it in a thread.
 
-        Raises TooLarge or ImageUnreadable.
+        Raises ``TooLarge`` or ``ImageUnreadable``.
         """
         if len(data) > self.max_image_bytes:
             raise self._too_many_bytes()
@@ -118,9 +118,10 @@ class ImageIntake:
             raise ImageUnreadable(f"{field} names a file that cannot be read.") from None
 
     def _find(self, text: str) -> Path | None:
-        """The real path of the file `text` names under a root, None where there is none.
+        """Return the real path of the file that ``text`` names under a root, or None if there is no such
+        file.
 
-        Raises PathForbidden when it leads out of every root, whether a file is there or not.
+        Raises ``PathForbidden`` when the path leads out of every root, whether a file is there or not.
         """
         inside = False
         for root in self.input_roots:

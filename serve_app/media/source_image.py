@@ -12,7 +12,7 @@ ASPECT_TOLERANCE = 0.01  # cutting less than this is not worth a note
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SourceImage:
-    """An upright, opaque sRGB picture: `pixels` is uint8 [height, width, 3] and cannot be written to."""
+    """An upright, opaque sRGB picture: ``pixels`` is read-only uint8 ``[height, width, 3]``."""
 
     pixels: NDArray[np.uint8]
 
@@ -21,28 +21,32 @@ class SourceImage:
 
     @classmethod
     def from_png(cls, data: bytes) -> "SourceImage":
-        """What `to_png` made. Trusts `data`: bytes from a client go through `ImageIntake`."""
+        """Read a picture that ``to_png`` wrote. Trusts ``data``: bytes from a client go through
+        ``ImageIntake``.
+        """
         with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
             return cls(np.array(image.convert("RGB"), dtype=np.uint8))
 
     @property
     def width(self) -> int:
-        """Pixels."""
+        """Width in pixels."""
         return int(self.pixels.shape[1])
 
     @property
     def height(self) -> int:
-        """Pixels."""
+        """Height in pixels."""
         return int(self.pixels.shape[0])
 
     def to_png(self) -> bytes:
-        """The picture without loss and without the sender's metadata; this is what the service keeps."""
+        """Encode the picture losslessly and without the sender's metadata: the form that the service
+        stores.
+        """
         buffer = io.BytesIO()
         Image.fromarray(self.pixels).save(buffer, "PNG", compress_level=1)  # a submit waits for it
         return buffer.getvalue()
 
     def cover_crop(self, width: int, height: int) -> NDArray[np.uint8]:
-        """uint8 [height, width, 3]: the picture scaled to cover that size, its centre kept."""
+        """Scale the picture to cover the size and crop it to its centre: uint8 ``[height, width, 3]``."""
         if (width, height) == (self.width, self.height):
             return self.pixels.copy()
         scale = max(width / self.width, height / self.height)
@@ -56,12 +60,14 @@ class SourceImage:
         return np.array(scaled, dtype=np.uint8)
 
     def crop_note(self, width: int, height: int) -> str | None:
-        """A sentence for the client when `cover_crop` to this size cuts off more than 1 %, else None."""
+        """Return a sentence for the client when ``cover_crop`` to this size cuts off more than 1 %, else
+        None.
+        """
         return crop_note((self.width, self.height), (width, height))
 
 
 def crop_note(image_size: tuple[int, int], video_size: tuple[int, int]) -> str | None:
-    """What fitting an image into a video cuts off; both sizes are (width, height) in pixels."""
+    """Say what fitting an image into a video cuts off; both sizes are ``(width, height)`` in pixels."""
     image_width, image_height = image_size
     video_width, video_height = video_size
     one, other = image_width * video_height, video_width * image_height

@@ -1,7 +1,7 @@
-"""Fetches an image from the open web for a client, without becoming the client's way into our own network.
+"""Fetching of images from the open web, with a guard against server-side request forgery (SSRF).
 
-A name is resolved once, every address it has must be public, and the connection goes to one of those very
-addresses, so a name that answers differently the second time gains nothing. Each redirect starts over.
+A host name is resolved once, every address it resolves to must be public, and the connection goes to one of
+those very addresses, so DNS rebinding gains nothing. Each redirect starts over.
 """
 
 import asyncio
@@ -46,7 +46,7 @@ _REFUSED_V4 = tuple(
 
 
 def is_public(address: Address) -> bool:
-    """Whether `address` belongs to the open internet, also when it hides an IPv4 address."""
+    """Return whether ``address`` is public, also where it is an IPv6 address that embeds an IPv4 address."""
     if isinstance(address, IPv6Address):
         if address.ipv4_mapped is not None:
             return is_public(address.ipv4_mapped)
@@ -62,7 +62,7 @@ def is_public(address: Address) -> bool:
 
 
 async def system_resolve(host: str, port: int) -> tuple[Address, ...]:
-    """All addresses of `host`, in the order the system prefers. Raises OSError or UnicodeError."""
+    """Resolve all addresses of ``host``, in the system's order. Raises ``OSError`` or ``UnicodeError``."""
     loop = asyncio.get_running_loop()
     found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     # A link-local address may carry a zone after "%"; the policy does not need it.
@@ -71,9 +71,9 @@ async def system_resolve(host: str, port: int) -> tuple[Address, ...]:
 
 @dataclass(frozen=True, slots=True)
 class UrlFetch:
-    """Reads `http` and `https` URLs up to `max_bytes`, within `timeout_s` for everything together.
+    """Reads ``http`` and ``https`` URLs up to ``max_bytes``, within ``timeout_s`` for all redirects together.
 
-    `is_allowed` says which addresses may be connected to, `resolve` turns a name into addresses.
+    ``is_allowed`` decides which addresses may be connected to; ``resolve`` turns a host name into addresses.
     """
 
     max_bytes: int
@@ -84,9 +84,10 @@ class UrlFetch:
     ssl_context: ssl.SSLContext = field(default_factory=lambda: httpx.create_ssl_context(trust_env=False))
 
     async def read(self, url: str) -> bytes:
-        """The bytes behind `url`.
+        """Fetch the bytes of ``url``.
 
-        Raises PathForbidden for a host that is not public, TooLarge, and ImageUnreadable for all else.
+        Raises ``PathForbidden`` for a host that is not public, ``TooLarge``, and ``ImageUnreadable`` for all
+        else.
         """
         try:
             async with asyncio.timeout(self.timeout_s):
@@ -107,7 +108,7 @@ class UrlFetch:
         raise ImageUnreadable(f"The image URL redirects more than {MAX_REDIRECTS} times.")
 
     async def _read_one(self, url: httpx.URL) -> bytes | str:
-        """The body of `url`, or where it redirects to."""
+        """Return the body of ``url``, or the URL that it redirects to."""
         if url.scheme not in ("http", "https") or not url.host:
             raise ImageUnreadable("The image URL must start with http:// or https:// and name a host.")
         if url.userinfo:

@@ -1,4 +1,4 @@
-"""Writes a video file frame by frame, while the frames after it are still being made."""
+"""Video writer: encodes frames as they come, while later frames are still being decoded."""
 
 import math
 import re
@@ -19,17 +19,18 @@ from serve_app.files import durable
 
 
 class VideoWriteError(RuntimeError):
-    """The video could not be written; the message ends with what ffmpeg or the system said about it."""
+    """The video could not be written; the message ends with the error of ffmpeg or of the system."""
 
 
 _LOG_PREFIX = re.compile(r"\[[^]]* @ 0x[0-9a-f]+\] ")
 
 
 class VideoWriter:
-    """A context manager that writes H.264 in MP4: yuv420p, BT.709, the index in front so that it streams.
+    """A context manager that writes H.264 in MP4: yuv420p, BT.709, index in front (faststart).
 
-    The file appears at `path` whole and synced when the block ends well. When it does not, ffmpeg is gone,
-    no temp file is left, and whatever was at `path` before is untouched. The folder must exist.
+    When the block ends without an error the file appears at ``path``, whole and synced. When the block ends
+    by an error, ffmpeg is ended, no temp file is left and a file that was at ``path`` before is untouched.
+    The folder must exist.
     """
 
     def __init__(
@@ -43,7 +44,9 @@ class VideoWriter:
         preset: str = "veryfast",
         threads: int = 4,  # fixed, since the bytes of the file depend on it
     ) -> None:
-        """Starts nothing yet. Raises ValueError for odd sizes, which yuv420p cannot hold, and bad rates."""
+        """Check the arguments; ffmpeg starts with the block. Raises ``ValueError`` for odd sizes, which
+        yuv420p cannot hold, and for bad rates.
+        """
         if width < 2 or height < 2 or width % 2 or height % 2:
             raise ValueError(f"a video's width and height must be even, not {width}x{height}")
         if not math.isfinite(fps) or fps <= 0:
@@ -72,9 +75,9 @@ class VideoWriter:
         return self
 
     def write(self, frames: NDArray[np.uint8]) -> None:
-        """Appends `frames`, uint8 [n, height, width, 3]. Waits while ffmpeg is behind.
+        """Append ``frames``, uint8 ``[n, height, width, 3]``. Blocks while ffmpeg is behind.
 
-        Raises ValueError for another shape or type, VideoWriteError when ffmpeg has ended.
+        Raises ``ValueError`` for another shape or type, ``VideoWriteError`` when ffmpeg has ended.
         """
         if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[1:] != self._shape:
             wanted = ", ".join(str(size) for size in self._shape)
@@ -109,7 +112,7 @@ class VideoWriter:
             raise VideoWriteError(f"The video could not be put in its place: {error.strerror}") from error
 
     def _reap(self, *, kill: bool = False) -> int:
-        """Ends ffmpeg, by the end of its input or by force, and gives its exit status."""
+        """End ffmpeg, by closing its input or by force, and return its exit status."""
         assert self._ffmpeg is not None and self._listener is not None
         if kill:
             self._ffmpeg.kill()
