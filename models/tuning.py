@@ -1,67 +1,122 @@
 """The engine's speed settings: parsed from ``EngineSettings.options``, each with an honest default.
 
-A setting that cannot work on a device, with a model or without a library is refused when the engine loads;
-none is ever ignored.
+Imports no torch, so that a service checks them before it starts a replica. A setting that cannot work on a
+device, with a model or without a library is refused when the engine loads; none is ever ignored.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from math import isfinite
-from typing import Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, get_args, get_type_hints
 
 from models.errors import TuningError
 
 Attention = Literal["auto", "sdpa", "cudnn", "flash2", "flash3", "sage", "xformers"]
 Offload = Literal["none", "model", "group"]
 
-_CHOICES: Mapping[str, tuple[str, ...]] = {"attention": get_args(Attention), "offload": get_args(Offload)}
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tuning:
     """How a loaded model is run. The defaults change no number."""
 
-    attention: Attention = "auto"
-    """The kernel of self-attention; ``auto`` measures those that are installed, once, at start. ``sage``
-    computes with 8 bits."""
-    compile: bool = False
-    """Compile the transformer's block with torch.compile, for any size, before the engine is ready."""
-    fp8: bool = False
-    """Transformer linear layers in 8-bit floats with a scale per row."""
-    cache_threshold: float = 0.0
-    """Skip the rest of a step whose first block changed by less than this share since the last whole step;
-    0 never does."""
-    offload: Offload = "none"
-    """``model``: each part is on the device only while it works. ``group``: the transformer's blocks, too,
-    each a little ahead of its turn."""
-    vae_tiling: bool = False
-    """Decode overlapping tiles of the picture one after the other: less memory, more time."""
-    tile_when_full: bool = False
-    """Decode in such tiles only where memory runs out on the whole picture."""
+    attention: Annotated[
+        Attention,
+        "The kernel of self-attention: auto measures the exact ones that are installed, once, at start; "
+        "sage computes with 8 bits.",
+    ] = "auto"
+    compile: Annotated[
+        bool,
+        "Compile the transformer's block with torch.compile, for any size, before the engine is ready; "
+        "needs a C++ compiler.",
+    ] = False
+    fp8: Annotated[
+        bool, "Transformer linear layers in 8-bit floats with a scale per row, on Ada and Hopper."
+    ] = False
+    cache_threshold: Annotated[
+        float,
+        "Skip the rest of a step whose first block changed by less than this share since the last whole "
+        "step; 0 never does; not for distilled models.",
+    ] = 0.0
+    offload: Annotated[
+        Offload,
+        "Weights wait in the host's memory: with model each part is on the device only while it works, "
+        "with group the transformer's blocks, too, each a little ahead of its turn.",
+    ] = "none"
+    vae_tiling: Annotated[
+        bool, "Decode overlapping tiles of the picture one after the other: less memory, more time."
+    ] = False
+    tile_when_full: Annotated[
+        bool, "Decode in such tiles only where memory runs out on the whole picture."
+    ] = False
 
     @classmethod
     def from_options(cls, options: Mapping[str, object]) -> Self:
         """Raises ``TuningError`` naming the option and what is allowed."""
-        known = {field.name: field.default for field in fields(cls)}
-        for name, value in options.items():
-            if name not in known:
-                raise TuningError(f"{name} is not an engine option; there are {', '.join(known)}.")
-            _check(name, value, known[name])
+        fault = fault_in(options)
+        if fault is not None:
+            names = ", ".join(option.name for option in OPTIONS)
+            raise TuningError(
+                f"{fault.name} is not an engine option; there are {names}."
+                if fault.reason is None
+                else f"{fault.name} {fault.reason}."
+            )
         chosen: dict[str, Any] = dict(options)
         return cls(**chosen)
 
 
-def _check(name: str, value: object, default: object) -> None:
-    if name in _CHOICES:
-        if value not in _CHOICES[name]:
-            raise TuningError(f"{name} must be one of {', '.join(_CHOICES[name])}, not {value!r}.")
-    elif isinstance(default, bool):
-        if not isinstance(value, bool):
-            raise TuningError(f"{name} must be true or false, not {value!r}.")
-    elif (
-        isinstance(value, bool)
-        or not isinstance(value, int | float)
-        or not 0 <= value < 1
-        or not isfinite(value)
-    ):
-        raise TuningError(f"{name} must be a number, at least 0 and below 1, not {value!r}.")
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One of the engine's options, for whoever lists or checks them."""
+
+    name: str
+    default: object
+    choices: tuple[str, ...]
+    """The words it takes; none where it takes true and false, or a number."""
+    sentence: str
+
+    @property
+    def takes(self) -> str:
+        """The values that are allowed, in words."""
+        if self.choices:
+            return f"one of {', '.join(self.choices)}"
+        return "true or false" if isinstance(self.default, bool) else "a number, at least 0 and below 1"
+
+    def allows(self, value: object) -> bool:
+        """Whether the engine can be given ``value``, on some device."""
+        if self.choices:
+            return value in self.choices
+        if isinstance(self.default, bool):
+            return isinstance(value, bool)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return False
+        return isfinite(value) and 0 <= value < 1
+
+
+def _options() -> Iterator[Option]:
+    hints = get_type_hints(Tuning, include_extras=True)
+    for field in fields(Tuning):
+        kind, sentence = get_args(hints[field.name])
+        yield Option(field.name, field.default, get_args(kind), sentence)
+
+
+OPTIONS = tuple(_options())
+"""What ``Tuning`` takes, in the order of its fields."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """An option that is wrong on any device. ``reason`` follows its name; None: there is no such option."""
+
+    name: str
+    reason: str | None
+
+
+def fault_in(options: Mapping[str, object]) -> Fault | None:
+    """The first option that is unknown, or has a value that it does not take."""
+    known = {option.name: option for option in OPTIONS}
+    for name, value in options.items():
+        if name not in known:
+            return Fault(name, None)
+        if not known[name].allows(value):
+            return Fault(name, f"must be {known[name].takes}, not {value!r}")
+    return None

@@ -60,9 +60,21 @@ def _check(arguments: argparse.Namespace) -> int:
     return report(arguments.config)
 
 
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--markdown", action="store_true", help="as the page in the docs")
+
+
+def _settings(arguments: argparse.Namespace) -> int:
+    from serve_app.config.settings_reference import as_markdown, as_text
+
+    print(as_markdown() if arguments.markdown else as_text())
+    return 0
+
+
 COMMANDS: Mapping[str, Command] = {
     "run": Command("serve a configuration until Ctrl-C or SIGTERM", _add_run, _run),
     "check": Command("say what is wrong with a configuration, without starting it", _add_config, _check),
+    "settings": Command("list every setting with its default and range", _add_settings, _settings),
 }
 
 

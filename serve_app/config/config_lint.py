@@ -5,8 +5,6 @@ replica. Here it is an error. The `args` are checked by ``serve_app.config.setti
 stands, such as a `runtime_env` or a `user_config`, is left alone.
 """
 
-import difflib
-import typing
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,20 +14,18 @@ from pydantic import BaseModel, ValidationError
 from ray.serve.config import AutoscalingPolicy
 from ray.serve.schema import ServeApplicationSchema, ServeDeploySchema
 
-from serve_app.config.section import SettingsError
-
-Loc = tuple[int | str, ...]
-"""Where in the configuration: keys and list indices from the top."""
+from serve_app.config.section import SettingsError, model_in
+from serve_app.findings import Loc, path, reason, unknown
 
 _SECTIONS_TYPED_AS_DICT: Mapping[tuple[type[BaseModel], str], type[BaseModel]] = {
     (ServeApplicationSchema, "autoscaling_policy"): AutoscalingPolicy,
 }
 
 
-def load(path: Path) -> Mapping[str, Any]:
+def load(file: Path) -> Mapping[str, Any]:
     """The configuration in a YAML file. Raises ``SettingsError`` when there is none in it."""
     try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        config = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"cannot be read: {_reason(error)}.") from None
     except yaml.YAMLError as error:
@@ -46,7 +42,8 @@ def lint(config: object) -> None:
     for loc, section, schema in sections:
         for key in section:
             if key not in schema.model_fields:
-                raise SettingsError(_unknown(_path((*loc, key)), str(key), sorted(schema.model_fields)))
+                said = unknown("Ray Serve has no such key", str(key), sorted(schema.model_fields))
+                raise SettingsError(f"{_path((*loc, key))}: {said}.")
     _validate(config, ServeDeploySchema, ())
     # Ray reads some sections as plain dictionaries first and looks into them only when it deploys.
     for loc, section, schema in sections:
@@ -63,16 +60,9 @@ def _sections(
     elif isinstance(value, Mapping):
         yield loc, value, schema
         for name, field in schema.model_fields.items():
-            nested = _SECTIONS_TYPED_AS_DICT.get((schema, name)) or _schema_in(field.annotation)
+            nested = _SECTIONS_TYPED_AS_DICT.get((schema, name)) or model_in(field.annotation)
             if nested and name in value:
                 yield from _sections(value[name], nested, (*loc, name))
-
-
-def _schema_in(annotation: object) -> type[BaseModel] | None:
-    """The schema in a field's type, through ``Optional``, ``List`` and ``Union``."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next(filter(None, map(_schema_in, typing.get_args(annotation))), None)
 
 
 def _validate(value: Mapping[Any, Any], schema: type[BaseModel], loc: Loc) -> None:
@@ -80,11 +70,8 @@ def _validate(value: Mapping[Any, Any], schema: type[BaseModel], loc: Loc) -> No
         schema.model_validate(value)
     except ValidationError as error:
         finding = error.errors(include_url=False)[0]
-        message = (
-            "is required" if finding["type"] == "missing" else finding["msg"].removeprefix("Value error, ")
-        )
         place = (*loc, *_places(finding["loc"], value, finding["type"] == "missing"))
-        raise SettingsError(f"{_path(place)}: {message[0].lower()}{message[1:].rstrip('.')}.") from None
+        raise SettingsError(f"{_path(place)}: {reason(finding)}.") from None
     except (ImportError, AttributeError) as error:
         # Import paths (a policy, a router class) are imported while Ray validates them.
         raise SettingsError(f"{_path(loc)}: an import path in it does not work: {_reason(error)}.") from None
@@ -102,14 +89,7 @@ def _places(found: Loc, value: Any, missing: bool) -> Iterator[int | str]:
 
 
 def _path(loc: Loc) -> str:
-    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc)
-    return text.removeprefix(".") or "the configuration"
-
-
-def _unknown(path: str, key: str, allowed: list[str]) -> str:
-    near = difflib.get_close_matches(key, allowed, n=1)
-    hint = f"did you mean {near[0]}? " if near else ""
-    return f"{path}: Ray Serve has no such key; {hint}allowed here: {', '.join(allowed)}."
+    return path(loc) or "the configuration"
 
 
 def _mapping(config: object) -> Mapping[Any, Any]:

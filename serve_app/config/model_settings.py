@@ -10,44 +10,58 @@ from models.engine import Expert
 from models.errors import PlanError
 from models.lora.folder import LoraFolder
 from models.parallel.plan import ParallelPlan, plan
+from models.tuning import OPTIONS, fault_in
 from models.variants import VARIANTS, Variant
 from models.weights_source import HubModel, WeightsSource, weights_source
 from serve_app.config.section import Seconds, Section, SettingsError
+from serve_app.findings import unknown
+
+_ENGINE = "models.loading:load_engine"
 
 
 class FusedLoraSettings(Section):
     """A LoRA that is always on."""
 
-    file: Path
-    strength: float = Field(default=1.0, ge=-10, le=10)
-    expert: Expert = Field(default="both", description="of a model with two: high_noise or low_noise")
+    file: Path = Field(description="a safetensors file")
+    strength: float = Field(default=1.0, ge=-10, le=10, description="factor of what it adds to the weights")
+    expert: Expert = Field(default="both", description="the expert it is for, in a model with two")
 
 
 class ParallelSettings(Section):
     """How the devices of a replica share a run. ``models.parallel.plan.plan`` chooses what is not given."""
 
-    cfg: int | None = Field(default=None, description="2: the two prompts of a guided run apart")
-    ring: int | None = Field(default=None, description="stations that keys and values travel through")
-    ulysses: int | None = Field(default=None, description="parts that the attention heads are dealt out in")
+    cfg: int | None = Field(
+        default=None, description="halves of guidance that run apart: 1 or 2; by default chosen"
+    )
+    ring: int | None = Field(
+        default=None, description="ranks that keys and values travel around; by default chosen"
+    )
+    ulysses: int | None = Field(
+        default=None, description="ranks that the attention heads are dealt out to; by default chosen"
+    )
 
 
 class AutoscalingSettings(Section):
     """How many replicas a model has when its work decides. Bounds and delays are Ray Serve's own."""
 
     min_replicas: int = Field(
-        default=1, ge=0, le=1024, description="0: the last replica goes too, and the next task starts one"
+        default=1, ge=0, le=1024, description="replicas that always stay; with 0 the next task starts one"
     )
-    max_replicas: int = Field(ge=1, le=1024)
+    max_replicas: int = Field(ge=1, le=1024, description="replicas there may be")
     by: Literal["work", "requests"] = Field(
-        default="work", description="work: seconds of work that wait; requests: tasks, a replica for each"
+        default="work", description="what decides: seconds of work that wait, or requests, a replica for each"
     )
     target_queue_wait_s: Seconds = Field(
-        default=30.0, description="by work: replicas are wanted until a task waits no longer than this"
+        default=30.0, description="longest wait for which no further replica is wanted, by work"
     )
-    upscale_delay_s: Seconds = Field(default=3.0, description="more must be wanted for so long")
-    downscale_delay_s: Seconds = Field(default=300.0, description="fewer must be wanted for so long")
+    upscale_delay_s: Seconds = Field(
+        default=3.0, description="how long more replicas must be wanted before they are started"
+    )
+    downscale_delay_s: Seconds = Field(
+        default=300.0, description="how long fewer must be wanted before one is stopped"
+    )
     downscale_to_zero_delay_s: Seconds | None = Field(
-        default=None, description="the same for the last replica; default: downscale_delay_s"
+        default=None, description="the same for the last replica; by default downscale_delay_s"
     )
 
     @model_validator(mode="after")
@@ -65,34 +79,44 @@ class ModelSettings(Section):
     weights: WeightsSource = Field(
         description="a diffusers folder, or a hub's model: org/name or org/name@revision"
     )
-    offline: bool = Field(default=False, description="ask no hub: a hub's model must be in the cache")
+    offline: bool = Field(
+        default=False, description="whether no hub may be asked: a hub's model must be in the cache"
+    )
     transformer: Path | None = Field(
         default=None, description="safetensors in place of the transformer's: a file, an index or a folder"
     )
     transformer_2: Path | None = Field(default=None, description="the same for the low-noise expert")
     replicas: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] = Field(
         default="auto",
-        description="auto: as many as the GPUs that Ray sees suffice for, or one CPU replica without any",
+        description="how many; auto is as many as the GPUs that Ray sees suffice for, or one on CPUs",
     )
     devices_per_replica: int = Field(
-        default=1, ge=1, le=8, description="above 1, each replica is a group of ranks that share every run"
+        default=1, ge=1, le=8, description="GPUs that make each video together, as a group of ranks"
     )
-    parallel: ParallelSettings = ParallelSettings()
-    autoscaling: AutoscalingSettings | None = Field(default=None, description="instead of replicas")
+    parallel: ParallelSettings = Field(
+        default=ParallelSettings(), description="how the devices of a replica share a run"
+    )
+    autoscaling: AutoscalingSettings | None = Field(
+        default=None, description="bounds between which the work decides, instead of replicas"
+    )
     device: Literal["auto", "cpu", "cuda"] = Field(
-        default="auto", description="auto: cuda where Ray sees a GPU"
+        default="auto", description="what replicas run on; auto is cuda where Ray sees a GPU"
     )
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        default="auto", description="the weights' number format; auto is bfloat16 on a GPU, float32 on a CPU"
+    )
     cpus_per_replica: Annotated[float, Field(gt=0)] | None = Field(
         default=None,
-        description="Ray CPUs a replica holds; default: 1 a process, or its share of a smaller machine",
+        description="Ray CPUs a replica holds; by default 1 a process, or its share of a smaller machine",
     )
     engine: str = Field(
-        default="models.loading:load_engine",
+        default=_ENGINE,
         pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$",
         description="import path of the engine factory",
     )
-    options: dict[str, Any] = Field(default_factory=dict, description="handed to the engine factory")
+    options: dict[str, Any] = Field(
+        default_factory=dict, description="handed to the engine factory; the default engine's are below"
+    )
     lora_folder: Path | None = Field(default=None, description="LoRAs that requests may name")
     lora_cache_bytes: int = Field(default=4 << 30, ge=0, description="device memory for LoRAs in use")
     fused_loras: tuple[FusedLoraSettings, ...] = Field(
@@ -111,6 +135,18 @@ class ModelSettings(Section):
         if self.transformer_2 is not None and self.spec.boundary is None:
             raise ValueError(f"transformer_2: {self.variant} has one transformer")
         return self
+
+    @model_validator(mode="after")
+    def _known_options(self) -> "ModelSettings":
+        """What another engine takes, that engine alone can tell, and does when it loads."""
+        fault = fault_in(self.options) if self.engine == _ENGINE else None
+        if fault is None:
+            return self
+        if fault.reason is None:
+            said = unknown("is not a setting", fault.name, [option.name for option in OPTIONS])
+        else:
+            said = fault.reason
+        raise ValueError(f"options.{fault.name}: {said}")
 
     def lora_names(self) -> list[str]:
         """What is in the LoRA folder now: LoRAs may come and go while the model is served."""

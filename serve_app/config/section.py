@@ -1,5 +1,6 @@
 """What every part of the settings is: frozen, and strict about its keys."""
 
+import typing
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -15,3 +16,10 @@ class Section(BaseModel):
     """A part of the settings: frozen, and an unknown key is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def model_in(annotation: object) -> type[BaseModel] | None:
+    """The pydantic model in a field's type, through ``Optional``, ``list``, ``tuple`` and unions."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(filter(None, map(model_in, typing.get_args(annotation))), None)

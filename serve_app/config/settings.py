@@ -1,21 +1,17 @@
 """The application's settings: the ``args`` of ``serve_config.yaml``, parsed once, frozen, checked at start.
 
-Nothing else reads the configuration or the environment. Relative folders are taken from the folder
-the service is started in.
+Nothing else reads the ``args``. The rest of the file is Ray's: ``serve_app.launch`` reads the port of it, and
+how long to drain. Relative folders are taken from the folder the service is started in.
 """
 
 import os
 from pathlib import Path
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from serve_app.config.model_settings import (
-    AutoscalingSettings,
-    FusedLoraSettings,
-    ModelSettings,
-    ParallelSettings,
-)
-from serve_app.config.section import Seconds, Section, SettingsError
+from serve_app.config.model_settings import ModelSettings
+from serve_app.config.section import Seconds, Section, SettingsError, model_in
+from serve_app.findings import Loc, path, reason, unknown
 from serve_app.tasks.fair_share import Share, Shares
 
 
@@ -43,7 +39,9 @@ class TaskSettings(Section):
     retention_s: Seconds = Field(
         default=7 * 86400.0, description="ended tasks and their files are kept this long"
     )
-    janitor_period_s: Seconds = 60.0
+    janitor_period_s: Seconds = Field(
+        default=60.0, description="how often what is past its time is looked for and deleted"
+    )
 
     @model_validator(mode="after")
     def _lease_outlives_heartbeat(self) -> "TaskSettings":
@@ -58,8 +56,12 @@ class LimitSettings(Section):
     max_queued: int = Field(
         default=1000, ge=1, description="queued tasks before a submit is refused with 429"
     )
-    max_image_bytes: int = Field(default=20_000_000, ge=1)
-    max_image_pixels: int = Field(default=16_800_000, ge=1)
+    max_image_bytes: int = Field(
+        default=20_000_000, ge=1, description="size of a picture's file; a larger one gets 413"
+    )
+    max_image_pixels: int = Field(
+        default=16_800_000, ge=1, description="width times height of a picture; more gets 413"
+    )
     min_free_bytes: int = Field(
         default=200_000_000, ge=0, description="disk left under which a submit gets 507"
     )
@@ -73,15 +75,22 @@ class KeySettings(Section):
         pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$",
         description="owner of its tasks, and of a folder for their videos",
     )
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="of the key, in hexadecimal digits")
-    admin: bool = Field(default=False, description="sees and stops the tasks of every key")
-    max_queued: int | None = Field(default=None, ge=1, description="its queued tasks before it gets a 429")
-    max_running: int | None = Field(
-        default=None, ge=1, description="its tasks beyond these wait in the queue"
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="the key's hash, in hexadecimal digits")
+    admin: bool = Field(default=False, description="whether its holder sees and stops the tasks of every key")
+    max_queued: int | None = Field(
+        default=None, ge=1, description="queued tasks it may have before it gets a 429"
     )
-    max_priority: int | None = Field(default=None, ge=0, description="default: the service's own")
+    max_running: int | None = Field(
+        default=None, ge=1, description="tasks that may run for it at once; more wait in the queue"
+    )
+    max_priority: int | None = Field(
+        default=None, ge=0, description="priorities it may ask for; by default those of limits.max_priority"
+    )
     weight: float = Field(
-        default=1.0, ge=0.01, le=100, description="its share of a busy service, to the others' weights"
+        default=1.0,
+        ge=0.01,
+        le=100,
+        description="share of a busy service, in proportion to the weights of the other keys",
     )
 
     @model_validator(mode="after")
@@ -98,24 +107,32 @@ class AppSettings(Section):
     database_url: str | None = Field(
         default=None,
         pattern=r"^(sqlite\+aiosqlite|postgresql\+asyncpg)://",
-        description="default: SQLite in data_dir; postgresql+asyncpg://… for several nodes",
+        description="where tasks are kept: SQLite in data_dir, or postgresql+asyncpg://… for several nodes",
     )
-    output_root: Path | None = Field(default=None, description="finished videos; default: data_dir/outputs")
+    output_root: Path | None = Field(default=None, description="finished videos; by default data_dir/outputs")
     output_roots: tuple[Path, ...] = Field(
         default=(), description="further folders an absolute save path may name"
     )
     input_roots: tuple[Path, ...] = Field(default=(), description="folders that image_path may name files in")
     allow_image_urls: bool = Field(
-        default=False, description="fetch http(s) image_path from public addresses"
+        default=False, description="whether image_path may be an http(s) URL of a public address"
     )
-    ingress_replicas: int = Field(default=1, ge=1, le=64)
-    access_log: bool = Field(default=False, description="a log line for each HTTP request")
-    tasks: TaskSettings = TaskSettings()
-    limits: LimitSettings = LimitSettings()
+    ingress_replicas: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="processes that answer HTTP; more for thousands of requests a second",
+    )
+    access_log: bool = Field(default=False, description="whether each HTTP request gets a log line")
+    tasks: TaskSettings = Field(default=TaskSettings(), description="how tasks live and die")
+    limits: LimitSettings = Field(default=LimitSettings(), description="what the service takes in")
     keys: tuple[KeySettings, ...] = Field(
-        default=(), description="who may use the service; none: whoever reaches it"
+        default=(), description="who may use the service; with none, whoever reaches it"
     )
-    models: tuple[ModelSettings, ...] = Field(min_length=1)
+    models: tuple[ModelSettings, ...] = Field(
+        min_length=1,
+        description="what is served; a task goes to the model it names, or to the first that can do it",
+    )
 
     @model_validator(mode="after")
     def _unique_models(self) -> "AppSettings":
@@ -206,34 +223,27 @@ def _require_writable(key: str, folder: Path) -> None:
 def _first_sentence(error: ValidationError) -> str:
     """The first finding of pydantic, said as ``args.key: what is allowed``."""
     finding = error.errors(include_url=False)[0]
-    # Union members ("literal['auto']", "constrained-int") stand in pydantic's path, but not in the file.
-    key = "args"
-    for part in finding["loc"]:
-        if isinstance(part, int):
-            key += f"[{part}]"
-        elif part.isidentifier() and part != "int":
-            key += f".{part}"
-    message = finding["msg"]
+    loc, section = _place(finding["loc"], finding["type"] == "extra_forbidden")
+    key = path(("args", *loc))
     if finding["type"] == "value_error":
         # Our own checks look at a whole section and begin their sentence with the key at fault.
-        return f"{key}.{message.removeprefix('Value error, ')}."
+        return f"{key}.{reason(finding)}."
     if finding["type"] == "extra_forbidden":
-        parent = _section_at(finding["loc"][:-1])
-        message = f"is not a setting; allowed here: {', '.join(parent.model_fields)}"
-    elif finding["type"] == "missing":
-        message = "is required"
-    return f"{key}: {message[0].lower()}{message[1:].rstrip('.')}."
+        return f"{key}: {unknown('is not a setting', str(loc[-1]), section.model_fields)}."
+    return f"{key}: {reason(finding)}."
 
 
-def _section_at(path: tuple[int | str, ...]) -> type[Section]:
-    sections: dict[str, type[Section]] = {
-        "models": ModelSettings,
-        "fused_loras": FusedLoraSettings,
-        "parallel": ParallelSettings,
-        "autoscaling": AutoscalingSettings,
-        "tasks": TaskSettings,
-        "limits": LimitSettings,
-        "keys": KeySettings,
-    }
-    innermost_first = (part for part in reversed(path) if isinstance(part, str))
-    return next((sections[part] for part in innermost_first if part in sections), AppSettings)
+def _place(found: Loc, unknown_key: bool) -> tuple[Loc, type[BaseModel]]:
+    """Pydantic's path as it stands in the file, and the section that its last key is in.
+
+    Union members ("literal['auto']", "constrained-int") stand in the path of pydantic alone.
+    """
+    section: type[BaseModel] = AppSettings
+    place: list[int | str] = []
+    for part in found[:-1] if unknown_key else found:
+        field = section.model_fields.get(str(part))
+        if isinstance(part, int) or field is not None:
+            place.append(part)
+        if field is not None:
+            section = model_in(field.annotation) or section
+    return (*place, found[-1]) if unknown_key else tuple(place), section

@@ -86,6 +86,8 @@ def test_a_configuration_with_an_unknown_key_does_not_start(tmp_path: Path) -> N
     launched = Launched(tmp_path, free_port(), models=[paced(0.2)], task={"lease_s": 6.0})
     with (
         launched,
-        pytest.raises(AssertionError, match=r"args\.task: is not a setting; allowed here: data_dir"),
+        pytest.raises(
+            AssertionError, match=r"args\.task: is not a setting; did you mean tasks\? allowed here: data_dir"
+        ),
     ):
         launched.start()

@@ -62,7 +62,7 @@ def test_check_says_what_is_wrong_with_a_configuration(tmp_path: Path) -> None:
     path.write_text(yaml.safe_dump(config))
     done = run("-m", "serve_app.cli", "check", path)
     assert done.returncode == 2
-    assert done.stderr.startswith(f"{path}: args.task: is not a setting; allowed here: ")
+    assert done.stderr.startswith(f"{path}: args.task: is not a setting; did you mean tasks? allowed here: ")
     assert done.stderr.count("\n") == 1
 
 

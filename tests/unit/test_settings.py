@@ -63,12 +63,35 @@ def model_with(**changes: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"data_folder": "x"}, "args.data_folder: is not a setting; allowed here: data_dir, "),
+        (
+            {"data_folder": "x"},
+            "args.data_folder: is not a setting; did you mean data_dir? allowed here: data_dir, ",
+        ),
+        ({"zzz": "x"}, "args.zzz: is not a setting; allowed here: data_dir, "),
         (
             {"tasks": {"lease": 3}},
-            "args.tasks.lease: is not a setting; allowed here: max_attempts, lease_s, ",
+            "args.tasks.lease: is not a setting; did you mean lease_s? allowed here: max_attempts, lease_s, ",
         ),
-        (model_with(replica=3), "args.models[0].replica: is not a setting; allowed here: name, variant, "),
+        (
+            model_with(replica=3),
+            "args.models[0].replica: is not a setting; did you mean replicas? allowed here: name, variant, ",
+        ),
+        (
+            model_with(options={"cache_treshold": 0.1}),
+            "args.models[0].options.cache_treshold: is not a setting; did you mean cache_threshold? "
+            "allowed here: attention, compile, ",
+        ),
+        (
+            model_with(options={"attention": "fast"}),
+            "args.models[0].options.attention: must be one of auto, sdpa, ",
+        ),
+        (model_with(options={"compile": 1}), "args.models[0].options.compile: must be true or false, not 1."),
+        (model_with(options=[]), "args.models[0].options: input should be a valid dictionary."),
+        (
+            model_with(fused_loras=[{"file": "x", "strenght": 1}]),
+            "args.models[0].fused_loras[0].strenght: is not a setting; did you mean strength? "
+            "allowed here: file, strength, expert.",
+        ),
         (model_with(variant="wan9"), "args.models[0].variant: 'wan9' is unknown; allowed: demo, "),
         (model_with(replicas=0), "args.models[0].replicas: "),
         (model_with(device="tpu"), "args.models[0].device: input should be 'auto', 'cpu' or 'cuda'."),
@@ -88,7 +111,8 @@ def model_with(**changes: Any) -> dict[str, Any]:
         ),
         (
             model_with(parallel={"rings": 2}),
-            "args.models[0].parallel.rings: is not a setting; allowed here: cfg, ring, ulysses.",
+            "args.models[0].parallel.rings: is not a setting; did you mean ring? "
+            "allowed here: cfg, ring, ulysses.",
         ),
         (model_with(weights="nowhere"), "args.models[0].weights: there is no folder "),
         (model_with(weights="./org/name"), "args.models[0].weights: there is no folder "),
@@ -143,6 +167,11 @@ def test_a_bad_setting_is_one_sentence_that_names_its_key(
     message = str(stopped.value)
     assert message.startswith(sentence)
     assert message.endswith(".") and "\n" not in message
+
+
+def test_what_another_engine_takes_it_checks_itself(tmp_path: Path) -> None:
+    model = parsed_model(tmp_path, engine="an.engine:factory", options={"anything": [1]})
+    assert model.options == {"anything": [1]}
 
 
 def key_with(**changes: Any) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Val
 from pydantic_core import ErrorDetails
 
 from serve_app.errors import InvalidField
+from serve_app.findings import reason
 
 _NAMED_AT_MOST = 20
 _NAME_CHARS = 40
@@ -83,10 +84,8 @@ def _refusal(model: type[RequestModel], error: ValidationError) -> InvalidField:
 
 def _sentence(model: type[RequestModel], finding: ErrorDetails) -> str:
     name = str(finding["loc"][0])
-    if finding["type"] == "missing":
-        return f"{name}: is required"
-    if finding["type"] == "value_error":
-        return f"{name}: {finding['ctx']['error']}"
+    if finding["type"] in ("missing", "value_error"):
+        return f"{name}: {reason(finding)}"
     if finding["type"] == "string_unicode":
         return f"{name}: must be valid Unicode text"
     return f"{name}: must be {allowed(_properties(model)[name])}"
