@@ -1,18 +1,20 @@
-"""Puts the HTTP service together. Knows nothing of Ray, so that tests run it as it is."""
+"""Puts the HTTP service together, without Ray, so that tests run it as it is."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from typing import TypeAlias
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 
-from serve_app.api.http import api_document as openapi
+from serve_app.api.http.api_document import add_keys
 from serve_app.api.http.auth import KeyGate, is_open
 from serve_app.api.http.body_limit import BodyLimit
+from serve_app.api.http.package_version import package_version
+from serve_app.api.http.parameters import provide
 from serve_app.api.http.refusals import CrashGuard, install_refusals
 from serve_app.api.http.slashes import TrailingSlash
-from serve_app.api.lightx2v.local import local_router
-from serve_app.api.native.routes import native_router
-from serve_app.api.native.service import package_version, service_router
+from serve_app.api.lightx2v.surface import lightx2v_surface
+from serve_app.api.native.surface import native_surface
 from serve_app.api.web.docs_page import install_docs
 from serve_app.config.settings import AppSettings
 from serve_app.files.artifacts import LocalArtifacts
@@ -26,25 +28,34 @@ from serve_app.store.task_store import TaskStore
 from serve_app.submission.frame_intake import FrameIntake
 from serve_app.submission.free_disk import FreeDisk
 from serve_app.submission.task_service import TaskService
+from serve_app.submission.video_places import VideoPlaces
 from serve_app.tasks.task import Task
+
+Surface: TypeAlias = Callable[[], APIRouter]
+"""Makes the routes of one dialect of the API. They have the task service as a parameter."""
+
+SURFACES: Sequence[Surface] = (native_surface, lightx2v_surface)
+"""Every surface that is served. A new one is a folder beside this file and a name in this list."""
 
 _BODY_SLACK_BYTES = 1_000_000
 """What a request may hold besides its image."""
 
 _MISSED_HEARTBEATS = 3
-"""A replica that missed as many does not count any more."""
+"""A replica that missed this many does not count any more."""
 
 
 def build_api(
-    settings: AppSettings, nudge: Callable[[], None], on_cancelled: Callable[[Task], None]
+    settings: AppSettings,
+    nudge: Callable[[], None],
+    on_cancelled: Callable[[Task], None],
+    surfaces: Sequence[Surface] = SURFACES,
 ) -> FastAPI:
-    """The whole HTTP service over the store that ``settings`` name; its lifespan opens and closes that.
+    """Build the whole HTTP service over the store in ``settings``; its lifespan opens and closes that.
 
-    ``nudge`` is called after each committed submit and cancel, ``on_cancelled`` with each task that was
-    cancelled. Both must return at once and never raise.
+    ``nudge`` is called after each committed submit and cancel, ``on_cancelled`` with each cancelled task.
+    Both must return at once and never raise.
     """
     database = Database(settings.store_url)
-    service = _service(settings, database, nudge, on_cancelled)
 
     @asynccontextmanager
     async def lifespan(_api: FastAPI) -> AsyncIterator[None]:
@@ -63,23 +74,19 @@ def build_api(
         docs_url=None,
         redoc_url=None,
     )
+    provide(api, _service(settings, database, nudge, on_cancelled))
     install_refusals(api)
     install_docs(api)
-    for router in (native_router(service), local_router(service), service_router(service)):
-        api.include_router(router)
+    for surface in surfaces:
+        api.include_router(surface())
     if settings.keys:
-        _document_keys(api)
+        add_keys(api.openapi(), is_open)  # FastAPI makes the document once and keeps it
     # The last one added is the outermost. Base64 makes an image a third longer.
     api.add_middleware(BodyLimit, max_bytes=settings.limits.max_image_bytes * 4 // 3 + _BODY_SLACK_BYTES)
     api.add_middleware(KeyGate, keys=settings.keys)
     api.add_middleware(TrailingSlash)
     api.add_middleware(CrashGuard)
     return api
-
-
-def _document_keys(api: FastAPI) -> None:
-    document = api.openapi()  # FastAPI makes it once and keeps it
-    openapi.add_keys(document, is_open)
 
 
 def _image_intake(settings: AppSettings) -> ImageIntake:
@@ -105,11 +112,10 @@ def _service(
     return TaskService(
         settings=settings,
         store=store,
-        fleet=fleet,
         view=QueueView(store, fleet, settings.shares, seen_within_s=silence_s),
         artifacts=artifacts,
         free_disk=FreeDisk(artifacts.free_bytes),
-        outputs=outputs,
+        places=VideoPlaces(outputs, store),
         frames=FrameIntake(_image_intake(settings), artifacts),
         nudge=nudge,
         on_cancelled=on_cancelled,

@@ -1,4 +1,4 @@
-"""From a request to what will be made: the model, every number, and what it will cost."""
+"""Decides what an order leaves open: the model, every number, and the work it takes."""
 
 import secrets
 from collections.abc import Sequence
@@ -9,15 +9,14 @@ from models.errors import InvalidRequest
 from models.fit import Fit, fit, frames_for
 from models.variants import Task, Variant
 from models.video_spec import LoraUse
-from serve_app.api.native.video_request import VideoRequest, parse_size
 from serve_app.config.model_settings import ModelSettings
-from serve_app.errors import InvalidField
+from serve_app.submission.video_order import OrderFault, VideoOrder
 from serve_app.tasks.task import TaskSpec
 
 Value = TypeVar("Value")
 
 _NAMES_SHOWN = 20
-"""LoRAs that a refusal names."""
+"""How many LoRAs a refusal names."""
 
 _SEEDS = 2**31
 """Seeds are drawn below this, so that they fit a client's 32-bit integer."""
@@ -25,9 +24,9 @@ _SEEDS = 2**31
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a request comes to. ``work`` is steps × tokens × forwards a step, of all fragments.
+    """The decided video. ``work`` is steps × tokens × forwards a step, summed over all fragments.
 
-    ``tokens`` are those of one forward.
+    ``tokens`` are DiT tokens of one forward.
     """
 
     model: str
@@ -37,29 +36,30 @@ class Plan:
     notes: tuple[str, ...]
 
 
-def plan(request: VideoRequest, models: Sequence[ModelSettings], *, kind: Task) -> Plan:
-    """Decide everything the request leaves open. Raises ``InvalidField`` for what cannot be made."""
-    _refuse_unoffered(request)
-    model = _choose(request, models, kind)
+def plan(order: VideoOrder, models: Sequence[ModelSettings]) -> Plan:
+    """Decide everything the order leaves open. Raises ``OrderFault`` for what cannot be made."""
+    kind = order.kind
+    _refuse_unoffered(order)
+    model = _choose(order, models, kind)
     variant = model.spec
-    fps = request.fps or variant.fps
-    fitted = _fit(request, variant, fps)
-    fragments = _num_fragments(request, fitted, kind)
-    guidance, guidance_2 = _guidance(request, variant)
+    fps = order.fps or variant.fps
+    fitted = _fit(order, variant, fps)
+    fragments = _num_fragments(order, fitted, kind)
+    guidance, guidance_2 = _guidance(order, variant)
     spec = TaskSpec.of(
         variant,
-        request.prompt,
-        negative_prompt=request.negative_prompt,
+        order.prompt,
+        negative_prompt=order.negative_prompt,
         width=fitted.width,
         height=fitted.height,
         num_frames=fitted.num_frames,
         fps=fps,
-        steps=request.infer_steps or None,
+        steps=order.steps,
         guidance_scale=guidance,
         guidance_scale_2=guidance_2,
-        flow_shift=request.flow_shift or None,
-        seed=_or(request.seed, secrets.randbelow(_SEEDS)),
-        loras=_loras(request, model),
+        flow_shift=order.flow_shift,
+        seed=_or(order.seed, secrets.randbelow(_SEEDS)),
+        loras=_loras(order, model),
         num_fragments=fragments,
         video_frames=variant.video_frames(fitted.num_frames, fragments),
     )
@@ -72,108 +72,85 @@ def _or(value: Value | None, default: Value) -> Value:
     return default if value is None else value
 
 
-def _refuse_unoffered(request: VideoRequest) -> None:
-    """What is not offered is refused: a client that asked for it must not get something else in silence."""
-    if request.callback_url:
-        raise InvalidField(
-            "callback_url", "callback_url: callbacks are not offered yet; poll the task's status instead."
-        )
+def _refuse_unoffered(order: VideoOrder) -> None:
+    """Refuse what is not offered, so that a client never gets something else in silence."""
+    if order.callback_url:
+        raise OrderFault("callback_url", "callbacks are not offered yet; poll the task's status instead.")
 
 
-def _choose(request: VideoRequest, models: Sequence[ModelSettings], kind: Task) -> ModelSettings:
-    name = request.model
+def _choose(order: VideoOrder, models: Sequence[ModelSettings], kind: Task) -> ModelSettings:
+    name = order.model
     able = [model for model in models if kind in model.spec.tasks]
     if name:
         able = [model for model in able if model.name == name]
     if able:
-        if not request.lora_name:
+        if not order.loras:
             return able[0]
-        return next((model for model in able if request.lora_name in model.lora_names()), able[0])
+        wanted = {lora.name for lora in order.loras}
+        return next((model for model in able if wanted <= set(model.lora_names())), able[0])
     if name and name not in {model.name for model in models}:
         served = ", ".join(model.name for model in models)
-        raise InvalidField("model", f"model: no model of that name is served; there is {served}.")
+        raise OrderFault("model", f"no model of that name is served; there is {served}.")
     subject = f"the model {name} makes no video" if name else "no served model makes a video"
     if kind == "flf2v":
-        raise InvalidField(
-            "last_frame_path", f"last_frame_path: {subject} from a first to a last frame; leave it out."
-        )
+        raise OrderFault("last_frame", f"{subject} from a first to a last frame; leave it out.")
     if kind == "i2v":
-        raise InvalidField("image_path", f"image_path: {subject} from an image; leave it out.")
-    raise InvalidField("image_path", f"image_path: is required, because {subject} without an image.")
+        raise OrderFault("first_frame", f"{subject} from an image; leave it out.")
+    raise OrderFault("first_frame", f"is required, because {subject} without an image.")
 
 
-def _fit(request: VideoRequest, variant: Variant, fps: int) -> Fit:
-    width, height = _size(request, variant)
-    num_frames, source = _num_frames(request, variant, fps)
+def _fit(order: VideoOrder, variant: Variant, fps: int) -> Fit:
+    num_frames, source = _num_frames(order, variant, fps)
+    width, height = _or(order.width, variant.width), _or(order.height, variant.height)
     try:
         return fit(variant, width, height, num_frames)
     except InvalidRequest as error:
-        # The refusal names what the client sent, not what it was turned into.
+        # The field that was sent, not the one it was turned into.
         field = source if error.field == "num_frames" else error.field
-        raise InvalidField(field, f"{field}: {error}") from None
+        raise OrderFault(field, str(error)) from None
 
 
-def _size(request: VideoRequest, variant: Variant) -> tuple[int, int]:
-    """Width and height that were asked for, however they were spelt."""
-    asked: list[tuple[int | None, int | None]] = [(request.width, request.height)]
-    if request.target_shape:
-        asked.append((request.target_shape[1], request.target_shape[0]))
-    if request.size:
-        asked.append(parse_size(request.size))
-    widths = {width for width, _ in asked if width}
-    heights = {height for _, height in asked if height}
-    if len(widths) > 1 or len(heights) > 1:
-        field = "size" if request.size else "target_shape"
-        raise InvalidField(field, f"{field}: contradicts the size that another field asks for.")
-    return next(iter(widths), variant.width), next(iter(heights), variant.height)
-
-
-def _num_frames(request: VideoRequest, variant: Variant, fps: int) -> tuple[int, str]:
-    """The frames that were asked for, and the field that asked."""
-    if len({request.num_frames, request.target_video_length} - {None}) > 1:
-        raise InvalidField("target_video_length", "target_video_length: contradicts num_frames.")
-    if request.num_frames:
-        return request.num_frames, "num_frames"
-    if request.target_video_length:
-        return request.target_video_length, "target_video_length"
-    if request.video_duration:
-        return frames_for(fps, request.video_duration), "video_duration"
+def _num_frames(order: VideoOrder, variant: Variant, fps: int) -> tuple[int, str]:
+    """Return the frames that were asked for, and the field that asked."""
+    if order.num_frames is not None:
+        return order.num_frames, "num_frames"
+    if order.duration_s is not None:
+        return frames_for(fps, order.duration_s), "duration_s"
     return variant.num_frames, "num_frames"
 
 
-def _loras(request: VideoRequest, model: ModelSettings) -> tuple[LoraUse, ...]:
-    """The LoRA that was asked for. Raises ``InvalidField`` if the model has none of that name."""
-    if not request.lora_name:
+def _loras(order: VideoOrder, model: ModelSettings) -> tuple[LoraUse, ...]:
+    """Return the LoRAs that were asked for. Raises ``OrderFault`` if the model lacks one."""
+    if not order.loras:
         return ()
     names = model.lora_names()
-    if request.lora_name not in names:
+    if not all(lora.name in names for lora in order.loras):
         more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
         there = f"there are {', '.join(names[:_NAMES_SHOWN])}{more}" if names else "it has none"
-        raise InvalidField("lora_name", f"lora_name: {model.name} has no LoRA of that name; {there}.")
-    return (LoraUse(request.lora_name, _or(request.lora_strength, 1.0)),)
+        raise OrderFault("loras", f"{model.name} has no LoRA of that name; {there}.")
+    return order.loras
 
 
-def _num_fragments(request: VideoRequest, fitted: Fit, kind: Task) -> int:
-    if request.num_fragments > 1:
+def _num_fragments(order: VideoOrder, fitted: Fit, kind: Task) -> int:
+    if order.num_fragments > 1:
         if kind == "flf2v":
-            raise InvalidField("num_fragments", "num_fragments: a video with a last frame has only one.")
+            raise OrderFault("num_fragments", "a video with a last frame has only one.")
         if fitted.num_frames == 1:
-            raise InvalidField("num_fragments", "num_fragments: a fragment has at least 5 frames.")
-    return request.num_fragments
+            raise OrderFault("num_fragments", "a fragment has at least 5 frames.")
+    return order.num_fragments
 
 
-def _guidance(request: VideoRequest, variant: Variant) -> tuple[float, float | None]:
-    if request.guidance_scale_2 is not None and variant.guidance_scale_2 is None:
-        raise InvalidField(
-            "guidance_scale_2", f"guidance_scale_2: {variant.name} has one expert; send guidance_scale alone."
-        )
+def _guidance(order: VideoOrder, variant: Variant) -> tuple[float, float | None]:
+    if order.guidance_scale_2 is not None and variant.guidance_scale_2 is None:
+        raise OrderFault("guidance_scale_2", f"{variant.name} has one expert and one guidance; leave it out.")
     if variant.distilled:
-        for field in ("guidance_scale", "guidance_scale_2"):
-            if (getattr(request, field) or 0) > 1:
-                raise InvalidField(
-                    field, f"{field}: {variant.name} is distilled and runs without guidance; leave it out."
+        asked = {"guidance_scale": order.guidance_scale, "guidance_scale_2": order.guidance_scale_2}
+        for field, scale in asked.items():
+            if (scale or 0) > 1:
+                raise OrderFault(
+                    field, f"{variant.name} is distilled and runs without guidance; leave it out."
                 )
     return (
-        _or(request.guidance_scale, variant.guidance_scale),
-        _or(request.guidance_scale_2, variant.guidance_scale_2),
+        _or(order.guidance_scale, variant.guidance_scale),
+        _or(order.guidance_scale_2, variant.guidance_scale_2),
     )

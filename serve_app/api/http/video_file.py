@@ -1,5 +1,6 @@
-"""Sends a finished video: whole, or the ranges a player asks for."""
+"""Sends a finished video: whole, or the byte ranges that a player asks for."""
 
+import asyncio
 import os
 import re
 from pathlib import Path
@@ -7,6 +8,8 @@ from pathlib import Path
 from fastapi import Request
 from starlette.datastructures import MutableHeaders
 from starlette.responses import FileResponse, JSONResponse, Response
+
+from serve_app.errors import FileNotFound
 
 _RANGE = re.compile(r"(\d{0,18})\s*-\s*(\d{0,18})")
 _MAX_RANGES = 16
@@ -16,12 +19,19 @@ class _VideoResponse(FileResponse):
     chunk_size = 512 * 1024  # each chunk is a message between processes
 
 
-def video_response(request: Request, path: Path, *, filename: str, attachment: bool) -> Response:
-    """Answer with the file at ``path``, which exists: 200, 206, or 416 for a range that lies past its end.
+async def send_video(request: Request, path: Path, *, filename: str, attachment: bool) -> Response:
+    """Answer with the file at ``path``: 200, 206, or 416 for a range that lies past its end.
 
-    A ``Range`` header that makes no sense is passed over, as RFC 9110 asks. Blocks for a moment; raises
-    ``FileNotFoundError`` when the file has gone.
+    A ``Range`` header that makes no sense is passed over, as RFC 9110 asks. Raises ``FileNotFound`` when
+    the file has gone.
     """
+    try:
+        return await asyncio.to_thread(_response, request, path, filename, attachment)
+    except OSError:
+        raise FileNotFound("The video is no longer kept.") from None
+
+
+def _response(request: Request, path: Path, filename: str, attachment: bool) -> Response:
     stat_result = os.stat(path)
     ranges = _ranges(request.headers.get("range"), stat_result.st_size)
     headers = MutableHeaders(scope=request.scope)
@@ -45,7 +55,7 @@ def video_response(request: Request, path: Path, *, filename: str, attachment: b
 
 
 def _ranges(header: str | None, size: int) -> list[tuple[int, int]] | None:
-    """First and last byte of each range that can be sent. None: send everything; empty: none can be."""
+    """Return first and last byte of each range that can be sent. None: send all; empty: none can be sent."""
     if header is None:
         return None
     unit, _, specs = header.partition("=")

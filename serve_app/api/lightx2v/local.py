@@ -1,144 +1,121 @@
-"""The local surface: LightX2V's ``/v1/local/video/generate`` in its words, always 200 but for field errors.
+"""LightX2V's local API, ``/v1/local/video/generate``: always 200 but for field errors.
 
 The service starts as many of these tasks as replicas are free and answers ``Service busy`` to the rest, so a
-client that was written for one server per GPU keeps them all occupied through one URL.
+client that was written for one server per GPU keeps all GPUs occupied through one URL.
 """
 
-from datetime import UTC, datetime
-from typing import Annotated, Any
+from collections.abc import Sequence
 
 from fastapi import APIRouter, Request
-from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
-from serve_app.api.http import api_document as openapi
+from serve_app.api.http.api_document import answers, json_body
 from serve_app.api.http.auth import Calling
 from serve_app.api.http.body import read_object
-from serve_app.api.http.request_model import WHOLE, RequestModel, Text
-from serve_app.api.native.video_request import MAX_PROMPT_CHARS, Prompt, TaskId, VideoRequest, is_task_id
+from serve_app.api.http.parameters import Service
+from serve_app.api.lightx2v.local_document import (
+    CompletedTaskDocument,
+    EndedDocument,
+    ErrorDocument,
+    ServiceStatusDocument,
+    StartedDocument,
+    StopDocument,
+    UnendedTaskDocument,
+    ended_document,
+    task_status_document,
+)
+from serve_app.api.lightx2v.local_request import LOCAL_WORDS, LocalRequest, TaskStatusRequest
 from serve_app.errors import InvalidField, ServiceError, TaskNotFound
-from serve_app.submission.submission import Submission
 from serve_app.submission.task_service import TaskService
 from serve_app.tasks.caller import Caller
 from serve_app.tasks.task import Task
 from serve_app.tasks.transitions import FINAL, Status
 
 _ALL_TASKS = 1000
-_SAVE_FIELD = "save_video_path"
+_SAVE_FIELD = LOCAL_WORDS["save_path"]
+
+router = APIRouter(prefix="/v1/local/video/generate", tags=["local"])
 
 
-class LocalRequest(RequestModel):
-    """A video to make, as LightX2V's `post.py` sends it."""
-
-    task_id: TaskId = Field(description="The task's id.", examples=["cat-1"])
-    task_id_must_unique: bool = Field(
-        default=False, description="Refuse an id that is taken; else the newer task replaces the older one."
-    )
-    prompt: Prompt = Field(description="What the video shows.", examples=["Two cats in boxing gear"])
-    negative_prompt: Annotated[Text, Field(max_length=MAX_PROMPT_CHARS)] = Field(
-        default="", description="What the video should not show; empty: the model's own."
-    )
-    image_path: Text = Field(default="", description="The first frame; makes it image-to-video.")
-    save_video_path: Annotated[Text, Field(max_length=1024)] = Field(
-        description="Where the video goes: relative to the output root, or absolute below an output folder.",
-        examples=["./output_t2v.mp4"],
-    )
-    num_fragments: Annotated[int, Field(ge=1, le=100), WHOLE] = Field(
-        default=1, description="Consecutive fragments, each going on from the end of the one before."
-    )
-    use_prompt_enhancer: bool = Field(default=False, description="Refused when true: there is none.")
+@router.post(
+    "",
+    summary="Start a video if a replica is free",
+    responses=answers(StartedDocument | ErrorDocument, 422),
+    openapi_extra=json_body(LocalRequest),
+)
+async def generate(request: Request, service: Service, caller: Calling) -> Response:
+    """Start a video at once, or say that no replica is free."""
+    sent = LocalRequest.read_json(await read_object(request))
+    try:
+        return JSONResponse(await _generate(service, caller, sent))
+    except ServiceError as error:
+        # A save path is checked on the disk; this API's clients learn of it as of a full service.
+        if isinstance(error, InvalidField) and error.field != _SAVE_FIELD:
+            raise
+        refused: ErrorDocument = {"error": error.detail}
+        return JSONResponse(refused)
 
 
-class TaskStatusRequest(RequestModel):
-    """Which task is meant."""
-
-    task_id: Annotated[Text, Field(max_length=1024)] = Field(description="The task's id.", examples=["cat-1"])
-
-
-def local_router(service: TaskService) -> APIRouter:
-    """The routes of the local surface."""
-    router = APIRouter(prefix="/v1/local/video/generate", tags=["local"])
-    documented = openapi.answers(dict[str, Any])
-
-    @router.post(
-        "",
-        summary="Start a video if a replica is free",
-        responses=openapi.answers(dict[str, Any], 422),
-        openapi_extra=openapi.json_body(LocalRequest),
-    )
-    async def generate(request: Request, caller: Calling) -> Response:
-        sent = LocalRequest.read_json(await read_object(request))
-        try:
-            return JSONResponse(await _generate(service, caller, sent))
-        except InvalidField as error:
-            if error.field != _SAVE_FIELD:
-                raise
-            return JSONResponse({"error": error.detail})
-        except ServiceError as error:
-            return JSONResponse({"error": error.detail})
-
-    @router.get("/service_status", summary="Whether a replica is free", responses=documented)
-    async def service_status(caller: Calling) -> Response:
-        queue = await service.view.fresh()
-        if queue.is_idle:
-            return JSONResponse({"service_status": "idle"})
-        return JSONResponse({"service_status": "busy", "task_id": queue.current(caller) or ""})
-
-    @router.get("/get_all_tasks", summary="The ended tasks, at most the newest 1000", responses=documented)
-    async def get_all_tasks(caller: Calling) -> Response:
-        tasks = await service.store.list(caller, statuses=tuple(FINAL), limit=_ALL_TASKS)
-        ended: dict[str, Any] = {}
-        for task in tasks:  # newest first; to an admin, tasks of several owners can have one id
-            ended.setdefault(task.id, _ended(task))
-        return JSONResponse(ended)
-
-    @router.post(
-        "/task_status",
-        summary="Whether a task is done",
-        responses=openapi.answers(dict[str, Any], 422),
-        openapi_extra=openapi.json_body(TaskStatusRequest),
-    )
-    async def task_status(request: Request, caller: Calling) -> Response:
-        task_id = TaskStatusRequest.read_json(await read_object(request)).task_id
-        try:
-            task = await service.store.get(caller, task_id) if is_task_id(task_id) else None
-        except TaskNotFound:
-            task = None
-        if task is None:
-            return JSONResponse({"task_status": "not_found"})
-        if not task.is_final:
-            return JSONResponse({"task_status": "processing"})
-        return JSONResponse({"task_status": "completed", **_ended(task)})
-
-    @router.get("/stop_running_task", summary="Stop what is running", responses=documented)
-    async def stop_running_task(caller: Calling) -> Response:
-        stopped = list(await service.cancel_all(caller, Status.RUNNING))
-        # This surface calls a task running from its submit on, also in the moment before a replica has it.
-        for task in await service.store.list(caller, statuses=(Status.QUEUED,), limit=_ALL_TASKS):
-            if _SAVE_FIELD in task.request:
-                stopped += [task for task, cancelled in [await service.cancel(caller, task.id)] if cancelled]
-        if not stopped:
-            return JSONResponse({"stop_status": "do_nothing", "reason": "No running task found."})
-        return JSONResponse({"stop_status": "success", "reason": "Task stopped successfully."})
-
-    return router
+@router.get("/service_status", summary="Whether a replica is free", responses=answers(ServiceStatusDocument))
+async def service_status(service: Service, caller: Calling) -> Response:
+    """Answer idle while any replica is free."""
+    queue = await service.queue_now()
+    document: ServiceStatusDocument = {"service_status": "idle"}
+    if not queue.is_idle:
+        document = {"service_status": "busy", "task_id": queue.current(caller) or ""}
+    return JSONResponse(document)
 
 
-async def _generate(service: TaskService, caller: Caller, sent: LocalRequest) -> dict[str, str]:
+@router.get(
+    "/get_all_tasks",
+    summary="The ended tasks, at most the newest 1000",
+    responses=answers(dict[str, EndedDocument]),
+)
+async def get_all_tasks(service: Service, caller: Calling) -> Response:
+    """Answer with the caller's ended tasks by id."""
+    ended: dict[str, EndedDocument] = {}
+    # Newest first; to an admin, tasks of several owners can have one id.
+    for task in await service.tasks(caller, statuses=tuple(FINAL), limit=_ALL_TASKS):
+        ended.setdefault(task.id, ended_document(task))
+    return JSONResponse(ended)
+
+
+@router.post(
+    "/task_status",
+    summary="Whether a task is done",
+    responses=answers(UnendedTaskDocument | CompletedTaskDocument, 422),
+    openapi_extra=json_body(TaskStatusRequest),
+)
+async def task_status(request: Request, service: Service, caller: Calling) -> Response:
+    """Answer with what a task came to, once it has ended."""
+    task_id = TaskStatusRequest.read_json(await read_object(request)).task_id
+    try:
+        task = await service.task(caller, task_id)
+    except TaskNotFound:
+        unknown: UnendedTaskDocument = {"task_status": "not_found"}
+        return JSONResponse(unknown)
+    return JSONResponse(task_status_document(task))
+
+
+@router.get("/stop_running_task", summary="Stop what is running", responses=answers(StopDocument))
+async def stop_running_task(service: Service, caller: Calling) -> Response:
+    """Cancel the caller's running tasks, and those of this surface that are about to run."""
+    running = await service.cancel_all(caller, Status.RUNNING)
+    about_to_run = await _cancel_started(service, caller)
+    document: StopDocument = {"stop_status": "success", "reason": "Task stopped successfully."}
+    if not running and not about_to_run:
+        document = {"stop_status": "do_nothing", "reason": "No running task found."}
+    return JSONResponse(document)
+
+
+async def _generate(
+    service: TaskService, caller: Caller, sent: LocalRequest
+) -> StartedDocument | ErrorDocument:
     if sent.use_prompt_enhancer:
         return {"error": "use_prompt_enhancer: there is no prompt enhancer; leave it out."}
-    fields = {
-        "task_id": sent.task_id,
-        "prompt": sent.prompt,
-        "negative_prompt": sent.negative_prompt or None,
-        "image_path": sent.image_path,
-        "save_result_path": sent.save_video_path or None,
-        "num_fragments": sent.num_fragments,
-    }
-    submission = Submission(
-        VideoRequest.read_json(fields), echo=sent.model_dump(mode="json"), save_field=_SAVE_FIELD
+    submitted = await service.submit_if_free(
+        caller, sent.order(), LOCAL_WORDS, replace_same_id=not sent.task_id_must_unique
     )
-    submitted = await service.submit_if_free(caller, submission, replace_same_id=not sent.task_id_must_unique)
     if submitted is None:
         return {"error": "Service busy"}
     return {
@@ -148,15 +125,12 @@ async def _generate(service: TaskService, caller: Caller, sent: LocalRequest) ->
     }
 
 
-def _ended(task: Task) -> dict[str, Any]:
-    """What an ended task came to."""
-    began = {"message": dict(task.request), "start_time": _time(task.started_at or task.created_at)}
-    if task.status is Status.SUCCEEDED:
-        return {"success": True, **began, "completion_time": _time(task.finished_at or task.created_at)}
-    if task.status is Status.CANCELLED:
-        return {"success": False, **began, "error": "Task stopped by user"}
-    return {"success": False, **began, "error": task.error.message if task.error else "Task failed"}
-
-
-def _time(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
+async def _cancel_started(service: TaskService, caller: Caller) -> Sequence[Task]:
+    """Cancel this surface's queued tasks, which it calls running from their submit on."""
+    cancelled = []
+    for queued in await service.tasks(caller, statuses=(Status.QUEUED,), limit=_ALL_TASKS):
+        if _SAVE_FIELD in queued.request:
+            task, is_cancelled = await service.cancel(caller, queued.id)
+            if is_cancelled:
+                cancelled.append(task)
+    return cancelled

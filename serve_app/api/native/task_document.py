@@ -1,4 +1,4 @@
-"""What the native surface says of a task, as JSON documents."""
+"""JSON documents of the native surface about tasks and the queue."""
 
 import math
 from collections.abc import Mapping
@@ -8,6 +8,7 @@ from typing import Literal
 from typing_extensions import TypedDict
 
 from serve_app.queue.snapshot import QueueSnapshot
+from serve_app.tasks.caller import Caller
 from serve_app.tasks.task import Task
 from serve_app.tasks.transitions import Status
 
@@ -82,8 +83,33 @@ class TaskDocument(TypedDict):
     error: ErrorOfTask | None
 
 
+class TaskListDocument(TypedDict):
+    """One page of tasks, newest first; `has_more` says whether older ones follow."""
+
+    tasks: list[TaskDocument]
+    has_more: bool
+
+
+class StopDocument(TypedDict):
+    """What a cancel did, and a sentence."""
+
+    stop_status: Literal["success", "do_nothing", "error"]
+    reason: str
+
+
+class QueueStatusDocument(TypedDict):
+    """How full the queue is. `current_task` is the longest-running task that the caller sees."""
+
+    is_processing: bool
+    current_task: str | None
+    pending_count: int
+    active_count: int
+    queue_size: int
+    queue_available: int
+
+
 def submit_document(task: Task, queue: QueueSnapshot, *, is_new: bool) -> SubmitDocument:
-    """The answer to the submit that made ``task``, or found it made already."""
+    """Return the answer to the submit that made ``task``, or found it already made."""
     message = "Task created successfully" if is_new else "This Idempotency-Key has made the task before"
     message += _awaited_replica(task, queue)
     return {
@@ -96,7 +122,7 @@ def submit_document(task: Task, queue: QueueSnapshot, *, is_new: bool) -> Submit
 
 
 def task_document(task: Task, queue: QueueSnapshot, *, root_path: str) -> TaskDocument:
-    """``task`` as it stands; ``root_path`` is where the service is mounted."""
+    """Return ``task`` as it stands; ``root_path`` is where the API is mounted."""
     place = queue.place(task)
     succeeded = task.status is Status.SUCCEEDED
     return {
@@ -130,8 +156,30 @@ def task_document(task: Task, queue: QueueSnapshot, *, root_path: str) -> TaskDo
     }
 
 
+def queue_status_document(queue: QueueSnapshot, caller: Caller, max_queued: int) -> QueueStatusDocument:
+    """Return how full the queue is, as ``caller`` sees it."""
+    running = queue.running_of(caller)
+    return {
+        "is_processing": bool(queue.running),
+        "current_task": running[0].id if running else None,
+        "pending_count": queue.pending,
+        "active_count": len(queue.running),
+        "queue_size": max_queued,
+        "queue_available": max(max_queued - queue.pending, 0),
+    }
+
+
+def why_no_result(task: Task) -> str:
+    """Return why a task without a video has none, as a sentence."""
+    if task.status is Status.FAILED:
+        return "The task failed and has no result; its status says why."
+    if task.status is Status.CANCELLED:
+        return "The task was cancelled and has no result."
+    return f"The task has not finished: it is {NATIVE_STATUS[task.status]}. Ask again once it says succeed."
+
+
 def _with_notes(message: str, task: Task) -> str:
-    """What was decided differently from what was asked is said with every message."""
+    """Append the task's notes: every message says what was decided differently from what was asked."""
     return " ".join([f"{message}.", *task.notes]) if task.notes else message
 
 

@@ -1,9 +1,11 @@
 """The page that shows the API to people: Swagger UI, served from here, so that no internet is needed."""
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI
 from fastapi.openapi.docs import get_swagger_ui_html
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
+
+from serve_app.api.http.parameters import RootPath
 
 _ASSETS = "/docs/assets"
 _SWAGGER_UI = {
@@ -22,18 +24,12 @@ def install_docs(api: FastAPI) -> None:
     api.mount(_ASSETS, StaticFiles(packages=[("fastapi_offline", "static")]))
 
     @api.get("/docs", include_in_schema=False)
-    async def docs_page(request: Request) -> Response:
-        root = root_path(request)
+    async def docs_page(root_path: RootPath) -> Response:
         return get_swagger_ui_html(
-            openapi_url=f"{root}{api.openapi_url}",
+            openapi_url=f"{root_path}{api.openapi_url}",
             title=api.title,
-            swagger_js_url=f"{root}{_ASSETS}/swagger-ui-bundle.js",
-            swagger_css_url=f"{root}{_ASSETS}/swagger-ui.css",
-            swagger_favicon_url=f"{root}{_ASSETS}/favicon.png",
+            swagger_js_url=f"{root_path}{_ASSETS}/swagger-ui-bundle.js",
+            swagger_css_url=f"{root_path}{_ASSETS}/swagger-ui.css",
+            swagger_favicon_url=f"{root_path}{_ASSETS}/favicon.png",
             swagger_ui_parameters=_SWAGGER_UI,
         )
-
-
-def root_path(request: Request) -> str:
-    """Where the service is mounted, without a slash at its end: what a page's own links begin with."""
-    return str(request.scope.get("root_path", "")).rstrip("/")

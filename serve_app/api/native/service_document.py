@@ -1,0 +1,208 @@
+"""JSON documents of the native surface about the service: what goes on, and what is offered."""
+
+from collections.abc import Mapping
+from typing import Any, Literal, NotRequired
+
+from typing_extensions import TypedDict
+
+from serve_app.config.model_settings import ModelSettings
+from serve_app.queue.snapshot import ModelLine, QueueSnapshot
+from serve_app.submission.offer import Offer
+from serve_app.tasks.caller import Caller
+from serve_app.tasks.replica import Replica
+from serve_app.tasks.transitions import Status
+
+
+class HealthDocument(TypedDict):
+    """The service answers."""
+
+    status: Literal["ok"]
+
+
+class ReadyDocument(TypedDict):
+    """A task submitted now would be run."""
+
+    status: Literal["ready"]
+
+
+class DeviceDocument(TypedDict):
+    """One model replica; `reason` says why its model could not be loaded."""
+
+    replica: str
+    device: str
+    ranks: int
+    health: str
+    reason: NotRequired[str]
+
+
+class ModelStatusDocument(TypedDict):
+    """One model's queue and replicas. `wanted_replicas` is null for a model that does not scale."""
+
+    replicas: int
+    wanted_replicas: int | None
+    queued: int
+    running: int
+    seconds_per_work: float | None
+    devices: list[DeviceDocument]
+
+
+class ServiceStatusDocument(TypedDict):
+    """What goes on. Counts are of all tasks; ids are of those that the caller sees."""
+
+    service_status: Literal["idle", "busy"]
+    current_task: str | None
+    active_tasks: list[str]
+    pending_tasks: int
+    queue_size: int
+    total_tasks: int
+    completed_tasks: int
+    failed_tasks: int
+    cancelled_tasks: int
+    models: dict[str, ModelStatusDocument]
+
+
+class DefaultsDocument(TypedDict):
+    """What a model makes of a request that says nothing but a prompt."""
+
+    width: int
+    height: int
+    num_frames: int
+    fps: int
+    infer_steps: int
+    guidance_scale: float
+    guidance_scale_2: float | None
+    flow_shift: float
+    negative_prompt: str
+
+
+class ModelLimitsDocument(TypedDict):
+    """The largest video that a model makes; sides are multiples of `size_multiple` pixels."""
+
+    max_pixels: int
+    max_frames: int
+    size_multiple: int
+
+
+class ModelDocument(TypedDict):
+    """One served model. `tasks` are of t2v, i2v and flf2v."""
+
+    name: str
+    variant: str
+    tasks: list[str]
+    distilled: bool
+    loras: list[str]
+    example_prompts: list[str]
+    autoscaling: dict[str, Any] | None
+    defaults: DefaultsDocument
+    limits: ModelLimitsDocument
+
+
+class LimitsDocument(TypedDict):
+    """What the service takes in. `retention_s` is how long ended tasks and their files are kept."""
+
+    max_queued: int
+    max_image_bytes: int
+    max_image_pixels: int
+    max_priority: int
+    retention_s: float
+    image_urls: bool
+    image_paths: bool
+
+
+class MetadataDocument(TypedDict):
+    """The models with their defaults, and the limits of the service."""
+
+    name: str
+    version: str
+    models: list[ModelDocument]
+    limits: LimitsDocument
+
+
+def status_document(
+    offer: Offer, queue: QueueSnapshot, counts: Mapping[Status, int], caller: Caller
+) -> ServiceStatusDocument:
+    """Return what goes on, as ``caller`` sees it."""
+    running = [task.id for task in queue.running_of(caller)]
+    return {
+        "service_status": "idle" if queue.is_idle else "busy",
+        "current_task": running[0] if running else None,
+        "active_tasks": running,
+        "pending_tasks": counts[Status.QUEUED],
+        "queue_size": offer.limits.max_queued,
+        "total_tasks": sum(counts.values()),
+        "completed_tasks": counts[Status.SUCCEEDED],
+        "failed_tasks": counts[Status.FAILED],
+        "cancelled_tasks": counts[Status.CANCELLED],
+        "models": {model.name: _line(queue.line(model.name)) for model in offer.models},
+    }
+
+
+def metadata_document(offer: Offer, version: str) -> MetadataDocument:
+    """Return what is offered. Blocks while the LoRA folders are read."""
+    limits = offer.limits
+    return {
+        "name": "Wan Serve",
+        "version": version,
+        "models": [_model(model) for model in offer.models],
+        "limits": {
+            "max_queued": limits.max_queued,
+            "max_image_bytes": limits.max_image_bytes,
+            "max_image_pixels": limits.max_image_pixels,
+            "max_priority": limits.max_priority,
+            "retention_s": offer.retention_s,
+            "image_urls": offer.image_urls,
+            "image_paths": offer.image_paths,
+        },
+    }
+
+
+def _line(line: ModelLine) -> ModelStatusDocument:
+    return {
+        "replicas": len(line.replicas),
+        "wanted_replicas": line.scale.wanted if line.scale is not None else None,
+        "queued": line.queued,
+        "running": line.running,
+        "seconds_per_work": line.speed.rate,
+        "devices": [_device(replica) for replica in (*line.replicas, *line.others)],
+    }
+
+
+def _device(replica: Replica) -> DeviceDocument:
+    device: DeviceDocument = {
+        "replica": replica.replica_id,
+        "device": replica.device,
+        "ranks": replica.ranks,
+        "health": replica.health,
+    }
+    if replica.reason:
+        device["reason"] = replica.reason
+    return device
+
+
+def _model(model: ModelSettings) -> ModelDocument:
+    variant = model.spec
+    return {
+        "name": model.name,
+        "variant": variant.name,
+        "tasks": sorted(variant.tasks),
+        "distilled": variant.distilled,
+        "loras": model.lora_names(),
+        "example_prompts": list(variant.example_prompts),
+        "autoscaling": None if model.autoscaling is None else model.autoscaling.model_dump(),
+        "defaults": {
+            "width": variant.width,
+            "height": variant.height,
+            "num_frames": variant.num_frames,
+            "fps": variant.fps,
+            "infer_steps": variant.steps,
+            "guidance_scale": variant.guidance_scale,
+            "guidance_scale_2": variant.guidance_scale_2,
+            "flow_shift": variant.flow_shift,
+            "negative_prompt": variant.negative_prompt,
+        },
+        "limits": {
+            "max_pixels": variant.max_area,
+            "max_frames": variant.max_frames,
+            "size_multiple": variant.size_multiple,
+        },
+    }

@@ -1,0 +1,66 @@
+"""The native surface's routes of the service itself: is it alive, can it take work, what does it serve."""
+
+import asyncio
+from html import escape
+
+from fastapi import APIRouter
+from starlette.responses import HTMLResponse, JSONResponse, Response
+
+from serve_app.api.http.api_document import answers
+from serve_app.api.http.auth import Calling
+from serve_app.api.http.package_version import package_version
+from serve_app.api.http.parameters import RootPath, Service
+from serve_app.api.native.service_document import (
+    HealthDocument,
+    MetadataDocument,
+    ReadyDocument,
+    ServiceStatusDocument,
+    metadata_document,
+    status_document,
+)
+
+_FRONT_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>Wan Serve</title></head>
+<body><h1>Wan Serve</h1><p>Text and images to videos. See <a href="{root}/docs">docs</a>,
+<a href="{root}/openapi.json">openapi.json</a> and
+<a href="{root}/v1/service/metadata">what is served</a>.</p>
+</body></html>
+"""
+
+router = APIRouter(tags=["service"])
+
+
+@router.get("/v1/service/status", summary="What is going on", responses=answers(ServiceStatusDocument))
+async def service_status(service: Service, caller: Calling) -> Response:
+    """Answer with the running tasks, counts, and each model's replicas."""
+    queue, counts = await service.queue_now(), await service.counts()
+    return JSONResponse(status_document(service.offer, queue, counts, caller))
+
+
+@router.get(
+    "/v1/service/metadata", summary="Models, defaults and limits", responses=answers(MetadataDocument)
+)
+async def service_metadata(service: Service) -> Response:
+    """Answer with what is served, including the LoRAs that lie in their folders now."""
+    return JSONResponse(await asyncio.to_thread(metadata_document, service.offer, package_version()))
+
+
+@router.get("/health", summary="Whether the service is alive", responses=answers(HealthDocument))
+async def health() -> Response:
+    """Answer."""
+    alive: HealthDocument = {"status": "ok"}
+    return JSONResponse(alive)
+
+
+@router.get("/ready", summary="Whether a task can run now", responses=answers(ReadyDocument, 503))
+async def ready(service: Service) -> Response:
+    """Answer 200 while a replica can take work, or a model scales from zero."""
+    await service.require_ready()
+    is_ready: ReadyDocument = {"status": "ready"}
+    return JSONResponse(is_ready)
+
+
+@router.get("/", include_in_schema=False)
+async def front_page(root_path: RootPath) -> Response:
+    """Show where everything is."""
+    return HTMLResponse(_FRONT_PAGE.format(root=escape(root_path)))

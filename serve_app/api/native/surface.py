@@ -1,0 +1,13 @@
+"""The native surface as a whole."""
+
+from fastapi import APIRouter
+
+from serve_app.api.native import routes, service_routes
+
+
+def native_surface() -> APIRouter:
+    """Return the routes of tasks, files and the service."""
+    surface = APIRouter()
+    for router in (routes.router, service_routes.router):
+        surface.include_router(router)
+    return surface

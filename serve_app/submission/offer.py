@@ -1,0 +1,38 @@
+"""What a service offers its clients: models and limits."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from serve_app.config.model_settings import ModelSettings
+from serve_app.config.settings import AppSettings, LimitSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """The models that a service makes videos with, and the bounds of what it takes in."""
+
+    models: Sequence[ModelSettings]
+    limits: LimitSettings
+    retention_s: float
+    """Seconds that an ended task and its files are kept."""
+    image_urls: bool
+    """Whether pictures may be named by URL."""
+    image_paths: bool
+    """Whether pictures may be named by a path below an input folder."""
+
+    @classmethod
+    def of(cls, settings: AppSettings) -> "Offer":
+        """Return what these settings offer."""
+        return cls(
+            models=settings.models,
+            limits=settings.limits,
+            retention_s=settings.tasks.retention_s,
+            image_urls=settings.allow_image_urls,
+            image_paths=bool(settings.input_roots),
+        )
+
+    @property
+    def scales_from_zero(self) -> bool:
+        """Whether some model's first replica is started by a task."""
+        rules = [model.autoscaling for model in self.models]
+        return any(rule is not None and rule.min_replicas == 0 for rule in rules)

@@ -1,0 +1,72 @@
+"""An order for one video in the words of no API: what every surface makes of its own requests."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from models.variants import Task as Kind
+from models.video_spec import LoraUse
+
+Picture: TypeAlias = bytes | str
+"""A picture as a client sent it: the bytes of an uploaded file, or text (base64, a URL or a path)."""
+
+
+class OrderFault(Exception):
+    """An order that cannot be made: the ``VideoOrder`` field at fault, and a sentence without its name."""
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(field, reason)
+        self.field = field
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VideoOrder:
+    """One video to make. A field that the client did not send is None, and the model's own value is taken."""
+
+    prompt: str
+    negative_prompt: str | None = None
+    first_frame: Picture | None = None
+    """Makes it image-to-video."""
+    last_frame: Picture | None = None
+    """Needs a first frame beside it."""
+    width: int | None = None
+    """Pixels, as ``height``."""
+    height: int | None = None
+    num_frames: int | None = None
+    """Frames of each fragment; wins over ``duration_s``."""
+    duration_s: float | None = None
+    """Seconds of each fragment."""
+    num_fragments: int = 1
+    fps: int | None = None
+    steps: int | None = None
+    guidance_scale: float | None = None
+    guidance_scale_2: float | None = None
+    """Guidance of the low-noise expert."""
+    flow_shift: float | None = None
+    seed: int | None = None
+    """None: one is drawn."""
+    model: str | None = None
+    """Name of a served model; None: the first that can make the video."""
+    loras: tuple[LoraUse, ...] = ()
+    priority: int = 0
+    """Higher goes first."""
+    save_path: str | None = None
+    """Name of the finished video; None: one made of the task's id."""
+    callback_url: str | None = None
+    task_id: str | None = None
+    idempotency_key: str | None = None
+    """A second order with the same key gives the same task."""
+    notes: tuple[str, ...] = ()
+    """Sentences of the surface for the client, such as which fields it ignored."""
+    sent: Mapping[str, Any] = field(default_factory=dict)
+    """The request in the surface's own words, to be shown again and compared under an idempotency key."""
+
+    @property
+    def kind(self) -> Kind:
+        """What the frames ask for. Raises ``OrderFault`` for a last frame without a first."""
+        if self.last_frame is not None:
+            if self.first_frame is None:
+                raise OrderFault("last_frame", "needs a first frame beside it.")
+            return "flf2v"
+        return "t2v" if self.first_frame is None else "i2v"

@@ -1,0 +1,58 @@
+"""Where the videos of each caller lie: the place of a new one, and a finished one by its name."""
+
+import asyncio
+from dataclasses import dataclass
+
+from serve_app.errors import FileNotFound, InvalidField, PathForbidden
+from serve_app.files.output_paths import OutputPaths
+from serve_app.store.task_store import TaskStore
+from serve_app.submission.field_words import FieldWords
+from serve_app.submission.video_order import VideoOrder
+from serve_app.tasks.caller import Caller
+from serve_app.tasks.task import Task
+
+
+@dataclass(frozen=True, slots=True)
+class VideoPlaces:
+    """Turns the names that callers give videos into places, and those into tasks."""
+
+    outputs: OutputPaths
+    store: TaskStore
+
+    async def of_order(self, caller: Caller, order: VideoOrder, words: FieldWords, uid: str) -> str:
+        """Return the public path of the order's video. Raises ``InvalidField`` or ``PathForbidden``."""
+        outputs = self._of(caller)
+        if not order.save_path:
+            return outputs.public_path(outputs.default(order.task_id or uid))
+        place = await asyncio.to_thread(outputs.resolve, order.save_path, words["save_path"])
+        return outputs.public_path(place)
+
+    async def published(self, caller: Caller, name: str) -> Task:
+        """Return the newest finished task whose video has that name: asked of the store, never of the disk.
+
+        Raises ``FileNotFound``, or ``PathForbidden`` for a name that leads out of the output folders.
+        """
+        own = self._of(caller)
+        # Clients drop the slash that an absolute path begins with. An admin also names others' folders.
+        spellings = [(own, name), (own, f"/{name}")]
+        if own != self.outputs and caller.is_admin:
+            spellings.append((self.outputs, name))
+        for outputs, spelling in spellings:
+            try:
+                place = await asyncio.to_thread(outputs.resolve, spelling)
+            except InvalidField:
+                continue
+            except PathForbidden:
+                if spelling is name and ".." in name.split("/"):
+                    raise
+                continue
+            task = await self.store.published_at(caller, self.outputs.public_path(place))
+            if task is not None:
+                return task
+        raise FileNotFound("There is no finished video of that name.")
+
+    def _of(self, caller: Caller) -> OutputPaths:
+        """Return where the caller may have videos put: anywhere without keys, else below its own folder."""
+        if not caller.name:
+            return self.outputs
+        return self.outputs.below(caller.name, takes_absolute=caller.is_admin)
