@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from bench import flops
 from bench.requests import default_request
 from models.engine import GenerationRequest
-from models.memory.estimate import BATCHED_TOKENS
+from models.limits import BATCHED_TOKENS
 from models.parallel.plan import ParallelPlan, plan
 from models.variants import VARIANTS, Variant
 

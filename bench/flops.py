@@ -7,8 +7,8 @@ less than a hundredth and are not. Imports no torch.
 from dataclasses import dataclass
 from typing import Self
 
+from models.limits import TEXT_TOKENS
 from models.memory import vae_convolutions
-from models.memory.estimate import TEXT_TOKENS
 from models.variants import Variant
 
 

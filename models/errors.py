@@ -7,8 +7,10 @@
     ├── TuningError            a speed setting is unknown, or cannot work here; raised only while loading
     └── WeightsError           the weights folder cannot be served; raised only while loading
     GroupLost                  a rank of the group died, hung or failed alone; another group can do the run
+    LoraFault                  a LoRA cannot be used; whoever asked for it turns it into one of the above
 
-Each class has a stable ``code`` for records and responses. Messages are sentences for a person.
+Each class but ``LoraFault``, which never leaves ``models``, has a stable ``code`` for records and responses.
+Messages are sentences for a person.
 Only ``WeightsError``, which whoever starts the service reads, may name a folder of the server.
 """
 
@@ -64,3 +66,10 @@ class GroupLost(Exception):
     """The ranks of a group no longer run together. The group is never used again: end all its processes."""
 
     code: ClassVar[str] = "group_lost"
+
+
+class LoraFault(Exception):
+    """A LoRA that cannot be used, before it is known whether a request or the service's start asked for it.
+
+    The message continues a sentence that begins with the LoRA's name.
+    """

@@ -9,8 +9,6 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Literal, TypeAlias
 
-from models.demo.grammar import EXAMPLES
-
 Task: TypeAlias = Literal["t2v", "i2v", "flf2v"]
 """A video from text alone, from a first frame as well, or from a first and a last frame."""
 
@@ -154,7 +152,13 @@ _DEMO = Variant(
     flow_shift=3.0,
     guidance_scale=3.0,
     negative_prompt="",
-    example_prompts=tuple(scene.prompt for scene in EXAMPLES),
+    example_prompts=(
+        "a red ball moving left to right on a blue background",
+        "a yellow star falling on a black background",
+        "a purple triangle growing on a gray background",
+        "a green square bouncing on a white background",
+        "a blue ball moving right to left on a white background",
+    ),
     size_multiple=32,
     max_area=128 * 64,  # so that what is asked for in 16:9 comes out at the size it was taught
     max_frames=17,

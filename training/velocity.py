@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.conditioning.text_encoder import MAX_TOKENS
+from models.limits import TEXT_TOKENS
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Prompts:
         """Attention bias for the tokens and the padding key, ``[n, 1, 1, tokens + 1]``."""
         places = torch.arange(self.embeddings.shape[1], device=self.lengths.device)
         own = torch.where(places < self.lengths[:, None], 0.0, float("-inf"))
-        filling = torch.log((MAX_TOKENS - self.lengths).float())
+        filling = torch.log((TEXT_TOKENS - self.lengths).float())
         return torch.cat([own, filling[:, None]], dim=1)[:, None, None]
 
 

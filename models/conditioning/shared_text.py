@@ -6,7 +6,6 @@ from torch import Tensor
 from models.conditioning.text_encoder import Text
 from models.errors import ModelError
 from models.parallel.mesh import Mesh
-from models.pipeline.torch_errors import as_model_errors
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _FAILED = -1
@@ -21,13 +20,14 @@ class SharedText:
         self._device = device
 
     def encode(self, prompt: str) -> Tensor:
-        """As the encoder's own; all ranks call it together, and where it fails all of them raise."""
+        """As the encoder's own; all ranks call it together, and where it fails all of them raise: rank 0 the
+        encoder's error as it came, the others ``ModelError``.
+        """
         if self._text is None:
             return self._received()
         try:
-            with as_model_errors("encoding the prompt"):
-                embeddings = self._text.encode(prompt)
-        except ModelError:
+            embeddings = self._text.encode(prompt)
+        except Exception:
             self._mesh.from_first(torch.tensor([_FAILED, 0, 0]))
             raise
         self._mesh.from_first(torch.tensor([*embeddings.shape, _DTYPES.index(embeddings.dtype)]))

@@ -9,8 +9,7 @@ import ftfy
 import torch
 from torch import Tensor
 
-MAX_TOKENS = 512
-"""Tokens the transformer attends to; a longer prompt is cut, a shorter one is filled up with zero vectors."""
+from models.limits import TEXT_TOKENS
 
 DEFAULT_CACHE_BYTES = 64 * 1024 * 1024
 
@@ -59,7 +58,7 @@ class TextEncoder:
 
     def _encode(self, prompt: str) -> Tensor:
         # Without padding: attention masks it out anyway, so the prompt's own tokens come out the same.
-        tokens = self._tokenizer([prompt], truncation=True, max_length=MAX_TOKENS, return_tensors="pt")
+        tokens = self._tokenizer([prompt], truncation=True, max_length=TEXT_TOKENS, return_tensors="pt")
         ids = tokens.input_ids.to(self._encoder.device)
         hidden: Tensor = self._encoder(ids, torch.ones_like(ids)).last_hidden_state
         return hidden[0]

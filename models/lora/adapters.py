@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.errors import LoraFault
 from models.lora.file import Lora, LowRank
-from models.lora_fault import LoraFault
 
 Weighted: TypeAlias = tuple[Lora, float]
 """A LoRA and the strength it acts with."""

@@ -9,16 +9,15 @@ from typing import Any, TypeAlias, TypeVar
 import torch
 
 from models.engine import EngineSettings, Expert
-from models.errors import InvalidRequest, WeightsError
+from models.errors import InvalidRequest, LoraFault, WeightsError
+from models.limits import MAX_LORA_STRENGTH
 from models.lora.adapters import Adapters, Weighted
 from models.lora.file import Lora, read_lora
 from models.lora.folder import LoraFolder
-from models.lora_fault import LoraFault
 from models.video_spec import LoraUse
 
 _T = TypeVar("_T")
 
-MAX_STRENGTH = 10.0
 _NAMES_SHOWN = 20
 
 ChosenLoras: TypeAlias = tuple[tuple[Weighted, ...], ...]
@@ -129,8 +128,9 @@ def _of_expert(both: Sequence[_T], expert: Expert) -> Sequence[_T]:
 
 
 def _check_strength(strength: float) -> None:
-    if not (isfinite(strength) and abs(strength) <= MAX_STRENGTH):
-        raise LoraFault(f"must have a strength of -{MAX_STRENGTH:g} … {MAX_STRENGTH:g}, not {strength}.")
+    if not (isfinite(strength) and abs(strength) <= MAX_LORA_STRENGTH):
+        most = f"{MAX_LORA_STRENGTH:g}"
+        raise LoraFault(f"must have a strength of -{most} … {most}, not {strength}.")
 
 
 def _refusal(use: LoraUse, fault: str) -> InvalidRequest:

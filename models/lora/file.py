@@ -12,10 +12,9 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from models.errors import WeightsError
+from models.errors import LoraFault, WeightsError
 from models.lora.key import LoraKey, Part
 from models.lora.peft import PeftConfig
-from models.lora_fault import LoraFault
 from models.weights.folder import check_safetensors
 
 _TABLES = ("scale_shift_table", "pos_embed")

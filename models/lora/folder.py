@@ -5,8 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from models.engine import Expert
-from models.errors import WeightsError
-from models.lora_fault import LoraFault
+from models.errors import LoraFault, WeightsError
 
 _EXPERT = re.compile(r"[-_. ]*(?<![a-z])(high|low)[-_ ]?noise(?![a-z])", re.IGNORECASE)
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, Self, TypeAlias
 
-from models.lora_fault import LoraFault
+from models.errors import LoraFault
 
 Part: TypeAlias = Literal["down", "up", "up_bias", "alpha", "weight", "bias"]
 

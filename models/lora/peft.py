@@ -8,7 +8,7 @@ from math import isfinite, sqrt
 from pathlib import Path
 from typing import Self
 
-from models.lora_fault import LoraFault
+from models.errors import LoraFault
 
 _METADATA = "lora_adapter_metadata"
 """Where diffusers puts them: within the file, as JSON, each name after that of the model's part."""

@@ -9,7 +9,7 @@ from models.engine import EngineSettings, GenerationRequest
 from models.errors import OutOfMemory, WeightsError
 from models.memory.estimate import GB, most_frames, parameters, request_memory, resident_weights
 from models.memory.scratch import kernel_scratch
-from models.transformer.denoiser import Denoiser
+from models.parallel.plan import ParallelPlan
 from models.tuning import Tuning
 from models.variants import Variant
 from models.weights.safetensors_header import stored_tensors, weight_files
@@ -31,11 +31,12 @@ def free_bytes(device: torch.device) -> int:
     return min(available, _container_headroom(_CGROUP, available))
 
 
-def check_request(variant: Variant, request: GenerationRequest, denoiser: Denoiser) -> None:
+def check_request(
+    variant: Variant, request: GenerationRequest, device: torch.device, dtype: torch.dtype, plan: ParallelPlan
+) -> None:
     """Raise ``OutOfMemory`` where a run needs more than is free, saying how much and what would fit."""
-    free = free_bytes(denoiser.device)
-    itemsize, plan = denoiser.dtype.itemsize, denoiser.mesh.plan
-    scratch = kernel_scratch(denoiser.device, denoiser.dtype)
+    free = free_bytes(device)
+    itemsize, scratch = dtype.itemsize, kernel_scratch(device, dtype)
     needed = MARGIN * request_memory(variant, request, itemsize, plan, scratch).peak
     if needed <= free:
         return

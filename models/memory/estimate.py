@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from models.engine import GenerationRequest
+from models.limits import BATCHED_TOKENS, CHUNK_PIXELS, TEXT_TOKENS
 from models.memory import vae_convolutions
 from models.memory.vae_convolutions import Conv
 from models.parallel.plan import ParallelPlan
@@ -17,11 +18,6 @@ from models.tuning import Offload
 from models.variants import Variant
 
 GB = 1e9
-
-TEXT_TOKENS = 512
-BATCHED_TOKENS = 4096
-CHUNK_PIXELS = 128 * 1024
-"""Those of the text encoder, the engine and the VAE, which import torch. A test compares them."""
 
 IMAGE_ENCODER_PARAMETERS = 630_766_080
 """Of the vision tower of CLIP ViT-H/14."""

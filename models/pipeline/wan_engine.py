@@ -13,6 +13,7 @@ from models.conditioning.image_encoder import ImageEncoder
 from models.conditioning.text_encoder import Text
 from models.engine import Frames, Generation, GenerationRequest
 from models.errors import ModelError, OutOfMemory
+from models.limits import BATCHED_TOKENS
 from models.lora.cache import ChosenLoras, LoraShelf
 from models.memory.check import check_request as check_memory
 from models.pipeline.fragment import Fragment
@@ -33,9 +34,6 @@ from models.vae.preview import LatentColours
 from models.vae.streaming_vae import StreamingVae
 from models.vae.tiles import Tiling
 from models.variants import Variant
-
-BATCHED_TOKENS = 4096
-"""Up to this sequence length both guidance forwards are one batch; beyond it one keeps the device busy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +120,8 @@ class WanEngine:
     def prepare(self, request: GenerationRequest, after: Generation | None = None) -> WanGeneration:
         check_request(self._variant, request)
         with self._mesh.together():
-            check_memory(self._variant, request, self._denoiser)
+            device, dtype = self._denoiser.device, self._denoiser.dtype
+            check_memory(self._variant, request, device, dtype, self._mesh.plan)
         with as_model_errors("preparing"):
             solver = self._solver(request)
             stages = self._stages(request, solver)

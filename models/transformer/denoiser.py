@@ -15,7 +15,7 @@ from torch import Tensor
 from models.attention.cross_attention import ImageKeys, TextKeys, image_keys, text_keys
 from models.attention.kernels import AttentionKernel, sdpa
 from models.attention.shard import Shard
-from models.conditioning.text_encoder import MAX_TOKENS
+from models.limits import TEXT_TOKENS
 from models.parallel.mesh import Mesh
 from models.transformer.block import EAGER, BlockParts, modulated, run_block
 from models.transformer.block_weights import BlockWeights, Resident
@@ -63,7 +63,7 @@ class Denoiser:
         """Keys and values of one prompt, from its embeddings ``[n, text_dim]``."""
         self._weights.ready()
         embeddings = embeddings.to(self.device, self._dtype)
-        missing = MAX_TOKENS - embeddings.shape[0]
+        missing = TEXT_TOKENS - embeddings.shape[0]
         # The zero vectors that fill a prompt up to 512 tokens stay equal to each other in every layer, and
         # the model was trained to attend to them. In float32 one stands for all; in lower precision its bias
         # would be rounded, and a bias also rules out a GPU's fastest kernels, so there they are all kept.

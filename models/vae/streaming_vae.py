@@ -14,14 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from models.errors import TuningError
+from models.limits import CHUNK_PIXELS
 from models.parallel.mesh import Mesh
 from models.vae.decoder import Decoder, Decoding
 from models.vae.encoder import Encoder, Encoding
 from models.vae.strips import Strips
 from models.vae.tiles import Tiles, Tiling
-
-DEFAULT_CHUNK_PIXELS = 128 * 1024
-"""Video pixels to decode in one go: enough to keep a device busy, few enough to bound its memory."""
 
 
 class StreamingVae:
@@ -35,7 +33,7 @@ class StreamingVae:
     def __init__(
         self,
         vae: Any,
-        chunk_pixels: int = DEFAULT_CHUNK_PIXELS,
+        chunk_pixels: int = CHUNK_PIXELS,
         mesh: Mesh | None = None,
         tiling: Tiling | None = None,
     ) -> None:

@@ -10,6 +10,7 @@ from models.demo.grammar import BACKGROUNDS, COLOURS, EXAMPLES, MOTIONS, SCENES,
 from models.demo.score import score, track_of
 from models.demo.vocabulary import build_tokenizer
 from models.engine import Frames
+from models.variants import VARIANTS
 
 RED_BALL = Scene("ball", "red", "blue", "right")
 
@@ -73,3 +74,8 @@ def test_every_scene_can_be_told_by_its_prompt() -> None:
     assert set(EXAMPLES) <= set(SCENES)
     assert {scene.motion for scene in EXAMPLES} == set(MOTIONS) - {"spins"}
     assert {scene.shape for scene in EXAMPLES} == set(SHAPES)
+
+
+def test_the_example_prompts_of_the_model_are_those_of_the_grammar() -> None:
+    prompts = tuple(scene.prompt for scene in EXAMPLES)
+    assert VARIANTS["demo"].example_prompts == VARIANTS["demo-distill"].example_prompts == prompts

@@ -11,10 +11,9 @@ from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffu
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from models.errors import WeightsError
+from models.errors import LoraFault, WeightsError
 from models.lora.file import Lora, read_lora
 from models.lora.key import LoraKey
-from models.lora_fault import LoraFault
 
 from .checkpoints import small, transformer
 from .lora_files import CONVENTIONS, DIFFUSERS, random_products, save_products

@@ -7,6 +7,7 @@ import struct
 import subprocess
 import sys
 from dataclasses import replace
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
-from models.conditioning import text_encoder as text
+from models import limits
 from models.demo.architecture import build_text_encoder
 from models.engine import EngineSettings
 from models.errors import OutOfMemory, TuningError, WeightsError
@@ -35,9 +36,8 @@ from models.memory.estimate import (
 from models.memory.peak import peak_bytes
 from models.memory.scratch import kernel_scratch
 from models.parallel.plan import ParallelPlan
-from models.pipeline import wan_engine as pipeline
 from models.tuning import Tuning
-from models.vae import streaming_vae as vae
+from models.vae.streaming_vae import StreamingVae
 from models.variants import VARIANTS
 from testbed.random_engine import RandomModel, autoencoder_of, transformer_of, umt5_of
 
@@ -80,9 +80,7 @@ def test_encoders_have_the_parameters_of_the_published_configuration() -> None:
 
 
 def test_the_engine_runs_as_the_estimate_takes_it_to() -> None:
-    assert memory.TEXT_TOKENS == text.MAX_TOKENS
-    assert memory.BATCHED_TOKENS == pipeline.BATCHED_TOKENS
-    assert memory.CHUNK_PIXELS == vae.DEFAULT_CHUNK_PIXELS
+    assert signature(StreamingVae).parameters["chunk_pixels"].default is limits.CHUNK_PIXELS
 
 
 SHAPES = {

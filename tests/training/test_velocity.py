@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from models.conditioning.text_encoder import MAX_TOKENS, TextEncoder
+from models.conditioning.text_encoder import TextEncoder
 from models.demo.architecture import build_text_encoder, build_transformer
 from models.demo.vocabulary import build_tokenizer
+from models.limits import TEXT_TOKENS
 from training.prompts import PromptEncoder
 from training.velocity import Prompts, Velocity
 
@@ -20,7 +21,7 @@ def test_many_videos_with_prompts_of_their_own_have_the_numbers_of_diffusers() -
     latents, timesteps = torch.randn(3, channels, 3, 4, 2), torch.rand(3, 3) * 1000
     embeddings, lengths = torch.randn(3, 14, 128), torch.tensor([14, 9, 1])
     made = Velocity(transformer)(latents, timesteps, Prompts(embeddings, lengths))
-    filled = torch.zeros(3, MAX_TOKENS, 128)
+    filled = torch.zeros(3, TEXT_TOKENS, 128)
     for number, length in enumerate(lengths):
         filled[number, :length] = embeddings[number, :length]
     tokens_of_a_frame = 4 * 2 // 4
