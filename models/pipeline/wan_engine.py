@@ -13,7 +13,7 @@ from models.conditioning.image_encoder import ImageEncoder
 from models.conditioning.text_encoder import Text
 from models.engine import Frames, Generation, GenerationRequest
 from models.errors import ModelError, OutOfMemory
-from models.limits import BATCHED_TOKENS
+from models.limits import BATCHED_TOKENS as BATCHED_TOKENS
 from models.lora.cache import ChosenLoras, LoraShelf
 from models.memory.check import check_request as check_memory
 from models.pipeline.fragment import Fragment
