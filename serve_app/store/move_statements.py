@@ -1,62 +1,156 @@
-"""The moves of a run as statements, made once: building one costs more than carrying it out.
+"""The moves of a task as SQL: each is one UPDATE whose WHERE is built from the table of transitions.
 
-Each takes ``of_uid``, ``of_attempt`` and ``epoch``, and the new values of its columns as ``new_…``. It
-changes and returns a row only while the run is the current one and the epoch leads.
+The statements are built once: building one costs more than carrying it out.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import bindparam, case, exists, update
+from sqlalchemy import BindParameter, ColumnElement, bindparam, case, exists, or_, update
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from serve_app.store.tables import LEADERSHIP, TASKS
-from serve_app.tasks.transitions import TRANSITIONS, Move
+from serve_app.tasks.task import TaskError
+from serve_app.tasks.transitions import TRANSITIONS, Move, Transition
 
 
-def _new(column: str) -> Any:
+@dataclass(frozen=True, slots=True)
+class RunKey:
+    """What a run is fenced by: its task, its attempt, and the epoch of the coordinator that writes."""
+
+    uid: str
+    attempt: int
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """A statement and the values it is executed with. It returns the rows that it changed."""
+
+    statement: ReturningUpdate[Any]
+    values: Mapping[str, Any]
+
+
+def _new(column: str) -> BindParameter[Any]:
+    # A parameter may not have a column's own name: SQLAlchemy keeps those for itself.
     return bindparam(f"new_{column}", type_=TASKS.c[column].type)
 
 
-_PROGRESS = _new("progress")
-_ENDED = {"finished_at": _new("finished_at"), "lease_expires_at": None}
-_FAILED = {**_ENDED, "error_code": _new("error_code"), "error_message": _new("error_message")}
-_QUEUED = {"lease_expires_at": None, "step": 0}
+_UID = bindparam("of_uid", type_=TASKS.c.uid.type)
+_SEQ = bindparam("of_seq", type_=TASKS.c.seq.type)
+_ATTEMPT = bindparam("of_attempt", type_=TASKS.c.attempt.type)
+_EPOCH = bindparam("epoch", type_=LEADERSHIP.c.epoch.type)
+_RUNNER, _STEP, _PROGRESS = _new("runner"), _new("step"), _new("progress")
+_STARTED_AT, _FINISHED_AT, _LEASE = _new("started_at"), _new("finished_at"), _new("lease_expires_at")
+_ARTIFACT, _TIMINGS = _new("artifact"), _new("timings")
+_ERROR_CODE, _ERROR_MESSAGE = _new("error_code"), _new("error_message")
 
-CHANGES: Mapping[Move, Mapping[str, Any]] = {
+_ENDED = {"finished_at": _FINISHED_AT, "lease_expires_at": None}
+_FAILED = {**_ENDED, "error_code": _ERROR_CODE, "error_message": _ERROR_MESSAGE}
+_QUEUED = {"lease_expires_at": None, "step": 0}
+_CHANGES: Mapping[Move, Mapping[str, Any]] = {
+    Move.CLAIM: {
+        "attempt": TASKS.c.attempt + 1,
+        "attempts_left": TASKS.c.attempts_left - 1,
+        "runner": _RUNNER,
+        "step": 0,
+        "started_at": _STARTED_AT,
+        "lease_expires_at": _LEASE,
+    },
     Move.REPORT: {
-        "step": _new("step"),
+        "step": _STEP,
         "progress": case((TASKS.c.progress > _PROGRESS, TASKS.c.progress), else_=_PROGRESS),
-        "lease_expires_at": _new("lease_expires_at"),
+        "lease_expires_at": _LEASE,
     },
-    Move.PUBLISH: {
-        **_ENDED,
-        "artifact": _new("artifact"),
-        "timings": _new("timings"),
-        "progress": 1.0,
-    },
+    Move.PUBLISH: {**_ENDED, "artifact": _ARTIFACT, "timings": _TIMINGS, "progress": 1.0},
     Move.FAIL: _FAILED,
     Move.LOSE: _FAILED,
     Move.REQUEUE: _QUEUED,
     Move.HAND_BACK: {**_QUEUED, "attempts_left": TASKS.c.attempts_left + 1},
+    Move.CANCEL: _ENDED,
 }
+"""The columns that each move sets besides the status."""
 
 
-def _statement(move: Move) -> ReturningUpdate[Any]:
-    transition = TRANSITIONS[move]
-    (source,) = transition.sources
-    return (
-        update(TASKS)
-        .where(
-            TASKS.c.uid == bindparam("of_uid"),
-            TASKS.c.status == source,
-            TASKS.c.attempt == bindparam("of_attempt"),
-            exists().where(LEADERSHIP.c.epoch == bindparam("epoch")),
+class MoveStatements:
+    """Builds each move's write, which changes a row only as the table of transitions allows."""
+
+    def __init__(self, transitions: Mapping[Move, Transition]) -> None:
+        self._transitions = transitions
+        # A cancel is of tasks that its caller chooses, so its statement is built at each call.
+        self._statements: Mapping[Move, ReturningUpdate[Any]] = {
+            move: self._statement(move) for move in _CHANGES if move is not Move.CANCEL
+        }
+
+    def claim(
+        self, seq: int, epoch: int, *, runner: str, started_at: float, lease_expires_at: float
+    ) -> Write:
+        """Begin the next attempt at the queued task number ``seq``."""
+        new = {_RUNNER: runner, _STARTED_AT: started_at, _LEASE: lease_expires_at}
+        return self._write(Move.CLAIM, {_SEQ: seq, _EPOCH: epoch, **new})
+
+    def report(self, run: RunKey, *, step: int, progress: float, lease_expires_at: float) -> Write:
+        """Renew the lease; the progress in the row never falls. Returns the uid alone."""
+        return self._of(run, Move.REPORT, {_STEP: step, _PROGRESS: progress, _LEASE: lease_expires_at})
+
+    def publish(
+        self, run: RunKey, *, artifact: str, timings: Mapping[str, float], finished_at: float
+    ) -> Write:
+        """End the task as succeeded."""
+        new = {_ARTIFACT: artifact, _TIMINGS: dict(timings), _FINISHED_AT: finished_at}
+        return self._of(run, Move.PUBLISH, new)
+
+    def fail(self, run: RunKey, error: TaskError, *, finished_at: float) -> Write:
+        """End the task as failed by the model or the input."""
+        return self._of(run, Move.FAIL, _failed(error, finished_at))
+
+    def lose(self, run: RunKey, error: TaskError, *, finished_at: float) -> Write:
+        """End the task as failed for want of further attempts."""
+        return self._of(run, Move.LOSE, _failed(error, finished_at))
+
+    def requeue(self, run: RunKey) -> Write:
+        """Queue the task for another attempt."""
+        return self._of(run, Move.REQUEUE, {})
+
+    def hand_back(self, run: RunKey) -> Write:
+        """Queue the task for another attempt; this one does not count."""
+        return self._of(run, Move.HAND_BACK, {})
+
+    def cancel(self, *which: ColumnElement[bool], finished_at: float) -> Write:
+        """Cancel those of the tasks that may still be cancelled."""
+        statement = self._statement(Move.CANCEL, *which)
+        return Write(statement, {_FINISHED_AT.key: finished_at})
+
+    def _of(self, run: RunKey, move: Move, new: Mapping[BindParameter[Any], Any]) -> Write:
+        return self._write(move, {_UID: run.uid, _ATTEMPT: run.attempt, _EPOCH: run.epoch, **new})
+
+    def _write(self, move: Move, values: Mapping[BindParameter[Any], Any]) -> Write:
+        transition = self._transitions[move]
+        # A statement must not be given values that it does not ask for.
+        unasked = {_ATTEMPT: not transition.fenced, _EPOCH: not transition.led}
+        given = {each.key: value for each, value in values.items() if not unasked.get(each)}
+        return Write(self._statements[move], given)
+
+    def _statement(self, move: Move, *which: ColumnElement[bool]) -> ReturningUpdate[Any]:
+        transition = self._transitions[move]
+        where = list(which) or [TASKS.c.seq == _SEQ if move is Move.CLAIM else TASKS.c.uid == _UID]
+        where.append(or_(*(TASKS.c.status == source for source in sorted(transition.sources))))
+        if transition.fenced:
+            where.append(TASKS.c.attempt == _ATTEMPT)
+        if transition.led:
+            where.append(exists().where(LEADERSHIP.c.epoch == _EPOCH))
+        return (
+            update(TASKS)
+            .where(*where)
+            .values(status=transition.target, **_CHANGES[move])
+            # A report only needs to know whether a row changed.
+            .returning(TASKS.c.uid if move is Move.REPORT else TASKS)
         )
-        .values(status=transition.target, **CHANGES[move])
-        # Of a report nobody wants the whole task.
-        .returning(TASKS.c.uid if move is Move.REPORT else TASKS)
-    )
 
 
-MOVES: Mapping[Move, ReturningUpdate[Any]] = {move: _statement(move) for move in CHANGES}
+def _failed(error: TaskError, finished_at: float) -> Mapping[BindParameter[Any], Any]:
+    return {_ERROR_CODE: error.code, _ERROR_MESSAGE: error.message, _FINISHED_AT: finished_at}
+
+
+MOVES = MoveStatements(TRANSITIONS)

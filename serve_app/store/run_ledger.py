@@ -9,21 +9,20 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import ClassVar
 
 from sqlalchemy import RowMapping, delete, exists, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
-from sqlalchemy.sql.dml import ReturningUpdate
 
 from serve_app.store.batching import Batching
 from serve_app.store.database import Database
 from serve_app.store.fair_queue import FairQueue
-from serve_app.store.move_statements import MOVES
+from serve_app.store.move_statements import MOVES, MoveStatements, RunKey, Write
 from serve_app.store.rows import task_of
 from serve_app.store.tables import LEADERSHIP, TASKS
 from serve_app.tasks.fair_share import Shares
 from serve_app.tasks.task import Task, TaskError
-from serve_app.tasks.transitions import FINAL, TRANSITIONS, Move, Status
+from serve_app.tasks.transitions import FINAL, Status
 
 WORKER_LOST = TaskError("worker_lost", "Every replica that ran this task was lost")
 
@@ -42,8 +41,8 @@ class Demand:
     """How many of the queued ones may run now: not those beyond their owners' limits, none in a drain."""
 
 
-Write = Callable[[AsyncConnection], Awaitable[Any]]
-"""Writes in the transaction of a connection."""
+_Job = Callable[[AsyncConnection], Awaitable[RowMapping | None]]
+"""Writes in the transaction of a connection; answers the row that it changed, if any."""
 
 
 class RunLedger:
@@ -52,13 +51,15 @@ class RunLedger:
     Writes that come while a commit is under way share the next one: a commit waits for the disk.
     """
 
+    moves: ClassVar[MoveStatements] = MOVES
+
     def __init__(self, database: Database, epoch: int, *, lease_s: float, shares: Shares) -> None:
         self._database = database
         self.epoch = epoch
         self._lease_s = lease_s
         self._queue = FairQueue(shares)
         self._draining = False
-        self._writing: Batching[Write, Any] = Batching(self._write_all)
+        self._writing: Batching[_Job, RowMapping | None] = Batching(self._write_all)
         # Stands in the WHERE of each write: checked by the very statement that writes.
         self._leads = exists().where(LEADERSHIP.c.epoch == epoch)
 
@@ -87,14 +88,22 @@ class RunLedger:
         Next is the highest priority, then the owner that has had least for its share, then the oldest;
         but of some that are almost as old, one that uses one of ``loras``.
         """
-        row = await self._writing.ask(partial(self._claim, model=model, runner=runner, loras=loras))
-        return task_of(row) if row is not None else None
+        claim = partial(self._claim, model=model, runner=runner, loras=loras)
+        return _task(await self._writing.ask(claim))
 
     async def _claim(
         self, connection: AsyncConnection, *, model: str, runner: str, loras: Collection[str]
     ) -> RowMapping | None:
         while not self._draining and (turn := await self._queue.next(connection, model, loras)):
-            row = await self._start(connection, turn.taken.seq, runner)
+            now = time.time()
+            claim = self.moves.claim(
+                turn.taken.seq,
+                self.epoch,
+                runner=runner,
+                started_at=now,
+                lease_expires_at=now + self._lease_s,
+            )
+            row = await self._execute(connection, claim)
             if row is not None:
                 await self._queue.charge(connection, model, turn)
                 return row
@@ -102,49 +111,35 @@ class RunLedger:
         await self._check_lead(connection)
         return None
 
-    async def _start(self, connection: AsyncConnection, seq: int, runner: str) -> RowMapping | None:
-        transition = TRANSITIONS[Move.CLAIM]
-        now = time.time()
-        query = (
-            update(TASKS)
-            .where(TASKS.c.seq == seq, TASKS.c.status.in_(transition.sources), self._leads)
-            .values(
-                status=transition.target,
-                attempt=TASKS.c.attempt + 1,
-                attempts_left=TASKS.c.attempts_left - 1,
-                runner=runner,
-                step=0,
-                started_at=now,
-                lease_expires_at=now + self._lease_s,
-            )
-            .returning(TASKS)
-        )
-        return await self._first(connection, query=query)
-
     async def report(self, uid: str, attempt: int, *, step: int, progress: float) -> bool:
         """Renew the lease and record how far the run is. False: the run is over, its runner must leave."""
-        new = {"step": step, "progress": progress, "lease_expires_at": time.time() + self._lease_s}
-        return await self._write(Move.REPORT, uid, attempt, **new) is not None
+        lease_expires_at = time.time() + self._lease_s
+        write = self.moves.report(
+            self._run(uid, attempt), step=step, progress=progress, lease_expires_at=lease_expires_at
+        )
+        return await self._commit(write) is not None
 
     async def publish(
         self, uid: str, attempt: int, *, artifact: str, timings: Mapping[str, float]
     ) -> Task | None:
         """Make ``artifact`` the task's result, for ever. None: the attempt is not the current one."""
-        new = {"finished_at": time.time(), "artifact": artifact, "timings": dict(timings)}
-        return await self._move(Move.PUBLISH, uid, attempt, **new)
+        run, now = self._run(uid, attempt), time.time()
+        return _task(
+            await self._commit(self.moves.publish(run, artifact=artifact, timings=timings, finished_at=now))
+        )
 
     async def fail(self, uid: str, attempt: int, error: TaskError) -> Task | None:
         """End the task for an error of the model or the input. None: the attempt is not the current one."""
-        return await self._move(Move.FAIL, uid, attempt, **_failed(error))
+        write = self.moves.fail(self._run(uid, attempt), error, finished_at=time.time())
+        return _task(await self._commit(write))
 
     async def give_up(self, uid: str, attempt: int) -> Task | None:
         """The runner is lost: queue the task again, or fail it if no attempt is left. None: not current."""
-        row = await self._writing.ask(partial(self._give_up, uid=uid, attempt=attempt))
-        return task_of(row) if row is not None else None
+        return _task(await self._writing.ask(partial(self._give_up, uid=uid, attempt=attempt)))
 
     async def hand_back(self, uid: str, attempt: int) -> Task | None:
         """The runner stops before the end by itself: queue the task again, the attempt not counted."""
-        return await self._move(Move.HAND_BACK, uid, attempt)
+        return _task(await self._commit(self.moves.hand_back(self._run(uid, attempt))))
 
     async def drain(self) -> None:
         """Let nothing begin any more, under this epoch: no claim finds a task, no new task is stored."""
@@ -220,48 +215,32 @@ class RunLedger:
         uids = {model: frozenset(uid for name, uid, _ in runs if name == model) for model, *_ in runs}
         return Demand(queued, uids, ready)
 
-    async def _move(self, move: Move, uid: str, attempt: int, **new: Any) -> Task | None:
-        row = await self._write(move, uid, attempt, **new)
-        return task_of(row) if row is not None else None
+    def _run(self, uid: str, attempt: int) -> RunKey:
+        return RunKey(uid, attempt, self.epoch)
 
-    async def _write(self, move: Move, uid: str, attempt: int, **new: Any) -> RowMapping | None:
-        write = partial(self._move_in, move=move, uid=uid, attempt=attempt, **new)
-        row: RowMapping | None = await self._writing.ask(write)
-        return row
+    async def _commit(self, write: Write) -> RowMapping | None:
+        return await self._writing.ask(partial(self._execute, write=write))
 
-    async def _write_all(self, writes: Sequence[Write]) -> Sequence[Any]:
+    async def _write_all(self, jobs: Sequence[_Job]) -> Sequence[RowMapping | None]:
         async with self._database.write_alone() as connection:
             # One that raises takes the transaction back for all: an epoch is over for all of them.
-            return [await write(connection) for write in writes]
-
-    async def _move_in(
-        self, connection: AsyncConnection, *, move: Move, uid: str, attempt: int, **new: Any
-    ) -> RowMapping | None:
-        fences = {"of_uid": uid, "of_attempt": attempt, "epoch": self.epoch}
-        values = {f"new_{column}": value for column, value in new.items()}
-        return await self._first(connection, query=MOVES[move], values={**fences, **values})
+            return [await job(connection) for job in jobs]
 
     async def _give_up(self, connection: AsyncConnection, *, uid: str, attempt: int) -> RowMapping | None:
         left = await connection.scalar(select(TASKS.c.attempts_left).where(TASKS.c.uid == uid))
-        if left:
-            return await self._move_in(connection, move=Move.REQUEUE, uid=uid, attempt=attempt)
-        return await self._move_in(
-            connection, move=Move.LOSE, uid=uid, attempt=attempt, **_failed(WORKER_LOST)
+        run = self._run(uid, attempt)
+        write = (
+            self.moves.requeue(run) if left else self.moves.lose(run, WORKER_LOST, finished_at=time.time())
         )
+        return await self._execute(connection, write)
 
-    async def _first(
-        self,
-        connection: AsyncConnection,
-        *,
-        query: ReturningUpdate[Any],
-        values: Mapping[str, Any] | None = None,
-    ) -> RowMapping | None:
-        """The row that ``query`` changed, if any. Raises ``Superseded`` if another epoch was the reason."""
-        row: RowMapping | None = (await connection.execute(query, values)).mappings().first()
-        if row is not None:
-            return row
-        await self._check_lead(connection)
-        return None
+    async def _execute(self, connection: AsyncConnection, write: Write) -> RowMapping | None:
+        """The row that ``write`` changed, if any. Raises ``Superseded`` if another epoch was the reason."""
+        changed = await connection.execute(write.statement, write.values)
+        row: RowMapping | None = changed.mappings().first()
+        if row is None:
+            await self._check_lead(connection)
+        return row
 
     async def _check_lead(self, connection: AsyncConnection) -> None:
         current = await connection.scalar(select(LEADERSHIP.c.epoch))
@@ -269,5 +248,5 @@ class RunLedger:
             raise Superseded(f"epoch {self.epoch} ended, {current} leads")
 
 
-def _failed(error: TaskError) -> dict[str, Any]:
-    return {"finished_at": time.time(), "error_code": error.code, "error_message": error.message}
+def _task(row: RowMapping | None) -> Task | None:
+    return None if row is None else task_of(row)

@@ -5,20 +5,21 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, bindparam, func, select, true, update
+from sqlalchemy import ColumnElement, bindparam, func, select, true
 
 from serve_app.errors import IdempotencyMismatch, TaskExists, TaskNotFound
 from serve_app.store.batching import Batching
 from serve_app.store.database import Database
 from serve_app.store.fair_queue import read_clocks
 from serve_app.store.group_commit import GroupCommit
+from serve_app.store.move_statements import MOVES
 from serve_app.store.rows import task_of
 from serve_app.store.tables import LEADERSHIP, TASKS
 from serve_app.tasks.admission import Admission
 from serve_app.tasks.caller import Caller
 from serve_app.tasks.fair_share import FairClock
 from serve_app.tasks.task import NewTask, QueuedTask, Task
-from serve_app.tasks.transitions import TRANSITIONS, Move, Status
+from serve_app.tasks.transitions import Status
 
 _PAGE = 500
 # Newest first. An id is unique for an owner, so of one id there are at most as many as there are keys.
@@ -107,15 +108,10 @@ class TaskStore:
         return await self._cancel(_seen_by(caller), TASKS.c.status.in_(statuses or tuple(Status)))
 
     async def _cancel(self, *which: ColumnElement[bool]) -> Sequence[Task]:
-        transition = TRANSITIONS[Move.CANCEL]
-        query = (
-            update(TASKS)
-            .where(*which, TASKS.c.status.in_(transition.sources))
-            .values(status=transition.target, finished_at=time.time(), lease_expires_at=None)
-            .returning(TASKS)
-        )
+        write = MOVES.cancel(*which, finished_at=time.time())
         async with self._database.write() as connection:
-            return [task_of(row) for row in (await connection.execute(query)).mappings().all()]
+            cancelled = await connection.execute(write.statement, write.values)
+            return [task_of(row) for row in cancelled.mappings().all()]
 
     async def queue(self) -> AsyncIterator[Sequence[QueuedTask]]:
         """Every queued task, by priority and age, in pages, so that a long queue holds up nobody."""

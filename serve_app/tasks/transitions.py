@@ -52,22 +52,27 @@ class Move(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """One legal move. ``fenced``: only the current attempt may make it."""
+    """One legal move, as the WHERE of its UPDATE asks for it."""
 
     sources: frozenset[Status]
     target: Status
     fenced: bool
+    """Only the current attempt may make it."""
+    led: bool
+    """Only the coordinator that leads may make it."""
 
 
 _RUNNING = frozenset({Status.RUNNING})
 
 TRANSITIONS: Mapping[Move, Transition] = {
-    Move.CLAIM: Transition(frozenset({Status.QUEUED}), Status.RUNNING, fenced=False),
-    Move.REPORT: Transition(_RUNNING, Status.RUNNING, fenced=True),
-    Move.PUBLISH: Transition(_RUNNING, Status.SUCCEEDED, fenced=True),
-    Move.FAIL: Transition(_RUNNING, Status.FAILED, fenced=True),
-    Move.REQUEUE: Transition(_RUNNING, Status.QUEUED, fenced=True),
-    Move.LOSE: Transition(_RUNNING, Status.FAILED, fenced=True),
-    Move.HAND_BACK: Transition(_RUNNING, Status.QUEUED, fenced=True),
-    Move.CANCEL: Transition(frozenset({Status.QUEUED, Status.RUNNING}), Status.CANCELLED, fenced=False),
+    Move.CLAIM: Transition(frozenset({Status.QUEUED}), Status.RUNNING, fenced=False, led=True),
+    Move.REPORT: Transition(_RUNNING, Status.RUNNING, fenced=True, led=True),
+    Move.PUBLISH: Transition(_RUNNING, Status.SUCCEEDED, fenced=True, led=True),
+    Move.FAIL: Transition(_RUNNING, Status.FAILED, fenced=True, led=True),
+    Move.REQUEUE: Transition(_RUNNING, Status.QUEUED, fenced=True, led=True),
+    Move.LOSE: Transition(_RUNNING, Status.FAILED, fenced=True, led=True),
+    Move.HAND_BACK: Transition(_RUNNING, Status.QUEUED, fenced=True, led=True),
+    Move.CANCEL: Transition(
+        frozenset({Status.QUEUED, Status.RUNNING}), Status.CANCELLED, fenced=False, led=False
+    ),
 }

@@ -1,39 +1,28 @@
 """The service without its fences, to show that the checker sees what they prevent."""
 
-from typing import Any
+from dataclasses import replace
 
 from ray.serve import Application
-from sqlalchemy import RowMapping, bindparam, update
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 import serve_app.app
 from serve_app.coordinator.coordinator import Coordinator
-from serve_app.store.move_statements import CHANGES
+from serve_app.store.move_statements import MoveStatements
 from serve_app.store.run_ledger import RunLedger
-from serve_app.store.tables import TASKS
-from serve_app.tasks.transitions import TRANSITIONS, Move
+from serve_app.tasks.transitions import TRANSITIONS, Status
 
-
-async def _move_unfenced(
-    self: RunLedger, connection: AsyncConnection, *, move: Move, uid: str, attempt: int, **new: Any
-) -> RowMapping | None:
-    """As ``RunLedger._move_in``, asking for neither state, attempt nor epoch."""
-    values = {f"new_{column}": value for column, value in new.items()}
-    query = (
-        update(TASKS)
-        .where(TASKS.c.uid == bindparam("of_uid"))
-        .values(status=TRANSITIONS[move].target, **CHANGES[move])
-        .returning(TASKS)
-    )
-    moved: RowMapping | None = (await connection.execute(query, {"of_uid": uid, **values})).mappings().first()
-    return moved
+# The moves of a run from any state, by any attempt, under any epoch.
+_UNFENCED = {
+    move: replace(transition, sources=frozenset(Status), fenced=False, led=False)
+    for move, transition in TRANSITIONS.items()
+    if transition.fenced
+}
 
 
 class UnfencedCoordinator(Coordinator):
     """Wherever this class is imported, the ledger writes for whoever asks."""
 
 
-RunLedger._move_in = _move_unfenced  # type: ignore[method-assign]
+RunLedger.moves = MoveStatements({**TRANSITIONS, **_UNFENCED})
 
 
 def build(args: dict[str, object]) -> Application:

@@ -1,0 +1,79 @@
+"""Each move changes a row from its own states alone, and only behind its fences."""
+
+from collections.abc import Callable, Mapping
+
+import pytest
+from sqlalchemy import update
+
+from serve_app.store.database import Database
+from serve_app.store.move_statements import MOVES, RunKey, Write
+from serve_app.store.run_ledger import RunLedger
+from serve_app.store.tables import TASKS
+from serve_app.store.task_store import TaskStore
+from serve_app.tasks.caller import EVERYONE
+from serve_app.tasks.task import TaskError
+from serve_app.tasks.transitions import Move, Status
+from tests.contract.tasks import ADMISSION, new
+
+ATTEMPT = 2
+ERROR = TaskError("model_error", "The model failed.")
+WRITES: Mapping[Move, Callable[[RunKey, int], Write]] = {
+    Move.CLAIM: lambda run, seq: MOVES.claim(
+        seq, run.epoch, runner="r", started_at=1.0, lease_expires_at=2.0
+    ),
+    Move.REPORT: lambda run, _: MOVES.report(run, step=1, progress=0.5, lease_expires_at=2.0),
+    Move.PUBLISH: lambda run, _: MOVES.publish(run, artifact="a.mp4", timings={}, finished_at=1.0),
+    Move.FAIL: lambda run, _: MOVES.fail(run, ERROR, finished_at=1.0),
+    Move.LOSE: lambda run, _: MOVES.lose(run, ERROR, finished_at=1.0),
+    Move.REQUEUE: lambda run, _: MOVES.requeue(run),
+    Move.HAND_BACK: lambda run, _: MOVES.hand_back(run),
+    Move.CANCEL: lambda run, _: MOVES.cancel(TASKS.c.uid == run.uid, finished_at=1.0),
+}
+FROM = {
+    Move.CLAIM: {Status.QUEUED},
+    Move.CANCEL: {Status.QUEUED, Status.RUNNING},
+    **{move: {Status.RUNNING} for move in set(Move) - {Move.CLAIM, Move.CANCEL}},
+}
+"""Said here again, so that a slip in the table of transitions is found."""
+OF_A_RUN = set(Move) - {Move.CLAIM, Move.CANCEL}
+"""The moves of one attempt."""
+OF_THE_LEADER = set(Move) - {Move.CANCEL}
+
+
+async def changes(
+    database: Database, store: TaskStore, move: Move, status: Status, *, attempt: int = ATTEMPT, epoch: int
+) -> bool:
+    """Whether the move changes a task that stands in ``status``."""
+    await store.submit(new("a"), ADMISSION)
+    async with database.write() as connection:
+        await connection.execute(update(TASKS).values(status=status, attempt=ATTEMPT))
+    task = await store.get(EVERYONE, "a")
+    write = WRITES[move](RunKey(task.uid, attempt, epoch), task.seq)
+    async with database.write() as connection:
+        return bool((await connection.execute(write.statement, write.values)).all())
+
+
+@pytest.mark.parametrize("status", Status)
+@pytest.mark.parametrize("move", Move)
+async def test_a_move_is_made_from_its_own_states(
+    database: Database, store: TaskStore, ledger: RunLedger, move: Move, status: Status
+) -> None:
+    made = await changes(database, store, move, status, epoch=ledger.epoch)
+    assert made is (status in FROM[move])
+
+
+@pytest.mark.parametrize("move", Move)
+async def test_another_attempt_makes_no_move_of_a_run(
+    database: Database, store: TaskStore, ledger: RunLedger, move: Move
+) -> None:
+    status = min(FROM[move])
+    made = await changes(database, store, move, status, attempt=ATTEMPT - 1, epoch=ledger.epoch)
+    assert made is (move not in OF_A_RUN)
+
+
+@pytest.mark.parametrize("move", Move)
+async def test_a_coordinator_that_does_not_lead_makes_none_but_a_cancel(
+    database: Database, store: TaskStore, ledger: RunLedger, move: Move
+) -> None:
+    made = await changes(database, store, move, min(FROM[move]), epoch=ledger.epoch - 1)
+    assert made is (move not in OF_THE_LEADER)
