@@ -28,6 +28,7 @@ def check_request(variant: Variant, request: GenerationRequest) -> None:
     if not -(2**63) <= request.seed < 2**64:
         raise InvalidRequest("seed must fit in 64 bits.", field="seed")
     _check_images(variant, request)
+    _check_frames(request)
     _check_references(variant, request)
     _check_fragments(request)
     _check_control(variant, request)
@@ -47,7 +48,7 @@ def _check_guidance(variant: Variant, request: GenerationRequest) -> None:
 
 
 def _check_images(variant: Variant, request: GenerationRequest) -> None:
-    """What is given must make up a task of this model, and each picture must be a frame of the video."""
+    """What is given must make up a task of this model."""
     if request.image is None:
         if "t2v" not in variant.tasks:
             raise InvalidRequest(f"{variant.name} needs an image.", field="image")
@@ -64,6 +65,10 @@ def _check_images(variant: Variant, request: GenerationRequest) -> None:
         raise InvalidRequest(
             "A video from a first to a last image has at least 5 frames.", field="num_frames"
         )
+
+
+def _check_frames(request: GenerationRequest) -> None:
+    """Each picture must be a frame of the video."""
     for name, picture in (("image", request.image), ("last_image", request.last_image)):
         if picture is not None and not _is_frame(picture, request):
             raise InvalidRequest(

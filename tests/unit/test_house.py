@@ -1,0 +1,67 @@
+"""The house's own rules, which no linter has: lengths of files, functions and lines of the docs."""
+
+import ast
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+FILE_LINES = 400
+FUNCTION_LINES = 60
+DOC_COLUMNS = 120
+
+TOO_LONG = {
+    # Each goes once it is split.
+    "tests/models/test_checkpoints.py",
+    "tests/models/test_lora.py",
+    "tests/models/test_single_file.py",
+    "serve_app/api/lightx2v/local.py:local_router",
+    "serve_app/api/native/routes.py:native_router",
+}
+
+
+def tracked(*patterns: str) -> list[Path]:
+    """Files of the repository, those not committed yet among them, without what it ignores."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", *patterns],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
+    return [ROOT / name for name in listed if (ROOT / name).is_file()]
+
+
+def name(file: Path) -> str:
+    return file.relative_to(ROOT).as_posix()
+
+
+def long_files() -> Iterator[str]:
+    for file in tracked("*.py"):
+        if len(file.read_text().splitlines()) > FILE_LINES:
+            yield name(file)
+
+
+def long_functions() -> Iterator[str]:
+    for file in tracked("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                continue
+            if (node.end_lineno or node.lineno) - node.lineno + 1 > FUNCTION_LINES:
+                yield f"{name(file)}:{node.name}"
+
+
+def test_no_file_and_no_function_is_two_things() -> None:
+    found = {*long_files(), *long_functions()}
+    assert found <= TOO_LONG, f"over {FILE_LINES} lines, or a function over {FUNCTION_LINES}"
+    assert found >= TOO_LONG, "take out of TOO_LONG what is short by now"
+
+
+@pytest.mark.parametrize("page", tracked("*.md"), ids=name)
+def test_a_line_of_the_docs_fits_a_screen(page: Path) -> None:
+    for number, line in enumerate(page.read_text().splitlines(), 1):
+        text = re.sub(r"\]\([^)]*\)|https?://\S+", "", line)  # an address cannot be broken
+        assert line.startswith("|") or len(text) <= DOC_COLUMNS, f"{name(page)}:{number}: {len(text)} columns"
