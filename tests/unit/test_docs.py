@@ -43,6 +43,17 @@ def test_each_link_between_the_docs_leads_somewhere(page: str) -> None:
             assert (ROOT / page).parent.joinpath(target).exists(), f"{page} links to {target}"
 
 
+def test_ten_questions_of_a_newcomer_are_answered_by_files_that_exist() -> None:
+    section = (
+        (ROOT / "docs/architecture.md").read_text().partition("## Ten questions")[2].partition("\n## ")[0]
+    )
+    rows = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("| ")][1:]
+    assert len(rows) == 10
+    for question, answer in rows:
+        named = named_paths(answer)
+        assert named and all((ROOT / path).exists() for path in named), question
+
+
 def test_each_fault_names_a_test_that_exists() -> None:
     named = re.findall(r"`(test_\w+\.py)::(test_\w+)`", (ROOT / "docs/reliability.md").read_text())
     assert len(named) > 10

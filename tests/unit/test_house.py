@@ -18,8 +18,6 @@ TOO_LONG = {
     "tests/models/test_checkpoints.py",
     "tests/models/test_lora.py",
     "tests/models/test_single_file.py",
-    "serve_app/api/lightx2v/local.py:local_router",
-    "serve_app/api/native/routes.py:native_router",
 }
 
 
