@@ -61,3 +61,18 @@ class TaskMetrics:
     def backlog(self, model: str, seconds: float) -> None:
         """So many seconds of work wait and run now."""
         self._backlog.set(seconds, {"model": model})
+
+
+class LinkMetrics:
+    """Calls of a replica that the coordinator did not answer, by method: it was away, or being replaced."""
+
+    def __init__(self) -> None:
+        self._unanswered = Counter(
+            "wan_serve_unanswered_calls",
+            description="Calls of replicas that the coordinator did not answer",
+            tag_keys=("method",),
+        )
+
+    def unanswered(self, method: str) -> None:
+        """Count a call that got no answer."""
+        self._unanswered.inc(1, {"method": method})

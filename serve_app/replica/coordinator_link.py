@@ -1,6 +1,7 @@
 """A replica's line to the coordinator, which may be away for a moment: then the run goes on."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -9,11 +10,14 @@ from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
+from serve_app.metrics import LinkMetrics
 from serve_app.tasks.replica import Replica
 from serve_app.tasks.task import Task, TaskError
 
 _RETRY_S = 0.2
 _CLAIM_PATIENCE_S = 5.0
+_AWAY = (RayError, RayServeException, TimeoutError)
+_logger = logging.getLogger("ray.serve")
 
 
 class CoordinatorLink:
@@ -27,14 +31,16 @@ class CoordinatorLink:
         self._handle = handle
         self._patience_s = patience_s
         self._give_up_s = give_up_s
+        self._metrics = LinkMetrics()
 
     async def claim(self, model: str, runner: str, ticket: str, loras: Collection[str]) -> Task | None:
         """The next task; None when there is none or no coordinator to ask: a later ticket will come."""
         try:
             claimed = self._handle.claim.remote(model, runner, ticket, loras)
             task: Task | None = await asyncio.wait_for(claimed, _CLAIM_PATIENCE_S)
-        except (RayError, RayServeException, TimeoutError):
+        except _AWAY as error:
             # If it was claimed all the same, nobody will report for it and its lease ends soon.
+            self._note_away("claim", error)
             return None
         return task
 
@@ -42,15 +48,16 @@ class CoordinatorLink:
         """Another replica is to run it. If that is not heard, its lease ends soon."""
         try:
             await asyncio.wait_for(self._handle.hand_back.remote(task.uid, task.attempt), _CLAIM_PATIENCE_S)
-        except (RayError, RayServeException, TimeoutError):
-            return
+        except _AWAY as error:
+            self._note_away("hand_back", error)
 
     async def report(self, uid: str, attempt: int, step: int, progress: float) -> bool:
         """Whether the run goes on."""
         try:
             answer = self._handle.report.remote(uid, attempt, step, progress)
             return bool(await asyncio.wait_for(answer, self._patience_s))
-        except (RayError, RayServeException, TimeoutError):
+        except _AWAY as error:
+            self._note_away("report", error)
             return True
 
     async def publish(self, uid: str, attempt: int, artifact: str, timings: Mapping[str, float]) -> bool:
@@ -65,15 +72,20 @@ class CoordinatorLink:
         """Say how this replica is; nobody minds if it is not heard."""
         try:
             await asyncio.wait_for(self._handle.saw.remote(replica), self._patience_s)
-        except (RayError, RayServeException, TimeoutError):
-            return
+        except _AWAY as error:
+            self._note_away("saw", error)
+
+    def _note_away(self, method: str, error: Exception) -> None:
+        _logger.debug("the coordinator did not answer %s: %r", method, error)
+        self._metrics.unanswered(method)
 
     async def _until_answered(self, method: str, *args: object) -> bool:
         deadline = time.monotonic() + self._give_up_s
         while True:
             try:
                 return bool(await getattr(self._handle, method).remote(*args))
-            except (RayError, RayServeException):
+            except (RayError, RayServeException) as error:
+                self._note_away(method, error)
                 if time.monotonic() > deadline:
                     return False
                 await asyncio.sleep(_RETRY_S)
