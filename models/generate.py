@@ -1,4 +1,4 @@
-"""The whole of a run as one loop, for whoever needs no step of it alone."""
+"""The whole of a run as one loop: prepare, denoise, decode, for each fragment."""
 
 from collections.abc import Callable, Iterator
 
@@ -7,15 +7,33 @@ from models.engine import Engine, Frames, Generation, GenerationRequest
 OnStep = Callable[[int, int], None]
 """Called with the steps done and the steps in all, of every fragment. What it raises ends the run."""
 
+OnFragment = Callable[[], None]
+"""Called at a point of each fragment's run. What it raises ends the run."""
 
-def generate(engine: Engine, request: GenerationRequest, on_step: OnStep | None = None) -> Iterator[Frames]:
-    """Make one video and yield its frames, ``[n, height, width, 3]`` uint8, as they are decoded."""
+
+def generate(
+    engine: Engine,
+    request: GenerationRequest,
+    on_step: OnStep | None = None,
+    on_decoded: OnFragment | None = None,
+    *,
+    on_prepared: OnFragment | None = None,
+) -> Iterator[Frames]:
+    """Make one video and yield its frames, ``[n, height, width, 3]`` uint8, as they are decoded.
+
+    ``on_prepared`` is called before a fragment's first step, ``on_step`` after each step, ``on_decoded`` when
+    the caller has taken a fragment's last frame and asks for more.
+    """
     generation: Generation | None = None
     for fragment in range(request.num_fragments):
         generation = engine.prepare(request, after=generation)
+        if on_prepared is not None:
+            on_prepared()
         steps = generation.total_steps
         while generation.step < steps:
             engine.denoise_step(generation)
             if on_step is not None:
                 on_step(fragment * steps + generation.step, request.num_fragments * steps)
         yield from engine.decode(generation)
+        if on_decoded is not None:
+            on_decoded()

@@ -6,7 +6,6 @@ import os
 import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from typing import NoReturn
@@ -26,7 +25,7 @@ from serve_app.replica.claims import Claim, Claims
 from serve_app.replica.coordinator_link import CoordinatorLink
 from serve_app.replica.engine_factory import engine_factory
 from serve_app.replica.rank_group import RankGroup
-from serve_app.replica.run import Hung, Outcome, Run
+from serve_app.replica.run import Generated, Hung, Outcome, Run
 from serve_app.replica.warm_up import warm_up
 from serve_app.tasks.replica import Health, Replica
 from serve_app.tasks.task import Task
@@ -125,7 +124,7 @@ class ModelReplica:
                 return None
             self._claims.ran(task, time.monotonic() - began)
             finished = finishing.create_task(self._finish(run, generated))
-            if generated.exception() is not None:
+            if generated.error is not None:
                 await finished  # it says whether the engine can be trusted with another task
             if not self._is_sound or (time.monotonic() > return_at and not prefetched.is_under_way):
                 return None
@@ -147,7 +146,7 @@ class ModelReplica:
             step_timeout_s=rules.step_timeout_s,
         )
 
-    async def _finish(self, run: Run, generated: asyncio.Future[ExitStack]) -> None:
+    async def _finish(self, run: Run, generated: Generated) -> None:
         outcome = await run.finish(generated, self._files)
         # After an unexpected error a CUDA context may be unusable; a CPU engine is only Python objects.
         if outcome is Outcome.BROKEN and self._placement.device != "cpu":

@@ -8,21 +8,22 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Mapping
-from concurrent.futures import Executor, Future
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from models.engine import Engine, Generation, GenerationRequest, Picture
+from models.engine import Engine, GenerationRequest, Picture
 from models.errors import GroupLost, ModelError
+from models.generate import generate
 from serve_app.files.artifacts import LocalArtifacts
 from serve_app.media.source_image import SourceImage
-from serve_app.media.video_writer import VideoWriteError, VideoWriter
+from serve_app.media.video_writer import VideoWriteError
+from serve_app.replica.attempt_file import AttemptFile
+from serve_app.replica.run_progress import RunProgress
 from serve_app.tasks.task import Task, TaskError
 
-_NEARLY_DONE = 0.99
 _logger = logging.getLogger("ray.serve")
 
 
@@ -55,13 +56,12 @@ class _Left(Exception):
     """The coordinator told the run to stop."""
 
 
-@dataclass(slots=True)
-class _Position:
-    """How far the run is. Written by the engine's thread, read by the event loop."""
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """What the engine leaves of a run: a file to complete, or the error that it ended by."""
 
-    step: int = 0
-    progress: float = 0.0
-    moved_at: float = field(default_factory=time.monotonic)
+    file: AttemptFile
+    error: BaseException | None
 
 
 class Run:
@@ -86,37 +86,39 @@ class Run:
         self._control = control
         self._heartbeat_s = heartbeat_s
         self._step_timeout_s = step_timeout_s
-        self._position = _Position()
+        self._file = AttemptFile(task, artifacts)
+        self._progress = RunProgress(task.spec)
         self._leave = threading.Event()
         self._moved = asyncio.Event()
-        self._timings: dict[str, float] = {}
 
-    async def generate(self, engine: Executor, files: Executor) -> asyncio.Future[ExitStack]:
-        """Make every frame on the ``engine`` thread; ``finish`` takes what comes of it.
+    async def generate(self, engine_thread: Executor, files: Executor) -> Generated:
+        """Make every frame in ``engine_thread``.
 
         Raises ``Hung`` or ``GroupLost``: this engine cannot be used again, another can do the task.
 
         ``files`` is the thread that opens and closes the video, so that the engine waits for neither.
         """
         loop = asyncio.get_running_loop()
-        work = loop.run_in_executor(engine, self._generate, loop, files)
+        work = loop.run_in_executor(engine_thread, self._generate, loop, files)
         try:
             await self._follow(work)
         except asyncio.CancelledError:
             self._leave.set()
             raise
-        if isinstance(lost := work.exception(), GroupLost):
-            raise lost
-        return work
+        error = work.exception()
+        if isinstance(error, GroupLost):
+            raise error
+        return Generated(self._file, error)
 
-    async def finish(self, generated: asyncio.Future[ExitStack], files: Executor) -> Outcome:
+    async def finish(self, generated: Generated, files: Executor) -> Outcome:
         """Complete the file and publish it, or tell why there is none."""
         task = self._task
         try:
-            began = time.monotonic()
-            video = generated.result()
-            await asyncio.get_running_loop().run_in_executor(files, video.close)
-            self._time("finish", began)
+            if generated.error is not None:
+                raise generated.error
+            self._progress.begin()
+            await asyncio.get_running_loop().run_in_executor(files, generated.file.complete)
+            self._progress.finished()
         except _Left:
             return Outcome.LEFT
         except ModelError as error:
@@ -131,14 +133,14 @@ class Run:
                 TaskError("model_error", "The model failed on this request"), Outcome.BROKEN
             )
         artifact = self._artifacts.key(task.uid, task.attempt)
-        published = await self._control.publish(task.uid, task.attempt, artifact, self._timings)
+        published = await self._control.publish(task.uid, task.attempt, artifact, self._progress.timings)
         return Outcome.PUBLISHED if published else Outcome.LEFT
 
     async def _fail(self, error: TaskError, outcome: Outcome) -> Outcome:
         await self._control.fail(self._task.uid, self._task.attempt, error)
         return outcome
 
-    async def _follow(self, work: asyncio.Future[ExitStack]) -> None:
+    async def _follow(self, work: asyncio.Future[None]) -> None:
         """Report each step, and at least every heartbeat, until the thread is done."""
         task = self._task
         work.add_done_callback(lambda _: self._moved.set())
@@ -148,52 +150,39 @@ class Run:
             self._moved.clear()
             if work.done():
                 return
-            if time.monotonic() - self._position.moved_at > self._step_timeout_s:
-                raise Hung(f"no progress for {self._step_timeout_s} s at step {self._position.step}")
-            if not await self._control.report(
-                task.uid, task.attempt, self._position.step, self._position.progress
-            ):
+            position = self._progress.position
+            if time.monotonic() - position.moved_at > self._step_timeout_s:
+                raise Hung(f"no progress for {self._step_timeout_s} s at step {position.step}")
+            if not await self._control.report(task.uid, task.attempt, position.step, position.progress):
                 self._leave.set()
 
-    def _generate(self, loop: asyncio.AbstractEventLoop, files: Executor) -> ExitStack:
-        """Hand every frame to ffmpeg (in the engine's thread); closing the answer completes the file."""
-        opening = files.submit(self._open)
+    def _generate(self, loop: asyncio.AbstractEventLoop, files: Executor) -> None:
+        """Hand every frame to ffmpeg (in the engine's thread); completing the file is left to ``finish``."""
+        self._file.open(files)
         try:
-            self._make(opening, loop)
-        except BaseException:
-            video, _ = opening.result()
-            with video:  # which drops the file, since it ends by an error
-                raise
-        return opening.result()[0]
+            self._make(wake=lambda: loop.call_soon_threadsafe(self._moved.set))
+        except BaseException as error:
+            self._file.drop(error)
+            raise
 
-    def _open(self) -> tuple[ExitStack, VideoWriter]:
-        """Start ffmpeg; it is up long before the first frame."""
-        spec = self._task.spec
-        target = self._artifacts.attempt_path(self._task.uid, self._task.attempt)
-        video = ExitStack()
-        writer = VideoWriter(target, width=spec.width, height=spec.height, fps=spec.fps)
-        return video, video.enter_context(writer)
+    def _make(self, wake: Callable[[], object]) -> None:
+        request, progress = self._request(), self._progress
 
-    def _make(self, opening: Future[tuple[ExitStack, VideoWriter]], loop: asyncio.AbstractEventLoop) -> None:
-        request = self._request()
-        generation: Generation | None = None
-        for _ in range(request.num_fragments):
-            began = time.monotonic()
-            generation = self._engine.prepare(request, after=generation)
-            began = self._time("prepare", began)
-            for _ in range(generation.total_steps):
-                self._check_left()
-                self._engine.denoise_step(generation)
-                self._move_to(loop, generation)
-            began = self._time("denoise", began)
-            _, writer = opening.result()
-            decoded = 0
-            for frames in self._engine.decode(generation):
-                self._check_left()
-                writer.write(frames)
-                decoded += len(frames)
-                self._move_to(loop, generation, decoded / request.num_frames)
-            self._time("decode", began)
+        def prepared() -> None:
+            progress.prepared()
+            self._check_left()
+
+        def stepped(done: int, total: int) -> None:
+            progress.stepped(done, total)
+            wake()
+            self._check_left()
+
+        progress.begin()
+        for frames in generate(self._engine, request, stepped, progress.decoded, on_prepared=prepared):
+            self._check_left()
+            self._file.write(frames)
+            progress.wrote(len(frames))
+            wake()
 
     def _request(self) -> GenerationRequest:
         spec = self._task.spec
@@ -211,18 +200,3 @@ class Run:
     def _check_left(self) -> None:
         if self._leave.is_set():
             raise _Left
-
-    def _move_to(self, loop: asyncio.AbstractEventLoop, run: Generation, decoded: float = 0.0) -> None:
-        """Say how far the run is. ``decoded``, 0 … 1 of this fragment's frames, counts as one more step."""
-        parts = run.total_steps + 1
-        progress = (run.fragment * parts + run.step + decoded) / (run.request.num_fragments * parts)
-        step = run.fragment * run.total_steps + run.step
-        self._position = _Position(step, min(progress, _NEARLY_DONE))
-        loop.call_soon_threadsafe(self._moved.set)
-
-    def _time(self, stage: str, began: float) -> float:
-        """Add what has gone by since to the stage's time."""
-        now = time.monotonic()
-        name = f"{stage}_s"
-        self._timings[name] = round(self._timings.get(name, 0.0) + now - began, 4)
-        return now

@@ -3,6 +3,7 @@
 import numpy as np
 
 from models.engine import Engine, GenerationRequest
+from models.generate import generate
 from models.variants import Variant
 
 
@@ -20,7 +21,5 @@ def warm_up(engine: Engine, variant: Variant) -> None:
         image=None if "t2v" in variant.tasks else gray,
         last_image=None if variant.tasks & {"t2v", "i2v"} else gray,
     )
-    generation = engine.prepare(request)
-    engine.denoise_step(generation)
-    for _ in engine.decode(generation):
+    for _ in generate(engine, request):
         pass

@@ -209,6 +209,15 @@ async def test_an_error_of_the_model_fails_the_task_with_its_code(
     assert (coordinator.published, left_over(artifacts)) == ([], [])
 
 
+async def test_the_models_error_is_told_where_ffmpeg_did_not_start_either(
+    artifacts: LocalArtifacts, thread: ThreadPoolExecutor
+) -> None:
+    coordinator = Coordinator()
+    task = replace(TASK, spec=replace(SPEC, width=63, prompt="[[raise]]"))  # no video is of an odd width
+    assert await execute(run(artifacts, coordinator, task=task), thread) is Outcome.FAILED
+    assert coordinator.failures == [TaskError("model_error", "The prompt asks for a failure.")]
+
+
 class Broken(PacedEngine):
     def denoise_step(self, generation: Generation) -> None:
         raise RuntimeError("secret/path: device-side assert")

@@ -1,0 +1,43 @@
+"""The video file of an attempt: ffmpeg starts while the engine prepares and ends while the engine goes on."""
+
+from concurrent.futures import Executor, Future
+
+from models.engine import Frames
+from serve_app.files.artifacts import LocalArtifacts
+from serve_app.media.video_writer import VideoWriter
+from serve_app.tasks.task import Task
+
+
+class AttemptFile:
+    """The file that an attempt writes. Whole once ``complete`` has returned; ``drop`` leaves nothing."""
+
+    def __init__(self, task: Task, artifacts: LocalArtifacts) -> None:
+        self._task = task
+        self._artifacts = artifacts
+        self._opening: Future[VideoWriter] | None = None
+
+    def open(self, files: Executor) -> None:
+        """Start ffmpeg in a thread of ``files``; it is up long before the first frame."""
+        self._opening = files.submit(self._open)
+
+    def write(self, frames: Frames) -> None:
+        """Append frames. Raises ``VideoWriteError``, also for what went wrong in ``open``."""
+        self._writer().write(frames)
+
+    def complete(self) -> None:
+        """End ffmpeg and put the file in its place. Raises ``VideoWriteError``."""
+        self._writer().__exit__(None, None, None)
+
+    def drop(self, error: BaseException) -> None:
+        """End ffmpeg for ``error`` and remove what it wrote. Does nothing where ffmpeg did not start."""
+        if self._opening is not None and self._opening.exception() is None:
+            self._opening.result().__exit__(type(error), error, error.__traceback__)
+
+    def _open(self) -> VideoWriter:
+        spec = self._task.spec
+        target = self._artifacts.attempt_path(self._task.uid, self._task.attempt)
+        return VideoWriter(target, width=spec.width, height=spec.height, fps=spec.fps).__enter__()
+
+    def _writer(self) -> VideoWriter:
+        assert self._opening is not None, "open comes first"
+        return self._opening.result()

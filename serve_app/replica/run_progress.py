@@ -1,0 +1,79 @@
+"""The progress of a run: how far it is, and the seconds of each of its stages."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from models.video_spec import VideoSpec
+
+_NEARLY_DONE = 0.99
+"""A run is never reported as done before its video is committed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """How far a run is, by ``time.monotonic`` since ``moved_at``."""
+
+    step: int
+    """Of all fragments together."""
+    progress: float
+    moved_at: float
+
+
+class RunProgress:
+    """Written by the thread that makes the video. ``position`` may be read by any other."""
+
+    def __init__(self, spec: VideoSpec) -> None:
+        self._spec = spec
+        self._step = 0
+        self._total_steps = spec.total_steps
+        self._decoded_fragments = 0
+        self._decoded_frames = 0
+        self._seconds: dict[str, float] = {}
+        self._lap_began = time.monotonic()
+        self.position = Position(0, 0.0, self._lap_began)
+
+    @property
+    def timings(self) -> Mapping[str, float]:
+        """Seconds by stage, summed over the fragments."""
+        return {stage: round(seconds, 4) for stage, seconds in self._seconds.items()}
+
+    def begin(self) -> None:
+        """Begin to take the time of the next stage."""
+        self._lap_began = time.monotonic()
+
+    def prepared(self) -> None:
+        """A fragment's first step comes next."""
+        self._lap("prepare_s")
+
+    def stepped(self, step: int, total_steps: int) -> None:
+        """So many steps of all fragments are done."""
+        self._lap("denoise_s")
+        self._step, self._total_steps = step, total_steps
+        self._move()
+
+    def wrote(self, frames: int) -> None:
+        """So many more frames of the fragment are decoded and written."""
+        self._decoded_frames += frames
+        self._move()
+
+    def decoded(self) -> None:
+        """The fragment is decoded to its end."""
+        self._lap("decode_s")
+        self._decoded_fragments += 1
+        self._decoded_frames = 0
+
+    def finished(self) -> None:
+        """The file is complete."""
+        self._lap("finish_s")
+
+    def _move(self) -> None:
+        # The decode of a fragment counts as one more step, and its frames as parts of that.
+        done = self._step + self._decoded_fragments + self._decoded_frames / self._spec.num_frames
+        progress = done / (self._total_steps + self._spec.num_fragments)
+        self.position = Position(self._step, min(progress, _NEARLY_DONE), time.monotonic())
+
+    def _lap(self, stage: str) -> None:
+        now = time.monotonic()
+        self._seconds[stage] = self._seconds.get(stage, 0.0) + now - self._lap_began
+        self._lap_began = now
