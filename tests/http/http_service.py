@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +13,7 @@ import numpy as np
 from fastapi import FastAPI
 from PIL import Image
 
-from serve_app.api.application import build_api
+from serve_app.api.application import SURFACES, Surface, build_api
 from serve_app.config.settings import AppSettings
 from serve_app.files.artifacts import LocalArtifacts
 from serve_app.files.output_paths import OutputPaths
@@ -85,11 +85,13 @@ class HttpService:
 
 
 @asynccontextmanager
-async def running(settings: AppSettings) -> AsyncIterator[HttpService]:
+async def running(
+    settings: AppSettings, surfaces: Sequence[Surface] = SURFACES
+) -> AsyncIterator[HttpService]:
     """The service from its start to its end."""
     nudges: list[str] = []
     cancelled: list[Task] = []
-    api = build_api(settings, lambda: nudges.append("nudge"), cancelled.append)
+    api = build_api(settings, lambda: nudges.append("nudge"), cancelled.append, surfaces)
     database = Database(settings.store_url)
     async with (
         api.router.lifespan_context(api),

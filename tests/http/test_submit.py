@@ -3,12 +3,19 @@
 import asyncio
 import base64
 import json
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from serve_app.config.model_settings import ModelSettings
 from serve_app.media.source_image import SourceImage
+from serve_app.queue.snapshot import QueueSnapshot
+from serve_app.queue.view import QueueView
+from serve_app.submission import task_service
+from serve_app.submission.plan import Plan, plan
+from serve_app.submission.video_order import VideoOrder
 from serve_app.tasks.caller import EVERYONE
 from tests.http.http_service import HttpService, png, running, settings
 
@@ -244,3 +251,36 @@ async def test_a_video_can_be_saved_below_a_further_output_folder(folder: Path):
     async with running(settings(folder, output_roots=[folder / "more"])) as service:
         body = await service.submit(save_result_path=str(folder / "more" / "cats" / "one.mp4"))
         assert body["save_result_path"] == str(folder / "more" / "cats" / "one.mp4")
+
+
+@pytest.mark.parametrize("path", ["/v1/tasks/video", "/v1/local/video/generate"])
+async def test_a_submit_is_planned_once_and_looks_at_the_queue_once(
+    service: HttpService, monkeypatch: pytest.MonkeyPatch, path: str
+):
+    await service.add_replica()
+    plans: list[VideoOrder] = []
+    looks: list[str] = []
+
+    def counted_plan(order: VideoOrder, models: Sequence[ModelSettings]) -> Plan:
+        plans.append(order)
+        return plan(order, models)
+
+    def counted(name: str, look: Callable[[QueueView], Awaitable[QueueSnapshot]]) -> None:
+        async def counting(view: QueueView) -> QueueSnapshot:
+            looks.append(name)
+            return await look(view)
+
+        monkeypatch.setattr(QueueView, name, counting)
+
+    await service.submit()  # from here on there is a snapshot to share
+    monkeypatch.setattr(task_service, "plan", counted_plan)
+    recent, fresh = QueueView.recent, QueueView.fresh
+    counted("recent", recent)
+    if path.startswith("/v1/local"):
+        await service.claim()
+        await service.add_replica("demo-2")
+        counted("fresh", fresh)
+    body = {"task_id": "once", "prompt": "a cat", "save_video_path": "once.mp4"}
+    response = await service.client.post(path, json=body)
+    assert response.status_code == 200 and "error" not in response.json(), response.text
+    assert len(plans) == len(looks) == 1

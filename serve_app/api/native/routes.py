@@ -88,7 +88,10 @@ async def status(task_id: str, service: Service, caller: Calling, root_path: Roo
 
 @router.head("/v1/tasks/{task_id}/result", include_in_schema=False)
 @router.get(
-    "/v1/tasks/{task_id}/result", summary="The finished video", responses=video_answers(404, 409, 416)
+    "/v1/tasks/{task_id}/result",
+    summary="The finished video",
+    responses=video_answers(404, 409, 416),
+    response_class=Response,
 )
 async def result(task_id: str, request: Request, service: Service, caller: Calling) -> Response:
     """Send a task's video to be played."""
@@ -105,6 +108,7 @@ async def result(task_id: str, request: Request, service: Service, caller: Calli
     tags=["files"],
     summary="Download a finished video by its `video_path`",
     responses=video_answers(403, 404, 416),
+    response_class=Response,
 )
 async def download(file_path: str, request: Request, service: Service, caller: Calling) -> Response:
     """Send the newest video of that name to be saved."""
