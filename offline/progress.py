@@ -11,6 +11,7 @@ class StepBar:
         self._first: tuple[int, float] | None = None
 
     def __call__(self, step: int, total_steps: int) -> None:
+        """Draw the bar with ``step`` of ``total_steps`` done."""
         now = time.monotonic()
         self._first = self._first or (step, now)
         first, began = self._first

@@ -3,9 +3,10 @@
 import os
 import socket
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from pathlib import Path
 from types import TracebackType
@@ -28,9 +29,9 @@ os.environ.update(
 
 import ray  # noqa: E402
 from ray import cluster_utils, serve  # noqa: E402
-from ray._private.ray_constants import PROCESS_TYPE_RAYLET  # noqa: E402
-from ray.serve.context import _get_global_client  # noqa: E402
 from ray.serve.schema import ServeDeploySchema  # noqa: E402
+
+from testbed import ray_internals  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class Cluster:
     def node(self, **resources: float) -> Iterator[Node]:
         """One more node, with ``num_cpus`` and ``num_gpus`` as said."""
         nodes = cluster_utils.Cluster()
-        nodes.head_node = ray._private.worker._global_node
+        nodes.head_node = ray_internals.head_node()
         before = len(_nodes())
         # Its own way of waiting needs what only its own head would have set up.
         node = nodes.add_node(wait=False, **resources)
@@ -88,7 +89,7 @@ class Cluster:
 
         try:
             wait_for(lambda: len(_nodes()) > before, READY_S, lambda: "the node did not join")
-            yield Node(node.all_processes[PROCESS_TYPE_RAYLET][0].process, kill)
+            yield Node(ray_internals.raylet_of(node), kill)
         finally:
             kill()
             wait_for(lambda: len(_nodes()) <= before, READY_S, lambda: "the node did not leave")
@@ -107,7 +108,7 @@ class Cluster:
         }
         self._apply()
         url = f"http://127.0.0.1:{self._port}/{name}"
-        service = Service(url, data_dir, lambda deployment: _replica_pids(name, deployment))
+        service = Service(url, data_dir, partial(ray_internals.running_pids, name))
         wait_for(lambda: HTTP.get(f"{url}/ready").status_code == 200, READY_S, lambda: f"{name} is not ready")
         try:
             yield service
@@ -123,7 +124,7 @@ class Cluster:
     def _apply(self, *, wait: bool = True) -> None:
         config = ServeDeploySchema.model_validate({"applications": list(self._deployed.values())})
         # Serve's own waiting is for applications that start; of none it would wait for ever.
-        _client().deploy_apps(config, _blocking=wait and bool(self._deployed))
+        ray_internals.deploy(config, wait=wait and bool(self._deployed))
 
 
 def paced(step_s: float, **changes: Any) -> dict[str, Any]:
@@ -145,16 +146,6 @@ def demo(**changes: Any) -> dict[str, Any]:
 
 def _nodes() -> list[str]:
     return [node["NodeID"] for node in ray.nodes() if node["Alive"]]
-
-
-def _replica_pids(application: str, deployment: str) -> Mapping[str, int]:
-    details = _client().get_serve_details()
-    replicas = details["applications"][application]["deployments"][deployment]["replicas"]
-    return {replica["replica_id"]: replica["pid"] for replica in replicas if replica["state"] == "RUNNING"}
-
-
-def _client() -> Any:
-    return _get_global_client()
 
 
 def free_port() -> int:

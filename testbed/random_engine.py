@@ -77,6 +77,7 @@ class RandomText:
         self._embeddings = torch.randn(_PROMPT_TOKENS, variant.text_dim, device=device, dtype=dtype)
 
     def encode(self, prompt: str) -> Tensor:
+        """The same random embeddings for every prompt: ``[512, text_dim]``."""
         return self._embeddings
 
 

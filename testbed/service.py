@@ -17,31 +17,38 @@ HTTP = httpx.Client(timeout=30)
 
 @dataclass(frozen=True)
 class Service:
+    """The service at ``url``, which keeps its data in ``data_dir``."""
+
     url: str
     data_dir: Path
     replica_pids: Callable[[str], Mapping[str, int]]
     """Deployment name in, pids by replica id out."""
 
     def get(self, path: str) -> Any:
+        """The JSON answer to a GET of this path. Fails on any answer but 200."""
         answer = HTTP.get(self.url + path)
         assert answer.status_code == 200, (answer.status_code, answer.text)
         return answer.json()
 
     def submit(self, **fields: Any) -> str:
+        """Submit a task with these fields; its id."""
         answer = HTTP.post(f"{self.url}/v1/tasks/video", json={"prompt": "a cat", **fields})
         assert answer.status_code == 200, (answer.status_code, answer.text)
         task_id: str = answer.json()["task_id"]
         return task_id
 
     def status(self, task_id: str) -> dict[str, Any]:
+        """The status of a task."""
         status: dict[str, Any] = self.get(f"/v1/tasks/{task_id}/status")
         return status
 
     def cancel(self, task_id: str) -> dict[str, Any]:
+        """Cancel a task; the answer."""
         answer: dict[str, Any] = HTTP.delete(f"{self.url}/v1/tasks/{task_id}").json()
         return answer
 
     def result(self, task_id: str) -> bytes:
+        """The bytes of a task's video."""
         answer = HTTP.get(f"{self.url}/v1/tasks/{task_id}/result")
         assert answer.status_code == 200, answer.text
         return answer.content
@@ -80,6 +87,7 @@ class Service:
         return words.get(replica)
 
     def devices(self, model: str) -> list[dict[str, Any]]:
+        """The replicas of the model, as the status of the service lists them."""
         devices: list[dict[str, Any]] = self.get("/v1/service/status")["models"][model]["devices"]
         return devices
 

@@ -6,12 +6,13 @@ import sys
 import tempfile
 from pathlib import Path
 
-from testbed.drill.drill import Outcome, Plan, drill
+from testbed.drill.drill import DrillPlan, Outcome, drill
 
 COLUMNS = ("acknowledged", "lost", "duplicated", "changed", "stuck", "kills")
 
 
 def main() -> int:
+    """Run one drill; the exit status: 0 where every promise was kept, 1 otherwise."""
     parser = argparse.ArgumentParser(
         prog="scripts/drill",
         description="Submit tasks, kill parts of the service, and check that nothing is lost or done twice.",
@@ -25,7 +26,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="one object instead of the table")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="wan-serve-drill-") as folder:
-        plan = Plan(options.tasks, options.kills, options.seed, pause_s=tuple(options.pause))
+        plan = DrillPlan(options.tasks, options.kills, options.seed, pause_s=tuple(options.pause))
         outcome = drill(plan, Path(folder))
     print(json.dumps(outcome.as_json()) if options.json else table(outcome))
     return 0 if outcome.verdict.is_clean else 1

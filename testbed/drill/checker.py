@@ -26,9 +26,11 @@ class Verdict:
 
     @property
     def is_clean(self) -> bool:
+        """Whether every promise was kept."""
         return not (self.lost or self.duplicated or self.changed or self.stuck)
 
     def as_json(self) -> dict[str, Any]:
+        """The figures by name: how many tasks went wrong in each way."""
         return {key: len(value) if isinstance(value, list) else value for key, value in asdict(self).items()}
 
 
@@ -51,6 +53,7 @@ class Checker:
     changed: set[str] = field(default_factory=set)
 
     def acknowledged(self, task_id: str) -> None:
+        """The service acknowledged this task."""
         self.records.setdefault(task_id, _Record())
 
     def unknown(self, task_id: str) -> None:
@@ -58,6 +61,7 @@ class Checker:
         self.lost.add(task_id)
 
     def status(self, task_id: str, answer: Mapping[str, Any]) -> None:
+        """The service answered with this status of an acknowledged task."""
         record = self.records[task_id]
         if record.final is not None:
             self._compare(task_id, record.final, answer)
@@ -69,6 +73,7 @@ class Checker:
             record.final = dict(answer)
 
     def result(self, task_id: str, video: bytes) -> None:
+        """The service answered with these bytes as the result of an acknowledged task."""
         record = self.records[task_id]
         digest = hashlib.sha256(video).hexdigest()
         if record.result not in (None, digest):
@@ -91,6 +96,7 @@ class Checker:
 
     @property
     def succeeded(self) -> list[str]:
+        """Acknowledged tasks that were seen to succeed."""
         return [
             task_id
             for task_id, record in self.records.items()
@@ -98,6 +104,7 @@ class Checker:
         ]
 
     def verdict(self) -> Verdict:
+        """The judgement by all that was told so far."""
         outcomes: dict[str, int] = {}
         for record in self.records.values():
             if record.final is not None:

@@ -22,6 +22,7 @@ class Client:
         self._random = random
 
     async def close(self) -> None:
+        """Close the connections."""
         await self._http.aclose()
 
     async def submit(self, task_id: str) -> None:
@@ -42,6 +43,7 @@ class Client:
         await self._ask("DELETE", f"/v1/tasks/{task_id}")
 
     async def look(self, task_id: str) -> None:
+        """Ask for the status of a task, once, and tell the checker."""
         answer = await self._ask("GET", f"/v1/tasks/{task_id}/status")
         if answer is None:
             return

@@ -21,7 +21,9 @@ _RULES = {"lease_s": 3.0, "heartbeat_s": 0.5, "max_attempts": 10}
 
 
 @dataclass(frozen=True)
-class Plan:
+class DrillPlan:
+    """What a drill does: how many tasks, how many faults, of which kinds and how fast."""
+
     tasks: int
     kills: int
     seed: int = 1
@@ -36,14 +38,17 @@ class Plan:
 
 @dataclass(frozen=True)
 class Outcome:
+    """What came of a drill: the verdict, and how often each kind of fault struck."""
+
     verdict: Verdict
     kills: dict[str, int]
 
     def as_json(self) -> dict[str, Any]:
+        """The figures by name."""
         return {**self.verdict.as_json(), "kills": sum(self.kills.values()), "kills_by_kind": self.kills}
 
 
-def drill(plan: Plan, folder: Path) -> Outcome:
+def drill(plan: DrillPlan, folder: Path) -> Outcome:
     """Start a service in ``folder``, drill it and stop it."""
     model = paced(0.05, replicas=3, cpus_per_replica=0.1)
     launched = Launched(
@@ -63,7 +68,7 @@ def drill(plan: Plan, folder: Path) -> Outcome:
 
 
 class _Drill:
-    def __init__(self, plan: Plan, url: str, faults: Faults) -> None:
+    def __init__(self, plan: DrillPlan, url: str, faults: Faults) -> None:
         self._plan = plan
         self._faults = faults
         self._random = Random(plan.seed + 1)

@@ -66,6 +66,7 @@ class Faults:
         return _signal(process, signal.SIGCONT)
 
     def kill_everything(self) -> bool:
+        """kill -9 of every process of the service, then a new start."""
         self._launched.kill()
         self._launched.start()
         return True

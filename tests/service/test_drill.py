@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 
 from testbed.drill.checker import Checker
-from testbed.drill.drill import Plan, drill
+from testbed.drill.drill import DrillPlan, drill
 
 
 @pytest.mark.timeout(900)
 @pytest.mark.slow
 def test_two_hundred_tasks_and_thirty_kills_lose_duplicate_and_change_nothing(tmp_path: Path) -> None:
-    outcome = drill(Plan(tasks=200, kills=30), tmp_path)
+    outcome = drill(DrillPlan(tasks=200, kills=30), tmp_path)
     assert outcome.verdict.is_clean, outcome.as_json()
     assert outcome.verdict.acknowledged == 200
     assert sum(outcome.kills.values()) == 30
@@ -70,6 +70,8 @@ def test_the_checker_sees_another_result_a_missing_task_and_a_second_row() -> No
 @pytest.mark.timeout(600)
 @pytest.mark.slow
 def test_the_drill_sees_duplicates_where_the_fences_are_taken_out(tmp_path: Path) -> None:
-    plan = Plan(tasks=60, kills=8, import_path="testbed.drill.unfenced:build", faults="model replica frozen")
+    plan = DrillPlan(
+        tasks=60, kills=8, import_path="testbed.drill.unfenced:build", faults="model replica frozen"
+    )
     outcome = drill(plan, tmp_path)
     assert outcome.verdict.duplicated, outcome.as_json()

@@ -1,0 +1,40 @@
+"""Every name of Ray's that the testbed uses and Ray does not promise: a new Ray is tried against these.
+
+Imported only once Ray's environment is set, because Ray reads it on import.
+"""
+
+import subprocess
+from collections.abc import Mapping
+from typing import Any
+
+from ray._private import worker
+from ray._private.ray_constants import PROCESS_TYPE_RAYLET
+from ray.serve.context import _get_global_client
+
+
+def head_node() -> Any:
+    """The node that ``ray.init`` started here, to which ``cluster_utils.Cluster`` can add others."""
+    return worker._global_node
+
+
+def raylet_of(node: Any) -> subprocess.Popen[bytes]:
+    """The raylet process of a node that ``cluster_utils.Cluster.add_node`` made."""
+    raylet: subprocess.Popen[bytes] = node.all_processes[PROCESS_TYPE_RAYLET][0].process
+    return raylet
+
+
+def deploy(config: Any, *, wait: bool) -> None:
+    """Have Serve's controller bring about a ``ServeDeploySchema``, as ``serve run`` does."""
+    _client().deploy_apps(config, _blocking=wait)
+
+
+def running_pids(application: str, deployment: str) -> Mapping[str, int]:
+    """The pids of a deployment's running replicas by replica id."""
+    details = _client().get_serve_details()
+    replicas = details["applications"][application]["deployments"][deployment]["replicas"]
+    return {replica["replica_id"]: replica["pid"] for replica in replicas if replica["state"] == "RUNNING"}
+
+
+def _client() -> Any:
+    """The connection to Serve's controller, once ``serve.start`` has made it."""
+    return _get_global_client()
