@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("serve_app", "models", "training", "bench", "testbed", "tests")
+PACKAGES = ("serve_app", "models", "offline", "training", "bench", "testbed", "tests")
 
 
 def imported(name: str) -> None:
@@ -61,6 +61,22 @@ def serve_details() -> None:
         (ReplicaDetails, {"replica_id", "state", "pid"}),
     ):
         assert keys <= set(schema.model_fields), schema
+
+
+def deploy_apps() -> None:
+    from ray.serve._private.client import ServeControllerClient
+
+    assert {"config", "_blocking"} <= set(inspect.signature(ServeControllerClient.deploy_apps).parameters)
+
+
+def processes_of_a_node() -> None:
+    from ray._private.node import Node
+    from ray.cluster_utils import Cluster
+
+    assert "self.all_processes" in inspect.getsource(Node)
+    assert "self.head_node" in inspect.getsource(Cluster)
+    assert "wait" in inspect.signature(Cluster.add_node).parameters
+    assert "allow_graceful" in inspect.signature(Cluster.remove_node).parameters
 
 
 def serve_run() -> None:
@@ -248,6 +264,8 @@ CHECKS: Mapping[str, Callable[[], None]] = {
     **{name: partial(read_by_ray, name) for name in _VARIABLES},
     **{f"torch.ops.aten.{name}": partial(aten, name) for name in _ATEN},
     "get_serve_details": serve_details,
+    "deploy_apps": deploy_apps,
+    "all_processes": processes_of_a_node,
     "ray.serve.scripts.cli": serve_run,
     "SystemExit": sigterm_leaves_by_system_exit,
     "__serve_build_asgi_app__": partial(named_in_serves_replica, "__serve_build_asgi_app__"),
