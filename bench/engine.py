@@ -26,6 +26,7 @@ from models.conditioning.text_encoder import TextEncoder
 from models.engine import GenerationRequest
 from models.generate import generate
 from models.memory.peak import peak_bytes
+from models.pipeline.parts import Parts
 from models.pipeline.wan_engine import WanEngine
 from models.transformer.denoiser import Denoiser
 from models.vae.streaming_vae import StreamingVae
@@ -93,7 +94,7 @@ class Contest:
                 lambda: self._video_by_diffusers(request, folder / "diffusers.mp4"),
             ),
         }
-        device = self._engine._denoiser.device
+        device = self._engine.parts.denoiser.device
         stages = {name: measured(ours, other, repeats, device) for name, (ours, other) in pairs.items()}
         step = stages["step"]  # measured over the whole loop, prompt encoding included on both sides
         stages["step"] = replace(
@@ -191,7 +192,7 @@ def main(arguments: list[str]) -> int:
     text = TextEncoder(pipeline.tokenizer, pipeline.text_encoder, cache_bytes=0)
     vae = StreamingVae(pipeline.vae)
     low_noise = None if pipeline.transformer_2 is None else Denoiser(pipeline.transformer_2)
-    engine = WanEngine(variant, text, Denoiser(pipeline.transformer), vae, low_noise)
+    engine = WanEngine(variant, Parts(text, Denoiser(pipeline.transformer), vae, low_noise))
     request = default_request(
         variant,
         width=options.width or variant.width,

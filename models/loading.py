@@ -16,6 +16,7 @@ from models.errors import TuningError, WeightsError
 from models.lora.cache import load_loras
 from models.memory.check import check_weights
 from models.parallel.mesh import Mesh
+from models.pipeline.parts import Parts
 from models.pipeline.wan_engine import WanEngine
 from models.speed.tuned_model import TunedModel
 from models.tuning import Tuning
@@ -47,8 +48,8 @@ def load_engine(settings: EngineSettings, mesh: Mesh | None = None) -> WanEngine
     folder = WeightsFolder(local_folder(settings), settings.replaced)
     folder.check(variant)
     check_weights(folder.path, settings, device, dtype, has_text=mesh.rank == 0)
-    parts = ["transformer"] if variant.boundary is None else ["transformer", "transformer_2"]
-    transformers = [_transformer(settings, folder, part, model.transformer_home, dtype) for part in parts]
+    names = ["transformer"] if variant.boundary is None else ["transformer", "transformer_2"]
+    transformers = [_transformer(settings, folder, name, model.transformer_home, dtype) for name in names]
     loras = load_loras(settings, transformers, device)
     denoiser, *others = (model.denoiser(transformer) for transformer in transformers)
     vae = _model(AutoencoderKLWan, folder.path / "vae", device, dtype)
@@ -56,16 +57,19 @@ def load_engine(settings: EngineSettings, mesh: Mesh | None = None) -> WanEngine
     for network in streaming.networks:
         model.offloaded(network)
     encoder = _text_encoder(folder, device, dtype, model) if mesh.rank == 0 else None
+    parts = Parts(
+        text=SharedText(mesh, encoder, device),
+        denoiser=denoiser,
+        vae=streaming,
+        low_noise=others[0] if others else None,
+        image_encoder=_image_encoder(folder, device, dtype, model) if variant.image_tokens else None,
+        loras=loras,
+    )
     return WanEngine(
         variant,
-        SharedText(mesh, encoder, device),
-        denoiser,
-        streaming,
-        others[0] if others else None,
-        _image_encoder(folder, device, dtype, model) if variant.image_tokens else None,
-        loras,
-        tuning.cache_threshold,
-        Tiling() if tuning.tile_when_full else None,
+        parts,
+        cache_threshold=tuning.cache_threshold,
+        tiles_when_full=Tiling() if tuning.tile_when_full else None,
     )
 
 

@@ -17,6 +17,7 @@ from models.errors import OutOfMemory
 from models.memory.check import free_bytes
 from models.memory.estimate import GB, IMAGE_DIM, resident_weights
 from models.parallel.mesh import Mesh
+from models.pipeline.parts import Parts
 from models.pipeline.wan_engine import WanEngine
 from models.speed.tuned_model import TunedModel
 from models.tuning import Tuning
@@ -67,7 +68,7 @@ class RandomModel:
         """Raises ``TuningError`` for settings that cannot work here. They may change ``transformer``."""
         tuned = TunedModel(tuning, self.variant, self.device, self.dtype, Mesh())
         denoiser = tuned.denoiser(self.transformer)
-        return WanEngine(self.variant, self.text, denoiser, self.streaming_vae)
+        return WanEngine(self.variant, Parts(self.text, denoiser, self.streaming_vae))
 
 
 class RandomText:

@@ -16,11 +16,11 @@ class ImageEncoder:
 
     def __init__(self, processor: Any, encoder: Any) -> None:
         self._processor = processor
-        self._encoder = encoder
+        self.encoder = encoder
 
     def encode(self, pictures: list[Picture]) -> Tensor:
         """Embeddings ``[pictures, 257, dim]``: for each, one of the whole and one of every patch."""
         processed = self._processor(images=pictures, input_data_format="channels_last", return_tensors="pt")
-        pixels: Tensor = processed.pixel_values.to(self._encoder.device, self._encoder.dtype)
-        layers: tuple[Tensor, ...] = self._encoder(pixels, output_hidden_states=True).hidden_states
+        pixels: Tensor = processed.pixel_values.to(self.encoder.device, self.encoder.dtype)
+        layers: tuple[Tensor, ...] = self.encoder(pixels, output_hidden_states=True).hidden_states
         return layers[-2]

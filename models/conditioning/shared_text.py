@@ -16,17 +16,17 @@ class SharedText:
 
     def __init__(self, mesh: Mesh, text: Text | None, device: torch.device) -> None:
         self._mesh = mesh
-        self._text = text
+        self.text = text
         self._device = device
 
     def encode(self, prompt: str) -> Tensor:
         """As the encoder's own; all ranks call it together, and where it fails all of them raise: rank 0 the
         encoder's error as it came, the others ``ModelError``.
         """
-        if self._text is None:
+        if self.text is None:
             return self._received()
         try:
-            embeddings = self._text.encode(prompt)
+            embeddings = self.text.encode(prompt)
         except Exception:
             self._mesh.from_first(torch.tensor([_FAILED, 0, 0]))
             raise

@@ -36,7 +36,7 @@ class TextEncoder:
 
     def __init__(self, tokenizer: Any, encoder: Any, cache_bytes: int = DEFAULT_CACHE_BYTES) -> None:
         self._tokenizer = tokenizer
-        self._encoder = encoder
+        self.encoder = encoder
         self._cache: OrderedDict[str, Tensor] = OrderedDict()
         self._cache_bytes = cache_bytes
         self._cached_bytes = 0
@@ -59,8 +59,8 @@ class TextEncoder:
     def _encode(self, prompt: str) -> Tensor:
         # Without padding: attention masks it out anyway, so the prompt's own tokens come out the same.
         tokens = self._tokenizer([prompt], truncation=True, max_length=TEXT_TOKENS, return_tensors="pt")
-        ids = tokens.input_ids.to(self._encoder.device)
-        hidden: Tensor = self._encoder(ids, torch.ones_like(ids)).last_hidden_state
+        ids = tokens.input_ids.to(self.encoder.device)
+        hidden: Tensor = self.encoder(ids, torch.ones_like(ids)).last_hidden_state
         return hidden[0]
 
     def _remember(self, prompt: str, embeddings: Tensor) -> None:

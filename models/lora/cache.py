@@ -61,9 +61,14 @@ class LoraShelf:
         self._device = device or torch.device("cpu")
         self._cache_bytes = cache_bytes
         # by file, and by the time and size of what was in it
-        self._kept: OrderedDict[tuple[Path, int, int], Lora] = OrderedDict()
+        self._cached: OrderedDict[tuple[Path, int, int], Lora] = OrderedDict()
         self._on: ChosenLoras | None = ((),) * len(adapters)
         """What the transformers have on; None where that is not certain."""
+
+    @property
+    def cached(self) -> Mapping[Path, Lora]:
+        """The LoRAs on the device by their files, the least recently used first."""
+        return {file: lora for (file, _, _), lora in self._cached.items()}
 
     def choose(self, uses: Sequence[LoraUse]) -> ChosenLoras:
         """What a request asks for, ready to be put on. Raises ``InvalidRequest`` of its ``loras``."""
@@ -109,12 +114,12 @@ class LoraShelf:
     def _fitted(self, file: Path, adapters: Adapters) -> Lora:
         status = file.stat()
         version = file, status.st_mtime_ns, status.st_size
-        if version not in self._kept:
-            self._kept[version] = adapters.fitted(read_lora(file), self._device)
-        self._kept.move_to_end(version)
-        fitted = self._kept[version]
-        while sum(lora.size_bytes for lora in self._kept.values()) > self._cache_bytes:
-            self._kept.popitem(last=False)
+        if version not in self._cached:
+            self._cached[version] = adapters.fitted(read_lora(file), self._device)
+        self._cached.move_to_end(version)
+        fitted = self._cached[version]
+        while sum(lora.size_bytes for lora in self._cached.values()) > self._cache_bytes:
+            self._cached.popitem(last=False)
         return fitted
 
 

@@ -28,7 +28,7 @@ def free_bytes(device: torch.device) -> int:
     import psutil  # not on every GPU machine, and not needed there
 
     available = int(psutil.virtual_memory().available)
-    return min(available, _container_headroom(_CGROUP, available))
+    return min(available, container_headroom(_CGROUP, available))
 
 
 def check_request(
@@ -73,7 +73,7 @@ def _elements(path: Path) -> int:
     return sum(prod(tensor.shape) for file in weight_files(path) for tensor in stored_tensors(file))
 
 
-def _container_headroom(cgroup: Path, unlimited: int) -> int:
+def container_headroom(cgroup: Path, unlimited: int) -> int:
     """What the container may still take. Its file cache counts as free: the kernel gives it back."""
     try:
         limit = int((cgroup / "memory.max").read_text())

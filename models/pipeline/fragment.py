@@ -36,6 +36,11 @@ class Fragment:
                 yield rest
         self._ended = True
 
+    @property
+    def kept_frames(self) -> int:
+        """Frames that are kept for the next fragment."""
+        return len(self._tail)
+
     def tail(self, mesh: Mesh) -> Frames:
         """The frames that the next fragment begins with; rank 0, which has them, tells the others."""
         if not self._ended:

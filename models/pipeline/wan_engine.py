@@ -1,7 +1,7 @@
 """The Wan engine: prepare a run, denoise it step by step, decode its frames."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -9,14 +9,13 @@ from torch import Tensor
 from models.attention.cross_attention import TextKeys, stacked
 from models.conditioning.conditioner import Condition, conditioner, pixels
 from models.conditioning.held_frames import Held
-from models.conditioning.image_encoder import ImageEncoder
-from models.conditioning.text_encoder import Text
 from models.engine import Frames, Generation, GenerationRequest
 from models.errors import ModelError, OutOfMemory
-from models.limits import BATCHED_TOKENS as BATCHED_TOKENS
-from models.lora.cache import ChosenLoras, LoraShelf
+from models.limits import BATCHED_TOKENS
 from models.memory.check import check_request as check_memory
 from models.pipeline.fragment import Fragment
+from models.pipeline.generation import Stage, WanGeneration
+from models.pipeline.parts import Parts
 from models.pipeline.sampling import (
     Euler,
     Solver,
@@ -28,108 +27,57 @@ from models.pipeline.sampling import (
 )
 from models.pipeline.torch_errors import as_model_errors
 from models.request_check import check_request
-from models.transformer.denoiser import Denoiser
-from models.transformer.step_cache import StepCache, step_caches
+from models.transformer.step_cache import step_caches
 from models.vae.preview import LatentColours
-from models.vae.streaming_vae import StreamingVae
 from models.vae.tiles import Tiling
 from models.variants import Variant
-
-
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """The steps ``begin`` … ``end - 1`` of a run, which one expert takes."""
-
-    denoiser: Denoiser
-    guidance_scale: float
-    """1 where there is no guidance."""
-    begin: int
-    end: int
-
-
-@dataclass(slots=True)
-class WanGeneration:
-    """One run. ``latents``: float32 ``[1, channels, frames, height, width]``, as of ``step``."""
-
-    request: GenerationRequest
-    solver: Solver
-    latents: Tensor
-    condition: Condition
-    embeddings: tuple[Tensor, ...]
-    """The prompt and, if any stage is guided, the negative prompt, as the text encoder left them."""
-    stages: tuple[Stage, ...]
-    rotation: Tensor
-    part: Fragment
-    loras: ChosenLoras
-    prompts: tuple[TextKeys, ...] = ()
-    """The keys of the present stage's prompts: apart, or stacked as one batch."""
-    caches: tuple[StepCache | None, ...] = ()
-    """What is remembered for each of ``prompts``, the deciding one first; None where no step is skipped."""
-    skipped_steps: int = 0
-    """Of the steps done, those that left out most of the transformer."""
-    step: int = 0
-
-    @property
-    def fragment(self) -> int:
-        return self.part.index
-
-    @property
-    def stage(self) -> Stage:
-        return next(stage for stage in self.stages if self.step < stage.end)
-
-    @property
-    def total_steps(self) -> int:
-        return len(self.solver.schedule.timesteps)
 
 
 class WanEngine:
     """Implements ``models.engine.Engine``, on one device or as one rank of a group.
 
-    In a group every rank makes the same calls in the same order and asks ``agree`` before each step, so that
-    all leave a run together. All of them iterate over ``decode``; rank 0 alone gets the frames. An error in a
-    step, in a decode or while pictures are encoded, on whichever rank, is the end of the group; ``GroupLost``
-    says so.
+    In a group every rank must make the same calls in the same order, and leave a run at the same step: a rank
+    that left by itself would hang the others. All of them iterate over ``decode``; rank 0 alone gets the
+    frames. An error in a step, in a decode or while pictures are encoded, on whichever rank, ends the group;
+    ``GroupLost`` says so.
     """
 
     def __init__(
         self,
         variant: Variant,
-        text: Text,
-        denoiser: Denoiser,
-        vae: StreamingVae,
-        low_noise: Denoiser | None = None,
-        image_encoder: ImageEncoder | None = None,
-        loras: LoraShelf | None = None,
+        parts: Parts,
+        *,
+        batched_tokens: int = BATCHED_TOKENS,
         cache_threshold: float = 0.0,
         tiles_when_full: Tiling | None = None,
     ) -> None:
-        self._variant = variant
-        self._text = text
-        self._denoiser = denoiser
-        self._low_noise = low_noise
-        """The second expert of a model that has two."""
-        self._vae = vae
-        self._loras = loras or LoraShelf()
-        self._condition = conditioner(variant, vae, image_encoder)
-        self._colours = LatentColours(vae)
-        self._mesh = denoiser.mesh
+        """``batched_tokens``: up to this sequence length both guidance forwards are one batch;
+        ``cache_threshold``: that of ``models.tuning.Tuning``; ``tiles_when_full``: the tiles to decode in
+        where memory runs out on whole pictures, None for none.
+        """
+        self.variant = variant
+        self.parts = parts
+        self._batched_tokens = batched_tokens
         self._cache_threshold = cache_threshold
         self._tiles_when_full = tiles_when_full
+        self._condition = conditioner(variant, parts.vae, parts.image_encoder)
+        self._colours = LatentColours(parts.vae)
+        self._mesh = parts.denoiser.mesh
 
     @torch.inference_mode()
     def prepare(self, request: GenerationRequest, after: Generation | None = None) -> WanGeneration:
-        check_request(self._variant, request)
+        check_request(self.variant, request)
         with self._mesh.together():
-            device, dtype = self._denoiser.device, self._denoiser.dtype
-            check_memory(self._variant, request, device, dtype, self._mesh.plan)
+            device, dtype = self.parts.denoiser.device, self.parts.denoiser.dtype
+            check_memory(self.variant, request, device, dtype, self._mesh.plan)
         with as_model_errors("preparing"):
             solver = self._solver(request)
             stages = self._stages(request, solver)
         embeddings = self._embeddings(request, stages)
         tail = None if after is None else _own(after).part.tail(self._mesh)
-        part = Fragment(self._variant, request, 0 if after is None else after.fragment + 1)
+        part = Fragment(self.variant, request, 0 if after is None else after.fragment + 1)
         with self._mesh.together(), as_model_errors("preparing"):
-            loras = self._loras.choose(request.loras)
+            loras = self.parts.loras.choose(request.loras)
             noise = self._noise(request, part)
             condition = self._conditioned(request, tail, noise)
             run = WanGeneration(
@@ -139,20 +87,13 @@ class WanEngine:
                 condition=condition,
                 embeddings=embeddings,
                 stages=stages,
-                rotation=self._denoiser.rotation(noise),
+                rotation=self.parts.denoiser.rotation(noise),
                 part=part,
                 loras=loras,
             )
-            self._loras.put_on(run.loras)
+            self.parts.loras.put_on(run.loras)
             self._enter_stage(run)
             return run
-
-    def agree(self, leave: bool) -> bool:
-        """Whether any rank wants to leave the run, the same answer on all; alone, whether this one does.
-
-        Asked by all ranks at each step's boundary: a rank that left by itself would hang the others.
-        """
-        return self._mesh.agree(leave)
 
     @torch.inference_mode()
     def denoise_step(self, generation: Generation) -> None:
@@ -160,7 +101,7 @@ class WanEngine:
         if run.step == run.total_steps:
             raise ModelError(f"All {run.total_steps} steps of this run are done.")
         with as_model_errors("denoising"), self._mesh.lockstep():
-            self._loras.put_on(run.loras)  # another run may have been at work in between
+            self.parts.loras.put_on(run.loras)  # another run may have been at work in between
             if run.step == run.stage.begin > 0:
                 self._enter_stage(run)
             velocity = self._velocity(run)
@@ -205,7 +146,7 @@ class WanEngine:
 
     def _decoded(self, latents: Tensor, tiling: Tiling | None = None) -> Iterator[Frames]:
         with as_model_errors("decoding"):
-            for chunk in self._vae.decode(latents, tiling):
+            for chunk in self.parts.vae.decode(latents, tiling):
                 levels = (chunk.float() * 0.5 + 0.5).mul(255.0).round().to(torch.uint8)
                 yield levels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
@@ -213,14 +154,14 @@ class WanEngine:
         """What this fragment is shown: the request's pictures, or the end of the fragment before it."""
         if tail is None:
             return self._condition(request)
-        if "i2v" in self._variant.tasks:
+        if "i2v" in self.variant.tasks:
             return self._condition(replace(request, image=tail[-1]))
-        known = self._vae.encode(pixels(tail))
+        known = self.parts.vae.encode(pixels(tail))
         return Condition(held=Held(known, noise[:, :, : known.shape[2]]))
 
     def _noise(self, request: GenerationRequest, part: Fragment) -> Tensor:
         """Drawn on the CPU, so that a seed means the same video on any device; anew for each fragment."""
-        variant = self._variant
+        variant = self.variant
         shape = (
             1,
             variant.latent_channels,
@@ -229,10 +170,10 @@ class WanEngine:
             request.width // variant.spatial_stride,
         )
         generator = torch.Generator("cpu").manual_seed((request.seed + part.index) % 2**64)
-        return torch.randn(shape, generator=generator, dtype=torch.float32).to(self._denoiser.device)
+        return torch.randn(shape, generator=generator, dtype=torch.float32).to(self.parts.denoiser.device)
 
     def _solver(self, request: GenerationRequest) -> Solver:
-        if self._variant.distilled:
+        if self.variant.distilled:
             return Euler(distilled_schedule(request.steps, request.flow_shift))
         return UniPC(unipc_schedule(request.steps, request.flow_shift))
 
@@ -240,17 +181,17 @@ class WanEngine:
         high, low = request.guidance_scale, request.guidance_scale_2
         if low is None:
             low = high
-        if self._variant.distilled:
+        if self.variant.distilled:
             high = low = 1.0
         steps = len(solver.schedule.timesteps)
-        if self._low_noise is None or self._variant.boundary is None:
-            return (Stage(self._denoiser, high, 0, steps),)
+        if self.parts.low_noise is None or self.variant.boundary is None:
+            return (Stage(self.parts.denoiser, high, 0, steps),)
         switch = (
             distilled_high_noise_steps(steps)
-            if self._variant.distilled
-            else high_noise_steps(solver.schedule, self._variant.boundary)
+            if self.variant.distilled
+            else high_noise_steps(solver.schedule, self.variant.boundary)
         )
-        stages = Stage(self._denoiser, high, 0, switch), Stage(self._low_noise, low, switch, steps)
+        stages = Stage(self.parts.denoiser, high, 0, switch), Stage(self.parts.low_noise, low, switch, steps)
         return tuple(stage for stage in stages if stage.begin < stage.end)
 
     def _embeddings(self, request: GenerationRequest, stages: tuple[Stage, ...]) -> tuple[Tensor, ...]:
@@ -258,7 +199,7 @@ class WanEngine:
         if any(stage.guidance_scale > 1 for stage in stages):
             prompts.append(request.negative_prompt)
         with as_model_errors("encoding the prompt"):
-            return tuple(self._text.encode(prompt) for prompt in prompts)
+            return tuple(self.parts.text.encode(prompt) for prompt in prompts)
 
     def _enter_stage(self, run: WanGeneration) -> None:
         """What a run has of one expert alone."""
@@ -270,8 +211,8 @@ class WanEngine:
         request, denoiser = run.request, run.stage.denoiser
         wanted = run.embeddings if run.stage.guidance_scale > 1 else run.embeddings[:1]
         keys = [denoiser.text(embedding) for embedding in self._mesh.share(list(wanted), "cfg")]
-        tokens = self._variant.tokens(request.width, request.height, request.num_frames)
-        if len(keys) > 1 and tokens <= BATCHED_TOKENS:
+        tokens = self.variant.tokens(request.width, request.height, request.num_frames)
+        if len(keys) > 1 and tokens <= self._batched_tokens:
             keys = [stacked(keys)]
         if run.condition.embeddings is not None:
             image = denoiser.image(run.condition.embeddings)

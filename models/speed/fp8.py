@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.errors import TuningError
-from models.transformer.denoiser import blocks_in_order
+from models.transformer.block import blocks_in_order
 
 FP8 = torch.float8_e4m3fn
 LARGEST = torch.finfo(FP8).max

@@ -120,18 +120,18 @@ class StreamedBlocks:
     def __init__(self, transformer: nn.Module, blocks: Sequence[nn.Module], turns: Turns) -> None:
         self.device = turns.device
         self._turns = turns
-        self._blocks = {block: HostWeights(_tensors(block), turns.device) for block in blocks}
+        self.blocks = {block: HostWeights(_tensors(block), turns.device) for block in blocks}
         in_blocks = {id(tensor) for block in blocks for tensor in _tensors(block)}
         others = [tensor for tensor in _tensors(transformer) if id(tensor) not in in_blocks]
-        self._others = HostWeights(others, turns.device)
+        self.others = HostWeights(others, turns.device)
         self._copies = torch.cuda.Stream(turns.device) if turns.device.type == "cuda" else None
 
     def ready(self) -> None:
-        self._turns.take(self._others)
+        self._turns.take(self.others)
 
     @contextmanager
     def each(self, blocks: Sequence[Any]) -> Iterator[Iterator[Any]]:
-        weights = [self._blocks[block] for block in blocks]
+        weights = [self.blocks[block] for block in blocks]
         try:
             yield self._in_turn(blocks, weights)
         finally:

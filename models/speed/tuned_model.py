@@ -11,9 +11,9 @@ from models.speed.compiled import compiled_parts, rehearse
 from models.speed.fp8 import check_fp8, closeness, quantise
 from models.speed.offload import StreamedBlocks, Turns, WholeTransformer, check_offload
 from models.speed.trial import Trial, velocity
-from models.transformer.block import EAGER, BlockParts
+from models.transformer.block import EAGER, BlockParts, blocks_in_order
 from models.transformer.block_weights import BlockWeights
-from models.transformer.denoiser import Denoiser, blocks_in_order
+from models.transformer.denoiser import Denoiser
 from models.transformer.step_cache import check_cache
 from models.tuning import Tuning
 from models.variants import Variant
@@ -44,7 +44,7 @@ class TunedModel:
         self._mesh = mesh
         self._turns = Turns(device)
         self._attention: AttentionChoice | None = None
-        self._parts: BlockParts | None = None
+        self._block_parts: BlockParts | None = None
 
     @property
     def transformer_home(self) -> torch.device:
@@ -56,9 +56,11 @@ class TunedModel:
         if self._tuning.fp8:
             self._quantise(transformer)
         attention = self._chosen_attention(transformer.config)
-        parts = self._compiled(transformer, attention) if self._tuning.compile else EAGER
+        block_parts = self._compiled(transformer, attention) if self._tuning.compile else EAGER
         weights = self._weights(transformer)
-        return Denoiser(transformer, self._mesh, attention=attention.kernel, parts=parts, weights=weights)
+        return Denoiser(
+            transformer, self._mesh, attention=attention.kernel, block_parts=block_parts, weights=weights
+        )
 
     def offloaded(self, module: Any) -> Any:
         """Another part of the model, which is called as a whole."""
@@ -86,11 +88,11 @@ class TunedModel:
 
     def _compiled(self, transformer: Any, attention: AttentionChoice) -> BlockParts:
         """Compiled once: both experts of a model have the same blocks."""
-        if self._parts is None:
-            self._parts = compiled_parts()
-            alone = Denoiser(transformer, attention=attention.kernel, parts=self._parts)
+        if self._block_parts is None:
+            self._block_parts = compiled_parts()
+            alone = Denoiser(transformer, attention=attention.kernel, block_parts=self._block_parts)
             rehearse(alone, self._variant, self._mesh.plan, transformer.config)
-        return self._parts
+        return self._block_parts
 
     def _weights(self, transformer: Any) -> BlockWeights | None:
         if self._tuning.offload == "model":

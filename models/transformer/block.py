@@ -52,6 +52,23 @@ def _attended(
     return shard.by_tokens(shard.attention(queries(), keys(), values())).transpose(1, 2).flatten(2)
 
 
+def blocks_in_order(transformer: Any) -> tuple[list[Any], frozenset[int]]:
+    """The blocks as they are run, and the numbers of those that belong to a side branch.
+
+    A block of the branch comes after the one beside it, and adds to what comes out of that one.
+    """
+    branch = iter(getattr(transformer, "vace_blocks", []))
+    layers = getattr(transformer.config, "vace_layers", None) or []
+    blocks: list[Any] = []
+    beside = set()
+    for layer, block in enumerate(transformer.blocks):
+        blocks.append(block)
+        if layer in layers:
+            beside.add(len(blocks))
+            blocks.append(next(branch))
+    return blocks, frozenset(beside)
+
+
 def modulated(norm: Any, x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     """``norm(x)·(1 + scale) + shift``; ``shift`` and ``scale`` are ``[rows, 1, dim]``."""
     return torch.addcmul(shift, norm(x.float()), 1 + scale).type_as(x)

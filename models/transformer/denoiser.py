@@ -17,7 +17,7 @@ from models.attention.kernels import AttentionKernel, sdpa
 from models.attention.shard import Shard
 from models.limits import TEXT_TOKENS
 from models.parallel.mesh import Mesh
-from models.transformer.block import EAGER, BlockParts, modulated, run_block
+from models.transformer.block import EAGER, BlockParts, blocks_in_order, modulated, run_block
 from models.transformer.block_weights import BlockWeights, Resident
 from models.transformer.step_cache import StepCache
 
@@ -38,14 +38,14 @@ class Denoiser:
         mesh: Mesh | None = None,
         *,
         attention: AttentionKernel = sdpa,
-        parts: BlockParts = EAGER,
+        block_parts: BlockParts = EAGER,
         weights: BlockWeights | None = None,
     ) -> None:
         self.mesh = mesh or Mesh()
         self.mesh.plan.check_heads(transformer.config.num_attention_heads)
-        self._model = transformer
-        self._attention = attention
-        self._parts = parts
+        self.transformer = transformer
+        self.attention = attention
+        self.block_parts = block_parts
         self._weights = weights or Resident(transformer.device)
         self._patch: tuple[int, int, int] = tuple(transformer.config.patch_size)
         self._dtype: torch.dtype = transformer.dtype
@@ -69,7 +69,7 @@ class Denoiser:
         # would be rounded, and a bias also rules out a GPU's fastest kernels, so there they are all kept.
         stand_ins = min(missing, 1) if self._dtype == torch.float32 else missing
         filled = F.pad(embeddings, (0, 0, 0, stand_ins))[None]
-        tokens = self._model.condition_embedder.text_embedder(filled)
+        tokens = self.transformer.condition_embedder.text_embedder(filled)
         filling = max(missing // max(stand_ins, 1), 1)
         with self._weights.each(self._blocks) as blocks:
             return text_keys((block.attn2 for block in blocks), tokens, filling)
@@ -77,7 +77,7 @@ class Denoiser:
     def image(self, embeddings: Tensor) -> ImageKeys:
         """Keys and values of a run's pictures, from their embeddings ``[pictures, n, image_dim]``."""
         self._weights.ready()
-        embedder = self._model.condition_embedder.image_embedder
+        embedder = self.transformer.condition_embedder.image_embedder
         tokens = embedder(embeddings.to(self.device, self._dtype))  # [1, pictures · n, dim]
         with self._weights.each(self._blocks) as blocks:
             return image_keys((block.attn2 for block in blocks), tokens)
@@ -87,7 +87,7 @@ class Denoiser:
         ``[1, 1, tokens, head_dim]``.
         """
         self._weights.ready()
-        cos, sin = self._model.rope(latents)
+        cos, sin = self.transformer.rope(latents)
         turns = torch.stack([cos[..., 0::2].float(), sin[..., 1::2].float()], dim=-1)
         return turns.flatten(-2).transpose(1, 2).contiguous()
 
@@ -109,18 +109,18 @@ class Denoiser:
         ``cache``: what the run remembers for ``text``, where steps may be skipped.
         """
         self._weights.ready()
-        model = self._model
+        model = self.transformer
         tokens = model.patch_embedding(latents.to(self._dtype)).flatten(2).transpose(1, 2)
         # [batch, rows, tokens of the row, dim]: a row is what shares one timestep
         rows = timesteps.shape[0]
         x = tokens.unflatten(1, (rows, -1))
-        shard = Shard(self.mesh, rows, x.shape[2], self._attention)
+        shard = Shard(self.mesh, rows, x.shape[2], self.attention)
         x = shard.cut(x).contiguous()
         rotation = shard.cut(rotation.unflatten(2, (rows, -1))).flatten(2, 3)
         time, block_time = self._embed_time(timesteps)
 
         def run(number: int, block: Any, x: Tensor) -> Tensor:
-            return run_block(self._parts, block, x, block_time, text.of_block(number), rotation, shard)
+            return run_block(self.block_parts, block, x, block_time, text.of_block(number), rotation, shard)
 
         x = self._through_blocks(x, run, shard, control, control_scale, cache)
         shift, scale = (model.scale_shift_table + time[:, None]).chunk(2, dim=1)
@@ -155,13 +155,13 @@ class Denoiser:
 
     def _control_tokens(self, first: Any, control: Tensor, shard: Shard) -> Tensor:
         """This rank's tokens of what the side branch reads, whose first block takes them in."""
-        tokens = self._model.vace_patch_embedding(control.to(self._dtype)).flatten(2).transpose(1, 2)
+        tokens = self.transformer.vace_patch_embedding(control.to(self._dtype)).flatten(2).transpose(1, 2)
         embedded: Tensor = first.proj_in(tokens)
         return shard.cut(embedded.unflatten(1, (shard.rows, -1)))
 
     def _embed_time(self, timesteps: Tensor) -> tuple[Tensor, Tensor]:
         """For each row: the timestep's embedding ``[rows, dim]`` and its projection ``[rows, 6, dim]``."""
-        embedder = self._model.condition_embedder
+        embedder = self.transformer.condition_embedder
         waves = embedder.timesteps_proj(timesteps)
         waves = waves.to(next(embedder.time_embedder.parameters()).dtype)
         time = embedder.time_embedder(waves).to(self._dtype)
@@ -176,20 +176,3 @@ class Denoiser:
         # [batch, f, h, w, p_t, p_h, p_w, channels] → [batch, channels, f·p_t, h·p_h, w·p_w]
         video: Tensor = grid.permute(0, 7, 1, 4, 2, 5, 3, 6).flatten(6, 7).flatten(4, 5).flatten(2, 3)
         return video
-
-
-def blocks_in_order(transformer: Any) -> tuple[list[Any], frozenset[int]]:
-    """The blocks as they are run, and the numbers of those that belong to a side branch.
-
-    A block of the branch comes after the one beside it, and adds to what comes out of that one.
-    """
-    branch = iter(getattr(transformer, "vace_blocks", []))
-    layers = getattr(transformer.config, "vace_layers", None) or []
-    blocks: list[Any] = []
-    beside = set()
-    for layer, block in enumerate(transformer.blocks):
-        blocks.append(block)
-        if layer in layers:
-            beside.add(len(blocks))
-            blocks.append(next(branch))
-    return blocks, frozenset(beside)

@@ -41,22 +41,22 @@ class StreamingVae:
         self._mesh = mesh or Mesh()
         if tiling is not None and self._mesh.plan.devices > 1:
             raise TuningError("vae_tiling is for one device; in a group each has a strip of the picture.")
-        self._tiling = tiling
+        self.tiling = tiling
         self._device: torch.device = vae.device
         self._dtype: torch.dtype = vae.dtype
         self.z_dim: int = config.z_dim
         self.temporal_stride: int = config.scale_factor_temporal
         self.spatial_stride: int = config.scale_factor_spatial
-        self._chunk_pixels = chunk_pixels
-        self._mean = torch.tensor(config.latents_mean, device=self._device).view(1, -1, 1, 1, 1)
-        self._deviation = torch.tensor(config.latents_std, device=self._device).view(1, -1, 1, 1, 1)
-        self._encoder = Encoder(vae)
-        self._decoder = Decoder(vae)
+        self.chunk_pixels = chunk_pixels
+        self.mean = torch.tensor(config.latents_mean, device=self._device).view(1, -1, 1, 1, 1)
+        self.deviation = torch.tensor(config.latents_std, device=self._device).view(1, -1, 1, 1, 1)
+        self.encoder = Encoder(vae)
+        self.decoder = Decoder(vae)
 
     @property
     def networks(self) -> tuple[nn.Module, nn.Module]:
         """The encoder and the decoder."""
-        return self._encoder, self._decoder
+        return self.encoder, self.decoder
 
     def encode(self, video: Tensor) -> Tensor:
         """``encode_frames`` of a whole video ``[1, 3, 4k + 1, height, width]``."""
@@ -74,9 +74,9 @@ class StreamingVae:
         frames = iter(frames)
         first = next(frames)[None]
         rows, columns = (size // self.spatial_stride for size in first.shape[2:])
-        tiles = Tiles(rows, columns, self.spatial_stride, self._tiling)
+        tiles = Tiles(rows, columns, self.spatial_stride, self.tiling)
         strips = Strips(Mesh() if alone else self._mesh, rows)
-        encodings = [Encoding(self._encoder, strips, parked=len(tiles) > 1) for _ in range(len(tiles))]
+        encodings = [Encoding(self.encoder, strips, parked=len(tiles) > 1) for _ in range(len(tiles))]
 
         def latents(chunk: Tensor | None) -> Tensor:
             parts = [None] * len(tiles) if chunk is None else tiles.cut(self._on_device(chunk))
@@ -86,7 +86,7 @@ class StreamingVae:
 
         encoded = [latents(chunk) for chunk in chain([first], _chunks(frames, self.temporal_stride))]
         mode = torch.cat(encoded)[:, : self.z_dim].transpose(0, 1)[None].float()
-        return ((mode - self._mean) / self._deviation).contiguous()
+        return ((mode - self.mean) / self.deviation).contiguous()
 
     def decode(self, latents: Tensor, tiling: Tiling | None = None) -> Iterator[Tensor]:
         """Yield the video as chunks of frames ``[n, 3, height, width]`` in −1 … 1, 4·(f − 1) + 1 in all.
@@ -96,10 +96,10 @@ class StreamingVae:
         A group decodes together, strip by strip: every rank iterates, rank 0 alone gets the frames. If it
         stops before the end, so do the others.
         """
-        frames = self._on_device((latents.float() * self._deviation + self._mean)[0].transpose(0, 1))
+        frames = self._on_device((latents.float() * self.deviation + self.mean)[0].transpose(0, 1))
         strips = Strips(self._mesh, frames.shape[2])
-        tiles = Tiles(frames.shape[2], frames.shape[3], self.spatial_stride, tiling or self._tiling)
-        decodings = [Decoding(self._decoder, strips, parked=len(tiles) > 1) for _ in range(len(tiles))]
+        tiles = Tiles(frames.shape[2], frames.shape[3], self.spatial_stride, tiling or self.tiling)
+        decodings = [Decoding(self.decoder, strips, parked=len(tiles) > 1) for _ in range(len(tiles))]
         for chunk in frames.split(self._latents_per_chunk(tiles)):
             # not around the yield: the mode would leak into whoever asks for frames
             with torch.inference_mode(), self._mesh.lockstep():
@@ -122,7 +122,7 @@ class StreamingVae:
 
     def _latents_per_chunk(self, tiles: Tiles) -> int:
         pixels = tiles.largest * self.spatial_stride**2 * self.temporal_stride
-        return max(self._chunk_pixels // pixels, 1)
+        return max(self.chunk_pixels // pixels, 1)
 
 
 def _chunks(frames: Iterator[Tensor], size: int) -> Iterator[Tensor | None]:

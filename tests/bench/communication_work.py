@@ -6,7 +6,7 @@ import torch.distributed as dist
 
 from models.parallel.launcher import Rank
 from models.parallel.plan import ParallelPlan
-from models.pipeline import wan_engine as pipeline
+from tests.models.conftest import remade
 from tests.models.group_work import REQUESTS, SHORT, model
 
 COUNTED = {
@@ -47,12 +47,11 @@ class Counter:
 def steps(rank: Rank, plans: list[ParallelPlan]) -> None:
     rank.join()
     counter = Counter()
-    batched = pipeline.BATCHED_TOKENS
     for plan in plans:
         engine = model(rank.mesh(plan)).engine
         for name, request in COUNTED.items():
-            pipeline.BATCHED_TOKENS = 0 if name == "not batched" else batched
-            run = engine.prepare(request)
+            asked = remade(engine, batched_tokens=0) if name == "not batched" else engine
+            run = asked.prepare(request)
             counter.sent = dict.fromkeys(counter.sent, 0)
-            engine.denoise_step(run)
+            asked.denoise_step(run)
             rank.send((plan, name, counter.sent))

@@ -155,7 +155,7 @@ def load_checkpoint(variant: Variant, folder: Path) -> Model:
     pipeline = pipeline_of(variant).from_pretrained(folder, local_files_only=True)
     scheduler = FourStepScheduler(shift=variant.flow_shift) if variant.distilled else None
     model = VaceModel if variant.control_blocks else Model
-    return model(engine, engine._text, pipeline, scheduler)
+    return model(engine, engine.parts.text, pipeline, scheduler)
 
 
 class VaceModel(Model):

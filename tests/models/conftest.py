@@ -21,7 +21,9 @@ from models.conditioning.text_encoder import Text, TextEncoder
 from models.demo.vocabulary import build_tokenizer
 from models.engine import Frames, GenerationRequest
 from models.generate import generate
+from models.limits import BATCHED_TOKENS
 from models.parallel.mesh import Mesh
+from models.pipeline.parts import Parts
 from models.pipeline.wan_engine import WanEngine
 from models.transformer.denoiser import Denoiser
 from models.vae.streaming_vae import StreamingVae
@@ -75,6 +77,23 @@ DEMO_WEIGHTS = Path(__file__).resolve().parents[2] / "models" / "demo" / "weight
 
 def picture(width: int, height: int, seed: int = 0) -> Frames:
     return np.random.default_rng(seed).integers(0, 256, size=(height, width, 3), dtype=np.uint8)
+
+
+def remade(
+    engine: WanEngine,
+    *,
+    variant: Variant | None = None,
+    batched_tokens: int = BATCHED_TOKENS,
+    cache_threshold: float = 0.0,
+    **parts: Any,
+) -> WanEngine:
+    """Another engine on the weights of ``engine``, with the parts and settings that are given."""
+    return WanEngine(
+        variant or engine.variant,
+        replace(engine.parts, **parts),
+        batched_tokens=batched_tokens,
+        cache_threshold=cache_threshold,
+    )
 
 
 @dataclass(frozen=True)
@@ -159,8 +178,8 @@ def build_model(
     )
     variant = replace(SMALL, expand_timesteps=expand_timesteps, distilled=distilled)
     text = TextEncoder(tokenizer, text_encoder)
-    engine = WanEngine(variant, text, Denoiser(transformer, mesh), StreamingVae(vae, mesh=mesh))
-    return Model(engine, text, pipeline)
+    parts = Parts(text, Denoiser(transformer, mesh), StreamingVae(vae, mesh=mesh))
+    return Model(WanEngine(variant, parts), text, pipeline)
 
 
 @pytest.fixture(scope="session")

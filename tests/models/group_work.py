@@ -18,12 +18,11 @@ from models.loading import load_engine
 from models.parallel.launcher import Launcher, Rank
 from models.parallel.mesh import Mesh
 from models.parallel.plan import ParallelPlan
-from models.pipeline import wan_engine as pipeline
 from models.pipeline.wan_engine import WanEngine
 from models.vae.streaming_vae import StreamingVae
 
 from .checkpoints import small
-from .conftest import REQUEST, Model, build_model, picture
+from .conftest import REQUEST, Model, build_model, picture, remade
 from .test_checkpoints import defaults
 from .test_vae import noise, wan21, wan22
 
@@ -63,27 +62,23 @@ UNBATCHED = "i2v, one prompt after the other"
 def model(mesh: Mesh | None = None) -> Model:
     torch.manual_seed(11)
     built = build_model(expand_timesteps=True, heads=HEADS, mesh=mesh)
-    built.engine._vae._chunk_pixels = 1  # a chunk for each latent frame
-    if mesh is not None:
-        encoder = built.text if mesh.rank == 0 else None
-        built.engine._text = SharedText(mesh, encoder, torch.device("cpu"))
-    return built
+    built.engine.parts.vae.chunk_pixels = 1  # a chunk for each latent frame
+    if mesh is None:
+        return built
+    encoder = built.text if mesh.rank == 0 else None
+    return replace(built, engine=remade(built.engine, text=SharedText(mesh, encoder, torch.device("cpu"))))
 
 
 def latents(engine: WanEngine, name: str) -> torch.Tensor:
     """Where the run of that name ends."""
-    batched = pipeline.BATCHED_TOKENS
     if name == UNBATCHED:
-        pipeline.BATCHED_TOKENS = 0
-    try:
-        return run_to_end(engine, REQUESTS["i2v" if name == UNBATCHED else name])
-    finally:
-        pipeline.BATCHED_TOKENS = batched
+        return run_to_end(remade(engine, batched_tokens=0), REQUESTS["i2v"])
+    return run_to_end(engine, REQUESTS[name])
 
 
 def run_to_end(engine: WanEngine, request: GenerationRequest) -> torch.Tensor:
     run = engine.prepare(request)
-    while not engine.agree(run.step == run.total_steps):
+    while run.step < run.total_steps:
         engine.denoise_step(run)
     return run.latents
 
@@ -120,7 +115,7 @@ def runs(rank: Rank, plans: list[ParallelPlan]) -> None:
         for name in [*REQUESTS, UNBATCHED]:
             rank.send((plan, name, latents(built.engine, name).numpy()))
         rank.send((plan, "frames", list(generate(built.engine, LONG))))
-    mesh = built.engine._mesh
+    mesh = built.engine.parts.denoiser.mesh
     for form, height in DECODES:
         chunks = [chunk.numpy() for chunk in decoded(form, height, mesh)]
         rank.send((plan, f"decode {form.__name__} {height}", chunks))
@@ -145,7 +140,8 @@ def kinds(rank: Rank, plans: list[ParallelPlan], folders: dict[str, Path]) -> No
 def left_at(engine: WanEngine, who: int, me: int) -> int:
     """The step at which a run ends that only rank ``who`` wants to leave, after two steps."""
     run = engine.prepare(replace(REQUEST, steps=6))
-    while not engine.agree(me == who and run.step == 2):
+    mesh = engine.parts.denoiser.mesh
+    while not mesh.agree(me == who and run.step == 2):
         if me == 0:
             engine.preview(run)  # which asks nothing of the others
         engine.denoise_step(run)
@@ -155,7 +151,7 @@ def left_at(engine: WanEngine, who: int, me: int) -> int:
 def decode_stopped(engine: WanEngine) -> int:
     """The chunks there are when whoever reads the frames stops after the first."""
     run = engine.prepare(SHORT)
-    while not engine.agree(run.step == run.total_steps):
+    while run.step < run.total_steps:
         engine.denoise_step(run)
     chunks = 0
     for _ in engine.decode(run):
@@ -171,10 +167,10 @@ def refused(engine: WanEngine, culprit: bool) -> list[str]:
         raise RuntimeError("broken")
 
     seen = []
-    text: Any = engine._text
+    text: Any = engine.parts.text
     for owner, name, broken in (
-        (engine._denoiser, "rotation", culprit),
-        (text._text, "encode", text._text is not None),
+        (engine.parts.denoiser, "rotation", culprit),
+        (text.text, "encode", text.text is not None),
     ):
         method = getattr(owner, name, None)
         if broken:
@@ -197,13 +193,14 @@ def fault(rank: Rank, plan: ParallelPlan, how: str) -> None:
     run = built.engine.prepare(SHORT)
     built.engine.denoise_step(run)
     if rank.number == rank.ranks - 1:
-        built.engine._denoiser._model.blocks[1].norm1.forward = lambda *_: broken(how)
+        built.engine.parts.denoiser.transformer.blocks[1].norm1.forward = lambda *_: broken(how)
     try:
         built.engine.denoise_step(run)
     except GroupLost as error:
         rank.send(str(error))
         # and it stays so: the lost rank is not waited for again
-        for again in (lambda: built.engine.denoise_step(run), lambda: built.engine.agree(True)):
+        mesh = built.engine.parts.denoiser.mesh
+        for again in (lambda: built.engine.denoise_step(run), lambda: mesh.agree(True)):
             try:
                 again()
             except GroupLost as lost:
@@ -217,7 +214,7 @@ def encode_fault(rank: Rank, plan: ParallelPlan) -> None:
     built = model(rank.mesh(plan))
     rank.meet()
     if rank.number == rank.ranks - 1:
-        built.engine._vae._encoder.layers[2].forward = lambda *_: broken("fails")
+        built.engine.parts.vae.encoder.layers[2].forward = lambda *_: broken("fails")
     built.engine.prepare(REQUESTS["i2v"])
 
 

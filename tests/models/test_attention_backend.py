@@ -5,6 +5,7 @@ published signatures and layouts and compute in plain torch: what is tested is h
 """
 
 import sys
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -17,9 +18,10 @@ from models.attention.kernels import KERNELS, LOSSY, sdpa, why_not
 from models.attention.shard import Shard
 from models.errors import TuningError
 from models.parallel.mesh import Mesh
+from models.transformer.denoiser import Denoiser
 from models.tuning import Attention
 
-from .conftest import REQUEST, build_model
+from .conftest import REQUEST, build_model, remade
 
 CPU = torch.device("cpu")
 CUDA = torch.device("cuda")
@@ -112,8 +114,9 @@ def test_a_library_is_called_in_its_own_layout(install: Any, case: str, keys: in
 def test_a_kernel_serves_a_whole_run(install: Any, case: str) -> None:
     model = build_model(expand_timesteps=False)
     expected = model.latents(REQUEST)
-    model.engine._denoiser._attention = KERNELS[install(case)]
-    torch.testing.assert_close(model.latents(REQUEST), expected, atol=1e-4, rtol=0)
+    denoiser = Denoiser(model.engine.parts.denoiser.transformer, attention=KERNELS[install(case)])
+    attending = replace(model, engine=remade(model.engine, denoiser=denoiser))
+    torch.testing.assert_close(attending.latents(REQUEST), expected, atol=1e-4, rtol=0)
 
 
 def test_the_chosen_kernel_is_the_one_that_attends() -> None:

@@ -19,7 +19,6 @@ from models.errors import TuningError
 from models.loading import load_engine
 from models.parallel.launcher import Launcher, Rank
 from models.parallel.plan import ParallelPlan
-from models.pipeline import wan_engine as pipeline
 from models.pipeline.wan_engine import WanEngine
 from models.speed.compiled import compiled_parts, rehearse
 from models.transformer.block import EAGER
@@ -27,7 +26,7 @@ from models.transformer.denoiser import Denoiser
 from models.variants import VARIANTS
 
 from .checkpoints import load_checkpoint, save_checkpoint, small
-from .conftest import REQUEST, Model, build_model, picture
+from .conftest import REQUEST, Model, build_model, picture, remade
 from .test_checkpoints import defaults
 
 SHORT = replace(REQUEST, steps=2)
@@ -36,26 +35,30 @@ PARTS = 5
 DEMO = VARIANTS["demo"]
 
 
-def compile_with(backend: Any, engine: WanEngine, variant: Any, plan: ParallelPlan | None = None) -> None:
+def compiled_with(
+    backend: Any, engine: WanEngine, variant: Any, plan: ParallelPlan | None = None
+) -> WanEngine:
     """As the loader does, with another backend than the one that makes machine code."""
-    parts = compiled_parts(backend)
-    transformer = engine._denoiser._model
-    rehearse(Denoiser(transformer, parts=parts), variant, plan or ParallelPlan(), transformer.config)
-    for expert in (engine._denoiser, engine._low_noise):
-        if expert is not None:
-            expert._parts = parts
+    block_parts = compiled_parts(backend)
+    transformer, mesh = engine.parts.denoiser.transformer, engine.parts.denoiser.mesh
+    alone = Denoiser(transformer, block_parts=block_parts)
+    rehearse(alone, variant, plan or ParallelPlan(), transformer.config)
+    first, *others = (
+        Denoiser(expert.transformer, mesh, block_parts=block_parts) for expert in engine.parts.denoisers
+    )
+    return remade(engine, denoiser=first, low_noise=others[0] if others else None)
 
 
 def test_every_block_shares_one_compiled_form() -> None:
     counter = CompileCounter()
     model = build_model(expand_timesteps=False)
     assert len(model.pipeline.transformer.blocks) == 2
-    model.engine._denoiser = Denoiser(model.pipeline.transformer, parts=compiled_parts(counter))
-    model.latents(replace(SHORT, guidance_scale=1.0))
+    denoiser = Denoiser(model.pipeline.transformer, block_parts=compiled_parts(counter))
+    replace(model, engine=remade(model.engine, denoiser=denoiser)).latents(replace(SHORT, guidance_scale=1.0))
     assert counter.frame_count == PARTS
 
 
-def test_runs_of_every_form_and_size_compile_nothing_more(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_of_every_form_and_size_compile_nothing_more() -> None:
     model = build_model(expand_timesteps=True)
     requests = [
         SHORT,
@@ -67,13 +70,13 @@ def test_runs_of_every_form_and_size_compile_nothing_more(monkeypatch: pytest.Mo
     ]
     expected = [model.latents(request) for request in requests]
     counter = CompileCounter()
-    compile_with(counter, model.engine, model.engine._variant)
+    compiled = replace(model, engine=compiled_with(counter, model.engine, model.engine.variant))
     rehearsed = counter.frame_count
     assert rehearsed > 0
     for request, latents in zip(requests, expected, strict=True):
-        torch.testing.assert_close(model.latents(request), latents, atol=1e-4, rtol=0)
-    monkeypatch.setattr(pipeline, "BATCHED_TOKENS", 0)
-    torch.testing.assert_close(model.latents(SHORT), expected[0], atol=1e-4, rtol=0)
+        torch.testing.assert_close(compiled.latents(request), latents, atol=1e-4, rtol=0)
+    apart = replace(model, engine=remade(compiled.engine, batched_tokens=0))
+    torch.testing.assert_close(apart.latents(SHORT), expected[0], atol=1e-4, rtol=0)
     assert counter.frame_count == rehearsed
 
 
@@ -88,21 +91,21 @@ def test_pictures_and_a_side_branch_are_compiled_before_the_first_run(
     request = defaults(f"{name}-distill", task)
     expected = model.latents(request)
     counter = CompileCounter()
-    compile_with(counter, model.engine, variant)
+    compiled = replace(model, engine=compiled_with(counter, model.engine, variant))
     rehearsed = counter.frame_count
-    torch.testing.assert_close(model.latents(request), expected, atol=1e-4, rtol=0)
+    torch.testing.assert_close(compiled.latents(request), expected, atol=1e-4, rtol=0)
     assert counter.frame_count == rehearsed > 0
 
 
 def in_group(rank: Rank, plan: ParallelPlan) -> None:
     rank.join()
     counter = CompileCounter()
-    engine = build_model(expand_timesteps=False, distilled=True, mesh=rank.mesh(plan)).engine
-    compile_with(counter, engine, engine._variant, plan)
+    plain = build_model(expand_timesteps=False, distilled=True, mesh=rank.mesh(plan)).engine
+    engine = compiled_with(counter, plain, plain.variant, plan)
     rank.meet()
     rehearsed = counter.frame_count
     generation = engine.prepare(SHORT)
-    while not engine.agree(generation.step == generation.total_steps):
+    while generation.step < generation.total_steps:
         engine.denoise_step(generation)
     rank.send((counter.frame_count - rehearsed, generation.latents.numpy()))
 
@@ -125,7 +128,7 @@ def test_the_rotation_is_the_same_with_and_without_complex_numbers() -> None:
 
 
 def test_nothing_is_compiled_unless_asked(demo_weights: Path) -> None:
-    assert load_engine(EngineSettings(DEMO, demo_weights))._denoiser._parts is EAGER
+    assert load_engine(EngineSettings(DEMO, demo_weights)).parts.denoiser.block_parts is EAGER
 
 
 @pytest.fixture
@@ -150,7 +153,7 @@ def test_a_machine_without_a_compiler_is_refused_with_the_reason(
 def test_a_device_makes_nearly_the_same_video_compiled(demo_weights: Path) -> None:
     def latents(**options: object) -> torch.Tensor:
         engine = load_engine(EngineSettings(DEMO, demo_weights, "cuda", options=options))
-        return Model(engine, engine._text, None).latents(replace(SHORT, width=64, height=32))
+        return Model(engine, engine.parts.text, None).latents(replace(SHORT, width=64, height=32))
 
     plain = latents()
     assert (latents(compile=True) - plain).norm() < 0.05 * plain.norm()

@@ -124,12 +124,12 @@ def test_a_model_is_loaded_in_fp8_and_says_how_near_it_is(
     settings = EngineSettings(variant, tmp_path / "weights", dtype="bfloat16", options={"fp8": True})
     with caplog.at_level("INFO", "models.speed.tuned_model"):
         engine = load_engine(settings)
-    for expert in (engine._denoiser, engine._low_noise):
-        assert expert is not None and isinstance(expert._model.blocks[1].ffn.net[2], Fp8Linear)
+    for expert in engine.parts.denoisers:
+        assert isinstance(expert.transformer.blocks[1].ffn.net[2], Fp8Linear)
     said = [record.getMessage() for record in caplog.records if "fp8" in record.getMessage()]
     assert len(said) == 2
     assert all(re.search(r"cosine 0\.99\d+, relative error 0\.0[1-9]", line) for line in said), said
-    latents = Model(engine, engine._text, None).latents(defaults(variant.name, "t2v"))
+    latents = Model(engine, engine.parts.text, None).latents(defaults(variant.name, "t2v"))
     assert latents.isfinite().all()
 
 
@@ -139,7 +139,7 @@ def test_layers_in_fp8_compile_in_one_piece() -> None:
     quantise(model)
     trial = Trial(frames=2, height=8, width=8)
     expected = velocity(Denoiser(model), variant, model.config, trial)
-    compiled = Denoiser(model, parts=compiled_parts("eager"))
+    compiled = Denoiser(model, block_parts=compiled_parts("eager"))
     made = velocity(compiled, variant, model.config, trial)
     assert closeness(made, expected).error < 0.02  # a value between two of 8 bits may go either way
 

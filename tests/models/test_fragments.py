@@ -13,9 +13,10 @@ from models.conditioning.conditioner import pixels
 from models.engine import Frames, GenerationRequest
 from models.errors import InvalidRequest, ModelError
 from models.generate import generate
-from models.pipeline.wan_engine import WanEngine, WanGeneration
+from models.pipeline.generation import WanGeneration
+from models.pipeline.wan_engine import WanEngine
 
-from .conftest import REQUEST, SMALL, Model, build_model, picture
+from .conftest import REQUEST, SMALL, Model, build_model, picture, remade
 
 LONG = replace(REQUEST, num_frames=13, steps=3, num_fragments=3)
 FIRST = picture(REQUEST.width, REQUEST.height)
@@ -24,8 +25,8 @@ FIRST = picture(REQUEST.width, REQUEST.height)
 @pytest.fixture(scope="module")
 def t2v_only() -> Model:
     model = build_model(expand_timesteps=False)
-    model.engine._variant = replace(model.engine._variant, tasks=frozenset({"t2v"}))
-    return model
+    variant = replace(model.engine.variant, tasks=frozenset({"t2v"}))
+    return replace(model, engine=remade(model.engine, variant=variant))
 
 
 def video(model: Model, request: GenerationRequest) -> Frames:
@@ -44,7 +45,7 @@ def test_a_model_without_a_first_frame_goes_on_from_what_is_left_of_nine_frames(
     t2v_only: Model, num_frames: int, frames: int
 ) -> None:
     request = replace(LONG, num_frames=num_frames)
-    variant = t2v_only.engine._variant
+    variant = t2v_only.engine.variant
     assert len(video(t2v_only, request)) == variant.video_frames(num_frames, 3) == frames
 
 
@@ -71,7 +72,7 @@ def test_the_shared_frames_are_held_at_the_noise_level_of_each_step(t2v_only: Mo
     engine = t2v_only.engine
     before = denoised(engine, LONG, None)
     tail = np.concatenate(list(engine.decode(before)))[-9:]
-    known = engine._vae.encode(pixels(tail))
+    known = engine.parts.vae.encode(pixels(tail))
     run = engine.prepare(LONG, before)
     noise = torch.randn(run.latents.shape, generator=torch.Generator().manual_seed(LONG.seed + 1))[:, :, :3]
     for step in range(run.total_steps + 1):
@@ -104,7 +105,7 @@ def test_nothing_is_kept_of_a_fragment_that_another_has_followed(t2v_only: Model
         kept.append(weakref.ref(run.part))
     gc.collect()
     assert [part() is not None for part in kept] == [False, False, False, True]
-    assert run is not None and run.part._tail.size == 0  # nothing follows the last one
+    assert run is not None and run.part.kept_frames == 0  # nothing follows the last one
 
 
 def test_steps_are_counted_over_all_fragments(expanding_model: Model) -> None:

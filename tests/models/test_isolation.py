@@ -11,7 +11,7 @@ from models.engine import GenerationRequest
 from models.errors import InvalidRequest, ModelError
 from models.transformer.denoiser import Denoiser
 
-from .conftest import REQUEST, SMALL, Model, build_model, picture
+from .conftest import REQUEST, SMALL, Model, build_model, picture, remade
 
 IMAGE = picture(REQUEST.width, REQUEST.height)
 OTHER = replace(REQUEST, prompt="a blue bird", negative_prompt="", seed=8, guidance_scale=2.0, steps=3)
@@ -117,10 +117,7 @@ def test_what_cannot_be_run_is_refused_by_name(
 
 
 def test_an_image_is_refused_by_a_model_that_takes_none(expanding_model: Model) -> None:
-    engine = expanding_model.engine
-    limited = type(engine)(
-        replace(SMALL, tasks=frozenset({"t2v"})), engine._text, engine._denoiser, engine._vae
-    )
+    limited = remade(expanding_model.engine, variant=replace(SMALL, tasks=frozenset({"t2v"})))
     with pytest.raises(InvalidRequest) as caught:
         limited.prepare(replace(REQUEST, image=IMAGE))
     assert caught.value.field == "image"

@@ -38,7 +38,7 @@ def load(folder: Path, variant: Any = DEMO, **settings: Any) -> Any:
 def test_a_loaded_folder_makes_the_video_of_diffusers(demo_weights: Path) -> None:
     engine = load(demo_weights)
     pipeline = WanPipeline.from_pretrained(demo_weights, torch_dtype=torch.float32, local_files_only=True)
-    model = Model(engine, engine._text, pipeline)
+    model = Model(engine, engine.parts.text, pipeline)
     for image in (None, picture(REQUEST.width, REQUEST.height)):
         request = replace(REQUEST, image=image)
         torch.testing.assert_close(
@@ -63,8 +63,9 @@ def test_the_distilled_form_runs_on_the_same_folder(demo_weights: Path) -> None:
 
 
 def test_lower_precision_makes_nearly_the_same_video(demo_weights: Path) -> None:
+    request = replace(REQUEST, steps=1, guidance_scale=1.0)
     full, half = (
-        Model(engine, engine._text, None).frames(replace(REQUEST, steps=1, guidance_scale=1.0)).astype(float)
+        Model(engine, engine.parts.text, None).frames(request).astype(float)
         for engine in (load(demo_weights), load(demo_weights, dtype="bfloat16"))
     )
     assert np.abs(full - half).mean() < 0.1 * full.std()

@@ -46,7 +46,7 @@ def load(root: Path, name: str, **settings: Any) -> WanEngine:
 
 
 def transformers(engine: WanEngine) -> list[Any]:
-    return [part._model for part in (engine._denoiser, engine._low_noise) if part is not None]
+    return [denoiser.transformer for denoiser in engine.parts.denoisers]
 
 
 def with_loras(request: GenerationRequest, *uses: LoraUse | str) -> GenerationRequest:
@@ -287,7 +287,7 @@ def test_lower_precision_makes_nearly_the_same_video(root: Path, one: WanEngine)
 
 def sizes(engine: WanEngine) -> dict[str, int]:
     """The LoRAs that are kept, and their bytes."""
-    return {file.stem: lora.size_bytes for (file, *_), lora in engine._loras._kept.items()}
+    return {file.stem: lora.size_bytes for file, lora in engine.parts.loras.cached.items()}
 
 
 def test_what_is_kept_between_requests_is_bounded(root: Path, one: WanEngine) -> None:
@@ -318,7 +318,7 @@ def test_a_lora_is_read_once_and_again_when_its_file_changed(
     shutil.copy(root / "loras" / "a.safetensors", tmp_path / "style.safetensors")
     for _ in range(2):
         assert torch.equal(latents(engine, REQUEST_1, "style"), latents(one, REQUEST_1, "a"))
-    (kept,) = engine._loras._kept.values()
+    (kept,) = engine.parts.loras.cached.values()
     run = engine.prepare(with_loras(REQUEST_1, "style"))
     ((weighted,),) = run.loras
     assert weighted[0] is kept

@@ -36,6 +36,7 @@ from models.memory.estimate import (
 from models.memory.peak import peak_bytes
 from models.memory.scratch import kernel_scratch
 from models.parallel.plan import ParallelPlan
+from models.pipeline.wan_engine import WanEngine
 from models.tuning import Tuning
 from models.vae.streaming_vae import StreamingVae
 from models.variants import VARIANTS
@@ -81,6 +82,7 @@ def test_encoders_have_the_parameters_of_the_published_configuration() -> None:
 
 def test_the_engine_runs_as_the_estimate_takes_it_to() -> None:
     assert signature(StreamingVae).parameters["chunk_pixels"].default is limits.CHUNK_PIXELS
+    assert signature(WanEngine).parameters["batched_tokens"].default is limits.BATCHED_TOKENS
 
 
 SHAPES = {
@@ -278,16 +280,16 @@ def test_an_unknown_option_is_refused_before_weights_are_read(checkpoint: Path) 
 
 
 def test_a_container_s_limit_is_a_limit(tmp_path: Path) -> None:
-    assert device_memory._container_headroom(tmp_path, 77) == 77
+    assert device_memory.container_headroom(tmp_path, 77) == 77
     for name, content in {
         "memory.max": "1000\n",
         "memory.current": "600\n",
         "memory.stat": "anon 500\ninactive_file 50\nactive_file 50\n",
     }.items():
         (tmp_path / name).write_text(content)
-    assert device_memory._container_headroom(tmp_path, 77) == 450
+    assert device_memory.container_headroom(tmp_path, 77) == 450
     (tmp_path / "memory.max").write_text("max\n")
-    assert device_memory._container_headroom(tmp_path, 77) == 77
+    assert device_memory.container_headroom(tmp_path, 77) == 77
 
 
 def test_free_memory_is_some_of_what_there_is() -> None:

@@ -70,8 +70,7 @@ def test_a_part_that_does_not_fit_leaves_nothing_behind() -> None:
     turns, (first, second) = Turns(CPU), layers(2)
     held = host(first)
     turns.take(held)
-    broken = host(second)
-    broken._device = torch.device("cuda", 99)  # no machine has it
+    broken = HostWeights(tensors(second), torch.device("xpu", 99))  # no machine has it
     with pytest.raises((RuntimeError, AssertionError)):
         turns.take(broken)
     assert not broken.fetched
@@ -94,13 +93,13 @@ def test_a_module_takes_its_turn_when_it_is_called() -> None:
         assert away == [turn == 0, turn == 1]
 
 
-def streamed(count: int) -> tuple[StreamedBlocks, list[nn.Module]]:
+def streamed(count: int, turns: Turns | None = None) -> tuple[StreamedBlocks, list[nn.Module]]:
     blocks = layers(count)
-    return StreamedBlocks(nn.ModuleList([*blocks, nn.Linear(2, 2)]), blocks, Turns(CPU)), blocks
+    return StreamedBlocks(nn.ModuleList([*blocks, nn.Linear(2, 2)]), blocks, turns or Turns(CPU)), blocks
 
 
 def fetched(stream: StreamedBlocks, blocks: Sequence[nn.Module]) -> list[int]:
-    return [number for number, block in enumerate(blocks) if stream._blocks[block].fetched]
+    return [number for number, block in enumerate(blocks) if stream.blocks[block].fetched]
 
 
 def test_a_block_is_fetched_before_the_one_ahead_of_it_computes_and_leaves_soon_after() -> None:
@@ -131,12 +130,13 @@ def test_blocks_left_early_or_by_an_error_are_dropped() -> None:
 
 
 def test_what_lies_outside_the_blocks_takes_its_turn_as_one_part() -> None:
-    stream, blocks = streamed(2)
+    turns = Turns(CPU)
+    stream, blocks = streamed(2, turns)
     stream.ready()
-    assert stream._others.fetched
+    assert stream.others.fetched
     assert fetched(stream, blocks) == []
-    stream._turns.take(host(nn.Linear(2, 2)))
-    assert not stream._others.fetched
+    turns.take(host(nn.Linear(2, 2)))
+    assert not stream.others.fetched
 
 
 @pytest.mark.parametrize("how", ["model", "group"])
@@ -155,7 +155,7 @@ def test_a_video_does_not_depend_on_where_weights_rest(
         if "offload" in options:
             check_weights(engine)
         waiting = engine.prepare(request)
-        frames = Model(engine, engine._text, None).frames(request)  # takes all parts through their turns
+        frames = Model(engine, engine.parts.text, None).frames(request)  # takes all parts through their turns
         while waiting.step < waiting.total_steps:
             engine.denoise_step(waiting)
         return waiting.latents, frames
@@ -169,12 +169,11 @@ def test_a_video_does_not_depend_on_where_weights_rest(
 
 def check_weights(engine: WanEngine) -> None:
     """Let whatever computes with weights that rest fail. All of them rest now."""
-    experts = filter(None, (engine._denoiser, engine._low_noise))
-    text: Any = engine._text
-    parts = [*(expert._model for expert in experts), *engine._vae.networks, text._text._encoder]
-    image_encoder = getattr(engine._condition, "_encoder", None)
-    if image_encoder is not None:
-        parts.append(image_encoder._encoder)
+    text: Any = engine.parts.text
+    transformers = [expert.transformer for expert in engine.parts.denoisers]
+    parts = [*transformers, *engine.parts.vae.networks, text.text.encoder]
+    if engine.parts.image_encoder is not None:
+        parts.append(engine.parts.image_encoder.encoder)
     homes = {id(tensor): tensor.data_ptr() for part in parts for tensor in tensors(part)}
 
     def check(module: nn.Module, *_: object) -> None:
@@ -207,6 +206,6 @@ def test_a_device_makes_the_same_video_from_visiting_weights(demo_weights: Path,
         settings = EngineSettings(VARIANTS["demo"], demo_weights, "cuda", options={"offload": offload})
         engine = load_engine(settings)
         request = replace(DEMO_REQUEST, image=picture(DEMO_REQUEST.width, DEMO_REQUEST.height))
-        return Model(engine, engine._text, None).latents(request)
+        return Model(engine, engine.parts.text, None).latents(request)
 
     torch.testing.assert_close(latents(how), latents("none"), atol=1e-2, rtol=0)

@@ -7,10 +7,9 @@ import pytest
 import torch
 
 from models.engine import GenerationRequest
-from models.pipeline import wan_engine as pipeline
 from models.transformer.denoiser import Denoiser
 
-from .conftest import REQUEST, Model, picture
+from .conftest import REQUEST, Model, picture, remade
 
 TOLERANCE = 1e-4
 IMAGE = picture(REQUEST.width, REQUEST.height)
@@ -77,11 +76,9 @@ def test_any_prompt(plain_model: Model, prompt: str, negative_prompt: str) -> No
     assert_same_latents(plain_model, replace(REQUEST, prompt=prompt, negative_prompt=negative_prompt))
 
 
-def test_guidance_one_forward_after_the_other(
-    expanding_model: Model, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pipeline, "BATCHED_TOKENS", 0)
-    assert_same_latents(expanding_model, replace(REQUEST, image=IMAGE))
+def test_guidance_one_forward_after_the_other(expanding_model: Model) -> None:
+    apart = replace(expanding_model, engine=remade(expanding_model.engine, batched_tokens=0))
+    assert_same_latents(apart, replace(REQUEST, image=IMAGE))
 
 
 def test_a_prompt_steers_the_video(plain_model: Model) -> None:

@@ -125,12 +125,12 @@ def request(name: str) -> GenerationRequest:
 
 def latents(name: str, folder: Path, **settings: Any) -> Tensor:
     engine = load_engine(EngineSettings(small(name), folder, **settings))
-    for denoiser in (engine._denoiser, engine._low_noise):
-        for parameter in [] if denoiser is None else denoiser._model.parameters():
+    for denoiser in engine.parts.denoisers:
+        for parameter in denoiser.transformer.parameters():
             # Weights are mapped from their file. Where they begin in memory decides which instructions the
             # CPU takes, and so the last bits of a sum.
             parameter.data = parameter.data.clone()
-    return Model(engine, engine._text, None).latents(request(name))
+    return Model(engine, engine.parts.text, None).latents(request(name))
 
 
 def refused(variant: Variant, folder: Path, **settings: Any) -> str:

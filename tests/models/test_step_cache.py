@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,13 +13,13 @@ from models.loading import load_engine
 from models.parallel.launcher import Launcher, Rank
 from models.parallel.mesh import Mesh
 from models.parallel.plan import ParallelPlan
-from models.pipeline import wan_engine as pipeline
-from models.pipeline.wan_engine import WanEngine, WanGeneration
+from models.pipeline.generation import WanGeneration
+from models.pipeline.wan_engine import WanEngine
 from models.transformer.step_cache import StepCache
 from models.variants import VARIANTS
 
 from .checkpoints import save_checkpoint, small
-from .conftest import REQUEST, build_model, picture
+from .conftest import REQUEST, build_model, picture, remade
 from .test_checkpoints import defaults
 
 LONG = replace(REQUEST, steps=12)
@@ -26,10 +27,9 @@ THRESHOLD = 0.1
 PLANS = [ParallelPlan(cfg=2), ParallelPlan(ring=2), ParallelPlan(ulysses=2)]
 
 
-def engine(threshold: float, mesh: Mesh | None = None) -> WanEngine:
+def engine(threshold: float, mesh: Mesh | None = None, **settings: Any) -> WanEngine:
     built = build_model(expand_timesteps=True, mesh=mesh).engine
-    built._cache_threshold = threshold
-    return built
+    return remade(built, cache_threshold=threshold, **settings)
 
 
 def run(engine: WanEngine, request: GenerationRequest = LONG) -> WanGeneration:
@@ -43,10 +43,9 @@ def whole_steps(engine: WanEngine, request: GenerationRequest = LONG) -> tuple[l
     """The steps in which a run came to the second block, and the run."""
     generation = engine.prepare(request)
     seen: list[int] = []
-    for expert in (engine._denoiser, engine._low_noise):
-        if expert is not None:
-            block = expert._model.blocks[1]
-            block.norm1.register_forward_hook(lambda *_: seen.append(generation.step))
+    for expert in engine.parts.denoisers:
+        block = expert.transformer.blocks[1]
+        block.norm1.register_forward_hook(lambda *_: seen.append(generation.step))
     while generation.step < generation.total_steps:
         engine.denoise_step(generation)
     return seen, generation
@@ -97,10 +96,9 @@ def test_runs_remember_nothing_of_each_other() -> None:
         assert generation.skipped_steps == expected.skipped_steps
 
 
-def test_prompts_apart_decide_as_prompts_in_one_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prompts_apart_decide_as_prompts_in_one_batch() -> None:
     batched = run(engine(THRESHOLD))
-    monkeypatch.setattr(pipeline, "BATCHED_TOKENS", 0)
-    apart = run(engine(THRESHOLD))
+    apart = run(engine(THRESHOLD, batched_tokens=0))
     assert len(apart.caches) == 2
     assert apart.skipped_steps == batched.skipped_steps > 0
     torch.testing.assert_close(apart.latents, batched.latents, atol=1e-4, rtol=0)
@@ -116,8 +114,9 @@ def test_each_kind_of_model_skips_and_each_expert_begins_anew(tmp_path: Path, na
     def loaded(threshold: float) -> WanEngine:
         options = {"cache_threshold": threshold}
         engine = load_engine(EngineSettings(small(name), tmp_path / "weights", options=options))
-        if engine._low_noise is not None:  # experts alike, so that their first blocks do not tell them apart
-            engine._low_noise._model.load_state_dict(engine._denoiser._model.state_dict())
+        first, *others = engine.parts.denoisers
+        for other in others:  # experts alike, so that their first blocks do not tell them apart
+            other.transformer.load_state_dict(first.transformer.state_dict())
         return engine
 
     request = defaults(name, task, steps=10)
@@ -189,7 +188,7 @@ def in_group(rank: Rank, plans: list[ParallelPlan]) -> None:
         assert judged_by_first_prompt(rank.mesh(plan))
         skipping = engine(THRESHOLD, rank.mesh(plan))
         generation = skipping.prepare(LONG)
-        while not skipping.agree(generation.step == generation.total_steps):
+        while generation.step < generation.total_steps:
             skipping.denoise_step(generation)
         rank.send((plan, generation.skipped_steps, generation.latents.numpy()))
 

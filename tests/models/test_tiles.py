@@ -146,8 +146,8 @@ def test_with_tiles_the_device_remembers_one_of_them(local_vae: Any) -> None:
 
 def test_an_engine_is_loaded_with_tiles_by_its_option(demo_weights: Any) -> None:
     settings = EngineSettings(VARIANTS["demo"], demo_weights, options={"vae_tiling": True})
-    assert load_engine(settings)._vae._tiling == Tiling()
-    assert load_engine(replace(settings, options={}))._vae._tiling is None
+    assert load_engine(settings).parts.vae.tiling == Tiling()
+    assert load_engine(replace(settings, options={})).parts.vae.tiling is None
 
 
 WIDE = replace(REQUEST, width=320, height=32, num_frames=13, steps=1)
@@ -155,7 +155,7 @@ WIDE = replace(REQUEST, width=320, height=32, num_frames=13, steps=1)
 
 def full_at(engine: Any, chunk: int) -> None:
     """Have memory run out on whole pictures from this chunk on."""
-    engine._vae._chunk_pixels = 1
+    engine.parts.vae.chunk_pixels = 1
     seen: list[int] = []
 
     def before(_: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
@@ -164,17 +164,17 @@ def full_at(engine: Any, chunk: int) -> None:
             if len(seen) > chunk:
                 raise torch.OutOfMemoryError
 
-    engine._vae._decoder.register_forward_pre_hook(before)
+    engine.parts.vae.decoder.register_forward_pre_hook(before)
 
 
 @pytest.mark.parametrize("chunk", [0, 2])
 def test_where_memory_runs_out_the_rest_is_decoded_in_tiles(demo_weights: Path, chunk: int) -> None:
     demo = VARIANTS["demo"]
     plain = load_engine(EngineSettings(demo, demo_weights))
-    plain._vae._chunk_pixels = 1
+    plain.parts.vae.chunk_pixels = 1
     whole = np.concatenate(list(generate(plain, WIDE)))
     tiled_engine = load_engine(EngineSettings(demo, demo_weights, options={"vae_tiling": True}))
-    tiled_engine._vae._chunk_pixels = 1
+    tiled_engine.parts.vae.chunk_pixels = 1
     tiled = np.concatenate(list(generate(tiled_engine, WIDE)))
     engine = load_engine(EngineSettings(demo, demo_weights, options={"tile_when_full": True}))
     full_at(engine, chunk)

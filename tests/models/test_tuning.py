@@ -78,7 +78,7 @@ def test_the_defaults_are_those_of_no_options() -> None:
 def test_options_that_change_no_number_make_the_same_bits(demo_weights: Path) -> None:
     def latents(**options: object) -> Any:
         engine = load_engine(EngineSettings(DEMO, demo_weights, options=options))
-        return Model(engine, engine._text, None).latents(replace(REQUEST, steps=2))
+        return Model(engine, engine.parts.text, None).latents(replace(REQUEST, steps=2))
 
     plain = latents()
     assert torch.equal(latents(attention="sdpa", cache_threshold=0.0, offload="none"), plain)

@@ -113,12 +113,12 @@ def still(frames: int, *given: int) -> torch.Tensor:
 
 def encoded_in_full(vae: StreamingVae, video: torch.Tensor) -> torch.Tensor:
     """Every chunk by every layer, however often it comes."""
-    encode = Encoding(vae._encoder, Strips(Mesh(), video.shape[3] // vae.spatial_stride))
+    encode = Encoding(vae.encoder, Strips(Mesh(), video.shape[3] // vae.spatial_stride))
     frames = video[0].transpose(0, 1)
     with torch.inference_mode():
         chunks = [encode(chunk) for chunk in (frames[:1], *frames[1:].split(4))]
     mode = torch.cat(chunks)[:, : vae.z_dim].transpose(0, 1)[None]
-    return (mode - vae._mean) / vae._deviation
+    return (mode - vae.mean) / vae.deviation
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_what_repeats_is_encoded_once_and_to_the_same_bits(
 def counted_runs(vae: StreamingVae, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The layers of the encoder, by index, in the order in which they are run."""
     runs: list[int] = []
-    for index, layer in enumerate(vae._encoder.layers):
+    for index, layer in enumerate(vae.encoder.layers):
 
         def run(*inputs: Any, index: int = index, forward: Any = layer.forward) -> torch.Tensor:
             runs.append(index)
@@ -183,7 +183,7 @@ def test_what_is_kept_between_chunks_does_not_grow_with_the_video(
 ) -> None:
     streaming = StreamingVae(vae, chunk_pixels=1)
     kept: list[int] = []
-    forward: Callable[..., torch.Tensor] = streaming._decoder.forward
+    forward: Callable[..., torch.Tensor] = streaming.decoder.forward
 
     def counted(x: torch.Tensor, *histories: History, first: bool) -> torch.Tensor:
         video = forward(x, *histories, first=first)
@@ -193,7 +193,7 @@ def test_what_is_kept_between_chunks_does_not_grow_with_the_video(
         kept.append(sum(tensor.nbytes for tensor in tensors))
         return video
 
-    monkeypatch.setattr(streaming._decoder, "forward", counted)
+    monkeypatch.setattr(streaming.decoder, "forward", counted)
     list(streaming.decode(noise(1, 8, 9, 2, 2)))
     assert len(kept) == 9
     assert len(set(kept[1:])) == 1

@@ -1,0 +1,29 @@
+"""The parts of an engine: the networks of one model on its device, ready to run."""
+
+from dataclasses import dataclass, field
+
+from models.conditioning.image_encoder import ImageEncoder
+from models.conditioning.text_encoder import Text
+from models.lora.cache import LoraShelf
+from models.transformer.denoiser import Denoiser
+from models.vae.streaming_vae import StreamingVae
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The networks that a ``WanEngine`` runs. In a group every rank has its own."""
+
+    text: Text
+    denoiser: Denoiser
+    """The only expert, or the one for high noise."""
+    vae: StreamingVae
+    low_noise: Denoiser | None = None
+    """The second expert of a model that has two."""
+    image_encoder: ImageEncoder | None = None
+    """Of a model whose blocks attend to pictures."""
+    loras: LoraShelf = field(default_factory=LoraShelf)
+
+    @property
+    def denoisers(self) -> tuple[Denoiser, ...]:
+        """One or two, that of high noise first."""
+        return (self.denoiser,) if self.low_noise is None else (self.denoiser, self.low_noise)
