@@ -26,7 +26,7 @@ from bench.contestants import Work, operations, request_of, work
 from bench.machine import describe
 from bench.matmul_peak import matmul_tflops
 from bench.report import HEADER, Row, as_json, line, markdown
-from models.errors import ModelError, OutOfMemory, TuningError
+from models.errors import ModelError, OutOfMemory, TuningError, first_line
 from models.memory.estimate import request_memory, resident_weights
 from models.memory.peak import peak_bytes
 from testbed.random_engine import RandomModel
@@ -56,10 +56,10 @@ class Bench:
             try:
                 yield self._row(case)
             except (TuningError, OutOfMemory, torch.OutOfMemoryError) as error:
-                yield Row(case, note=_first_line(error))
+                yield Row(case, note=first_line(error))
             except (ModelError, RuntimeError) as error:
                 self.failed.append(case.name)
-                yield Row(case, note=f"failed: {_first_line(error)}")
+                yield Row(case, note=f"failed: {first_line(error)}")
             gc.collect()
             if self._device.type == "cuda":
                 torch.compiler.reset()
@@ -145,10 +145,6 @@ def main(arguments: list[str]) -> int:
     if options.json:
         print(json.dumps(as_json(rows, machine, bench.peak_tflops, bench.fp8_peak_tflops)))
     return 1 if bench.failed else 0
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _options(arguments: list[str]) -> argparse.Namespace:

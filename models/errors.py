@@ -73,3 +73,8 @@ class LoraFault(Exception):
 
     The message continues a sentence that begins with the LoRA's name.
     """
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what ``error`` says, or the name of its type where it says nothing."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__

@@ -12,7 +12,7 @@ from models.conditioning.image_encoder import ImageEncoder
 from models.conditioning.shared_text import SharedText
 from models.conditioning.text_encoder import TextEncoder
 from models.engine import EngineSettings
-from models.errors import TuningError, WeightsError
+from models.errors import TuningError, WeightsError, first_line
 from models.lora.cache import load_loras
 from models.memory.check import check_weights
 from models.parallel.mesh import Mesh
@@ -127,7 +127,7 @@ def _model(cls: Any, folder: Path, device: torch.device, dtype: torch.dtype) -> 
             folder, torch_dtype=dtype, local_files_only=True, use_safetensors=True, output_loading_info=True
         )
     except Exception as error:  # whatever a broken file makes diffusers or transformers raise
-        raise WeightsError(f"{folder} could not be loaded as {cls.__name__}: {_first_line(error)}") from error
+        raise WeightsError(f"{folder} could not be loaded as {cls.__name__}: {first_line(error)}") from error
     # Both libraries would go on with random numbers in place of missing tensors.
     missing = [*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])]
     if missing:
@@ -141,7 +141,7 @@ def _empty_model(cls: Any, folder: Path) -> Any:
         with init_empty_weights(include_buffers=False):
             return cls.from_config(cls.load_config(folder, local_files_only=True))
     except Exception as error:
-        raise WeightsError(f"{folder} could not be loaded as {cls.__name__}: {_first_line(error)}") from error
+        raise WeightsError(f"{folder} could not be loaded as {cls.__name__}: {first_line(error)}") from error
 
 
 def _tokenizer(folder: Path) -> Any:
@@ -157,8 +157,4 @@ def _preprocessor(cls: Any, folder: Path, what: str) -> Any:
     try:
         return cls.from_pretrained(folder, local_files_only=True)
     except Exception as error:
-        raise WeightsError(f"{folder} could not be loaded as {what}: {_first_line(error)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
+        raise WeightsError(f"{folder} could not be loaded as {what}: {first_line(error)}") from error

@@ -6,8 +6,8 @@ from statistics import median
 import torch
 from torch import Tensor
 
-from models.attention.kernels import KERNELS, LOSSY, AttentionKernel, first_line, sdpa, why_not
-from models.errors import TuningError
+from models.attention.kernels import KERNELS, LOSSY, AttentionKernel, sdpa, why_not
+from models.errors import TuningError, first_line
 from models.tuning import Attention
 
 _TOKENS = 32768

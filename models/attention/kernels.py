@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from models.errors import first_line
+
 _HALF = (torch.bfloat16, torch.float16)
 
 
@@ -133,7 +135,3 @@ def _why_not_running(name: str, device: torch.device, dtype: torch.dtype, head_d
 
 def _dotted(capability: tuple[int, int]) -> str:
     return f"{capability[0]}.{capability[1]}"
-
-
-def first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)

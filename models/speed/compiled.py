@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch._dynamo.exc import TorchDynamoException
 
-from models.errors import TuningError
+from models.errors import TuningError, first_line
 from models.parallel.plan import ParallelPlan
 from models.speed.trial import Trial, velocity
 from models.transformer.block import EAGER, BlockParts
@@ -64,4 +64,4 @@ def rehearse(denoiser: Denoiser, variant: Variant, plan: ParallelPlan, config: A
 def _reason(error: TorchDynamoException) -> str:
     """What went wrong inside the compiler, in a line."""
     inner: Exception = getattr(error, "inner_exception", error)
-    return next(iter(str(inner).splitlines()), type(inner).__name__)
+    return first_line(inner)

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.vae.layers import CausalConv, ChannelNorm, History, Middle, UpBlock
+from models.vae.layers import CausalConv, ChannelNorm, History, Middle, ResidualBlock, channels_last
 from models.vae.strips import Strips
 
 
@@ -32,6 +32,70 @@ class Decoder(nn.Module):
             x = block(x, strip_history, first)
         out: Tensor = self.conv_out(F.silu(self.norm(x)), strip_history, first)
         return out
+
+
+class Upsample(nn.Module):
+    """Doubles the size and, with ``time_conv``, the frame rate of every frame but the video's first."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, resample: Any) -> None:
+        super().__init__()
+        self.time_conv = CausalConv(resample.time_conv) if resample.mode == "upsample3d" else None
+        conv = resample.resample[1]
+        self.register_buffer("weight", channels_last(conv.weight.detach()))
+        self.register_buffer("bias", conv.bias.detach())
+
+    def forward(self, x: Tensor, history: History, first: bool) -> Tensor:
+        if self.time_conv is not None:
+            alone, rest = (x[:1], x[1:]) if first else (x[:0], x)
+            if len(rest):
+                doubled = self.time_conv(rest, history, first).unflatten(1, (2, -1)).flatten(0, 1)
+                x = torch.cat([alone, doubled])
+        x = F.interpolate(x, scale_factor=2.0, mode="nearest-exact")
+        x, padding = history.with_edges(x, (1, 1))
+        return F.conv2d(x, self.weight, self.bias, padding=padding)
+
+
+class UpBlock(nn.Module):
+    def __init__(self, block: Any) -> None:
+        super().__init__()
+        self.resnets = nn.ModuleList(ResidualBlock(resnet) for resnet in block.resnets)
+        # the residual form names one, the other form holds a list of one
+        upsampler = getattr(block, "upsampler", None) or next(
+            iter(getattr(block, "upsamplers", None) or ()), None
+        )
+        self.upsample = None if upsampler is None else Upsample(upsampler)
+        shortcut = getattr(block, "avg_shortcut", None)
+        self.shortcut = None if shortcut is None else Duplicate(shortcut)
+
+    def forward(self, x: Tensor, history: History, first: bool) -> Tensor:
+        shortcut = None if self.shortcut is None else self.shortcut(x, first)
+        for resnet in self.resnets:
+            x = resnet(x, history, first)
+        if self.upsample is not None:
+            x = self.upsample(x, history, first)
+        return x if shortcut is None else x + shortcut
+
+
+class Duplicate(nn.Module):
+    """The residual form's shortcut upwards: values repeated over the pixels and frames they turn into."""
+
+    def __init__(self, shortcut: Any) -> None:
+        super().__init__()
+        self.out_channels: int = shortcut.out_channels
+        self.time, self.size = int(shortcut.factor_t), int(shortcut.factor_s)
+        self.repeats: int = shortcut.repeats
+
+    def forward(self, x: Tensor, first: bool) -> Tensor:
+        t, _, height, width = x.shape
+        x = x.repeat_interleave(self.repeats, dim=1)
+        x = x.view(t, self.out_channels, self.time, self.size, self.size, height, width)
+        x = x.permute(0, 2, 1, 5, 3, 6, 4).reshape(
+            t * self.time, self.out_channels, height * self.size, width * self.size
+        )
+        return x[self.time - 1 :] if first else x
 
 
 class Decoding:

@@ -10,10 +10,11 @@ from models.vae.layers import (
     CausalConv,
     ChannelNorm,
     History,
+    Layer,
     Middle,
     PictureAttention,
+    ResidualBlock,
     channels_last,
-    down_layer,
 )
 from models.vae.strips import Strips
 
@@ -53,6 +54,87 @@ class _Head(nn.Module):
         x = self.conv_out(F.silu(self.norm(x)), history, first)
         out: Tensor = self.quantise(x, history, first)
         return out
+
+
+class Downsample(nn.Module):
+    """Halves the size and, with ``time_conv``, the frame rate of every frame but the video's first."""
+
+    weight: Tensor
+    bias: Tensor
+    time_weight: Tensor
+    time_bias: Tensor
+
+    def __init__(self, resample: Any) -> None:
+        super().__init__()
+        conv = resample.resample[1]
+        self.register_buffer("weight", channels_last(conv.weight.detach()))
+        self.register_buffer("bias", conv.bias.detach())
+        self.in_time = resample.mode == "downsample3d"
+        if self.in_time:
+            time = resample.time_conv
+            self.register_buffer(
+                "time_weight", channels_last(time.weight.detach().transpose(1, 2).flatten(1, 2))
+            )
+            self.register_buffer("time_bias", time.bias.detach())
+
+    def forward(self, x: Tensor, history: History, first: bool) -> Tensor:
+        x = F.conv2d(history.with_end(x), self.weight, self.bias, stride=2)
+        if not self.in_time:
+            return x
+        before = history.get(self)
+        history[self] = x[-1:].clone()
+        if before is None:
+            return x
+        frames = torch.cat([before, x])
+        triples = torch.cat([frames[0:-2:2], frames[1:-1:2], frames[2::2]], dim=1)
+        return F.conv2d(triples, self.time_weight, self.time_bias)
+
+
+class ResidualDownBlock(nn.Module):
+    def __init__(self, block: Any) -> None:
+        super().__init__()
+        self.resnets = nn.ModuleList(ResidualBlock(resnet) for resnet in block.resnets)
+        self.downsample = None if block.downsampler is None else Downsample(block.downsampler)
+        self.shortcut = Average(block.avg_shortcut)
+
+    def forward(self, x: Tensor, history: History, first: bool) -> Tensor:
+        shortcut = self.shortcut(x)
+        for resnet in self.resnets:
+            x = resnet(x, history, first)
+        if self.downsample is not None:
+            x = self.downsample(x, history, first)
+        halved: Tensor = x + shortcut
+        return halved
+
+
+class Average(nn.Module):
+    """The residual form's shortcut downwards: means over the pixels, frames and channels that become one."""
+
+    def __init__(self, shortcut: Any) -> None:
+        super().__init__()
+        self.out_channels: int = shortcut.out_channels
+        self.time, self.size = int(shortcut.factor_t), int(shortcut.factor_s)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.pad(x, (0, 0, 0, 0, 0, 0, -len(x) % self.time, 0))  # zero frames in front of a lone first frame
+        t, channels, height, width = x.shape
+        x = x.view(
+            t // self.time, self.time, channels, height // self.size, self.size, width // self.size, self.size
+        )
+        x = x.permute(0, 2, 1, 4, 6, 3, 5).flatten(1, 4)
+        means: Tensor = x.unflatten(1, (self.out_channels, -1)).mean(dim=2)
+        return means
+
+
+def down_layer(layer: Any) -> Layer:
+    """Our counterpart of one of the encoder's layers."""
+    counterparts: dict[str, type[nn.Module]] = {
+        "WanResidualBlock": ResidualBlock,
+        "WanAttentionBlock": PictureAttention,
+        "WanResample": Downsample,
+        "WanResidualDownBlock": ResidualDownBlock,
+    }
+    return counterparts[type(layer).__name__](layer)
 
 
 class Encoding:

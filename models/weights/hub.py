@@ -14,7 +14,7 @@ from huggingface_hub.errors import (
 )
 
 from models.engine import EngineSettings
-from models.errors import WeightsError
+from models.errors import WeightsError, first_line
 from models.weights_source import HubModel
 
 _PARTS = (
@@ -89,8 +89,7 @@ def _sentence(model: HubModel, error: Exception, offline: bool) -> str:
         return f"The hub's {model.id} has no revision {model.revision}."
     if isinstance(error, RepositoryNotFoundError):
         return f"There is no folder {model.id}, and no such model on the hub for this user (see HF_TOKEN)."
-    reason = next(iter(str(error).splitlines()), "") or type(error).__name__
-    return f"{model} could not be fetched from the hub: {reason}"
+    return f"{model} could not be fetched from the hub: {first_line(error)}"
 
 
 def _no_more(offline: bool) -> str:
