@@ -12,6 +12,8 @@ Kind: TypeAlias = Literal["step", "decode", "end"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
+    """One measurement: a model, a size, settings, and the seconds that it may take."""
+
     name: str
     kind: Kind
     variant: Variant

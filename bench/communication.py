@@ -52,6 +52,7 @@ class Sent:
 
     @property
     def total(self) -> int:
+        """Bytes in all."""
         return self.ulysses + self.ring + self.output + self.guidance
 
 
@@ -78,6 +79,7 @@ def sent(variant: Variant, request: GenerationRequest, plan: ParallelPlan, items
 
 
 def prompts_of(variant: Variant, request: GenerationRequest) -> int:
+    """How many prompts a step denoises: two with guidance."""
     return 1 if variant.distilled or request.guidance_scale <= 1 else 2
 
 
@@ -104,12 +106,14 @@ class Scaling:
 
     @property
     def step_s(self) -> float:
+        """Seconds of a step: sending is not overlapped with computing."""
         return self.computing_s + self.sending_s
 
 
 def scaling(
     variant: Variant, request: GenerationRequest, plan: ParallelPlan, tflops: float, bytes_s: float
 ) -> Scaling:
+    """The calculated time of a step, at ``tflops`` TFLOP/s and ``bytes_s`` bytes a second for each device."""
     forward = flops.forward(variant, request.width, request.height, request.num_frames).total
     tokens = variant.tokens(request.width, request.height, request.num_frames)
     filled = -(-tokens // plan.sequence) * plan.sequence / tokens
@@ -121,7 +125,8 @@ def scaling(
 
 
 def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="bench communication", description=__doc__)
+    """Print what is sent and how it should scale."""
+    parser = argparse.ArgumentParser(prog="scripts/bench communication", description=__doc__)
     parser.add_argument(
         "--tflops", type=float, default=_TFLOPS, help=f"that a device computes at ({_TFLOPS:g})"
     )

@@ -49,6 +49,7 @@ def work(case: Case, model: RandomModel, folder: Path) -> Work:
 
 
 def request_of(case: Case) -> GenerationRequest:
+    """The request of a case: the defaults of its variant, at its size."""
     request = default_request(
         case.variant,
         width=case.width,

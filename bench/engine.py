@@ -47,9 +47,11 @@ class Stage:
 
     @property
     def ratio(self) -> float:
+        """Diffusers' time over ours."""
         return self.diffusers_s / self.ours_s
 
     def as_json(self) -> dict[str, float]:
+        """The figures by name: seconds, bytes, the ratio."""
         return {
             "ours_s": round(self.ours_s, 5),
             "diffusers_s": round(self.diffusers_s, 5),
@@ -177,6 +179,7 @@ def measured(
 
 
 def main(arguments: list[str]) -> int:
+    """Measure our engine beside diffusers and print."""
     options = _options(arguments)
     torch.set_num_threads(options.threads)
     variant = VARIANTS[options.variant]
@@ -213,7 +216,7 @@ def main(arguments: list[str]) -> int:
 
 def _options(arguments: list[str]) -> argparse.Namespace:
     bases = [name for name, variant in VARIANTS.items() if "t2v" in variant.tasks and not variant.distilled]
-    parser = argparse.ArgumentParser(prog="bench engine", description=__doc__)
+    parser = argparse.ArgumentParser(prog="scripts/bench engine", description=__doc__)
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=os.cpu_count())

@@ -21,9 +21,11 @@ class Flops:
 
     @property
     def total(self) -> int:
+        """Operations in all."""
         return self.linear + self.attention
 
     def times(self, count: int) -> Self:
+        """The operations of ``count`` of these."""
         return type(self)(count * self.linear, count * self.attention)
 
 

@@ -11,7 +11,8 @@ _COLUMNS = ("model", "weights", "fp8", "offload: model", "offload: group", "a de
 
 
 def main(arguments: list[str]) -> int:
-    argparse.ArgumentParser(prog="bench memory", description=__doc__).parse_args(arguments)
+    """Print the table of all variants."""
+    argparse.ArgumentParser(prog="scripts/bench memory", description=__doc__).parse_args(arguments)
     print(
         "GB in bfloat16 on one device; a default video: of the model's own size and frames, with guidance.\n"
     )
@@ -24,6 +25,7 @@ def main(arguments: list[str]) -> int:
 
 
 def cells(variant: Variant) -> tuple[str, ...]:
+    """The row of a variant, in GB."""
     counted, layers = parameters(variant), variant.layers
     weights = resident_weights(counted, _ITEMSIZE, layers)
     request = request_memory(variant, default_request(variant), _ITEMSIZE).peak

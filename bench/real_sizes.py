@@ -52,6 +52,7 @@ class Bench:
         """Names of cases that broke."""
 
     def rows(self, cases: list[Case]) -> Iterator[Row]:
+        """Measure the cases one after the other; what cannot run here has a note instead of figures."""
         for case in cases:
             try:
                 yield self._row(case)
@@ -125,6 +126,7 @@ class Bench:
 
 
 def main(arguments: list[str]) -> int:
+    """Measure and print."""
     options = _options(arguments)
     cases = [case for case in CASES if any(fnmatch.fnmatch(case.name, wanted) for wanted in options.cases)]
     if options.scale == "tiny":
@@ -148,7 +150,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _options(arguments: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="bench real_sizes", description=__doc__)
+    parser = argparse.ArgumentParser(prog="scripts/bench real_sizes", description=__doc__)
     add = parser.add_argument
     names = ", ".join(case.name for case in CASES)
     add("--cases", nargs="+", default=["*"], metavar="NAME", help=f"names or patterns, of {names}")

@@ -37,6 +37,7 @@ class Row:
 
     @property
     def tflops(self) -> float | None:
+        """TFLOP/s of our engine."""
         return None if self.ours_s is None else self.flops / self.ours_s / 1e12
 
     @property
@@ -66,6 +67,7 @@ def _number(value: float | None, digits: int) -> str:
 
 
 def line(row: Row) -> str:
+    """The row as a line of the table in the terminal."""
     return _padded(row.cells())
 
 
@@ -102,6 +104,7 @@ def markdown(
 def as_json(
     rows: list[Row], machine: str, peak_tflops: float, fp8_peak_tflops: float | None
 ) -> Mapping[str, Any]:
+    """The figures of all cases, and what they were measured on."""
     return {
         "machine": machine,
         "matmul_tflops": peak_tflops,

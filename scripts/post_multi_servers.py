@@ -26,6 +26,7 @@ COLUMNS = ("task_id", "status", "replica", "seconds", "prompt")
 
 
 def main() -> int:
+    """Submit, wait and print; the exit status: 0 where every task succeeded."""
     command_line = parser(__doc__.splitlines()[0])
     command_line.add_argument("prompts", nargs="*", default=PROMPTS, metavar="PROMPT")
     command_line.add_argument("--count", type=int, help="how many tasks (default: one for each prompt)")
@@ -53,6 +54,7 @@ def main() -> int:
 
 
 def row(status: dict[str, Any], prompt: str) -> tuple[str, ...]:
+    """The cells of a task that has ended."""
     started, finished = (status.get(key) for key in ("started_at", "finished_at"))
     seconds = ""
     if started and finished:
@@ -63,6 +65,7 @@ def row(status: dict[str, Any], prompt: str) -> tuple[str, ...]:
 
 
 def print_table(rows: Sequence[tuple[str, ...]]) -> None:
+    """Print the rows below the names of their columns."""
     widths = [max(map(len, column)) for column in zip(COLUMNS, *rows, strict=True)]
     for cells in (COLUMNS, *rows):
         print("  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip())

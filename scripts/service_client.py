@@ -23,9 +23,11 @@ class Service:
         self.url = url.rstrip("/")
 
     def get(self, path: str) -> Any:
+        """The JSON answer to a GET."""
         return self._call(path, None)
 
     def post(self, path: str, body: Mapping[str, object]) -> Any:
+        """The JSON answer to a POST of this body."""
         return self._call(path, json.dumps(body).encode())
 
     def _call(self, path: str, body: bytes | None) -> Any:
@@ -59,4 +61,5 @@ def parser(description: str | None) -> argparse.ArgumentParser:
 
 
 def show(answer: object) -> None:
+    """Print an answer as indented JSON."""
     print(json.dumps(answer, indent=2, ensure_ascii=False))
