@@ -12,32 +12,16 @@ import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
-from typing import Protocol
 
 from serve_app.errors import FileNotFound, PathForbidden
 from serve_app.files import durable
-from serve_app.files.output_paths import PUBLIC_ROOT, OutputPaths, SavePath
+from serve_app.files.output_paths import OutputPaths, SavePath
 
 _ATTEMPTS = ".attempts"
 _INPUTS = "inputs"
 _TASK_PREFIX = "t-"  # a task id may be ".." or start with a dot; a folder's name then does not
 _TASK_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _INPUT_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
-
-
-class Artifacts(Protocol):
-    """What the service asks of its file store, as `LocalArtifacts` says it. Async callers use a thread."""
-
-    def attempt_path(self, task_id: str, attempt: int) -> Path: ...
-    def key(self, task_id: str, attempt: int) -> str: ...
-    def path_of(self, key: str) -> Path: ...
-    def published(self, file_path: str) -> Path: ...
-    def publish_alias(self, key: str, place: SavePath) -> None: ...
-    def put_input(self, task_id: str, name: str, data: bytes) -> str: ...
-    def read_input(self, key: str) -> bytes: ...
-    def delete_task_files(self, task_id: str, place: SavePath | None, key: str | None) -> None: ...
-    def task_ids_with_files(self) -> Iterator[str]: ...
-    def free_bytes(self) -> int: ...
 
 
 class LocalArtifacts:
@@ -47,7 +31,7 @@ class LocalArtifacts:
     """
 
     def __init__(self, outputs: OutputPaths, data_folder: Path) -> None:
-        """Makes the folders. Raises ValueError when clients could download the data folder."""
+        """Make the folders. Raises ValueError when clients could download the data folder."""
         if data_folder.resolve().is_relative_to(outputs.output_root.resolve()):
             raise ValueError("the data folder must not lie in the output root, which clients download from")
         self._outputs = outputs
@@ -61,7 +45,7 @@ class LocalArtifacts:
         return f"{_ATTEMPTS}/{_folder_name(task_id)}/{attempt:d}.mp4"
 
     def attempt_path(self, task_id: str, attempt: int) -> Path:
-        """Where this attempt writes its video; makes the folder."""
+        """Where this attempt writes its video; its folder is made."""
         path = self._root / self.key(task_id, attempt)
         durable.make_folder(path.parent)
         return path
@@ -70,20 +54,8 @@ class LocalArtifacts:
         """The file behind an artifact key. Raises FileNotFound where there is none."""
         return _file_below(self._root / _ATTEMPTS, self._root, key)
 
-    def published(self, file_path: str) -> Path:
-        """The file that a public path such as `outputs/videos/a.mp4` names, for a download.
-
-        Raises PathForbidden for a path out of the output root or to a hidden file, FileNotFound.
-        """
-        segments = [segment for segment in file_path.split("/") if segment not in ("", ".")]
-        if file_path.startswith("/") or any(segment.startswith(".") for segment in segments):
-            raise PathForbidden("The path leads outside the folder that files are downloaded from.")
-        if len(segments) > 1 and segments[0] == PUBLIC_ROOT:
-            segments = segments[1:]
-        return _file_below(self._root, self._root, "/".join(segments))
-
     def publish_alias(self, key: str, place: SavePath) -> None:
-        """Gives a committed video its public name, in place of an older file there. May be done again.
+        """Give a committed video its public name, in place of an older file there. May be done again.
 
         Raises FileNotFound, PathForbidden when links now lead the place out of its root, OSError.
         """
@@ -103,7 +75,7 @@ class LocalArtifacts:
                 link.unlink(missing_ok=True)
 
     def put_input(self, task_id: str, name: str, data: bytes) -> str:
-        """Keeps an input of a task, such as `image.png`, and gives its key. Raises OSError."""
+        """Keep an input of a task, such as ``image.png``, and give its key. Raises OSError."""
         if not _INPUT_NAME.fullmatch(name):
             raise ValueError(f"an input cannot be named {name!r}")
         key = f"{_INPUTS}/{_folder_name(task_id)}/{name}"
@@ -117,9 +89,9 @@ class LocalArtifacts:
         return _file_below(self._data / _INPUTS, self._data, key).read_bytes()
 
     def delete_task_files(self, task_id: str, place: SavePath | None, key: str | None) -> None:
-        """Removes a task's attempts and inputs, and its public name while that is still its own.
+        """Remove a task's attempts and inputs, and its public name while that is still its own.
 
-        May be done again. `place` and `key` are what its row says, None where it says nothing.
+        May be done again. ``place`` and ``key`` are what its row says, None where it says nothing.
         """
         if place is not None and key is not None:
             with suppress(FileNotFound, PathForbidden):
@@ -159,7 +131,7 @@ def _folder_name(task_id: str) -> str:
 
 
 def _file_below(folder: Path, base: Path, key: str) -> Path:
-    """The regular file `key` below `base`, which must really lie below `folder`. Raises FileNotFound."""
+    """The regular file ``key`` below ``base``; it must really lie below ``folder``. Raises FileNotFound."""
     try:
         path = base / PurePosixPath(key)
         real = path.resolve()
@@ -171,7 +143,7 @@ def _file_below(folder: Path, base: Path, key: str) -> Path:
 
 
 def _is_same_file(source: Path, alias: Path) -> bool:
-    """Whether `alias` is `source` under another name, or a copy that `_copy` made of it."""
+    """Whether ``alias`` is ``source`` under another name, or a copy that ``_copy`` made of it."""
     try:
         if alias.is_symlink():
             return False

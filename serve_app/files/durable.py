@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def temp_beside(target: Path) -> Path:
-    """A free hidden name in the folder of `target`, for a file that is still being written.
+    """A free hidden name in the folder of ``target``, for a file that is still being written.
 
     The name does not hold the target's own, which may already be as long as a name can be.
     """
@@ -18,7 +18,7 @@ def temp_beside(target: Path) -> Path:
 
 
 def make_folder(folder: Path) -> None:
-    """Makes `folder` and its parents; each one made survives a crash."""
+    """Make ``folder`` and its parents; each one made survives a crash."""
     missing = [folder]
     while not missing[-1].parent.exists():
         missing.append(missing[-1].parent)
@@ -29,24 +29,24 @@ def make_folder(folder: Path) -> None:
 
 
 def sync_file(path: Path) -> None:
-    """Waits until the bytes of `path` are on the disk."""
+    """Wait until the bytes of ``path`` are on the disk."""
     _sync(path, os.O_RDONLY)
 
 
 def sync_folder(folder: Path) -> None:
-    """Waits until the names in `folder` are on the disk."""
+    """Wait until the names in ``folder`` are on the disk."""
     _sync(folder, os.O_RDONLY | os.O_DIRECTORY)
 
 
 def replace(temp: Path, target: Path) -> None:
-    """Puts the finished file `temp` at `target`, over whatever is there. Both lie on one file system."""
+    """Put the finished file ``temp`` at ``target``, over whatever is there. Both lie on one file system."""
     sync_file(temp)
     os.replace(temp, target)
     sync_folder(target.parent)
 
 
 def write(target: Path, data: bytes) -> None:
-    """Puts a file of `data` at `target`, whose folder exists. When it raises OSError, it leaves nothing."""
+    """Put a file of ``data`` at ``target``, whose folder exists. Leaves nothing where it raises OSError."""
     temp = temp_beside(target)
     try:
         temp.write_bytes(data)

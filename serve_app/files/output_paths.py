@@ -16,7 +16,7 @@ MAX_NAME_BYTES = 1024
 
 @dataclass(frozen=True, slots=True)
 class SavePath:
-    """A place for a video: `relative` below `root`, an output folder of the service."""
+    """A place for a video: ``relative`` below ``root``, an output folder of the service."""
 
     root: Path
     relative: PurePosixPath
@@ -29,7 +29,7 @@ class SavePath:
 
 @dataclass(frozen=True, slots=True)
 class OutputPaths:
-    """Resolves what clients call a place. `extra_roots` are further folders that absolute paths may name."""
+    """Resolve what clients call a place. ``extra_roots`` are further folders that absolute paths may name."""
 
     output_root: Path
     extra_roots: tuple[Path, ...] = ()
@@ -43,11 +43,11 @@ class OutputPaths:
         return replace(self, folder=folder, takes_absolute=takes_absolute)
 
     def resolve(self, name: str, field: str = "save_result_path") -> SavePath:
-        """The place that `name` means.
+        """The place that ``name`` means.
 
         A relative name keeps its shape below the output root (or the client's folder there), one leading
-        `outputs/` left out, with the folder's name if that follows. An absolute path must lie below one of
-        the roots. `.mp4` is appended to a name that does not end in it.
+        ``outputs/`` left out, with the folder's name if that follows. An absolute path must lie below one of
+        the roots. ``.mp4`` is appended to a name that does not end in it.
 
         Raises PathForbidden for a name that leads out of the roots or to a hidden file, InvalidField for
         one that no file can have.
@@ -67,7 +67,7 @@ class OutputPaths:
         return place
 
     def check_place(self, place: SavePath) -> None:
-        """Raises PathForbidden when links lead the folder of `place` out of its root, or to a hidden one."""
+        """Raise PathForbidden when links lead the folder of ``place`` out of its root, or to a hidden one."""
         real_root = Path(os.path.realpath(place.root))
         real_folder = Path(os.path.realpath(place.path.parent))
         if not real_folder.is_relative_to(real_root) or any(
@@ -82,7 +82,7 @@ class OutputPaths:
         return SavePath(self.output_root, PurePosixPath(self.folder, "videos", name + SUFFIX))
 
     def public_path(self, place: SavePath) -> str:
-        """What answers call `place`. `resolve` takes it back, so this is also what a task's row keeps."""
+        """What answers call ``place``. ``resolve`` takes it back, so this is also what a task's row keeps."""
         if place.root == self.output_root:
             return str(PUBLIC_ROOT / place.relative)
         return str(place.path)
@@ -130,7 +130,7 @@ def _segments(name: str, field: str, *, hidden_allowed: bool = False) -> list[st
 
 
 def _check_free(place: SavePath, field: str) -> None:
-    """Refuses at the submit what would fail when the finished video is to be put there."""
+    """Refuse at the submit what would fail when the finished video is to be put there."""
     if place.path.is_dir():
         raise InvalidField(field, f"{field} names a folder.")
     folder = place.path.parent

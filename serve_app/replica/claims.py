@@ -6,13 +6,13 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
+from serve_app.tasks.moving_average import moved
 from serve_app.tasks.task import Task
 
 _SHORT_S = 2.0
 """Runs that take longer are not timed to the end: what lies between two of them does not show."""
 _LONGEST_LEAD_S = 0.1
 """A task is never claimed longer before it can begin: it is called running then, and may not be overtaken."""
-_WEIGHT_OF_NEWEST = 0.3
 
 Claim = Callable[[], Awaitable[Task | None]]
 
@@ -29,7 +29,7 @@ class Claims:
         """The next task; None when there is none."""
         began = time.monotonic()
         task = await claim()
-        self._claim_s = _moved(self._claim_s, time.monotonic() - began)
+        self._claim_s = moved(self._claim_s, time.monotonic() - began)
         return task
 
     @asynccontextmanager
@@ -45,7 +45,7 @@ class Claims:
     def ran(self, task: Task, seconds: float) -> None:
         """Record how long a run of ``task`` held the engine."""
         if task.work > 0:
-            self._seconds_per_work = _moved(self._seconds_per_work, seconds / task.work)
+            self._seconds_per_work = moved(self._seconds_per_work, seconds / task.work)
 
     def _wait_s(self, task: Task) -> float | None:
         """Seconds until the next claim; None: until the run ends."""
@@ -87,7 +87,3 @@ class PrefetchedClaim:
             await asyncio.wait_for(self._run_ended.wait(), wait_s)
         self.is_under_way = True
         return await claims.take(claim)
-
-
-def _moved(average: float | None, newest: float) -> float:
-    return newest if average is None else average + _WEIGHT_OF_NEWEST * (newest - average)

@@ -35,7 +35,7 @@ _TICKET_S = 30.0
 the router; long ones give the replica back each time, so that Serve can stop or replace it in between."""
 
 _LORAS = 4
-"""Of so many LoRAs that came last it is supposed that the engine has them at hand."""
+"""The engine is assumed to still cache this many recently used LoRAs."""
 
 _logger = logging.getLogger("ray.serve")
 
@@ -211,7 +211,7 @@ class ModelReplica:
         return Health.READY if self._is_sound else Health.POISONED
 
     async def _say_how_it_is(self) -> None:
-        """Whether it is busy or drains, others know."""
+        """Send a heartbeat. BUSY and DRAINING are derived elsewhere; this reports the rest."""
         placed, how = self._placement, (self._health, self._reason)
         await self._link.saw(Replica(self._id, self._model.name, placed.device, placed.ranks, 0.0, *how))
 

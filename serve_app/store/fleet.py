@@ -9,11 +9,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from serve_app.store.database import Database
 from serve_app.store.tables import RATES, REPLICAS, SCALES, SHAPE_RATES
+from serve_app.tasks.moving_average import moved
 from serve_app.tasks.replica import ENDED, Health, Replica, Scale
 
-_WEIGHT_OF_NEWEST = 0.3
 _ENDED_S = 60.0
-"""How long it is told of a replica that it could not start, or had to end."""
+"""How long a failed replica stays listed."""
 
 
 class Fleet:
@@ -101,7 +101,7 @@ async def _move(
         values = {**key, "seconds_per_work": newest, "samples": 1}
         await connection.execute(insert(table).values(values))
         return
-    average = row["seconds_per_work"] + _WEIGHT_OF_NEWEST * (newest - row["seconds_per_work"])
+    average = moved(row["seconds_per_work"], newest)
     await connection.execute(
         update(table).where(*where).values(seconds_per_work=average, samples=row["samples"] + 1)
     )

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from serve_app.files.artifacts import Artifacts
+from serve_app.files.artifacts import LocalArtifacts
 from serve_app.media.image_intake import ImageIntake
 from serve_app.media.source_image import SourceImage
 from serve_app.submission.field_words import FieldWords
@@ -24,7 +24,7 @@ class FrameIntake:
     """Takes in the frames of orders."""
 
     intake: ImageIntake
-    artifacts: Artifacts
+    artifacts: LocalArtifacts
 
     async def kept(self, order: VideoOrder, words: FieldWords, planned: Plan, uid: str) -> Plan:
         """Store each frame of the order; return the plan with them. Raises ``ServiceError`` for a bad one."""

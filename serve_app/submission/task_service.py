@@ -9,7 +9,7 @@ from pathlib import Path
 
 from serve_app.config.settings import AppSettings
 from serve_app.errors import DiskLow, FileNotFound, NoReplica, ServiceError, TaskNotFound
-from serve_app.files.artifacts import Artifacts
+from serve_app.files.artifacts import LocalArtifacts
 from serve_app.queue.snapshot import QueueSnapshot
 from serve_app.queue.view import QueueView
 from serve_app.store.group_commit import draining
@@ -52,7 +52,7 @@ class TaskService:
         settings: AppSettings,
         store: TaskStore,
         view: QueueView,
-        artifacts: Artifacts,
+        artifacts: LocalArtifacts,
         free_disk: FreeDisk,
         places: VideoPlaces,
         frames: FrameIntake,

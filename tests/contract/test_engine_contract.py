@@ -1,5 +1,7 @@
-"""What every engine promises to whoever drives it; the real one and the paced fake alike."""
+"""What every engine promises to whoever drives it: the real one, a group of ranks, and the paced fake."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -13,7 +15,10 @@ from models.errors import InvalidRequest, ModelError
 from models.generate import generate
 from models.variants import VARIANTS
 from testbed import paced_engine
+from testbed.cluster import demo
+from testbed.ranks import group_of
 
+RANK_PATIENCE_S = 120
 WEIGHTS = Path(__file__).resolve().parents[2] / "models" / "demo" / "weights"
 
 REQUEST = GenerationRequest(
@@ -30,18 +35,29 @@ REQUEST = GenerationRequest(
 )
 
 
-def wan_engine(folder: Path) -> Engine:
-    return loading.load_engine(EngineSettings(VARIANTS["demo"], WEIGHTS))
+@contextmanager
+def wan_engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
+    yield loading.load_engine(EngineSettings(VARIANTS["demo"], WEIGHTS))
 
 
-def paced(folder: Path) -> Engine:
-    return paced_engine.load_engine(EngineSettings(VARIANTS["demo"], folder, options={"step_s": 0.0}))
+@contextmanager
+def paced(request: pytest.FixtureRequest) -> Iterator[Engine]:
+    yield paced_engine.load_engine(EngineSettings(VARIANTS["demo"], WEIGHTS, options={"step_s": 0.0}))
 
 
-@pytest.fixture(scope="module", params=[wan_engine, paced])
-def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Engine:
-    made: Engine = request.param(tmp_path_factory.mktemp("weights"))
-    return made
+@contextmanager
+def rank_group(request: pytest.FixtureRequest) -> Iterator[Engine]:
+    request.getfixturevalue("cluster")
+    with group_of(demo(), timeout_s=RANK_PATIENCE_S) as group:
+        yield group
+
+
+@pytest.fixture(
+    scope="module", params=[wan_engine, paced, pytest.param(rank_group, marks=pytest.mark.cluster)]
+)
+def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
+    with request.param(request) as engine:
+        yield engine
 
 
 def video(engine: Engine, request: GenerationRequest) -> Frames:

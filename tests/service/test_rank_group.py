@@ -1,4 +1,4 @@
-"""A group of ranks is an engine like any other, and it ends as a whole."""
+"""A group of ranks makes the video of one device and ends as a whole; the engines' contract holds for it."""
 
 import shutil
 from collections.abc import Iterator
@@ -17,14 +17,10 @@ from models.variants import VARIANTS
 from serve_app.replica.rank_group import RankGroup
 from testbed.cluster import ROOT, Cluster, demo, paced
 from testbed.ranks import assert_gone, group_of
-from tests.contract import test_engine_contract as contract
 from tests.contract.test_engine_contract import REQUEST, video
 
 PATIENCE_S = 120
 STRICT_S = 5
-
-# Every test of the contract, on this file's engine.
-globals().update({name: test for name, test in vars(contract).items() if name.startswith("test_")})
 
 
 @pytest.fixture(scope="module")
