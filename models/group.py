@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from models.engine import EngineSettings, Frames, GenerationRequest
 from models.generate import OnStep, generate
 from models.loading import load_engine
-from models.parallel.launcher import Launcher, Rank
 from models.parallel.mesh import DEFAULT_TIMEOUT_S
 from models.parallel.plan import ParallelPlan
+from models.parallel.rank_launcher import LaunchedRank, RankLauncher
 from models.weights.hub import local_folder
 
 
@@ -24,7 +24,7 @@ def generate_in_group(
     ``timeout_s``: how long a rank may say nothing before the run fails with ``GroupLost``.
     """
     settings = replace(settings, weights=local_folder(settings))
-    with Launcher(
+    with RankLauncher(
         _on_rank, plan.devices, settings, plan, request, device=settings.device, timeout_s=timeout_s
     ) as launcher:
         for _, content in launcher.messages():
@@ -40,7 +40,9 @@ class _StepDone:
     total_steps: int
 
 
-def _on_rank(rank: Rank, settings: EngineSettings, plan: ParallelPlan, request: GenerationRequest) -> None:
+def _on_rank(
+    rank: LaunchedRank, settings: EngineSettings, plan: ParallelPlan, request: GenerationRequest
+) -> None:
     rank.join()
     engine = load_engine(replace(settings, device=str(rank.device)), rank.mesh(plan))
     rank.meet()  # some have loaded sooner

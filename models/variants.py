@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Literal, TypeAlias
 
-Task: TypeAlias = Literal["t2v", "i2v", "flf2v"]
+VideoKind: TypeAlias = Literal["t2v", "i2v", "flf2v"]
 """A video from text alone, from a first frame as well, or from a first and a last frame."""
 
 WAN_NEGATIVE_PROMPT = (
@@ -35,7 +35,7 @@ class Variant:
     """
 
     name: str
-    tasks: frozenset[Task]
+    tasks: frozenset[VideoKind]
     width: int
     height: int
     num_frames: int

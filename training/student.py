@@ -30,7 +30,7 @@ SIGMAS = distilled_schedule(_STUDENT.steps, _STUDENT.flow_shift).sigmas
 _TEACHER_SIGMAS = distilled_schedule(_FINE * _STUDENT.steps, _STUDENT.flow_shift).sigmas
 
 
-class LowRank(nn.Module):
+class LowRankUpdate(nn.Module):
     """A low-rank update ``up · down`` of a weight; zero at initialisation."""
 
     def __init__(self, weight: Tensor) -> None:
@@ -50,7 +50,7 @@ def put_on(transformer: Any) -> nn.ModuleDict:
     parts: dict[str, nn.Module] = {}
     for name, layer in transformer.blocks.named_modules():
         if isinstance(layer, nn.Linear):
-            parts[name.replace(".", "/")] = part = LowRank(layer.weight)
+            parts[name.replace(".", "/")] = part = LowRankUpdate(layer.weight)
             parametrize.register_parametrization(layer, "weight", part)
     return nn.ModuleDict(parts)
 
@@ -60,7 +60,7 @@ def write(parts: nn.ModuleDict, file: Path) -> None:
     tensors = {}
     for name, part in parts.items():
         layer = f"transformer.blocks.{name.replace('/', '.')}"
-        assert isinstance(part, LowRank)
+        assert isinstance(part, LowRankUpdate)
         tensors[f"{layer}.lora_A.weight"] = part.down.detach().half().contiguous()
         tensors[f"{layer}.lora_B.weight"] = part.up.detach().half().contiguous()
     save_file(tensors, file, {"format": "pt"})

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.conditioning.held_frames import Held
 from models.conditioning.image_encoder import ImageEncoder
+from models.conditioning.known_latents import KnownLatents
 from models.engine import Frames, GenerationRequest, Picture
 from models.vae.streaming_vae import StreamingVae
 from models.variants import Variant
@@ -19,7 +19,7 @@ from models.variants import Variant
 class Condition:
     """What a run's pictures became; nothing for a run without."""
 
-    held: Held | None = None
+    known: KnownLatents | None = None
     """Latent frames at the start that are known."""
     channels: Tensor | None = None
     """Input channels beside the noisy latents, ``[1, stride + z, frames, height, width]``."""
@@ -41,10 +41,10 @@ def conditioner(variant: Variant, vae: StreamingVae, encoder: ImageEncoder | Non
         return VideoControl(vae, variant)
     if variant.image_channels:
         return ImageChannels(vae, variant.temporal_stride, encoder)
-    return HeldFrame(vae)
+    return KnownFirstFrame(vae)
 
 
-class HeldFrame:
+class KnownFirstFrame:
     """The first frame replaces the first latent frame, and is told to be free of noise."""
 
     def __init__(self, vae: StreamingVae) -> None:
@@ -53,7 +53,7 @@ class HeldFrame:
     def __call__(self, request: GenerationRequest) -> Condition:
         if request.image is None:
             return Condition()
-        return Condition(held=Held(self._vae.encode(_pixels(request.image))))
+        return Condition(known=KnownLatents(self._vae.encode(_pixels(request.image))))
 
 
 class ImageChannels:

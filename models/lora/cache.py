@@ -24,8 +24,8 @@ ChosenLoras: TypeAlias = tuple[tuple[Weighted, ...], ...]
 """What each of the engine's transformers has on in a run."""
 
 
-def load_loras(settings: EngineSettings, transformers: Sequence[Any], device: torch.device) -> "LoraShelf":
-    """Make the settings' own LoRAs part of the transformers, as these were just loaded; the rest on a shelf.
+def load_loras(settings: EngineSettings, transformers: Sequence[Any], device: torch.device) -> "LoraCache":
+    """Make the settings' own LoRAs part of the transformers, as these were just loaded; cache the rest.
 
     ``transformers``: one, or that of high and that of low noise. Raises ``WeightsError``.
     """
@@ -39,14 +39,14 @@ def load_loras(settings: EngineSettings, transformers: Sequence[Any], device: to
         except LoraFault as error:
             raise WeightsError(f"The LoRA {fused.file} {error}") from error
     folder = None if settings.lora_folder is None else LoraFolder(settings.lora_folder)
-    return LoraShelf(folder, adapters, device, settings.lora_cache_bytes)
+    return LoraCache(folder, adapters, device, settings.lora_cache_bytes)
 
 
-class LoraShelf:
-    """The LoRAs that requests may name.
+class LoraCache:
+    """An LRU cache of the LoRAs that requests may name.
 
-    Each is read when it is first asked for and kept on the device, the least lately used leaving first, so
-    that all of them stay within ``cache_bytes``. A run holds its own for as long as it lives.
+    Each is read when it is first asked for and kept on the device, the least recently used evicted first, so
+    that all of them stay within ``cache_bytes``. A run keeps its own for as long as it lives.
     """
 
     def __init__(

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from models.conditioning.image_encoder import ImageEncoder
 from models.conditioning.text_encoder import Text
-from models.lora.cache import LoraShelf
+from models.lora.cache import LoraCache
 from models.transformer.denoiser import Denoiser
 from models.vae.streaming_vae import StreamingVae
 
@@ -21,7 +21,7 @@ class Parts:
     """The second expert of a model that has two."""
     image_encoder: ImageEncoder | None = None
     """Of a model whose blocks attend to pictures."""
-    loras: LoraShelf = field(default_factory=LoraShelf)
+    loras: LoraCache = field(default_factory=LoraCache)
 
     @property
     def denoisers(self) -> tuple[Denoiser, ...]:

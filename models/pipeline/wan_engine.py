@@ -8,7 +8,7 @@ from torch import Tensor
 
 from models.attention.cross_attention import TextKeys, stacked
 from models.conditioning.conditioner import Condition, conditioner, pixels
-from models.conditioning.held_frames import Held
+from models.conditioning.known_latents import KnownLatents
 from models.engine import Frames, Generation, GenerationRequest
 from models.errors import ModelError, OutOfMemory
 from models.limits import BATCHED_TOKENS
@@ -83,7 +83,7 @@ class WanEngine:
             run = WanGeneration(
                 request=request,
                 solver=solver,
-                latents=_placed(noise, condition.held, solver.schedule.sigmas[0]),
+                latents=_placed(noise, condition.known, solver.schedule.sigmas[0]),
                 condition=condition,
                 embeddings=embeddings,
                 stages=stages,
@@ -106,7 +106,7 @@ class WanEngine:
                 self._enter_stage(run)
             velocity = self._velocity(run)
             latents = run.solver.step(run.step, velocity, run.latents)
-            run.latents = _placed(latents, run.condition.held, run.solver.schedule.sigmas[run.step + 1])
+            run.latents = _placed(latents, run.condition.known, run.solver.schedule.sigmas[run.step + 1])
             if latents.is_cuda:
                 torch.cuda.synchronize(latents.device)  # a step that is reported must have been done
         run.step += 1
@@ -125,7 +125,7 @@ class WanEngine:
         run = _own(generation)
         clean = run.latents if run.solver.clean is None else run.solver.clean
         with as_model_errors("previewing"):
-            shown = _placed(clean, run.condition.held, sigma=0.0)
+            shown = _placed(clean, run.condition.known, sigma=0.0)
             return self._colours(shown[:, :, len(run.request.references) :])
 
     def _frames(self, latents: Tensor) -> Iterator[Frames]:
@@ -157,7 +157,7 @@ class WanEngine:
         if "i2v" in self.variant.tasks:
             return self._condition(replace(request, image=tail[-1]))
         known = self.parts.vae.encode(pixels(tail))
-        return Condition(held=Held(known, noise[:, :, : known.shape[2]]))
+        return Condition(known=KnownLatents(known, noise[:, :, : known.shape[2]]))
 
     def _noise(self, request: GenerationRequest, part: Fragment) -> Tensor:
         """Drawn on the CPU, so that a seed means the same video on any device; anew for each fragment."""
@@ -224,10 +224,10 @@ class WanEngine:
         seen = run.latents
         if run.condition.channels is not None:
             seen = torch.cat([seen, run.condition.channels], dim=1)
-        held = run.condition.held
-        if held is not None and held.clean:
+        known = run.condition.known
+        if known is not None and known.clean:
             timesteps = timesteps.repeat(run.latents.shape[2])
-            timesteps[: held.latents.shape[2]] = 0.0  # it is there already: no noise to tell the model of
+            timesteps[: known.latents.shape[2]] = 0.0  # it is there already: no noise to tell the model of
         caches = run.caches
         if run.step + 1 == run.total_steps:  # what it makes is what is seen
             caches = (None,) * len(run.prompts)
@@ -244,8 +244,8 @@ class WanEngine:
         return unconditional + run.stage.guidance_scale * (conditional - unconditional)
 
 
-def _placed(latents: Tensor, held: Held | None, sigma: float) -> Tensor:
-    return latents if held is None else held.placed(latents, sigma)
+def _placed(latents: Tensor, known: KnownLatents | None, sigma: float) -> Tensor:
+    return latents if known is None else known.placed(latents, sigma)
 
 
 def _own(generation: Generation) -> WanGeneration:

@@ -15,7 +15,7 @@ from torch._dynamo.exc import TorchDynamoException
 
 from models.errors import TuningError, first_line
 from models.parallel.plan import ParallelPlan
-from models.speed.trial import Trial, velocity
+from models.speed.dummy_forward import DummyShape, dummy_forward
 from models.transformer.block import EAGER, BlockParts
 from models.transformer.denoiser import Denoiser
 from models.variants import Variant
@@ -49,14 +49,15 @@ def rehearse(denoiser: Denoiser, variant: Variant, plan: ParallelPlan, config: A
     """
     height, width = variant.height // variant.spatial_stride, variant.width // variant.spatial_stride
     frames = max(-(-variant.latent_frames(variant.num_frames) // plan.sequence), 2)
-    trials = [Trial(frames, height, width)]
+    shapes = [DummyShape(frames, height, width)]
     if plan.cfg == 1 and not variant.distilled:  # small videos, whose prompts go as one batch
-        trials.append(Trial(2, _SMALL // variant.spatial_stride, _SMALL // variant.spatial_stride, prompts=2))
+        small = _SMALL // variant.spatial_stride
+        shapes.append(DummyShape(2, small, small, prompts=2))
     if variant.expand_timesteps and "i2v" in variant.tasks:
-        trials += [replace(trial, timestep_per_frame=True) for trial in trials]
+        shapes += [replace(shape, timestep_per_frame=True) for shape in shapes]
     try:
-        for trial in trials:
-            velocity(denoiser, variant, config, trial)
+        for shape in shapes:
+            dummy_forward(denoiser, variant, config, shape)
     except TorchDynamoException as error:
         raise TuningError(f"compile does not work here: {_reason(error)}") from error
 

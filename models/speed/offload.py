@@ -58,14 +58,15 @@ class HostWeights:
         return host.pin_memory() if self._device.type == "cuda" else host
 
 
-class Turns:
-    """One device, and parts of a model that have it one at a time: each until another is needed."""
+class Offloader:
+    """Keeps one part of a model on the device at a time, and offloads it when another part is needed."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self._holder: HostWeights | None = None
 
-    def take(self, weights: HostWeights) -> None:
+    def load(self, weights: HostWeights) -> None:
+        """Have ``weights`` on the device, and no others. Costs nothing if they are there already."""
         if self._holder is weights:
             return
         if self._holder is not None:
@@ -81,11 +82,11 @@ class Turns:
         self._holder = weights
 
     def add(self, module: nn.Module) -> None:
-        """From now on ``module`` takes its turn whenever it is called, and is given its tensors there."""
+        """Load ``module`` to the device whenever it is called, and move the tensors that it is given."""
         weights = HostWeights(_tensors(module), self.device)
 
         def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-            self.take(weights)
+            self.load(weights)
             return tuple(map(self._moved, args)), {name: self._moved(value) for name, value in kwargs.items()}
 
         module.register_forward_pre_hook(before, with_kwargs=True)
@@ -95,15 +96,15 @@ class Turns:
 
 
 class WholeTransformer:
-    """Implements ``BlockWeights``: a transformer that takes its turn as one part."""
+    """Implements ``BlockWeights``: a transformer that is loaded and offloaded as a whole."""
 
-    def __init__(self, transformer: nn.Module, turns: Turns) -> None:
-        self.device = turns.device
-        self._turns = turns
-        self._weights = HostWeights(_tensors(transformer), turns.device)
+    def __init__(self, transformer: nn.Module, offloader: Offloader) -> None:
+        self.device = offloader.device
+        self._offloader = offloader
+        self._weights = HostWeights(_tensors(transformer), offloader.device)
 
     def ready(self) -> None:
-        self._turns.take(self._weights)
+        self._offloader.load(self._weights)
 
     @contextmanager
     def each(self, blocks: Sequence[Any]) -> Iterator[Iterator[Any]]:
@@ -111,23 +112,23 @@ class WholeTransformer:
 
 
 class StreamedBlocks:
-    """Implements ``BlockWeights``: a transformer whose blocks each come when it is nearly their turn.
+    """Implements ``BlockWeights``: a transformer whose blocks are each fetched one ahead of their use.
 
     While a block computes, the next one is on its way. The one before it may still compute, since a device
     runs behind whoever tells it what to do: so there are at most three at once.
     """
 
-    def __init__(self, transformer: nn.Module, blocks: Sequence[nn.Module], turns: Turns) -> None:
-        self.device = turns.device
-        self._turns = turns
-        self.blocks = {block: HostWeights(_tensors(block), turns.device) for block in blocks}
+    def __init__(self, transformer: nn.Module, blocks: Sequence[nn.Module], offloader: Offloader) -> None:
+        self.device = offloader.device
+        self._offloader = offloader
+        self.blocks = {block: HostWeights(_tensors(block), offloader.device) for block in blocks}
         in_blocks = {id(tensor) for block in blocks for tensor in _tensors(block)}
         others = [tensor for tensor in _tensors(transformer) if id(tensor) not in in_blocks]
-        self.others = HostWeights(others, turns.device)
-        self._copies = torch.cuda.Stream(turns.device) if turns.device.type == "cuda" else None
+        self.others = HostWeights(others, offloader.device)
+        self._copies = torch.cuda.Stream(offloader.device) if offloader.device.type == "cuda" else None
 
     def ready(self) -> None:
-        self._turns.take(self.others)
+        self._offloader.load(self.others)
 
     @contextmanager
     def each(self, blocks: Sequence[Any]) -> Iterator[Iterator[Any]]:

@@ -8,9 +8,9 @@ import torch
 from models.attention.kernel_choice import AttentionChoice, AttentionShape, choose
 from models.parallel.mesh import Mesh
 from models.speed.compiled import compiled_parts, rehearse
+from models.speed.dummy_forward import DummyShape, dummy_forward
 from models.speed.fp8 import check_fp8, closeness, quantise
-from models.speed.offload import StreamedBlocks, Turns, WholeTransformer, check_offload
-from models.speed.trial import Trial, velocity
+from models.speed.offload import Offloader, StreamedBlocks, WholeTransformer, check_offload
 from models.transformer.block import EAGER, BlockParts, blocks_in_order
 from models.transformer.block_weights import BlockWeights
 from models.transformer.denoiser import Denoiser
@@ -20,7 +20,7 @@ from models.variants import Variant
 
 _LOGGER = logging.getLogger(__name__)
 
-_GATE = Trial(frames=3, height=32, width=32)
+_GATE = DummyShape(frames=3, height=32, width=32)
 
 
 class TunedModel:
@@ -42,7 +42,7 @@ class TunedModel:
         self._device = device
         self._dtype = dtype
         self._mesh = mesh
-        self._turns = Turns(device)
+        self._offloader = Offloader(device)
         self._attention: AttentionChoice | None = None
         self._block_parts: BlockParts | None = None
 
@@ -65,14 +65,14 @@ class TunedModel:
     def offloaded(self, module: Any) -> Any:
         """Another part of the model, which is called as a whole."""
         if self._tuning.offload != "none":
-            self._turns.add(module)
+            self._offloader.add(module)
         return module
 
     def _quantise(self, transformer: Any) -> None:
         alone = Denoiser(transformer)
-        expected = velocity(alone, self._variant, transformer.config, _GATE)
+        expected = dummy_forward(alone, self._variant, transformer.config, _GATE)
         quantise(transformer)
-        found = closeness(velocity(alone, self._variant, transformer.config, _GATE), expected)
+        found = closeness(dummy_forward(alone, self._variant, transformer.config, _GATE), expected)
         _LOGGER.info("%s in fp8, beside %s: %s", self._variant.name, self._dtype, found)
 
     def _chosen_attention(self, config: Any) -> AttentionChoice:
@@ -96,8 +96,8 @@ class TunedModel:
 
     def _weights(self, transformer: Any) -> BlockWeights | None:
         if self._tuning.offload == "model":
-            return WholeTransformer(transformer, self._turns)
+            return WholeTransformer(transformer, self._offloader)
         if self._tuning.offload == "group":
             blocks, _ = blocks_in_order(transformer)
-            return StreamedBlocks(transformer, blocks, self._turns)
+            return StreamedBlocks(transformer, blocks, self._offloader)
         return None

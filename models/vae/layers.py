@@ -41,7 +41,7 @@ class History(dict[nn.Module, Tensor]):
         """A convolution's input and padding: in a strip the neighbours' rows take the place of zeros."""
         if self._strips is None or padding[0] == 0:
             return x, padding
-        return self._strips.with_neighbours(x), (0, padding[1])
+        return self._strips.exchange_halo(x), (0, padding[1])
 
     def with_end(self, x: Tensor) -> Tensor:
         """Pictures with a further column on the right and row at the bottom: zeros, or the row of the strip
@@ -49,7 +49,7 @@ class History(dict[nn.Module, Tensor]):
         """
         if self._strips is None:
             return F.pad(x, (0, 1, 0, 1))
-        return F.pad(self._strips.with_row_below(x), (0, 1))
+        return F.pad(self._strips.exchange_row_below(x), (0, 1))
 
 
 class CausalConv(nn.Module):

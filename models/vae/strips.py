@@ -35,8 +35,10 @@ class Strips:
         strip = pictures[:, :, start * scale : end * scale]
         return strip.contiguous(memory_format=torch.channels_last)
 
-    def with_neighbours(self, strip: Tensor) -> Tensor:
-        """The strip with the row above it and the one below it, zeros where the picture ends."""
+    def exchange_halo(self, strip: Tensor) -> Tensor:
+        """Exchange border rows with the neighbouring strips: the strip with the row above it and the one
+        below it, zeros where the picture ends.
+        """
         rank = self._mesh.rank
         above, below = _row_of(strip), _row_of(strip)
         sent, awaited = {}, {}
@@ -47,8 +49,8 @@ class Strips:
         self._mesh.exchanged(sent, awaited).wait()
         return torch.cat([above[:, :, None], strip, below[:, :, None]], dim=2)
 
-    def with_row_below(self, strip: Tensor) -> Tensor:
-        """The strip with the row below it, zeros where the picture ends."""
+    def exchange_row_below(self, strip: Tensor) -> Tensor:
+        """The lower half of the halo exchange: the strip with the row below, zeros where the picture ends."""
         rank = self._mesh.rank
         below = _row_of(strip)
         sent = {rank - 1: strip[:, :, 0].contiguous()} if rank > 0 else {}

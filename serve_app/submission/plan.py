@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from models.errors import InvalidRequest
 from models.fit import Fit, fit, frames_for
-from models.variants import Task, Variant
+from models.variants import Variant, VideoKind
 from models.video_spec import LoraUse
 from serve_app.config.model_settings import ModelSettings
 from serve_app.submission.video_order import OrderFault, VideoOrder
@@ -78,7 +78,7 @@ def _refuse_unoffered(order: VideoOrder) -> None:
         raise OrderFault("callback_url", "callbacks are not offered yet; poll the task's status instead.")
 
 
-def _choose(order: VideoOrder, models: Sequence[ModelSettings], kind: Task) -> ModelSettings:
+def _choose(order: VideoOrder, models: Sequence[ModelSettings], kind: VideoKind) -> ModelSettings:
     name = order.model
     able = [model for model in models if kind in model.spec.tasks]
     if name:
@@ -131,7 +131,7 @@ def _loras(order: VideoOrder, model: ModelSettings) -> tuple[LoraUse, ...]:
     return order.loras
 
 
-def _num_fragments(order: VideoOrder, fitted: Fit, kind: Task) -> int:
+def _num_fragments(order: VideoOrder, fitted: Fit, kind: VideoKind) -> int:
     if order.num_fragments > 1:
         if kind == "flf2v":
             raise OrderFault("num_fragments", "a video with a last frame has only one.")

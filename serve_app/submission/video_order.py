@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from models.variants import Task as Kind
+from models.variants import VideoKind
 from models.video_spec import LoraUse
 
 Picture: TypeAlias = bytes | str
@@ -63,7 +63,7 @@ class VideoOrder:
     """The request in the surface's own words, to be shown again and compared under an idempotency key."""
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> VideoKind:
         """What the frames ask for. Raises ``OrderFault`` for a last frame without a first."""
         if self.last_frame is not None:
             if self.first_frame is None:

@@ -4,8 +4,8 @@ from typing import Any
 
 import torch.distributed as dist
 
-from models.parallel.launcher import Rank
 from models.parallel.plan import ParallelPlan
+from models.parallel.rank_launcher import LaunchedRank
 from tests.models.conftest import remade
 from tests.models.group_work import REQUESTS, SHORT, model
 
@@ -44,7 +44,7 @@ class Counter:
             setattr(dist, name, counted)
 
 
-def steps(rank: Rank, plans: list[ParallelPlan]) -> None:
+def steps(rank: LaunchedRank, plans: list[ParallelPlan]) -> None:
     rank.join()
     counter = Counter()
     for plan in plans:

@@ -8,8 +8,8 @@ import pytest
 from bench import communication
 from bench.communication import scaling, sent
 from bench.requests import default_request
-from models.parallel.launcher import Launcher
 from models.parallel.plan import ParallelPlan, plan
+from models.parallel.rank_launcher import RankLauncher
 from models.variants import VARIANTS
 from tests.models.conftest import SMALL
 from tests.models.group_work import HEADS
@@ -30,7 +30,7 @@ MODEL = replace(SMALL, heads=HEADS)
 @cache
 def counted() -> dict[tuple[ParallelPlan, str], list[dict[str, int]]]:
     made: dict[tuple[ParallelPlan, str], list[dict[str, int]]] = {}
-    with Launcher(communication_work.steps, 4, PLANS, timeout_s=120) as launcher:
+    with RankLauncher(communication_work.steps, 4, PLANS, timeout_s=120) as launcher:
         for _, (plan, name, sent) in launcher.messages():
             made.setdefault((plan, name), []).append(sent)
     return made

@@ -15,9 +15,9 @@ from models.engine import EngineSettings, GenerationRequest
 from models.errors import GroupLost, ModelError
 from models.generate import generate
 from models.loading import load_engine
-from models.parallel.launcher import Launcher, Rank
 from models.parallel.mesh import Mesh
 from models.parallel.plan import ParallelPlan
+from models.parallel.rank_launcher import LaunchedRank, RankLauncher
 from models.pipeline.wan_engine import WanEngine
 from models.vae.streaming_vae import StreamingVae
 
@@ -107,7 +107,7 @@ def encoded(form: Any, height: int, mesh: Mesh | None = None) -> torch.Tensor:
     return vae.encode(video)
 
 
-def runs(rank: Rank, plans: list[ParallelPlan]) -> None:
+def runs(rank: LaunchedRank, plans: list[ParallelPlan]) -> None:
     """Every run under every plan, then what must leave a group usable."""
     rank.join()
     for plan in plans:
@@ -127,7 +127,7 @@ def runs(rank: Rank, plans: list[ParallelPlan]) -> None:
     rank.send((plan, "after", latents(built.engine, "i2v").numpy()))
 
 
-def kinds(rank: Rank, plans: list[ParallelPlan], folders: dict[str, Path]) -> None:
+def kinds(rank: LaunchedRank, plans: list[ParallelPlan], folders: dict[str, Path]) -> None:
     """A run of every published kind of model under every plan."""
     rank.join()
     for plan in plans:
@@ -185,7 +185,7 @@ def refused(engine: WanEngine, culprit: bool) -> list[str]:
     return seen
 
 
-def fault(rank: Rank, plan: ParallelPlan, how: str) -> None:
+def fault(rank: LaunchedRank, plan: ParallelPlan, how: str) -> None:
     """A run in whose second step the last rank dies, hangs or fails."""
     rank.join()
     built = model(rank.mesh(plan))
@@ -208,7 +208,7 @@ def fault(rank: Rank, plan: ParallelPlan, how: str) -> None:
         raise
 
 
-def encode_fault(rank: Rank, plan: ParallelPlan) -> None:
+def encode_fault(rank: LaunchedRank, plan: ParallelPlan) -> None:
     """A picture that the last rank has no memory to encode."""
     rank.join()
     built = model(rank.mesh(plan))
@@ -226,14 +226,14 @@ def broken(how: str) -> None:
     raise MemoryError
 
 
-def wait_for_ever(rank: Rank) -> None:
+def wait_for_ever(rank: LaunchedRank) -> None:
     rank.send(os.getpid())
     threading.Event().wait()
 
 
 def abandoned() -> None:
     """A launcher that dies without a word, as a process of its own."""
-    with Launcher(wait_for_ever, 2) as launcher:
+    with RankLauncher(wait_for_ever, 2) as launcher:
         for _, (_, pid) in zip(range(2), launcher.messages(), strict=False):
             print(pid, flush=True)
         os.kill(os.getpid(), signal.SIGKILL)

@@ -17,8 +17,8 @@ from models.attention.cross_attention import rotated
 from models.engine import EngineSettings
 from models.errors import TuningError
 from models.loading import load_engine
-from models.parallel.launcher import Launcher, Rank
 from models.parallel.plan import ParallelPlan
+from models.parallel.rank_launcher import LaunchedRank, RankLauncher
 from models.pipeline.wan_engine import WanEngine
 from models.speed.compiled import compiled_parts, rehearse
 from models.transformer.block import EAGER
@@ -97,7 +97,7 @@ def test_pictures_and_a_side_branch_are_compiled_before_the_first_run(
     assert counter.frame_count == rehearsed > 0
 
 
-def in_group(rank: Rank, plan: ParallelPlan) -> None:
+def in_group(rank: LaunchedRank, plan: ParallelPlan) -> None:
     rank.join()
     counter = CompileCounter()
     plain = build_model(expand_timesteps=False, distilled=True, mesh=rank.mesh(plan)).engine
@@ -112,7 +112,7 @@ def in_group(rank: Rank, plan: ParallelPlan) -> None:
 
 def test_a_group_runs_what_each_rank_compiled_by_itself() -> None:
     expected = build_model(expand_timesteps=False, distilled=True).latents(SHORT)
-    with Launcher(in_group, 2, ParallelPlan(ulysses=2), timeout_s=120) as launcher:
+    with RankLauncher(in_group, 2, ParallelPlan(ulysses=2), timeout_s=120) as launcher:
         heard = [content for _, content in launcher.messages()]
     assert [compiled for compiled, _ in heard] == [0, 0]
     for _, latents in heard:

@@ -16,8 +16,8 @@ from models.errors import TuningError
 from models.loading import load_engine
 from models.speed import tuned_model as tuned
 from models.speed.compiled import compiled_parts
+from models.speed.dummy_forward import DummyShape, dummy_forward
 from models.speed.fp8 import FP8, LARGEST, Fp8Linear, check_fp8, closeness, quantise, scaled
-from models.speed.trial import Trial, velocity
 from models.transformer.denoiser import Denoiser
 from models.variants import VARIANTS
 
@@ -95,12 +95,12 @@ def eights(model: Any) -> Any:
 def test_a_quantised_model_predicts_nearly_the_same_velocity() -> None:
     variant = small("wan2.1-t2v-1.3b")
     model = eights(small_transformer(variant))
-    trial = Trial(frames=2, height=8, width=8)
-    expected = velocity(Denoiser(model), variant, model.config, trial)
-    assert closeness(expected, velocity(Denoiser(model), variant, model.config, trial)).error == 0.0
+    shape = DummyShape(frames=2, height=8, width=8)
+    expected = dummy_forward(Denoiser(model), variant, model.config, shape)
+    assert closeness(expected, dummy_forward(Denoiser(model), variant, model.config, shape)).error == 0.0
     weights = sum(parameter.nbytes for parameter in model.blocks.parameters())
     quantise(model)
-    found = closeness(velocity(Denoiser(model), variant, model.config, trial), expected)
+    found = closeness(dummy_forward(Denoiser(model), variant, model.config, shape), expected)
     assert 0.001 < found.error < 0.1
     assert found.cosine > 0.995
     layers = [module for module in model.blocks.modules() if isinstance(module, Fp8Linear)]
@@ -137,10 +137,10 @@ def test_layers_in_fp8_compile_in_one_piece() -> None:
     variant = small("wan2.1-t2v-1.3b")
     model = eights(small_transformer(variant))
     quantise(model)
-    trial = Trial(frames=2, height=8, width=8)
-    expected = velocity(Denoiser(model), variant, model.config, trial)
+    shape = DummyShape(frames=2, height=8, width=8)
+    expected = dummy_forward(Denoiser(model), variant, model.config, shape)
     compiled = Denoiser(model, block_parts=compiled_parts("eager"))
-    made = velocity(compiled, variant, model.config, trial)
+    made = dummy_forward(compiled, variant, model.config, shape)
     assert closeness(made, expected).error < 0.02  # a value between two of 8 bits may go either way
 
 
@@ -179,9 +179,12 @@ def test_every_variant_can_be_tried() -> None:
     for name in ("wan2.1-flf2v-14b", "wan2.1-vace-1.3b", "wan2.2-ti2v-5b", "wan2.2-i2v-a14b"):
         variant = small(name)
         model = small_transformer(variant)
-        for trial in (Trial(2, 4, 4), Trial(2, 4, 4, prompts=2, timestep_per_frame=variant.expand_timesteps)):
-            made = velocity(Denoiser(model), variant, model.config, trial)
-            assert made.shape == (trial.prompts, VARIANTS[name].latent_channels, 2, 4, 4)
+        for shape in (
+            DummyShape(2, 4, 4),
+            DummyShape(2, 4, 4, prompts=2, timestep_per_frame=variant.expand_timesteps),
+        ):
+            made = dummy_forward(Denoiser(model), variant, model.config, shape)
+            assert made.shape == (shape.prompts, VARIANTS[name].latent_channels, 2, 4, 4)
             assert made.isfinite().all()
 
 

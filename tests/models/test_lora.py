@@ -15,8 +15,8 @@ from models.engine import EngineSettings, FusedLora, GenerationRequest
 from models.errors import InvalidRequest, ModelError, WeightsError
 from models.loading import load_engine
 from models.lora.adapters import AdaptedLinear
-from models.parallel.launcher import Launcher, Rank
 from models.parallel.plan import ParallelPlan
+from models.parallel.rank_launcher import LaunchedRank, RankLauncher
 from models.pipeline.wan_engine import WanEngine
 from models.video_spec import LoraUse
 
@@ -427,7 +427,7 @@ def test_what_cannot_be_fused_stops_the_start_and_names_the_file(root: Path, tmp
         load(root, ONE, lora_folder=folder / "nowhere")
 
 
-def on_rank(rank: Rank, plan: ParallelPlan, root: Path, folders: list[Path]) -> None:
+def on_rank(rank: LaunchedRank, plan: ParallelPlan, root: Path, folders: list[Path]) -> None:
     """A run with a LoRA, one with a LoRA that the last rank alone does not have, and the first again."""
     rank.join()
     mesh = rank.mesh(plan)
@@ -447,7 +447,7 @@ def test_the_ranks_of_a_group_have_a_lora_together_or_refuse_it_together(
     alone = latents(one, REQUEST_1, "a")
     folders = [root / "loras", tmp_path]
     said: dict[int, list[Any]] = {0: [], 1: []}
-    with Launcher(on_rank, 2, ParallelPlan(ulysses=2), root, folders, timeout_s=60) as launcher:
+    with RankLauncher(on_rank, 2, ParallelPlan(ulysses=2), root, folders, timeout_s=60) as launcher:
         for number, content in launcher.messages():
             said[number].append(content)
     for (first, refused, again), error in zip(said.values(), ("ModelError", "InvalidRequest"), strict=True):

@@ -19,7 +19,7 @@ from models.errors import TuningError
 from models.loading import load_engine
 from models.pipeline.wan_engine import WanEngine
 from models.speed import tuned_model as tuned
-from models.speed.offload import HostWeights, StreamedBlocks, Turns, check_offload
+from models.speed.offload import HostWeights, Offloader, StreamedBlocks, check_offload
 from models.tuning import Tuning
 from models.variants import VARIANTS
 
@@ -60,31 +60,31 @@ def test_weights_are_a_copy_while_they_are_fetched_and_the_hosts_own_otherwise()
 
 
 def test_the_device_belongs_to_one_part_at_a_time() -> None:
-    turns, parts = Turns(CPU), [host(module) for module in layers(3)]
+    offloader, parts = Offloader(CPU), [host(module) for module in layers(3)]
     for part in (parts[0], parts[0], parts[2], parts[1]):
-        turns.take(part)
+        offloader.load(part)
         assert [other.fetched for other in parts] == [other is part for other in parts]
 
 
 def test_a_part_that_does_not_fit_leaves_nothing_behind() -> None:
-    turns, (first, second) = Turns(CPU), layers(2)
+    offloader, (first, second) = Offloader(CPU), layers(2)
     held = host(first)
-    turns.take(held)
+    offloader.load(held)
     broken = HostWeights(tensors(second), torch.device("xpu", 99))  # no machine has it
     with pytest.raises((RuntimeError, AssertionError)):
-        turns.take(broken)
+        offloader.load(broken)
     assert not broken.fetched
     assert all(tensor.device == CPU for tensor in tensors(second))
-    turns.take(held)
+    offloader.load(held)
     assert held.fetched
 
 
 def test_a_module_takes_its_turn_when_it_is_called() -> None:
-    turns = Turns(CPU)
+    offloader = Offloader(CPU)
     modules = layers(2)
     for module in modules:
         module.eval()
-        turns.add(module)
+        offloader.add(module)
     home = [module.weight.data_ptr() for module in modules]
     x = torch.randn(2, 3)
     for turn in (0, 1, 1, 0):
@@ -93,9 +93,10 @@ def test_a_module_takes_its_turn_when_it_is_called() -> None:
         assert away == [turn == 0, turn == 1]
 
 
-def streamed(count: int, turns: Turns | None = None) -> tuple[StreamedBlocks, list[nn.Module]]:
+def streamed(count: int, offloader: Offloader | None = None) -> tuple[StreamedBlocks, list[nn.Module]]:
     blocks = layers(count)
-    return StreamedBlocks(nn.ModuleList([*blocks, nn.Linear(2, 2)]), blocks, turns or Turns(CPU)), blocks
+    whole = nn.ModuleList([*blocks, nn.Linear(2, 2)])
+    return StreamedBlocks(whole, blocks, offloader or Offloader(CPU)), blocks
 
 
 def fetched(stream: StreamedBlocks, blocks: Sequence[nn.Module]) -> list[int]:
@@ -130,12 +131,12 @@ def test_blocks_left_early_or_by_an_error_are_dropped() -> None:
 
 
 def test_what_lies_outside_the_blocks_takes_its_turn_as_one_part() -> None:
-    turns = Turns(CPU)
-    stream, blocks = streamed(2, turns)
+    offloader = Offloader(CPU)
+    stream, blocks = streamed(2, offloader)
     stream.ready()
     assert stream.others.fetched
     assert fetched(stream, blocks) == []
-    turns.take(host(nn.Linear(2, 2)))
+    offloader.load(host(nn.Linear(2, 2)))
     assert not stream.others.fetched
 
 

@@ -19,8 +19,8 @@ from models.errors import GroupLost, OutOfMemory, PlanError, TuningError
 from models.generate import generate
 from models.group import generate_in_group
 from models.loading import load_engine
-from models.parallel.launcher import Launcher
 from models.parallel.plan import ParallelPlan, plan
+from models.parallel.rank_launcher import RankLauncher
 from models.vae.streaming_vae import StreamingVae
 from models.vae.tiles import Tiling
 from models.variants import VARIANTS
@@ -57,7 +57,7 @@ def group(devices: int) -> dict[tuple[ParallelPlan, str], list[Any]]:
     """What each rank of a group of this size made of each run."""
     made: dict[tuple[ParallelPlan, str], list[Any]] = {}
     plans = [plan for plan in PLANS if plan.devices == devices]
-    with Launcher(group_work.runs, devices, plans, timeout_s=120) as launcher:
+    with RankLauncher(group_work.runs, devices, plans, timeout_s=120) as launcher:
         for rank, (plan, name, content) in launcher.messages():
             made.setdefault((plan, name), [None] * devices)[rank] = content
     return made
@@ -109,7 +109,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def pair(folders: dict[str, Path]) -> dict[tuple[ParallelPlan, str], list[Any]]:
     """What each of two ranks made of each kind of model."""
     made: dict[tuple[ParallelPlan, str], list[Any]] = {}
-    with Launcher(group_work.kinds, 2, KIND_PLANS, folders, timeout_s=120) as launcher:
+    with RankLauncher(group_work.kinds, 2, KIND_PLANS, folders, timeout_s=120) as launcher:
         for rank, (key, latents) in launcher.messages():
             made.setdefault(key, [None, None])[rank] = latents
     return made
@@ -186,7 +186,7 @@ def test_what_one_rank_cannot_prepare_fails_on_all_and_the_group_goes_on(devices
 def test_a_rank_that_dies_or_hangs_surfaces_on_the_others(plan: ParallelPlan, how: str) -> None:
     heard: list[str] = []
     with (
-        Launcher(group_work.fault, plan.devices, plan, how, timeout_s=5) as launcher,
+        RankLauncher(group_work.fault, plan.devices, plan, how, timeout_s=5) as launcher,
         pytest.raises(GroupLost),
     ):
         for _, content in launcher.messages():
@@ -200,7 +200,7 @@ def test_a_rank_that_dies_or_hangs_surfaces_on_the_others(plan: ParallelPlan, ho
 def test_the_error_of_the_rank_that_failed_alone_is_the_one_that_is_told() -> None:
     plan = ParallelPlan(ulysses=2)
     with (
-        Launcher(group_work.fault, 2, plan, "fails", timeout_s=5) as launcher,
+        RankLauncher(group_work.fault, 2, plan, "fails", timeout_s=5) as launcher,
         pytest.raises(OutOfMemory),
     ):
         list(launcher.messages())
@@ -209,7 +209,7 @@ def test_the_error_of_the_rank_that_failed_alone_is_the_one_that_is_told() -> No
 
 def test_a_picture_that_one_rank_cannot_encode_ends_the_group_with_its_error() -> None:
     with (
-        Launcher(group_work.encode_fault, 2, ParallelPlan(ulysses=2), timeout_s=3) as launcher,
+        RankLauncher(group_work.encode_fault, 2, ParallelPlan(ulysses=2), timeout_s=3) as launcher,
         pytest.raises(OutOfMemory),
     ):
         list(launcher.messages())
@@ -217,7 +217,7 @@ def test_a_picture_that_one_rank_cannot_encode_ends_the_group_with_its_error() -
 
 
 def test_no_process_is_left() -> None:
-    with Launcher(group_work.wait_for_ever, 2) as launcher:
+    with RankLauncher(group_work.wait_for_ever, 2) as launcher:
         pids = [pid for _, (_, pid) in zip(range(2), launcher.messages(), strict=False)]
     assert not any(psutil.pid_exists(pid) for pid in pids)
 

@@ -10,9 +10,9 @@ import torch
 from models.attention.shard import Shard
 from models.engine import EngineSettings, GenerationRequest
 from models.loading import load_engine
-from models.parallel.launcher import Launcher, Rank
 from models.parallel.mesh import Mesh
 from models.parallel.plan import ParallelPlan
+from models.parallel.rank_launcher import LaunchedRank, RankLauncher
 from models.pipeline.generation import WanGeneration
 from models.pipeline.wan_engine import WanEngine
 from models.transformer.step_cache import StepCache
@@ -182,7 +182,7 @@ def judged_by_first_prompt(mesh: Mesh) -> bool:
     return remembered.last(before, first * (1.0 + 1e6 * mesh.index("cfg")), shard) is not None
 
 
-def in_group(rank: Rank, plans: list[ParallelPlan]) -> None:
+def in_group(rank: LaunchedRank, plans: list[ParallelPlan]) -> None:
     rank.join()
     for plan in plans:
         assert judged_by_first_prompt(rank.mesh(plan))
@@ -196,7 +196,7 @@ def in_group(rank: Rank, plans: list[ParallelPlan]) -> None:
 def test_a_group_skips_the_steps_of_one_device() -> None:
     expected = run(engine(THRESHOLD))
     heard: list[ParallelPlan] = []
-    with Launcher(in_group, 2, PLANS, timeout_s=120) as launcher:
+    with RankLauncher(in_group, 2, PLANS, timeout_s=120) as launcher:
         for _, (plan, skipped, latents) in launcher.messages():
             heard.append(plan)
             assert skipped == expected.skipped_steps > 0, plan

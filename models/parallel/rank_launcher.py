@@ -1,4 +1,4 @@
-"""Starts the ranks of a group as processes of this machine, hears what they say, and ends them all.
+"""Start the ranks of a group as processes of this machine, receive their messages, and end them all.
 
 For the command line and for tests; the service has processes of its own.
 """
@@ -26,24 +26,24 @@ from models.parallel.mesh import DEFAULT_TIMEOUT_S
 _FOREVER_S = 365.0 * 24 * 3600
 
 
-class Rank(Member):
+class LaunchedRank(Member):
     """A member that has a way to whoever started it."""
 
-    def __init__(self, seat: "_Seat") -> None:
-        device = f"cuda:{seat.number}" if seat.device == "cuda" else seat.device
-        super().__init__(seat.port, seat.number, seat.ranks, device, seat.timeout_s)
-        self._pipe = seat.pipe
+    def __init__(self, start: "_RankStart") -> None:
+        device = f"cuda:{start.number}" if start.device == "cuda" else start.device
+        super().__init__(start.port, start.number, start.ranks, device, start.timeout_s)
+        self._pipe = start.pipe
 
     def send(self, content: Any) -> None:
-        """Give ``content`` to whoever iterates over ``Launcher.messages``."""
+        """Give ``content`` to whoever iterates over ``RankLauncher.messages``."""
         self._pipe.send(content)
 
 
 Work = Callable[..., None]
-"""Called in each rank's process with its ``Rank`` and the launcher's arguments; found there by its name."""
+"""Called in each rank's process with its ``LaunchedRank`` and the launcher's arguments; pickled by name."""
 
 
-class Launcher:
+class RankLauncher:
     """A context manager: inside it the ranks run, after it none of them is left, whatever happened."""
 
     def __init__(
@@ -129,9 +129,9 @@ class Launcher:
             context.set_forkserver_preload([self._work.__module__])
         for number in range(self._ranks):
             ours, theirs = context.Pipe()
-            seat = _Seat(number, self._ranks, self._device, self._timeout_s, self._store.port, theirs)
+            start = _RankStart(number, self._ranks, self._device, self._timeout_s, self._store.port, theirs)
             process = context.Process(  # type: ignore[attr-defined]
-                target=_run, args=(self._work, seat, self._arguments), name=f"rank {number}", daemon=True
+                target=_run, args=(self._work, start, self._arguments), name=f"rank {number}", daemon=True
             )
             self._pipes[ours] = number
             process.start()
@@ -149,7 +149,7 @@ class Launcher:
 
 
 @dataclass(frozen=True, slots=True)
-class _Seat:
+class _RankStart:
     """What a rank's process is told at its start."""
 
     number: int
@@ -165,22 +165,22 @@ class _Failed:
     error: Exception
 
 
-def _run(work: Work, seat: _Seat, arguments: tuple[object, ...]) -> None:
+def _run(work: Work, start: _RankStart, arguments: tuple[object, ...]) -> None:
     """A rank's whole process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the launcher ends them
-    threading.Thread(target=_end_with_launcher, args=(seat.pipe,), daemon=True).start()
-    if seat.device == "cpu":
-        torch.set_num_threads(max((os.cpu_count() or 1) // seat.ranks, 1))
+    threading.Thread(target=_end_with_launcher, args=(start.pipe,), daemon=True).start()
+    if start.device == "cpu":
+        torch.set_num_threads(max((os.cpu_count() or 1) // start.ranks, 1))
     try:
-        rank = Rank(seat)
+        rank = LaunchedRank(start)
         work(rank, *arguments)
-        # Who leaves early takes along what the others have yet to receive.
+        # A rank that exits early destroys messages that its peers have not received.
         rank.meet(_FOREVER_S)
     except Exception as error:
         traceback.print_exc()
         known = isinstance(error, ModelError | GroupLost)
         with suppress(OSError):
-            seat.pipe.send(_Failed(error if known else GroupLost(f"Rank {seat.number} failed: {error!r}")))
+            start.pipe.send(_Failed(error if known else GroupLost(f"Rank {start.number} failed: {error!r}")))
         os._exit(1)  # without the usual clean-up, which could wait for the lost ranks
     if dist.is_initialized():
         dist.destroy_process_group()

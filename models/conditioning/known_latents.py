@@ -7,10 +7,10 @@ from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """The first latent frames of a video, ``[1, z, n, height, width]``, held in place of denoised ones.
+class KnownLatents:
+    """The first latent frames of a video, ``[1, z, n, height, width]``, that replace denoised ones.
 
-    With ``noise``, of the same shape, they are held at the noise level that the run has come to; the model
+    With ``noise``, of the same shape, they are kept at the noise level that the run has come to; the model
     need not know of them. Without, they are always clean, and the model is told by their timestep, 0.
     """
 

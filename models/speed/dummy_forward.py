@@ -1,4 +1,4 @@
-"""A forward on made-up inputs, in the form that runs of a model have: to compile for, and to compare with."""
+"""A dummy forward: random inputs in the form that runs of a model have, to compile for and compare with."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,8 +15,8 @@ _TIMESTEP = 500.0
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
-    """``frames``, ``height`` and ``width`` are latent ones."""
+class DummyShape:
+    """The size and form of a dummy forward. ``frames``, ``height`` and ``width`` are latent ones."""
 
     frames: int
     height: int
@@ -27,25 +27,26 @@ class Trial:
 
 
 @torch.inference_mode()
-def velocity(denoiser: Denoiser, variant: Variant, config: Any, trial: Trial) -> Tensor:
-    """What a model predicts, ``[prompts, channels, frames, height, width]``; the same inputs every time.
+def dummy_forward(denoiser: Denoiser, variant: Variant, config: Any, shape: DummyShape) -> Tensor:
+    """The velocity that a model predicts, ``[prompts, channels, frames, height, width]``.
 
-    ``config``: the transformer's own. ``denoiser``: without a group, or every rank's.
+    The inputs are the same every time. ``config``: the transformer's own. ``denoiser``: one without a group,
+    or every rank's.
     """
     generator = torch.Generator("cpu").manual_seed(0)
 
-    def noise(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator).to(denoiser.device)
+    def noise(*size: int) -> Tensor:
+        return torch.randn(size, generator=generator).to(denoiser.device)
 
-    video = (trial.frames, trial.height, trial.width)
+    video = (shape.frames, shape.height, shape.width)
     latents = noise(1, variant.input_channels, *video)
     control = noise(1, variant.control_channels, *video) if variant.control_blocks else None
-    prompts = [denoiser.text(noise(_PROMPT_TOKENS, config.text_dim)) for _ in range(trial.prompts)]
+    prompts = [denoiser.text(noise(_PROMPT_TOKENS, config.text_dim)) for _ in range(shape.prompts)]
     prompt = stacked(prompts) if len(prompts) > 1 else prompts[0]
     if variant.image_tokens:
         pictures = 1 if "i2v" in variant.tasks else 2
         embeddings = noise(pictures, variant.image_tokens // pictures, config.image_dim)
         prompt = replace(prompt, image=denoiser.image(embeddings))
-    rows = trial.frames if trial.timestep_per_frame else 1
+    rows = shape.frames if shape.timestep_per_frame else 1
     timesteps = torch.full((rows,), _TIMESTEP, device=denoiser.device)
     return denoiser(latents, timesteps, prompt, denoiser.rotation(latents), control)
