@@ -1,6 +1,7 @@
-"""The ingress deployment: the HTTP service in Ray Serve replicas that share nothing but the task store."""
+"""The ingress deployment: replicas of the HTTP service that share nothing but the task store."""
 
 import asyncio
+import logging
 from typing import Any
 
 from ray import serve
@@ -16,13 +17,15 @@ from serve_app.metrics import TaskMetrics
 API = "api"
 """Name of the deployment."""
 
+_logger = logging.getLogger("ray.serve")
+
 _NUDGE_PAUSE_S = 0.05
-"""Between two nudges: under load a handful says as much as one for each submit, and costs far less."""
+"""Pause between two nudges: under load a handful does as well as one for each submit, and costs less."""
 
 
 @serve.ingress()
 class Ingress:
-    """Builds its own copy of the HTTP service, from the settings bound at deploy time."""
+    """One copy of the HTTP service, built from the settings bound at deploy time."""
 
     def __init__(self, settings: AppSettings, coordinator: DeploymentHandle[Any]) -> None:
         self._settings = settings
@@ -31,11 +34,11 @@ class Ingress:
         self._nudge_again = False
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
-        """Serve calls this in each new replica."""
+        """Return the HTTP service; Serve calls this in each new replica."""
         return build_api(self._settings, self._nudge, TaskMetrics().ended)
 
     def _nudge(self) -> None:
-        """Tell the coordinator, without waiting: one call at a time, and one more for all that came since."""
+        """Nudge the coordinator without waiting: one call at a time, and one more for all meanwhile."""
         if self._nudging is None or self._nudging.done():
             self._nudging = asyncio.get_running_loop().create_task(self._send_nudges())
         else:
@@ -47,14 +50,16 @@ class Ingress:
             try:
                 await self._coordinator.nudge.remote()
             except Exception:
-                return  # the coordinator also looks by itself, and a new one looks first of all
+                # The coordinator also looks by itself, and a new one looks first of all.
+                _logger.debug("The coordinator was not nudged", exc_info=True)
+                return
             await asyncio.sleep(_NUDGE_PAUSE_S)
             if not self._nudge_again:
                 return
 
 
 def ingress(settings: AppSettings, coordinator: Application) -> Application:
-    """The application's entry: ``settings.ingress_replicas`` copies of the HTTP service."""
+    """Bind the application's entry: ``settings.ingress_replicas`` copies of the HTTP service."""
     deployment = serve.deployment(
         name=API,
         num_replicas=settings.ingress_replicas,

@@ -1,7 +1,7 @@
-"""When the queued tasks of one model will start: the queue played through as it will be taken.
+"""Forecasts when the queued tasks of one model start, by playing the queue through.
 
-The same order as the coordinator takes them in (priority, fair share, age), on replicas that each take the
-next task when they are free. What is to come (new tasks, cancels, other replicas) is not known and left out.
+Tasks go in the coordinator's order (priority, fair share, age) to replicas that each take the next task when
+they are free. New tasks, cancels and new replicas are not known and left out.
 """
 
 from bisect import bisect_left, bisect_right
@@ -14,7 +14,7 @@ from serve_app.tasks.fair_share import FairClock, Shares, share_of
 from serve_app.tasks.task import QueuedTask
 
 Key = tuple[int, float, int]
-"""(−priority, the owner's virtual time, seq): sorts tasks in the order they are taken in."""
+"""(−priority, the owner's virtual time, seq): sorts tasks in the order they are claimed."""
 
 _NOBODY = ""
 """No key has this name."""
@@ -22,38 +22,38 @@ _NOBODY = ""
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """How fast a model is, in seconds per unit of work: as a whole, and for the sizes that were made."""
+    """Measured speed of a model, in seconds per unit of work: overall, and of each video size made so far."""
 
     rate: float | None = None
     rates: Mapping[int, float] = field(default_factory=dict)
-    """By the tokens of a forward."""
+    """Seconds per unit of work, by the tokens of a forward."""
 
     def seconds(self, work: float, tokens: int) -> float | None:
-        """What so much work takes; None until a task of the model has been finished."""
+        """Return the seconds that ``work`` takes; None until the model has finished a task."""
         rate = self.rates.get(tokens, self.rate)
         return None if rate is None else work * rate
 
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """The order of a queue, and seconds until each of its tasks starts."""
+    """The order of one queue, and the seconds until each of its tasks starts."""
 
     keys: Sequence[Key] = ()
-    """In order."""
+    """The tasks' sort keys, in order."""
     places: Mapping[int, int] = field(default_factory=dict)
-    """Index in that order, by seq."""
+    """Index in that order, by ``seq``."""
     starts_s: Sequence[float] = ()
-    """In the same order; empty where it cannot be told."""
+    """Seconds until each task starts, in the same order; empty where that is not known."""
     next_start_s: float | None = None
-    """Of a task behind them all."""
+    """Seconds until a task behind all of these starts."""
     starts_of: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    """By owner."""
+    """Seconds until each task starts, by owner."""
     clock: FairClock = field(default_factory=FairClock)
     stands: Mapping[str, Sequence[tuple[int, float]]] = field(default_factory=dict)
-    """(−priority, virtual time) of each owner once its tasks of that priority are taken."""
+    """(−priority, virtual time) of each owner after each of its tasks was taken."""
 
     def place(self, *, seq: int, owner: str, priority: int) -> int:
-        """The task's index. One that came after the look stands where its owner's turn will put it."""
+        """Return the task's index. A task newer than the snapshot stands where its owner's turn puts it."""
         known = self.places.get(seq)
         if known is not None:
             return known
@@ -63,15 +63,15 @@ class Forecast:
         return bisect_left(self.keys, (-priority, time, seq))
 
     def start_s(self, place: int) -> float | None:
-        """Seconds from the look until a task at that index starts."""
+        """Return seconds from the snapshot until a task at that index starts; None if not known."""
         return self.starts_s[place] if place < len(self.starts_s) else self.next_start_s
 
 
 class Forecaster:
     """Plays one queue through, some tasks at a time.
 
-    ``runs`` are the seconds left of each of the model's runs and its owner, ``running`` counts every owner's
-    runs of all models. Without ``replicas`` or a speed, only the order is told.
+    ``runs`` are the seconds left and the owner of each run of the model; ``running`` counts each owner's runs
+    of all models. Without replicas or a speed only the order is forecast.
     """
 
     def __init__(
@@ -114,17 +114,17 @@ class Forecaster:
         self._stands: dict[str, list[tuple[int, float]]] = defaultdict(list)
 
     def advance(self, tasks: int) -> bool:
-        """Play at most so many tasks; whether any is left to play."""
+        """Play at most ``tasks`` tasks; return whether any is left to play."""
         for _ in range(min(tasks, self._left)):
             start = self._wait() if self._timed else 0.0
-            if not self._turns:  # who is left waits for a run of another model
+            if not self._turns:  # the rest waits for runs of other models
                 return False
             self._take(start)
         return self._left > 0
 
     def forecast(self) -> Forecast:
-        """What was found once nothing is left."""
-        # Whom a limit held back comes later than its key says; new tasks are placed by keys in order.
+        """Return the forecast; called once ``advance`` has nothing left to play."""
+        # A task held back by a limit came later than its key says; new tasks are placed by keys in order.
         self._keys.sort()
         return Forecast(
             self._keys,
@@ -137,9 +137,9 @@ class Forecaster:
         )
 
     def _wait(self) -> float:
-        """Until a replica is free and somebody may have it; when that is."""
+        """Advance until a replica is free and an owner may have it; return that time in seconds."""
         start, idle = self._end_run(), 0
-        while not self._turns and len(self._machines) > 1:  # limits hold back whoever is left
+        while not self._turns and len(self._machines) > 1:  # limits hold back every owner that waits
             heappop(self._machines)
             start, idle = self._end_run(), idle + 1
         for _ in range(idle):
@@ -147,7 +147,7 @@ class Forecaster:
         return start
 
     def _end_run(self) -> float:
-        """The first replica to be free has ended its run; when that was."""
+        """End the run of the replica that is free first; return that time in seconds."""
         start, owner = self._machines[0]
         if owner in self._room:
             heapreplace(self._machines, (start, _NOBODY))
@@ -178,7 +178,7 @@ class Forecaster:
             self._room[task.owner] -= 1
 
     def _line_up(self, owner: str) -> None:
-        """Let the owner's first task have its turn, if the owner may have one more running."""
+        """Queue the owner's first task for its turn, if the owner may have one more running."""
         if self._room.get(owner, 1) > 0:
             first = self._lines[owner][0]
             heappush(self._turns, ((-first.priority, self._times[owner], first.seq), owner))

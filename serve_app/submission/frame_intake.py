@@ -1,22 +1,22 @@
 """Reads, checks and stores the frames that a video is to begin and to end with."""
 
 import asyncio
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 from serve_app.files.artifacts import LocalArtifacts
 from serve_app.media.image_intake import ImageIntake
 from serve_app.media.source_image import SourceImage
 from serve_app.submission.field_words import FieldWords
-from serve_app.submission.plan import Plan
 from serve_app.submission.video_order import Picture, VideoOrder
 
-_STORED: Mapping[str, tuple[str, str]] = {
-    "first_frame": ("image_key", "image.png"),
-    "last_frame": ("last_image_key", "last_image.png"),
-}
-"""For each frame of an order: the spec's field for the stored frame's key, and the file's name."""
+
+@dataclass(frozen=True, slots=True)
+class KeptFrames:
+    """The keys of an order's stored frames, None for a frame that it has not, and notes for the client."""
+
+    first_key: str | None
+    last_key: str | None
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,22 +26,29 @@ class FrameIntake:
     intake: ImageIntake
     artifacts: LocalArtifacts
 
-    async def kept(self, order: VideoOrder, words: FieldWords, planned: Plan, uid: str) -> Plan:
-        """Store each frame of the order; return the plan with them. Raises ``ServiceError`` for a bad one."""
-        for field, (key_field, file_name) in _STORED.items():
-            picture: Picture | None = getattr(order, field)
+    async def kept(
+        self, order: VideoOrder, words: FieldWords, *, size: tuple[int, int], uid: str
+    ) -> KeptFrames:
+        """Store the frames of an order whose video has that width and height, in pixels.
+
+        Raises ``ServiceError`` for a bad one, perhaps after the first is stored.
+        """
+        notes: list[str] = []
+        keys: list[str | None] = []
+        for picture, word, file_name in (
+            (order.first_frame, words["first_frame"], "image.png"),
+            (order.last_frame, words["last_frame"], "last_image.png"),
+        ):
             if picture is None:
+                keys.append(None)
                 continue
-            image = await self._read(picture, words[field])
-            key = await asyncio.to_thread(self._store, uid, file_name, image)
-            note = image.crop_note(planned.spec.width, planned.spec.height)
-            keys: dict[str, Any] = {key_field: key}
-            planned = replace(
-                planned,
-                spec=replace(planned.spec, **keys),
-                notes=(*planned.notes, f"The {note}.") if note else planned.notes,
-            )
-        return planned
+            image = await self._read(picture, word)
+            keys.append(await asyncio.to_thread(self._store, uid, file_name, image))
+            note = image.crop_note(*size)
+            if note:
+                notes.append(f"The {note}.")
+        first_key, last_key = keys
+        return KeptFrames(first_key, last_key, tuple(notes))
 
     async def _read(self, picture: Picture, word: str) -> SourceImage:
         if isinstance(picture, bytes):

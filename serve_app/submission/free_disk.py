@@ -1,4 +1,4 @@
-"""How much disk is left, asked of the system once a second and not once a request."""
+"""Free disk space, measured at most once a second."""
 
 import asyncio
 import math
@@ -17,7 +17,7 @@ class FreeDisk:
         self._measured_at = -math.inf
 
     async def bytes(self) -> int:
-        """The bytes left on the fullest disk that the service writes to."""
+        """Return the bytes left on the fullest disk that the service writes to."""
         if time.monotonic() - self._measured_at >= _MAX_AGE_S:
             self._bytes = await asyncio.to_thread(self._measure)
             self._measured_at = time.monotonic()

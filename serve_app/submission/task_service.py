@@ -4,7 +4,7 @@ import asyncio
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from serve_app.config.settings import AppSettings
@@ -198,11 +198,26 @@ class TaskService:
         save_path = await self._places.of_order(caller, order, words, uid)
         await self._check_disk()
         try:
-            planned = await self._frames.kept(order, words, planned, uid)
+            size = planned.spec.width, planned.spec.height
+            frames = await self._frames.kept(order, words, size=size, uid=uid)
         except ServiceError:  # perhaps after the first of two frames
             await self._forget_files(uid)
             raise
-        new = await _new_task(caller, order, words, planned, uid, save_path)
+        new = NewTask(
+            uid=uid,
+            id=order.task_id or uid,
+            model=planned.model,
+            spec=replace(planned.spec, image_key=frames.first_key, last_image_key=frames.last_key),
+            work=planned.work,
+            tokens=planned.tokens,
+            save_path=save_path,
+            priority=order.priority,
+            owner=caller.name,
+            notes=(*planned.notes, *frames.notes, *order.notes),
+            request=without_pictures(order, words),
+            idempotency_key=order.idempotency_key,
+            digest="" if order.idempotency_key is None else await asyncio.to_thread(digest, order),
+        )
         # A client that hangs up now must not leave it open whether the frames have a row. The janitor
         # removes the frames of a client that hung up before.
         return await asyncio.shield(self._commit(caller, new, queue, replace_same_id=replace_same_id))
@@ -246,26 +261,6 @@ class TaskService:
     async def _forget_files(self, uid: str) -> None:
         with suppress(OSError):  # the janitor will try again
             await asyncio.to_thread(self._artifacts.delete_task_files, uid, None, None)
-
-
-async def _new_task(
-    caller: Caller, order: VideoOrder, words: FieldWords, planned: Plan, uid: str, save_path: str
-) -> NewTask:
-    return NewTask(
-        uid=uid,
-        id=order.task_id or uid,
-        model=planned.model,
-        spec=planned.spec,
-        work=planned.work,
-        tokens=planned.tokens,
-        save_path=save_path,
-        priority=order.priority,
-        owner=caller.name,
-        notes=(*planned.notes, *order.notes),
-        request=without_pictures(order, words),
-        idempotency_key=order.idempotency_key,
-        digest="" if order.idempotency_key is None else await asyncio.to_thread(digest, order),
-    )
 
 
 def _require_task_id(text: str) -> None:

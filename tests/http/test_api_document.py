@@ -59,6 +59,7 @@ async def test_every_answer_is_described_field_by_field(service: HttpService):
     document = await document_of(service)
     seen = list(answers(document))
     assert len(seen) >= 14, "the document was not read"
+    assert not [name for name in document["components"]["schemas"] if "__" in name], "two of one name"
     for method, path, schema in seen:
         found = parts(schema, document)
         assert found and all(part.get("properties") for part in found), (method, path)

@@ -1,4 +1,4 @@
-"""What the OpenAPI document says of bodies and answers: the handlers read and write them by themselves."""
+"""Parts of the OpenAPI document: bodies and answers, which the handlers read and write by themselves."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -32,12 +32,12 @@ class Refusal(TypedDict):
 
 
 def answers(body: Any, *refusals: int) -> dict[int | str, dict[str, Any]]:
-    """The documented answers of a route: 200 with ``body``, and the refusals by status."""
+    """Return the documented answers of a route: 200 with ``body``, and the refusals by status."""
     return {200: {"model": body, "description": "Done"}, **_refused(refusals)}
 
 
 def video_answers(*refusals: int) -> dict[int | str, dict[str, Any]]:
-    """The documented answers of a route that sends a video."""
+    """Return the documented answers of a route that sends a video."""
     content = {"video/mp4": {"schema": {"type": "string", "format": "binary"}}}
     return {
         200: {"content": content, "description": "The whole video"},
@@ -47,12 +47,12 @@ def video_answers(*refusals: int) -> dict[int | str, dict[str, Any]]:
 
 
 def json_body(model: type[RequestModel]) -> dict[str, Any]:
-    """The JSON body that a route reads as ``model``."""
+    """Document the JSON body that a route reads as ``model``."""
     return _body("application/json", model.model_json_schema())
 
 
 def form_body(model: type[RequestModel], files: Mapping[str, str]) -> dict[str, Any]:
-    """The form that a route reads as ``model``, with ``files``: each upload and the field it stands for."""
+    """Document the form that a route reads as ``model``; ``files``: each upload and the field it replaces."""
     schema = model.model_json_schema()
     uploads = {
         name: {
@@ -68,7 +68,7 @@ def form_body(model: type[RequestModel], files: Mapping[str, str]) -> dict[str, 
 
 
 def add_keys(document: dict[str, Any], is_open: Callable[[str], bool]) -> None:
-    """Note in a finished document that its paths need an API key, all but the open ones."""
+    """Note in a finished document that all paths but the open ones need an API key."""
     document.setdefault("components", {})["securitySchemes"] = {
         "bearer": {"type": "http", "scheme": "bearer"},
         "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},

@@ -1,4 +1,4 @@
-"""API keys: the gate that every request passes before it gets to any route."""
+"""API keys: the gate that every request passes before it reaches a route."""
 
 import hashlib
 import hmac
@@ -20,18 +20,18 @@ _OPEN_FOLDERS = ("/docs/assets/",)
 
 
 def is_open(path: str) -> bool:
-    """Whether that path is answered without a key."""
+    """Tell whether that path is answered without a key."""
     return path in _OPEN_PATHS or path.startswith(_OPEN_FOLDERS)
 
 
 class Keyring:
-    """The configured keys, of which only the hashes are known."""
+    """The configured keys, of which only hashes are kept."""
 
     def __init__(self, keys: Sequence[KeySettings]) -> None:
         self._callers = [(bytes.fromhex(key.sha256), _caller(key)) for key in keys]
 
     def caller(self, presented: bytes) -> Caller | None:
-        """The holder of the key, if it is one. Takes as long whichever of them it is, or none."""
+        """Return the holder of the key, None for an unknown one. Runs in constant time."""
         if not presented:
             return None
         digest = hashlib.sha256(presented).digest()
@@ -43,9 +43,10 @@ class Keyring:
 
 
 class KeyGate:
-    """Lets in who has a key, and says to the routes who that is. Without keys everyone is let in.
+    """Middleware that admits requests with a known key and hands their ``Caller`` to the routes.
 
-    What is not listed above as open needs a key, so a route that is added later is not open by mistake.
+    Without configured keys every request is admitted. A path that is not listed above as open needs a key,
+    so a route that is added later is not open by mistake.
     """
 
     def __init__(self, app: ASGIApp, keys: Sequence[KeySettings]) -> None:
@@ -73,11 +74,11 @@ async def _caller_of(request: Request) -> Caller:
 
 
 Calling = Annotated[Caller, Depends(_caller_of)]
-"""A route's parameter: who asks."""
+"""Parameter of a route: the holder of the request's key."""
 
 
 def _presented(scope: Scope) -> bytes:
-    """The key that the request carries, or nothing, which is no key."""
+    """Return the key that the request carries; empty if it carries none."""
     headers = Headers(scope=scope)
     scheme, _, token = headers.get("authorization", "").partition(" ")
     text = token.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")

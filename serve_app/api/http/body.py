@@ -1,4 +1,4 @@
-"""Reads request bodies, whatever they hold, into plain objects or refusals."""
+"""Reads request bodies, whatever they hold, into plain objects, or refuses them."""
 
 import json
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ class Form:
 
 
 async def read_object(request: Request) -> Mapping[str, Any]:
-    """The JSON object a request carries, whatever its content type says. Raises ``InvalidField``."""
+    """Return the JSON object in a request, whatever its content type says. Raises ``InvalidField``."""
     try:
         body = json.loads(await request.body(), parse_constant=_refuse_constant)
     except UnicodeDecodeError:
@@ -43,7 +43,7 @@ async def read_object(request: Request) -> Mapping[str, Any]:
 
 
 async def read_form(request: Request, *, max_file_bytes: int, max_text_bytes: int) -> Form:
-    """The form a request carries. Raises ``InvalidField`` or ``TooLarge``."""
+    """Return the form in a request. Raises ``InvalidField`` or ``TooLarge``."""
     fields: dict[str, str] = {}
     files: dict[str, bytes] = {}
     if not request.headers.get("content-type", "").startswith(
@@ -68,7 +68,7 @@ async def read_form(request: Request, *, max_file_bytes: int, max_text_bytes: in
 
 
 def idempotency_key(request: Request) -> str | None:
-    """The request's ``Idempotency-Key``, if it has one. Raises ``InvalidField``."""
+    """Return the request's ``Idempotency-Key``, None without one. Raises ``InvalidField``."""
     key = request.headers.get("idempotency-key")
     if key is None:
         return None

@@ -1,4 +1,4 @@
-"""Refuses request bodies that are larger than anything the service could want."""
+"""Refuses request bodies that are too large."""
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -8,7 +8,7 @@ from serve_app.errors import TooLarge
 
 
 class BodyLimit:
-    """Bodies of at most ``max_bytes``: by their stated length before anything is read, and while reading."""
+    """Middleware that refuses bodies above ``max_bytes``: by their stated length, and again while reading."""
 
     def __init__(self, app: ASGIApp, max_bytes: int) -> None:
         self._app = app

@@ -1,4 +1,4 @@
-"""The one place where errors become answers: ``{"detail", "code"}``, and ``field`` where one is at fault."""
+"""Turns errors into answers: ``{"detail", "code"}``, and ``field`` where one is at fault."""
 
 import logging
 from collections.abc import Mapping
@@ -21,20 +21,26 @@ _HTTP_CODES: Mapping[int, tuple[str, str]] = {
 
 
 def refusal(error: ServiceError) -> Response:
-    """The answer to one of our own errors."""
-    body = {"detail": error.detail, "code": error.code}
-    if isinstance(error, InvalidField):
-        body["field"] = error.field
+    """Return the answer to one of the service's own errors."""
     headers = {}
     if isinstance(error, TooManyRequests | Draining):
         headers["Retry-After"] = str(error.retry_after_s)
     if isinstance(error, Unauthorized):
         headers["WWW-Authenticate"] = "Bearer"
-    return JSONResponse(body, status_code=error.status, headers=headers)
+    field = error.field if isinstance(error, InvalidField) else None
+    return refused(error.status, error.detail, error.code, field=field, headers=headers)
+
+
+def refused(
+    status: int, detail: str, code: str, *, field: str | None = None, headers: Mapping[str, str] | None = None
+) -> Response:
+    """Return an answer in the shape that every refusal has."""
+    body = {"detail": detail, "code": code} | ({} if field is None else {"field": field})
+    return JSONResponse(body, status_code=status, headers=headers)
 
 
 def install_refusals(api: FastAPI) -> None:
-    """Let every error that a handler raises be answered from here."""
+    """Let every error that a handler raises be answered here."""
 
     @api.exception_handler(ServiceError)
     async def of_service(_request: Request, error: ServiceError) -> Response:
@@ -50,19 +56,17 @@ def install_refusals(api: FastAPI) -> None:
     @api.exception_handler(HTTPException)
     async def of_routing(_request: Request, error: HTTPException) -> Response:
         detail, code = _HTTP_CODES.get(error.status_code, (str(error.detail), "bad_request"))
-        return JSONResponse(
-            {"detail": detail, "code": code}, status_code=error.status_code, headers=error.headers
-        )
+        return refused(error.status_code, detail, code, headers=error.headers)
 
 
 class CrashGuard:
-    """Answers 500 for what nobody foresaw: the log gets the trace, the client one sentence."""
+    """Middleware that answers 500 for an unforeseen error: the log gets the trace, the client a sentence."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request; nothing escapes but what happens after the answer began."""
+        """Serve one request; only an error after the answer began escapes."""
         began = False
 
         async def noting(message: Message) -> None:
@@ -78,5 +82,5 @@ class CrashGuard:
             if scope["type"] != "http" or began:
                 raise
             _logger.exception("%s %s failed", scope["method"], scope["path"])
-            answer = JSONResponse({"detail": "Internal error", "code": "internal"}, status_code=500)
+            answer = refused(500, "Internal error", "internal")
             await answer(scope, receive, send)

@@ -1,4 +1,4 @@
-"""The base of every request body: what a client sends is checked once, and refused in sentences."""
+"""The base of every request body: fields are checked once, and refused in sentences."""
 
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -33,22 +33,22 @@ def _whole(value: object) -> object:
 
 Text = Annotated[str, AfterValidator(_storable)]
 WHOLE = BeforeValidator(_whole)
-"""Makes an ``int`` field take 4.0; stands after the bounds, or the schema would not show them."""
+"""Makes an ``int`` field take 4.0. Stands after the bounds, or the schema would not show them."""
 
 
 class RequestModel(BaseModel):
-    """A frozen request. A field sent as null counts as not sent; one that is unknown is left out."""
+    """A frozen request. A field sent as null counts as not sent; an unknown field is left out."""
 
     model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
 
     @classmethod
     def read_json(cls, body: Mapping[str, Any]) -> Self:
-        """The request in a JSON object: numbers must be numbers. Raises ``InvalidField``."""
+        """Return the request in a JSON object: numbers must be numbers. Raises ``InvalidField``."""
         return cls._read(body, strict=True)
 
     @classmethod
     def read_form(cls, fields: Mapping[str, str]) -> Self:
-        """The request in a form's text fields; an empty one counts as not sent. Raises ``InvalidField``."""
+        """Return the request in a form's fields; an empty one counts as not sent. Raises ``InvalidField``."""
         return cls._read({name: text for name, text in fields.items() if text.strip()}, strict=False)
 
     @classmethod
@@ -62,7 +62,7 @@ class RequestModel(BaseModel):
 
     @classmethod
     def unknown_among(cls, names: Mapping[str, object]) -> str | None:
-        """A sentence that lists the fields this request does not have, or None."""
+        """Return a sentence that lists the names that are no fields of this request, or None."""
         # Names come from the client: a lone surrogate in one could not be sent back.
         unknown = [
             name[:_NAME_CHARS].encode("utf-8", "replace").decode()
@@ -98,7 +98,7 @@ def _properties(model: type[RequestModel]) -> Mapping[str, Mapping[str, Any]]:
 
 
 def allowed(schema: Mapping[str, Any]) -> str:
-    """What a field takes, in words, from its JSON schema."""
+    """Say in words what a field takes, from its JSON schema."""
     describe: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
         "integer": lambda found: f"a whole number{_range(found)}",
         "number": lambda found: f"a number{_range(found)}",

@@ -1,10 +1,10 @@
-"""Every path answers with and without a slash at its end."""
+"""Lets every path answer with and without a slash at its end."""
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 
 class TrailingSlash:
-    """Takes the slash off before the routes are looked up: a redirect would lose a POST's body."""
+    """Middleware that strips the slash before routing; a redirect would lose a POST's body."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from fastapi import Request
 from starlette.datastructures import MutableHeaders
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import FileResponse, Response
 
+from serve_app.api.http.refusals import refused
 from serve_app.errors import FileNotFound
 
 _RANGE = re.compile(r"(\d{0,18})\s*-\s*(\d{0,18})")
@@ -37,9 +38,10 @@ def _response(request: Request, path: Path, filename: str, attachment: bool) -> 
     headers = MutableHeaders(scope=request.scope)
     if not ranges:
         if ranges is not None:
-            return JSONResponse(
-                {"detail": "The range lies outside the video.", "code": "range_not_satisfiable"},
-                status_code=416,
+            return refused(
+                416,
+                "The range lies outside the video.",
+                "range_not_satisfiable",
                 headers={"Content-Range": f"bytes */{stat_result.st_size}"},
             )
         del headers["range"]

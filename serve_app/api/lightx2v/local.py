@@ -17,9 +17,9 @@ from serve_app.api.lightx2v.local_document import (
     CompletedTaskDocument,
     EndedDocument,
     ErrorDocument,
-    ServiceStatusDocument,
+    LocalStatusDocument,
+    LocalStopDocument,
     StartedDocument,
-    StopDocument,
     UnendedTaskDocument,
     ended_document,
     task_status_document,
@@ -56,11 +56,11 @@ async def generate(request: Request, service: Service, caller: Calling) -> Respo
         return JSONResponse(refused)
 
 
-@router.get("/service_status", summary="Whether a replica is free", responses=answers(ServiceStatusDocument))
+@router.get("/service_status", summary="Whether a replica is free", responses=answers(LocalStatusDocument))
 async def service_status(service: Service, caller: Calling) -> Response:
     """Answer idle while any replica is free."""
     queue = await service.queue_now()
-    document: ServiceStatusDocument = {"service_status": "idle"}
+    document: LocalStatusDocument = {"service_status": "idle"}
     if not queue.is_idle:
         document = {"service_status": "busy", "task_id": queue.current(caller) or ""}
     return JSONResponse(document)
@@ -97,12 +97,12 @@ async def task_status(request: Request, service: Service, caller: Calling) -> Re
     return JSONResponse(task_status_document(task))
 
 
-@router.get("/stop_running_task", summary="Stop what is running", responses=answers(StopDocument))
+@router.get("/stop_running_task", summary="Stop what is running", responses=answers(LocalStopDocument))
 async def stop_running_task(service: Service, caller: Calling) -> Response:
     """Cancel the caller's running tasks, and those of this surface that are about to run."""
     running = await service.cancel_all(caller, Status.RUNNING)
     about_to_run = await _cancel_started(service, caller)
-    document: StopDocument = {"stop_status": "success", "reason": "Task stopped successfully."}
+    document: LocalStopDocument = {"stop_status": "success", "reason": "Task stopped successfully."}
     if not running and not about_to_run:
         document = {"stop_status": "do_nothing", "reason": "No running task found."}
     return JSONResponse(document)

@@ -24,7 +24,7 @@ class ErrorDocument(TypedDict):
     error: str
 
 
-class ServiceStatusDocument(TypedDict):
+class LocalStatusDocument(TypedDict):
     """Whether a replica is free; `task_id` is the running task of a busy service."""
 
     service_status: Literal["idle", "busy"]
@@ -53,7 +53,7 @@ class CompletedTaskDocument(EndedDocument):
     task_status: Literal["completed"]
 
 
-class StopDocument(TypedDict):
+class LocalStopDocument(TypedDict):
     """What a stop did, and a sentence."""
 
     stop_status: Literal["success", "do_nothing"]

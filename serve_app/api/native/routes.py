@@ -11,7 +11,6 @@ from serve_app.api.http.auth import Calling
 from serve_app.api.http.body import idempotency_key, read_form, read_object
 from serve_app.api.http.parameters import RootPath, Service
 from serve_app.api.http.video_file import send_video
-from serve_app.api.native.order import order_of, words_of
 from serve_app.api.native.task_document import (
     NATIVE_STATUS,
     QueueStatusDocument,
@@ -27,7 +26,6 @@ from serve_app.api.native.task_document import (
 from serve_app.api.native.video_request import VideoRequest
 from serve_app.errors import InvalidField, ResultNotReady
 from serve_app.submission.task_service import TaskService
-from serve_app.submission.video_order import VideoOrder
 from serve_app.tasks.caller import Caller
 from serve_app.tasks.transitions import Status
 
@@ -170,13 +168,12 @@ async def _submit(
 ) -> Response:
     """Submit what was ``sent``; ``named`` are all fields of the body, of which unknown ones are reported."""
     unknown = VideoRequest.unknown_among(named)
-    order: VideoOrder = order_of(
-        sent,
+    order = sent.order(
         uploads=uploads,
         notes=(unknown,) if unknown else (),
         idempotency_key=idempotency_key(request),
     )
-    submitted = await service.submit(caller, order, words_of(sent))
+    submitted = await service.submit(caller, order, sent.words())
     return JSONResponse(submit_document(submitted.task, submitted.queue, is_new=submitted.is_new))
 
 

@@ -1,9 +1,11 @@
-"""The fields of the native surface's video request: one model for JSON bodies and for forms."""
+"""The native surface's video request, one model for JSON bodies and for forms, and the order made of it."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import Field
 
+from models.video_spec import LoraUse
 from serve_app.api.http.request_model import RequestModel, Text
 from serve_app.api.http.video_fields import (
     FlowShift,
@@ -27,7 +29,11 @@ from serve_app.api.http.video_fields import (
     TaskId,
     Unset,
     Url,
+    parse_size,
 )
+from serve_app.errors import InvalidField
+from serve_app.submission.field_words import FieldWords
+from serve_app.submission.video_order import Picture, VideoOrder
 
 _ONE_PIXEL = (
     "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAA"
@@ -45,6 +51,18 @@ def _field(description: str, example: object) -> Any:
 def _without_default(schema: dict[str, Any]) -> None:
     # "default: null" says nothing: what is not sent is the model's own.
     schema.pop("default", None)
+
+
+_WORDS = FieldWords(
+    {
+        "first_frame": "image_path",
+        "last_frame": "last_frame_path",
+        "steps": "infer_steps",
+        "loras": "lora_name",
+        "duration_s": "video_duration",
+        "save_path": "save_result_path",
+    }
+)
 
 
 class VideoRequest(RequestModel):
@@ -110,3 +128,85 @@ class VideoRequest(RequestModel):
         "A file name under the output root; default: `videos/<task_id>.mp4`.", "cats/beach.mp4"
     )
     task_id: TaskId | Unset = _field("The task's id, which no other task has; default: a new one.", "beach-1")
+
+    def words(self) -> FieldWords:
+        """Return the words of this request, which can spell its size and its length in several ways."""
+        spelt = {}
+        if self.num_frames is None and self.target_video_length is not None:
+            spelt["num_frames"] = "target_video_length"
+        if self.width is None and self.height is None:
+            whole = "size" if self.size else "target_shape" if self.target_shape else None
+            if whole is not None:
+                spelt |= {"width": whole, "height": whole}
+        return _WORDS.but(**spelt)
+
+    def order(
+        self, *, uploads: Mapping[str, bytes], notes: tuple[str, ...], idempotency_key: str | None
+    ) -> VideoOrder:
+        """Return the order of this request; ``uploads`` are files by the field that each stands for.
+
+        Raises ``InvalidField`` where two fields contradict each other.
+        """
+        width, height = _size(self)
+        return VideoOrder(
+            prompt=self.prompt,
+            negative_prompt=self.negative_prompt,
+            first_frame=_picture("image_path", self.image_path, uploads),
+            last_frame=_picture("last_frame_path", self.last_frame_path, uploads),
+            width=width,
+            height=height,
+            num_frames=_num_frames(self),
+            duration_s=self.video_duration,
+            num_fragments=self.num_fragments,
+            fps=self.fps,
+            steps=self.infer_steps,
+            guidance_scale=self.guidance_scale,
+            guidance_scale_2=self.guidance_scale_2,
+            flow_shift=self.flow_shift,
+            seed=self.seed,
+            model=self.model,
+            loras=_loras(self),
+            priority=self.priority,
+            save_path=self.save_result_path,
+            callback_url=self.callback_url,
+            task_id=self.task_id,
+            idempotency_key=idempotency_key,
+            notes=notes,
+            sent=self.model_dump(exclude_unset=True),
+        )
+
+
+def _picture(field: str, text: str, uploads: Mapping[str, bytes]) -> Picture | None:
+    if field not in uploads:
+        return text or None
+    if text:
+        raise InvalidField(field, f"{field}: an image was uploaded too; send only one.")
+    return uploads[field]
+
+
+def _loras(request: VideoRequest) -> tuple[LoraUse, ...]:
+    if not request.lora_name:
+        return ()
+    strength = request.lora_strength
+    return (LoraUse(request.lora_name) if strength is None else LoraUse(request.lora_name, strength),)
+
+
+def _size(request: VideoRequest) -> tuple[int | None, int | None]:
+    """Return width and height, however they were spelt; None for one that was not sent."""
+    asked: list[tuple[int | None, int | None]] = [(request.width, request.height)]
+    if request.target_shape:
+        asked.append((request.target_shape[1], request.target_shape[0]))
+    if request.size:
+        asked.append(parse_size(request.size))
+    widths = {width for width, _ in asked if width}
+    heights = {height for _, height in asked if height}
+    if len(widths) > 1 or len(heights) > 1:
+        field = "size" if request.size else "target_shape"
+        raise InvalidField(field, f"{field}: contradicts the size that another field asks for.")
+    return next(iter(widths), None), next(iter(heights), None)
+
+
+def _num_frames(request: VideoRequest) -> int | None:
+    if len({request.num_frames, request.target_video_length} - {None}) > 1:
+        raise InvalidField("target_video_length", "target_video_length: contradicts num_frames.")
+    return request.num_frames or request.target_video_length
