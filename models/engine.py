@@ -40,13 +40,13 @@ class GenerationRequest(VideoSpec):
     last_image: Picture | None = None
     """Last frame, of this request's size too; only beside a first one."""
     references: tuple[Picture, ...] = ()
-    """What is to appear in the video, of any size: no frame of it."""
+    """Pictures of things that are to appear in the video, of any size; they are no frames of it."""
     video: Frames | None = None
     """A video to change, of this request's frames and size; only for a model with control blocks."""
     mask: Mask | None = None
-    """What is to change in ``video``; None changes all of it, guided by what it shows."""
+    """The pixels of ``video`` that are to change; None changes all of it, guided by what it shows."""
     control_scale: float = 1.0
-    """How strongly ``video``, pictures and references steer a model with control blocks."""
+    """The strength with which ``video``, pictures and references steer a model with control blocks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class FusedLora:
 
 @dataclass(frozen=True, slots=True)
 class EngineSettings:
-    """What an engine is built from.
+    """The settings that an engine is built from.
 
     ``device`` is ``cpu`` or ``cuda`` (or ``cuda:1``); ``dtype`` is ``auto`` (bfloat16 on cuda, float32 on
     cpu), ``float32``, ``bfloat16`` or ``float16``; ``threads`` are the CPU threads to compute with, which
@@ -86,7 +86,7 @@ class EngineSettings:
     """Safetensors in place of the weights of the transformer: a file, an index, or a folder of either, with
     the names that diffusers or Wan itself gives the tensors."""
     transformer_2: Path | None = None
-    """The same for the low-noise expert of a model with two."""
+    """Safetensors in place of the low-noise expert of a model with two."""
 
     @property
     def replaced(self) -> Mapping[str, Path]:
@@ -136,5 +136,5 @@ class Engine(Protocol):
         """
 
     def preview(self, generation: Generation) -> Frames:
-        """What the run has come to, small and rough: a picture for each few frames, about
+        """A small and rough preview of the run: a picture for each few frames, about
         ``[latent frames, height / 8, width / 8, 3]``. Cheap enough for every step."""

@@ -1,4 +1,4 @@
-"""What an operator's dashboards draw: counters and histograms over Ray's own metrics export."""
+"""Metrics for an operator's dashboards: counters and histograms over Ray's own metrics export."""
 
 from collections.abc import Mapping
 
@@ -39,27 +39,27 @@ class TaskMetrics:
         )
 
     def claimed(self, task: Task) -> None:
-        """A task began to run."""
+        """Record the queue wait of a task that began to run."""
         if task.started_at is not None:
             self._waited.observe(task.started_at - task.created_at, {"model": task.model})
 
     def ended(self, task: Task) -> None:
-        """A task came to a final state."""
+        """Count a task that came to a final state, and its stages."""
         self._ended.inc(1, {"model": task.model, "status": task.status})
         for stage, seconds in task.timings.items():
             self._stages.observe(seconds, {"model": task.model, "stage": stage})
 
     def retried(self, task: Task) -> None:
-        """A task was queued again because its replica was lost."""
+        """Count a task that was queued again because its replica was lost."""
         self._retried.inc(1, {"model": task.model})
 
     def queued(self, lengths: Mapping[str, int]) -> None:
-        """So many tasks of each model wait now."""
+        """Set the number of queued tasks of each model."""
         for model, length in lengths.items():
             self._queued.set(length, {"model": model})
 
     def backlog(self, model: str, seconds: float) -> None:
-        """So many seconds of work wait and run now."""
+        """Set the seconds of work that wait and run."""
         self._backlog.set(seconds, {"model": model})
 
 

@@ -110,7 +110,7 @@ class Coordinator:
             self._dispatcher.nudge()
 
     async def record_autoscaling_stats(self) -> Mapping[str, float]:
-        """What the autoscaling policy decides by; Serve asks for it."""
+        """The figures that the autoscaling policy decides by; Serve asks for them."""
         return await self._scaling.figures()
 
     async def claim(self, model: str, runner: str, ticket: str, loras: Collection[str] = ()) -> Task | None:
@@ -125,7 +125,7 @@ class Coordinator:
         return task
 
     async def report(self, uid: str, attempt: int, step: int, progress: float) -> bool:
-        """Whether the run goes on; False tells the runner to leave it."""
+        """Record a run's progress and renew its lease; False tells the runner to leave the run."""
         try:
             return await self._ledger.report(uid, attempt, step=step, progress=progress)
         except Superseded:

@@ -28,7 +28,7 @@ class ReplicaLost(Exception):
 class _Ticket:
     model: str
     tasks: list[Task] = field(default_factory=list)
-    """What was claimed with it, newest last; a young ticket is used for several short tasks."""
+    """Tasks claimed with it, newest last; a young ticket serves several short tasks."""
 
 
 class Dispatcher:

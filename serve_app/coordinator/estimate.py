@@ -1,4 +1,4 @@
-"""How much a model has to do, and how many replicas that is worth. Plain arithmetic, no clock of its own."""
+"""The backlog of a model, and the replicas that it is worth. Plain arithmetic, no clock of its own."""
 
 import math
 from collections import deque
@@ -12,15 +12,15 @@ _ROUNDING = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """What waits and runs of one model, in seconds of one replica."""
+    """Queued and running work of one model, in seconds of one replica."""
 
     queued: int
     queued_s: float
-    """Of all queued tasks together."""
+    """Seconds of all queued tasks together."""
     queued_waits_s: float
-    """The same, but no task counts for more than the wanted wait."""
+    """Seconds of the queued tasks, each counted for at most the wanted wait."""
     running_s: tuple[float, ...]
-    """What is left of each run."""
+    """The seconds that each run has left."""
 
     @property
     def tasks(self) -> int:
@@ -44,7 +44,7 @@ class Backlog:
 
 
 class BusyReplicas:
-    """How many replicas were busy lately: so many are kept, and a few for what comes unevenly.
+    """The replicas that were busy lately: these are kept, and a few more for uneven arrivals.
 
     Without this, a steady load would empty the queue, lose its replicas, fill the queue and get them back.
     A run that is longer than replicas are kept idle keeps its own and no other: it is no stream of tasks.

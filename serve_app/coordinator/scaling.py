@@ -13,7 +13,7 @@ from serve_app.store.workload import Workload
 from serve_app.tasks.replica import Replica, Scale
 
 _WAKE_S = 5.0
-"""How long the policy has to wake a model at zero. After that a ticket wakes it, whatever the policy does."""
+"""Time in which the policy may wake a model at zero. After that a ticket wakes it in any case."""
 
 
 class Scaling:
@@ -88,7 +88,7 @@ class Scaling:
         return window if time.monotonic() - asked_at > _WAKE_S else 0
 
     async def figures(self) -> Mapping[str, float]:
-        """What the policy decides by. To be asked for at even intervals, as Serve does."""
+        """The figures that the policy decides by. To be asked for at even intervals, as Serve does."""
         rates = await self._fleet.rates()
         said = {**figures(COORDINATOR, 1, 1)}  # so that it is never nothing, which would mean silence
         for name in self._by_work:

@@ -17,7 +17,7 @@ class UnknownShape(Exception):
 
 @dataclass(frozen=True, slots=True)
 class DeploymentDetails:
-    """What Serve says of one deployment."""
+    """One deployment as Serve describes it."""
 
     status: str
     states: Mapping[str, str]
@@ -29,7 +29,7 @@ class DeploymentDetails:
         return frozenset(replica for replica, state in self.states.items() if state == _STOPPING)
 
     def scale(self, model: str) -> Scale:
-        """How many replicas of ``model`` Serve means to have, and whether it fails to start any."""
+        """The replicas of ``model`` that Serve means to have; ``failing`` when it cannot start any."""
         failing = _RUNNING not in self.states.values() and self.status in _FAILING
         return Scale(model, len(self.states) - len(self.stopping), failing)
 

@@ -1,1 +1,1 @@
-"""Where files lie, and how they survive a power cut."""
+"""The files of the service: where they lie, and how they survive a power cut."""

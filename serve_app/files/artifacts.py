@@ -41,11 +41,11 @@ class LocalArtifacts:
         durable.make_folder(self._data / _INPUTS)
 
     def key(self, task_id: str, attempt: int) -> str:
-        """What a task's row keeps of the video that this attempt wrote."""
+        """The key under which a task's row keeps the video of this attempt."""
         return f"{_ATTEMPTS}/{_folder_name(task_id)}/{attempt:d}.mp4"
 
     def attempt_path(self, task_id: str, attempt: int) -> Path:
-        """Where this attempt writes its video; its folder is made."""
+        """The file that this attempt writes; its folder is made."""
         path = self._root / self.key(task_id, attempt)
         durable.make_folder(path.parent)
         return path
@@ -143,7 +143,7 @@ def _file_below(folder: Path, base: Path, key: str) -> Path:
 
 
 def _is_same_file(source: Path, alias: Path) -> bool:
-    """Whether ``alias`` is ``source`` under another name, or a copy that ``_copy`` made of it."""
+    """True if ``alias`` is ``source`` under another name, or a copy that ``_copy`` made of it."""
     try:
         if alias.is_symlink():
             return False

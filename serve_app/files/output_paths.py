@@ -1,4 +1,4 @@
-"""Where clients may have their videos put: names in, places on the disk out."""
+"""Output paths: the names that clients give to videos, resolved to places on the disk."""
 
 import os
 import unicodedata
@@ -36,10 +36,10 @@ class OutputPaths:
     folder: str = ""
     """Below the output root: where all relative names lie."""
     takes_absolute: bool = True
-    """Whether an absolute path may name a place, in whosever folder."""
+    """True if an absolute path may name a place, in any owner's folder."""
 
     def below(self, folder: str, *, takes_absolute: bool) -> "OutputPaths":
-        """The same places for a client that has a folder of its own."""
+        """These paths for a client that has a folder of its own."""
         return replace(self, folder=folder, takes_absolute=takes_absolute)
 
     def resolve(self, name: str, field: str = "save_result_path") -> SavePath:
@@ -76,13 +76,13 @@ class OutputPaths:
             raise _outside()
 
     def default(self, task_id: str) -> SavePath:
-        """Where a task's video goes when its client names no place; another one for every task id."""
+        """The place of a video whose client names none; another one for every task id."""
         # An id may start with a dot, a file name here may not. "~" is in no id, so no two ids meet.
         name = f"~{task_id}" if task_id.startswith(".") else task_id
         return SavePath(self.output_root, PurePosixPath(self.folder, "videos", name + SUFFIX))
 
     def public_path(self, place: SavePath) -> str:
-        """What answers call ``place``. ``resolve`` takes it back, so this is also what a task's row keeps."""
+        """The name of ``place`` in answers and in a task's row; ``resolve`` takes it back."""
         if place.root == self.output_root:
             return str(PUBLIC_ROOT / place.relative)
         return str(place.path)

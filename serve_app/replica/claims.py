@@ -62,7 +62,7 @@ class PrefetchedClaim:
         self._run_ended = asyncio.Event()
         self._taking = asyncio.create_task(self._take(claims, claim, wait_s))
         self.is_under_way = False
-        """Whether the coordinator has been asked."""
+        """True once the coordinator has been asked."""
         self._is_taken = False
 
     async def task(self) -> Task | None:

@@ -52,7 +52,7 @@ class CoordinatorLink:
             self._note_away("hand_back", error)
 
     async def report(self, uid: str, attempt: int, step: int, progress: float) -> bool:
-        """Whether the run goes on."""
+        """Report progress; False tells the run to leave."""
         try:
             answer = self._handle.report.remote(uid, attempt, step, progress)
             return bool(await asyncio.wait_for(answer, self._patience_s))
@@ -61,15 +61,15 @@ class CoordinatorLink:
             return True
 
     async def publish(self, uid: str, attempt: int, artifact: str, timings: Mapping[str, float]) -> bool:
-        """Whether the video was committed."""
+        """Publish the video; True once it is committed."""
         return await self._until_answered("publish", uid, attempt, artifact, timings)
 
     async def fail(self, uid: str, attempt: int, error: TaskError) -> bool:
-        """Whether the failure was committed."""
+        """Record the failure; True once it is committed."""
         return await self._until_answered("fail", uid, attempt, error)
 
     async def saw(self, replica: Replica) -> None:
-        """Say how this replica is; nobody minds if it is not heard."""
+        """Send a heartbeat; a lost one does no harm."""
         try:
             await asyncio.wait_for(self._handle.saw.remote(replica), self._patience_s)
         except _AWAY as error:

@@ -31,8 +31,8 @@ from serve_app.tasks.replica import Health, Replica
 from serve_app.tasks.task import Task
 
 _TICKET_S = 30.0
-"""How long one ticket is good for further claims. Short tasks follow each other without a round trip through
-the router; long ones give the replica back each time, so that Serve can stop or replace it in between."""
+"""Time for which one ticket is good for further claims. Short tasks follow each other without a round trip
+through the router; long ones give the replica back each time, so that Serve can stop or replace it."""
 
 _LORAS = 4
 """The engine is assumed to still cache this many recently used LoRAs."""
@@ -195,7 +195,7 @@ class ModelReplica:
 
     @property
     def _is_spent(self) -> bool:
-        """Whether nothing can run here any more, whatever a health check could wait for."""
+        """True if nothing can run here any more: no use to wait for a health check."""
         return self._hung or (self._group is not None and not self._group.is_whole)
 
     def _end(self) -> NoReturn:
@@ -225,13 +225,13 @@ class ModelReplica:
 
 
 def _reason(error: Exception) -> str:
-    """For everybody's eyes: an error's own sentence may name a server path, and stands in the log."""
+    """A reason fit for clients: an error's own sentence may name a server path, and stands in the log."""
     kind = error.code if isinstance(error, ModelError | GroupLost) else type(error).__name__
     return f"The model could not be loaded ({kind}); the service's log says more."
 
 
 def _log_what_the_engine_says() -> None:
-    """Which attention kernel it chose, how near 8-bit layers stay: beside what the service says."""
+    """Log what the engine says, such as the attention kernel it chose, beside what the service says."""
     engine = logging.getLogger("models")
     engine.setLevel(logging.INFO)
     engine.handlers = list(_logger.handlers)

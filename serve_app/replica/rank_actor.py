@@ -23,12 +23,12 @@ class RankStart:
     factory: str
     settings: EngineSettings
     timeout_s: float
-    """How long the ranks wait for each other in a run."""
+    """Longest wait of the ranks for each other in a run."""
 
 
 @dataclass(frozen=True, slots=True)
 class RankProcess:
-    """Where a rank runs."""
+    """The process of a rank."""
 
     pid: int
     devices: str | None

@@ -21,10 +21,10 @@ from serve_app.config.placement import Placement
 from serve_app.replica.rank_actor import RankActor, RankProcess, RankStart
 
 _START_S = 1800.0
-"""How long a rank may take to load its weights, or for a step of the warm-up, which may compile."""
+"""Longest time for a rank to load its weights, or for a step of the warm-up, which may compile."""
 
 _OF_ONE_RANK = (OutOfMemory, PlanError, TuningError, WeightsError)
-"""What one rank may well meet alone, and is true all the same."""
+"""Errors that one rank may meet alone and that hold for the whole group."""
 
 
 @dataclass(slots=True, eq=False)
@@ -91,7 +91,7 @@ class RankGroup:
 
     @property
     def is_whole(self) -> bool:
-        """Whether every rank's process lives and the group has not ended."""
+        """True while every rank's process lives and the group has not ended."""
         return not self._ended and all(_lives(process) for process in self._processes)
 
     def end(self) -> None:
@@ -163,7 +163,7 @@ class RankGroup:
     def _answers(
         self, awaited: Sequence[ObjectRef[Any]], watched: Sequence[ObjectRef[Any]] = ()
     ) -> list[Any]:
-        """What comes of ``awaited``; an error among ``watched``, which go on meanwhile, counts as well.
+        """The answers of ``awaited``; an error among ``watched``, which go on meanwhile, counts as well.
 
         Most errors of the model are raised once all have them: of one rank alone, they are that rank's fault.
         """

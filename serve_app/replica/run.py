@@ -28,7 +28,7 @@ _logger = logging.getLogger("ray.serve")
 
 
 class Outcome(StrEnum):
-    """How an attempt ended."""
+    """The end of an attempt."""
 
     PUBLISHED = "published"
     FAILED = "failed"
@@ -39,7 +39,7 @@ class Outcome(StrEnum):
 
 
 class Control(Protocol):
-    """What a run says to the coordinator. Each call waits for the answer."""
+    """The calls of a run to the coordinator. Each waits for the answer."""
 
     async def report(self, uid: str, attempt: int, step: int, progress: float) -> bool: ...
 
@@ -58,7 +58,7 @@ class _Left(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """What the engine leaves of a run: a file to complete, or the error that it ended by."""
+    """The engine's part of a run, ended: a file to complete, or the error that ended it."""
 
     file: AttemptFile
     error: BaseException | None

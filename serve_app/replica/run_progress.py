@@ -12,10 +12,10 @@ _NEARLY_DONE = 0.99
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """How far a run is, by ``time.monotonic`` since ``moved_at``."""
+    """The position of a run; ``moved_at`` is in the seconds of ``time.monotonic``."""
 
     step: int
-    """Of all fragments together."""
+    """Steps done, of all fragments together."""
     progress: float
     moved_at: float
 
@@ -39,32 +39,32 @@ class RunProgress:
         return {stage: round(seconds, 4) for stage, seconds in self._seconds.items()}
 
     def begin(self) -> None:
-        """Begin to take the time of the next stage."""
+        """Begin the time of the next stage."""
         self._lap_began = time.monotonic()
 
     def prepared(self) -> None:
-        """A fragment's first step comes next."""
+        """End the time of preparing: a fragment's first step comes next."""
         self._lap("prepare_s")
 
     def stepped(self, step: int, total_steps: int) -> None:
-        """So many steps of all fragments are done."""
+        """Record the steps done, of all fragments together."""
         self._lap("denoise_s")
         self._step, self._total_steps = step, total_steps
         self._move()
 
     def wrote(self, frames: int) -> None:
-        """So many more frames of the fragment are decoded and written."""
+        """Add frames of this fragment that are decoded and written."""
         self._decoded_frames += frames
         self._move()
 
     def decoded(self) -> None:
-        """The fragment is decoded to its end."""
+        """End the time of decoding: the fragment has no further frames."""
         self._lap("decode_s")
         self._decoded_fragments += 1
         self._decoded_frames = 0
 
     def finished(self) -> None:
-        """The file is complete."""
+        """End the time of finishing: the file is complete."""
         self._lap("finish_s")
 
     def _move(self) -> None:

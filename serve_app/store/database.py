@@ -61,7 +61,7 @@ class Database:
 
     @asynccontextmanager
     async def write_alone(self) -> AsyncIterator[AsyncConnection]:
-        """The same, for one that reads before it writes: of these, one is under way at a time.
+        """A transaction that reads before it writes: only one of these is under way at a time.
 
         On SQLite it keeps out every other writer. On PostgreSQL a row that was read may still be changed by
         a writer of the other kind before it is written.
@@ -101,7 +101,7 @@ def _sqlite_engine(url: str, *, begin: str | None, pool_size: int) -> AsyncEngin
 
 
 def migrations(connection: Connection) -> Config:
-    """What Alembic's commands need to know, to be run on ``connection`` and in its transaction."""
+    """The configuration with which Alembic's commands run in the transaction of ``connection``."""
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     config.attributes["connection"] = connection

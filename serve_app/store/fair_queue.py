@@ -105,7 +105,7 @@ class FairQueue:
         self._limited = any(share.max_running is not None for share in shares.values())
 
     async def next(self, connection: AsyncConnection, model: str, loras: Collection[str] = ()) -> Turn | None:
-        """Whose turn it is; None when nobody waits who may have one more task running.
+        """Choose the next task; None when no owner with a queued task may have one more running.
 
         Of that owner's tasks of the same priority, one close behind is taken first if it uses one of
         ``loras``, which the replica has at hand.
@@ -141,13 +141,13 @@ class FairQueue:
             await connection.execute(insert(SHARES).values(model=model, owner=owner, **values))
 
     def room(self, owner: str, running: int) -> int:
-        """How many more of the owner's tasks may run."""
+        """The number of the owner's tasks that may run besides."""
         limit = share_of(self._shares, owner).max_running
         return sys.maxsize if limit is None else max(0, limit - running)
 
 
 async def read_clocks(connection: AsyncConnection) -> Mapping[str, FairClock]:
-    """Where the owners stand, by model; a model of which nothing waits has no entry."""
+    """The fair-share clock of each model; a model without queued tasks has no entry."""
     rows = (await connection.execute(select(SHARES))).all()
     return {
         model: _clock_of([row for row in rows if row.model == model]) for model in {row.model for row in rows}
@@ -176,7 +176,7 @@ async def _near(
 
 
 async def _running(connection: AsyncConnection) -> Mapping[str, int]:
-    """How many tasks of each owner run, of whatever model."""
+    """Count each owner's running tasks of all models."""
     return {owner: count for owner, count in (await connection.execute(_RUNNING)).all()}
 
 

@@ -1,4 +1,4 @@
-"""What is known of the machines: the replicas heard of lately, and how fast each model has been."""
+"""The fleet: the replicas with a recent heartbeat, and the measured rate of each model."""
 
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -76,13 +76,13 @@ class Fleet:
             await connection.execute(delete(SCALES).where(SCALES.c.model.not_in(but)))
 
     async def scales(self) -> Mapping[str, Scale]:
-        """What was noted last of each model that scales."""
+        """The scale of each model that scales, as noted last."""
         async with self._database.read() as connection:
             rows = (await connection.execute(select(SCALES))).mappings().all()
         return {row["model"]: Scale(**row) for row in rows}
 
     async def shape_rates(self) -> Mapping[tuple[str, int], float]:
-        """The same by model and tokens of a forward, for the sizes that have been made."""
+        """Measured seconds per unit of work, by model and by the tokens of a forward."""
         async with self._database.read() as connection:
             rows = (await connection.execute(select(SHAPE_RATES))).all()
         return {(row.model, row.tokens): row.seconds_per_work for row in rows}

@@ -84,7 +84,7 @@ class GroupCommit:
 
 
 async def _count(connection: AsyncConnection, group: Sequence[Entry]) -> tuple[int, Counter[str]]:
-    """How many tasks are queued, of all and of each owner whose number is limited."""
+    """Count the queued tasks: all of them, and those of each owner that has a limit."""
     queued = await connection.scalar(_COUNT_QUEUED) or 0
     limited = {entry.new.owner for entry in group if entry.admission.max_queued_own is not None}
     own = (await connection.execute(_COUNT_QUEUED_OF, {"owners": list(limited)})).all() if limited else []

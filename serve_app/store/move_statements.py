@@ -17,7 +17,7 @@ from serve_app.tasks.transitions import TRANSITIONS, Move, Transition
 
 @dataclass(frozen=True, slots=True)
 class RunKey:
-    """What a run is fenced by: its task, its attempt, and the epoch of the coordinator that writes."""
+    """The fence of a run: its task, its attempt, and the epoch of the coordinator that writes."""
 
     uid: str
     attempt: int

@@ -1,4 +1,4 @@
-"""The coordinator's side of the task store: claims and everything that becomes of a run.
+"""The coordinator's side of the task store: claims, and every later move of a run.
 
 Two fences guard every write. The epoch: only the coordinator that took the lead last may write. The
 attempt: a runner that was given up cannot touch the task of its successor.
@@ -38,7 +38,7 @@ class Demand:
     queued: Mapping[str, int]
     running: Mapping[str, frozenset[str]]
     ready: Mapping[str, int]
-    """How many of the queued ones may run now: not those beyond their owners' limits, none in a drain."""
+    """Queued tasks that may run now: none beyond their owner's limit, none at all in a drain."""
 
 
 _Job = Callable[[AsyncConnection], Awaitable[RowMapping | None]]
@@ -197,7 +197,7 @@ class RunLedger:
             return frozenset((await connection.execute(select(TASKS.c.uid))).scalars())
 
     async def demand(self) -> Demand:
-        """What waits and what runs, by model."""
+        """The queued and the running tasks of each model."""
         waiting = (
             select(TASKS.c.model, TASKS.c.owner, func.count())
             .where(TASKS.c.status == Status.QUEUED)

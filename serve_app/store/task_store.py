@@ -134,7 +134,7 @@ class TaskStore:
                 yield [QueuedTask(*row) for row in page]
 
     async def clocks(self) -> Mapping[str, FairClock]:
-        """Where the owners stand, by model; a model without an entry is at the beginning."""
+        """The fair-share clock of each model; a model without an entry is at the beginning."""
         async with self._database.read() as connection:
             return await read_clocks(connection)
 
@@ -145,14 +145,14 @@ class TaskStore:
             return [task_of(row) for row in (await connection.execute(query)).mappings().all()]
 
     async def counts(self) -> dict[Status, int]:
-        """How many tasks the store holds in each status."""
+        """The number of stored tasks in each status."""
         query = select(TASKS.c.status, func.count()).group_by(TASKS.c.status)
         async with self._database.read() as connection:
             found = {Status(status): count for status, count in (await connection.execute(query)).all()}
         return {status: found.get(status, 0) for status in Status}
 
     async def is_draining(self) -> bool:
-        """Whether the service is shutting down."""
+        """True while the service shuts down."""
         async with self._database.read() as connection:
             return bool(await connection.scalar(select(LEADERSHIP.c.draining)))
 

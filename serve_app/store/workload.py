@@ -1,4 +1,4 @@
-"""How much work of a model waits and runs, summed up by the database."""
+"""The workload of a model: its queued and its running work, summed by the database."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -20,9 +20,9 @@ class Workload:
     capped_work: float
     """As ``queued_work``, but no task counts for more than the cap."""
     running_work: tuple[float, ...]
-    """Of each run, as a whole."""
+    """The whole work of each run."""
     left_work: tuple[float, ...]
-    """What is left of each run."""
+    """The work that each run has left."""
 
     @classmethod
     async def of(

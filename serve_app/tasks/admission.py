@@ -11,7 +11,7 @@ class Admission:
     max_attempts: int
     retry_after_s: int
     max_queued_own: int | None = None
-    """Of its owner's tasks."""
+    """Limit of its owner's queued tasks; ``None``: no limit."""
     own_retry_after_s: int = 1
     replace: bool = False
     """Forget the owner's task that has the same id; its run is told to stop at its next report."""

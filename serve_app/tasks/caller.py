@@ -1,4 +1,4 @@
-"""Who asks: every look at tasks and every change of them is made in somebody's name."""
+"""The caller in whose name tasks are read and changed."""
 
 from dataclasses import dataclass
 
@@ -16,9 +16,9 @@ class Caller:
     max_priority: int | None = None
 
     def sees(self, owner: str) -> bool:
-        """Whether a task of that owner is there at all for this caller."""
+        """True if this caller may see the tasks of ``owner``."""
         return self.is_admin or owner == self.name
 
 
 EVERYONE = Caller("", is_admin=True)
-"""Whoever asks a service without keys, and the service itself."""
+"""The caller of a service without keys, and the service itself."""

@@ -16,7 +16,7 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What an owner is due: ``weight`` to the others' weights, and at most ``max_running`` tasks at once."""
+    """An owner's share: ``weight`` relative to the others, and at most ``max_running`` tasks at once."""
 
     weight: float = 1.0
     max_running: int | None = None
@@ -49,7 +49,7 @@ class Head(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class FairClock:
-    """Where the owners of one model's queue stand."""
+    """The virtual times of one model's queue."""
 
     now: float = 0.0
     """The model's own virtual time; never falls while anything waits."""
@@ -57,7 +57,7 @@ class FairClock:
     """The virtual time of each owner that was given work since the queue was empty last."""
 
     def time_of(self, owner: str) -> float:
-        """Where the owner stands if it waits now."""
+        """The virtual time of an owner that waits now."""
         return max(self.times.get(owner, 0.0), self.now)
 
     def key(self, head: Head) -> tuple[int, float, int]:

@@ -5,7 +5,7 @@ from enum import StrEnum
 
 
 class Health(StrEnum):
-    """How a model replica is."""
+    """The health of a model replica."""
 
     STARTING = "STARTING"
     """It loads the model."""
@@ -16,7 +16,7 @@ class Health(StrEnum):
     SETUP_FAILED = "SETUP_FAILED"
     """The model could not be loaded; Serve may try it again, in another replica."""
     POISONED = "POISONED"
-    """What it computes cannot be trusted any more, or a rank of it is lost; Serve replaces it."""
+    """Its results cannot be trusted any more, or one of its ranks is lost; Serve replaces it."""
 
 
 WORKING = frozenset({Health.READY, Health.BUSY})
@@ -40,15 +40,15 @@ class Replica:
 
     @property
     def works(self) -> bool:
-        """Whether it takes tasks, now or after the one it has."""
+        """True if it takes tasks, now or after the one it has."""
         return self.health in WORKING
 
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """How many replicas a model that scales is to have now."""
+    """The number of replicas that a scaling model is to have now."""
 
     model: str
     wanted: int
     failing: bool
-    """Whether the last ones could not be started."""
+    """True while its replicas cannot be started."""

@@ -43,19 +43,19 @@ class NewTask:
     work: float
     """Steps × tokens × forwards a step: what an estimate of its run time is proportional to."""
     save_path: str
-    """Where the finished video is to be found by people: relative to the output root, or absolute."""
+    """The finished video's public path: relative to the output root, or absolute."""
     priority: int = 0
     owner: str = ""
     """Name of the API key it was submitted with; empty for a service without keys."""
     tokens: int = 0
     """DiT tokens of one forward: videos of the same number take the same time for each unit of work."""
     notes: tuple[str, ...] = ()
-    """What was decided differently from what was asked, as sentences for the client."""
+    """Sentences for the client about what was decided differently from what was asked."""
     request: Mapping[str, Any] = field(default_factory=dict)
     """The request as the client sent it, images left out."""
     idempotency_key: str | None = None
     digest: str = ""
-    """Of the request body, to tell a repeated submit from another one under the same key."""
+    """Hash of the request body: tells a repeated submit from another one under the same key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +101,11 @@ class Task:
     timings: Mapping[str, float]
     """Seconds by stage of the run that succeeded."""
     tokens: int = 0
-    """Of one forward; 0 for a task of a version that did not count them."""
+    """DiT tokens of one forward; 0 for a task of a version that did not count them."""
 
     @property
     def is_final(self) -> bool:
-        """Whether it will never change again."""
+        """True once the task can never change again."""
         return self.status in FINAL
 
 

@@ -16,7 +16,7 @@ from enum import StrEnum
 
 
 class Status(StrEnum):
-    """Where a task stands."""
+    """The state of a task."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -30,7 +30,7 @@ FINAL = frozenset({Status.SUCCEEDED, Status.FAILED, Status.CANCELLED})
 
 
 class Move(StrEnum):
-    """What can happen to a task."""
+    """A change of a task's state."""
 
     CLAIM = "claim"
     """A replica takes it: the attempt counts up."""
