@@ -50,7 +50,7 @@ class ModelReplica:
         self._settings = settings
         self._model = model
         self._placement = placement
-        _log_what_the_engine_says()
+        _log_engine()
         context = serve.get_replica_context()
         self._id = context.replica_id.unique_id
         paths = OutputPaths(settings.outputs, settings.output_roots)
@@ -75,7 +75,7 @@ class ModelReplica:
         self._starting: Health | None = Health.STARTING
         self._reason = ""
         self._loras: deque[str] = deque(maxlen=_LORAS)
-        self._presence = asyncio.create_task(self._stay_known())
+        self._heartbeats = asyncio.create_task(self._send_heartbeats())
         self._engine = await self._start()
 
     async def _start(self) -> Engine:
@@ -83,8 +83,8 @@ class ModelReplica:
             engine = await asyncio.get_running_loop().run_in_executor(self._thread, self._load)
         except Exception as error:
             self._starting, self._reason = Health.SETUP_FAILED, _reason(error)
-            self._presence.cancel()
-            await self._say_how_it_is()
+            self._heartbeats.cancel()
+            await self._send_heartbeat()
             raise
         self._starting = None
         return engine
@@ -95,7 +95,7 @@ class ModelReplica:
             async with asyncio.TaskGroup() as finishing:
                 await self._work(ticket, finishing)
             if self._is_spent:
-                await self._say_how_it_is()
+                await self._send_heartbeat()
                 self._end()
 
     async def _work(self, ticket: str, finishing: asyncio.TaskGroup) -> None:
@@ -210,14 +210,14 @@ class ModelReplica:
             return self._starting
         return Health.READY if self._is_sound else Health.POISONED
 
-    async def _say_how_it_is(self) -> None:
+    async def _send_heartbeat(self) -> None:
         """Send a heartbeat. BUSY and DRAINING are derived elsewhere; this reports the rest."""
         placed, how = self._placement, (self._health, self._reason)
         await self._link.saw(Replica(self._id, self._model.name, placed.device, placed.ranks, 0.0, *how))
 
-    async def _stay_known(self) -> None:
+    async def _send_heartbeats(self) -> None:
         while True:
-            await self._say_how_it_is()
+            await self._send_heartbeat()
             if self._starting is None and self._is_spent:  # a rank died, and no run was there to notice
                 async with self._lock:
                     self._end()
@@ -230,7 +230,7 @@ def _reason(error: Exception) -> str:
     return f"The model could not be loaded ({kind}); the service's log says more."
 
 
-def _log_what_the_engine_says() -> None:
+def _log_engine() -> None:
     """Log what the engine says, such as the attention kernel it chose, beside what the service says."""
     engine = logging.getLogger("models")
     engine.setLevel(logging.INFO)
