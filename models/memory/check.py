@@ -31,7 +31,7 @@ def free_bytes(device: torch.device) -> int:
     return min(available, container_headroom(_CGROUP, available))
 
 
-def check_request(
+def check_memory(
     variant: Variant, request: GenerationRequest, device: torch.device, dtype: torch.dtype, plan: ParallelPlan
 ) -> None:
     """Raise ``OutOfMemory`` where a run needs more than is free, saying how much and what would fit."""

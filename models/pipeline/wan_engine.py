@@ -12,7 +12,7 @@ from models.conditioning.known_latents import KnownLatents
 from models.engine import Frames, Generation, GenerationRequest
 from models.errors import ModelError, OutOfMemory
 from models.limits import BATCHED_TOKENS
-from models.memory.check import check_request as check_memory
+from models.memory.check import check_memory
 from models.pipeline.fragment import Fragment
 from models.pipeline.generation import Stage, WanGeneration
 from models.pipeline.parts import Parts
