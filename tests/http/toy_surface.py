@@ -1,4 +1,4 @@
-"""A surface of forty lines with words of its own: all that a new dialect of the API takes."""
+"""A small surface with words of its own: all that a new dialect of the API takes."""
 
 from fastapi import APIRouter, Request
 from pydantic import Field
