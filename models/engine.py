@@ -99,7 +99,8 @@ class Generation(Protocol):
     """The state of one run. Made by ``prepare``, moved by ``denoise_step``, spent by ``decode``."""
 
     @property
-    def request(self) -> GenerationRequest: ...
+    def request(self) -> GenerationRequest:
+        """What the run makes."""
 
     @property
     def fragment(self) -> int:
@@ -110,7 +111,8 @@ class Generation(Protocol):
         """Denoise steps done so far, 0 … ``total_steps``."""
 
     @property
-    def total_steps(self) -> int: ...
+    def total_steps(self) -> int:
+        """Steps until it can be decoded."""
 
 
 class Engine(Protocol):

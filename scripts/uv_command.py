@@ -81,12 +81,14 @@ def command(uv: str, pip: Mapping[str, str]) -> list[str]:
 
 
 def variables(pip: Mapping[str, str]) -> Iterator[str]:
+    """Environment variables of uv for what pip's configuration says."""
     for key, value in pip.items():
         for name in VARIABLES.get(key, ()):
             yield f"{name}={os.path.expanduser(value)}"
 
 
 def options(pip: Mapping[str, str]) -> Iterator[str]:
+    """Options of uv for what pip's configuration says."""
     for key, value in pip.items():
         if key in OPTIONS:
             for word in value.split():

@@ -6,6 +6,8 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
+    """How much of everything the training does."""
+
     seed: int = 1
     start: Path | None = None
     """The folder of a model to start from; None: random weights."""

@@ -33,6 +33,7 @@ class TextKeys:
     """The pictures that every prompt of the batch goes with."""
 
     def of_block(self, number: int) -> "BlockKeys":
+        """The keys and values of one block."""
         image = self.image
         return BlockKeys(
             self.keys[number],

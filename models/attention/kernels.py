@@ -22,7 +22,8 @@ _HALF = (torch.bfloat16, torch.float16)
 class AttentionKernel(Protocol):
     """Attention of every query to every key."""
 
-    def __call__(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor: ...
+    def __call__(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """Each of them ``[batch, heads, tokens, head_dim]``; the result is as the queries."""
 
 
 def sdpa(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
@@ -31,26 +32,31 @@ def sdpa(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
 
 
 def cudnn(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Attend with cuDNN's kernel."""
     with sdpa_kernel(SDPBackend.CUDNN_ATTENTION):
         return F.scaled_dot_product_attention(queries, keys, values)
 
 
 def flash2(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Attend with FlashAttention 2."""
     attend = import_module("flash_attn").flash_attn_func
     return _by_tokens(attend, queries, keys, values)
 
 
 def flash3(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Attend with FlashAttention 3, on Hopper."""
     attend = import_module("flash_attn_interface").flash_attn_func
     return _by_tokens(attend, queries, keys, values)
 
 
 def sage(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Attend in 8 bits with SageAttention."""
     attended: Tensor = import_module("sageattention").sageattn(queries, keys, values, tensor_layout="HND")
     return attended
 
 
 def xformers(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Attend with xFormers' kernel."""
     attend = import_module("xformers.ops").memory_efficient_attention
     return _by_tokens(attend, queries, keys, values)
 

@@ -41,6 +41,7 @@ class Merged:
         self.logs = logs.float()
 
     def with_part(self, attended: Tensor, logs: Tensor) -> "Merged":
+        """Attention over the keys so far and those of another part."""
         share = torch.sigmoid(logs - self.logs)[..., None]  # the new part's, of both
         return Merged(torch.lerp(self.attended, attended.float(), share), torch.logaddexp(self.logs, logs))
 

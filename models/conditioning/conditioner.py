@@ -32,7 +32,8 @@ class Condition:
 class Conditioner(Protocol):
     """One way of showing pictures to a transformer."""
 
-    def __call__(self, request: GenerationRequest) -> Condition: ...
+    def __call__(self, request: GenerationRequest) -> Condition:
+        """Encode the pictures of a request."""
 
 
 def conditioner(variant: Variant, vae: StreamingVae, encoder: ImageEncoder | None) -> Conditioner:
@@ -51,6 +52,7 @@ class KnownFirstFrame:
         self._vae = vae
 
     def __call__(self, request: GenerationRequest) -> Condition:
+        """Hold the first frame, where there is one."""
         if request.image is None:
             return Condition()
         return Condition(known=KnownLatents(self._vae.encode(_pixels(request.image))))
@@ -69,6 +71,7 @@ class ImageChannels:
         self._encoder = encoder
 
     def __call__(self, request: GenerationRequest) -> Condition:
+        """Set the known frames beside the noise, and embed them where the model has an encoder."""
         embeddings = None
         if self._encoder is not None:
             given = [picture for picture in (request.image, request.last_image) if picture is not None]
@@ -98,6 +101,7 @@ class VideoControl:
         self._variant = variant
 
     def __call__(self, request: GenerationRequest) -> Condition:
+        """Encode what is to be changed, what is to stay, and the mask between them."""
         changed = self._vae.encode_frames(_parts(request, changing=True))
         # from text alone nothing is kept either
         gray = request.video is None and request.image is None

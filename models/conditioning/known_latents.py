@@ -19,6 +19,7 @@ class KnownLatents:
 
     @property
     def clean(self) -> bool:
+        """Whether the latents are held without noise."""
         return self.noise is None
 
     def placed(self, latents: Tensor, sigma: float) -> Tensor:

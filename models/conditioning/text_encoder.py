@@ -43,6 +43,7 @@ class TextEncoder:
 
     @property
     def cached_bytes(self) -> int:
+        """Bytes of the embeddings that are kept."""
         return self._cached_bytes
 
     def encode(self, prompt: str) -> Tensor:

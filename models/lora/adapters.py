@@ -31,6 +31,7 @@ class AdaptedLinear(nn.Module):
         self.biases: list[tuple[Tensor, float]] = []
 
     def clear(self) -> None:
+        """Take every LoRA off."""
         self.products, self.weights, self.biases = [], [], []
 
     def add(self, parameter: str, difference: Tensor, factor: float) -> None:
@@ -38,6 +39,7 @@ class AdaptedLinear(nn.Module):
         (self.biases if parameter.endswith(".bias") else self.weights).append((difference, factor))
 
     def forward(self, x: Tensor) -> Tensor:
+        """The layer's own result with that of each LoRA added."""
         y: Tensor = self.base(x)
         tokens, out = x.flatten(0, -2), y.flatten(0, -2)
         for down, up, factor in self.products:

@@ -42,6 +42,7 @@ class Lora:
 
     @property
     def size_bytes(self) -> int:
+        """Bytes of all its tensors."""
         tensors = [*self.differences.values()]
         for product in self.products.values():
             tensors += [product.down, product.up]

@@ -27,6 +27,7 @@ class LoraFolder:
         self._path = path
 
     def names(self) -> list[str]:
+        """Names of the LoRAs that are there now, sorted."""
         return sorted(self._listing())
 
     def files(self, name: str) -> Mapping[Expert, Path] | None:

@@ -131,6 +131,7 @@ class RequestMemory:
 
     @property
     def peak(self) -> int:
+        """Bytes of the stage that takes most."""
         return max(self.encode, self.text_keys + max(self.stacking, self.step, self.decode))
 
 

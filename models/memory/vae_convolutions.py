@@ -33,6 +33,7 @@ class Conv:
 
     @property
     def parameters(self) -> int:
+        """How many numbers its weights and biases are."""
         return self.outputs * (self.inputs * self.taps * self.kernel**2 + 1)
 
     @property

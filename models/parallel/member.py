@@ -41,6 +41,7 @@ class Member:
         join(self._store, self.number, self.ranks, self.device, self._timeout_s)
 
     def mesh(self, plan: ParallelPlan) -> Mesh:
+        """The ranks of a plan, connected."""
         return Mesh(plan, self.device, self._timeout_s)
 
     def meet(self, timeout_s: float = START_S) -> None:

@@ -47,6 +47,7 @@ class Sending:
         self._arrived = arrived
 
     def wait(self) -> list[Tensor]:
+        """Wait for what the other ranks sent, and return it."""
         with self._mesh.listening():
             for work in self._works:
                 work.wait()
@@ -75,9 +76,11 @@ class Mesh:
 
     @property
     def rank(self) -> int:
+        """This process's number in its group; 0 without one."""
         return 0 if self._mesh is None else dist.get_rank()
 
     def size(self, axis: Axis) -> int:
+        """How many ranks there are along an axis of the plan."""
         return int(getattr(self.plan, axis))
 
     def index(self, axis: Axis) -> int:

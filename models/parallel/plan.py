@@ -29,10 +29,12 @@ class ParallelPlan:
 
     @property
     def sequence(self) -> int:
+        """Ranks that the frames' tokens are cut among."""
         return self.ring * self.ulysses
 
     @property
     def devices(self) -> int:
+        """Devices that the plan takes."""
         return self.cfg * self.sequence
 
     def check_heads(self, heads: int) -> None:

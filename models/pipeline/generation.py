@@ -49,12 +49,15 @@ class WanGeneration:
 
     @property
     def fragment(self) -> int:
+        """Which fragment of the video it makes, from 0."""
         return self.part.index
 
     @property
     def stage(self) -> Stage:
+        """The expert that does the next step."""
         return next(stage for stage in self.stages if self.step < stage.end)
 
     @property
     def total_steps(self) -> int:
+        """Steps of the schedule."""
         return len(self.solver.schedule.timesteps)

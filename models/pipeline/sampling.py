@@ -59,7 +59,8 @@ class Solver(Protocol):
     """Walks one schedule, once. Holds what it must remember between two steps."""
 
     @property
-    def schedule(self) -> Schedule: ...
+    def schedule(self) -> Schedule:
+        """Noise levels and timesteps, in order."""
 
     @property
     def clean(self) -> Tensor | None:
@@ -77,6 +78,7 @@ class Euler:
         self.clean: Tensor | None = None
 
     def step(self, index: int, velocity: Tensor, latents: Tensor) -> Tensor:
+        """One Euler step from noise level ``index`` to the next."""
         sigma, sigma_next = self.schedule.sigmas[index : index + 2]
         self.clean = latents - sigma * velocity
         return latents + (sigma_next - sigma) * velocity
@@ -100,9 +102,11 @@ class UniPC:
 
     @property
     def clean(self) -> Tensor | None:
+        """The newest prediction of the clean latents; None before the first step."""
         return self._clean[-1] if self._clean else None
 
     def step(self, index: int, velocity: Tensor, latents: Tensor) -> Tensor:
+        """Correct the last step, then predict the latents of the next noise level."""
         clean = latents - self.schedule.sigmas[index] * velocity
         if self._start is not None:
             latents = self._corrected(index, clean, self._start)

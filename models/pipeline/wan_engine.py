@@ -66,6 +66,7 @@ class WanEngine:
 
     @torch.inference_mode()
     def prepare(self, request: GenerationRequest, after: Generation | None = None) -> WanGeneration:
+        """Check the request and its memory, encode prompts and pictures, draw the noise."""
         check_request(self.variant, request)
         with self._mesh.together():
             device, dtype = self.parts.denoiser.device, self.parts.denoiser.dtype
@@ -97,6 +98,7 @@ class WanEngine:
 
     @torch.inference_mode()
     def denoise_step(self, generation: Generation) -> None:
+        """Do the next step, with the run's own LoRAs and expert."""
         run = _own(generation)
         if run.step == run.total_steps:
             raise ModelError(f"All {run.total_steps} steps of this run are done.")
@@ -112,6 +114,7 @@ class WanEngine:
         run.step += 1
 
     def decode(self, generation: Generation) -> Iterator[Frames]:
+        """Yield the frames chunk by chunk, those that a fragment shows."""
         run = _own(generation)
         if run.step < run.total_steps:
             raise ModelError(f"Only {run.step} of {run.total_steps} steps of this run are done.")

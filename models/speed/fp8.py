@@ -60,6 +60,7 @@ class Fp8Linear(nn.Module):
         self.register_buffer("bias", None if linear.bias is None else linear.bias.detach())
 
     def forward(self, x: Tensor) -> Tensor:
+        """The layer in 8 bits, each row of the input with a scale of its own."""
         rows, scale = scaled(x.flatten(0, -2))
         product: Tensor = torch._scaled_mm(
             rows,
@@ -108,6 +109,7 @@ class Closeness:
 
 
 def closeness(velocity: Tensor, expected: Tensor) -> Closeness:
+    """How near a velocity is to the one that is expected."""
     velocity, expected = velocity.double().flatten(), expected.double().flatten()
     error = (velocity - expected).norm() / expected.norm()
     return Closeness(float(F.cosine_similarity(velocity, expected, dim=0)), float(error))

@@ -104,10 +104,12 @@ class WholeTransformer:
         self._weights = HostWeights(_tensors(transformer), offloader.device)
 
     def ready(self) -> None:
+        """Bring the transformer to the device."""
         self._offloader.load(self._weights)
 
     @contextmanager
     def each(self, blocks: Sequence[Any]) -> Iterator[Iterator[Any]]:
+        """The blocks, which are all there."""
         yield iter(blocks)
 
 
@@ -128,10 +130,12 @@ class StreamedBlocks:
         self._copies = torch.cuda.Stream(offloader.device) if offloader.device.type == "cuda" else None
 
     def ready(self) -> None:
+        """Bring everything but the blocks to the device."""
         self._offloader.load(self.others)
 
     @contextmanager
     def each(self, blocks: Sequence[Any]) -> Iterator[Iterator[Any]]:
+        """The blocks, each brought to the device a little ahead of its turn."""
         weights = [self.blocks[block] for block in blocks]
         try:
             yield self._in_turn(blocks, weights)

@@ -11,7 +11,8 @@ class BlockWeights(Protocol):
     """Sees to it that weights are on the device when they are computed with."""
 
     @property
-    def device(self) -> torch.device: ...
+    def device(self) -> torch.device:
+        """Where the transformer computes."""
 
     def ready(self) -> None:
         """Before anything is computed: what lies outside the blocks is to be there."""
@@ -27,8 +28,10 @@ class Resident:
         self.device = device
 
     def ready(self) -> None:
+        """Do nothing: the weights never leave."""
         pass
 
     @contextmanager
     def each(self, blocks: Sequence[Any]) -> Iterator[Iterator[Any]]:
+        """The blocks, which are always there."""
         yield iter(blocks)

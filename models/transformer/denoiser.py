@@ -53,10 +53,12 @@ class Denoiser:
 
     @property
     def device(self) -> torch.device:
+        """Where it computes."""
         return self._weights.device
 
     @property
     def dtype(self) -> torch.dtype:
+        """The number format that it computes in."""
         return self._dtype
 
     def text(self, embeddings: Tensor) -> TextKeys:

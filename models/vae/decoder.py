@@ -11,6 +11,8 @@ from models.vae.strips import Strips
 
 
 class Decoder(nn.Module):
+    """The decoder of Wan's causal VAE, from latents to pixels."""
+
     def __init__(self, vae: Any) -> None:
         super().__init__()
         self.patch: int = vae.config.patch_size or 1
@@ -48,6 +50,7 @@ class Upsample(nn.Module):
         self.register_buffer("bias", conv.bias.detach())
 
     def forward(self, x: Tensor, history: History, first: bool) -> Tensor:
+        """Twice the height and width, and twice the frames if it is one in time."""
         if self.time_conv is not None:
             alone, rest = (x[:1], x[1:]) if first else (x[:0], x)
             if len(rest):
@@ -59,6 +62,8 @@ class Upsample(nn.Module):
 
 
 class UpBlock(nn.Module):
+    """Residual blocks, then more pixels or frames if it is one that adds them."""
+
     def __init__(self, block: Any) -> None:
         super().__init__()
         self.resnets = nn.ModuleList(ResidualBlock(resnet) for resnet in block.resnets)
@@ -71,6 +76,7 @@ class UpBlock(nn.Module):
         self.shortcut = None if shortcut is None else Duplicate(shortcut)
 
     def forward(self, x: Tensor, history: History, first: bool) -> Tensor:
+        """Frames in; as many or more, and larger, out."""
         shortcut = None if self.shortcut is None else self.shortcut(x, first)
         for resnet in self.resnets:
             x = resnet(x, history, first)
@@ -89,6 +95,7 @@ class Duplicate(nn.Module):
         self.repeats: int = shortcut.repeats
 
     def forward(self, x: Tensor, first: bool) -> Tensor:
+        """Each channel's numbers repeated into the larger picture."""
         t, _, height, width = x.shape
         x = x.repeat_interleave(self.repeats, dim=1)
         x = x.view(t, self.out_channels, self.time, self.size, self.size, height, width)

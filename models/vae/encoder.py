@@ -78,6 +78,7 @@ class Downsample(nn.Module):
             self.register_buffer("time_bias", time.bias.detach())
 
     def forward(self, x: Tensor, history: History, first: bool) -> Tensor:
+        """Half the height and width, and half the frames if it is one in time."""
         x = F.conv2d(history.with_end(x), self.weight, self.bias, stride=2)
         if not self.in_time:
             return x
@@ -91,6 +92,8 @@ class Downsample(nn.Module):
 
 
 class ResidualDownBlock(nn.Module):
+    """Residual blocks and a downsampling beside an average."""
+
     def __init__(self, block: Any) -> None:
         super().__init__()
         self.resnets = nn.ModuleList(ResidualBlock(resnet) for resnet in block.resnets)
@@ -98,6 +101,7 @@ class ResidualDownBlock(nn.Module):
         self.shortcut = Average(block.avg_shortcut)
 
     def forward(self, x: Tensor, history: History, first: bool) -> Tensor:
+        """Frames in; as many or fewer, and smaller, out."""
         shortcut = self.shortcut(x)
         for resnet in self.resnets:
             x = resnet(x, history, first)
@@ -116,6 +120,7 @@ class Average(nn.Module):
         self.time, self.size = int(shortcut.factor_t), int(shortcut.factor_s)
 
     def forward(self, x: Tensor) -> Tensor:
+        """The mean of the pixels and frames that become one."""
         x = F.pad(x, (0, 0, 0, 0, 0, 0, -len(x) % self.time, 0))  # zero frames in front of a lone first frame
         t, channels, height, width = x.shape
         x = x.view(

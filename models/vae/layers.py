@@ -71,6 +71,7 @@ class CausalConv(nn.Module):
         self.register_buffer("bias", conv.bias.detach())
 
     def forward(self, x: Tensor, history: History, first: bool) -> Tensor:
+        """Convolve frames ``[t, channels, h, w]``, each with those before it."""
         x, padding = history.with_edges(x, self.padding)
         if self.past == 0:
             return F.conv2d(x, self.weight_alone, self.bias, padding=padding)
@@ -95,12 +96,15 @@ class ChannelNorm(nn.Module):
         self.register_buffer("gamma", norm.gamma.detach().flatten())
 
     def forward(self, x: Tensor) -> Tensor:
+        """Each pixel divided by the norm of its channels."""
         # diffusers divides by max(‖x‖, 1e-12); an epsilon of its square keeps an all-zero pixel from NaN
         pixels = x.permute(0, 2, 3, 1)
         return F.rms_norm(pixels, (pixels.shape[-1],), self.gamma, eps=1e-24).permute(0, 3, 1, 2)
 
 
 class ResidualBlock(nn.Module):
+    """Two convolutions beside a shortcut."""
+
     def __init__(self, block: Any) -> None:
         super().__init__()
         self.norm1, self.norm2 = ChannelNorm(block.norm1), ChannelNorm(block.norm2)
@@ -110,6 +114,7 @@ class ResidualBlock(nn.Module):
         )
 
     def forward(self, x: Tensor, history: History, first: bool) -> Tensor:
+        """Frames ``[t, channels, h, w]`` in and out."""
         shortcut = x if self.shortcut is None else self.shortcut(x, history, first)
         x = self.conv1(F.silu(self.norm1(x)), history, first)
         x = self.conv2(F.silu(self.norm2(x)), history, first)
@@ -132,6 +137,7 @@ class PictureAttention(nn.Module):
             self.register_buffer(f"{name}_bias", getattr(block, name).bias.detach())
 
     def forward(self, x: Tensor, history: History, first: bool) -> Tensor:
+        """Add to each pixel what it attends to in its own frame."""
         pixels = self.norm(x).permute(0, 2, 3, 1).flatten(1, 2)  # [t, h·w, channels]
         queries, keys, values = F.linear(pixels, self.to_qkv_weight, self.to_qkv_bias)[:, None].chunk(
             3, dim=-1
@@ -143,6 +149,8 @@ class PictureAttention(nn.Module):
 
 
 class Middle(nn.Module):
+    """Residual blocks with attention between them."""
+
     def __init__(self, block: Any) -> None:
         super().__init__()
         layers: list[Layer] = [ResidualBlock(block.resnets[0])]
@@ -151,6 +159,7 @@ class Middle(nn.Module):
         self.layers = nn.ModuleList(layers)
 
     def forward(self, x: Tensor, history: History, first: bool) -> Tensor:
+        """Frames in and out, of the same shape."""
         for layer in self.layers:
             x = layer(x, history, first)
         return x
@@ -179,4 +188,5 @@ def _latest(before: Tensor, x: Tensor, count: int) -> Tensor:
 
 
 def channels_last(weight: Tensor) -> Tensor:
+    """The weight in the memory order that convolutions are fastest in."""
     return weight.contiguous(memory_format=torch.channels_last)

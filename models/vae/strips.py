@@ -21,6 +21,7 @@ class Strips:
 
     @property
     def several(self) -> bool:
+        """Whether the picture is cut at all."""
         return self._ranks > 1
 
     @property

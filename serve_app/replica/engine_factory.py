@@ -17,7 +17,8 @@ class EngineFactory(Protocol):
     A factory for single devices need not take a mesh.
     """
 
-    def __call__(self, settings: EngineSettings, mesh: Any = ..., /) -> Engine: ...
+    def __call__(self, settings: EngineSettings, mesh: Any = ..., /) -> Engine:
+        """Raises a ``ModelError`` that says why it cannot be loaded."""
 
 
 def engine_factory(path: str) -> EngineFactory:

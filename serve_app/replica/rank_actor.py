@@ -47,6 +47,7 @@ class RankActor:
         self._decoding: Iterator[Frames] = iter(())
 
     def process(self) -> RankProcess:
+        """Which process and device this rank is."""
         return RankProcess(os.getpid(), os.environ.get("CUDA_VISIBLE_DEVICES"))
 
     def open_store(self) -> int:
@@ -79,13 +80,16 @@ class RankActor:
         return run.total_steps
 
     def denoise_step(self, number: int) -> None:
+        """Do the next step of a run."""
         self._engine.denoise_step(self._runs[number])
 
     def preview(self, number: int) -> Frames | None:
+        """A run's preview, on rank 0; None on the others."""
         preview = self._engine.preview(self._runs[number])
         return preview if self._start.number == 0 else None
 
     def begin_decode(self, number: int) -> None:
+        """Begin to decode a run, whose chunks ``next_chunk`` gives."""
         self._decoding = self._engine.decode(self._runs[number])
 
     def next_frames(self) -> Frames | None:

@@ -104,6 +104,7 @@ class RankGroup:
                 process.kill()
 
     def prepare(self, request: GenerationRequest, after: Generation | None = None) -> GroupRun:
+        """Prepare a run on every rank."""
         before = None if after is None else self._own(after)
         self._known &= set() if before is None else {before.number}
         number = next(self._numbers)
@@ -113,6 +114,7 @@ class RankGroup:
         return GroupRun(number, request, 0 if before is None else before.fragment + 1, steps)
 
     def denoise_step(self, generation: Generation) -> None:
+        """Let every rank do the next step."""
         run = self._own(generation)
         if run.step == run.total_steps:
             raise ModelError(f"All {run.total_steps} steps of this run are done.")
@@ -128,6 +130,7 @@ class RankGroup:
         return self._frames(run)
 
     def preview(self, generation: Generation) -> Frames:
+        """The preview, as rank 0 makes it."""
         run = self._own(generation)
         preview: Frames = self._all("preview", run.number)[0]
         return preview

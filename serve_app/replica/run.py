@@ -41,11 +41,14 @@ class Outcome(StrEnum):
 class Control(Protocol):
     """The calls of a run to the coordinator. Each waits for the answer."""
 
-    async def report(self, uid: str, attempt: int, step: int, progress: float) -> bool: ...
+    async def report(self, uid: str, attempt: int, step: int, progress: float) -> bool:
+        """Tell how far a run is; False where it is to be left."""
 
-    async def publish(self, uid: str, attempt: int, artifact: str, timings: Mapping[str, float]) -> bool: ...
+    async def publish(self, uid: str, attempt: int, artifact: str, timings: Mapping[str, float]) -> bool:
+        """Commit a run's video; False where the attempt was given up."""
 
-    async def fail(self, uid: str, attempt: int, error: TaskError) -> bool: ...
+    async def fail(self, uid: str, attempt: int, error: TaskError) -> bool:
+        """Commit a run's error; False where the attempt was given up."""
 
 
 class Hung(Exception):

@@ -38,13 +38,20 @@ class Head(Protocol):
     """The first task in an owner's line: highest priority, then oldest."""
 
     @property
-    def owner(self) -> str: ...
+    def owner(self) -> str:
+        """Whose task it is."""
+
     @property
-    def priority(self) -> int: ...
+    def priority(self) -> int:
+        """Higher goes first."""
+
     @property
-    def seq(self) -> int: ...
+    def seq(self) -> int:
+        """The order in which tasks were submitted."""
+
     @property
-    def work(self) -> float: ...
+    def work(self) -> float:
+        """What its time is proportional to."""
 
 
 @dataclass(frozen=True, slots=True)
