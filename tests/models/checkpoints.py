@@ -3,6 +3,8 @@
 A checkpoint follows from the variant's entry, so a folder and its entry cannot differ by mistake.
 """
 
+import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -138,6 +140,23 @@ def vae(variant: Variant) -> Any:
         if isinstance(layer, nn.Conv2d | nn.Conv3d):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="linear")
     return model.eval()
+
+
+def base_folders(root: Path) -> Callable[[Variant], Path]:
+    """The folder of a base variant, made below ``root`` when it is first asked for."""
+
+    def folder(variant: Variant) -> Path:
+        path = root / variant.name.removesuffix("-distill")
+        if not path.exists():
+            save_checkpoint(variant, path)
+        return path
+
+    return folder
+
+
+def edit(file: Path, **changes: Any) -> None:
+    """Change some keys of a JSON file."""
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
 
 
 def randomised(model: Any) -> Any:
