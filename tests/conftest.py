@@ -1,20 +1,24 @@
-"""One real Ray cluster for all tests that need one; each test file deploys its own application on it."""
+"""What all tests share: one Ray cluster, one thread a process, the quick selection and the processes they run in.
 
+Each test file deploys its own application on the cluster.
+"""
+
+import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
+    from xdist.remote import Producer
+
     from testbed.cluster import Cluster
+    from tests.scheduler import Scheduler
 
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that need the cluster and run them last: it takes processor time while it is up."""
-    for item in items:
-        if "cluster" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.cluster)
-    items.sort(key=lambda item: item.get_closest_marker("cluster") is not None)
+# Models this small gain nothing from a second thread: it waits at every barrier where other processes run.
+# torch reads this when it is imported, also in the processes that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")
@@ -23,3 +27,47 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Cluster]":
 
     with Cluster(tmp_path_factory.mktemp("cluster")) as cluster:
         yield cluster
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    help = "of each test its first parameters alone; nothing that is slow or needs a cluster"
+    parser.addoption("--quick", action="store_true", help=help)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    return True if config.getoption("quick") and collection_path.name == "service" else None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark the tests that need the cluster and run them last: it takes processor time while it is up.
+
+    Where several processes run, they begin with them instead: most of their time is waiting.
+    """
+    for item in items:
+        if "cluster" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.cluster)
+    items.sort(key=lambda item: item.get_closest_marker("cluster") is not None)
+    if config.getoption("quick"):
+        keep = quick(items)
+        config.hook.pytest_deselected(items=[item for item in items if item not in keep])
+        items[:] = [item for item in items if item in keep]
+    if hasattr(config, "workerinput"):
+        from tests.scheduler import order
+
+        order(items)
+
+
+def quick(items: list[pytest.Item]) -> set[pytest.Item]:
+    """The first of each test function's parameter sets, unless it is slow or needs the cluster."""
+    first: dict[tuple[Path, str], pytest.Item] = {}
+    for item in items:
+        if not any(item.get_closest_marker(mark) for mark in ("slow", "cluster")):
+            first.setdefault((item.path, getattr(item, "originalname", item.name)), item)
+    return set(first.values())
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: "Producer") -> "Scheduler":
+    from tests.scheduler import Scheduler
+
+    return Scheduler(config, log)

@@ -17,6 +17,8 @@ from tests.models.group_work import HEADS
 from . import communication_work
 from .communication_work import COUNTED
 
+pytestmark = pytest.mark.slow
+
 PLANS = [
     ParallelPlan(ulysses=4),
     ParallelPlan(ring=4),

@@ -19,6 +19,8 @@ from models.errors import OutOfMemory, TuningError
 from models.tuning import Tuning
 from testbed.random_engine import RandomModel
 
+pytestmark = pytest.mark.slow
+
 ABSENT = ("ray", "pydantic", "fastapi", "sqlalchemy", "httpx")
 RUN = ("1.3b-480p", "decode-480p", "1.3b-480p-4-steps", "14b-480p-flash3", "14b-480p-fp8")
 

@@ -29,6 +29,8 @@ from .checkpoints import load_checkpoint, save_checkpoint, small
 from .conftest import REQUEST, Model, build_model, picture, remade
 from .test_checkpoints import defaults
 
+pytestmark = pytest.mark.slow
+
 SHORT = replace(REQUEST, steps=2)
 IMAGE = picture(REQUEST.width, REQUEST.height)
 PARTS = 5

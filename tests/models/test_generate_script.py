@@ -11,6 +11,8 @@ from PIL import Image
 
 from .conftest import picture
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent.parent
 SMALL = ["--prompt", "a red cat", "--size", "64x32", "--frames", "5", "--steps", "2"]
 

@@ -141,6 +141,7 @@ def test_the_environment_turns_the_hub_off(hub: HubServer, monkeypatch: pytest.M
     assert hub.asked == []
 
 
+@pytest.mark.slow
 def test_a_model_made_offline_from_the_command_line(hub: HubServer, cache: Path, tmp_path: Path) -> None:
     fetch(DEMO)
     hub.asked.clear()

@@ -30,6 +30,8 @@ from .checkpoints import save_checkpoint, small
 from .group_work import HEADS, KINDS, LONG, REQUESTS, SHORT, UNBATCHED
 from .test_vae import wan21
 
+pytestmark = pytest.mark.slow
+
 TOLERANCE = 1e-4
 
 PLANS = [

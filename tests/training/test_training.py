@@ -16,6 +16,8 @@ from models.variants import VARIANTS
 from training.plan import Plan
 from training.run import Training
 
+pytestmark = pytest.mark.slow
+
 PLAN = Plan(
     clips=8,
     vae_steps=4,

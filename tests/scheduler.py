@@ -1,0 +1,54 @@
+"""How the tests are shared out among processes that run at a time (``--numprocesses`` of pytest-xdist)."""
+
+from pathlib import PurePosixPath
+
+import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
+
+SHARED_CLUSTER = "the shared cluster"
+OWN_CLUSTERS = "clusters of their own"
+
+ON_CLUSTERS = {
+    "contract/test_engine_contract.py": SHARED_CLUSTER,
+    "service/test_drill.py": OWN_CLUSTERS,
+    "service/test_restart.py": OWN_CLUSTERS,
+}
+"""Where a file's tests run; the others in ``service`` use the shared cluster."""
+
+FOLDERS = ("models", "training", "bench", "http", "contract", "unit")
+"""What takes longest begins first, but after the tests on clusters, which mostly wait."""
+
+
+class Scheduler(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
+    """One process runs a whole file, and one all files on the shared cluster, in the order collected."""
+
+    def __init__(self, config: pytest.Config, log: Producer) -> None:
+        super().__init__(config, log)
+        config.option.loadscopereorder = False
+
+    def _split_scope(self, nodeid: str) -> str:
+        return scope(nodeid)
+
+
+def scope(nodeid: str) -> str:
+    """What one process runs together with this test."""
+    path = PurePosixPath(nodeid.partition("::")[0])
+    default = SHARED_CLUSTER if path.parent.name == "service" else str(path)
+    return ON_CLUSTERS.get(f"{path.parent.name}/{path.name}", default)
+
+
+def order(items: list[pytest.Item]) -> None:
+    """Sort the tests as they are to be shared out."""
+    for item in items:
+        if item.get_closest_marker("cluster") and scope(item.nodeid) != SHARED_CLUSTER:
+            raise pytest.UsageError(f"{item.nodeid} uses the shared cluster; say so in tests/scheduler.py.")
+    items.sort(key=_turn)
+
+
+def _turn(item: pytest.Item) -> int:
+    place = scope(item.nodeid)
+    if place in (SHARED_CLUSTER, OWN_CLUSTERS):
+        return -2 if place == SHARED_CLUSTER else -1
+    folder = item.path.parent.name
+    return FOLDERS.index(folder) if folder in FOLDERS else len(FOLDERS)
