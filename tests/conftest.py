@@ -1,4 +1,4 @@
-"""What all tests share: one Ray cluster, one thread a process, the quick selection and the processes they run in.
+"""What all tests share: one Ray cluster, a thread a process, the quick selection, the processes they run in.
 
 Each test file deploys its own application on the cluster.
 """
