@@ -40,9 +40,6 @@ SURFACES: Sequence[Surface] = (native_surface, lightx2v_surface)
 _BODY_SLACK_BYTES = 1_000_000
 """What a request may hold besides its image."""
 
-_MISSED_HEARTBEATS = 3
-"""A replica that missed this many does not count any more."""
-
 
 def build_api(
     settings: AppSettings,
@@ -106,13 +103,12 @@ def _service(
     on_cancelled: Callable[[Task], None],
 ) -> TaskService:
     store, fleet = TaskStore(database), Fleet(database)
-    silence_s = _MISSED_HEARTBEATS * settings.tasks.heartbeat_s
     outputs = OutputPaths(settings.outputs, settings.output_roots)
     artifacts = LocalArtifacts(outputs, settings.data_dir)
     return TaskService(
         settings=settings,
         store=store,
-        view=QueueView(store, fleet, settings.shares, seen_within_s=silence_s),
+        view=QueueView(store, fleet, settings.shares, seen_within_s=settings.tasks.silence_s),
         artifacts=artifacts,
         free_disk=FreeDisk(artifacts.free_bytes),
         places=VideoPlaces(outputs, store),

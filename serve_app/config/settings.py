@@ -45,9 +45,14 @@ class TaskSettings(Section):
 
     @model_validator(mode="after")
     def _lease_outlives_heartbeat(self) -> "TaskSettings":
-        if self.heartbeat_s * 3 > self.lease_s:
+        if self.silence_s > self.lease_s:
             raise ValueError("lease_s: must be at least three times heartbeat_s")
         return self
+
+    @property
+    def silence_s(self) -> float:
+        """Seconds after which a silent replica no longer counts: three missed heartbeats."""
+        return 3 * self.heartbeat_s
 
 
 class LimitSettings(Section):

@@ -67,7 +67,7 @@ class Coordinator:
             settings.models,
             windows,
             self._deployments.stopping,
-            seen_within_s=3 * rules.heartbeat_s,
+            seen_within_s=rules.silence_s,
             on_backlog=self._metrics.backlog,
         )
         await self._scaling.recall()
@@ -83,6 +83,7 @@ class Coordinator:
             LocalArtifacts(paths, settings.data_dir),
             paths,
             retention_s=rules.retention_s,
+            silence_s=rules.silence_s,
             period_s=rules.janitor_period_s,
         )
         self._chores: set[asyncio.Task[None]] = set()

@@ -16,6 +16,7 @@ from serve_app.tasks.task import Task
 from serve_app.tasks.transitions import Status
 
 _REPLICA_MEMORY_S = 300.0
+"""Least time that a silent replica stays in the store."""
 _RECENT = 1000
 _logger = logging.getLogger("ray.serve")
 
@@ -32,6 +33,7 @@ class Janitor:
         paths: OutputPaths,
         *,
         retention_s: float,
+        silence_s: float,
         period_s: float,
     ) -> None:
         self._store = store
@@ -40,6 +42,7 @@ class Janitor:
         self._artifacts = artifacts
         self._paths = paths
         self._retention_s = retention_s
+        self._replica_memory_s = max(_REPLICA_MEMORY_S, silence_s)
         self._period_s = period_s
         self._suspects: frozenset[str] = frozenset()
 
@@ -56,7 +59,7 @@ class Janitor:
             await asyncio.to_thread(self._delete_files, task)
             log_move("forget", task)
         await self._delete_orphans()
-        await self._fleet.gone(unseen_for_s=_REPLICA_MEMORY_S)
+        await self._fleet.gone(unseen_for_s=self._replica_memory_s)
 
     async def _delete_orphans(self) -> None:
         # Files come before their row. What has had no row for two rounds will not get one.
