@@ -2,11 +2,13 @@
 
 It keeps the engine contract (the same suite runs on it and on the real engine), starts without torch, and
 fails on command: a prompt that contains ``[[prepare-error]]``, ``[[raise]]``, ``[[oom]]`` or ``[[crash]]``.
-As one rank of a group it meets the others at each step; what ``[[raise]]``, ``[[oom]]`` and ``[[crash]]`` ask
-for happens on the last rank alone.
+A prompt with ``[[hold:NAME]]`` holds each step until the file ``NAME`` is in the folder of the option
+``releases``. As one rank of a group it meets the others at each step; what ``[[raise]]``, ``[[oom]]``,
+``[[crash]]`` and ``[[hold:NAME]]`` ask for happens on the last rank alone.
 """
 
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -24,6 +26,8 @@ from models.variants import VARIANTS
 DEFAULT_STEP_S = 0.05
 FRAMES_PER_CHUNK = 4
 PREVIEW_STRIDE = VARIANTS["demo"].spatial_stride
+_HOLD = re.compile(r"\[\[hold:(\w+)\]\]")
+_HOLD_POLL_S = 0.02
 OVERLAP = 1
 """Frames that two fragments share, as for a model that takes a first frame."""
 
@@ -56,11 +60,13 @@ class PacedEngine:
         decode_s: float = 0.0,
         trace: Path | None = None,
         mesh: Any = None,
+        releases: Path | None = None,
     ) -> None:
         self._step_s = step_s
         self._decode_s = decode_s
         self._trace = trace
         self._mesh = mesh
+        self._releases = releases
         self._rank = 0 if mesh is None else mesh.rank
         self._last_rank = 0 if mesh is None else mesh.plan.devices - 1
 
@@ -81,6 +87,7 @@ class PacedEngine:
         with nullcontext() if self._mesh is None else self._mesh.lockstep():
             if self._rank == self._last_rank:
                 self._fail_on_command(run.request.prompt)
+                self._hold_on_command(run.request.prompt)
             time.sleep(self._step_s)
             self._agree(leave=False)
         run.step += 1
@@ -136,23 +143,37 @@ class PacedEngine:
         if "[[crash]]" in prompt:
             os.kill(os.getpid(), signal.SIGKILL)
 
+    def _hold_on_command(self, prompt: str) -> None:
+        held = _HOLD.search(prompt)
+        if held is None:
+            return
+        if self._releases is None:
+            raise ModelError("The prompt asks to be held, and the option releases names no folder.")
+        while not (self._releases / held[1]).exists():
+            time.sleep(_HOLD_POLL_S)
+
 
 def load_engine(settings: EngineSettings, mesh: Any = None) -> PacedEngine:
-    """Options: ``step_s`` and ``decode_s``, in seconds, and the file ``trace``. Reads no weights.
+    """Make a paced engine, with no weights; ``mesh`` is the ``models.parallel.mesh.Mesh`` of a rank.
 
-    With the option ``gate`` it is loaded only once that file is there.
-
-    ``mesh``: the ``models.parallel.mesh.Mesh`` of a rank.
+    Options: ``step_s`` and ``decode_s`` in seconds; ``trace``, a file; ``releases``, a folder. The option
+    ``gate`` delays the load until that file is there.
     """
-    trace, gate = settings.options.get("trace"), settings.options.get("gate")
-    while gate is not None and not Path(str(gate)).exists():
-        time.sleep(0.02)
+    gate = _path(settings, "gate")
+    while gate is not None and not gate.exists():
+        time.sleep(_HOLD_POLL_S)
     return PacedEngine(
         step_s=_seconds(settings, "step_s", DEFAULT_STEP_S),
         decode_s=_seconds(settings, "decode_s", 0.0),
-        trace=Path(str(trace)) if trace is not None else None,
+        trace=_path(settings, "trace"),
         mesh=mesh,
+        releases=_path(settings, "releases"),
     )
+
+
+def _path(settings: EngineSettings, option: str) -> Path | None:
+    value = settings.options.get(option)
+    return None if value is None else Path(str(value))
 
 
 def _seconds(settings: EngineSettings, option: str, default: float) -> float:

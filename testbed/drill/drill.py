@@ -22,7 +22,7 @@ _RULES = {"lease_s": 3.0, "heartbeat_s": 0.5, "max_attempts": 10}
 
 @dataclass(frozen=True)
 class DrillPlan:
-    """What a drill does: how many tasks, how many faults, of which kinds and how fast."""
+    """A drill's plan: how many tasks, how many faults and how fast."""
 
     tasks: int
     kills: int
@@ -31,9 +31,6 @@ class DrillPlan:
     """Between two faults."""
     deadline_s: float = 180.0
     """How long tasks may stay open after the last fault."""
-    import_path: str = "serve_app.app:build"
-    faults: str = ""
-    """One kind of fault alone, by its name; all kinds if empty."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +51,6 @@ def drill(plan: DrillPlan, folder: Path) -> Outcome:
     launched = Launched(
         folder,
         free_port(),
-        import_path=plan.import_path,
         models=[model],
         tasks=_RULES,
         ingress_replicas=2,
@@ -62,7 +58,7 @@ def drill(plan: DrillPlan, folder: Path) -> Outcome:
     )
     with launched:
         launched.start()
-        faults = Faults(launched, Random(plan.seed), plan.faults)
+        faults = Faults(launched, Random(plan.seed))
         verdict = asyncio.run(_Drill(plan, launched.service.url, faults).run())
         return Outcome(verdict, faults.struck)
 

@@ -65,13 +65,3 @@ def test_the_checker_sees_another_result_a_missing_task_and_a_second_row() -> No
     assert checker.verdict().duplicated == ["t"]
     checker.listed([])
     assert checker.verdict().lost == ["t"]
-
-
-@pytest.mark.timeout(600)
-@pytest.mark.slow
-def test_the_drill_sees_duplicates_where_the_fences_are_taken_out(tmp_path: Path) -> None:
-    plan = DrillPlan(
-        tasks=60, kills=8, import_path="testbed.drill.unfenced:build", faults="model replica frozen"
-    )
-    outcome = drill(plan, tmp_path)
-    assert outcome.verdict.duplicated, outcome.as_json()
