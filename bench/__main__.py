@@ -23,7 +23,7 @@ USAGE = "\n".join(
 
 
 def main(arguments: list[str]) -> int:
-    """Hands the arguments on to the benchmark; the exit status."""
+    """Hand the arguments on to the benchmark and return the exit status."""
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE)
         return 0

@@ -1,4 +1,4 @@
-"""What is measured at the sizes that Wan is used at, as data: name, model, size, settings, what is wanted."""
+"""The measurements at the sizes that Wan is used at, as data: name, model, size, settings, target."""
 
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
@@ -12,7 +12,7 @@ Kind: TypeAlias = Literal["step", "decode", "end"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """One measurement: a model, a size, settings, and the seconds that it may take."""
+    """A measurement: a model, a size, settings, and the seconds that it may take."""
 
     name: str
     kind: Kind
@@ -22,16 +22,16 @@ class Case:
     num_frames: int = 81
     tuning: Tuning = field(default_factory=Tuning)
     target_s: float | None = None
-    """On an H200, at most."""
+    """The target: seconds on an H200, at most."""
 
     @property
     def work(self) -> tuple[Kind, str, int, int, int]:
-        """What cases of different settings have in common."""
+        """The work that cases of different settings have in common."""
         return self.kind, self.variant.name, self.width, self.height, self.num_frames
 
 
 def tiny(case: Case) -> Case:
-    """The same on a model and a size that a CPU does at once; nothing is wanted of it."""
+    """Return the case on a model and a size that a CPU does at once, without a target."""
     variant = replace(
         case.variant, layers=2, heads=2, ffn_dim=512, text_dim=64, vae_dim=8, vae_encoder_dim=8, vae_blocks=1
     )
@@ -87,4 +87,4 @@ CASES = (
     _14B_720P,
     replace(_14B_720P, name="14b-720p-fp8", tuning=Tuning(fp8=True)),
 )
-"""In the order in which they are measured while there is time."""
+"""All cases, in the order in which they are measured while there is time."""

@@ -1,4 +1,4 @@
-"""What the devices of a group send each other in a step, counted, and how the step should then scale.
+"""Bytes that the devices of a group send each other in a step, and how the step should scale with them.
 
 A calculation: bytes follow from the plan and the model's sizes, seconds from two rates that are given. The
 work of a step is taken as split evenly but for the filling of tokens, and nothing as sent while something is
@@ -42,22 +42,22 @@ class Sent:
     """Bytes that one device sends in one step. Each receives as many."""
 
     ulysses: int
-    """Queries, keys, values and results of self-attention, each block's."""
+    """The queries, keys, values and results of every block's self-attention."""
     ring: int
-    """Keys and values that travel around, each block's."""
+    """The keys and values of every block that travel around the ring."""
     output: int
-    """The velocity's parts, so that every device has all of it."""
+    """The parts of the velocity, so that every device has all of it."""
     guidance: int
     """The velocities of the two prompts."""
 
     @property
     def total(self) -> int:
-        """Bytes in all."""
+        """The bytes of all parts together."""
         return self.ulysses + self.ring + self.output + self.guidance
 
 
 def sent(variant: Variant, request: GenerationRequest, plan: ParallelPlan, itemsize: int = _ITEMSIZE) -> Sent:
-    """Counted as ``models.parallel.mesh`` sends; agreements of a few bytes are left out."""
+    """Count the bytes that ``models.parallel.mesh`` sends; agreements of a few bytes are left out."""
     frames = len(request.references) + variant.latent_frames(request.num_frames)
     row_tokens = variant.tokens(request.width, request.height, 1)
     rows, row_tokens = (frames, row_tokens) if _has_rows(variant, request) else (1, frames * row_tokens)
@@ -79,12 +79,12 @@ def sent(variant: Variant, request: GenerationRequest, plan: ParallelPlan, items
 
 
 def prompts_of(variant: Variant, request: GenerationRequest) -> int:
-    """How many prompts a step denoises: two with guidance."""
+    """Return the number of prompts that a step denoises: two with guidance."""
     return 1 if variant.distilled or request.guidance_scale <= 1 else 2
 
 
 def prompts_here(variant: Variant, request: GenerationRequest, plan: ParallelPlan) -> int:
-    """How many prompts one device follows."""
+    """Return the number of prompts that one device follows."""
     return max(prompts_of(variant, request) // plan.cfg, 1)
 
 
@@ -99,21 +99,21 @@ def _velocity_bytes(variant: Variant, request: GenerationRequest, frames: int) -
 
 @dataclass(frozen=True, slots=True)
 class Scaling:
-    """A step on so many devices, by calculation."""
+    """The calculated time of a step on so many devices."""
 
     computing_s: float
     sending_s: float
 
     @property
     def step_s(self) -> float:
-        """Seconds of a step: sending is not overlapped with computing."""
+        """The seconds of a step: sending is not overlapped with computing."""
         return self.computing_s + self.sending_s
 
 
 def scaling(
     variant: Variant, request: GenerationRequest, plan: ParallelPlan, tflops: float, bytes_s: float
 ) -> Scaling:
-    """The calculated time of a step, at ``tflops`` TFLOP/s and ``bytes_s`` bytes a second for each device."""
+    """Calculate the time of a step, at ``tflops`` TFLOP/s and ``bytes_s`` bytes a second for each device."""
     forward = flops.forward(variant, request.width, request.height, request.num_frames).total
     tokens = variant.tokens(request.width, request.height, request.num_frames)
     filled = -(-tokens // plan.sequence) * plan.sequence / tokens
@@ -125,7 +125,7 @@ def scaling(
 
 
 def main(arguments: list[str]) -> int:
-    """Print what is sent and how it should scale."""
+    """Print the bytes that are sent and how the step should scale."""
     parser = argparse.ArgumentParser(prog="scripts/bench communication", description=__doc__)
     parser.add_argument(
         "--tflops", type=float, default=_TFLOPS, help=f"that a device computes at ({_TFLOPS:g})"

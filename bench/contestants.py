@@ -1,4 +1,4 @@
-"""One case's work as the engine does it and as diffusers does, on the same random weights."""
+"""The work of a case as the engine does it and as diffusers does, on the same random weights."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -23,14 +23,14 @@ _STEPS = 4
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Something to measure: callables that end when the device has done it."""
+    """The work to measure: callables that return when the device has done it."""
 
     ours: Callable[[], object]
     diffusers: Callable[[], object]
 
 
 def operations(case: Case) -> int:
-    """Floating point operations of a case's work."""
+    """Count the floating point operations of a case's work."""
     size = case.width, case.height, case.num_frames
     if case.kind == "decode":
         return flops.decode(case.variant, *size)
@@ -39,7 +39,7 @@ def operations(case: Case) -> int:
 
 
 def work(case: Case, model: RandomModel, folder: Path) -> Work:
-    """Raises ``TuningError`` or ``OutOfMemory`` where the engine cannot do it here."""
+    """Prepare a case's work. Raises ``TuningError`` or ``OutOfMemory`` where the engine cannot do it here."""
     if case.kind == "decode":
         return _decode(case, model)
     engine = model.engine(case.tuning)
@@ -49,7 +49,7 @@ def work(case: Case, model: RandomModel, folder: Path) -> Work:
 
 
 def request_of(case: Case) -> GenerationRequest:
-    """The request of a case: the defaults of its variant, at its size."""
+    """Return the request of a case: the defaults of its variant, at its size."""
     request = default_request(
         case.variant,
         width=case.width,
@@ -129,7 +129,7 @@ def _pipeline(model: RandomModel) -> Any:
 
 
 def _filled(model: RandomModel) -> torch.Tensor:
-    """A prompt's embeddings, filled up as diffusers does before the transformer."""
+    """Return a prompt's embeddings, padded as diffusers does before the transformer."""
     with torch.inference_mode():
         own = model.text.encode(PROMPT)
     filled = own.new_zeros(1, 512, own.shape[1])

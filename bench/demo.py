@@ -1,4 +1,4 @@
-"""How well the demo model follows its prompts: plain, and under each setting that costs quality."""
+"""The demo model's marks for following its prompts: plain, and under each setting that costs quality."""
 
 import argparse
 import json

@@ -38,7 +38,7 @@ DEMO_WEIGHTS = Path(__file__).resolve().parent.parent / "models" / "demo" / "wei
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Median seconds of one stage, and the bytes it holds at its fullest."""
+    """The median seconds of one stage, and the bytes that it holds at its peak."""
 
     ours_s: float
     diffusers_s: float
@@ -51,7 +51,7 @@ class Stage:
         return self.diffusers_s / self.ours_s
 
     def as_json(self) -> dict[str, float]:
-        """The figures by name: seconds, bytes, the ratio."""
+        """Return the figures by name: seconds, bytes, the ratio."""
         return {
             "ours_s": round(self.ours_s, 5),
             "diffusers_s": round(self.diffusers_s, 5),
@@ -62,7 +62,7 @@ class Stage:
 
 
 class Contest:
-    """One request, run both ways."""
+    """A request, run both ways."""
 
     def __init__(self, pipeline: Any, engine: WanEngine, text: TextEncoder, vae: StreamingVae) -> None:
         self._pipeline = pipeline
@@ -73,7 +73,7 @@ class Contest:
     def stages(
         self, request: GenerationRequest, folder: Path, repeats: int
     ) -> tuple[dict[str, Stage], float]:
-        """Every stage, and the largest difference between the two's final latents."""
+        """Measure every stage, and the largest difference between the final latents of both."""
         latents, theirs = self._denoised(request), self._denoised_by_diffusers(request)
         error = float((latents.cpu() - theirs.cpu()).abs().max())
         video = picture_and_gray(request)
@@ -155,7 +155,7 @@ class Contest:
 
 
 def picture_and_gray(request: GenerationRequest) -> torch.Tensor:
-    """What a model with image channels encodes, a picture, then gray: ``[1, 3, frames, height, width]``."""
+    """Return a picture and then gray, as image channels encode it: ``[1, 3, frames, height, width]``."""
     video = torch.zeros(1, 3, request.num_frames, request.height, request.width)
     video[:, :, 0] = torch.rand(3, request.height, request.width, generator=torch.Generator().manual_seed(1))
     return video

@@ -1,4 +1,4 @@
-"""How good the estimates are: what each task's status says of its end at its submit, and when it ends.
+"""The error of the estimates: the end that a task's status names at its submit, and its actual end.
 
 A steady mixed load on a real Ray cluster of this machine: tasks of several sizes come at random, so many that
 the replicas are nearly always busy. The engine takes no processor; a large video takes it longer than its
@@ -26,21 +26,21 @@ SIZES: Sequence[Mapping[str, int]] = (
     {"width": 96, "height": 80, "num_frames": 17, "infer_steps": 8},
     {"width": 128, "height": 64, "num_frames": 33, "infer_steps": 8},
 )
-"""Of 0.5, 2.3 and 6.2 seconds: by pixels they would be 1 : 3.5 : 7.3, by time they are 1 : 4.6 : 12."""
+"""Sizes of 0.5, 2.3 and 6.2 seconds: by pixels 1 : 3.5 : 7.3, by time 1 : 4.6 : 12."""
 
 _DEADLINE_S = 900
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What was said at the submit of one task, and what came of it. Seconds from the submit to the end."""
+    """The estimate at the submit of one task, and the actual end, in seconds from the submit."""
 
     predicted_s: float
     actual_s: float
 
     @property
     def error(self) -> float:
-        """By which part of the actual time it was wrong; above 0: too long."""
+        """The error as a part of the actual time; above 0 the estimate was too long."""
         return (self.predicted_s - self.actual_s) / self.actual_s
 
 
@@ -73,7 +73,7 @@ def main(arguments: list[str]) -> int:
 
 
 def measure(service: Service, tasks: int, replicas: int, load: float, seed: int) -> Sequence[Estimate]:
-    """Send the load, then wait for all of it."""
+    """Send the load, then wait until every task has ended."""
     chance = random.Random(seed)
     seconds = [_warm_up(service, size) for size in SIZES]
     gap_s = statistics.mean(seconds) / replicas / load
@@ -88,7 +88,7 @@ def measure(service: Service, tasks: int, replicas: int, load: float, seed: int)
 
 
 def summary(estimates: Sequence[Estimate]) -> Mapping[str, float]:
-    """The distribution of the errors, in per cent of the actual time."""
+    """Return the distribution of the errors, in per cent of the actual time."""
     errors = sorted(100 * estimate.error for estimate in estimates)
     within = {part: sum(abs(error) <= part for error in errors) / len(errors) for part in (10, 25, 50)}
     return {
@@ -100,12 +100,12 @@ def summary(estimates: Sequence[Estimate]) -> Mapping[str, float]:
 
 
 def _warm_up(service: Service, size: Mapping[str, int]) -> float:
-    """Seconds of a task that has the service to itself; the service measures its rate by it too."""
+    """Return the seconds of a task that runs alone, by which the service measures its rate too."""
     return min(_span(service.until(service.submit(**size), "succeed")) for _ in range(3))
 
 
 def _fill(service: Service, chance: random.Random, tasks: int) -> None:
-    """So that the first measured task meets the load that the last one does."""
+    """Fill the queue, so that the first measured task meets the load that the last one does."""
     for _ in range(tasks):
         service.submit(**chance.choice(SIZES))
 

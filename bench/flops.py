@@ -1,7 +1,7 @@
 """Floating point operations counted from shapes: a multiplication and the addition after it are two.
 
-What grows with the tokens or the pixels is counted; norms, activations and the embedding of a timestep are
-less than a hundredth and are not. Imports no torch.
+All work that grows with the tokens or the pixels is counted; norms, activations and the embedding of a
+timestep are less than a hundredth and are not. Imports no torch.
 """
 
 from dataclasses import dataclass
@@ -14,23 +14,23 @@ from models.variants import Variant
 
 @dataclass(frozen=True, slots=True)
 class Flops:
-    """Of one forward pass for one prompt."""
+    """The operations of one forward pass for one prompt."""
 
     linear: int
     attention: int
 
     @property
     def total(self) -> int:
-        """Operations in all."""
+        """The operations of all parts together."""
         return self.linear + self.attention
 
     def times(self, count: int) -> Self:
-        """The operations of ``count`` of these."""
+        """Return the operations of ``count`` of these."""
         return type(self)(count * self.linear, count * self.attention)
 
 
 def forward(variant: Variant, width: int, height: int, num_frames: int) -> Flops:
-    """The transformer, text keys and values left out, which are made once a run."""
+    """Count the transformer's operations, text keys and values left out, which are made once a run."""
     tokens, dim = variant.tokens(width, height, num_frames), variant.dim
     patch = variant.patch**2
     block = 6 * dim * dim + 2 * dim * variant.ffn_dim  # four projections of self-attention, two of the text's
@@ -44,7 +44,7 @@ def forward(variant: Variant, width: int, height: int, num_frames: int) -> Flops
 
 
 def decode(variant: Variant, width: int, height: int, num_frames: int) -> int:
-    """The VAE's decoder. A first frame has no frame before it, which spares the convolutions over time."""
+    """Count the VAE decoder's operations; a first frame has no earlier frame to convolve with."""
     rows, columns = height // variant.spatial_stride, width // variant.spatial_stride
     later = variant.latent_frames(num_frames) - 1
     total = 0

@@ -1,4 +1,4 @@
-"""Load on a server of this machine: so many connections, each sending its next request when one is answered.
+"""Load on a server of this machine: many connections, each with its next request once one is answered.
 
 Written on bare streams, because on two cores a client library would cost more than the server does. Only
 loopback addresses are loaded.
@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What came of it: requests a second, and latencies in seconds, ascending."""
+    """The measured load: requests a second, and latencies in seconds, ascending."""
 
     rps: float
     latencies_s: tuple[float, ...]
@@ -53,12 +53,12 @@ async def load(url: str, request: Callable[[int], bytes], *, requests: int, conn
 
 
 def get(path: str) -> bytes:
-    """A GET request."""
+    """Return a GET request as bytes."""
     return f"GET {path} HTTP/1.1\r\nHost: bench\r\n\r\n".encode()
 
 
 def post(path: str, body: bytes) -> bytes:
-    """A POST request with a JSON body."""
+    """Return a POST request with a JSON body as bytes."""
     headers = f"Host: bench\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     return f"POST {path} HTTP/1.1\r\n{headers}".encode() + body
 

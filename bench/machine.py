@@ -1,4 +1,4 @@
-"""Says what a benchmark ran on, for the record."""
+"""A description of the machine that a benchmark ran on, for the record."""
 
 import os
 import platform
@@ -12,7 +12,7 @@ PACKAGES = ("ray", "torch", "diffusers", "transformers")
 
 
 def describe(device: str | None = None) -> str:
-    """One line: date, ``device`` if one is given, processor, cores, versions of what is installed."""
+    """Return one line: date, ``device`` if one is given, processor, cores, versions of what is installed."""
     versions = ", ".join([f"Python {platform.python_version()}", *_versions()])
     when = datetime.now(UTC).date().isoformat()
     hardware = "" if device is None else f"{device}, "

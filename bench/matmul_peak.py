@@ -1,4 +1,4 @@
-"""How fast a device multiplies two large matrices: what a share of its peak is a share of."""
+"""The speed at which a device multiplies two large matrices: the peak that shares refer to."""
 
 import statistics
 import time
@@ -9,7 +9,7 @@ _ROUNDS = 20
 
 
 def matmul_tflops(device: torch.device, dtype: torch.dtype, size: int) -> float | None:
-    """Of square matrices, the median of twenty; None for a type that the device cannot multiply."""
+    """Return the median TFLOP/s of twenty square matmuls; None for a type that the device lacks."""
     if dtype == torch.float8_e4m3fn and not _multiplies_fp8(device):
         return None
     left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))

@@ -1,4 +1,4 @@
-"""What each model needs of a device's memory, in GB, as the engine's estimate counts it: a calculation."""
+"""The device memory that each model needs, in GB, by the engine's own estimate: a calculation."""
 
 import argparse
 
@@ -25,7 +25,7 @@ def main(arguments: list[str]) -> int:
 
 
 def cells(variant: Variant) -> tuple[str, ...]:
-    """The row of a variant, in GB."""
+    """Return the row of a variant, in GB."""
     counted, layers = parameters(variant), variant.layers
     weights = resident_weights(counted, _ITEMSIZE, layers)
     request = request_memory(variant, default_request(variant), _ITEMSIZE).peak

@@ -32,11 +32,11 @@ from models.memory.peak import peak_bytes
 from testbed.random_engine import RandomModel
 
 _SLOWER = 2.5
-"""How much longer than at the matmul peak a case may take before it is known; diffusers' twice that."""
+"""The assumed time of an unmeasured case, in times of its matmuls at the peak; for diffusers twice that."""
 
 
 class Bench:
-    """Runs cases one after the other for as long as ``limit_s`` allows."""
+    """A run of cases one after the other for as long as ``limit_s`` allows."""
 
     def __init__(self, options: argparse.Namespace, folder: Path) -> None:
         self._options = options
@@ -52,7 +52,7 @@ class Bench:
         """Names of cases that broke."""
 
     def rows(self, cases: list[Case]) -> Iterator[Row]:
-        """Measure the cases one after the other; what cannot run here has a note instead of figures."""
+        """Measure the cases one after the other; one that cannot run here has a note for figures."""
         for case in cases:
             try:
                 yield self._row(case)
@@ -88,7 +88,7 @@ class Bench:
         return Row(case, ours_s, diffusers_s, count, self.peak_tflops, peak, self._said(case, model), note)
 
     def _said(self, case: Case, model: RandomModel) -> int:
-        """What the engine's own estimate says before: weights and the request."""
+        """Return the engine's own estimate beforehand: weights and the request."""
         itemsize, tuning = self._dtype.itemsize, case.tuning
         weights = resident_weights(
             model.elements, itemsize, case.variant.layers, fp8=tuning.fp8, offload=tuning.offload
@@ -96,7 +96,7 @@ class Bench:
         return weights + request_memory(case.variant, request_of(case), itemsize).peak
 
     def _by_diffusers(self, case: Case, task: Work, ours_s: float) -> tuple[float | None, str]:
-        """What is known of the same work, or measured on untuned weights where there is time."""
+        """Return the known time of the same work, or measure it on untuned weights where there is time."""
         if case.work in self._diffusers_s or case.tuning != type(case.tuning)():
             return self._diffusers_s.get(case.work), ""
         if not self._options.diffusers:

@@ -24,7 +24,7 @@ _WIDTHS = (28, 9, 9, 12, 7, 8, 7, 8, 8, 0)
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What came of a case. Without ``ours_s`` it was left out, for the reason in ``note``."""
+    """The result of a case. Without ``ours_s`` it was left out, for the reason in ``note``."""
 
     case: Case
     ours_s: float | None = None
@@ -37,7 +37,7 @@ class Row:
 
     @property
     def tflops(self) -> float | None:
-        """TFLOP/s of our engine."""
+        """The TFLOP/s of our engine."""
         return None if self.ours_s is None else self.flops / self.ours_s / 1e12
 
     @property
@@ -46,7 +46,7 @@ class Row:
         return None if self.ours_s is None or self.diffusers_s is None else self.diffusers_s / self.ours_s
 
     def cells(self) -> tuple[str, ...]:
-        """The table's cells, ``_COLUMNS``; what is not known is empty."""
+        """Return the table's cells, ``_COLUMNS``; an unknown figure is empty."""
         case, tflops = self.case, self.tflops
         return (
             case.name,
@@ -67,7 +67,7 @@ def _number(value: float | None, digits: int) -> str:
 
 
 def line(row: Row) -> str:
-    """The row as a line of the table in the terminal."""
+    """Return the row as a line of the table in the terminal."""
     return _padded(row.cells())
 
 
@@ -86,7 +86,7 @@ HEADER = _padded(_COLUMNS)
 def markdown(
     rows: list[Row], machine: str, peak_tflops: float, fp8_peak_tflops: float | None, arguments: list[str]
 ) -> str:
-    """A section for docs/performance.md."""
+    """Return a section for docs/performance.md."""
     fp8 = "" if fp8_peak_tflops is None else f", of fp8 matrices {fp8_peak_tflops:.3g}"
     rule = "|".join(["---"] * len(_COLUMNS))
     command = " ".join(["python -m bench real_sizes", *arguments])
@@ -104,7 +104,7 @@ def markdown(
 def as_json(
     rows: list[Row], machine: str, peak_tflops: float, fp8_peak_tflops: float | None
 ) -> Mapping[str, Any]:
-    """The figures of all cases, and what they were measured on."""
+    """Return the figures of all cases, and the machine that they were measured on."""
     return {
         "machine": machine,
         "matmul_tflops": peak_tflops,

@@ -9,5 +9,5 @@ PROMPT = "a red cat runs along the beach at sunset, waves behind it"
 
 
 def default_request(variant: Variant, **changes: Any) -> GenerationRequest:
-    """A request for ``PROMPT`` with seed 42 and the variant's defaults, but for ``changes``."""
+    """Return a request for ``PROMPT`` with seed 42 and the variant's defaults, but for ``changes``."""
     return GenerationRequest.of(variant, PROMPT, **{"seed": 42} | changes)

@@ -1,4 +1,4 @@
-"""How far one service goes: slots kept busy, a burst taken in and worked off, replicas following a load.
+"""The limits of one service: slots kept busy, a burst taken in and worked off, replicas following a load.
 
 Runs a real Ray cluster on this machine. In all parts but the last slots stand in for model replicas (see
 bench/slots.py), so that two cores can play a cluster; in the last replicas are real, with the paced
@@ -50,13 +50,13 @@ def main(arguments: list[str]) -> int:
 
 
 def _short(cluster: Cluster, folder: Path, options: argparse.Namespace) -> Mapping[str, float]:
-    """Eight slots of tasks so short that what lies between them shows."""
+    """Measure eight slots with tasks so short that the gaps between them show."""
     busy = _busy(cluster, folder, processes=4, slots=2, seconds=0.1, for_s=options.seconds)
     return {"busy_pct_8_slots_of_0.1_s": busy}
 
 
 def _many(cluster: Cluster, folder: Path, options: argparse.Namespace) -> Mapping[str, float]:
-    """Sixty-four slots."""
+    """Measure sixty-four slots."""
     busy = _busy(cluster, folder, processes=4, slots=16, seconds=1.0, for_s=options.seconds)
     return {"busy_pct_64_slots_of_1_s": busy}
 
@@ -64,7 +64,7 @@ def _many(cluster: Cluster, folder: Path, options: argparse.Namespace) -> Mappin
 def _busy(
     cluster: Cluster, folder: Path, *, processes: int, slots: int, seconds: float, for_s: float
 ) -> float:
-    """Percent of their time that slots run a task, from the first one on while there is one for each."""
+    """Return the percentage of time that slots run a task, while there is a task for each slot."""
     tasks = int(for_s * processes * slots / seconds)
     with _deploy(cluster, folder, processes, slots, seconds) as service:
         asyncio.run(_submit(service, tasks))
@@ -78,7 +78,7 @@ def _busy(
 
 
 def _limit(cluster: Cluster, folder: Path, options: argparse.Namespace) -> Mapping[str, float]:
-    """Slots that ask for more at once: the tasks a second at which one coordinator ends."""
+    """Measure the tasks a second that one coordinator can give to slots that never wait."""
     with _deploy(cluster, folder, processes=4, slots=16, seconds=0.0) as service:
         asyncio.run(_submit(service, 100 * options.seconds))
         _open(folder)
@@ -88,7 +88,7 @@ def _limit(cluster: Cluster, folder: Path, options: argparse.Namespace) -> Mappi
 
 
 def _burst(cluster: Cluster, folder: Path, options: argparse.Namespace) -> Mapping[str, float]:
-    """Submits as fast as the service takes them, and more of them while sixty-four slots work those off."""
+    """Measure a burst of submits with nothing running, then one while sixty-four slots work it off."""
     with _deploy(cluster, folder, processes=4, slots=16, seconds=1.0) as service:
         submits = asyncio.run(_submit(service, options.burst))
         _open(folder)
@@ -106,7 +106,7 @@ def _burst(cluster: Cluster, folder: Path, options: argparse.Namespace) -> Mappi
 
 
 def _step(cluster: Cluster, folder: Path, options: argparse.Namespace) -> Mapping[str, float]:
-    """A load step on a model at zero: seconds until eight replicas are up, and until none is wanted."""
+    """Measure a load step on a model at zero: seconds to eight replicas, and back to none."""
     rules = {"min_replicas": 0, "max_replicas": 8, "target_queue_wait_s": 5.0, **_DELAYS}
     with cluster.deploy(models=[paced(0.5, autoscaling=rules, cpus_per_replica=0.1)]) as service:
         began = time.monotonic()

@@ -1,4 +1,4 @@
-"""What the service costs: on a generation, between two of them, in requests per second, in memory.
+"""The cost of the service: on a generation, between two of them, in requests per second, in memory.
 
 Runs a real Ray cluster on this machine. The engine is the paced one, which keeps the engine contract and
 takes no processor, so that what is measured is the service; the memory is the real demo model's.
@@ -51,14 +51,14 @@ def main(arguments: list[str]) -> int:
 
 
 def _overhead(cluster: Cluster) -> Mapping[str, float]:
-    """What submit to success of a task takes longer than its engine's ten seconds; the median of three."""
+    """Measure by how much a task takes longer than its engine's ten seconds; the median of three."""
     with cluster.deploy(models=[paced(1.0)]) as service:
         spans = [_span(_finish(service, infer_steps=10)) for _ in range(3)]
     return {"overhead_pct": 100 * (statistics.median(spans) - 10) / 10}
 
 
 def _idle_gap(cluster: Cluster, trace: Path) -> Mapping[str, float]:
-    """Milliseconds that the device stands idle between queued tasks: from last frame to next begin."""
+    """Measure the milliseconds between the last frame of a queued task and the begin of the next."""
     model = paced(0.05)
     model["options"] |= {"trace": str(trace)}
     with cluster.deploy(models=[model]) as service:
@@ -71,7 +71,7 @@ def _idle_gap(cluster: Cluster, trace: Path) -> Mapping[str, float]:
 
 
 async def _requests(cluster: Cluster, requests: int) -> Mapping[str, float]:
-    """Submits and status queries, with an almost empty queue and with 10,000 tasks in it."""
+    """Measure submits and status queries with an almost empty queue and with 10,000 tasks in it."""
     figures: dict[str, float] = {}
     # A run of 200 such steps outlasts the measurement: nothing is taken from the queue meanwhile.
     with cluster.deploy(models=[paced(3.0)], limits={"max_queued": 10 * QUEUED}) as service:
@@ -110,7 +110,7 @@ async def _submit(service: Service, requests: int) -> Load:
 
 
 def _memory(cluster: Cluster, tasks: int) -> Mapping[str, float]:
-    """Megabytes that the replica's resident memory grows by with each task, the first fifth left out."""
+    """Measure the growth of the replica's resident memory, in MB a task; the first fifth is left out."""
     with cluster.deploy(models=[demo()]) as service:
         (pid,) = service.replica_pids("model-demo").values()
         sizes_mb = []

@@ -6,16 +6,16 @@ from models.engine import EngineSettings, Generation
 from testbed.paced_engine import PacedEngine
 
 SECONDS_A_MILLION = 1.5
-"""Of a step, for a million pixels of all frames."""
+"""The seconds of a step for a million pixels of all frames."""
 ATTENTION_FROM = 300_000
-"""Pixels from which on the part that grows with their square is the larger one, as attention's does."""
+"""The pixels from which on the part that grows with their square, as attention does, is the larger one."""
 
 
 class SizedEngine(PacedEngine):
-    """Steps take as long as their size says."""
+    """A paced engine whose steps take as long as the video's size asks."""
 
     def denoise_step(self, generation: Generation) -> None:
-        """One step. Raises as the paced engine does."""
+        """Take one step. Raises as the paced engine does."""
         request = generation.request
         pixels = request.width * request.height * request.num_frames
         time.sleep(SECONDS_A_MILLION * pixels / 1e6 * (1 + pixels / ATTENTION_FROM))
@@ -23,5 +23,5 @@ class SizedEngine(PacedEngine):
 
 
 def load_engine(settings: EngineSettings) -> SizedEngine:
-    """Takes no options and reads no weights."""
+    """Make the engine; takes no options and reads no weights."""
     return SizedEngine(step_s=0.0)

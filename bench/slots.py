@@ -1,4 +1,4 @@
-"""An application whose model replicas only keep time: what is left is the cost of the service itself.
+"""An application whose model replicas only keep time: the cost of the service itself remains.
 
 A slot claims a task, holds it for a set time, and publishes an empty video: what it says to the coordinator
 is what a model replica says, but there is no engine, no ffmpeg and no process of its own to pay for. So
@@ -30,7 +30,7 @@ _TICKET_S = 30.0  # as a model replica has it
 
 
 class Slots:
-    """Stands in for as many model replicas as ``options.slots`` says; each run takes ``options.seconds``.
+    """A stand-in for ``options.slots`` model replicas, whose runs take ``options.seconds`` each.
 
     Each run is a line in a file in the folder ``options.trace``: when it began and ended, in seconds of the
     system's monotonic clock. Nothing is claimed before the file ``options.gate`` is there.
@@ -55,7 +55,7 @@ class Slots:
         self._presence = asyncio.create_task(self._stay_known(settings.tasks.heartbeat_s))
 
     async def work(self, ticket: str) -> None:
-        """As a model replica works: claim and run, and publish while the next run goes on."""
+        """Work as a model replica does: claim and run, and publish while the next run goes on."""
         while not self._gate.exists():
             await asyncio.sleep(0.1)
         return_at = time.monotonic() + _TICKET_S
@@ -93,7 +93,7 @@ class Slots:
 
 
 def build(args: dict[str, object]) -> Application:
-    """The service with slots for its one model: ``replicas`` processes of ``options.slots`` slots each."""
+    """Build the service with ``replicas`` processes of ``options.slots`` slots each for its one model."""
     settings = parse_settings(args, Path.cwd())
     (model,) = settings.models
     processes, slots = model.replicas, int(model.options["slots"])

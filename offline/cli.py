@@ -16,7 +16,7 @@ from serve_app.media.video_writer import VideoWriteError, VideoWriter
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Make the video of these arguments (default: of the command line); the exit status.
+    """Make the video of these arguments (default: of the command line) and return the exit status.
 
     0: it is made, and its path printed. 1: with one sentence on standard error. 130: Ctrl-C.
     """
@@ -48,7 +48,7 @@ def _make(options: argparse.Namespace) -> None:
 
 
 def _variant_of(options: argparse.Namespace) -> Variant:
-    """The one that is named, or that the model's folder says it is."""
+    """Return the variant that is named, or that the model's folder says it is."""
     if options.variant is not None:
         return VARIANTS[options.variant]
     from models.weights.folder import WeightsFolder

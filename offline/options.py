@@ -1,4 +1,4 @@
-"""The command line of offline generation, and what the engine takes of it."""
+"""The command line of offline generation, and the engine's settings and request made from it."""
 
 import argparse
 import re
@@ -21,11 +21,11 @@ MAX_IMAGE_PIXELS = 100_000_000
 
 
 class Unusable(Exception):
-    """One sentence for the user, instead of a video."""
+    """The reason why there is no video, as one sentence for the user."""
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line: a model, a video and the devices that make it."""
+    """Return the parser of the command line: a model, a video and the devices that make it."""
     parser = argparse.ArgumentParser(prog="wan-generate", description="Make one video without the service.")
     _add_model(parser.add_argument_group("the model"))
     _add_video(parser.add_argument_group("the video"))
@@ -107,7 +107,7 @@ def _add_devices(group: argparse._ArgumentGroup) -> None:
 
 
 def settings_of(options: argparse.Namespace, variant: Variant, device: str) -> EngineSettings:
-    """What the engine is built from, on devices of the kind ``device``: ``cpu`` or ``cuda``."""
+    """Return the engine's settings, for devices of the kind ``device``: ``cpu`` or ``cuda``."""
     return EngineSettings(
         variant,
         options.model,
@@ -122,7 +122,7 @@ def settings_of(options: argparse.Namespace, variant: Variant, device: str) -> E
 
 
 def request_of(options: argparse.Namespace, variant: Variant) -> GenerationRequest:
-    """The request with everything decided: what is not asked for is the variant's default.
+    """Return the request with everything decided: the variant's default stands for each option not given.
 
     Reads the pictures. Raises ``Unusable`` where one cannot be read, ``ImageUnreadable`` where it is none.
     """
@@ -187,7 +187,7 @@ def _lora(text: str) -> LoraUse:
 
 
 def _option(text: str) -> tuple[str, object]:
-    """The value as it would stand in a YAML file."""
+    """Parse the value as it would stand in a YAML file."""
     name, equals, value = text.partition("=")
     if not equals:
         raise argparse.ArgumentTypeError(f"an option looks like fp8=true, not {text}")

@@ -1,1 +1,3 @@
-"""What tests, benchmarks and the drill run on: real clusters, services and models, and the paced engine."""
+"""The ground under tests, benchmarks and the drill: real clusters, services and models, and the paced
+engine.
+"""

@@ -43,7 +43,7 @@ class Node:
     """kill -9 of the raylet, then of everything else that Ray runs there."""
 
     def kill_raylet(self) -> None:
-        """kill -9 of the raylet alone: what it had started is left to itself."""
+        """Kill the raylet alone (SIGKILL); the processes that it had started are left to themselves."""
         self.raylet.kill()
         self.raylet.wait()
 
@@ -76,7 +76,7 @@ class Cluster:
 
     @contextmanager
     def node(self, **resources: float) -> Iterator[Node]:
-        """One more node, with ``num_cpus`` and ``num_gpus`` as said."""
+        """Add a node with these ``resources`` (``num_cpus``, ``num_gpus``); it leaves with the context."""
         nodes = cluster_utils.Cluster()
         nodes.head_node = ray_internals.head_node()
         before = len(_nodes())
@@ -96,7 +96,7 @@ class Cluster:
 
     @contextmanager
     def deploy(self, *, import_path: str = "serve_app.app:build", **args: Any) -> Iterator[Service]:
-        """The application with these ``args``, once it is ready."""
+        """Deploy the application with these ``args``; yield the service once it is ready."""
         name = f"app{next(self._numbers)}"
         data_dir = self._folder / name / "data"
         self._deployed[name] = {
@@ -117,7 +117,7 @@ class Cluster:
             self._apply()
 
     def redeploy(self, service: Service, **changes: Any) -> None:
-        """Change these args of a deployed application, without waiting for what comes of it."""
+        """Change these args of a deployed application, without waiting for its new replicas."""
         self._deployed[service.url.rsplit("/", 1)[1]]["args"] |= changes
         self._apply(wait=False)
 
@@ -128,7 +128,7 @@ class Cluster:
 
 
 def paced(step_s: float, **changes: Any) -> dict[str, Any]:
-    """The settings of a model whose steps take a set time."""
+    """Return the settings of a model whose steps take ``step_s`` seconds each."""
     return {
         "name": "paced",
         "variant": "demo",
@@ -140,7 +140,7 @@ def paced(step_s: float, **changes: Any) -> dict[str, Any]:
 
 
 def demo(**changes: Any) -> dict[str, Any]:
-    """The settings of the real demo model."""
+    """Return the settings of the real demo model."""
     return {"name": "demo", "variant": "demo", "weights": str(ROOT / "models/demo/weights"), **changes}
 
 
@@ -149,7 +149,7 @@ def _nodes() -> list[str]:
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on."""
+    """Return a port of 127.0.0.1 that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -46,11 +46,11 @@ class Launched:
 
     @property
     def output(self) -> str:
-        """What it has printed."""
+        """The whole output of the service so far."""
         return (self._folder / "output.log").read_text(errors="replace")
 
     def start(self) -> None:
-        """Start it and wait until it is ready."""
+        """Start the service and wait until it is ready."""
         with (self._folder / "output.log").open("a") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "serve_app.cli", "run", str(self._config)],
@@ -63,7 +63,7 @@ class Launched:
         wait_for(self._is_ready, START_S, lambda: f"not ready; it printed:\n{self.output}")
 
     def kill(self) -> None:
-        """kill -9 of the process and of everything under it."""
+        """Kill the process and everything under it (SIGKILL)."""
         for process in self.tree():
             try:
                 process.kill()
@@ -72,17 +72,17 @@ class Launched:
         self._wait()
 
     def terminate(self) -> int:
-        """SIGTERM; the exit status."""
+        """Send SIGTERM and return the exit status."""
         self.signal()
         return self.ended()
 
     def signal(self) -> None:
-        """SIGTERM, without waiting for what comes of it."""
+        """Send SIGTERM without waiting for the end."""
         assert self._process is not None
         self._process.send_signal(signal.SIGTERM)
 
     def ended(self) -> int:
-        """The exit status, once it has ended by itself with everything under it."""
+        """Wait until the service has ended by itself with everything under it; return the exit status."""
         assert self._process is not None
         tree = self.tree()[1:]
         status = self._process.wait(END_S)
@@ -98,7 +98,7 @@ class Launched:
         wait_for(self._is_gone, END_S, lambda: "the port is still answered")
 
     def tree(self) -> list[psutil.Process]:
-        """The process and everything under it."""
+        """Return the process and everything under it."""
         assert self._process is not None
         process = psutil.Process(self._process.pid)
         return [process, *process.children(recursive=True)]
@@ -120,7 +120,7 @@ class Launched:
 
 
 def _environment_without_ray() -> dict[str, str]:
-    """A cluster of its own chooses its own ports, not those of a testbed's cluster that runs beside it."""
+    """Return the environment without the variables of another Ray cluster, such as its ports."""
     return {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
 
 

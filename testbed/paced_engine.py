@@ -34,7 +34,7 @@ OVERLAP = 1
 
 @dataclass(slots=True)
 class PacedGeneration:
-    """How far one run is: the fragment, its steps, whether its frames were handed out."""
+    """The state of one run: the fragment, its steps, whether its frames were handed out."""
 
     request: GenerationRequest
     fragment: int = 0
@@ -43,12 +43,12 @@ class PacedGeneration:
 
     @property
     def total_steps(self) -> int:
-        """Denoise steps of each fragment."""
+        """The denoise steps of each fragment."""
         return self.request.steps
 
 
 class PacedEngine:
-    """Each denoise step takes ``step_s`` seconds, and a whole decode ``decode_s``.
+    """An engine whose denoise steps take ``step_s`` seconds each, and a whole decode ``decode_s``.
 
     With ``trace`` it appends a line to that file when a run begins and when its last frame is handed out:
     ``begin`` or ``end`` and the seconds of the system's monotonic clock.
@@ -71,7 +71,7 @@ class PacedEngine:
         self._last_rank = 0 if mesh is None else mesh.plan.devices - 1
 
     def prepare(self, request: GenerationRequest, after: Generation | None = None) -> PacedGeneration:
-        """A run of the request, or of its next fragment. Raises ``InvalidRequest`` on command."""
+        """Begin a run of the request, or of its next fragment. Raises ``InvalidRequest`` on command."""
         if after is not None:
             return _next(_own(after), request)
         self._note("begin")
@@ -80,7 +80,7 @@ class PacedEngine:
         return PacedGeneration(request)
 
     def denoise_step(self, generation: Generation) -> None:
-        """One step of ``step_s`` seconds. Raises ``ModelError`` and ``OutOfMemory`` on command."""
+        """Take one step of ``step_s`` seconds. Raises ``ModelError`` and ``OutOfMemory`` on command."""
         run = _own(generation)
         if run.step == run.total_steps:
             raise ModelError(f"All {run.total_steps} steps of this run are done.")
@@ -93,14 +93,14 @@ class PacedEngine:
         run.step += 1
 
     def decode(self, generation: Generation) -> Iterator[Frames]:
-        """Frames of the one colour that the seed chooses, with a column that moves."""
+        """Yield frames of the one colour that the seed chooses, with a column that moves."""
         run = _own(generation)
         if run.step < run.total_steps:
             raise ModelError(f"Only {run.step} of {run.total_steps} steps of this run are done.")
         return self._frames(run)
 
     def preview(self, generation: Generation) -> Frames:
-        """One small frame of that colour."""
+        """Return one small frame of the video's colour."""
         request = _own(generation).request
         size = request.height // PREVIEW_STRIDE, request.width // PREVIEW_STRIDE
         return np.broadcast_to(_colour(request), (1, *size, 3)).copy()

@@ -17,13 +17,13 @@ STOP_S = 60
 
 
 def programs() -> Path | None:
-    """The folder of the newest server programs that Debian's packages have put here."""
+    """Return the folder of the newest server programs of Debian's packages."""
     found = Path("/usr/lib/postgresql").glob("*/bin/postgres")
     return max((path.parent for path in found), key=lambda path: int(path.parts[-2]), default=None)
 
 
 class PostgresServer:
-    """A context manager. Each database it makes is empty."""
+    """A context manager around a PostgreSQL server. Each of its databases begins empty."""
 
     def __init__(self, programs: Path) -> None:
         self._programs = programs
@@ -50,7 +50,7 @@ class PostgresServer:
         shutil.rmtree(self._folder)
 
     def new_database(self) -> str:
-        """The address of an empty database."""
+        """Make an empty database and return its address."""
         name = f"tests{next(self._numbers)}"
         asyncio.run(self._create(name))
         return f"postgresql+asyncpg://tests@/{name}?host={self._folder}"

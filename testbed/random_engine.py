@@ -1,6 +1,6 @@
 """Models of any size with random weights, made where they are to run: a 14B takes seconds, and no file.
 
-What a step or a decode costs does not depend on the weights' values.
+The cost of a step or a decode does not depend on the weights' values.
 """
 
 from typing import Any
@@ -26,7 +26,7 @@ from models.variants import Variant
 
 _DEVIATION = 0.02
 _PROMPT_TOKENS = 512
-"""As many as count. In bfloat16 fewer are filled up to as many."""
+"""Text tokens that count: in bfloat16, fewer are padded to as many."""
 
 
 class RandomModel:
@@ -38,7 +38,7 @@ class RandomModel:
     def __init__(
         self, variant: Variant, device: torch.device, dtype: torch.dtype, text_encoder: bool = False
     ) -> None:
-        """Raises ``OutOfMemory`` where the device has too little for the weights."""
+        """Make the weights. Raises ``OutOfMemory`` where the device has too little memory."""
         self.variant = variant
         self.device = device
         self.dtype = dtype
@@ -65,25 +65,27 @@ class RandomModel:
             self.text = TextEncoder(build_tokenizer(), _fill(encoder, device), cache_bytes=0)
 
     def engine(self, tuning: Tuning) -> WanEngine:
-        """Raises ``TuningError`` for settings that cannot work here. They may change ``transformer``."""
+        """Make the engine. Raises ``TuningError`` for settings that cannot work here; may change
+        ``transformer``.
+        """
         tuned = TunedModel(tuning, self.variant, self.device, self.dtype, Mesh())
         denoiser = tuned.denoiser(self.transformer)
         return WanEngine(self.variant, Parts(self.text, denoiser, self.streaming_vae))
 
 
 class RandomText:
-    """Implements ``models.conditioning.text_encoder.Text`` without an encoder."""
+    """An implementation of ``models.conditioning.text_encoder.Text`` without an encoder."""
 
     def __init__(self, variant: Variant, device: torch.device, dtype: torch.dtype) -> None:
         self._embeddings = torch.randn(_PROMPT_TOKENS, variant.text_dim, device=device, dtype=dtype)
 
     def encode(self, prompt: str) -> Tensor:
-        """The same random embeddings for every prompt: ``[512, text_dim]``."""
+        """Return the same random embeddings for every prompt: ``[512, text_dim]``."""
         return self._embeddings
 
 
 def transformer_of(variant: Variant) -> Any:
-    """Diffusers' model of the published configuration, on the meta device: it has no numbers yet."""
+    """Make diffusers' model of the published configuration on the meta device: it has no numbers yet."""
     branch: dict[str, Any] = {}
     if variant.control_blocks:
         layers = range(0, variant.layers, variant.layers // variant.control_blocks)
@@ -107,7 +109,7 @@ def transformer_of(variant: Variant) -> Any:
 
 
 def autoencoder_of(variant: Variant) -> Any:
-    """Diffusers' VAE of the published configuration, but for the statistics of its latents."""
+    """Make diffusers' VAE of the published configuration, but for the statistics of its latents."""
     form: dict[str, Any] = {}
     if variant.spatial_stride == 16:
         form = {
@@ -129,7 +131,7 @@ def autoencoder_of(variant: Variant) -> Any:
 
 
 def umt5_of(variant: Variant) -> Any:
-    """The encoder of UMT5-XXL, or a small one for a variant of other embeddings; on the meta device."""
+    """Make the encoder of UMT5-XXL, or a small one for a variant of other embeddings, on the meta device."""
     small = variant.text_dim != 4096
     config = UMT5Config(
         vocab_size=256384,
@@ -146,7 +148,7 @@ def umt5_of(variant: Variant) -> Any:
 
 
 def _typed(model: Any, dtype: torch.dtype) -> Any:
-    """The parameters' types, as loading gives them: those that diffusers keeps in float32 stay so."""
+    """Cast the parameters as loading does: those that diffusers keeps in float32 stay so."""
     kept = set(getattr(model, "_keep_in_fp32_modules", None) or ())
     for name, parameter in model.named_parameters():
         parameter.data = parameter.data.to(torch.float32 if kept & set(name.split(".")) else dtype)

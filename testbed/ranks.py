@@ -21,7 +21,7 @@ GONE_S = 60
 def group_of(
     model: dict[str, Any], *, ranks: int = 2, gpus: int = 0, timeout_s: float = 60
 ) -> Iterator[RankGroup]:
-    """A group as a replica has it, commanded by the test itself; its engine runs on the CPU."""
+    """Start a group as a replica does, commanded by the test itself; its engine runs on the CPU."""
     cpus = 0.1
     rank = {"CPU": cpus, "GPU": gpus} if gpus else {"CPU": cpus}
     bundles = placement_group([{"CPU": cpus}, *[rank] * ranks], strategy="STRICT_PACK")
@@ -39,7 +39,7 @@ def group_of(
 
 
 def rank_pids() -> set[int]:
-    """Of every group under this process: Ray's workers carry what they do as their name."""
+    """Return the pids of all ranks under this process: Ray's workers carry their job as their name."""
     return {
         process.pid
         for process in psutil.Process().children(recursive=True)
@@ -48,7 +48,7 @@ def rank_pids() -> set[int]:
 
 
 def assert_gone(pids: set[int]) -> None:
-    """Within a while, none of these processes is left."""
+    """Wait until none of these processes is left."""
     wait_for(lambda: not any(map(_lives, pids)), GONE_S, lambda: f"left behind: {set(filter(_lives, pids))}")
 
 

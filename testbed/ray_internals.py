@@ -1,4 +1,4 @@
-"""Every name of Ray's that the testbed uses and Ray does not promise: a new Ray is tried against these.
+"""The names of Ray that the testbed uses and Ray does not promise; a new Ray is tried against them.
 
 Imported only once Ray's environment is set, because Ray reads it on import.
 """
@@ -13,12 +13,12 @@ from ray.serve.context import _get_global_client
 
 
 def head_node() -> Any:
-    """The node that ``ray.init`` started here, to which ``cluster_utils.Cluster`` can add others."""
+    """Return the node that ``ray.init`` started here, to which ``cluster_utils.Cluster`` can add others."""
     return worker._global_node
 
 
 def raylet_of(node: Any) -> subprocess.Popen[bytes]:
-    """The raylet process of a node that ``cluster_utils.Cluster.add_node`` made."""
+    """Return the raylet process of a node that ``cluster_utils.Cluster.add_node`` made."""
     raylet: subprocess.Popen[bytes] = node.all_processes[PROCESS_TYPE_RAYLET][0].process
     return raylet
 
@@ -29,12 +29,12 @@ def deploy(config: Any, *, wait: bool) -> None:
 
 
 def running_pids(application: str, deployment: str) -> Mapping[str, int]:
-    """The pids of a deployment's running replicas by replica id."""
+    """Return the pids of a deployment's running replicas by replica id."""
     details = _client().get_serve_details()
     replicas = details["applications"][application]["deployments"][deployment]["replicas"]
     return {replica["replica_id"]: replica["pid"] for replica in replicas if replica["state"] == "RUNNING"}
 
 
 def _client() -> Any:
-    """The connection to Serve's controller, once ``serve.start`` has made it."""
+    """Return the connection to Serve's controller, once ``serve.start`` has made it."""
     return _get_global_client()

@@ -25,36 +25,38 @@ class Service:
     """Deployment name in, pids by replica id out."""
 
     def get(self, path: str) -> Any:
-        """The JSON answer to a GET of this path. Fails on any answer but 200."""
+        """Return the JSON answer to a GET of this path. Fails on any answer but 200."""
         answer = HTTP.get(self.url + path)
         assert answer.status_code == 200, (answer.status_code, answer.text)
         return answer.json()
 
     def submit(self, **fields: Any) -> str:
-        """Submit a task with these fields; its id."""
+        """Submit a task with these fields and return its id."""
         answer = HTTP.post(f"{self.url}/v1/tasks/video", json={"prompt": "a cat", **fields})
         assert answer.status_code == 200, (answer.status_code, answer.text)
         task_id: str = answer.json()["task_id"]
         return task_id
 
     def status(self, task_id: str) -> dict[str, Any]:
-        """The status of a task."""
+        """Return the status of a task."""
         status: dict[str, Any] = self.get(f"/v1/tasks/{task_id}/status")
         return status
 
     def cancel(self, task_id: str) -> dict[str, Any]:
-        """Cancel a task; the answer."""
+        """Cancel a task and return the answer."""
         answer: dict[str, Any] = HTTP.delete(f"{self.url}/v1/tasks/{task_id}").json()
         return answer
 
     def result(self, task_id: str) -> bytes:
-        """The bytes of a task's video."""
+        """Return the bytes of a task's video."""
         answer = HTTP.get(f"{self.url}/v1/tasks/{task_id}/result")
         assert answer.status_code == 200, answer.text
         return answer.content
 
     def until(self, task_id: str, *wanted: str, step: int = 0, deadline_s: float = 60) -> dict[str, Any]:
-        """Wait until the task stands in one of the states (default: a final one) and is so many steps on."""
+        """Wait until the task is in a ``wanted`` state (default: a final one) and at ``step``; return its
+        status.
+        """
         found: dict[str, Any] = {}
 
         def reached() -> bool:
@@ -67,7 +69,7 @@ class Service:
         return found
 
     def reachable_status(self, task_id: str) -> dict[str, Any]:
-        """The status, or nothing while the service restarts; an acknowledged task is never unknown."""
+        """Return the status, empty while the service restarts; an acknowledged task is never unknown."""
         try:
             answer = HTTP.get(f"{self.url}/v1/tasks/{task_id}/status", timeout=5)
         except httpx.TransportError:
@@ -78,21 +80,21 @@ class Service:
         return {}
 
     def health(self, model: str) -> list[str]:
-        """The health word of each replica of the model, as the service tells it."""
+        """Return the health word of each replica of the model, as the service tells it."""
         return [device["health"] for device in self.devices(model)]
 
     def health_of(self, replica: str, model: str) -> str | None:
-        """The health word of one replica; None when the service does not know it."""
+        """Return the health word of one replica; None when the service does not know it."""
         words = {device["replica"]: device["health"] for device in self.devices(model)}
         return words.get(replica)
 
     def devices(self, model: str) -> list[dict[str, Any]]:
-        """The replicas of the model, as the status of the service lists them."""
+        """Return the replicas of the model, as the status of the service lists them."""
         devices: list[dict[str, Any]] = self.get("/v1/service/status")["models"][model]["devices"]
         return devices
 
     def kill(self, deployment: str) -> None:
-        """kill -9 of the one replica of a deployment."""
+        """Kill the one replica of a deployment (SIGKILL)."""
         (pid,) = self.replica_pids(deployment).values()
         os.kill(pid, signal.SIGKILL)
 

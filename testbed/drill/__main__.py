@@ -1,4 +1,4 @@
-"""``scripts/drill``: drills a service on this machine and prints what became of its promises."""
+"""``scripts/drill``: drill a service on this machine and print which promises it kept."""
 
 import argparse
 import json
@@ -12,7 +12,7 @@ COLUMNS = ("acknowledged", "lost", "duplicated", "changed", "stuck", "kills")
 
 
 def main() -> int:
-    """Run one drill; the exit status: 0 where every promise was kept, 1 otherwise."""
+    """Run one drill and return the exit status: 0 where every promise was kept, 1 otherwise."""
     parser = argparse.ArgumentParser(
         prog="scripts/drill",
         description="Submit tasks, kill parts of the service, and check that nothing is lost or done twice.",
@@ -33,7 +33,7 @@ def main() -> int:
 
 
 def table(outcome: Outcome) -> str:
-    """The figures as Markdown."""
+    """Return the figures as Markdown."""
     figures = outcome.as_json()
     rows = [COLUMNS, ("---:",) * len(COLUMNS), tuple(str(figures[column]) for column in COLUMNS)]
     kinds = [f"- {kind}: {count}" for kind, count in sorted(outcome.kills.items())]

@@ -1,4 +1,4 @@
-"""Judges a service by its HTTP answers alone: what was promised, and what became of it."""
+"""A judge of a service by its HTTP answers alone: each promise, and whether the service kept it."""
 
 import hashlib
 from collections.abc import Mapping
@@ -10,33 +10,33 @@ FINAL = frozenset({"succeed", "failed", "cancelled"})
 
 @dataclass(frozen=True)
 class Verdict:
-    """Tasks by what went wrong with them; all are empty where every promise was kept."""
+    """Task ids by the promise that was broken; every list is empty where all promises were kept."""
 
     acknowledged: int
     lost: list[str]
-    """Acknowledged, and unknown to the service later."""
+    """Tasks that were acknowledged, and unknown to the service later."""
     duplicated: list[str]
-    """Ended more than once, or listed more than once."""
+    """Tasks that ended more than once, or are listed more than once."""
     changed: list[str]
-    """Final, or further on, and later told otherwise; or a result whose bytes did not stay."""
+    """Tasks whose final status or progress was taken back, or whose result changed its bytes."""
     stuck: list[str]
-    """Not final when the time was up."""
+    """Tasks that were not final when the time was up."""
     outcomes: Mapping[str, int]
-    """How the others ended."""
+    """The number of tasks by final status."""
 
     @property
     def is_clean(self) -> bool:
-        """Whether every promise was kept."""
+        """True if every promise was kept."""
         return not (self.lost or self.duplicated or self.changed or self.stuck)
 
     def as_json(self) -> dict[str, Any]:
-        """The figures by name: how many tasks went wrong in each way."""
+        """Return the figures by name: the number of tasks for each broken promise."""
         return {key: len(value) if isinstance(value, list) else value for key, value in asdict(self).items()}
 
 
 @dataclass
 class _Record:
-    """What was seen of one task."""
+    """The last answers about one task."""
 
     progress: float = 0.0
     final: Mapping[str, Any] | None = None
@@ -45,7 +45,7 @@ class _Record:
 
 @dataclass
 class Checker:
-    """Is told every answer in the order it came."""
+    """A record of every answer, in the order in which they came, and the verdict on them."""
 
     records: dict[str, _Record] = field(default_factory=dict)
     lost: set[str] = field(default_factory=set)
@@ -53,15 +53,15 @@ class Checker:
     changed: set[str] = field(default_factory=set)
 
     def acknowledged(self, task_id: str) -> None:
-        """The service acknowledged this task."""
+        """Note that the service acknowledged this task."""
         self.records.setdefault(task_id, _Record())
 
     def unknown(self, task_id: str) -> None:
-        """The service answered 404 for a task that it had acknowledged."""
+        """Note that the service answered 404 for a task that it had acknowledged."""
         self.lost.add(task_id)
 
     def status(self, task_id: str, answer: Mapping[str, Any]) -> None:
-        """The service answered with this status of an acknowledged task."""
+        """Note the status with which the service answered for an acknowledged task."""
         record = self.records[task_id]
         if record.final is not None:
             self._compare(task_id, record.final, answer)
@@ -73,7 +73,7 @@ class Checker:
             record.final = dict(answer)
 
     def result(self, task_id: str, video: bytes) -> None:
-        """The service answered with these bytes as the result of an acknowledged task."""
+        """Note the bytes that the service answered as the result of an acknowledged task."""
         record = self.records[task_id]
         digest = hashlib.sha256(video).hexdigest()
         if record.result not in (None, digest):
@@ -81,7 +81,7 @@ class Checker:
         record.result = digest
 
     def listed(self, task_ids: list[str]) -> None:
-        """Every task of the service, as it lists them."""
+        """Note all tasks that the service lists."""
         for task_id in self.records:
             count = task_ids.count(task_id)
             if count > 1:
@@ -91,12 +91,12 @@ class Checker:
 
     @property
     def open(self) -> list[str]:
-        """Acknowledged tasks that were not seen to end."""
+        """The acknowledged tasks that were not seen to end."""
         return [task_id for task_id, record in self.records.items() if record.final is None]
 
     @property
     def succeeded(self) -> list[str]:
-        """Acknowledged tasks that were seen to succeed."""
+        """The acknowledged tasks that were seen to succeed."""
         return [
             task_id
             for task_id, record in self.records.items()
@@ -104,7 +104,7 @@ class Checker:
         ]
 
     def verdict(self) -> Verdict:
-        """The judgement by all that was told so far."""
+        """Judge the service by all answers so far."""
         outcomes: dict[str, int] = {}
         for record in self.records.values():
             if record.final is not None:

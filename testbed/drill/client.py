@@ -1,4 +1,4 @@
-"""A client that never gives up: what is not answered is asked again."""
+"""A client that never gives up: it repeats every request that is not answered."""
 
 import asyncio
 from random import Random
@@ -14,7 +14,7 @@ _SMALL = {"width": 64, "height": 64, "num_frames": 5}
 
 
 class Client:
-    """Submits the drill's tasks, cancels a few of them, and tells the checker what it was answered."""
+    """The drill's client: submits tasks, cancels a few of them, and tells the checker each answer."""
 
     def __init__(self, url: str, checker: Checker, random: Random) -> None:
         self._http = httpx.AsyncClient(base_url=url, timeout=_TIMEOUT_S)
@@ -26,7 +26,7 @@ class Client:
         await self._http.aclose()
 
     async def submit(self, task_id: str) -> None:
-        """Have the task acknowledged, however often it has to be asked for."""
+        """Submit the task again and again until it is acknowledged."""
         body = {"prompt": "a cat", "task_id": task_id, "infer_steps": self._random.randint(2, 8), **_SMALL}
         while True:
             answer = await self._ask(
@@ -39,7 +39,7 @@ class Client:
             await asyncio.sleep(_PAUSE_S)
 
     async def cancel(self, task_id: str) -> None:
-        """Once; whether it was in time shows in the status."""
+        """Ask once for the task to be cancelled; the status shows whether that was in time."""
         await self._ask("DELETE", f"/v1/tasks/{task_id}")
 
     async def look(self, task_id: str) -> None:
@@ -53,7 +53,7 @@ class Client:
             self._checker.status(task_id, answer.json())
 
     async def fetch(self, task_id: str) -> bool:
-        """Read the result; whether it was answered."""
+        """Read the result and tell the checker; return whether the service answered."""
         answer = await self._ask("GET", f"/v1/tasks/{task_id}/result")
         if answer is None or answer.status_code != 200:
             return False
@@ -61,7 +61,7 @@ class Client:
         return True
 
     async def list(self) -> list[str]:
-        """Every task there is, page by page."""
+        """List all tasks, page by page."""
         found: list[str] = []
         while True:
             after = {"after": found[-1]} if found else {}
@@ -75,7 +75,7 @@ class Client:
             found += page
 
     async def _ask(self, method: str, path: str, **options: Any) -> httpx.Response | None:
-        """The answer, or None while the service cannot give one of its own."""
+        """Return the answer, or None while the service cannot give one of its own."""
         try:
             answer = await self._http.request(method, path, **options)
         except httpx.TransportError:

@@ -1,4 +1,4 @@
-"""One drill: tasks come in, faults strike, and at the end every promise is checked."""
+"""A drill: tasks come in, faults strike, and at the end every promise is checked."""
 
 import asyncio
 import sys
@@ -14,7 +14,7 @@ from testbed.drill.faults import Faults
 from testbed.launched import Launched
 
 _WAITING = 16
-"""Tasks that are open at a time, so that the faults always find some at work."""
+"""The number of tasks that are open at a time, so that every fault strikes running tasks."""
 _LOOK_EVERY_S = 0.5
 _TOLD_EVERY = 25
 _RULES = {"lease_s": 3.0, "heartbeat_s": 0.5, "max_attempts": 10}
@@ -28,20 +28,20 @@ class DrillPlan:
     kills: int
     seed: int = 1
     pause_s: tuple[float, float] = (0.5, 2.5)
-    """Between two faults."""
+    """The least and the most seconds between two faults."""
     deadline_s: float = 180.0
-    """How long tasks may stay open after the last fault."""
+    """The seconds that tasks may stay open after the last fault."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a drill: the verdict, and how often each kind of fault struck."""
+    """The outcome of a drill: the verdict, and how often each kind of fault struck."""
 
     verdict: Verdict
     kills: dict[str, int]
 
     def as_json(self) -> dict[str, Any]:
-        """The figures by name."""
+        """Return the figures by name."""
         return {**self.verdict.as_json(), "kills": sum(self.kills.values()), "kills_by_kind": self.kills}
 
 
@@ -90,7 +90,9 @@ class _Drill:
             await self._client.close()
 
     async def _strike(self) -> None:
-        """All the faults, one after the other, spread over the tasks: some end between any two faults."""
+        """Strike all faults one after the other, spread over the tasks: some tasks end between any two
+        faults.
+        """
         while self._struck < self._plan.kills:
             if self._followed < self._due(self._struck) - _WAITING:
                 await asyncio.sleep(_LOOK_EVERY_S)
@@ -104,7 +106,7 @@ class _Drill:
         self._striking = False
 
     def _due(self, faults: int) -> float:
-        """The tasks that are to come with so many faults."""
+        """Return the number of tasks that are due after so many faults."""
         return self._plan.tasks * faults / self._plan.kills
 
     async def _until_due(self, number: int) -> None:
@@ -113,7 +115,7 @@ class _Drill:
             await asyncio.sleep(_LOOK_EVERY_S)
 
     async def _follow(self, task_id: str) -> None:
-        """One task from its submit to its end."""
+        """Follow one task from its submit to its end."""
         try:
             await self._client.submit(task_id)
             if self._random.random() < 0.05:
@@ -134,7 +136,7 @@ class _Drill:
             self._slots.release()
 
     async def _check_all(self) -> None:
-        """Every task once more, now that all is quiet: its status, its result, the list."""
+        """Ask for every task once more after the last fault: its status, its result, the list."""
         for task_id in list(self._checker.records):
             await self._client.look(task_id)
         for task_id in self._checker.succeeded:

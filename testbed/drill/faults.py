@@ -1,4 +1,4 @@
-"""What can happen to a service: its processes are killed or frozen, one kind after the other, at random."""
+"""Faults of a service, at random: its processes are killed or frozen."""
 
 import os
 import signal
@@ -20,18 +20,18 @@ Shorter than two leases, after which it no longer repeats a publish. The promise
 
 @dataclass(frozen=True)
 class Fault:
-    """One kind of fault. ``weight``: how often it comes, beside the others."""
+    """A kind of fault. ``weight`` is its share among the others."""
 
     name: str
     weight: int
     strike: Callable[["Faults"], bool]
-    """Returns whether there was anything to strike."""
+    """Strike a process of the faults' service; return whether there was one to strike."""
     instead: bool = True
     """Whether it may come in place of another that finds nothing to strike."""
 
 
 class Faults:
-    """Strikes a launched service. Whatever was struck must come back by itself."""
+    """The faults of one launched service. Whatever is struck must come back by itself."""
 
     def __init__(self, launched: Launched, random: Random) -> None:
         self._launched = launched
@@ -39,9 +39,9 @@ class Faults:
         self.struck: dict[str, int] = {}
 
     def strike(self) -> bool:
-        """One fault of some kind; of another kind where there is nothing of this one to be struck now.
+        """Strike one fault of a random kind, or of another kind where this one finds no process.
 
-        Returns whether there was anything. Soon after a fault there may be nothing: then another time.
+        Returns whether any process was struck: soon after another fault there may be none.
         """
         first, *others = self._random.choices(KINDS, [kind.weight for kind in KINDS], k=20)
         for kind in (first, *(other for other in others if other.instead)):
@@ -51,12 +51,12 @@ class Faults:
         return False
 
     def kill(self, title: str) -> bool:
-        """kill -9 of one process whose title begins so."""
+        """Kill one process (SIGKILL) whose title begins with ``title``."""
         found = self._processes(title)
         return bool(found) and _signal(self._random.choice(found), signal.SIGKILL)
 
     def freeze(self, title: str) -> bool:
-        """Stop one process for longer than a lease, then let it go on as if nothing had been."""
+        """Stop one process (SIGSTOP) for longer than a lease, then let it go on."""
         found = self._processes(title)
         if not found:
             return False
@@ -67,7 +67,7 @@ class Faults:
         return _signal(process, signal.SIGCONT)
 
     def kill_everything(self) -> bool:
-        """kill -9 of every process of the service, then a new start."""
+        """Kill every process of the service (SIGKILL), then start it again."""
         self._launched.kill()
         self._launched.start()
         return True

@@ -19,13 +19,13 @@ _UNFENCED = {
 
 
 class UnfencedCoordinator(Coordinator):
-    """Wherever this class is imported, the ledger writes for whoever asks."""
+    """A coordinator whose ledger writes for any attempt: its import takes the fences out of that process."""
 
 
 RunLedger.moves = MoveStatements({**TRANSITIONS, **_UNFENCED})
 
 
 def build(args: dict[str, object]) -> Application:
-    """As ``serve_app.app.build``."""
+    """Build the application of ``serve_app.app.build`` with the unfenced coordinator."""
     setattr(serve_app.app, "Coordinator", UnfencedCoordinator)  # noqa: B010  # mypy: a name app only imports
     return serve_app.app.build(args)
