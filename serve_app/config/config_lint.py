@@ -1,8 +1,8 @@
 """Ray's own part of a Serve configuration, checked strictly before it is deployed.
 
-Ray drops a key it does not know without a word, at nearly every level, so that `min_replica: 4` gives one
-replica. Here it is an error. The `args` are checked by ``serve_app.config.settings``; what Ray takes as it
-stands, such as a `runtime_env` or a `user_config`, is left alone.
+Ray silently drops unknown keys at nearly every level, so that ``min_replica: 4`` gives one replica. Here an
+unknown key is an error. ``serve_app.config.settings`` checks the ``args``; values that Ray passes through,
+such as a ``runtime_env`` or a ``user_config``, are not checked.
 """
 
 from collections.abc import Iterator, Mapping
@@ -23,7 +23,7 @@ _SECTIONS_TYPED_AS_DICT: Mapping[tuple[type[BaseModel], str], type[BaseModel]] =
 
 
 def load(file: Path) -> Mapping[str, Any]:
-    """The configuration in a YAML file. Raises ``SettingsError`` when there is none in it."""
+    """Load the configuration in a YAML file. Raises ``SettingsError`` for a file without one."""
     try:
         config = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
@@ -36,7 +36,9 @@ def load(file: Path) -> Mapping[str, Any]:
 
 
 def lint(config: object) -> None:
-    """Raises ``SettingsError``, one sentence with the key's path, for an unknown key or a wrong value."""
+    """Check Ray's part. Raises ``SettingsError``, one sentence with the key's path, for an unknown key or a
+    wrong value.
+    """
     config = _mapping(config)
     sections = list(_sections(config, ServeDeploySchema, ()))
     for loc, section, schema in sections:
@@ -53,7 +55,7 @@ def lint(config: object) -> None:
 def _sections(
     value: object, schema: type[BaseModel], loc: Loc
 ) -> Iterator[tuple[Loc, Mapping[Any, Any], type[BaseModel]]]:
-    """Every mapping in ``value`` that Ray has a schema for, outermost first."""
+    """Iterate over the mappings in ``value`` that Ray has a schema for, outermost first."""
     if isinstance(value, list):
         for index, item in enumerate(value):
             yield from _sections(item, schema, (*loc, index))
@@ -78,7 +80,7 @@ def _validate(value: Mapping[Any, Any], schema: type[BaseModel], loc: Loc) -> No
 
 
 def _places(found: Loc, value: Any, missing: bool) -> Iterator[int | str]:
-    """pydantic's path without the names of union members, which stand in no file."""
+    """Return pydantic's path without the names of union members, which are in no file."""
     for part in found:
         try:
             value = value[part]

@@ -1,4 +1,4 @@
-"""The settings of one served model: what it is, where its weights are, how many replicas run it and how."""
+"""The settings of one served model: variant, weights, number of replicas and the way they run it."""
 
 import os
 from pathlib import Path
@@ -20,7 +20,7 @@ _ENGINE = "models.loading:load_engine"
 
 
 class FusedLoraSettings(Section):
-    """A LoRA that is always on."""
+    """A LoRA that is fused into the weights when the model is loaded."""
 
     file: Path = Field(description="a safetensors file")
     strength: float = Field(default=1.0, ge=-10, le=10, description="factor of what it adds to the weights")
@@ -28,7 +28,7 @@ class FusedLoraSettings(Section):
 
 
 class ParallelSettings(Section):
-    """How the devices of a replica share a run. ``models.parallel.plan.plan`` chooses what is not given."""
+    """The parallel degrees of a replica. ``models.parallel.plan.plan`` chooses those that are not given."""
 
     cfg: int | None = Field(
         default=None, description="halves of guidance that run apart: 1 or 2; by default chosen"
@@ -42,7 +42,7 @@ class ParallelSettings(Section):
 
 
 class AutoscalingSettings(Section):
-    """How many replicas a model has when its work decides. Bounds and delays are Ray Serve's own."""
+    """Autoscaling of a model by its queued work. Bounds and delays are Ray Serve's own."""
 
     min_replicas: int = Field(
         default=1, ge=0, le=1024, description="replicas that always stay; with 0 the next task starts one"
@@ -138,7 +138,7 @@ class ModelSettings(Section):
 
     @model_validator(mode="after")
     def _known_options(self) -> "ModelSettings":
-        """What another engine takes, that engine alone can tell, and does when it loads."""
+        """Check the options of the default engine; any other engine checks its own when it loads."""
         fault = fault_in(self.options) if self.engine == _ENGINE else None
         if fault is None:
             return self
@@ -149,7 +149,7 @@ class ModelSettings(Section):
         raise ValueError(f"options.{fault.name}: {said}")
 
     def lora_names(self) -> list[str]:
-        """What is in the LoRA folder now: LoRAs may come and go while the model is served."""
+        """List the LoRA folder's present content: LoRAs may come and go while the model is served."""
         return [] if self.lora_folder is None else LoraFolder(self.lora_folder).names()
 
     @model_validator(mode="after")
@@ -162,7 +162,7 @@ class ModelSettings(Section):
 
     @property
     def plan(self) -> ParallelPlan:
-        """How the devices of a replica share a run."""
+        """The parallel plan of a replica's devices."""
         return plan(
             self.devices_per_replica,
             self.spec.heads,
@@ -178,7 +178,7 @@ class ModelSettings(Section):
 
     @property
     def by_work(self) -> bool:
-        """Whether the coordinator's estimate decides how many replicas there are."""
+        """True if the coordinator's estimate of the queued work decides the number of replicas."""
         return self.autoscaling is not None and self.autoscaling.by == "work"
 
     @property
@@ -187,7 +187,7 @@ class ModelSettings(Section):
         return VARIANTS[self.variant]
 
     def absolute(self, base: Path) -> "ModelSettings":
-        """With absolute paths, relative ones taken from ``base``."""
+        """Return these settings with absolute paths, relative ones resolved against ``base``."""
 
         def path(given: Path) -> Path:
             return Path(os.path.abspath(base / given.expanduser()))
@@ -207,7 +207,9 @@ class ModelSettings(Section):
         )
 
     def require_files(self, key: str) -> None:
-        """Raise ``SettingsError`` where there is nothing at a path. ``key``: where these settings stand."""
+        """Raise ``SettingsError`` for a path that does not exist. ``key``: the place of these settings in the
+        file.
+        """
         if isinstance(self.weights, Path) and not self.weights.is_dir():
             raise SettingsError(
                 f"{key}.weights: there is no folder {self.weights}; name a diffusers folder "

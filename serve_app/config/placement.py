@@ -1,4 +1,6 @@
-"""Where the replicas of each model go: on the GPUs that Ray sees, or on the CPUs of a machine without."""
+"""Placement of the replicas of each model on the GPUs that Ray sees, or on the CPUs of a machine without
+GPUs.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,15 +9,15 @@ from serve_app.config.model_settings import ModelSettings
 from serve_app.config.section import SettingsError
 
 _CPUS_FOR_THE_REST = 0.5
-"""What ingress and coordinator hold."""
+"""CPUs that ingress and coordinator hold."""
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """The replicas of one model: how many, on which kind of device, with which share of the machine."""
+    """The replicas of one model: their number, their kind of device and their share of the machine."""
 
     replicas: int
-    """At most so many, where the model scales."""
+    """Upper bound of the replicas of a model that scales."""
     device: str
     gpus: int
     """GPUs of a process with an engine: the replica's own, or each rank's."""
@@ -28,11 +30,11 @@ class Placement:
 
 
 def place(models: Sequence[ModelSettings], resources: Mapping[str, float]) -> Mapping[str, Placement]:
-    """Share out Ray's ``resources`` (``CPU`` and ``GPU`` counts of the cluster) over the models.
+    """Distribute Ray's ``resources`` (``CPU`` and ``GPU`` counts of the cluster) over the models.
 
-    ``auto`` replicas: as many as fit on the GPUs that the other models always hold leave, split evenly, at
-    least one each; one replica on a machine without GPUs. Raises ``SettingsError`` for a model that needs
-    more GPUs for one replica than there are.
+    ``auto`` replicas: the GPUs that no other model always holds, split evenly, at least one replica each; one
+    replica on a machine without GPUs. Raises ``SettingsError`` for a model that needs more GPUs for one
+    replica than there are.
     """
     gpus, cpus = int(resources.get("GPU", 0)), resources.get("CPU", 1.0)
     devices = {model.name: _device(model, gpus) for model in models}
@@ -62,7 +64,9 @@ def place(models: Sequence[ModelSettings], resources: Mapping[str, float]) -> Ma
 
 
 def _require_gpus(models: Sequence[ModelSettings], on_gpu: Sequence[ModelSettings], gpus: int) -> None:
-    """A cluster without GPUs may get some yet; with too few, a group would wait for ever."""
+    """Refuse a group larger than the cluster's GPUs: it would wait for ever. A cluster may still get its
+    first GPUs.
+    """
     for index, model in enumerate(models):
         if model in on_gpu and 0 < gpus < model.devices_per_replica:
             raise SettingsError(
@@ -76,19 +80,21 @@ def _device(model: ModelSettings, gpus: int) -> str:
 
 
 def _processes(model: ModelSettings) -> int:
-    """Of a replica: it alone, or it and its ranks."""
+    """Count the processes of a replica: itself and its ranks, if any."""
     return 1 if model.devices_per_replica == 1 else 1 + model.devices_per_replica
 
 
 def _least(model: ModelSettings) -> int:
-    """Replicas that the settings promise the model."""
+    """Return the least number of replicas that the settings give the model."""
     if model.autoscaling is not None:
         return model.autoscaling.min_replicas
     return model.replicas if isinstance(model.replicas, int) else 0
 
 
 def _most(model: ModelSettings) -> int | None:
-    """Replicas that the settings allow the model; None: what the machine has."""
+    """Return the most replicas that the settings allow the model; None: as many as the machine has room
+    for.
+    """
     if model.autoscaling is not None:
         return model.autoscaling.max_replicas
     return model.replicas if isinstance(model.replicas, int) else None

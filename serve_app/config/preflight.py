@@ -1,7 +1,7 @@
 """The check of a whole configuration before Ray starts.
 
-Ray Serve drops unknown keys of its own part in silence and goes on waiting when an application cannot be
-built; this reads both parts and says in one sentence what is wrong.
+Ray Serve silently drops unknown keys of its own part and waits for ever when an application cannot be built.
+The check reads both parts and reports the first fault in one sentence.
 """
 
 import sys
@@ -29,7 +29,7 @@ def check(path: Path) -> None:
 
 
 def _require_policy(application: Mapping[str, Any], index: int) -> None:
-    """Without it Serve would scale by the number of requests, and say nothing."""
+    """Require the autoscaling policy: without it Serve would silently scale by the number of requests."""
     if (application.get("autoscaling_policy") or {}).get("policy_function") != _POLICY:
         raise SettingsError(
             f"applications[{index}].autoscaling_policy: a model scales by work, so it must be "
@@ -38,7 +38,7 @@ def _require_policy(application: Mapping[str, Any], index: int) -> None:
 
 
 def report(path: Path) -> int:
-    """Check the file; the exit status: 0, or 2 with the reason on standard error."""
+    """Check the file and return the exit status: 0, or 2 with the reason on standard error."""
     try:
         check(path)
     except SettingsError as error:

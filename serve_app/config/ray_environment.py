@@ -1,4 +1,4 @@
-"""The environment that Ray Serve is started in: Ray reads these variables once, when it is imported."""
+"""The environment variables of Ray Serve, which Ray reads once, when it is imported."""
 
 import importlib.util
 import socket
@@ -6,12 +6,13 @@ from collections.abc import Mapping
 
 
 def ray_environment() -> Mapping[str, str]:
-    """Variables for the process that starts a Ray cluster on this machine; what the user set comes first.
+    """Return variables for the process that starts a Ray cluster on this machine; the user's own take
+    precedence.
 
-    HAProxy, which Ray brings along on Linux, hands requests straight to the ingress replicas. Serve's own
-    proxy takes them apart in Python and costs more than answering them does. Its side ports, for
-    statistics, Prometheus metrics and the proxy it falls back to, are fixed by default, so that a second
-    service would not start: any free ones are taken.
+    HAProxy, which Ray ships for Linux, forwards requests straight to the ingress replicas. Serve's own proxy
+    parses them in Python, at a higher cost than answering them. HAProxy's side ports, for statistics,
+    Prometheus metrics and the fallback proxy, are fixed by default, so that a second service on the machine
+    would not start: here any free ports are taken.
     """
     environment = {
         "RAY_USAGE_STATS_ENABLED": "0",

@@ -1,4 +1,4 @@
-"""What every part of the settings is: frozen, and strict about its keys."""
+"""The base of every part of the settings: frozen, with unknown keys refused."""
 
 import typing
 from typing import Annotated

@@ -1,7 +1,7 @@
 """The application's settings: the ``args`` of ``serve_config.yaml``, parsed once, frozen, checked at start.
 
-Nothing else reads the ``args``. The rest of the file is Ray's: ``serve_app.launch`` reads the port of it, and
-how long to drain. Relative folders are taken from the folder the service is started in.
+No other module reads the ``args``. The rest of the file is Ray's; ``serve_app.launch`` reads its port and the
+drain time. Relative folders are resolved against the folder that the service is started in.
 """
 
 import os
@@ -16,7 +16,7 @@ from serve_app.tasks.fair_share import Share, Shares
 
 
 class TaskSettings(Section):
-    """How tasks live and die."""
+    """Attempts, leases, time-outs and retention of tasks."""
 
     max_attempts: int = Field(
         default=3, ge=1, le=10, description="runs a task gets before it fails as worker_lost"
@@ -56,7 +56,7 @@ class TaskSettings(Section):
 
 
 class LimitSettings(Section):
-    """What one service takes in."""
+    """Limits on the requests that one service accepts."""
 
     max_queued: int = Field(
         default=1000, ge=1, description="queued tasks before a submit is refused with 429"
@@ -74,7 +74,7 @@ class LimitSettings(Section):
 
 
 class KeySettings(Section):
-    """One API key, known by its hash alone, and what its holder may do. ``scripts/make_key`` makes one."""
+    """One API key, stored as its hash, and its holder's rights and limits. ``scripts/make_key`` makes one."""
 
     name: str = Field(
         pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$",
@@ -106,7 +106,7 @@ class KeySettings(Section):
 
 
 class AppSettings(Section):
-    """Everything the application is told."""
+    """All settings of the application."""
 
     data_dir: Path = Field(default=Path("data"), description="database, inputs and, by default, outputs")
     database_url: str | None = Field(
@@ -155,7 +155,7 @@ class AppSettings(Section):
 
     @property
     def store_url(self) -> str:
-        """The database the task store opens."""
+        """The URL of the task store's database."""
         return self.database_url or f"sqlite+aiosqlite:///{self.data_dir / 'tasks.db'}"
 
     @property
@@ -165,7 +165,7 @@ class AppSettings(Section):
 
     @property
     def inputs(self) -> Path:
-        """Where the images of submitted tasks are kept."""
+        """The folder that holds the images of submitted tasks."""
         return self.data_dir / "inputs"
 
     @property
@@ -226,7 +226,7 @@ def _require_writable(key: str, folder: Path) -> None:
 
 
 def _first_sentence(error: ValidationError) -> str:
-    """The first finding of pydantic, said as ``args.key: what is allowed``."""
+    """Word the first finding of pydantic as ``args.key: what is allowed``."""
     finding = error.errors(include_url=False)[0]
     loc, section = _place(finding["loc"], finding["type"] == "extra_forbidden")
     key = path(("args", *loc))
@@ -239,9 +239,9 @@ def _first_sentence(error: ValidationError) -> str:
 
 
 def _place(found: Loc, unknown_key: bool) -> tuple[Loc, type[BaseModel]]:
-    """Pydantic's path as it stands in the file, and the section that its last key is in.
+    """Return pydantic's path as it is in the file, and the section that holds its last key.
 
-    Union members ("literal['auto']", "constrained-int") stand in the path of pydantic alone.
+    Union members ("literal['auto']", "constrained-int") are in pydantic's path alone.
     """
     section: type[BaseModel] = AppSettings
     place: list[int | str] = []

@@ -1,4 +1,4 @@
-"""Every setting with its default, its range and one sentence, for a terminal and for the docs.
+"""The settings reference: every setting with its default, its range and one sentence.
 
 ``wan-serve settings`` prints it.
 """
@@ -12,7 +12,7 @@ from serve_app.config.section import Section, model_in
 from serve_app.config.settings import AppSettings
 
 COMMAND = "wan-serve settings --markdown > docs/settings.md"
-"""Makes the page."""
+"""The command that generates the page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,9 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """The keys that stand beside each other. ``place``: where, as ``models[].parallel`` below ``args``."""
+    """The keys of one section. ``place``: the section's path below ``args``, such as
+    ``models[].parallel``.
+    """
 
     place: str
     about: str
@@ -35,7 +37,7 @@ class Group:
 
 
 def reference() -> tuple[Group, ...]:
-    """All settings, a section before the sections in it."""
+    """List all settings, a section before the sections in it."""
     return (
         *_groups(AppSettings, "args"),
         Group(
@@ -47,7 +49,7 @@ def reference() -> tuple[Group, ...]:
 
 
 def as_text() -> str:
-    """For a terminal."""
+    """Format the reference for a terminal."""
     lines: list[str] = []
     for group in reference():
         lines += [f"{group.place}: {group.about}", ""]
@@ -61,7 +63,7 @@ def as_text() -> str:
 
 
 def as_markdown() -> str:
-    """The page ``docs/settings.md``."""
+    """Format the reference as the page ``docs/settings.md``."""
     lines = [
         "# Settings",
         "",
@@ -116,7 +118,7 @@ def _default(value: object) -> str:
 
 
 def _takes(schema: Mapping[str, Any]) -> str:
-    """What a key takes, in words, from its JSON schema."""
+    """Describe the values that a key takes, from its JSON schema."""
     if "anyOf" in schema:
         either = [_takes(kind) for kind in schema["anyOf"] if kind.get("type") != "null"]
         return " or ".join(dict.fromkeys(either))
