@@ -1,4 +1,4 @@
-"""What the ranks of test_communication.py do: a step under each plan, counting what they send."""
+"""The work of the ranks in ``test_communication.py``: a step under each plan, its sent bytes counted."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ COUNTED = {
 
 
 class Counter:
-    """Stands in front of torch's own transfers and adds up what this rank hands them."""
+    """A wrapper around torch's own transfers that adds up the bytes that this rank sends."""
 
     def __init__(self) -> None:
         self.sent = {"ulysses": 0, "ring": 0, "gathered": 0}

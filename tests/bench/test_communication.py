@@ -1,4 +1,4 @@
-"""The bytes that are counted for a plan are those that its ranks send."""
+"""The bytes that ``bench communication`` counts for a plan are those that its ranks send."""
 
 from dataclasses import replace
 from functools import cache

@@ -1,4 +1,4 @@
-"""Counted operations are those that torch counts while the engine runs."""
+"""The operations that ``bench.flops`` counts are those that torch counts while the engine runs."""
 
 import subprocess
 import sys

@@ -27,7 +27,7 @@ RUN = ("1.3b-480p", "decode-480p", "1.3b-480p-4-steps", "14b-480p-flash3", "14b-
 
 @cache
 def output() -> list[str]:
-    """What the benchmark prints where those packages are not installed."""
+    """Return the benchmark's output where those packages are not installed."""
     code = f"""
 import sys
 sys.modules.update(dict.fromkeys({ABSENT!r}))

@@ -15,7 +15,7 @@ from testbed.postgres_server import PostgresServer, programs
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:
-    """The session's PostgreSQL server. Where its programs are missing, only CI fails."""
+    """The session's PostgreSQL server. Without its programs the tests are skipped, but fail in CI."""
     found = programs()
     if found is None:
         assert not os.environ.get("CI"), "CI runs these tests: install Debian's package postgresql"

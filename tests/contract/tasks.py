@@ -1,4 +1,4 @@
-"""Tasks that the store is given in its tests."""
+"""Tasks for the store's tests."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""What every engine promises to whoever drives it: the real one, a group of ranks, and the paced fake."""
+"""The engine contract, kept by every engine: the real one, a group of ranks, and the paced fake."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""Whose task a claim takes: priority, then the owner's turn, then what the replica has at hand, then age."""
+"""The order of claims: priority, then the owner's turn, then the replica's cached LoRAs, then age."""
 
 import asyncio
 from dataclasses import replace
@@ -19,7 +19,7 @@ async def shared(database: Database, **shares: Share) -> RunLedger:
 
 
 async def owners_of_claims(ledger: RunLedger, number: int, model: str = "demo") -> str:
-    """The first letters of those whose tasks are taken next."""
+    """Claim tasks and return the first letters of their owners."""
     tasks = [await ledger.claim(model, "r") for _ in range(number)]
     return "".join(task.owner[0] if task else "-" for task in tasks)
 
@@ -119,7 +119,7 @@ def with_lora(name: str, lora: str | None, **changes: object) -> NewTask:
 
 
 async def order(ledger: RunLedger, *loras: str) -> str:
-    """The names in the order in which a replica that has ``loras`` takes them."""
+    """Return the names in the order in which a replica that has ``loras`` takes them."""
     taken = ""
     while (task := await ledger.claim("demo", "r", loras)) is not None:
         taken += task.id

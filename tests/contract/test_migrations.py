@@ -1,4 +1,4 @@
-"""A service of an earlier version is brought up to date with everything it holds."""
+"""The database of an earlier version is migrated with everything that it holds."""
 
 import asyncio
 from collections.abc import AsyncIterator

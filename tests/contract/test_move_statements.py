@@ -34,7 +34,7 @@ FROM = {
     Move.CANCEL: {Status.QUEUED, Status.RUNNING},
     **{move: {Status.RUNNING} for move in set(Move) - {Move.CLAIM, Move.CANCEL}},
 }
-"""Said here again, so that a slip in the table of transitions is found."""
+"""The legal sources of each move, written a second time so that a slip in the table of transitions shows."""
 OF_A_RUN = set(Move) - {Move.CLAIM, Move.CANCEL}
 """The moves of one attempt."""
 OF_THE_LEADER = set(Move) - {Move.CANCEL}
@@ -43,7 +43,7 @@ OF_THE_LEADER = set(Move) - {Move.CANCEL}
 async def changes(
     database: Database, store: TaskStore, move: Move, status: Status, *, attempt: int = ATTEMPT, epoch: int
 ) -> bool:
-    """Whether the move changes a task that stands in ``status``."""
+    """Return whether the move changes a task in ``status``."""
     await store.submit(new("a"), ADMISSION)
     async with database.write() as connection:
         await connection.execute(update(TASKS).values(status=status, attempt=ATTEMPT))

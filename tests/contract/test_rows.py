@@ -44,7 +44,7 @@ OLD_SPEC = {
     "lora_strength": 0.5,
     "fragment_frames": 9,
 }
-"""As the version before this one wrote it: ``num_frames`` are those of all fragments."""
+"""A spec as the version before this one wrote it: ``num_frames`` counts the frames of all fragments."""
 OLD_REQUEST = {"prompt": "a cat", "num_fragments": 3}
 OLD_ROW = text("""
 INSERT INTO tasks (uid, id, status, model, spec, work, tokens, priority, owner, notes, request, save_path,
@@ -71,7 +71,7 @@ SPEC_OF_IT = TaskSpec(
 
 @dataclass(frozen=True)
 class Direct:
-    """Implements ``Control`` over a ledger in this process."""
+    """An implementation of ``Control`` over a ledger in this process."""
 
     ledger: RunLedger
 

@@ -1,4 +1,4 @@
-"""What the ledger promises of runs: one runner at a time, nothing lost, and no word of who was given up."""
+"""The ledger's promises about runs: one runner at a time, no task lost, no write by a runner given up."""
 
 import asyncio
 

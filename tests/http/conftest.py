@@ -14,7 +14,7 @@ from tests.http.http_service import HttpService, running, settings
 
 @pytest.fixture(scope="session")
 def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database with the newest schema and no tasks; copying it is quicker than making it."""
+    """A database with the newest schema and no tasks, made once and copied for each test."""
     path = tmp_path_factory.mktemp("database") / "tasks.db"
 
     async def migrate() -> None:

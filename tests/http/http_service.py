@@ -1,4 +1,4 @@
-"""The whole HTTP service over a real store and real folders, without Ray: what the HTTP tests talk to."""
+"""The whole HTTP service over a real store and real folders, without Ray."""
 
 import base64
 import io
@@ -25,12 +25,12 @@ from serve_app.tasks.replica import Replica
 from serve_app.tasks.task import Task
 
 VIDEO = bytes(range(256)) * 40
-"""What a finished video holds here: 10,240 bytes, so that a range can be told from another."""
+"""The bytes of a finished video: 10,240 that differ, so that one range can be told from another."""
 
 
 @dataclass
 class HttpService:
-    """A client of the service, and the hands that do what coordinator and replicas would do."""
+    """A client of the service, and a stand-in for its coordinator and replicas."""
 
     client: httpx.AsyncClient
     api: FastAPI
@@ -44,7 +44,7 @@ class HttpService:
     cancelled: list[Task] = field(default_factory=list)
 
     async def submit(self, *, key: str | None = None, **fields: Any) -> dict[str, Any]:
-        """Submit a video that will be taken, with an API key if there are any; the answer."""
+        """Submit a valid task, with an API key if there are any, and return the answer."""
         response = await self.client.post(
             "/v1/tasks/video", json={"prompt": "a cat", **fields}, headers=with_key(key)
         )
@@ -64,7 +64,7 @@ class HttpService:
         await self.fleet.saw(Replica(name, model, "cpu", 1, seen_at, **changes))
 
     async def claim(self, model: str = "demo") -> Task:
-        """Begin the next run."""
+        """Claim the next task."""
         task = await self.ledger.claim(model, f"{model}-1")
         assert task is not None
         return task
@@ -78,7 +78,7 @@ class HttpService:
         return done
 
     async def finished(self, video: bytes = VIDEO, **fields: Any) -> str:
-        """Submit a task and let it succeed; its id."""
+        """Submit a task, let it succeed and return its id."""
         task_id = (await self.submit(**fields))["task_id"]
         await self.publish(await self.claim(), video)
         return str(task_id)
@@ -88,7 +88,7 @@ class HttpService:
 async def running(
     settings: AppSettings, surfaces: Sequence[Surface] = SURFACES
 ) -> AsyncIterator[HttpService]:
-    """The service from its start to its end."""
+    """Start the service, yield a client of it, and stop it."""
     nudges: list[str] = []
     cancelled: list[Task] = []
     api = build_api(settings, lambda: nudges.append("nudge"), cancelled.append, surfaces)
@@ -113,23 +113,23 @@ async def running(
 
 
 def settings(folder: Path, **changes: Any) -> AppSettings:
-    """The demo model over folders below ``folder``."""
+    """Return the settings of the demo model over folders below ``folder``."""
     models = ({"name": "demo", "variant": "demo", "weights": folder},)
     return AppSettings.model_validate({"data_dir": folder / "data", "models": models, **changes})
 
 
 def with_key(key: str | None) -> dict[str, str]:
-    """The headers of whoever has that key."""
+    """Return the headers of a client with that key."""
     return {} if key is None else {"Authorization": f"Bearer {key}"}
 
 
 def as_text(data: bytes) -> str:
-    """A file as a JSON field holds it."""
+    """Encode a file as a JSON field holds it."""
     return base64.b64encode(data).decode()
 
 
 def png(width: int = 96, height: int = 64) -> bytes:
-    """A small picture."""
+    """Return a small picture as PNG."""
     ramp = np.linspace(0, 255, width * height * 3).astype(np.uint8).reshape(height, width, 3)
     buffer = io.BytesIO()
     Image.fromarray(ramp).save(buffer, "PNG")

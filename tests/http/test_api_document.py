@@ -35,7 +35,7 @@ async def document_of(service: HttpService) -> Schema:
 
 
 def answers(document: Schema) -> Iterator[tuple[str, str, Schema]]:
-    """Method, path and schema of each answer that is a JSON document."""
+    """Return method, path and schema of each answer that is a JSON document."""
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             content = operation["responses"]["200"]["content"]
@@ -44,7 +44,7 @@ def answers(document: Schema) -> Iterator[tuple[str, str, Schema]]:
 
 
 def parts(schema: Schema, document: Schema) -> list[Schema]:
-    """The described objects that a schema consists of; empty where it says nothing."""
+    """Return the described objects of a schema; empty where it describes none."""
     if "$ref" in schema:
         name = schema["$ref"].rpartition("/")[2]
         return parts(document["components"]["schemas"][name], document)
@@ -66,7 +66,7 @@ async def test_every_answer_is_described_field_by_field(service: HttpService):
 
 
 def check(document: Schema, method: str, path: str, response: httpx.Response) -> None:
-    """The answer has every described field and no other."""
+    """Assert that the answer has every described field and no other."""
     assert response.status_code == 200, response.text
     described = document["paths"][path][method]["responses"]["200"]["content"]["application/json"]["schema"]
     jsonschema.validate(response.json(), {**described, "components": document["components"]})

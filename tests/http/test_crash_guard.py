@@ -1,4 +1,4 @@
-"""A fault of the service itself is answered like a refusal, and told to the log alone."""
+"""A fault of the service itself is answered like a refusal; only the log has its details."""
 
 import logging
 

@@ -1,4 +1,4 @@
-"""The pages for people: they need nothing but this service, wherever it is mounted."""
+"""The web pages: they load from this service alone, wherever it is mounted."""
 
 import re
 
@@ -14,7 +14,7 @@ LINKS = re.compile(r"""(?:href|src)="([^"]*)"|url: '([^']*)'""")
 
 
 def links(page: httpx.Response) -> list[str]:
-    """What a page loads or leads to."""
+    """Return every address that a page loads or links to."""
     assert page.status_code == 200 and page.headers["content-type"].startswith("text/html")
     return [src or url for src, url in LINKS.findall(page.text)]
 

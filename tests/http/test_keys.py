@@ -1,4 +1,4 @@
-"""API keys: each task belongs to its key. For a stranger it is not there, on any route that there is."""
+"""API keys: each task belongs to its key; on every route, other keys are answered as if it did not exist."""
 
 import asyncio
 import hashlib
@@ -28,7 +28,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "/v1/local/video/generate": {"task_id": "x", "prompt": "a dog", "save_video_path": "x.mp4"},
     "/v1/local/video/generate/task_status": {"task_id": DONE},
 }
-"""What each POST is sent. A new one must be added here."""
+"""The body of each POST. A new route must be added here."""
 
 STOPS = {
     ("DELETE", "/v1/tasks/{task_id}"),
@@ -44,7 +44,7 @@ TELLS_WHICH = {
     "/v1/local/video/generate/get_all_tasks": [DONE],
     "/v1/local/video/generate/stop_running_task": [],
 }
-"""Of each GET without parameters: the tasks that it tells their owner of. A new one must be added here."""
+"""The tasks that each GET without parameters tells their owner. A new route must be added here."""
 
 
 def configured(name: str, key: str, **rules: Any) -> dict[str, Any]:
@@ -72,7 +72,7 @@ async def service(folder: Path) -> AsyncIterator[HttpService]:
 
 
 def routes(service: HttpService) -> list[tuple[str, str]]:
-    """Method and path of everything that needs a key, from the application's own table."""
+    """Return method and path of every route that needs a key, from the application's own table."""
     found = [
         (method, route.path)
         for route in iter_route_contexts(service.api.routes)
@@ -86,7 +86,7 @@ def routes(service: HttpService) -> list[tuple[str, str]]:
 async def call(
     service: HttpService, method: str, path: str, key: str | None, task_id: str = DONE
 ) -> httpx.Response:
-    """Ask a route of the table, where it is about a task about that one of alice's."""
+    """Call a route of the table; one about a task is asked for alice's."""
     url = path.replace(":path}", "}").format(task_id=task_id, file_path=f"outputs/alice/videos/{task_id}.mp4")
     body: dict[str, Any] = {}
     if method == "POST":

@@ -11,7 +11,7 @@ from tests.http.http_service import running, settings
 
 @pytest.fixture
 def models(folder: Path) -> list[dict[str, Any]]:
-    """Two models; the second has two LoRAs."""
+    """Return the settings of two models; the second has two LoRAs."""
     loras = folder / "loras"
     loras.mkdir()
     for name in ("anime", "clay_high_noise", "clay_low_noise"):

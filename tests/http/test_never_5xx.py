@@ -1,4 +1,4 @@
-"""Whatever a client sends, the fault is never the service's: seeded random requests, many at a time."""
+"""Seeded random requests, many at a time: none is answered with a 5xx."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Bad input: each gets the right 4xx and a sentence a person can act on, and the service goes on."""
+"""Bad input: each gets the right 4xx and a sentence that a person can act on, and the service goes on."""
 
 import io
 import json
@@ -27,7 +27,7 @@ def huge_png() -> bytes:
 
 
 def assert_refused(response: httpx.Response, status: int) -> dict[str, str]:
-    """Every refusal has the status, a sentence, a code, and nothing of the server's insides."""
+    """Assert that an answer is a refusal: the status, a sentence, a code, no path or trace of the server."""
     assert response.status_code == status, response.text
     assert response.headers["content-type"] == "application/json"
     body: dict[str, str] = response.json()

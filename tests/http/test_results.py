@@ -1,4 +1,4 @@
-"""Finished videos: streamed whole or in ranges, found only through the store, never outside of it."""
+"""Finished videos: streamed whole or in ranges, and found through the store alone."""
 
 import asyncio
 from pathlib import Path

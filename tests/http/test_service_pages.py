@@ -1,4 +1,4 @@
-"""What the service says of itself."""
+"""The service's status pages: health, readiness, models, queue and replicas."""
 
 import time
 from pathlib import Path

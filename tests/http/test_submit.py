@@ -1,4 +1,4 @@
-"""Submitting: what is taken, what is decided, what is said of it."""
+"""Submits: accepted fields, defaults, and the answer."""
 
 import asyncio
 import base64

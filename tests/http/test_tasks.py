@@ -1,4 +1,4 @@
-"""Looking at tasks and stopping them."""
+"""Reading tasks and cancelling them."""
 
 from datetime import datetime
 

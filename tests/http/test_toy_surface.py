@@ -17,7 +17,7 @@ WITH_TOY = (*SURFACES, toy_surface)
 
 @pytest_asyncio.fixture
 async def service(folder: Path) -> AsyncIterator[HttpService]:
-    """The service with one more surface."""
+    """The service with the toy surface mounted."""
     async with running(settings(folder), surfaces=WITH_TOY) as service:
         yield service
 

@@ -1,4 +1,4 @@
-"""Kept files: every attempt has its own, a public name is made from it, and nothing else is touched."""
+"""Artifacts: every attempt has a file of its own, from which the public name is made; no other is touched."""
 
 import os
 from collections.abc import Iterator
@@ -42,7 +42,7 @@ def write_attempt(artifacts: LocalArtifacts, task_id: str, attempt: int, data: b
 
 
 def tree(folder: Path) -> set[str]:
-    """All files below a folder."""
+    """Return all files below a folder."""
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir()}
 
 

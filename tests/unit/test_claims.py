@@ -1,4 +1,4 @@
-"""A replica claims its next task as a run ends, or just before; what it does not run goes back."""
+"""The claims of a replica: sent as a run ends or just before; a task that is not run is handed back."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -42,7 +42,7 @@ def task(name: str, work: float = 1.0) -> Task:
 
 @dataclass
 class Queue:
-    """What waits, as the coordinator has it."""
+    """The coordinator's queue, as a list."""
 
     tasks: list[Task]
     handed_back: list[Task] = field(default_factory=list)

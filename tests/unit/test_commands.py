@@ -1,4 +1,4 @@
-"""The commands of an installed package: each is there, says what it takes, and starts nothing for that."""
+"""The commands of an installed package: each exists and prints its help without starting anything."""
 
 import subprocess
 import sys

@@ -12,7 +12,7 @@ POLICY = "ray.serve.autoscaling_policy:default_autoscaling_policy"
 
 
 def config_with(change: Callable[[Config], None] = lambda config: None) -> Config:
-    """A configuration that uses every section Ray has, and then ``change``."""
+    """Return a configuration that uses every section Ray has, with ``change`` applied."""
     config: Config = {
         "proxy_location": "HeadOnly",
         "http_options": {"host": "127.0.0.1", "port": 8000},

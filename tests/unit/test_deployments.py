@@ -1,4 +1,4 @@
-"""What is read of Serve's description of its deployments, and what becomes of one that cannot be read."""
+"""Serve's description of its deployments: read into records, and ignored where it cannot be read."""
 
 import logging
 from collections.abc import Callable
@@ -44,7 +44,7 @@ RECORDED: dict[str, Any] = {
         }
     },
 }
-"""An answer of ``get_serve_details`` of Ray 2.60, shortened."""
+"""An answer of Ray 2.60's ``get_serve_details``, shortened."""
 SCALES = [Scale("demo", 2, failing=False), Scale("other", 1, failing=True)]
 NAMES = {"demo": "model-demo", "other": "model-other", "unknown": "model-unknown"}
 
@@ -63,7 +63,7 @@ def no_applications(details: dict[str, Any]) -> None:
 
 
 class Controller:
-    """Answers as told, or raises."""
+    """A Serve controller with a set answer, or a set error."""
 
     def __init__(self) -> None:
         self.answer: object = RECORDED

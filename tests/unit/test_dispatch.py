@@ -1,4 +1,4 @@
-"""Dispatch: as many tickets out as there is work and room, and a lost replica's task given up at once."""
+"""Dispatch: as many tickets as there is work and room, and a lost replica's task given up at once."""
 
 import asyncio
 import contextlib
@@ -24,7 +24,7 @@ DEADLINE_S = 10
 
 @dataclass
 class Replicas:
-    """Stand in for the model deployment: hold each ticket until the test lets it end."""
+    """A stand-in for the model deployment that holds each ticket until the test lets it end."""
 
     tickets: dict[str, asyncio.Future[None]] = field(default_factory=dict)
     lost: list[Task] = field(default_factory=list)
@@ -56,7 +56,7 @@ class Scene:
         return task
 
     async def look(self) -> list[str]:
-        """Two looks, so that a ticket too many would be sent; all the tickets sent up to now."""
+        """Look twice, so that a ticket too many would be sent; return all tickets sent so far."""
         for _ in range(2):
             await self.dispatcher.look()
             await asyncio.sleep(0)  # lets the tickets reach the replicas

@@ -1,4 +1,4 @@
-"""What the docs name is there."""
+"""Every path that the docs name exists."""
 
 import re
 import subprocess
@@ -19,7 +19,7 @@ FOLDERS = "serve_app|models|training|bench|testbed|tests|docs|scripts"
 
 
 def named_paths(text: str) -> list[str]:
-    """Paths and file names that stand in backticks."""
+    """Return paths and file names that stand in backticks."""
     words = [word for code in re.findall(r"`([^`\n]+)`", text) for word in code.split()]
     path = re.compile(rf"[\w./-]+\.(py|md|toml|yaml|sh)|({FOLDERS})/[\w./-]*")
     return [word for word in words if path.fullmatch(word.partition("::")[0])]

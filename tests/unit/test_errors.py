@@ -1,4 +1,4 @@
-"""The error tree: one HTTP answer each, one code each, the same after a trip between processes."""
+"""The error tree: each error has one HTTP answer and one code, and keeps both when pickled."""
 
 import pickle
 

@@ -1,4 +1,4 @@
-"""How many replicas a backlog is worth, and which are kept. Times are made up; nothing waits."""
+"""The replicas that a backlog is worth, and those that are kept, in simulated time."""
 
 import pytest
 
@@ -39,7 +39,7 @@ def test_a_backlog_is_what_one_replica_would_have_to_do() -> None:
 
 
 def seen(*busy: int, runs_s: float = 1.0) -> BusyReplicas:
-    """One look a second; the last five count."""
+    """Return the record of one look a second, of which the last five count."""
     replicas = BusyReplicas(10.0)
     for second, number in enumerate(busy):
         replicas.see(float(second), [runs_s] * number)

@@ -1,4 +1,4 @@
-"""Fair share, played through on one replica: who has had how much work when."""
+"""Fair share, simulated on one replica: each owner's work over time."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,7 +22,7 @@ def tasks(owner: str, number: int, *, work: float = 1.0, priority: int = 0, firs
 
 
 class Queue:
-    """What the ledger does with a database, on lists."""
+    """The ledger's queue, on lists instead of a database."""
 
     def __init__(self, **shares: Share) -> None:
         self.shares: Mapping[str, Share] = shares or {"a": Share(), "b": Share(), "c": Share()}
@@ -99,7 +99,7 @@ def test_who_comes_back_is_neither_favoured_nor_punished() -> None:
 
 
 def test_one_task_at_a_time_gets_no_more_than_a_share() -> None:
-    """An owner who sends the next task when one is done is often not waiting, and still has its account."""
+    """Submit each task of an owner when the last is done: the owner keeps its account meanwhile."""
     queue = Queue()
     queue.add(tasks("a", 2000))
     given: Counter[str] = Counter()

@@ -1,4 +1,4 @@
-"""A surface's words for the fields of an order, and refusals in them."""
+"""A surface's names for the fields of an order, and refusals that use them."""
 
 import pytest
 

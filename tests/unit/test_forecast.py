@@ -1,4 +1,4 @@
-"""The forecast takes tasks as the coordinator will, and says when each replica comes to them."""
+"""The forecast: tasks begin in the coordinator's order, at the times at which replicas become free."""
 
 import random
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The house's own rules, which no linter has: lengths of files, functions and lines of the docs."""
+"""Rules that no linter has: lengths of files, functions and lines of the docs."""
 
 import ast
 import re
@@ -15,7 +15,7 @@ DOC_COLUMNS = 120
 
 
 def tracked(*patterns: str) -> list[Path]:
-    """Files of the repository, those not committed yet among them, without what it ignores."""
+    """Return the files of the repository, those not committed yet among them, without ignored ones."""
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", *patterns],
         cwd=ROOT,

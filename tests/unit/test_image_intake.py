@@ -1,4 +1,4 @@
-"""What the service takes as an image, and that nothing else gets past with more than a refusal."""
+"""Images that the service takes; any other bytes are refused."""
 
 import base64
 import io
@@ -20,7 +20,7 @@ from serve_app.media.image_intake import ImageIntake
 
 
 def picture(width: int = 40, height: int = 24) -> Image.Image:
-    """Left half red, right half blue, a green row on top: every turn of it looks different."""
+    """Return a picture that differs in every orientation: red left, blue right, a green top row."""
     pixels = np.zeros((height, width, 3), np.uint8)
     pixels[:, : width // 2] = (255, 0, 0)
     pixels[:, width // 2 :] = (0, 0, 255)

@@ -1,4 +1,4 @@
-"""What the launcher makes of a configuration before Ray starts."""
+"""The launcher's reading of a configuration before Ray starts."""
 
 import socket
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What lint-imports cannot see, because the tests are no package: the tests lean on no benchmark."""
+"""The tests' imports, which lint-imports cannot see: none is of a benchmark."""
 
 import ast
 from pathlib import Path
@@ -8,7 +8,7 @@ TESTS_OF_BENCHMARKS = (ROOT / "tests" / "bench", ROOT / "tests" / "service" / "t
 
 
 def imported(file: Path) -> set[str]:
-    """The top-level packages that a file imports anywhere."""
+    """Return the top-level packages that a file imports anywhere."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):

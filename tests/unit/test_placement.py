@@ -1,4 +1,4 @@
-"""Replicas follow what Ray sees: one per GPU, or CPU replicas where there is none."""
+"""Placement by the resources that Ray reports: a replica per GPU, or CPU replicas where there is none."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Both parts of a configuration are checked together: what Ray is told and what the application is told."""
+"""The check of a whole configuration: Ray's part and the application's together."""
 
 from pathlib import Path
 from typing import Any

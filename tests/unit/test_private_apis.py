@@ -1,6 +1,6 @@
-"""Each private or unstable name of Ray, torch and diffusers is there; ``docs/private-apis.md`` lists them.
+"""Each private or unstable name of Ray, torch and diffusers exists; ``docs/private-apis.md`` lists them.
 
-A failure names the files that need what is gone.
+A failure names the files that need the missing name.
 """
 
 import ast
@@ -21,7 +21,7 @@ PACKAGES = ("serve_app", "models", "offline", "training", "bench", "testbed", "t
 
 
 def imported(name: str) -> None:
-    """The dotted name can be had by importing as much of it as is a module."""
+    """Import a dotted name: as much of it as is a module, then its attributes. Fails where it is gone."""
     parts = name.split(".")
     for count in range(len(parts), 0, -1):
         module = ".".join(parts[:count])
@@ -283,11 +283,11 @@ CHECKS: Mapping[str, Callable[[], None]] = {
     "AutoencoderKLWan modules": vae_modules,
     "AutoencoderKLWan class names": vae_class_names,
 }
-"""A check for each name in the docs, which fails where the name is gone or is not what the code expects."""
+"""A check for each name in the docs: it fails where the name is gone or is of another kind."""
 
 
 def rows() -> Mapping[str, tuple[str, ...]]:
-    """The files that need each name, as the docs have it."""
+    """Return the files that need each name, as the docs list them."""
     page = (ROOT / "docs" / "private-apis.md").read_text()
     cells = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| `")]
     return {name.replace("`", ""): tuple(re.findall(r"`([^`]+)`", files)) for name, _, files, _ in cells}
@@ -318,7 +318,7 @@ def test_the_files_that_the_docs_name_use_it(name: str) -> None:
 
 
 def private_names(tree: ast.AST) -> Iterator[str]:
-    """Dotted names of third parties with a private part, deep imports of diffusers, and Ray's variables."""
+    """Yield third parties' dotted names with a private part, deep imports of diffusers, Ray's variables."""
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.level == 0:
             module = node.module or ""

@@ -1,4 +1,4 @@
-"""Places in the queue, estimates, and looks at the store that many requests share."""
+"""Places in the queue, estimates, and reads of the store that many requests share."""
 
 import asyncio
 import math
@@ -116,7 +116,7 @@ async def test_a_task_is_estimated_by_what_its_size_took(store: TaskStore, fleet
 
 
 async def queue_of(database: Database, store: TaskStore, fleet: Fleet, owners: str) -> QueueSnapshot:
-    """One replica, a run of 100 s, then queued tasks of 100 s of these owners, by their first letters."""
+    """Return a queue of one replica: a run of 100 s, then tasks of 100 s of these owners, by first letter."""
     ledger = await RunLedger.take_lead(database, lease_s=30, grace_s=10)
     await fleet.learn("demo", 10.0)
     await add_replicas(fleet, 1)
@@ -145,7 +145,7 @@ async def test_a_key_at_its_limit_waits_for_one_of_its_own_to_start(
 
 
 def at_its_look(snapshot: QueueSnapshot) -> QueueSnapshot:
-    """As if it were asked in the moment it was taken, however slow the machine is."""
+    """Return the snapshot as of the moment at which it was taken, however slow the machine is."""
     return replace(snapshot, taken_at=math.inf)
 
 
@@ -211,7 +211,7 @@ async def test_a_model_that_does_not_scale_any_more_is_forgotten(store: TaskStor
 
 
 class CountingStore(TaskStore):
-    """The store, counting the looks at its queue; each waits until it may go on."""
+    """A store that counts the reads of its queue and holds each until the gate is open."""
 
     def __init__(self, database: Database) -> None:
         super().__init__(database)

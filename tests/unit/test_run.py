@@ -1,4 +1,4 @@
-"""One attempt at one task: what it reports, how it ends, what it leaves behind."""
+"""A run of one attempt: its reports, its outcome, and the files it leaves."""
 
 import asyncio
 import time
@@ -53,7 +53,7 @@ TASK = Task(
 
 @dataclass
 class Coordinator:
-    """Keeps what a run says, and answers as told."""
+    """A coordinator that records a run's calls and gives set answers."""
 
     leave_at_step: int | None = None
     accepts: bool = True
@@ -146,7 +146,7 @@ async def test_reports_go_up_step_by_step_and_never_say_done(
 
 
 class Attentive(PacedEngine):
-    """Ends a step only when the coordinator has heard of all the steps before, and so many reports."""
+    """An engine whose step ends only once the coordinator has heard of all earlier steps."""
 
     def __init__(self, coordinator: Coordinator) -> None:
         super().__init__(step_s=0)
@@ -166,7 +166,7 @@ class Attentive(PacedEngine):
 
 
 class CancelledInItsStep(Attentive):
-    """Its task is cancelled when a step has begun; the step goes on for four more reports."""
+    """An engine whose task is cancelled in mid-step; the step goes on for four more reports."""
 
     def denoise_step(self, generation: Generation) -> None:
         self._reports = len(self._coordinator.reports) + 4

@@ -1,4 +1,4 @@
-"""What Serve's policy is told of a model, and when a model without replicas gets a ticket."""
+"""The figures of a model for Serve's policy, and the first ticket of a model without replicas."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -21,7 +21,7 @@ SPEC = TaskSpec("a", "", 64, 64, 5, 16, 4, 5.0, 5.0, 1)
 
 
 def figures(deployment: str, need: int, keep: int) -> dict[str, float]:
-    """What is said of one deployment beside the coordinator's own sign of life."""
+    """Return the figures of one deployment, without the coordinator's own sign of life."""
     alive = scaling_policy.figures(scaling_policy.COORDINATOR, 1, 1)
     return {**alive, **scaling_policy.figures(deployment, need, keep)}
 

@@ -90,9 +90,9 @@ class Simulation:
     target: int = 0
     queue: deque[float] = field(default_factory=deque)
     running: list[list[float]] = field(default_factory=list)
-    """Of each run what is left and what it takes as a whole, in seconds."""
+    """The seconds that are left of each run, and its seconds in all."""
     up: list[float] = field(default_factory=list)
-    """When each replica is ready."""
+    """The time at which each replica is ready."""
     targets: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -104,7 +104,7 @@ class Simulation:
         self.state: dict[str, Any] = {}
 
     def run(self, seconds: float, *arrivals: tuple[float, float]) -> None:
-        """Go on for so long; each of ``arrivals`` is a period and the seconds of the task that comes."""
+        """Simulate so many seconds; each of ``arrivals`` is a period and the seconds of its tasks."""
         end = self.now + seconds
         due = [self.now for _ in arrivals]
         while self.now < end:
@@ -147,7 +147,7 @@ class Simulation:
 
     @property
     def turns(self) -> int:
-        """How often the number of replicas changed its direction."""
+        """Return how often the number of replicas changed its direction."""
         steps = [b - a for a, b in pairwise(self.targets) if a != b]
         return sum((a > 0) != (b > 0) for a, b in pairwise(steps))
 

@@ -1,4 +1,4 @@
-"""Every setting can be seen, in a terminal and in the docs."""
+"""Every setting is listed, in a terminal and in the docs."""
 
 from pathlib import Path
 

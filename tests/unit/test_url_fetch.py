@@ -1,4 +1,4 @@
-"""Fetching from URLs: what comes back, and that no URL reaches an address that is not public."""
+"""Fetching from URLs: the bytes that come back, and no URL that reaches an address that is not public."""
 
 import asyncio
 import datetime
@@ -64,12 +64,12 @@ def always(data: bytes) -> Answer:
 
 
 def fetch(**changes: Any) -> UrlFetch:
-    """A fetch that may go to loopback."""
+    """Return a fetch for which loopback addresses are allowed."""
     return replace(UrlFetch(max_bytes=1000, is_allowed=lambda address: address.is_loopback), **changes)
 
 
 def resolving(**names: str) -> Callable[[str, int], Awaitable[tuple[Address, ...]]]:
-    """Names as a DNS server would answer them; dots are written as underscores."""
+    """Return a resolver that answers as a DNS server would; underscores stand for dots."""
 
     async def resolve(host: str, port: int) -> tuple[Address, ...]:
         if host.replace(".", "_") not in names:
@@ -131,7 +131,7 @@ async def test_an_unknown_name_and_a_private_one_answer_alike() -> None:
 
 
 async def test_the_address_that_was_checked_is_the_one_connected_to() -> None:
-    """The name exists nowhere but in the first answer, so a second look-up could not succeed."""
+    """Resolve a name once: it exists nowhere but in the first answer, so a second look-up would fail."""
     answers = [(LOOPBACK,)]
 
     async def once(host: str, port: int) -> tuple[Address, ...]:
@@ -312,7 +312,7 @@ async def test_a_url_with_a_user_name_is_refused_before_it_is_asked() -> None:
 
 
 def certificate(folder: Path, name: str) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """A server's context with a certificate for `name`, and a client's context that trusts it."""
+    """Return a server's TLS context with a certificate for ``name``, and a client's that trusts it."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
     now = datetime.datetime.now(datetime.UTC)

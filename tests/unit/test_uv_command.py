@@ -1,4 +1,4 @@
-"""uv is to install what pip would: pip's own settings, said in uv's words."""
+"""The uv command: pip's settings translated to uv's, so that uv installs what pip would."""
 
 import json
 import os
@@ -16,7 +16,7 @@ PIP = [sys.executable, "-m", "pip"]
 
 
 def words(listing: str) -> list[str]:
-    """What follows from pip's settings: the environment and the options."""
+    """Return uv's environment and options for these settings of pip."""
     first, *rest = command("uv", settings(listing))
     assert first == "env"
     fixed = ["uv", "pip", "install", "--index-strategy", "unsafe-best-match"]
@@ -62,7 +62,9 @@ def test_a_setting_that_uv_is_not_known_to_follow_is_named_and_pip_installs(sett
 
 
 def test_uv_takes_the_file_that_pip_takes(tmp_path: Path) -> None:
-    """heavy is capped and has a build in a folder of wheels; of light, one of two indices has the latest."""
+    """Compare pip and uv: heavy is capped and in a folder of wheels; the latest light is on one of two
+    indices.
+    """
     uv = shutil.which("uv") or shutil.which("uv", path=str(Path(sys.executable).parent))
     if uv is None:
         assert not os.environ.get("CI"), "where CI runs, uv has made the environment"
@@ -94,7 +96,7 @@ def test_uv_takes_the_file_that_pip_takes(tmp_path: Path) -> None:
 
 
 def index(folder: Path, *packages: str) -> None:
-    """A package index that holds these."""
+    """Write a package index that holds these packages."""
     for package in packages:
         wheel(folder / package.partition("-")[0], package)
     for project in folder.iterdir():
@@ -103,7 +105,7 @@ def index(folder: Path, *packages: str) -> None:
 
 
 def wheel(folder: Path, package: str) -> None:
-    """A package with nothing in it."""
+    """Write the wheel of an empty package."""
     folder.mkdir(parents=True, exist_ok=True)
     name, version = package.split("-")
     info = f"{package}.dist-info"

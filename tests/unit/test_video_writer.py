@@ -1,4 +1,4 @@
-"""Videos: what is decoded is what was written, and a failure leaves nothing."""
+"""Videos: the decoded frames are those written, and a failure leaves no file."""
 
 import os
 import re
@@ -18,7 +18,7 @@ WIDTH, HEIGHT = 96, 64
 
 
 def moving(count: int = 9, width: int = WIDTH, height: int = HEIGHT) -> NDArray[np.uint8]:
-    """Smooth saturated colours that drift, since a wrong colour matrix shows on those."""
+    """Return frames of smooth saturated colours that drift: a wrong colour matrix shows on them."""
     t, y, x = np.meshgrid(np.arange(count), np.arange(height), np.arange(width), indexing="ij")
     bands = [
         127.5 + 127.5 * np.sin(2 * np.pi * (axis + 3 * t) / 96 + turn)
@@ -28,13 +28,13 @@ def moving(count: int = 9, width: int = WIDTH, height: int = HEIGHT) -> NDArray[
 
 
 def describe(path: Path) -> str:
-    """What ffmpeg says of a file."""
+    """Return ffmpeg's description of a file."""
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-i", str(path)]
     return subprocess.run(command, capture_output=True, text=True).stderr
 
 
 def decode(path: Path, width: int = WIDTH, height: int = HEIGHT) -> NDArray[np.uint8]:
-    """All frames of a file, uint8 [n, height, width, 3]."""
+    """Return all frames of a file, uint8 ``[n, height, width, 3]``."""
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", str(path)]
     command += ["-fps_mode", "passthrough", "-vf", "scale=in_color_matrix=bt709:in_range=tv"]
     command += ["-f", "rawvideo", "-pix_fmt", "rgb24", "pipe:1"]
@@ -43,7 +43,7 @@ def decode(path: Path, width: int = WIDTH, height: int = HEIGHT) -> NDArray[np.u
 
 
 def boxes(path: Path) -> list[str]:
-    """The names of an MP4's outermost boxes in their order."""
+    """Return the names of an MP4's outermost boxes in their order."""
     data, at, names = path.read_bytes(), 0, []
     while at < len(data):
         names.append(data[at + 4 : at + 8].decode())
@@ -55,13 +55,13 @@ Children = Callable[[], set[int]]
 
 
 def processes() -> set[int]:
-    """All children of this process that are not yet reaped."""
+    """Return all children of this process that are not yet reaped."""
     return {int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()}
 
 
 @pytest.fixture
 def children() -> Children:
-    """The children that the test has started; other tests may have left some of theirs."""
+    """Return the children that the test has started; other tests may have left some of theirs."""
     before = processes()
     return lambda: processes() - before
 
