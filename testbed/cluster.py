@@ -16,7 +16,8 @@ from serve_app.config.ray_environment import ray_environment
 from testbed.service import HTTP, Service, wait_for
 
 ROOT = Path(__file__).parents[1]
-READY_S = 90
+READY_S = 240
+"""A bound for what hangs, not for what is slow: Serve's own 60 s are too short on a busy machine."""
 
 # Ray reads these when it is imported, and its workers inherit them.
 os.environ.update(
@@ -122,9 +123,15 @@ class Cluster:
         self._apply(wait=False)
 
     def _apply(self, *, wait: bool = True) -> None:
+        """Deploy the applications as they are noted, and wait until all of them run."""
         config = ServeDeploySchema.model_validate({"applications": list(self._deployed.values())})
-        # Serve's own waiting is for applications that start; of none it would wait for ever.
-        ray_internals.deploy(config, wait=wait and bool(self._deployed))
+        ray_internals.deploy(config)
+        if wait:
+            wait_for(self._all_run, READY_S, lambda: f"not all applications run: {serve.status()}")
+
+    def _all_run(self) -> bool:
+        applications = serve.status().applications
+        return all(name in applications and applications[name].status == "RUNNING" for name in self._deployed)
 
 
 def paced(step_s: float, **changes: Any) -> dict[str, Any]:

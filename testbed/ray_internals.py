@@ -23,9 +23,9 @@ def raylet_of(node: Any) -> subprocess.Popen[bytes]:
     return raylet
 
 
-def deploy(config: Any, *, wait: bool) -> None:
-    """Have Serve's controller bring about a ``ServeDeploySchema``, as ``serve run`` does."""
-    _client().deploy_apps(config, _blocking=wait)
+def deploy(config: Any) -> None:
+    """Have Serve's controller begin to bring about a ``ServeDeploySchema``, as ``serve run`` does."""
+    _client().deploy_apps(config, _blocking=False)
 
 
 def running_pids(application: str, deployment: str) -> Mapping[str, int]:
