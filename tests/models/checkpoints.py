@@ -45,11 +45,11 @@ CLIP = CLIPVisionConfig(
     image_size=224,
     patch_size=14,
 )
-"""The real picture size and patches: 257 tokens."""
+"""A picture encoder with the published picture size and patches: 257 tokens."""
 
 
 def small(name: str) -> Variant:
-    """The entry, with few layers and heads."""
+    """Return the entry with few layers and heads."""
     variant = VARIANTS[name]
     if variant.control_blocks:  # beside every other block
         return replace(variant, layers=4, heads=2, control_blocks=2)
@@ -83,7 +83,7 @@ def save_checkpoint(variant: Variant, folder: Path) -> None:
 
 
 def pipeline_of(variant: Variant) -> Any:
-    """Diffusers' pipeline that a variant is published with."""
+    """Return diffusers' pipeline with which a variant is published."""
     if variant.control_blocks:
         return WanVACEPipeline
     return WanPipeline if "t2v" in variant.tasks else WanImageToVideoPipeline
@@ -122,7 +122,7 @@ def transformer(variant: Variant) -> Any:
 
 
 def vae(variant: Variant) -> Any:
-    """With signals that keep their size on the way, so that a picture shows in its latents."""
+    """Make a VAE whose signals keep their size on the way, so that a picture shows in its latents."""
     form: dict[str, Any] = {}
     if variant.spatial_stride == 16:  # the one of Wan 2.2, which takes patches of pixels
         form = {
@@ -160,7 +160,7 @@ def edit(file: Path, **changes: Any) -> None:
 
 
 def randomised(model: Any) -> Any:
-    """Biases, gains and tables start at zero or at one: random ones show when a part is left out."""
+    """Randomise biases, gains and tables, which start at zero or one: a part left out then shows."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.ndim < 2 or "table" in name or "pos_embed" in name:
@@ -169,7 +169,7 @@ def randomised(model: Any) -> Any:
 
 
 def load_checkpoint(variant: Variant, folder: Path) -> Model:
-    """The folder as our loader and as diffusers read it."""
+    """Load the folder with our loader and with diffusers."""
     engine = load_engine(EngineSettings(variant, folder))
     pipeline = pipeline_of(variant).from_pretrained(folder, local_files_only=True)
     scheduler = FourStepScheduler(shift=variant.flow_shift) if variant.distilled else None
@@ -178,7 +178,7 @@ def load_checkpoint(variant: Variant, folder: Path) -> Model:
 
 
 class VaceModel(Model):
-    """Diffusers' VACE pipeline is given a video and a mask of what is to be changed in it."""
+    """A VACE model: diffusers' pipeline takes a video and a mask of its parts to be changed."""
 
     def pictures(self, request: GenerationRequest) -> tuple[Any, dict[str, Any]]:
         given: dict[str, Any] = {"conditioning_scale": request.control_scale}

@@ -54,7 +54,7 @@ SMALL = Variant(
     vae_encoder_dim=8,
     vae_blocks=1,
 )
-"""The facts of the models that ``build_model`` makes: the VAE of Wan 2.1, unlike the demo model's."""
+"""The variant of the models that ``build_model`` makes: with the VAE of Wan 2.1, unlike the demo model's."""
 
 REQUEST = GenerationRequest(
     prompt="a red cat runs on the beach",
@@ -70,7 +70,7 @@ REQUEST = GenerationRequest(
 )
 
 DEMO_REQUEST = replace(REQUEST, width=64, height=32)
-"""Of a size that the demo model makes too."""
+"""A request of a size that the demo model makes too."""
 
 DEMO_WEIGHTS = Path(__file__).resolve().parents[2] / "models" / "demo" / "weights"
 
@@ -87,7 +87,7 @@ def remade(
     cache_threshold: float = 0.0,
     **parts: Any,
 ) -> WanEngine:
-    """Another engine on the weights of ``engine``, with the parts and settings that are given."""
+    """Make another engine on the weights of ``engine``, with the given parts and settings."""
     return WanEngine(
         variant or engine.variant,
         replace(engine.parts, **parts),
@@ -98,13 +98,13 @@ def remade(
 
 @dataclass(frozen=True)
 class Model:
-    """One set of weights, as our engine and as diffusers' pipelines."""
+    """A set of weights, as our engine and as diffusers' pipelines."""
 
     engine: WanEngine
     text: Text
     pipeline: Any
     scheduler: Any = None
-    """Diffusers' scheduler in place of UniPC, which it takes without."""
+    """Diffusers' scheduler in place of its default, UniPC."""
 
     def latents(self, request: GenerationRequest) -> torch.Tensor:
         generation = self.engine.prepare(request)
@@ -116,7 +116,7 @@ class Model:
         return np.concatenate(list(generate(self.engine, request)))
 
     def reference(self, request: GenerationRequest, output: str) -> Any:
-        """The same run by diffusers: latents (``latent``) or frames as floats 0 … 1 (``np``)."""
+        """Run the request with diffusers: latents (``latent``) or frames as floats 0 … 1 (``np``)."""
         parts = dict(self.pipeline.components)
         parts["scheduler"] = self.scheduler or UniPCMultistepScheduler.from_config(
             self.pipeline.scheduler.config, flow_shift=request.flow_shift
@@ -142,7 +142,7 @@ class Model:
         ).frames
 
     def pictures(self, request: GenerationRequest) -> tuple[Any, dict[str, Any]]:
-        """Diffusers' pipeline for what is given, and how the pictures are passed to it."""
+        """Return diffusers' pipeline for the given pictures, and its arguments for them."""
         images = {
             name: Image.fromarray(image)
             for name, image in (("image", request.image), ("last_image", request.last_image))
@@ -184,17 +184,17 @@ def build_model(
 
 @pytest.fixture(scope="session")
 def plain_model() -> Model:
-    """One timestep for the whole video, as in Wan 2.1."""
+    """A model with one timestep for the whole video, as in Wan 2.1."""
     return build_model(expand_timesteps=False)
 
 
 @pytest.fixture(scope="session")
 def expanding_model() -> Model:
-    """A timestep per token, as in Wan2.2-TI2V-5B; takes an image."""
+    """A model with a timestep per token, as in Wan2.2-TI2V-5B; takes an image."""
     return build_model(expand_timesteps=True)
 
 
 @pytest.fixture(scope="session")
 def demo_weights() -> Path:
-    """The folder that comes with the project. To be read, not to be written."""
+    """The weights that come with the project, to be read only."""
     return DEMO_WEIGHTS

@@ -1,4 +1,4 @@
-"""What the ranks of test_parallel.py do, each in its own process."""
+"""The work of the ranks in ``test_parallel.py``, each in a process of its own."""
 
 import os
 import signal
@@ -70,7 +70,7 @@ def model(mesh: Mesh | None = None) -> Model:
 
 
 def latents(engine: WanEngine, name: str) -> torch.Tensor:
-    """Where the run of that name ends."""
+    """Return the latents at the end of the run of that name."""
     if name == UNBATCHED:
         return run_to_end(remade(engine, batched_tokens=0), REQUESTS["i2v"])
     return run_to_end(engine, REQUESTS[name])
@@ -94,13 +94,13 @@ def request_of(kind: str) -> GenerationRequest:
 
 
 def decoded(form: Any, height: int, mesh: Mesh | None = None) -> list[torch.Tensor]:
-    """Chunks of a video of three latent frames."""
+    """Decode a video of three latent frames, in chunks."""
     vae = StreamingVae(form(), chunk_pixels=1, mesh=mesh)
     return list(vae.decode(noise(1, 8, 3, height, 5)))
 
 
 def encoded(form: Any, height: int, mesh: Mesh | None = None) -> torch.Tensor:
-    """The latents of a picture, gray for a while, and another picture."""
+    """Encode a picture, gray for a while, and another picture."""
     vae = StreamingVae(form(), mesh=mesh)
     video = torch.zeros(1, 3, 21, height * vae.spatial_stride, 3 * vae.spatial_stride)
     video[:, :, ::20] = noise(1, 3, 2, *video.shape[3:]).clamp(-1, 1)
@@ -108,7 +108,7 @@ def encoded(form: Any, height: int, mesh: Mesh | None = None) -> torch.Tensor:
 
 
 def runs(rank: LaunchedRank, plans: list[ParallelPlan]) -> None:
-    """Every run under every plan, then what must leave a group usable."""
+    """Make every run under every plan, then the refusals and stops that must leave a group usable."""
     rank.join()
     for plan in plans:
         built = model(rank.mesh(plan))
@@ -128,7 +128,7 @@ def runs(rank: LaunchedRank, plans: list[ParallelPlan]) -> None:
 
 
 def kinds(rank: LaunchedRank, plans: list[ParallelPlan], folders: dict[str, Path]) -> None:
-    """A run of every published kind of model under every plan."""
+    """Make a run of every published kind of model under every plan."""
     rank.join()
     for plan in plans:
         mesh = rank.mesh(plan)
@@ -138,7 +138,7 @@ def kinds(rank: LaunchedRank, plans: list[ParallelPlan], folders: dict[str, Path
 
 
 def left_at(engine: WanEngine, who: int, me: int) -> int:
-    """The step at which a run ends that only rank ``who`` wants to leave, after two steps."""
+    """Return the step at which a run ends when rank ``who`` alone asks to leave after two steps."""
     run = engine.prepare(replace(REQUEST, steps=6))
     mesh = engine.parts.denoiser.mesh
     while not mesh.agree(me == who and run.step == 2):
@@ -149,7 +149,7 @@ def left_at(engine: WanEngine, who: int, me: int) -> int:
 
 
 def decode_stopped(engine: WanEngine) -> int:
-    """The chunks there are when whoever reads the frames stops after the first."""
+    """Return the number of chunks decoded when the reader of the frames stops after the first."""
     run = engine.prepare(SHORT)
     while run.step < run.total_steps:
         engine.denoise_step(run)
@@ -161,7 +161,7 @@ def decode_stopped(engine: WanEngine) -> int:
 
 
 def refused(engine: WanEngine, culprit: bool) -> list[str]:
-    """What the others see of what one rank alone cannot prepare, and of a prompt on rank 0."""
+    """Return the errors where the last rank alone fails to prepare, then rank 0 alone to encode."""
 
     def fail(*_: object) -> Any:
         raise RuntimeError("broken")
@@ -186,7 +186,7 @@ def refused(engine: WanEngine, culprit: bool) -> list[str]:
 
 
 def fault(rank: LaunchedRank, plan: ParallelPlan, how: str) -> None:
-    """A run in whose second step the last rank dies, hangs or fails."""
+    """Make a run in whose second step the last rank dies, hangs or fails."""
     rank.join()
     built = model(rank.mesh(plan))
     rank.meet()
@@ -209,7 +209,7 @@ def fault(rank: LaunchedRank, plan: ParallelPlan, how: str) -> None:
 
 
 def encode_fault(rank: LaunchedRank, plan: ParallelPlan) -> None:
-    """A picture that the last rank has no memory to encode."""
+    """Encode a picture for which the last rank has no memory."""
     rank.join()
     built = model(rank.mesh(plan))
     rank.meet()
@@ -232,7 +232,7 @@ def wait_for_ever(rank: LaunchedRank) -> None:
 
 
 def abandoned() -> None:
-    """A launcher that dies without a word, as a process of its own."""
+    """Start ranks, then die by SIGKILL (run in a process of its own)."""
     with RankLauncher(wait_for_ever, 2) as launcher:
         for _, (_, pid) in zip(range(2), launcher.messages(), strict=False):
             print(pid, flush=True)

@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 
 
 class HubServer(ThreadingHTTPServer):
-    """Serves one model: its branches and tags, and a folder for each commit."""
+    """A server of one model: its branches and tags, and a folder for each commit."""
 
     def __init__(self, model: str, revisions: dict[str, str], commits: dict[str, Path]) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -27,7 +27,7 @@ class HubServer(ThreadingHTTPServer):
 
     @property
     def files_asked(self) -> set[str]:
-        """What was downloaded, as ``commit/file``."""
+        """The downloaded files, as ``commit/file``."""
         marker = f"/{self.model}/resolve/"
         return {path.removeprefix(marker) for path in self.asked if path.startswith(marker)}
 

@@ -47,7 +47,7 @@ KOHYA = [
     "time_projection_1",
     "head_head",
 ]
-"""The same modules in the same order, under each convention's names."""
+"""The modules of ``DIFFUSERS`` in the same order, under each convention's names."""
 
 CONVENTIONS: dict[str, tuple[str, list[str], str, str, bool]] = {
     "diffusers": ("transformer.", DIFFUSERS, "lora_A.weight", "lora_B.weight", False),
@@ -65,11 +65,11 @@ CONVENTIONS: dict[str, tuple[str, list[str], str, str, bool]] = {
     "comfyui, peft": ("diffusion_model.", ORIGINAL, "lora_A.weight", "lora_B.weight", False),
     "kohya": ("lora_unet_", KOHYA, "lora_down.weight", "lora_up.weight", True),
 }
-"""Prefix, names, the endings of down and up, and whether there is an alpha."""
+"""Prefix, names, the endings of down and up, and whether there is an alpha, by convention."""
 
 
 def random_products(transformer: Any, seed: int = 1) -> dict[str, tuple[Tensor, Tensor]]:
-    """``down`` and ``up`` for each of ``DIFFUSERS``, of a size that shows in a video."""
+    """Make random ``down`` and ``up`` for each of ``DIFFUSERS``, of a size that shows in a video."""
     generator = torch.Generator().manual_seed(seed)
 
     def matrix(*shape: int) -> Tensor:
@@ -80,7 +80,7 @@ def random_products(transformer: Any, seed: int = 1) -> dict[str, tuple[Tensor, 
 
 
 def save_products(file: Path, convention: str, products: Mapping[str, tuple[Tensor, Tensor]]) -> float:
-    """Write them under a convention; what each product counts for."""
+    """Write the products under a convention's names; return the scale of each."""
     prefix, names, down_ending, up_ending, has_alpha = CONVENTIONS[convention]
     tensors = {}
     for name, (down, up) in zip(names, products.values(), strict=True):
@@ -94,7 +94,7 @@ def save_products(file: Path, convention: str, products: Mapping[str, tuple[Tens
 
 
 def add_products(transformer: Any, products: Mapping[str, tuple[Tensor, Tensor]], factor: float) -> None:
-    """What the LoRA means, by its definition."""
+    """Add a LoRA's products to the weights, by its definition."""
     with torch.no_grad():
         for module, (down, up) in products.items():
             transformer.get_parameter(f"{module}.weight").add_(factor * up @ down)

@@ -1,4 +1,4 @@
-"""Each kernel gives what torch's own gives, and one that cannot work is refused with the reason.
+"""Attention kernels: each agrees with torch's own, and one that cannot work is refused with the reason.
 
 The libraries need CUDA devices. In their place stand modules of the same names, whose functions have the
 published signatures and layouts and compute in plain torch: what is tested is how ours calls them.
@@ -29,7 +29,7 @@ SHAPE = AttentionShape(heads=2, tokens=64, head_dim=32)
 
 
 def attend(q: Any, k: Any, v: Any, scale: float | None) -> Any:
-    """In full, of ``[batch, n, heads, head_dim]``."""
+    """Compute attention in plain torch, of ``[batch, n, heads, head_dim]``."""
     scores = torch.einsum("bqhd,bkhd->bhqk", q, k) * (q.shape[-1] ** -0.5 if scale is None else scale)
     return torch.einsum("bhqk,bkhd->bqhd", scores.softmax(-1), v)
 
@@ -37,7 +37,7 @@ def attend(q: Any, k: Any, v: Any, scale: float | None) -> Any:
 def flash_attn_func(
     q: Any, k: Any, v: Any, dropout_p: float = 0.0, softmax_scale: float | None = None, causal: bool = False
 ) -> Any:
-    """github.com/Dao-AILab/flash-attention: (batch, seqlen, heads, head_dim)."""
+    """Stand in for github.com/Dao-AILab/flash-attention: ``(batch, seqlen, heads, head_dim)``."""
     assert (dropout_p, causal) == (0.0, False)
     return attend(q, k, v, softmax_scale)
 
@@ -45,13 +45,13 @@ def flash_attn_func(
 def flash_attn_func_3(
     q: Any, k: Any, v: Any, softmax_scale: float | None = None, causal: bool = False, **_: Any
 ) -> Any:
-    """The same project's ``hopper`` folder."""
+    """Stand in for the ``hopper`` folder of the same project."""
     assert not causal
     return attend(q, k, v, softmax_scale)
 
 
 def flash_attn_func_3_with_logs(*args: Any, **kwargs: Any) -> Any:
-    """As its first releases had it."""
+    """Stand in for the first releases of that folder, which return the logsumexp too."""
     out = flash_attn_func_3(*args, **kwargs)
     return out, out.new_zeros(out.shape[0], out.shape[2], out.shape[1])
 
@@ -59,7 +59,7 @@ def flash_attn_func_3_with_logs(*args: Any, **kwargs: Any) -> Any:
 def sageattn(
     q: Any, k: Any, v: Any, tensor_layout: str = "HND", is_causal: bool = False, sm_scale: Any = None
 ) -> Any:
-    """github.com/thu-ml/SageAttention: "HND" is (batch, heads, seqlen, head_dim)."""
+    """Stand in for github.com/thu-ml/SageAttention: "HND" is ``(batch, heads, seqlen, head_dim)``."""
     assert not is_causal
     if tensor_layout == "HND":
         q, k, v = (part.transpose(1, 2) for part in (q, k, v))
@@ -70,7 +70,7 @@ def sageattn(
 def memory_efficient_attention(
     query: Any, key: Any, value: Any, attn_bias: Any = None, p: float = 0.0, scale: Any = None
 ) -> Any:
-    """xformers.ops: [B, M, H, K]."""
+    """Stand in for ``xformers.ops``: ``[B, M, H, K]``."""
     assert (attn_bias, p) == (None, 0.0)
     return attend(query, key, value, scale)
 

@@ -23,7 +23,7 @@ from .conftest import REQUEST, Model, picture, remade
 
 TOLERANCE = 1e-4
 LEVELS = 0.5 + 255 * TOLERANCE
-"""A frame's value is rounded to a whole one of 256 levels."""
+"""The tolerance of frames, whose values are rounded to 256 levels."""
 
 FIRST = picture(REQUEST.width, REQUEST.height, seed=1)
 LAST = picture(REQUEST.width, REQUEST.height, seed=2)
@@ -61,7 +61,7 @@ def load(folders: Callable[[Variant], Path]) -> Callable[[str], Model]:
 
 
 def defaults(name: str, task: str, **changes: Any) -> GenerationRequest:
-    """A small request with the variant's own sampling."""
+    """Return a small request with the variant's own sampling."""
     variant = VARIANTS[name]
     size: dict[str, Any] = {"width": 96, "height": 64} if variant.size_multiple == 32 else {}
     request = replace(
@@ -158,7 +158,7 @@ def test_a_reference_steers_the_video(load: Callable[[str], Model]) -> None:
 
 
 def clip(request: GenerationRequest, seed: int, *channels: int) -> np.ndarray:
-    """A video or, without channels, a mask of any gray."""
+    """Return a random video or, without channels, a mask of any gray."""
     size = (request.num_frames, request.height, request.width, *channels)
     return np.random.default_rng(seed).integers(0, 256, size=size, dtype=np.uint8)
 

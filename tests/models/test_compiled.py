@@ -1,4 +1,4 @@
-"""What is compiled serves every block, size and group, and is compiled before the first run.
+"""Compiled blocks: one form serves every block, size and group, and is compiled before the first run.
 
 Tracing, which is where forms are told apart and breaks are found, is torch's own. Machine code, which takes a
 compiler, is made where there is one.
@@ -40,7 +40,7 @@ DEMO = VARIANTS["demo"]
 def compiled_with(
     backend: Any, engine: WanEngine, variant: Any, plan: ParallelPlan | None = None
 ) -> WanEngine:
-    """As the loader does, with another backend than the one that makes machine code."""
+    """Compile an engine as the loader does, with ``backend``."""
     block_parts = compiled_parts(backend)
     transformer, mesh = engine.parts.denoiser.transformer, engine.parts.denoiser.mesh
     alone = Denoiser(transformer, block_parts=block_parts)
@@ -135,7 +135,7 @@ def test_nothing_is_compiled_unless_asked(demo_weights: Path) -> None:
 
 @pytest.fixture
 def fresh_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing that was compiled earlier on this machine is found again."""
+    """An empty cache of compiled code for the test."""
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
 
 

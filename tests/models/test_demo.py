@@ -1,4 +1,4 @@
-"""The model that comes with the project does what it is told, from text and from pictures."""
+"""The demo model follows its prompts, from text and from pictures."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Our error tree: codes, pickling, and what torch's failures become."""
+"""The models' error tree: codes, pickling, and the translation of torch's failures."""
 
 import pickle
 

@@ -1,4 +1,4 @@
-"""Linear layers in 8-bit floats: what they compute, what becomes one, and what is refused.
+"""Linear layers in 8-bit floats: their results, the layers that become one, and the refusals.
 
 The multiplication itself is torch's, which has it for CPUs too.
 """
@@ -87,7 +87,7 @@ def test_the_large_layers_of_every_block_are_replaced_and_no_others(name: str) -
 
 
 def eights(model: Any) -> Any:
-    """Two heads of 24 channels make 48, and a feed-forward of 96: all multiples of 16."""
+    """A model whose widths are multiples of 16: two heads of 24 channels, and a feed-forward of 96."""
     assert model.blocks[0].attn1.to_q.in_features % 16 == 0
     return model.requires_grad_(False)
 

@@ -1,4 +1,4 @@
-"""Long videos: fragments that go on where the one before ended, joined without a repeated frame."""
+"""Long videos: fragments that each continue the last one, joined without a repeated frame."""
 
 import gc
 import weakref

@@ -28,7 +28,7 @@ DEMO = HubModel("org/demo")
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty one. What huggingface_hub read from its environment when it was imported is set anew."""
+    """An empty cache; the settings that huggingface_hub read on its import are set anew."""
     folder = tmp_path / "cache"
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(folder))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
@@ -37,7 +37,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="module")
 def published(demo_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demo model among what else a repository holds."""
+    """A repository with the demo model among other files."""
     folder = Path(shutil.copytree(demo_weights, tmp_path_factory.mktemp("hub") / "new"))
     for name in ("README.md", "all_in_one.safetensors", "assets/x.json", "text_encoder/pytorch_model.bin"):
         (folder / name).parent.mkdir(exist_ok=True)
@@ -56,7 +56,7 @@ def hub(published: Path, demo_weights: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.fixture
 def nobody() -> Iterator[str]:
-    """A hub that nobody answers for: the port is held, so that nothing else takes it, but not listened on."""
+    """The address of a hub that never answers: its port is held, but not listened on."""
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{held.getsockname()[1]}"
@@ -64,7 +64,7 @@ def nobody() -> Iterator[str]:
 
 
 def ask_at(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As HF_ENDPOINT would, had it been set when huggingface_hub was imported."""
+    """Set the hub's address, as ``HF_ENDPOINT`` does before the import of huggingface_hub."""
     monkeypatch.setattr(constants, "ENDPOINT", url)
     template = f"{url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)

@@ -1,4 +1,4 @@
-"""Requests share nothing: what one run did shows in no other, and a seed decides every bit."""
+"""Requests share no state: a run leaves no trace in another, and a seed decides every bit."""
 
 from dataclasses import replace
 from typing import Any

@@ -1,4 +1,4 @@
-"""Which folders are served, and the one sentence about each that is not."""
+"""Folders of weights: those that are served, and the one sentence about each that is not."""
 
 import json
 import shutil
@@ -27,7 +27,7 @@ DEMO = VARIANTS["demo"]
 
 @pytest.fixture
 def folder(demo_weights: Path, tmp_path: Path) -> Path:
-    """A copy to break."""
+    """A copy of the demo weights, to break."""
     return Path(shutil.copytree(demo_weights, tmp_path / "weights"))
 
 

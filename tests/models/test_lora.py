@@ -27,7 +27,7 @@ from .lora_files import CONVENTIONS, DIFFUSERS, add_products, random_products, s
 TOLERANCE = 1e-5
 REQUEST_1 = replace(REQUEST, steps=2, num_frames=5)
 REQUEST_2 = replace(REQUEST_1, steps=4, guidance_scale_2=3.0)
-"""Both experts have steps in it."""
+"""A request in which both experts have steps."""
 ONE, TWO = "wan2.1-t2v-1.3b", "wan2.2-t2v-a14b"
 
 Products = dict[str, tuple[Tensor, Tensor]]
@@ -61,14 +61,14 @@ def latents(engine: WanEngine, request: GenerationRequest, *uses: LoraUse | str)
 
 
 def assert_same(found: Tensor, expected: Tensor, base: Tensor) -> None:
-    """The same within the tolerance, and something else than without the LoRA."""
+    """Assert that two videos agree within the tolerance, and differ from the one without the LoRA."""
     torch.testing.assert_close(found, expected, atol=TOLERANCE, rtol=0)
     assert (found - base).abs().max() > 1000 * TOLERANCE
 
 
 @pytest.fixture(scope="module")
 def products(root: Path) -> dict[str, Products]:
-    """Random LoRAs by name; they lie in ``root / "loras"``."""
+    """Random LoRAs by name, written to ``root / "loras"``."""
     (model,) = transformers(load(root, ONE))
     made = {"a": random_products(model, seed=1), "b": random_products(model, seed=2)}
     for name, of in made.items():
@@ -87,13 +87,13 @@ def one(root: Path, products: dict[str, Products]) -> WanEngine:
 
 @pytest.fixture(scope="module")
 def base(root: Path) -> Tensor:
-    """What the model makes that never had a LoRA."""
+    """The latents of a model that never had a LoRA."""
     return latents(load(root, ONE), REQUEST_1)
 
 
 @pytest.fixture(scope="module")
 def with_added(root: Path, products: dict[str, Products]) -> Callable[..., Tensor]:
-    """What the model makes whose weights have LoRAs added, so much of each."""
+    """Return the latents of a model whose weights have LoRAs added, each with its strength."""
 
     def made(**factors: float) -> Tensor:
         engine = load(root, ONE)
@@ -286,7 +286,7 @@ def test_lower_precision_makes_nearly_the_same_video(root: Path, one: WanEngine)
 
 
 def sizes(engine: WanEngine) -> dict[str, int]:
-    """The LoRAs that are kept, and their bytes."""
+    """Return the LoRAs in the cache, and their bytes."""
     return {file.stem: lora.size_bytes for file, lora in engine.parts.loras.cached.items()}
 
 
@@ -327,7 +327,7 @@ def test_a_lora_is_read_once_and_again_when_its_file_changed(
 
 
 def on_rank(rank: LaunchedRank, plan: ParallelPlan, root: Path, folders: list[Path]) -> None:
-    """A run with a LoRA, one with a LoRA that the last rank alone does not have, and the first again."""
+    """Run with a LoRA, then with one that the last rank alone does not have, then with the first again."""
     rank.join()
     mesh = rank.mesh(plan)
     settings = EngineSettings(small(ONE), root / ONE, lora_folder=folders[rank.number])

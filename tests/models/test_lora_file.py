@@ -1,4 +1,4 @@
-"""Each key convention is read as the same LoRA, and nothing in a file is passed over."""
+"""LoRA files: every key convention is read as the same LoRA, and no key is skipped silently."""
 
 import json
 from pathlib import Path

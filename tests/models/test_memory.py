@@ -1,4 +1,4 @@
-"""What is said of memory before a run is what it then takes, and what does not fit is refused in time."""
+"""Memory: the estimate is near the measured peak, and a request that does not fit is refused in time."""
 
 import json
 import re

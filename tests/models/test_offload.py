@@ -1,6 +1,6 @@
-"""Weights that visit the device: always there when they are computed with, never longer than need be.
+"""Offloaded weights: on the device whenever they are used, and no longer than necessary.
 
-The device here is a CPU, where a fetched copy is a copy as well, so that what is where shows. Streams and
+The device here is a CPU, where a fetched copy is a copy too, so the place of each weight shows. Streams and
 pinned memory are CUDA's alone.
 """
 
@@ -169,7 +169,7 @@ def test_a_video_does_not_depend_on_where_weights_rest(
 
 
 def check_weights(engine: WanEngine) -> None:
-    """Let whatever computes with weights that rest fail. All of them rest now."""
+    """Make any computation with offloaded weights fail; all of them are offloaded now."""
     text: Any = engine.parts.text
     transformers = [expert.transformer for expert in engine.parts.denoisers]
     parts = [*transformers, *engine.parts.vae.networks, text.text.encoder]

@@ -56,7 +56,7 @@ def name_of(plan: ParallelPlan) -> str:
 
 @cache
 def group(devices: int) -> dict[tuple[ParallelPlan, str], list[Any]]:
-    """What each rank of a group of this size made of each run."""
+    """The results of each run on each rank of a group of this size."""
     made: dict[tuple[ParallelPlan, str], list[Any]] = {}
     plans = [plan for plan in PLANS if plan.devices == devices]
     with RankLauncher(group_work.runs, devices, plans, timeout_s=120) as launcher:
@@ -89,7 +89,7 @@ def test_every_rank_has_the_same_bits(plan: ParallelPlan) -> None:
 
 @pytest.mark.parametrize("plan", PLANS, ids=name_of)
 def test_rank_0_alone_has_the_frames(plan: ParallelPlan) -> None:
-    """Of a video of two fragments, whose second begins with what rank 0 made of the first."""
+    """Make a video of two fragments, whose second begins with rank 0's last frame of the first."""
     expected = group_work.model().frames(LONG)
     first, *others = group(plan.devices)[plan, "frames"]
     assert others == [[]] * (plan.devices - 1)
@@ -109,7 +109,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def pair(folders: dict[str, Path]) -> dict[tuple[ParallelPlan, str], list[Any]]:
-    """What each of two ranks made of each kind of model."""
+    """The results of each kind of model on each of two ranks."""
     made: dict[tuple[ParallelPlan, str], list[Any]] = {}
     with RankLauncher(group_work.kinds, 2, KIND_PLANS, folders, timeout_s=120) as launcher:
         for rank, (key, latents) in launcher.messages():

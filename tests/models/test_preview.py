@@ -15,18 +15,18 @@ from .conftest import DEMO_WEIGHTS
 
 
 def demo() -> Any:
-    """Strides 4·16·16, 16 channels, trained."""
+    """The demo VAE: strides 4·16·16, 16 channels, trained."""
     return AutoencoderKLWan.from_pretrained(DEMO_WEIGHTS / "vae", local_files_only=True)
 
 
 def wan22() -> Any:
-    """Strides 4·16·16, 48 channels."""
+    """A VAE like Wan 2.2's: strides 4·16·16, 48 channels."""
     torch.manual_seed(11)
     return vae(small("wan2.2-ti2v-5b"))
 
 
 def waves(pixels: int) -> torch.Tensor:
-    """A moving clip of waves of colour, ``[5, 3, pixels, pixels]``."""
+    """Return a moving clip of waves of colour, ``[5, 3, pixels, pixels]``."""
     places = torch.linspace(-3.0, 3.0, pixels)
     t, c, y, x = torch.arange(5.0), torch.arange(3.0), places, places
     turn = 0.2 * t[:, None, None, None] + 2.0 * c[:, None, None] + y[:, None] + 0.7 * x

@@ -30,7 +30,7 @@ def test_the_base_schedule_is_that_of_diffusers_to_the_last_bit(steps: int, shif
 
 
 def velocity_at(latents: torch.Tensor, timestep: float) -> torch.Tensor:
-    """Some velocity that depends on where and when."""
+    """Return a velocity that depends on the latents and on the time."""
     return torch.sin(latents * 2 + timestep / 300) + 0.3 * latents
 
 

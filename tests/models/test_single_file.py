@@ -61,7 +61,7 @@ WAN_BLOCK_PARTS = {
     "proj_in": "before_proj",
     "proj_out": "after_proj",
 }
-"""The names of diffusers and those of the Wan repositories (Wan-Video/Wan2.1: wan/modules/model.py)."""
+"""Diffusers' names, and those of the Wan repositories (Wan-Video/Wan2.1: ``wan/modules/model.py``)."""
 
 T2V, TWO, FLF2V = "wan2.1-t2v-1.3b", "wan2.2-t2v-a14b", "wan2.1-flf2v-14b"
 FAMILY = [T2V, "wan2.1-i2v-14b-480p", FLF2V, "wan2.1-vace-1.3b", TWO, "wan2.2-i2v-a14b", "wan2.2-ti2v-5b"]
@@ -81,14 +81,14 @@ FILES = ["diffusion_pytorch_model.safetensors"]
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """The folder of a variant, with all its weights."""
+    """Folders of variants, with all their weights."""
     folders = base_folders(tmp_path_factory.mktemp("whole"))
     return lambda name: folders(small(name))
 
 
 @pytest.fixture
 def bare(whole: Callable[[str], Path], tmp_path: Path) -> Callable[[str], Path]:
-    """The same folder without the weights of its transformers."""
+    """Folders of variants without the weights of their transformers."""
     return lambda name: without_transformers(whole(name), tmp_path / "bare")
 
 
@@ -104,7 +104,7 @@ def tensors_of(folder: Path, part: str = "transformer") -> Tensors:
 
 
 def request(name: str) -> GenerationRequest:
-    """A short video from as little as the variant takes."""
+    """Return a request for a short video with the least input that the variant takes."""
     first, last = (picture(96, 64, seed) for seed in (1, 2))
     pictures: dict[str, Any] = {}
     if "t2v" not in VARIANTS[name].tasks:
@@ -174,7 +174,7 @@ def test_each_expert_takes_its_own_file(
 
 
 def split(tensors: Tensors, folder: Path) -> Path:
-    """Two shards and their index, whose path is given."""
+    """Write two shards and their index; return the path of the index."""
     folder.mkdir()
     names = sorted(tensors)
     shards = {"one.safetensors": names[::2], "two.safetensors": names[1::2]}
@@ -200,11 +200,11 @@ def test_shards_are_put_together(
 
 FP8 = torch.float8_e4m3fn
 LARGEST = 448.0
-"""The largest number of the format."""
+"""The largest number of the 8-bit format."""
 
 
 def scaled_by_rows(tensors: Tensors) -> Tensors:
-    """As LightX2V publishes it: the linear layers of the blocks, a scale for each of their rows."""
+    """Quantise as LightX2V does: the linear layers of the blocks, with a scale for each row."""
     stored = dict(tensors)
     for name, tensor in tensors.items():
         if re.search(r"blocks\.\d+\..*(attn|ffn).*\.weight", name) and tensor.ndim == 2:
@@ -215,7 +215,7 @@ def scaled_by_rows(tensors: Tensors) -> Tensors:
 
 
 def scaled_as_one(tensors: Tensors) -> Tensors:
-    """As ComfyUI has it: one scale for a tensor, remarks for the program, all under a prefix."""
+    """Quantise as ComfyUI does: one scale for a tensor, marks for its loader, all under a prefix."""
     stored = {}
     for name, tensor in tensors.items():
         stored[name] = tensor
@@ -229,7 +229,7 @@ def scaled_as_one(tensors: Tensors) -> Tensors:
 
 
 def dequantised(tensors: Tensors, quantised: Callable[[Tensors], Tensors]) -> Tensors:
-    """The diffusers tensors that a quantised form stands for, a row at a time."""
+    """Return the diffusers tensors of a quantised form, dequantised row by row."""
     stored = {name.removeprefix("model.diffusion_model."): t for name, t in quantised(tensors).items()}
     plain = {}
     for name in tensors:

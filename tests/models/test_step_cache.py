@@ -1,4 +1,4 @@
-"""A run that skips steps is near one that does not, and what it remembers is its own."""
+"""The step cache: a run that skips steps stays near one that does not, and shares its cache with no other."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -40,7 +40,7 @@ def run(engine: WanEngine, request: GenerationRequest = LONG) -> WanGeneration:
 
 
 def whole_steps(engine: WanEngine, request: GenerationRequest = LONG) -> tuple[list[int], WanGeneration]:
-    """The steps in which a run came to the second block, and the run."""
+    """Return the steps in which a run computed the second block, and the run."""
     generation = engine.prepare(request)
     seen: list[int] = []
     for expert in engine.parts.denoisers:
@@ -130,7 +130,7 @@ def test_each_kind_of_model_skips_and_each_expert_begins_anew(tmp_path: Path, na
 
 def test_what_fills_a_shard_up_decides_nothing() -> None:
     class Last(Mesh):
-        """The last of two ranks that never met: of 3 tokens a row it has one, and one that fills up."""
+        """The last of two ranks that never met: of 3 tokens a row it has one, and one of padding."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -173,7 +173,7 @@ def test_a_batch_is_judged_by_its_first_prompt() -> None:
 
 
 def judged_by_first_prompt(mesh: Mesh) -> bool:
-    """Whether a change of what the ranks of the second prompt see, and of nothing else, lets a step skip."""
+    """Return whether a step is skipped when the second prompt's ranks alone see a change."""
     shard = Shard(mesh, 1, 2)
     remembered = StepCache(mesh, 0.5)
     before, first = torch.zeros(1, 1, 2, 4), torch.ones(1, 1, 2, 4)

@@ -30,7 +30,7 @@ TILING = Tiling(size=96, overlap=32)
 
 @pytest.fixture(scope="module", params=["wan2.1-t2v-1.3b", "wan2.2-ti2v-5b"])
 def local_vae(request: pytest.FixtureRequest) -> Any:
-    """Without attention among the pixels of a frame, which tiles cannot have and which reaches everywhere."""
+    """A VAE without attention among the pixels of a frame, which reaches beyond any tile."""
     torch.manual_seed(11)
     model = vae(small(request.param))
     for half in (model.encoder, model.decoder):
@@ -97,7 +97,7 @@ def test_a_picture_of_one_tile_is_decoded_as_without(local_vae: Any) -> None:
 
 
 class Largest(TorchDispatchMode):
-    """The numbers in the largest tensor that anything makes."""
+    """A dispatch mode that records the number of elements of the largest tensor made."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -154,7 +154,7 @@ WIDE = replace(REQUEST, width=320, height=32, num_frames=13, steps=1)
 
 
 def full_at(engine: Any, chunk: int) -> None:
-    """Have memory run out on whole pictures from this chunk on."""
+    """Make the decode of whole pictures run out of memory from this chunk on."""
     engine.parts.vae.chunk_pixels = 1
     seen: list[int] = []
 
@@ -200,7 +200,7 @@ def test_a_group_does_not_tile(demo_weights: Path) -> None:
 
 
 class _TwoRanks(Mesh):
-    """A place in a group that nobody talks in."""
+    """A rank's place in a group without transfers."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What the engine's options may say, and that none of them is ever ignored."""
+"""The engine's options: their ranges, and that none of them is ever ignored."""
 
 from dataclasses import replace
 from pathlib import Path

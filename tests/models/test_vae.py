@@ -19,7 +19,7 @@ MEAN, DEVIATION = [0.1 * i for i in range(-4, 4)], [0.5 + 0.25 * i for i in rang
 
 
 def randomised(vae: AutoencoderKLWan) -> AutoencoderKLWan:
-    """Norm gains and biases other than the ones and zeros they start with."""
+    """Randomise the norms' gains and biases, which start at one and zero."""
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for parameter in vae.parameters():
@@ -105,14 +105,14 @@ def test_encode_is_that_of_diffusers(vae: Any, frames: int, height: int, width: 
 
 
 def still(frames: int, *given: int) -> torch.Tensor:
-    """A video that is gray but for the given frames."""
+    """Return a video that is gray but for the given frames."""
     video = torch.zeros(1, 3, frames, 16, 32)
     video[:, :, list(given)] = noise(1, 3, len(given), 16, 32).clamp(-1, 1)
     return video
 
 
 def encoded_in_full(vae: StreamingVae, video: torch.Tensor) -> torch.Tensor:
-    """Every chunk by every layer, however often it comes."""
+    """Encode every chunk with every layer, however often the same chunk comes."""
     encode = Encoding(vae.encoder, Strips(Mesh(), video.shape[3] // vae.spatial_stride))
     frames = video[0].transpose(0, 1)
     with torch.inference_mode():
@@ -143,7 +143,7 @@ def test_what_repeats_is_encoded_once_and_to_the_same_bits(
 
 
 def counted_runs(vae: StreamingVae, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The layers of the encoder, by index, in the order in which they are run."""
+    """Record the encoder's layers, by index, in the order in which they run."""
     runs: list[int] = []
     for index, layer in enumerate(vae.encoder.layers):
 

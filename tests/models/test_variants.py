@@ -1,4 +1,4 @@
-"""The table of variants and the rules that bring an asked size to one a model can make."""
+"""The table of variants, and the rules that round a size to one that a model can make."""
 
 import ast
 import subprocess
@@ -165,14 +165,14 @@ def test_tokens_are_those_counted_for_wan() -> None:
 
 
 def modules_without_torch() -> set[str]:
-    """Those that the import contract of the whole tree holds to it, by reading what they import."""
+    """Return the modules that the import contract of the tree keeps without torch."""
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
     (contract,) = (each for each in contracts if "torch" in each.get("forbidden_modules", ()))
     return {name for name in contract["source_modules"] if name.startswith("models.")}
 
 
 def test_describing_work_needs_no_torch() -> None:
-    """Loads them, since a package's ``__init__`` runs too, which reading the imports does not see."""
+    """Load the modules: a package's ``__init__`` runs too, which no reading of imports sees."""
     code = """
 import importlib, sys
 for name in sys.argv[1:]:

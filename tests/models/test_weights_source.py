@@ -1,4 +1,4 @@
-"""What an operator writes is a folder or a hub's model, and nobody has to guess which."""
+"""The ``weights`` setting: a folder or a model of the hub, told apart without guessing."""
 
 from pathlib import Path
 

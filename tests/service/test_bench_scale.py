@@ -1,4 +1,4 @@
-"""What `scripts/bench scale` measures with still runs as the service's own parts do."""
+"""The stand-ins of ``scripts/bench scale`` run as the service's own parts do."""
 
 from argparse import Namespace
 from pathlib import Path

@@ -1,4 +1,6 @@
-"""Tasks and random kills: all that was acknowledged ends exactly once. And the checker can tell."""
+"""Tasks and random kills: every acknowledged task ends exactly once, and the checker sees each broken
+promise.
+"""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""kill -9 of each part of the service in mid-run: every acknowledged task ends once, as it should."""
+"""A kill of each part of the service in mid-run: every acknowledged task ends once, as it should."""
 
 import asyncio
 import os
@@ -29,7 +29,7 @@ def small(service: Service, **fields: object) -> str:
 
 
 def assert_published_once(service: Service, task_id: str) -> None:
-    """The bytes that are visible first stay, under both addresses, and no other attempt shows."""
+    """Assert that the bytes visible first stay, under both addresses, and that no other attempt shows."""
     first = service.result(task_id)
     assert first[4:8] == b"ftyp"
     path = service.status(task_id)["video_path"]
@@ -110,7 +110,7 @@ def test_a_cancelled_queued_task_never_runs(service: Service) -> None:
 
 
 def test_a_stopped_replica_whose_run_was_given_away_publishes_nothing(service: Service) -> None:
-    """The worst runner: frozen until its lease is over and the task is done elsewhere, then awake again."""
+    """Freeze the runner until its lease is over and its task is queued again, then thaw it."""
     task_id = small(service)
     service.until(task_id, "running", step=1)
     (pid,) = service.replica_pids("model-paced").values()
@@ -142,7 +142,7 @@ def test_a_killed_serve_controller_costs_nothing(service: Service) -> None:
 
 
 def controllers() -> list[psutil.Process]:
-    """The processes of this cluster's Serve controllers."""
+    """Return the processes of this cluster's Serve controllers."""
     return [process for process in psutil.Process().children(recursive=True) if _is_controller(process)]
 
 
@@ -154,7 +154,7 @@ def _is_controller(process: psutil.Process) -> bool:
 
 
 def test_of_two_coordinators_one_leads_and_nothing_is_lost_or_done_twice(service: Service) -> None:
-    """Another one takes the lead in mid-run and falls silent: the service's own is replaced and goes on."""
+    """Let another coordinator take the lead in mid-run and fall silent; the service's own is replaced."""
     task_id = small(service, infer_steps=30)
     waiting = small(service)
     service.until(task_id, "running", step=2)
@@ -169,7 +169,7 @@ def test_of_two_coordinators_one_leads_and_nothing_is_lost_or_done_twice(service
 
 
 async def take_lead(service: Service) -> int:
-    """The epoch of the other coordinator, which has the lead from then on."""
+    """Take the lead as another coordinator; return its epoch."""
     database = store_of(service)
     ledger = await RunLedger.take_lead(database, lease_s=30, grace_s=30)
     await database.close()

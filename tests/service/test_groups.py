@@ -22,7 +22,7 @@ RULES = {"lease_s": 30.0, "heartbeat_s": 0.5, "rank_timeout_s": 5.0}
 STEPS = 10
 RED_BALL = EXAMPLES[0]
 RESTART_S = 150
-"""A replica and its ranks, on a busy machine."""
+"""The seconds in which a replica and its ranks start on a busy machine."""
 
 
 @pytest.fixture(scope="module")

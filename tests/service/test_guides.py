@@ -62,7 +62,7 @@ curl -X POST http://115.190.78.40:30155/v1/tasks/video/form \\
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the guide's /path/to and /local/path/to lie; a picture of one colour is in both."""
+    """A folder for the guide's /path/to and /local/path/to, with a picture of one colour in both."""
     folder = tmp_path_factory.mktemp("guide")
     for place in ("path/to/input_image.jpg", "local/path/to/image.jpg"):
         (folder / place).parent.mkdir(parents=True)
@@ -87,7 +87,7 @@ def run(command: str, service: Service, folder: Path, task_id: str = "abc123") -
 
 
 def frames_of(video: Path) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """All bytes of all frames, uint8 [n]."""
+    """Return all bytes of all frames, uint8 ``[n]``."""
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", str(video)]
     decoded = subprocess.run(
         [*command, "-f", "rawvideo", "-pix_fmt", "rgb24", "-"], capture_output=True, check=True
@@ -96,7 +96,7 @@ def frames_of(video: Path) -> np.ndarray[Any, np.dtype[np.uint8]]:
 
 
 def follow(submit: str, service: Service, folder: Path) -> Path:
-    """Submit, poll until it succeeded, download: the video, as the guide has it."""
+    """Submit, poll until the task succeeds, and download the video, as the guide does."""
     submitted = json.loads(run(submit, service, folder))
     assert submitted["status"] == "submitted"
     task_id = submitted["task_id"]
@@ -159,7 +159,7 @@ def test_a_request_larger_than_the_model_is_shrunk_and_said_so(service: Service)
 
 
 def script(service: Service, *command: str) -> str:
-    """A client script of the guide against this service."""
+    """Run a client script of the guide against this service."""
     done = subprocess.run(
         [sys.executable, str(ROOT / "scripts" / command[0]), "--url", service.url, *command[1:]],
         capture_output=True,

@@ -1,4 +1,4 @@
-"""What the configuration says of a key holds at the replicas."""
+"""The limits of a key in the configuration hold at the replicas."""
 
 import hashlib
 from typing import Any
@@ -14,7 +14,7 @@ def key(name: str, **rules: Any) -> dict[str, Any]:
 
 
 class Holder:
-    """Someone with a key."""
+    """A client with an API key."""
 
     def __init__(self, service: Service, name: str) -> None:
         self._url = f"{service.url}/v1/tasks"

@@ -1,4 +1,4 @@
-"""Several nodes: a group is on one of them, and what was there goes on elsewhere when that one is lost."""
+"""Several nodes: a group is on one of them, and its task goes on elsewhere when that node is lost."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from testbed.ranks import assert_gone, group_of, rank_pids
 FAST = {"lease_s": 3.0, "heartbeat_s": 0.5}
 LARGE = {"num_cpus": 30}
 ON_A_LARGE_NODE = {"devices_per_replica": 2, "device": "cpu", "cpus_per_replica": 27.0}
-"""More than the first node has."""
+"""More CPUs than the first node has."""
 
 
 def test_each_rank_sees_a_device_of_its_own(cluster: Cluster) -> None:

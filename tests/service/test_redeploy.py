@@ -1,4 +1,4 @@
-"""Another configuration under a running service: what runs ends where it is, the rest on the new."""
+"""A new configuration for a running service: running tasks end on the old replicas, the rest on the new."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""kill -9 of everything, then a new start: nothing that was acknowledged is lost, changed or done twice."""
+"""A kill of everything, then a new start: no acknowledged task is lost, changed or done twice."""
 
 from pathlib import Path
 
@@ -44,7 +44,7 @@ def test_a_service_killed_whole_goes_on_where_it_was(tmp_path: Path) -> None:
 
 @pytest.mark.timeout(600)
 def test_a_service_that_is_stopped_lets_short_runs_end_and_hands_long_ones_back(tmp_path: Path) -> None:
-    """With one attempt for each task: a run that were cut off would fail it."""
+    """Allow one attempt for each task, so that a run that is cut off would fail."""
     rules = {"lease_s": 30.0, "heartbeat_s": 1.0, "max_attempts": 1, "drain_s": 6.0}
     model = paced(0.2, replicas=2, cpus_per_replica=0.1)
     with Launched(tmp_path, free_port(), models=[model], tasks=rules) as launched:

@@ -16,7 +16,7 @@ STEP_S = 0.2
 
 @pytest.fixture(scope="module")
 def gate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The model slow is loaded once this file is there."""
+    """The file that lets the model slow be loaded."""
     return tmp_path_factory.mktemp("gate") / "open"
 
 
@@ -50,7 +50,7 @@ def submit(service: Service, seconds: float, **fields: Any) -> str:
 
 
 def replicas(service: Service, model: str = "paced") -> int:
-    """Up or being started, as Serve has it."""
+    """Return the number of replicas that are up or starting, by Serve's account."""
     wanted: int = service.get("/v1/service/status")["models"][model]["wanted_replicas"] or 0
     return wanted
 
@@ -98,7 +98,7 @@ def test_a_burst_brings_every_replica_and_its_end_takes_all_of_them_away(service
 
 @pytest.mark.timeout(600)
 def test_a_run_outlives_the_scaling_down_of_its_replica(service: Service) -> None:
-    """Of two replicas Serve stops the newer one, also when that is the busy one."""
+    """Keep the newer of two replicas busy: Serve stops the newer one."""
     until_replicas(service, 0)
     on_older = submit(service, 40.0)
     service.until(on_older, "running", deadline_s=DEADLINE_S)

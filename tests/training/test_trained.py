@@ -10,7 +10,7 @@ from training.trained import Trained
 
 
 class Task:
-    """Fits a line, each step's samples by the number of the step."""
+    """A task that fits a line, with samples that the step's number decides."""
 
     def __init__(self, folder: Path, steps: int = 40) -> None:
         torch.manual_seed(0)

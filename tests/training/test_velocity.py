@@ -1,4 +1,4 @@
-"""The transformer as it is trained has the numbers of diffusers'."""
+"""The transformer in training computes the numbers of diffusers'."""
 
 import pytest
 import torch

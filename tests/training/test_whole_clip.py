@@ -1,4 +1,4 @@
-"""The VAE as it is trained has the numbers of diffusers', and so of the engine."""
+"""The VAE in training computes the numbers of diffusers', and so of the engine."""
 
 from typing import Any
 
