@@ -1,4 +1,4 @@
-"""What all tests share: one Ray cluster, a thread a process, the quick selection, the processes they run in.
+"""Shared parts of all tests: one Ray cluster, a thread a process, the quick selection, the scheduler.
 
 Each test file deploys its own application on the cluster.
 """
@@ -58,7 +58,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def quick(items: list[pytest.Item]) -> set[pytest.Item]:
-    """The first of each test function's parameter sets, unless it is slow or needs the cluster."""
+    """Return the first of each test function's parameter sets, unless it is slow or needs the cluster."""
     first: dict[tuple[Path, str], pytest.Item] = {}
     for item in items:
         if not any(item.get_closest_marker(mark) for mark in ("slow", "cluster")):

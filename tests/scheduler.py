@@ -1,4 +1,4 @@
-"""How the tests are shared out among processes that run at a time (``--numprocesses`` of pytest-xdist)."""
+"""The scheduler that shares the tests out among processes (``--numprocesses`` of pytest-xdist)."""
 
 from pathlib import PurePosixPath
 
@@ -14,14 +14,14 @@ ON_CLUSTERS = {
     "service/test_drill.py": OWN_CLUSTERS,
     "service/test_restart.py": OWN_CLUSTERS,
 }
-"""Where a file's tests run; the others in ``service`` use the shared cluster."""
+"""The cluster that a file's tests use; the others in ``service`` use the shared one."""
 
 FOLDERS = ("models", "training", "bench", "http", "contract", "unit")
-"""What takes longest begins first, but after the tests on clusters, which mostly wait."""
+"""Folders in the order of their begin: the slowest first, after the tests on clusters, which mostly wait."""
 
 
 class Scheduler(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
-    """One process runs a whole file, and one all files on the shared cluster, in the order collected."""
+    """Gives a process a whole file, or all files on the shared cluster, in the order collected."""
 
     def __init__(self, config: pytest.Config, log: Producer) -> None:
         super().__init__(config, log)
@@ -32,7 +32,7 @@ class Scheduler(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no type
 
 
 def scope(nodeid: str) -> str:
-    """What one process runs together with this test."""
+    """Return the name of the group of tests that one process runs together with this one."""
     path = PurePosixPath(nodeid.partition("::")[0])
     default = SHARED_CLUSTER if path.parent.name == "service" else str(path)
     return ON_CLUSTERS.get(f"{path.parent.name}/{path.name}", default)

@@ -1,4 +1,4 @@
-"""The service without its fences, to show that the checker sees what they prevent."""
+"""The service without its fences, to show that the checker sees the faults that they prevent."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Each move changes a row from its own states alone, and only behind its fences."""
+"""The moves' statements: each changes a row from its own states alone, and only behind its fences."""
 
 from collections.abc import Callable, Mapping
 

@@ -1,7 +1,7 @@
 """Attention kernels: each agrees with torch's own, and one that cannot work is refused with the reason.
 
 The libraries need CUDA devices. In their place stand modules of the same names, whose functions have the
-published signatures and layouts and compute in plain torch: what is tested is how ours calls them.
+published signatures and layouts and compute in plain torch: the tests are of our calls of them.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""Each variant's checkpoint, loaded from its folder, makes the video that diffusers makes of that folder."""
+"""Checkpoints of all variants: loaded from a folder, each makes diffusers' video of that folder."""
 
 import shutil
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""scripts/generate makes a file from the command line, or says what is wrong."""
+"""``scripts/generate`` makes a video from the command line, or prints one sentence about the fault."""
 
 import subprocess
 import sys

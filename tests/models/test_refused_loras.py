@@ -26,7 +26,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def base(root: Path) -> Tensor:
-    """What the model makes that never had a LoRA."""
+    """The latents of a model that never had a LoRA."""
     return latents(load(root, ONE), REQUEST_1)
 
 
@@ -34,7 +34,7 @@ Q = "blocks.0.attn1.to_q"
 
 
 def bad_folder(folder: Path) -> Path:
-    """LoRAs that do not fit or are broken, by what is wrong."""
+    """Write LoRAs that do not fit or are broken, each named by its fault."""
     pairs: Mapping[str, Mapping[str, Tensor]] = {
         "wrong_shape": {f"{Q}.lora_A.weight": torch.ones(2, 32), f"{Q}.lora_B.weight": torch.ones(64, 2)},
         "wrong_bias": {f"{Q}.diff_b": torch.ones(64)},

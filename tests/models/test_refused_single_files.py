@@ -54,7 +54,7 @@ QUERY = "blocks.0.self_attn.q.weight"
 
 
 def changed(tensors: Tensors, **changes: Tensor | None) -> Tensors:
-    """With some tensors (``__`` for a dot) in place of others; None takes one away."""
+    """Replace some tensors by name (``__`` for a dot); None removes one."""
     named = {name.replace("__", "."): tensor for name, tensor in changes.items()}
     return {name: tensor for name, tensor in (tensors | named).items() if tensor is not None}
 

@@ -31,7 +31,7 @@ pytestmark = pytest.mark.timeout(900)
 class FencedTask:
     """A task that two replicas run: the first is frozen until the second has published.
 
-    ``checker`` is told what the service answers once the task has ended.
+    ``checker`` has every answer of the service once the task has ended.
     """
 
     def __init__(self, service: Service, releases: Path) -> None:

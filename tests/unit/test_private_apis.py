@@ -1,4 +1,4 @@
-"""Each private or unstable name of Ray, torch and diffusers exists; ``docs/private-apis.md`` lists them.
+"""Checks that every private or unstable name of ``docs/private-apis.md`` exists in Ray, torch or diffusers.
 
 A failure names the files that need the missing name.
 """

@@ -1,4 +1,4 @@
-"""What a row keeps of a request."""
+"""The record of a request in its row."""
 
 import pytest
 
