@@ -1,1 +1,1 @@
-"""Attention: its kernels, and the sequence cut among ranks."""
+"""Attention: kernels, kernel choice, cross-attention, sequence parallelism and ring attention."""

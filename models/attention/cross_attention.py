@@ -1,4 +1,7 @@
-"""What the two attentions of a Wan block are made of, on the projections of diffusers' ``WanAttention``.
+"""Cross-attention to text and image, and the parts it shares with self-attention: head split and rotary
+embedding.
+
+Runs on the projections of diffusers' ``WanAttention``.
 
 Shapes: tokens ``[batch, n, dim]``; queries, keys and values ``[batch, heads, n, head_dim]``.
 """
@@ -15,7 +18,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class ImageKeys:
-    """What the blocks attend to in a run's pictures: a key and a value tensor for each, of batch 1."""
+    """Image keys and values of every block, one tensor each per block, ``[1, heads, n, head_dim]``."""
 
     keys: tuple[Tensor, ...]
     values: tuple[Tensor, ...]
@@ -23,17 +26,19 @@ class ImageKeys:
 
 @dataclass(frozen=True, slots=True)
 class TextKeys:
-    """What the blocks attend to in the prompt: a key and a value tensor for each, and one bias for all."""
+    """Text keys and values of every block, one tensor each per block, and one attention bias for all
+    blocks.
+    """
 
     keys: tuple[Tensor, ...]
     values: tuple[Tensor, ...]
     bias: Tensor | None
-    """Added to the scores, ``[batch, 1, 1, n]``; None where every key counts once."""
+    """Additive attention bias, ``[batch, 1, 1, n]``; None where every key counts once."""
     image: ImageKeys | None = None
-    """The pictures that every prompt of the batch goes with."""
+    """Image keys and values, shared by all prompts of the batch."""
 
     def of_block(self, number: int) -> "BlockKeys":
-        """The keys and values of one block."""
+        """Return the keys and values of block ``number``."""
         image = self.image
         return BlockKeys(
             self.keys[number],
@@ -46,7 +51,7 @@ class TextKeys:
 
 @dataclass(frozen=True, slots=True)
 class BlockKeys:
-    """What one block attends to beside the video; see ``TextKeys``."""
+    """Cross-attention keys and values of one block; see ``TextKeys``."""
 
     keys: Tensor
     values: Tensor
@@ -56,7 +61,10 @@ class BlockKeys:
 
 
 def text_attention(attn: Any, tokens: Tensor, text: BlockKeys) -> Tensor:
-    """Attention of the video's tokens to the prompt. One video may attend to a batch of prompts."""
+    """Attend from the video tokens to the text, and to the image if there is one; projected outwards.
+
+    ``tokens`` of batch 1 are broadcast over a batch of prompts.
+    """
     batch = text.keys.shape[0]
     queries = heads(attn, attn.norm_q(attn.to_q(tokens))).expand(batch, -1, -1, -1)
     attended = F.scaled_dot_product_attention(queries, text.keys, text.values, attn_mask=text.bias)
@@ -68,7 +76,7 @@ def text_attention(attn: Any, tokens: Tensor, text: BlockKeys) -> Tensor:
 
 
 def image_keys(attns: Iterable[Any], tokens: Tensor) -> ImageKeys:
-    """The keys and values of the embedded pictures, ``[1, n, dim]``, in every block, once for the run."""
+    """Compute the keys and values of the embedded images, ``[1, n, dim]``, for every block, once per run."""
     pairs = [
         (heads(attn, attn.norm_added_k(attn.add_k_proj(tokens))), heads(attn, attn.add_v_proj(tokens)))
         for attn in attns
@@ -76,23 +84,25 @@ def image_keys(attns: Iterable[Any], tokens: Tensor) -> ImageKeys:
     return ImageKeys(keys=tuple(key for key, _ in pairs), values=tuple(value for _, value in pairs))
 
 
-def text_keys(attns: Iterable[Any], tokens: Tensor, filling: int) -> TextKeys:
-    """The keys and values of one prompt in every block, computed once for the run.
+def text_keys(attns: Iterable[Any], tokens: Tensor, padding_count: int) -> TextKeys:
+    """Compute the keys and values of one prompt for every block, once per run.
 
-    ``tokens``: the embedded prompt, ``[1, n, dim]``, whose last token stands for ``filling`` equal ones.
-    Equal keys get equal scores, so softmax over all of them is softmax over one with log(filling) added to
-    its score.
+    ``tokens``: the embedded prompt, ``[1, n, dim]``; the last token represents ``padding_count`` equal
+    padding tokens. Equal keys get equal scores, so softmax over all of them equals softmax over one of them
+    with log(padding_count) added to its score.
     """
     pairs = [(heads(attn, attn.norm_k(attn.to_k(tokens))), heads(attn, attn.to_v(tokens))) for attn in attns]
     bias = None
-    if filling > 1:
+    if padding_count > 1:
         bias = tokens.new_zeros(1, 1, 1, tokens.shape[1])
-        bias[..., -1] = log(filling)
+        bias[..., -1] = log(padding_count)
     return TextKeys(tuple(key for key, _ in pairs), tuple(value for _, value in pairs), bias)
 
 
 def stacked(prompts: list[TextKeys]) -> TextKeys:
-    """Several prompts as one batch. Shorter ones are padded with keys that nothing attends to."""
+    """Stack prompts into one batch. Pads shorter prompts with keys whose bias is −∞, so none is attended
+    to.
+    """
     longest = max(prompt.keys[0].shape[2] for prompt in prompts)
     missing = [longest - prompt.keys[0].shape[2] for prompt in prompts]
     blocks = range(len(prompts[0].keys))
@@ -112,20 +122,22 @@ def _padded(tensors: list[Tensor], missing: list[int]) -> Tensor:
 
 
 def heads(attn: Any, tokens: Tensor) -> Tensor:
-    """``[batch, n, dim]`` to ``[batch, heads, n, head_dim]``."""
+    """Split into heads: ``[batch, n, dim]`` to ``[batch, heads, n, head_dim]``."""
+    # b n (heads d) -> b heads n d
     split: Tensor = tokens.unflatten(2, (attn.heads, -1)).transpose(1, 2)
     return split
 
 
 def rotated(tokens: Tensor, rotation: Tensor) -> Tensor:
-    """Rotary position embedding: pairs of channels are complex numbers, turned by their position.
+    """Apply the rotary position embedding: rotate each pair of channels, as a complex number, by its
+    position's angle.
 
-    ``rotation``: cosines and sines in turn, float32 ``[1, 1, n, head_dim]``.
+    ``rotation``: interleaved cosines and sines, float32 ``[1, 1, n, head_dim]``.
     """
     pairs, turns = (part.float().unflatten(-1, (-1, 2)) for part in (tokens, rotation))
-    if torch.compiler.is_compiling():  # the compiler makes no code for complex numbers
+    if torch.compiler.is_compiling():  # torch.compile generates no code for complex numbers
         (real, imaginary), (cos, sin) = pairs.unbind(-1), turns.unbind(-1)
         turned = torch.stack([real * cos - imaginary * sin, real * sin + imaginary * cos], dim=-1)
-    else:  # and without it they are fifteen times as fast on a CPU
+    else:  # in eager mode complex multiplication is fifteen times as fast on a CPU
         turned = torch.view_as_real(torch.view_as_complex(pairs) * torch.view_as_complex(turns))
     return turned.flatten(-2).type_as(tokens)

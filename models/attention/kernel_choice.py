@@ -1,4 +1,6 @@
-"""Which kernel a model's self-attention is computed with: the one that is named, or the fastest one here."""
+"""Choice of the self-attention kernel: the one named in the settings, or the fastest measured on this
+device.
+"""
 
 from dataclasses import dataclass, field
 from statistics import median
@@ -11,22 +13,22 @@ from models.errors import TuningError, first_line
 from models.tuning import Attention
 
 _TOKENS = 32768
-"""Tokens to measure with, at most: about 81 frames of 832x480, a twentieth of a second a call."""
+"""Upper limit on the tokens of a measurement: about 81 frames of 832x480, a twentieth of a second a call."""
 _WARM_UPS, _CALLS = 2, 5
-_DIFFERENCE = 0.02
-"""Of what sdpa makes, relative, up to which a kernel counts as exact in 16 bits."""
+_TOLERANCE = 0.02
+"""Largest relative difference (L2 norm) from sdpa's result at which a kernel counts as exact in 16 bits."""
 
 
 @dataclass(frozen=True, slots=True)
 class AttentionChoice:
-    """The chosen kernel, and how it came to that, for the log."""
+    """The chosen kernel, and the measurements behind the choice, for the log."""
 
     name: str
     kernel: AttentionKernel
     measured_ms: dict[str, float] = field(default_factory=dict)
-    """The median time of one call; empty where nothing was measured."""
+    """Median time of one call of each measured kernel; empty where nothing was measured."""
     ruled_out: dict[str, str] = field(default_factory=dict)
-    """Why the others were not measured."""
+    """Reason for each kernel that was not measured, as the end of a sentence."""
 
     def __str__(self) -> str:
         times = ", ".join(f"{name} {ms:.2f} ms" for name, ms in sorted(self.measured_ms.items()))
@@ -36,7 +38,7 @@ class AttentionChoice:
 
 @dataclass(frozen=True, slots=True)
 class AttentionShape:
-    """What a rank computes at once: ``heads`` are its own; ``ring`` is the ring's number of ranks."""
+    """Size of one rank's self-attention: its own ``heads``, and the number of ranks in its ``ring``."""
 
     heads: int
     tokens: int
@@ -47,9 +49,12 @@ class AttentionShape:
 def choose(
     setting: Attention, device: torch.device, dtype: torch.dtype, shape: AttentionShape
 ) -> AttentionChoice:
-    """The kernel for a setting. Raises ``TuningError`` if a kernel that is named cannot work here.
+    """Choose the kernel for a setting.
 
-    ``auto`` measures on the device, which takes seconds; on a CPU, and in a ring, there is nothing to choose.
+    ``auto`` measures the exact kernels on a CUDA device, which takes seconds; on a CPU, and in ring
+    attention, sdpa is the only choice.
+
+    Raises ``TuningError`` if the named kernel cannot run here.
     """
     if shape.ring > 1:
         if setting not in ("auto", "sdpa"):
@@ -72,7 +77,7 @@ def _fastest(device: torch.device, dtype: torch.dtype, shape: AttentionShape) ->
     candidates = [name for name in KERNELS if name not in LOSSY]
     reasons = {name: why_not(name, device, dtype, shape.head_dim) for name in candidates}
     ruled_out = {name: reason for name, reason in reasons.items() if reason is not None}
-    # seeded apart, so that a measurement changes nobody's random numbers
+    # its own generator, so that a measurement leaves the global random state unchanged
     generator = torch.Generator(device).manual_seed(0)
     size = (1, shape.heads, min(shape.tokens, _TOKENS), shape.head_dim)
     inputs = tuple(torch.randn(size, generator=generator, device=device, dtype=dtype) for _ in range(3))
@@ -93,9 +98,11 @@ def _fastest(device: torch.device, dtype: torch.dtype, shape: AttentionShape) ->
 
 
 def differs(attended: Tensor, expected: Tensor) -> bool:
-    """Whether a kernel's result is further off than 16 bits explain, or is no number at all."""
+    """Return whether a kernel's result differs from the expected one by more than 16-bit rounding, or has
+    NaNs.
+    """
     difference = (attended.float() - expected.float()).norm()
-    return not bool(difference <= _DIFFERENCE * expected.float().norm())
+    return not bool(difference <= _TOLERANCE * expected.float().norm())
 
 
 def _median_ms(kernel: AttentionKernel, inputs: tuple[Tensor, ...]) -> float:

@@ -1,7 +1,7 @@
-"""The kernels that self-attention can be computed with, each behind the same call.
+"""Self-attention kernels behind one call signature, and the check whether a kernel can run here.
 
-Shapes: queries, keys and values ``[batch, heads, n, head_dim]``; every kernel scales by 1/√head_dim and masks
-nothing. A library is imported when its kernel is first asked about, and never otherwise.
+Shapes: queries, keys and values ``[batch, heads, n, head_dim]``; every kernel scales by 1/√head_dim and has
+no mask. A kernel's library is imported only when that kernel is first checked or called.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,11 +23,13 @@ class AttentionKernel(Protocol):
     """Attention of every query to every key."""
 
     def __call__(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """Each of them ``[batch, heads, tokens, head_dim]``; the result is as the queries."""
+        """Attend. Inputs are ``[batch, heads, tokens, head_dim]``; the result has the shape of the
+        queries.
+        """
 
 
 def sdpa(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """torch's own choice among the kernels it carries."""
+    """Attend with torch's ``scaled_dot_product_attention``, which chooses among torch's built-in kernels."""
     return F.scaled_dot_product_attention(queries, keys, values)
 
 
@@ -62,9 +64,9 @@ def xformers(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
 
 
 def _by_tokens(attend: Callable[..., Any], *tensors: Tensor) -> Tensor:
-    """Call a library that has the tokens before the heads, ``[batch, n, heads, head_dim]``."""
+    """Call a library that takes tokens before heads, ``[batch, n, heads, head_dim]``."""
     answer = attend(*(tensor.transpose(1, 2) for tensor in tensors))
-    # some versions of FlashAttention 3 give the scores' logs as well
+    # some versions of FlashAttention 3 also return the log-sum-exp of the scores
     attended: Tensor = answer[0] if isinstance(answer, tuple) else answer
     return attended.transpose(1, 2)
 
@@ -81,7 +83,7 @@ KERNELS: Mapping[str, AttentionKernel] = MappingProxyType(
 )
 
 LOSSY = frozenset({"sage"})
-"""Those that compute with fewer bits than the model's own."""
+"""Kernels that compute in lower precision than the model's own dtype."""
 
 _LIBRARIES = {
     "flash2": "flash_attn",
@@ -90,12 +92,14 @@ _LIBRARIES = {
     "xformers": "xformers.ops",
 }
 _CAPABILITIES = {"cudnn": (8, 0), "flash2": (8, 0), "sage": (8, 0), "xformers": (7, 0)}
-"""The oldest devices that a kernel was made for."""
+"""Lowest CUDA compute capability each kernel supports."""
 _MAX_HEAD_DIM = {"cudnn": 128, "flash2": 256, "flash3": 256, "sage": 128, "xformers": 256}
 
 
 def why_not(name: str, device: torch.device, dtype: torch.dtype, head_dim: int) -> str | None:
-    """Why a kernel cannot serve such a model here, as the end of a sentence; None if it can."""
+    """Return why a kernel cannot run for this device, dtype and head size, as the end of a sentence; None if
+    it can.
+    """
     if name == "sdpa":
         return None
     if device.type != "cuda":
@@ -123,13 +127,13 @@ def _why_not_installed(name: str) -> str | None:
         import_module(library)
     except ModuleNotFoundError as error:
         return f"is not installed (there is no module {error.name})"
-    except Exception as error:  # an extension made for another torch fails in many ways
+    except Exception as error:  # an extension built for another torch version can raise any type
         return f"does not load: {first_line(error)}"
     return None
 
 
 def _why_not_running(name: str, device: torch.device, dtype: torch.dtype, head_dim: int) -> str | None:
-    """A library that loads may still lack the code for this device: a small call tells."""
+    """Try a small call: a library that imports may still lack code for this device."""
     tiny = torch.zeros(1, 1, 64, head_dim, device=device, dtype=dtype)
     try:
         KERNELS[name](tiny, tiny, tiny)

@@ -1,1 +1,1 @@
-"""The forward pass of the transformer."""
+"""The transformer: its forward pass, the placement of its weights and the step cache."""

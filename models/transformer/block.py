@@ -1,7 +1,8 @@
-"""One transformer block, in the parts that lie between what ranks say to each other.
+"""One transformer block, split at the points where ranks communicate.
 
-Shapes: ``x`` ``[batch, rows, n, dim]``, where a row is what shares one timestep (the whole video, or a latent
-frame); tokens ``[batch, n, dim]``; queries, keys and values ``[batch, heads, n, head_dim]``.
+Shapes: ``x`` (the residual stream) ``[batch, rows, n, dim]``, where a row is the tokens that share one
+timestep (the whole video, or one latent frame); tokens ``[batch, n, dim]``; queries, keys and values
+``[batch, heads, n, head_dim]``.
 """
 
 from collections.abc import Callable
@@ -19,33 +20,37 @@ Function: TypeAlias = Callable[..., Tensor]
 
 @dataclass(frozen=True, slots=True)
 class BlockParts:
-    """The functions a block is made of, as they are or compiled. They see a block's tensors and nothing else:
-    no number of the block, no rank, so that compiled once they serve every block on every rank.
+    """Functions a block is composed of, eager or compiled.
+
+    They depend on a block's tensors only, neither on its number nor on the rank, so one compilation serves
+    every block on every rank.
     """
 
-    attending: Function
+    attention_input: Function
     values: Function
     keys: Function
     queries: Function
-    rest: Function
+    after_attention: Function
 
 
 def run_block(
     parts: BlockParts, block: Any, x: Tensor, time: Tensor, text: BlockKeys, rotation: Tensor, shard: Shard
 ) -> Tensor:
-    """What comes out of a block. ``time``: ``[rows, 6, dim]``; ``rotation``: ``[1, 1, n, head_dim]``."""
-    # apart, so that nothing of it takes memory in what follows
-    attended = _attended(parts, block, x, time, rotation, shard)
-    return parts.rest(block, x, attended, time, text)
+    """Run one block and return ``x`` after it. ``time``: ``[rows, 6, dim]``; ``rotation``: ``[1, 1, n,
+    head_dim]``.
+    """
+    # a function of its own, so that its intermediate tensors are freed before the feed-forward network
+    attended = _self_attention(parts, block, x, time, rotation, shard)
+    return parts.after_attention(block, x, attended, time, text)
 
 
-def _attended(
+def _self_attention(
     parts: BlockParts, block: Any, x: Tensor, time: Tensor, rotation: Tensor, shard: Shard
 ) -> Tensor:
-    """Self-attention, before its projection outwards."""
+    """Attend among the video tokens, without the output projection."""
     attn = block.attn1
-    tokens = parts.attending(block, x, time)
-    # between ranks each of the three travels while the next is computed
+    tokens = parts.attention_input(block, x, time)
+    # between ranks, each of the three travels while the next is computed
     values = shard.by_heads(parts.values(attn, tokens))
     keys = shard.by_heads(parts.keys(attn, tokens, rotation))
     queries = shard.by_heads(parts.queries(attn, tokens, rotation))
@@ -53,28 +58,29 @@ def _attended(
 
 
 def blocks_in_order(transformer: Any) -> tuple[list[Any], frozenset[int]]:
-    """The blocks as they are run, and the numbers of those that belong to a side branch.
+    """Return the blocks in the order they run, and the positions of the control (VACE) blocks among them.
 
-    A block of the branch comes after the one beside it, and adds to what comes out of that one.
+    A control block runs right after the main block of its layer, and its output is added to that block's
+    output.
     """
-    branch = iter(getattr(transformer, "vace_blocks", []))
+    control_blocks = iter(getattr(transformer, "vace_blocks", []))
     layers = getattr(transformer.config, "vace_layers", None) or []
     blocks: list[Any] = []
-    beside = set()
+    control_positions = set()
     for layer, block in enumerate(transformer.blocks):
         blocks.append(block)
         if layer in layers:
-            beside.add(len(blocks))
-            blocks.append(next(branch))
-    return blocks, frozenset(beside)
+            control_positions.add(len(blocks))
+            blocks.append(next(control_blocks))
+    return blocks, frozenset(control_positions)
 
 
 def modulated(norm: Any, x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """``norm(x)·(1 + scale) + shift``; ``shift`` and ``scale`` are ``[rows, 1, dim]``."""
+    """Compute ``norm(x)·(1 + scale) + shift``; ``shift`` and ``scale`` are ``[rows, 1, dim]``."""
     return torch.addcmul(shift, norm(x.float()), 1 + scale).type_as(x)
 
 
-def _attending(block: Any, x: Tensor, time: Tensor) -> Tensor:
+def _attention_input(block: Any, x: Tensor, time: Tensor) -> Tensor:
     shift, scale, *_ = _modulation(block, time)
     return modulated(block.norm1, x, shift, scale).flatten(1, 2)
 
@@ -91,8 +97,12 @@ def _queries(attn: Any, tokens: Tensor, rotation: Tensor) -> Tensor:
     return rotated(heads(attn, attn.norm_q(attn.to_q(tokens))), rotation)
 
 
-def _rest(block: Any, x: Tensor, attended: Tensor, time: Tensor, text: BlockKeys) -> Tensor:
-    """A batch of prompts shares one video up to its attention to them: there ``x`` takes its batch."""
+def _after_attention(block: Any, x: Tensor, attended: Tensor, time: Tensor, text: BlockKeys) -> Tensor:
+    """Add self-attention, cross-attention and the feed-forward network to the residual stream.
+
+    ``x`` of batch 1 takes the batch of the prompts at cross-attention: up to there all prompts share one
+    video.
+    """
     _, _, gate, shift, scale, ffn_gate = _modulation(block, time)
     rows = x.shape[1]
     projected = block.attn1.to_out[0](attended).unflatten(1, (rows, -1))
@@ -106,9 +116,13 @@ def _rest(block: Any, x: Tensor, attended: Tensor, time: Tensor, text: BlockKeys
 
 
 def _modulation(block: Any, time: Tensor) -> tuple[Tensor, ...]:
-    """Shift, scale and gate of both halves, ``[rows, 1, dim]`` each; float32, as trained."""
+    """Return shift, scale and gate of self-attention, then of the feed-forward network, ``[rows, 1, dim]``
+    each.
+
+    They are float32, as in training.
+    """
     modulation: Tensor = block.scale_shift_table + time.float()
     return modulation.chunk(6, dim=1)
 
 
-EAGER = BlockParts(_attending, _values, _keys, _queries, _rest)
+EAGER = BlockParts(_attention_input, _values, _keys, _queries, _after_attention)

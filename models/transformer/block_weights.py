@@ -1,4 +1,4 @@
-"""Where the weights of a transformer are, and when."""
+"""Placement of a transformer's weights: resident on the device, or brought there block by block."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -8,30 +8,33 @@ import torch
 
 
 class BlockWeights(Protocol):
-    """Sees to it that weights are on the device when they are computed with."""
+    """Keeps the weights in use on the device."""
 
     @property
     def device(self) -> torch.device:
-        """Where the transformer computes."""
+        """Device on which the transformer computes."""
 
     def ready(self) -> None:
-        """Before anything is computed: what lies outside the blocks is to be there."""
+        """Bring the weights outside the blocks to the device. Call before any computation."""
 
     def each(self, blocks: Sequence[Any]) -> AbstractContextManager[Iterator[Any]]:
-        """The blocks in this order, each on the device until the next is asked for. Not all need be taken."""
+        """Iterate over the blocks in this order, each on the device until the next is taken.
+
+        The iteration may stop early.
+        """
 
 
 class Resident:
-    """All weights are on the device all the time."""
+    """Keeps all weights on the device all the time."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
 
     def ready(self) -> None:
-        """Do nothing: the weights never leave."""
+        """Do nothing: the weights never leave the device."""
         pass
 
     @contextmanager
     def each(self, blocks: Sequence[Any]) -> Iterator[Iterator[Any]]:
-        """The blocks, which are always there."""
+        """Iterate over the blocks, which are always on the device."""
         yield iter(blocks)

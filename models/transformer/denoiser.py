@@ -1,7 +1,8 @@
-"""Our forward pass over the modules of diffusers' ``WanTransformer3DModel``: the same numbers for less work.
+"""A forward pass over the modules of diffusers' ``WanTransformer3DModel`` with the same results for less
+work.
 
-What it does not do again: text keys and values and the rotary table, which are made once per run instead of
-once per step, and the timestep embedding of every token, where all tokens of a latent frame, or of the whole
+Computed once per run instead of once per step: text keys and values, and the rotary table. Computed once per
+row instead of once per token: the timestep embedding, where all tokens of a latent frame, or of the whole
 video, share one timestep.
 """
 
@@ -22,14 +23,14 @@ from models.transformer.block_weights import BlockWeights, Resident
 from models.transformer.step_cache import StepCache
 
 RunBlock: TypeAlias = Callable[[int, Any, Tensor], Tensor]
-"""What comes out of the block of a number, from the tokens that go in."""
+"""Runs the block of a given number on tokens ``[batch, rows, n, dim]`` and returns the tokens after it."""
 
 
 class Denoiser:
     """Predicts the velocity of noisy latents ``[1, channels, frames, height, width]``.
 
-    In a group every rank has whole latents and gives whole velocities; in between it has its shard of the
-    tokens.
+    In a group, every rank takes whole latents and returns whole velocities; in between it holds its shard of
+    the tokens.
     """
 
     def __init__(
@@ -49,44 +50,44 @@ class Denoiser:
         self._weights = weights or Resident(transformer.device)
         self._patch: tuple[int, int, int] = tuple(transformer.config.patch_size)
         self._dtype: torch.dtype = transformer.dtype
-        self._blocks, self._beside = blocks_in_order(transformer)
+        self._blocks, self._control_positions = blocks_in_order(transformer)
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """Device of the computation."""
         return self._weights.device
 
     @property
     def dtype(self) -> torch.dtype:
-        """The number format that it computes in."""
+        """Dtype of the computation."""
         return self._dtype
 
     def text(self, embeddings: Tensor) -> TextKeys:
-        """Keys and values of one prompt, from its embeddings ``[n, text_dim]``."""
+        """Compute keys and values of one prompt, from its embeddings ``[n, text_dim]``."""
         self._weights.ready()
         embeddings = embeddings.to(self.device, self._dtype)
         missing = TEXT_TOKENS - embeddings.shape[0]
-        # The zero vectors that fill a prompt up to 512 tokens stay equal to each other in every layer, and
-        # the model was trained to attend to them. In float32 one stands for all; in lower precision its bias
-        # would be rounded, and a bias also rules out a GPU's fastest kernels, so there they are all kept.
-        stand_ins = min(missing, 1) if self._dtype == torch.float32 else missing
-        filled = F.pad(embeddings, (0, 0, 0, stand_ins))[None]
-        tokens = self.transformer.condition_embedder.text_embedder(filled)
-        filling = max(missing // max(stand_ins, 1), 1)
+        # The zero vectors that pad a prompt to 512 tokens stay equal to each other in every layer, and the
+        # model was trained to attend to them. In float32 one represents all; in lower precision its bias
+        # would be rounded, and a bias also rules out a GPU's fastest kernels, so there all of them are kept.
+        padding_tokens = min(missing, 1) if self._dtype == torch.float32 else missing
+        padded = F.pad(embeddings, (0, 0, 0, padding_tokens))[None]
+        tokens = self.transformer.condition_embedder.text_embedder(padded)
+        padding_count = max(missing // max(padding_tokens, 1), 1)
         with self._weights.each(self._blocks) as blocks:
-            return text_keys((block.attn2 for block in blocks), tokens, filling)
+            return text_keys((block.attn2 for block in blocks), tokens, padding_count)
 
     def image(self, embeddings: Tensor) -> ImageKeys:
-        """Keys and values of a run's pictures, from their embeddings ``[pictures, n, image_dim]``."""
+        """Compute keys and values of a run's images, from their embeddings ``[images, n, image_dim]``."""
         self._weights.ready()
         embedder = self.transformer.condition_embedder.image_embedder
-        tokens = embedder(embeddings.to(self.device, self._dtype))  # [1, pictures · n, dim]
+        tokens = embedder(embeddings.to(self.device, self._dtype))  # [1, images · n, dim]
         with self._weights.each(self._blocks) as blocks:
             return image_keys((block.attn2 for block in blocks), tokens)
 
     def rotation(self, latents: Tensor) -> Tensor:
-        """The rotary table for latents of this shape: cosines and sines in turn, float32
-        ``[1, 1, tokens, head_dim]``.
+        """Compute the rotary table for latents of this shape: interleaved cosines and sines, float32 ``[1, 1,
+        tokens, head_dim]``.
         """
         self._weights.ready()
         cos, sin = self.transformer.rope(latents)
@@ -103,17 +104,18 @@ class Denoiser:
         control_scale: float = 1.0,
         cache: StepCache | None = None,
     ) -> Tensor:
-        """The velocity for each prompt of ``text``, ``[batch, channels, frames, height, width]``.
+        """Predict the velocity for each prompt of ``text``, ``[batch, channels, frames, height, width]``.
 
         ``timesteps``: one for the whole video ``[1]``, or one for each latent frame ``[frames]``.
-        ``control``: what the side branch of a model that has one reads, of the latents' frames and size;
-        ``control_scale``: how much of what it says counts.
-        ``cache``: what the run remembers for ``text``, where steps may be skipped.
+        ``control``: input of the control blocks (VACE models only), ``[1, channels, frames, height, width]``
+        of the latents' frames and size; ``control_scale``: factor on the control blocks' output. ``cache``:
+        the run's step cache for ``text``; None runs every block.
         """
         self._weights.ready()
         model = self.transformer
+        # patchify, the convolution's stride being the patch: b c (f pf) (h ph) (w pw) -> b (f h w) dim
         tokens = model.patch_embedding(latents.to(self._dtype)).flatten(2).transpose(1, 2)
-        # [batch, rows, tokens of the row, dim]: a row is what shares one timestep
+        # a row is the tokens that share one timestep: b (rows n) dim -> b rows n dim
         rows = timesteps.shape[0]
         x = tokens.unflatten(1, (rows, -1))
         shard = Shard(self.mesh, rows, x.shape[2], self.attention)
@@ -127,7 +129,7 @@ class Denoiser:
         x = self._through_blocks(x, run, shard, control, control_scale, cache)
         shift, scale = (model.scale_shift_table + time[:, None]).chunk(2, dim=1)
         x = modulated(model.norm_out, x, shift, scale)
-        return self._unpatched(shard.whole(model.proj_out(x)).flatten(1, 2), latents)
+        return self._unpatchify(shard.whole(model.proj_out(x)).flatten(1, 2), latents)
 
     def _through_blocks(
         self,
@@ -143,38 +145,42 @@ class Denoiser:
             skipped_to = None if cache is None else cache.last(x, first, shard)
             if skipped_to is not None:
                 return skipped_to
-            last, branch = first, None
+            last, controlled = first, None
             for number, block in enumerate(blocks, start=1):
-                if number not in self._beside:
+                if number not in self._control_positions:
                     last = run(number, block, last)
                 elif control is not None:
-                    branch = x + self._control_tokens(block, control, shard) if branch is None else branch
-                    branch = run(number, block, branch)
-                    last = last + block.proj_out(branch) * control_scale
+                    if controlled is None:
+                        controlled = x + self._control_tokens(block, control, shard)
+                    controlled = run(number, block, controlled)
+                    last = last + block.proj_out(controlled) * control_scale
         if cache is not None:
             cache.remember(first, last)
         return last
 
     def _control_tokens(self, first: Any, control: Tensor, shard: Shard) -> Tensor:
-        """This rank's tokens of what the side branch reads, whose first block takes them in."""
+        """Patchify and embed the control blocks' input with the first of them, and cut this rank's shard."""
         tokens = self.transformer.vace_patch_embedding(control.to(self._dtype)).flatten(2).transpose(1, 2)
         embedded: Tensor = first.proj_in(tokens)
         return shard.cut(embedded.unflatten(1, (shard.rows, -1)))
 
     def _embed_time(self, timesteps: Tensor) -> tuple[Tensor, Tensor]:
-        """For each row: the timestep's embedding ``[rows, dim]`` and its projection ``[rows, 6, dim]``."""
+        """Compute for each row the timestep embedding ``[rows, dim]`` and its projection ``[rows, 6,
+        dim]``.
+        """
         embedder = self.transformer.condition_embedder
-        waves = embedder.timesteps_proj(timesteps)
-        waves = waves.to(next(embedder.time_embedder.parameters()).dtype)
-        time = embedder.time_embedder(waves).to(self._dtype)
+        sinusoids = embedder.timesteps_proj(timesteps)
+        sinusoids = sinusoids.to(next(embedder.time_embedder.parameters()).dtype)
+        time = embedder.time_embedder(sinusoids).to(self._dtype)
         return time, embedder.time_proj(embedder.act_fn(time)).unflatten(1, (6, -1))
 
-    def _unpatched(self, tokens: Tensor, latents: Tensor) -> Tensor:
+    def _unpatchify(self, tokens: Tensor, latents: Tensor) -> Tensor:
+        """Rearrange patch tokens ``[batch, n, patch · channels]`` into a video of the latents' shape."""
         _, _, frames, height, width = latents.shape
         p_t, p_h, p_w = self._patch
         grid = tokens.unflatten(1, (frames // p_t, height // p_h, width // p_w)).unflatten(
             -1, (p_t, p_h, p_w, -1)
         )
-        # [batch, f, h, w, p_t, p_h, p_w, channels] → [batch, channels, f·p_t, h·p_h, w·p_w]
+        # b (f h w) (pf ph pw c) -> b c (f pf) (h ph) (w pw)
         video: Tensor = grid.permute(0, 7, 1, 4, 2, 5, 3, 6).flatten(6, 7).flatten(4, 5).flatten(2, 3)
         return video
