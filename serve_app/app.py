@@ -19,18 +19,18 @@ from serve_app.coordinator.scaling import deployment_of
 from serve_app.replica.model_replica import ModelReplica
 from serve_app.scaling_policy import COORDINATOR
 
-_FIGURES_S = 0.5
-"""Between two figures that Serve takes from the coordinator, and between two looks at the requests."""
+_METRICS_INTERVAL_S = 0.5
+"""Interval at which Serve collects autoscaling metrics: the coordinator's figures and the request counts."""
 
-# Serve would log every call of a runner, several a second; what matters of them is in the log of moves.
+# Serve would log every call of a replica, several a second; the log of moves holds the ones that matter.
 _QUIET = LoggingConfig(enable_access_log=False)
 
 
 def build(args: dict[str, object]) -> Application:
-    """Wire ingress, coordinator and one deployment for each model.
+    """Bind the ingress, the coordinator and one deployment for each model.
 
-    Raises ``SettingsError``, whose sentence Serve shows as the reason why the deploy failed; a version
-    that is already running keeps serving.
+    Raises ``SettingsError``; Serve shows its message as the reason why the deploy failed, and a version that
+    is already running keeps serving.
     """
     settings = parse_settings(args, Path.cwd())
     placements = place(settings.models, ray.cluster_resources())
@@ -42,20 +42,23 @@ def build(args: dict[str, object]) -> Application:
 def coordinator(
     settings: AppSettings, models: dict[str, Application], windows: dict[str, int]
 ) -> Application:
-    """The coordinator of these models' deployments; ``windows``: tasks that each can run at once."""
+    """Bind the coordinator of these models' deployments.
+
+    ``windows``: the number of tasks that each model can run at once.
+    """
     deployment = serve.deployment(
         name=COORDINATOR,
-        # Serve takes figures for its autoscaling only from deployments that are under it, were it 1 to 1.
+        # Serve collects autoscaling metrics only from autoscaled deployments, hence the range of 1 to 1.
         **(
             {"autoscaling_config": _autoscaling(1, 1)}
             if any(model.autoscaling for model in settings.models)
             else {"num_replicas": 1}
         ),
-        # Every runner and every ingress replica calls; none of these calls waits for a run.
+        # Every model replica and ingress replica calls; none of these calls waits for a run.
         max_ongoing_requests=10_000,
         ray_actor_options={"num_cpus": 0.1},
         graceful_shutdown_timeout_s=5,
-        # One that lost the lead or a duty says so here, and nothing begins until it is replaced.
+        # A coordinator that lost the lead fails its health check; no task starts until it is replaced.
         health_check_period_s=1,
         logging_config=_QUIET,
     )(Coordinator)
@@ -68,7 +71,7 @@ def _model(settings: AppSettings, model: ModelSettings, placement: Placement) ->
         **_replicas(model.autoscaling, placement),
         max_ongoing_requests=1,
         **_resources(placement),
-        # A replica that is to stop finishes its video first.
+        # A stopping replica finishes its video first.
         graceful_shutdown_timeout_s=settings.tasks.longest_run_s,
         health_check_period_s=5,
         logging_config=_QUIET,
@@ -77,13 +80,15 @@ def _model(settings: AppSettings, model: ModelSettings, placement: Placement) ->
 
 
 def _resources(placement: Placement) -> dict[str, Any]:
-    """What Ray sets aside for each replica: for a group, all of it on one node or none."""
+    """Return the resources that Ray reserves for each replica: for a group, one placement group on one
+    node.
+    """
     cpus, gpus = placement.cpus, placement.gpus
     if placement.ranks == 1:
         return {"ray_actor_options": {"num_cpus": cpus, "num_gpus": gpus}}
     rank = {"CPU": cpus, "GPU": float(gpus)} if gpus else {"CPU": cpus}
     return {
-        # The replica commands its ranks and encodes their videos; it touches no device.
+        # The replica drives its ranks and encodes their videos; it uses no device itself.
         "ray_actor_options": {"num_cpus": cpus, "num_gpus": 0},
         "placement_group_bundles": [{"CPU": cpus}, *[rank] * placement.ranks],
         "placement_group_strategy": "STRICT_PACK",
@@ -91,7 +96,7 @@ def _resources(placement: Placement) -> dict[str, Any]:
 
 
 def _replicas(rules: AutoscalingSettings | None, placement: Placement) -> dict[str, Any]:
-    """How many there are, as options of a deployment."""
+    """Return the deployment options that set the number of replicas: fixed or autoscaled."""
     if rules is None:
         return {"num_replicas": placement.replicas}
     scaling = _autoscaling(
@@ -100,21 +105,21 @@ def _replicas(rules: AutoscalingSettings | None, placement: Placement) -> dict[s
         upscale_delay_s=rules.upscale_delay_s,
         downscale_delay_s=rules.downscale_delay_s,
         downscale_to_zero_delay_s=rules.downscale_to_zero_delay_s,
-        # Requests are averaged over no longer than they have to last before something is done about them.
-        look_back_period_s=max(2 * _FIGURES_S, min(30.0, rules.upscale_delay_s)),
+        # The averaging window of request counts is no longer than the delay before an upscale.
+        look_back_period_s=max(2 * _METRICS_INTERVAL_S, min(30.0, rules.upscale_delay_s)),
     )
     return {"autoscaling_config": scaling}
 
 
 def _autoscaling(least: int, most: int, **options: Any) -> AutoscalingConfig:
     with warnings.catch_warnings():
-        # The environment variables that are to replace the interval do nothing yet.
+        # Ray deprecates this option for environment variables that have no effect yet.
         warnings.simplefilter("ignore", DeprecationWarning)
         return AutoscalingConfig(
             min_replicas=least,
             max_replicas=most,
             # A replica runs one task at a time.
             target_ongoing_requests=1,
-            metrics_interval_s=_FIGURES_S,
-            **{"look_back_period_s": 2 * _FIGURES_S, **options},
+            metrics_interval_s=_METRICS_INTERVAL_S,
+            **{"look_back_period_s": 2 * _METRICS_INTERVAL_S, **options},
         )

@@ -1,4 +1,4 @@
-"""``wan-serve COMMAND``: the service's commands, each in a table. Each is imported when it is asked for."""
+"""The command line ``wan-serve COMMAND``: a table of commands, each imported only when it runs."""
 
 import argparse
 import sys
@@ -9,7 +9,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """``run`` does what the parsed arguments say and returns the exit status."""
+    """One command: its help line, its arguments, and ``run``, which returns the exit status."""
 
     summary: str
     add_arguments: Callable[[argparse.ArgumentParser], None]
@@ -17,7 +17,7 @@ class Command:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command of these arguments (default: of the command line); the exit status."""
+    """Run the command that ``arguments`` (default: the command line) name; return the exit status."""
     parsed = _parser().parse_args(arguments)
     return COMMANDS[parsed.command].run(parsed)
 

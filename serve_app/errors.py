@@ -1,6 +1,6 @@
-"""The service's one error tree: every way a request can be refused, each with one HTTP answer.
+"""The service's one error tree: every reason to refuse a request, each with one HTTP response.
 
-    ServiceError                 500  internal             never raised itself
+    ServiceError                 500  internal             the base class, not raised itself
     ├── ImageUnreadable          400  image_unreadable
     ├── Unauthorized             401  unauthorized
     ├── PathForbidden            403  path_forbidden
@@ -21,8 +21,8 @@
     │   └── NoReplica            503  no_replica
     └── DiskLow                  507  disk_low
 
-A detail is one sentence for the client. It never holds a server path, an address or a stack trace, because
-it leaves the service as it stands. The errors survive pickling, since they cross from one process to another.
+A detail is one sentence for the client. The sentence is sent unchanged, so it contains no server path,
+address or stack trace. The errors can be pickled, since they cross process boundaries.
 """
 
 from typing import ClassVar
@@ -52,7 +52,7 @@ __all__ = [
 
 
 class ServiceError(Exception):
-    """A refusal with an HTTP answer: `status`, `code` and a `detail` sentence for the client."""
+    """A refusal with an HTTP response: ``status``, ``code`` and a ``detail`` sentence for the client."""
 
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal"
@@ -73,21 +73,21 @@ class ImageUnreadable(ServiceError):
 
 
 class Unauthorized(ServiceError):
-    """The request carries no key, or one that the service does not know."""
+    """The request has no API key, or an unknown one."""
 
     status = 401
     code = "unauthorized"
 
 
 class PathForbidden(ServiceError):
-    """A path that the client named lies outside the folders it may name."""
+    """The client named a path outside the folders it may use."""
 
     status = 403
     code = "path_forbidden"
 
 
 class NotFound(ServiceError):
-    """What the request names is not there."""
+    """The requested resource does not exist."""
 
     status = 404
     code = "not_found"
@@ -100,13 +100,13 @@ class TaskNotFound(NotFound):
 
 
 class FileNotFound(NotFound):
-    """No kept file has this name."""
+    """No stored file has this name."""
 
     code = "file_not_found"
 
 
 class Conflict(ServiceError):
-    """The request is sound, but the task's state does not allow it."""
+    """The request is valid, but the task's state does not allow it."""
 
     status = 409
     code = "conflict"
@@ -132,7 +132,7 @@ class TooLarge(ServiceError):
 
 
 class InvalidField(ServiceError):
-    """One request field has a value the service cannot take."""
+    """One request field has an invalid value; ``field`` names it."""
 
     status = 422
     code = "invalid_field"
@@ -140,18 +140,18 @@ class InvalidField(ServiceError):
     def __init__(self, field: str, detail: str) -> None:
         super().__init__(detail)
         self.field = field
-        self.args = (field, detail)  # what unpickling calls the class with
+        self.args = (field, detail)  # unpickling calls the class with these
 
 
 class IdempotencyMismatch(ServiceError):
-    """An `Idempotency-Key` came a second time, with another body."""
+    """An ``Idempotency-Key`` was reused with a different request body."""
 
     status = 422
     code = "idempotency_mismatch"
 
 
 class TooManyRequests(ServiceError):
-    """The service takes no more for now; `retry_after_s` whole seconds later it may."""
+    """A limit is reached; a retry may succeed after ``retry_after_s`` whole seconds."""
 
     status = 429
     code = "too_many_requests"
@@ -159,47 +159,47 @@ class TooManyRequests(ServiceError):
     def __init__(self, detail: str, retry_after_s: int) -> None:
         super().__init__(detail)
         self.retry_after_s = retry_after_s
-        self.args = (detail, retry_after_s)  # what unpickling calls the class with
+        self.args = (detail, retry_after_s)  # unpickling calls the class with these
 
 
 class QueueFull(TooManyRequests):
-    """As many tasks wait as the queue holds."""
+    """The queue has reached its limit of queued tasks."""
 
     code = "queue_full"
 
 
 class OverQuota(TooManyRequests):
-    """This key has as many tasks or requests as it may have."""
+    """This API key has reached its limit of tasks or requests."""
 
     code = "over_quota"
 
 
 class Unavailable(ServiceError):
-    """The service cannot take the request in its present state."""
+    """The service cannot accept the request in its present state."""
 
     status = 503
     code = "unavailable"
 
 
 class Draining(Unavailable):
-    """The service is shutting down and takes no new task; `retry_after_s` whole seconds later it may."""
+    """The service is shutting down and accepts no task; retry after ``retry_after_s`` whole seconds."""
 
     code = "draining"
 
     def __init__(self, detail: str, retry_after_s: int) -> None:
         super().__init__(detail)
         self.retry_after_s = retry_after_s
-        self.args = (detail, retry_after_s)  # what unpickling calls the class with
+        self.args = (detail, retry_after_s)  # unpickling calls the class with these
 
 
 class NoReplica(Unavailable):
-    """No replica serves the model, and none can come."""
+    """No replica serves the model, and none can be started."""
 
     code = "no_replica"
 
 
 class DiskLow(ServiceError):
-    """Less disk is free than a new task may need."""
+    """The free disk space is below what a new task may need."""
 
     status = 507
     code = "disk_low"

@@ -1,4 +1,4 @@
-"""What is wrong with an input, as part of a sentence: pydantic's findings, and names that nobody knows."""
+"""Validation errors as parts of a sentence: pydantic's findings, and unknown names."""
 
 import difflib
 from collections.abc import Iterable
@@ -6,17 +6,17 @@ from collections.abc import Iterable
 from pydantic_core import ErrorDetails
 
 Loc = tuple[int | str, ...]
-"""Where in an input: keys and list indices from the top."""
+"""Location in an input: keys and list indices from the top."""
 
 
 def path(loc: Loc) -> str:
-    """The place as it is written in a sentence: ``models[0].name``."""
+    """Return the location as text for a sentence: ``models[0].name``."""
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc)
     return text.removeprefix(".")
 
 
 def reason(finding: ErrorDetails) -> str:
-    """What is wrong, to stand after the place and a colon; without a full stop."""
+    """Return the reason of a finding, to follow the location and a colon; without a full stop."""
     if finding["type"] == "missing":
         return "is required"
     if finding["type"] == "value_error":
@@ -26,7 +26,7 @@ def reason(finding: ErrorDetails) -> str:
 
 
 def unknown(fault: str, name: str, allowed: Iterable[str]) -> str:
-    """``fault``, the nearest name that exists, and every name that does."""
+    """Return ``fault`` followed by the closest allowed name and the list of all allowed names."""
     allowed = list(allowed)
     near = difflib.get_close_matches(name, allowed, n=1)
     hint = f"did you mean {near[0]}? " if near else ""

@@ -10,7 +10,9 @@ _SECONDS = [0.1, 0.25, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 
 
 
 class TaskMetrics:
-    """Tasks by final state, queue wait, run time by stage, retries, queue length; each by model."""
+    """Per-model metrics of tasks: final states, queue wait, run time by stage, retries, queue length,
+    backlog.
+    """
 
     def __init__(self) -> None:
         self._ended = Counter(
@@ -44,7 +46,7 @@ class TaskMetrics:
             self._waited.observe(task.started_at - task.created_at, {"model": task.model})
 
     def ended(self, task: Task) -> None:
-        """Count a task that came to a final state, and its stages."""
+        """Count a task that reached a final state, and observe the seconds of its stages."""
         self._ended.inc(1, {"model": task.model, "status": task.status})
         for stage, seconds in task.timings.items():
             self._stages.observe(seconds, {"model": task.model, "stage": stage})
@@ -59,12 +61,12 @@ class TaskMetrics:
             self._queued.set(length, {"model": model})
 
     def backlog(self, model: str, seconds: float) -> None:
-        """Set the seconds of work that wait and run."""
+        """Set the seconds of queued and running work of a model."""
         self._backlog.set(seconds, {"model": model})
 
 
 class LinkMetrics:
-    """Calls of a replica that the coordinator did not answer, by method: it was away, or being replaced."""
+    """Metrics of a replica's calls to the coordinator that got no answer, by method."""
 
     def __init__(self) -> None:
         self._unanswered = Counter(

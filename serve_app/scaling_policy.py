@@ -1,58 +1,61 @@
-"""The autoscaling policy of the application: replicas of each model, by the coordinator's figures.
+"""The application's autoscaling policy: the number of replicas of each model, from the coordinator's figures.
 
-Ray Serve runs it in its controller many times a second, over a copy of this module that it takes with it.
-So it imports nothing, waits for nothing and keeps nothing. Bounds and delays are applied by Serve, to what
-it decides here.
+Ray Serve's controller runs the policy many times a second, from a pickled copy of this module. So the module
+imports nothing of the service, does not block and keeps no state. Serve applies bounds and delays to the
+result.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
 COORDINATOR = "coordinator"
-"""Name of the deployment whose figures decide."""
+"""Name of the deployment that reports the figures."""
 
 
 def figures(deployment: str, need: int, keep: int) -> Mapping[str, float]:
-    """What the coordinator says of a model's deployment, as numbers by name, as Serve carries them."""
+    """Return the coordinator's figures for a model's deployment as named numbers, the form that Serve
+    records.
+    """
     return {f"need {deployment}": need, f"keep {deployment}": keep}
 
 
 def policy(contexts: Mapping[Any, Any]) -> tuple[dict[Any, float], dict[Any, dict[str, Any]]]:
-    """Wanted replicas by deployment, given Serve's ``AutoscalingContext`` of each; and no state.
+    """Return the target number of replicas by deployment, from Serve's ``AutoscalingContext`` of each; no
+    state.
 
-    A model of which the coordinator says nothing scales by its requests. While the coordinator itself is
-    silent, nothing is changed.
+    A model without figures from the coordinator scales by its requests. While the coordinator reports no
+    figures at all, no deployment is changed.
     """
-    told = [_newest(context) for context in contexts.values() if context.deployment_name == COORDINATOR]
-    if told and not told[0]:
+    reports = [_latest(context) for context in contexts.values() if context.deployment_name == COORDINATOR]
+    if reports and not reports[0]:
         return {}, {}
-    said = told[0] if told else {}
+    report = reports[0] if reports else {}
     wanted = {
-        deployment: _wanted(context, said)
+        deployment: _wanted(context, report)
         for deployment, context in contexts.items()
         if context.deployment_name != COORDINATOR
     }
     return wanted, {}
 
 
-def _wanted(context: Any, said: Mapping[str, float]) -> float:
-    need = said.get(f"need {context.deployment_name}")
+def _wanted(context: Any, report: Mapping[str, float]) -> float:
+    need = report.get(f"need {context.deployment_name}")
     if need is None:
         return _by_requests(context)
-    # What is kept is never a reason to start another: it only holds on to replicas that are there.
-    keep = said.get(f"keep {context.deployment_name}", 0)
+    # "keep" only prevents a downscale: it never starts a replica.
+    keep = report.get(f"keep {context.deployment_name}", 0)
     return max(need, min(keep, float(context.target_num_replicas)))
 
 
 def _by_requests(context: Any) -> float:
-    """As Serve's own policy has it: so many replicas that each has its target of requests."""
+    """Scale by requests, as Serve's default policy does: total requests over the target for each replica."""
     if context.current_num_replicas == 0:
         return float(context.target_num_replicas)
     return float(context.total_num_requests / context.config.target_ongoing_requests)
 
 
-def _newest(context: Any) -> Mapping[str, float]:
-    """The coordinator's last figures; empty while none has come from a running replica of it."""
+def _latest(context: Any) -> Mapping[str, float]:
+    """Return the coordinator's latest figures; empty before a running coordinator has reported any."""
     return {
         name: points[-1].value
         for name, by_replica in context.raw_metrics.items()

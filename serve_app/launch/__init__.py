@@ -1,1 +1,3 @@
-"""What ``scripts/serve`` and ``wan-serve run`` become: Ray Serve on a configuration, until a signal."""
+"""The launcher behind ``scripts/serve`` and ``wan-serve run``: Ray Serve on a configuration, until a
+signal.
+"""

@@ -1,4 +1,4 @@
-"""The end of running tasks before the service stops."""
+"""The drain at shutdown: running tasks end before the service stops."""
 
 import logging
 import threading
@@ -12,15 +12,15 @@ from ray.serve.exceptions import RayServeException
 from serve_app.scaling_policy import COORDINATOR
 
 _ANSWER_S = 10.0
-"""What a coordinator gets beyond the tasks' own time, to answer."""
+"""Time for a coordinator to answer, in addition to the drain itself."""
 
 
 def drain(drain_s: Mapping[str, float]) -> None:
-    """Let running tasks end, for so many seconds by application.
+    """Wait for running tasks to end, at most ``drain_s`` seconds for each application.
 
-    A second signal has them handed back at once, a third goes on without waiting for that.
+    A second signal hands the tasks back to the queue at once; a third stops the wait for that.
     """
-    logging.getLogger("ray.serve").setLevel(logging.WARNING)  # a handle says in the terminal that it is made
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)  # a new handle logs to the terminal
     for seconds in (drain_s, dict.fromkeys(drain_s, 0.0)):
         try:
             return _drain_all(seconds)
@@ -29,7 +29,7 @@ def drain(drain_s: Mapping[str, float]) -> None:
 
 
 def _drain_all(drain_s: Mapping[str, float]) -> None:
-    """Returns when every application has drained, or does not answer in time."""
+    """Drain all applications at the same time; return when each has drained or timed out."""
     drains = [
         threading.Thread(target=_drain_application, args=each, name="drain", daemon=True)
         for each in drain_s.items()
@@ -48,5 +48,5 @@ def _drain_application(name: str, drain_s: float) -> None:
         if "RUNNING" in states:
             print(f"Running tasks have {drain_s:g} s to end; another signal hands them back now.", flush=True)
             serve.get_deployment_handle(COORDINATOR, name).drain.remote(drain_s).result()
-    except (KeyError, RayError, RayServeException):  # it has not come so far, or is gone already
+    except (KeyError, RayError, RayServeException):  # the coordinator is not up yet, or already stopped
         return

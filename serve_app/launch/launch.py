@@ -1,10 +1,10 @@
-"""``serve run`` on a configuration, with the port and the replicas asked for.
+"""The launch of a configuration with ``serve run``, with the requested port and replicas.
 
-Left to itself, ``serve run`` tears everything down hard on SIGTERM, and stays up with nothing to serve when
-the application could not start.
+By itself, ``serve run`` kills everything on SIGTERM without a drain, and keeps running with nothing to serve
+when the application could not start.
 
-Ray reads its environment once, when it is imported: this module imports it, and whatever imports it, only
-after it has set that environment.
+Ray reads its environment variables once, on import: this module imports Ray, and modules that import Ray,
+only after setting those variables.
 """
 
 import os
@@ -21,10 +21,10 @@ from serve_app.launch.stop_signals import StopSignals
 
 
 def launch(path: Path, *, port: int | None = None, replicas: int | None = None) -> int:
-    """Serve the configuration file until a signal; the exit status.
+    """Serve the configuration file until a signal; return the exit status.
 
-    0: stopped by a signal. 1: could not start. 2: the configuration is wrong. Each with one sentence on
-    standard error.
+    0: stopped by a signal. 1: could not start. 2: the configuration is invalid. A failure prints one sentence
+    to standard error.
     """
     stop_signals = StopSignals()
     stop_signals.listen()
@@ -49,7 +49,9 @@ def launch(path: Path, *, port: int | None = None, replicas: int | None = None) 
 
 
 def _serve(config_file: str, config: LaunchConfig, stop_signals: StopSignals) -> int:
-    """Serve until a signal (0) or a failed start (1)."""
+    """Serve until a signal (returns 0) or a failed start (returns 1). Raises ``LaunchError`` without a
+    cluster.
+    """
     import click
     import ray
     from ray import serve
@@ -59,11 +61,11 @@ def _serve(config_file: str, config: LaunchConfig, stop_signals: StopSignals) ->
     from serve_app.launch.startup import Startup
 
     try:
-        # What Ray's processes print is in its logs; here it would bury what the user must know.
+        # The output of Ray's processes stays in Ray's logs: in the terminal it would bury our own messages.
         cluster = ray.init(namespace="serve", log_to_driver=False)
     except ConnectionError as error:
         raise LaunchError(f"There is no Ray cluster at {os.environ.get('RAY_ADDRESS')}: {error}") from None
-    except SystemExit:  # how Ray's own SIGTERM handler leaves, once it has ended what it had started
+    except SystemExit:  # raised by Ray's own SIGTERM handler after its cleanup
         return 0
     stop_signals.listen()  # in place of Ray's handler
     startup = Startup(config.url, cluster.dashboard_url, stop_signals)
@@ -72,7 +74,7 @@ def _serve(config_file: str, config: LaunchConfig, stop_signals: StopSignals) ->
         cli.main(["run", "--non-blocking", config_file], standalone_mode=False)
         while True:
             signal.pause()
-    except SystemExit:  # it has shut Serve down on an error that it has printed
+    except SystemExit:  # ``serve run`` has printed an error and shut Serve down
         stop_signals.ignore()
     except (KeyboardInterrupt, click.Abort):
         if not startup.failed:

@@ -1,4 +1,4 @@
-"""A configuration as it is launched: with the port and the replicas that were asked for."""
+"""The configuration to launch: the file's, with the requested port and replicas."""
 
 import socket
 from collections.abc import Mapping
@@ -12,19 +12,19 @@ from serve_app.config.settings import TaskSettings
 
 
 class LaunchError(Exception):
-    """One sentence for the user, instead of a start."""
+    """The service cannot be started; the message is one sentence for the user."""
 
 
 @dataclass(frozen=True, slots=True)
 class LaunchConfig:
-    """``document``: what Ray Serve is given. ``url``: where the service will answer on this machine.
-
-    ``drain_s``: by application, the seconds that its running tasks may go on once a signal has come.
-    """
+    """A configuration ready to be passed to Ray Serve."""
 
     document: Mapping[str, Any]
+    """The Ray Serve configuration."""
     url: str
+    """The service's address on this machine."""
     drain_s: Mapping[str, float]
+    """Longest drain of running tasks after a signal, in seconds, by application."""
 
     @classmethod
     def read(cls, path: Path, *, port: int | None, replicas: int | None) -> Self:
@@ -47,7 +47,7 @@ def _set_replicas(document: dict[str, Any], replicas: int) -> None:
 def _free_url(document: Mapping[str, Any]) -> str:
     options = document.get("http_options", {})
     host, port = options.get("host", "0.0.0.0"), options.get("port", 8000)
-    # Serve's own message for a busy port comes late, from another process, and says nothing of --port.
+    # Serve's own message for a busy port comes late, from another process, and does not mention --port.
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

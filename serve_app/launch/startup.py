@@ -1,4 +1,4 @@
-"""The watch over a start: until the service is ready, or Ray Serve gives an application up."""
+"""The startup watch: waits until the service is ready, or until Ray Serve reports a failed deploy."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ _POLL_S = 0.5
 
 
 class Startup(threading.Thread):
-    """Says that the service is ready once it is, or interrupts the process when the start has failed."""
+    """Thread that prints when the service is ready, and interrupts the process when the start fails."""
 
     def __init__(self, url: str, dashboard: str | None, stop_signals: StopSignals) -> None:
         super().__init__(name="startup", daemon=True)
@@ -26,11 +26,11 @@ class Startup(threading.Thread):
 
     @property
     def failed(self) -> bool:
-        """Whether Ray Serve has given an application up."""
+        """True once Ray Serve has reported a failed deploy."""
         return self._failed
 
     def run(self) -> None:
-        """Look twice a second until there is something to say, or a signal has come."""
+        """Poll twice a second until the service is ready, the start has failed or a signal has come."""
         pause = threading.Event()
         while not self._stop_signals.stopping and not pause.wait(_POLL_S):
             if self._ready():
@@ -53,10 +53,10 @@ class Startup(threading.Thread):
 
 
 def _failure() -> str | None:
-    """Why an application could not be deployed, in one line; None while none has failed."""
+    """Return one line about the application that could not be deployed; None while none has failed."""
     for name, application in serve.status().applications.items():
         if application.status == ApplicationStatus.DEPLOY_FAILED:
-            # A deployment's message ends with the traceback of what went wrong, and that with the error.
+            # A deployment's message ends with a traceback, whose last line is the error.
             messages = [application.message, *(d.message for d in application.deployments.values())]
             ends = [message.strip().splitlines()[-1] for message in messages if message.strip()]
             return f"application {name}: {' '.join(ends)}"
@@ -64,6 +64,6 @@ def _failure() -> str | None:
 
 
 def _token_hint() -> str:
-    """Where the token is that the dashboard asks for, if it asks."""
+    """Return a hint at the dashboard's token file; empty when the dashboard needs no token."""
     token = os.environ.get("RAY_AUTH_TOKEN_PATH")
     return f", its token in {token}" if token and os.environ.get("RAY_AUTH_MODE") == "token" else ""

@@ -9,23 +9,23 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class StopSignals:
-    """Turns both signals into ``KeyboardInterrupt`` in the main thread, and remembers that one came."""
+    """Converts both signals to ``KeyboardInterrupt`` in the main thread, and records that one has come."""
 
     def __init__(self) -> None:
         self._stopping = threading.Event()
 
     @property
     def stopping(self) -> bool:
-        """Whether a signal has come."""
+        """True once a signal has come."""
         return self._stopping.is_set()
 
     def listen(self) -> None:
-        """Take both signals, also back from whoever has taken them since. Of the main thread only."""
+        """Install the handlers, also over handlers installed since. Call from the main thread only."""
         for number in _SIGNALS:
             signal.signal(number, self._stop)
 
     def ignore(self) -> None:
-        """Let further signals pass: another request to stop must not break the shutdown off half-way."""
+        """Ignore further signals: a second request to stop must not interrupt the shutdown."""
         for number in _SIGNALS:
             signal.signal(number, signal.SIG_IGN)
 

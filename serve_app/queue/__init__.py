@@ -1,1 +1,1 @@
-"""How full the queue is, and when a task's turn comes."""
+"""The state of the queue, and forecasts of when queued tasks start."""

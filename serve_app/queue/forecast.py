@@ -1,7 +1,7 @@
-"""Forecasts when the queued tasks of one model start, by playing the queue through.
+"""Forecasts when the queued tasks of one model start, by simulating the queue.
 
-Tasks go in the coordinator's order (priority, fair share, age) to replicas that each take the next task when
-they are free. New tasks, cancels and new replicas are not known and left out.
+Tasks go in the coordinator's order (priority, fair share, age) to replicas, each of which takes the next task
+when it is free. The simulation leaves out future tasks, cancels and replicas.
 """
 
 from bisect import bisect_left, bisect_right
@@ -16,13 +16,15 @@ from serve_app.tasks.task import QueuedTask
 Key = tuple[int, float, int]
 """(−priority, the owner's virtual time, seq): sorts tasks in the order they are claimed."""
 
-_NOBODY = ""
-"""No key has this name."""
+_NO_OWNER = ""
+"""Owner of an idle replica; no API key has this name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """Measured speed of a model, in seconds per unit of work: overall, and of each video size made so far."""
+    """Measured speed of a model in seconds per unit of work: overall, and for each video size generated so
+    far.
+    """
 
     rate: float | None = None
     rates: Mapping[int, float] = field(default_factory=dict)
@@ -43,23 +45,23 @@ class Forecast:
     places: Mapping[int, int] = field(default_factory=dict)
     """Index in that order, by ``seq``."""
     starts_s: Sequence[float] = ()
-    """Seconds until each task starts, in the same order; empty where that is not known."""
+    """Seconds until each task starts, in the same order; empty when no speed or no replica is known."""
     next_start_s: float | None = None
-    """Seconds until a task behind all of these starts."""
+    """Seconds until a task queued behind all of these starts."""
     starts_of: Mapping[str, Sequence[float]] = field(default_factory=dict)
     """Seconds until each task starts, by owner."""
     clock: FairClock = field(default_factory=FairClock)
-    stands: Mapping[str, Sequence[tuple[int, float]]] = field(default_factory=dict)
+    virtual_times: Mapping[str, Sequence[tuple[int, float]]] = field(default_factory=dict)
     """(−priority, virtual time) of each owner after each of its tasks was taken."""
 
     def place(self, *, seq: int, owner: str, priority: int) -> int:
-        """Return the task's index. A task newer than the snapshot stands where its owner's turn puts it."""
+        """Return the task's index; for a task newer than the snapshot, the index its fair-share key gives."""
         known = self.places.get(seq)
         if known is not None:
             return known
-        stands = self.stands.get(owner, ())
-        before = bisect_right(stands, -priority, key=lambda stand: stand[0])
-        time = stands[before - 1][1] if before else self.clock.time_of(owner)
+        times = self.virtual_times.get(owner, ())
+        before = bisect_right(times, -priority, key=lambda time: time[0])
+        time = times[before - 1][1] if before else self.clock.time_of(owner)
         return bisect_left(self.keys, (-priority, time, seq))
 
     def start_s(self, place: int) -> float | None:
@@ -68,10 +70,10 @@ class Forecast:
 
 
 class Forecaster:
-    """Plays one queue through, some tasks at a time.
+    """Simulates one queue, some tasks at a time.
 
-    ``runs`` are the seconds left and the owner of each run of the model; ``running`` counts each owner's runs
-    of all models. Without replicas or a speed only the order is forecast.
+    ``runs``: the seconds left and the owner of each run of the model. ``running``: each owner's number of
+    runs, of all models. Without replicas or a speed only the order is forecast.
     """
 
     def __init__(
@@ -85,7 +87,7 @@ class Forecaster:
         runs: Sequence[tuple[float, str]] = (),
         running: Mapping[str, int] | None = None,
     ) -> None:
-        """``tasks`` stand in the order of their priority and age."""
+        """Prepare the simulation; ``tasks`` must be sorted by priority and age."""
         self._lines: dict[str, deque[QueuedTask]] = defaultdict(deque)
         for task in tasks:
             self._lines[task.owner].append(task)
@@ -95,65 +97,65 @@ class Forecaster:
         self._shares = {owner: share_of(shares, owner) for owner in self._lines}
         self._speed = speed
         self._timed = replicas > 0 and speed.rate is not None
-        # When each is free, and whose task it has until then.
+        # A heap of (the time at which a replica is free, the owner of the task it runs until then).
         idle = max(0, replicas - len(runs))
-        self._machines = [(0.0, _NOBODY)] * idle + list(runs)
-        heapify(self._machines)
-        self._room = {
+        self._replicas = [(0.0, _NO_OWNER)] * idle + list(runs)
+        heapify(self._replicas)
+        self._free_slots = {
             owner: share.max_running - (running or {}).get(owner, 0)
             for owner, share in self._shares.items()
             if share.max_running is not None and self._timed
         }
         self._turns: list[tuple[Key, str]] = []
         for owner in self._lines:
-            self._line_up(owner)
+            self._push_turn(owner)
         self._keys: list[Key] = []
         self._places: dict[int, int] = {}
         self._starts: list[float] = []
         self._starts_of: dict[str, list[float]] = defaultdict(list)
-        self._stands: dict[str, list[tuple[int, float]]] = defaultdict(list)
+        self._virtual_times: dict[str, list[tuple[int, float]]] = defaultdict(list)
 
     def advance(self, tasks: int) -> bool:
-        """Play at most ``tasks`` tasks; return whether any is left to play."""
+        """Simulate at most ``tasks`` tasks; return True if any is left."""
         for _ in range(min(tasks, self._left)):
             start = self._wait() if self._timed else 0.0
-            if not self._turns:  # the rest waits for runs of other models
+            if not self._turns:  # limits hold the rest back until runs of other models end
                 return False
             self._take(start)
         return self._left > 0
 
     def forecast(self) -> Forecast:
-        """Return the forecast; called once ``advance`` has nothing left to play."""
-        # A task held back by a limit came later than its key says; new tasks are placed by keys in order.
+        """Return the forecast; call once ``advance`` has returned False."""
+        # A task held back by a limit came out of key order; ``Forecast.place`` bisects sorted keys.
         self._keys.sort()
         return Forecast(
             self._keys,
             self._places,
             self._starts,
-            self._machines[0][0] if self._timed else None,
+            self._replicas[0][0] if self._timed else None,
             self._starts_of,
             self._clock,
-            self._stands,
+            self._virtual_times,
         )
 
     def _wait(self) -> float:
-        """Advance until a replica is free and an owner may have it; return that time in seconds."""
+        """Advance until a replica is free and an owner is within its limit; return that time in seconds."""
         start, idle = self._end_run(), 0
-        while not self._turns and len(self._machines) > 1:  # limits hold back every owner that waits
-            heappop(self._machines)
+        while not self._turns and len(self._replicas) > 1:  # limits hold back every owner that waits
+            heappop(self._replicas)
             start, idle = self._end_run(), idle + 1
         for _ in range(idle):
-            heappush(self._machines, (start, _NOBODY))
+            heappush(self._replicas, (start, _NO_OWNER))
         return start
 
     def _end_run(self) -> float:
-        """End the run of the replica that is free first; return that time in seconds."""
-        start, owner = self._machines[0]
-        if owner in self._room:
-            heapreplace(self._machines, (start, _NOBODY))
-            self._room[owner] += 1
-            if self._room[owner] == 1 and self._lines[owner]:
-                self._line_up(owner)
+        """End the run that ends first; return its end in seconds."""
+        start, owner = self._replicas[0]
+        if owner in self._free_slots:
+            heapreplace(self._replicas, (start, _NO_OWNER))
+            self._free_slots[owner] += 1
+            if self._free_slots[owner] == 1 and self._lines[owner]:
+                self._push_turn(owner)
         return start
 
     def _take(self, start: float) -> None:
@@ -163,22 +165,24 @@ class Forecaster:
         self._places[task.seq] = len(self._keys)
         self._keys.append(key)
         self._times[owner] = key[1] + task.work / self._shares[owner].weight
-        self._stands[owner].append((key[0], self._times[owner]))
+        self._virtual_times[owner].append((key[0], self._times[owner]))
         if self._timed:
             self._run(task, start)
         if self._lines[owner]:
-            self._line_up(owner)
+            self._push_turn(owner)
 
     def _run(self, task: QueuedTask, start: float) -> None:
         self._starts.append(start)
         self._starts_of[task.owner].append(start)
         seconds = self._speed.seconds(task.work, task.tokens) or 0.0
-        heapreplace(self._machines, (start + seconds, task.owner))
-        if task.owner in self._room:
-            self._room[task.owner] -= 1
+        heapreplace(self._replicas, (start + seconds, task.owner))
+        if task.owner in self._free_slots:
+            self._free_slots[task.owner] -= 1
 
-    def _line_up(self, owner: str) -> None:
-        """Queue the owner's first task for its turn, if the owner may have one more running."""
-        if self._room.get(owner, 1) > 0:
+    def _push_turn(self, owner: str) -> None:
+        """Push the owner's first task on the heap of turns, unless the owner is at its limit of running
+        tasks.
+        """
+        if self._free_slots.get(owner, 1) > 0:
             first = self._lines[owner][0]
             heappush(self._turns, ((-first.priority, self._times[owner], first.seq), owner))

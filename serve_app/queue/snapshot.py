@@ -1,4 +1,4 @@
-"""The queue at one moment: each model's line, and where a task stands in it."""
+"""A snapshot of the queue: each model's line, and the position of a task in it."""
 
 import math
 import time
@@ -17,13 +17,12 @@ _RETRY_UNKNOWN_S = 10
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A task's place: ``position`` counts from 1 in its model's queue and is None unless the task is queued.
-
-    ``eta_s`` is the expected number of seconds to the task's end, None where that is not known.
-    """
+    """A task's place in the queue and its expected end."""
 
     position: int | None
+    """Position in the model's queue, from 1; None unless the task is queued."""
     eta_s: float | None
+    """Expected seconds until the task ends; None when unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,17 +34,17 @@ class ModelLine:
     replicas: Sequence[Replica] = ()
     """Replicas that take tasks."""
     others: Sequence[Replica] = ()
-    """Replicas that are starting, draining, or failed a moment ago."""
+    """Replicas that are starting, draining or failed recently."""
     leaving: int = 0
-    """How many of the runs are on draining replicas, which take no task afterwards."""
+    """Number of runs on draining replicas, which take no further task."""
     speed: Speed = field(default_factory=Speed)
     forecast: Forecast = field(default_factory=Forecast)
     scale: Scale | None = None
-    """How many replicas Serve is to run; None for a model that does not scale."""
+    """Serve's target number of replicas; None for a model without autoscaling."""
 
     @property
     def awaits_replica(self) -> str | None:
-        """Say why a queued task waits for its model's first replica; None when a replica is up."""
+        """The reason why a queued task waits for its model's first replica; None when a replica is up."""
         if self.replicas or self.scale is None:
             return None
         if self.scale.failing:
@@ -82,15 +81,15 @@ class QueueSnapshot:
     """Reading of the monotonic clock."""
 
     def line(self, model: str) -> ModelLine:
-        """Return the model's line; an empty one for a model that nothing is known of."""
+        """Return the model's line; an empty one for an unknown model."""
         return self.lines.get(model, _EMPTY)
 
     def place(self, task: Task) -> Place:
-        """Return the place of ``task`` as of now."""
+        """Return the current place of ``task``."""
         return self.line(task.model).place(task, age_s=self._age_s)
 
     def has_free_replica(self, model: str) -> bool:
-        """Tell whether a task submitted now would start without waiting for another task."""
+        """Return True if a task submitted now would start without waiting for another task."""
         line = self.line(model)
         # A model that scales from zero starts a replica for its first task.
         from_zero = line.scale is not None and not line.scale.failing
@@ -98,7 +97,7 @@ class QueueSnapshot:
         return under_way < max(len(line.replicas), int(from_zero))
 
     def may_start(self, caller: Caller) -> bool:
-        """Tell whether the caller's ``max_running`` leaves room for one more task."""
+        """Return True if the caller's ``max_running`` leaves room for one more task."""
         under_way = self.queued.get(caller.name, 0) + sum(task.owner == caller.name for task in self.running)
         return caller.max_running is None or under_way < caller.max_running
 
@@ -107,7 +106,7 @@ class QueueSnapshot:
         return [task for task in self.running if caller.sees(task.owner)]
 
     def current(self, caller: Caller) -> str | None:
-        """Return the id of the caller's longest-running task, or else of the task that will run next."""
+        """Return the id of the caller's longest-running task, otherwise of its next queued task, or None."""
         for task in self.running_of(caller):
             return task.id
         return next((id_ for owner, id_ in self.following.items() if caller.sees(owner)), None)
@@ -119,11 +118,11 @@ class QueueSnapshot:
 
     @property
     def is_idle(self) -> bool:
-        """Whether any model has a free replica."""
+        """True if any model has a free replica."""
         return any(self.has_free_replica(model) for model in self.lines)
 
     def retry_after_s(self, max_queued: int) -> int:
-        """Return whole seconds until fewer than ``max_queued`` tasks are queued, were no task added."""
+        """Return whole seconds until fewer than ``max_queued`` tasks are queued, if no task is added."""
         return self._until_start(self.starts_s, self.pending - max_queued)
 
     def own_retry_after_s(self, caller: Caller) -> int:
@@ -138,7 +137,7 @@ class QueueSnapshot:
         index = max(0, places)
         if index < len(starts_s):
             start = starts_s[index]
-        else:  # not known, or every task came after the snapshot
+        else:  # no forecast, or every task came after the snapshot
             free = [line.forecast.next_start_s for line in self.lines.values()]
             start = min((free_s for free_s in free if free_s is not None), default=_RETRY_UNKNOWN_S)
         low, high = _RETRY_BOUNDS_S

@@ -1,4 +1,4 @@
-"""Snapshots of the queue that many requests share."""
+"""A cache of queue snapshots, shared by many requests."""
 
 import asyncio
 import math
@@ -17,28 +17,28 @@ from serve_app.tasks.task import QueuedTask, Task
 
 _MIN_AGE_S = 0.5
 _COST_SHARE = 20
-"""A snapshot that took t seconds to take serves for at least 20 t, so taking them costs at most 5 %."""
+"""A snapshot that took t seconds is served for at least 20 t, so snapshots cost at most 5 % of the time."""
 _STALE_S = 5.0
 _PAUSE_S = 0.01
-"""Pause between two pages of a long queue, several times what reading a page takes: requests go first."""
+"""Pause between two pages of a long queue, several times the time to read a page: requests go first."""
 _SLICE = 200
-"""Tasks the forecast plays through at a time, about a millisecond, for the same reason."""
+"""Tasks that the forecast simulates between two yields to the event loop, about a millisecond."""
 
 
 class QueueView:
-    """Takes a snapshot at most every half second, however many requests ask.
+    """Takes a snapshot at most every half second, for any number of requests.
 
-    A snapshot that is due is taken in the background, so no request waits for it; only a view that
-    was not used for seconds takes one before it answers.
+    A due snapshot is taken in the background, so requests do not wait for it; a view that has been unused for
+    seconds takes a snapshot before it answers.
     """
 
     def __init__(
         self, store: TaskStore, fleet: Fleet, shares: Shares | None = None, *, seen_within_s: float
     ) -> None:
-        """``shares`` are those of the coordinator's ledger.
+        """Create the view; ``shares`` must equal the coordinator's.
 
-        A replica silent for longer than ``seen_within_s`` seconds does not count; this must exceed the
-        replicas' heartbeat.
+        ``seen_within_s``: seconds without a heartbeat after which a replica no longer counts; longer than the
+        heartbeat interval.
         """
         self._store = store
         self._fleet = fleet
@@ -49,7 +49,7 @@ class QueueView:
         self._renewal: asyncio.Task[QueueSnapshot] | None = None
 
     async def recent(self) -> QueueSnapshot:
-        """Return the queue as it stood a moment ago."""
+        """Return a recent snapshot of the queue."""
         age = time.monotonic() - self._snapshot.taken_at if self._snapshot is not None else math.inf
         due = max(_MIN_AGE_S, _COST_SHARE * self._cost_s)
         if self._snapshot is not None and age < due:
@@ -59,11 +59,11 @@ class QueueView:
             self._renewal.add_done_callback(_retrieve)
         if self._snapshot is not None and age < due + _STALE_S:
             return self._snapshot
-        # Shielded: a client that hangs up must not cancel the snapshot that other requests wait for.
+        # Shielded: a client that disconnects must not cancel the snapshot that other requests wait for.
         return await asyncio.shield(self._renewal)
 
     async def fresh(self) -> QueueSnapshot:
-        """Return the queue as it stands now."""
+        """Take and return a new snapshot of the queue."""
         began = time.monotonic()
         queue: list[QueuedTask] = []
         async for page in self._store.queue():
@@ -90,12 +90,14 @@ class QueueView:
         return self._snapshot
 
     async def has_working_replica(self) -> bool:
-        """Tell whether a replica that takes tasks was heard of lately."""
+        """Return True if a replica that takes tasks has a recent heartbeat."""
         known = await self._fleet.replicas(seen_within_s=self._seen_within_s)
         return any(replica.works for replica in known)
 
     async def _replicas(self, running: Sequence[Task]) -> Sequence[Replica]:
-        """Return the replicas with BUSY and DRAINING set, which the store knows before a replica reports."""
+        """Return the replicas with BUSY and DRAINING set; the store has both before a heartbeat shows
+        them.
+        """
         known = await self._fleet.replicas(seen_within_s=self._seen_within_s)
         draining = await self._store.is_draining()
         busy = {task.runner for task in running}
