@@ -132,7 +132,7 @@ class TooLarge(ServiceError):
 
 
 class InvalidField(ServiceError):
-    """One request field has an invalid value; ``field`` names it."""
+    """A request field has an invalid value; ``field`` names it."""
 
     status = 422
     code = "invalid_field"

@@ -1,1 +1,1 @@
-"""The coordinator: which task is run when, and what becomes of it."""
+"""The coordinator: scheduling, leases, retries and retention of tasks."""

@@ -1,7 +1,6 @@
-"""The coordinator deployment: the one place where runs are begun, followed and ended.
+"""The coordinator deployment: starts, tracks and ends all runs.
 
-It holds no state that matters: everything is in the task store, and another coordinator that takes the
-lead goes on from there while the replicas keep running.
+Its state is in the task store: a new leader continues from the store while the replicas keep running.
 """
 
 import asyncio
@@ -39,7 +38,9 @@ _logger = logging.getLogger("ray.serve")
 
 
 class Coordinator:
-    """Answers runners and ingress replicas, and keeps dispatcher, lease check and janitor going."""
+    """Answers model replicas and ingress replicas, and runs the background loops: dispatcher, leases,
+    janitor.
+    """
 
     # Serve awaits an asynchronous constructor.
     async def __init__(  # type: ignore[misc]
@@ -86,11 +87,11 @@ class Coordinator:
             silence_s=rules.silence_s,
             period_s=rules.janitor_period_s,
         )
-        self._chores: set[asyncio.Task[None]] = set()
+        self._followups: set[asyncio.Task[None]] = set()
         self._failure: BaseException | None = None
-        self._duties = [
-            asyncio.create_task(self._keep_up(duty))
-            for duty in (
+        self._loops = [
+            asyncio.create_task(self._supervise(loop))
+            for loop in (
                 self._dispatcher.run(),
                 self._check_leases(),
                 self._check_deployments(),
@@ -99,7 +100,7 @@ class Coordinator:
         ]
 
     async def nudge(self) -> None:
-        """Something was submitted or cancelled."""
+        """Wake the dispatcher after a submit or a cancel."""
         self._dispatcher.nudge()
 
     async def saw(self, replica: Replica) -> None:
@@ -111,13 +112,17 @@ class Coordinator:
             self._dispatcher.nudge()
 
     async def record_autoscaling_stats(self) -> Mapping[str, float]:
-        """The figures that the autoscaling policy decides by; Serve asks for them."""
+        """Return the figures for the autoscaling policy; Serve calls this method at each metrics interval."""
         return await self._scaling.figures()
 
     async def claim(self, model: str, runner: str, ticket: str, loras: Collection[str] = ()) -> Task | None:
-        """The next task of ``model``, now run by ``runner`` that has ``loras`` at hand; None: no such."""
+        """Claim the next task of ``model`` for ``runner``, which has ``loras`` cached; None when there is
+        none.
+
+        Raises ``Superseded``.
+        """
         if runner in self._deployments.stopping(model):
-            return None  # it would hold up whatever it is stopped for
+            return None  # a new run would delay the stop
         task = await self._ledger.claim(model, runner, loras)
         if task is not None:
             self._dispatcher.claimed(ticket, task)
@@ -126,35 +131,38 @@ class Coordinator:
         return task
 
     async def report(self, uid: str, attempt: int, step: int, progress: float) -> bool:
-        """Record a run's progress and renew its lease; False tells the runner to leave the run."""
+        """Record a run's progress and renew its lease; return False if the runner must abandon the run."""
         try:
             return await self._ledger.report(uid, attempt, step=step, progress=progress)
         except Superseded:
-            return True  # that is for the coordinator to say that leads now
+            return True  # only the new leader may end the run
 
     async def publish(self, uid: str, attempt: int, artifact: str, timings: Mapping[str, float]) -> bool:
-        """Commit a finished video; False when the attempt is not the current one any more."""
+        """Commit a finished video; return False if the attempt is no longer current. Raises
+        ``Superseded``.
+        """
         task = await self._ledger.publish(uid, attempt, artifact=artifact, timings=timings)
         if task is None:
             return await self._is_published(uid, attempt)
         self._ended("publish", task, seconds=round(sum(timings.values()), 3))
-        # It is committed: the runner need not wait for what follows, and a new coordinator can do it again.
-        chores = asyncio.create_task(self._after_publish(task, sum(timings.values())))
-        self._chores.add(chores)
-        chores.add_done_callback(self._chores.discard)
+        # The video is committed: the rest is idempotent and need not keep the runner waiting.
+        followup = asyncio.create_task(self._after_publish(task, sum(timings.values())))
+        self._followups.add(followup)
+        followup.add_done_callback(self._followups.discard)
         return True
 
     async def hand_back(self, uid: str, attempt: int) -> None:
-        """Let another replica run a task that its runner has not begun."""
+        """Return a task to the queue; the attempt does not count. Raises ``Superseded``."""
         task = await self._ledger.hand_back(uid, attempt)
         if task is not None:
             log_move("hand_back", task)
             self._dispatcher.nudge()
 
     async def drain(self, patience_s: float) -> None:
-        """Begin nothing any more; returns once nothing runs.
+        """Start no further run; return once no task is running. Raises ``Superseded``.
 
-        What is still under way after ``patience_s`` is handed back: its runners leave at their next report.
+        Runs that last longer than ``patience_s`` seconds are handed back: their runners abandon them at their
+        next report.
         """
         await self._ledger.drain()
         _logger.info("draining: nothing is begun any more")
@@ -167,16 +175,20 @@ class Coordinator:
                 await asyncio.sleep(min(_DRAIN_CHECK_S, ends_at - time.monotonic()))
 
     async def fail(self, uid: str, attempt: int, error: TaskError) -> bool:
-        """End a task for an error of the model or of its input."""
+        """End a task with an error of the model or the input; return False if the attempt is no longer
+        current.
+
+        Raises ``Superseded``.
+        """
         task = await self._ledger.fail(uid, attempt, error)
         if task is not None:
             self._ended("fail", task)
         return task is not None
 
     async def check_health(self) -> None:
-        """Raises when a duty ended, so that Serve starts another coordinator."""
+        """Raise ``RuntimeError`` once a background loop has ended, so that Serve replaces the coordinator."""
         if self._failure is not None:
-            raise RuntimeError("a duty of the coordinator ended") from self._failure
+            raise RuntimeError("a background loop of the coordinator ended") from self._failure
 
     async def _after_publish(self, task: Task, seconds: float) -> None:
         await asyncio.to_thread(self._janitor.link, task)
@@ -184,7 +196,7 @@ class Coordinator:
             self._heartbeats.learn(task.model, task.tokens, seconds / task.work)
 
     async def _is_published(self, uid: str, attempt: int) -> bool:
-        # A runner repeats a publish whose answer was lost with the coordinator before.
+        # A runner repeats a publish whose answer was lost with the previous coordinator.
         task = await self._ledger.find(uid)
         return task is not None and task.artifact is not None and task.attempt == attempt
 
@@ -224,7 +236,7 @@ class Coordinator:
             await asyncio.sleep(_LEASE_CHECK_S)
 
     def _health(self, replica: Replica) -> Health:
-        # A replica does not know that Serve stops it.
+        # Serve does not notify a replica that it is being stopped.
         if replica.health in ENDED or replica.replica_id not in self._deployments.stopping(replica.model):
             return replica.health
         return Health.DRAINING
@@ -241,19 +253,19 @@ class Coordinator:
                 self._scaling.note(scale)
             await asyncio.sleep(_DEPLOYMENTS_CHECK_S)
 
-    async def _keep_up(self, duty: Coroutine[Any, Any, None]) -> None:
+    async def _supervise(self, loop: Coroutine[Any, Any, None]) -> None:
         try:
-            await duty
+            await loop
         except Superseded as error:
-            # As one of the version before, it is about to be stopped. Otherwise another one is needed here.
+            # Serve is about to stop this coordinator, as one of the previous version, or must replace it.
             _logger.warning("this coordinator stands by: %s", error)
             self._fail(error)
         except Exception as error:
-            _logger.exception("a duty of the coordinator ended")
+            _logger.exception("a background loop of the coordinator ended")
             self._fail(error)
 
     def _fail(self, error: Exception) -> None:
         self._failure = error
-        for duty in self._duties:
-            if duty is not asyncio.current_task():
-                duty.cancel()
+        for loop in self._loops:
+            if loop is not asyncio.current_task():
+                loop.cancel()

@@ -1,4 +1,6 @@
-"""The models' deployments as Ray Serve runs them: how many replicas each has, and which of them it stops."""
+"""The state of the models' deployments in Ray Serve: target number of replicas, and replicas being
+stopped.
+"""
 
 import asyncio
 import logging
@@ -15,21 +17,21 @@ _logger = logging.getLogger("ray.serve")
 
 
 def ask_controller() -> object:
-    """Ask Serve's controller for what the dashboard's ``/api/serve/applications/`` answers.
+    """Request the details that the dashboard's ``/api/serve/applications/`` shows from Serve's controller.
 
-    ``serve.status`` asks for the same, takes several times as long to check its types, and then only counts
-    the replicas. Blocks. Raises ``RayServeException`` where there is no controller.
+    ``serve.status`` makes the same request, takes several times as long to validate the types, and returns
+    only the numbers of replicas. Blocks. Raises ``RayServeException`` when there is no controller.
     """
     client = _get_global_client()
-    assert client is not None  # it raises where there is no controller
+    assert client is not None  # _get_global_client raises when there is no controller
     details: object = client.get_serve_details()
     return details
 
 
 class Deployments:
-    """The deployment of each model. What was known of them last holds while no answer can be had.
+    """The deployment of each model; the last known state is used while the controller does not answer.
 
-    ``names``: the deployment's name by model. ``ask`` answers Serve's details and may block.
+    ``names``: the deployment's name by model. ``ask``: returns Serve's details; may block.
     """
 
     def __init__(
@@ -42,16 +44,16 @@ class Deployments:
         self._is_understood = True
 
     async def look(self) -> Sequence[Scale]:
-        """The scale of each model that the controller knows. Empty, and nothing changes, without an answer.
+        """Query the controller; return the scale of each deployed model, or nothing without an answer.
 
-        An answer that cannot be read is logged once: the dispatch of tasks goes on without it.
+        An answer that cannot be parsed is logged once; dispatch continues without it.
         """
         try:
             deployments = deployments_of(await asyncio.to_thread(self._ask), self._application)
         except (RayError, RayServeException, TimeoutError) as error:
             _logger.debug("Serve's controller does not answer: %r", error)
             return []
-        except Exception:  # another version of Ray: whatever it is, tasks are dispatched all the same
+        except Exception:  # an unknown format of another Ray version must not stop dispatch
             if self._is_understood:
                 _logger.exception("Serve's description of its deployments cannot be read")
             self._is_understood = False
@@ -63,5 +65,5 @@ class Deployments:
         return [deployment.scale(model) for model, deployment in known.items()]
 
     def stopping(self, model: str) -> frozenset[str]:
-        """The ids of the model's replicas that Serve stops: they may end what they have."""
+        """Return the ids of the model's replicas that Serve is stopping; their current runs may end."""
         return self._stopping.get(model, frozenset())

@@ -1,8 +1,8 @@
-"""Dispatch: asking replicas to work, never more of them than there is work and room for.
+"""Dispatch of work to replicas: at most as many tickets as there are tasks and replicas.
 
-What is sent out is a ticket, not a task: "one of you, claim what is next". A task is chosen when a
-replica is really free to begin it, so priorities hold to the last moment, ``running`` never means waiting,
-and a cancelled task takes no replica's time.
+A ticket is not bound to a task: it asks any one replica to claim the next task. The task is chosen by late
+binding, when a replica is free to start it. So priorities hold to the last moment, a ``running`` task never
+waits for a replica, and a cancelled task takes no replica's time.
 """
 
 import asyncio
@@ -21,22 +21,22 @@ _logger = logging.getLogger("ray.serve")
 
 
 class ReplicaLost(Exception):
-    """The replica that held the ticket is gone for certain."""
+    """The replica that held the ticket has certainly died."""
 
 
 @dataclass(slots=True)
 class _Ticket:
     model: str
     tasks: list[Task] = field(default_factory=list)
-    """Tasks claimed with it, newest last; a young ticket serves several short tasks."""
+    """Tasks claimed with the ticket, newest last; one ticket can serve several short tasks."""
 
 
 class Dispatcher:
-    """Keeps tickets out: per model at most its window, and at most as many as tasks wait or run.
+    """Keeps tickets outstanding: for each model at most its window, and at most one for each task.
 
-    ``window`` is asked at each look that finds queued tasks of a model. ``send`` carries a ticket to a
-    free replica and returns when the run has ended. It raises ``ReplicaLost`` when the replica died,
-    anything else when that is not certain. ``on_lost`` is told of the task that a lost replica was running.
+    ``window``: returns the limit of outstanding tickets of a model with queued tasks. ``send``: delivers a
+    ticket to a free replica and returns when the run has ended; raises ``ReplicaLost`` when the replica died,
+    and any other exception when that is not certain. ``on_lost``: called for each task of a lost replica.
     """
 
     def __init__(
@@ -57,16 +57,16 @@ class Dispatcher:
         self._wake = asyncio.Event()
 
     def nudge(self) -> None:
-        """Something was submitted or has ended: look again now rather than at the next poll."""
+        """Dispatch now instead of at the next poll, after a submit or the end of a run."""
         self._wake.set()
 
     def claimed(self, ticket_id: str, task: Task) -> None:
-        """A replica claimed ``task`` with that ticket. One of an earlier coordinator is not known here."""
+        """Record that a replica claimed ``task`` with a ticket; ignore a previous coordinator's ticket."""
         if ticket_id in self._tickets:
             self._tickets[ticket_id].tasks.append(task)
 
     async def run(self) -> None:
-        """Dispatch until cancelled, or until the ledger raises ``Superseded``."""
+        """Dispatch until cancelled. Raises ``Superseded``."""
         while True:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), _POLL_S)
@@ -74,7 +74,7 @@ class Dispatcher:
             await self.look()
 
     async def look(self) -> None:
-        """Send the tickets that are wanted now."""
+        """Send the tickets for the current demand. Raises ``Superseded``."""
         demand = await self._ledger.demand()
         for model in self._models:
             queued = demand.queued.get(model, 0)
@@ -82,7 +82,7 @@ class Dispatcher:
                 continue
             held = [ticket for ticket in self._tickets.values() if ticket.model == model]
             claimed = {task.uid for ticket in held for task in ticket.tasks}
-            # Runs begun under an earlier coordinator hold a replica without a ticket of ours.
+            # Orphans: runs claimed with a previous coordinator's ticket, each of which occupies a replica.
             orphans = len(demand.running.get(model, frozenset()) - claimed)
             unclaimed = sum(not ticket.tasks for ticket in held)
             room = self._window(model) - orphans - len(held)
@@ -103,8 +103,8 @@ class Dispatcher:
         except ReplicaLost:
             lost = True
         except Exception:
-            # Whether the run goes on is not known: its lease decides. Without the pause, a model that
-            # cannot be reached would be asked again at once, and again.
+            # The run may still be going on: its lease decides. The pause prevents a busy loop of tickets
+            # to an unreachable model.
             _logger.warning("a ticket of model %s ended in an error", model, exc_info=True)
             await asyncio.sleep(_PAUSE_AFTER_ERROR_S)
         ticket = self._tickets.pop(ticket_id)

@@ -1,4 +1,4 @@
-"""Heartbeats of replicas and rates of finished runs, gathered here and stored once a second."""
+"""A write buffer of replicas' heartbeats and of finished runs' rates, flushed once a second."""
 
 import statistics
 
@@ -7,7 +7,7 @@ from serve_app.tasks.replica import Replica
 
 
 class Heartbeats:
-    """A write buffer. A crash may lose what it holds: the next heartbeats and runs bring it again."""
+    """Buffers heartbeats and rates; a crash may lose them, and later heartbeats and runs replace them."""
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
@@ -15,15 +15,15 @@ class Heartbeats:
         self._learnt: dict[tuple[str, int], list[float]] = {}
 
     def saw(self, replica: Replica) -> None:
-        """Keep a replica's heartbeat until the next ``write``."""
+        """Buffer a replica's heartbeat until the next ``write``."""
         self._seen[replica.replica_id] = replica
 
     def learn(self, model: str, tokens: int, seconds_per_work: float) -> None:
-        """Keep the rate of a finished run of ``model``, on a video of ``tokens`` DiT tokens."""
+        """Buffer the rate of a finished run of ``model`` for a video of ``tokens`` DiT tokens."""
         self._learnt.setdefault((model, tokens), []).append(seconds_per_work)
 
     async def write(self) -> None:
-        """Store what came since the last ``write``."""
+        """Flush the buffer to the store."""
         seen, self._seen = self._seen, {}
         learnt, self._learnt = self._learnt, {}
         if seen:

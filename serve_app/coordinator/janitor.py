@@ -1,4 +1,4 @@
-"""The janitor: what nobody needs any more goes, what a crash left half done is finished."""
+"""The janitor: retention of ended tasks, deletion of orphaned files, and repair after a crash."""
 
 import asyncio
 import logging
@@ -15,14 +15,14 @@ from serve_app.tasks.move_log import log_move
 from serve_app.tasks.task import Task
 from serve_app.tasks.transitions import Status
 
-_REPLICA_MEMORY_S = 300.0
-"""Least time that a silent replica stays in the store."""
+_REPLICA_RETENTION_S = 300.0
+"""Minimum seconds that a replica without heartbeats stays in the store."""
 _RECENT = 1000
 _logger = logging.getLogger("ray.serve")
 
 
 class Janitor:
-    """Deletes ended tasks past their retention, and files that belong to no task."""
+    """Deletes ended tasks past their retention, and orphaned files."""
 
     def __init__(
         self,
@@ -42,51 +42,51 @@ class Janitor:
         self._artifacts = artifacts
         self._paths = paths
         self._retention_s = retention_s
-        self._replica_memory_s = max(_REPLICA_MEMORY_S, silence_s)
+        self._replica_retention_s = max(_REPLICA_RETENTION_S, silence_s)
         self._period_s = period_s
-        self._suspects: frozenset[str] = frozenset()
+        self._previous_orphans: frozenset[str] = frozenset()
 
     async def run(self) -> None:
-        """Finish what a crash left, then sweep for ever."""
+        """Link published videos that a crash left without a public name, then sweep until cancelled."""
         await self._link_published()
         while True:
             await self.sweep()
             await asyncio.sleep(self._period_s)
 
     async def sweep(self) -> None:
-        """One round: expired tasks with their files, then files without a task."""
+        """Delete expired tasks with their files, then files of unknown tasks, then silent replicas."""
         for task in await self._ledger.forget_ended(before=time.time() - self._retention_s):
             await asyncio.to_thread(self._delete_files, task)
             log_move("forget", task)
         await self._delete_orphans()
-        await self._fleet.gone(unseen_for_s=self._replica_memory_s)
+        await self._fleet.gone(unseen_for_s=self._replica_retention_s)
 
     async def _delete_orphans(self) -> None:
-        # Files come before their row. What has had no row for two rounds will not get one.
+        # A task's files are written before its row; files without a row in two sweeps are orphans.
         with_files = await asyncio.to_thread(lambda: frozenset(self._artifacts.task_ids_with_files()))
         orphans = with_files - await self._ledger.known_uids()
-        for uid in orphans & self._suspects:
+        for uid in orphans & self._previous_orphans:
             await asyncio.to_thread(self._artifacts.delete_task_files, uid, None, None)
-        self._suspects = orphans
+        self._previous_orphans = orphans
 
     def _delete_files(self, task: Task) -> None:
         try:
             place = self._paths.resolve(task.save_path)
-        except ServiceError:  # the folders of the service were set otherwise when it was submitted
+        except ServiceError:  # the output folders in the settings have changed since the submit
             place = None
         self._artifacts.delete_task_files(task.uid, place, task.artifact)
 
     async def _link_published(self) -> None:
-        """Give the newest results their readable names: a crash after a commit can leave one without."""
+        """Link the newest videos to their public names: a crash after a commit can leave one without."""
         for task in reversed(await self._store.list(EVERYONE, statuses=[Status.SUCCEEDED], limit=_RECENT)):
             await asyncio.to_thread(self.link, task)
 
     def link(self, task: Task) -> None:
-        """Put the committed video of ``task`` under the name its client asked for. May be done again."""
+        """Link the committed video of ``task`` to its public name. Idempotent; a failure is only logged."""
         if task.artifact is None:
             return
         try:
             self._artifacts.publish_alias(task.artifact, self._paths.resolve(task.save_path))
         except (OSError, ServiceError):
-            # The result is there all the same, under its task.
+            # The video is still available through its task.
             _logger.warning("the video of task %s has no file of its own name", task.uid, exc_info=True)

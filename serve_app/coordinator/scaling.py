@@ -1,4 +1,6 @@
-"""Scaling by work: what Serve's policy is told of each model, and when tickets go out to a model at zero."""
+"""Autoscaling by work: figures for Serve's policy, and the ticket window of each model, also at zero
+replicas.
+"""
 
 import math
 import time
@@ -13,11 +15,11 @@ from serve_app.store.workload import Workload
 from serve_app.tasks.replica import Replica, Scale
 
 _WAKE_S = 5.0
-"""Time in which the policy may wake a model at zero. After that a ticket wakes it in any case."""
+"""Seconds for the policy to scale a model up from zero; after that a ticket makes Serve start a replica."""
 
 
 class Scaling:
-    """Sees every replica and every look at the queue of the models that scale by work."""
+    """Computes the autoscaling figures of models that scale by work, and the ticket window of every model."""
 
     def __init__(
         self,
@@ -30,8 +32,8 @@ class Scaling:
         seen_within_s: float,
         on_backlog: Callable[[str, float], None],
     ) -> None:
-        """``stopping`` names the replicas of a model that Serve stops. What runs there is cut off by nobody,
-        and it is no work for those that stay.
+        """``stopping``: returns the ids of a model's replicas that Serve is stopping; their runs end there
+        and are no work for the replicas that stay.
         """
         self._database = database
         self._fleet = fleet
@@ -47,12 +49,14 @@ class Scaling:
         self._failing: set[str] = set()
 
     async def recall(self) -> None:
-        """Learn from the store which replicas are up, after another coordinator."""
+        """Load the replicas that are up from the store, after a change of leader."""
         for replica in await self._fleet.replicas(seen_within_s=self._seen_within_s):
             self.saw(replica)
 
     def saw(self, replica: Replica) -> bool:
-        """Note how a replica is; whether it takes tasks and is the model's only one that does."""
+        """Record a replica's heartbeat; return True if the replica is the model's first one that takes
+        tasks.
+        """
         if not replica.works:
             self._seen.get(replica.model, {}).pop(replica.replica_id, None)
             return False
@@ -64,22 +68,22 @@ class Scaling:
         return is_news
 
     def note(self, scale: Scale) -> None:
-        """Note what Serve says of a model that scales."""
+        """Record Serve's state of a model with autoscaling."""
         if scale.failing:
             self._failing.add(scale.model)
         else:
             self._failing.discard(scale.model)
 
     def window(self, model: str) -> int:
-        """Tickets that may be out for a model with queued tasks.
+        """Return the limit of outstanding tickets of a model with queued tasks.
 
-        A ticket in the queue of a deployment without replicas makes Serve start one, and only one until
-        that is up. So a model at zero gets no ticket until the policy has had its time to start as many as
-        there is work for. One whose replicas cannot be started gets none until Serve may try again.
+        A ticket for a deployment without replicas makes Serve start one replica, and no more until that one
+        is up. So a model at zero gets no ticket until the policy has had time to start as many replicas as
+        its work needs. A model whose replicas cannot be started gets no ticket until Serve may retry.
         """
         if model in self._failing:
             return 0
-        # Serve puts others beside those that it stops, whose tickets come back when their runs have ended.
+        # Serve starts replacements before stopping replicas end, and those keep their tickets until then.
         window = self._windows[model] + len(self._stopping(model))
         if model not in self._by_work or self._is_up(model):
             self._asked_at.pop(model, None)
@@ -88,24 +92,24 @@ class Scaling:
         return window if time.monotonic() - asked_at > _WAKE_S else 0
 
     async def figures(self) -> Mapping[str, float]:
-        """The figures that the policy decides by. To be asked for at even intervals, as Serve does."""
+        """Return the figures for the autoscaling policy. Call at even intervals, as Serve does."""
         rates = await self._fleet.rates()
-        said = {**figures(COORDINATOR, 1, 1)}  # so that it is never nothing, which would mean silence
+        report = {**figures(COORDINATOR, 1, 1)}  # never empty: the policy takes an empty report for none
         for name in self._by_work:
             backlog, runs_s = await self._backlog(name, rates.get(name))
-            self._busy[name].see(time.monotonic(), runs_s)
+            self._busy[name].sample(time.monotonic(), runs_s)
             self._on_backlog(name, backlog.seconds)
             need = backlog.needed(self._rules[name].target_queue_wait_s)
-            said |= figures(deployment_of(name), need, self._busy[name].kept)
+            report |= figures(deployment_of(name), need, self._busy[name].kept)
         for name in self._failing:
-            # Serve gives a deployment up after some failures. With none wanted it starts counting anew.
-            said |= figures(deployment_of(name), 0, 0)
-        return said
+            # Serve gives up on a deployment after several failures; a target of zero resets its count.
+            report |= figures(deployment_of(name), 0, 0)
+        return report
 
     async def _backlog(self, name: str, rate: float | None) -> tuple[Backlog, Sequence[float]]:
-        """The model's backlog, and the seconds that each run takes as a whole.
+        """Return the model's backlog, and the expected total seconds of each run.
 
-        Before a rate is measured, each task counts for the longest wait that is wanted.
+        Before a rate is measured, each task counts for the target queue wait.
         """
         longest_s = self._rules[name].target_queue_wait_s
         cap = longest_s / rate if rate else math.inf
@@ -123,5 +127,5 @@ class Scaling:
 
 
 def deployment_of(model: str) -> str:
-    """The name of a model's deployment."""
+    """Return the name of a model's deployment."""
     return f"model-{model}"

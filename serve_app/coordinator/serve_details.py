@@ -1,4 +1,4 @@
-"""Ray Serve's own description of a deployment, which is no stable interface, parsed here and nowhere else."""
+"""The parser of Ray Serve's details of a deployment, an unstable interface that no other module reads."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,24 +12,24 @@ _RUNNING, _STOPPING = "RUNNING", "STOPPING"
 
 
 class UnknownShape(Exception):
-    """Serve's answer is not spelt as the versions of Ray spell it that this service knows."""
+    """Serve's details do not have the format of the supported Ray versions."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeploymentDetails:
-    """One deployment as Serve describes it."""
+    """Serve's details of one deployment."""
 
     status: str
     states: Mapping[str, str]
-    """The state of each replica, by its id."""
+    """State of each replica, by its id."""
 
     @property
     def stopping(self) -> frozenset[str]:
-        """The ids of the replicas that Serve stops."""
+        """Ids of the replicas that Serve is stopping."""
         return frozenset(replica for replica, state in self.states.items() if state == _STOPPING)
 
     def scale(self, model: str) -> Scale:
-        """The replicas of ``model`` that Serve means to have; ``failing`` when it cannot start any."""
+        """Return Serve's target number of replicas of ``model``; ``failing`` if none can be started."""
         failing = _RUNNING not in self.states.values() and self.status in _FAILING
         return Scale(model, len(self.states) - len(self.stopping), failing)
 
@@ -53,9 +53,9 @@ class _Details(BaseModel):
 
 
 def deployments_of(details: object, application: str) -> Mapping[str, DeploymentDetails]:
-    """The deployments of ``application`` by name, from the answer of ``get_serve_details``.
+    """Parse the answer of ``get_serve_details``; return the deployments of ``application`` by name.
 
-    Empty while Serve does not know the application. Raises ``UnknownShape``.
+    Empty while the application is not deployed. Raises ``UnknownShape``.
     """
     try:
         applications = _Details.model_validate(details).applications

@@ -1,1 +1,1 @@
-"""The files of the service: where they lie, and how they survive a power cut."""
+"""The service's files: their places on the disk, and durable writes."""

@@ -1,8 +1,8 @@
-"""The files that the service keeps: the images of tasks, the videos of attempts, and their public names.
+"""The service's artifacts: the input images of tasks, the videos of attempts, and their public names.
 
-Every attempt of a task writes a file of its own, which nothing ever changes. The task's committed row says
-which one is the result. The name that people see is linked to it only after that commit and only from what
-the row says, so doing it again after a crash is harmless.
+Every attempt of a task writes its own immutable file. The task's committed row names the one that is the
+result. The public name is linked only after that commit and only from the row, so the link is idempotent: a
+crash can be followed by a second one.
 """
 
 import filecmp
@@ -19,7 +19,7 @@ from serve_app.files.output_paths import OutputPaths, SavePath
 
 _ATTEMPTS = ".attempts"
 _INPUTS = "inputs"
-_TASK_PREFIX = "t-"  # a task id may be ".." or start with a dot; a folder's name then does not
+_TASK_PREFIX = "t-"  # a task id may be ".." or start with a dot; a folder's name must not
 _TASK_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _INPUT_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
 
@@ -27,11 +27,11 @@ _INPUT_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
 class LocalArtifacts:
     """Artifacts in local folders: videos below the output root, inputs below the data folder.
 
-    Keys are POSIX paths relative to the folder they belong to, so both folders may move.
+    Keys are POSIX paths relative to one of the two folders, so both folders may be moved.
     """
 
     def __init__(self, outputs: OutputPaths, data_folder: Path) -> None:
-        """Make the folders. Raises ValueError when clients could download the data folder."""
+        """Create the folders. Raises ``ValueError`` when the data folder lies in the output root."""
         if data_folder.resolve().is_relative_to(outputs.output_root.resolve()):
             raise ValueError("the data folder must not lie in the output root, which clients download from")
         self._outputs = outputs
@@ -41,41 +41,43 @@ class LocalArtifacts:
         durable.make_folder(self._data / _INPUTS)
 
     def key(self, task_id: str, attempt: int) -> str:
-        """The key under which a task's row keeps the video of this attempt."""
+        """Return the key under which a task's row stores the video of this attempt."""
         return f"{_ATTEMPTS}/{_folder_name(task_id)}/{attempt:d}.mp4"
 
     def attempt_path(self, task_id: str, attempt: int) -> Path:
-        """The file that this attempt writes; its folder is made."""
+        """Return the file that this attempt writes, after creating its folder."""
         path = self._root / self.key(task_id, attempt)
         durable.make_folder(path.parent)
         return path
 
     def path_of(self, key: str) -> Path:
-        """The file behind an artifact key. Raises FileNotFound where there is none."""
+        """Return the file of an artifact key. Raises ``FileNotFound``."""
         return _file_below(self._root / _ATTEMPTS, self._root, key)
 
     def publish_alias(self, key: str, place: SavePath) -> None:
-        """Give a committed video its public name, in place of an older file there. May be done again.
+        """Link a committed video to its public name, over an older file there. Idempotent.
 
-        Raises FileNotFound, PathForbidden when links now lead the place out of its root, OSError.
+        Raises ``FileNotFound``, ``PathForbidden`` when symbolic links now lead out of the root, ``OSError``.
         """
         source, target = self.path_of(key), place.path
         self._outputs.check_place(place)
         durable.make_folder(target.parent)
-        self._outputs.check_place(place)  # again, now that the folder is there
+        self._outputs.check_place(place)  # again, now that the folder exists
         if not _is_same_file(source, target):
-            # Beside the source, so that what a crash leaves goes with the task's folder.
+            # Next to the source, so that a link left by a crash is deleted with the task's folder.
             link = durable.temp_beside(source)
             try:
                 os.link(source, link)
                 durable.replace(link, target)
-            except OSError:  # another file system, or one without links
+            except OSError:  # another file system, or one without hard links
                 _copy(source, target)
             finally:
                 link.unlink(missing_ok=True)
 
     def put_input(self, task_id: str, name: str, data: bytes) -> str:
-        """Keep an input of a task, such as ``image.png``, and give its key. Raises OSError."""
+        """Store an input of a task, such as ``image.png``; return its key. Raises ``ValueError``,
+        ``OSError``.
+        """
         if not _INPUT_NAME.fullmatch(name):
             raise ValueError(f"an input cannot be named {name!r}")
         key = f"{_INPUTS}/{_folder_name(task_id)}/{name}"
@@ -85,13 +87,14 @@ class LocalArtifacts:
         return key
 
     def read_input(self, key: str) -> bytes:
-        """The bytes of a kept input. Raises FileNotFound."""
+        """Read a stored input. Raises ``FileNotFound``."""
         return _file_below(self._data / _INPUTS, self._data, key).read_bytes()
 
     def delete_task_files(self, task_id: str, place: SavePath | None, key: str | None) -> None:
-        """Remove a task's attempts and inputs, and its public name while that is still its own.
+        """Delete a task's attempts and inputs, and its public name unless that now names another video.
+        Idempotent.
 
-        May be done again. ``place`` and ``key`` are what its row says, None where it says nothing.
+        ``place`` and ``key`` are the row's public path and artifact key; None when the row has none.
         """
         if place is not None and key is not None:
             with suppress(FileNotFound, PathForbidden):
@@ -104,7 +107,7 @@ class LocalArtifacts:
                 shutil.rmtree(folder)
 
     def task_ids_with_files(self) -> Iterator[str]:
-        """The ids of all tasks that anything is kept of, each once, in no order."""
+        """Return the ids of all tasks that have files, each once, in no particular order."""
         seen: set[str] = set()
         for parent in (self._root / _ATTEMPTS, self._data / _INPUTS):
             with os.scandir(parent) as entries:
@@ -116,7 +119,7 @@ class LocalArtifacts:
         return iter(seen)
 
     def free_bytes(self) -> int:
-        """The bytes left on the fuller of the disks that are written to."""
+        """Return the free bytes of the fuller of the two disks that are written to."""
         return min(shutil.disk_usage(folder).free for folder in (self._root, self._data))
 
     def _task_folders(self, task_id: str) -> tuple[Path, Path]:
@@ -131,19 +134,21 @@ def _folder_name(task_id: str) -> str:
 
 
 def _file_below(folder: Path, base: Path, key: str) -> Path:
-    """The regular file ``key`` below ``base``; it must really lie below ``folder``. Raises FileNotFound."""
+    """Return the regular file ``key`` below ``base``. Raises ``FileNotFound``, also for one outside
+    ``folder``.
+    """
     try:
         path = base / PurePosixPath(key)
         real = path.resolve()
         if ".." not in path.parts and real.is_relative_to(folder.resolve()) and real.is_file():
             return real
-    except (OSError, ValueError):  # a name that no file can have
+    except (OSError, ValueError):  # an invalid file name
         pass
     raise FileNotFound("There is no such file.")
 
 
 def _is_same_file(source: Path, alias: Path) -> bool:
-    """True if ``alias`` is ``source`` under another name, or a copy that ``_copy`` made of it."""
+    """Return True if ``alias`` is a hard link to ``source``, or a copy that ``_copy`` made of it."""
     try:
         if alias.is_symlink():
             return False
@@ -152,7 +157,7 @@ def _is_same_file(source: Path, alias: Path) -> bool:
         return False
     if os.path.samestat(one, other):
         return True
-    # The time tells apart two tasks that made the same bytes; some file systems keep it to two seconds.
+    # The time distinguishes two tasks with the same bytes; some file systems store it to two seconds.
     return abs(one.st_mtime - other.st_mtime) <= 2 and filecmp.cmp(source, alias, shallow=False)
 
 

@@ -1,7 +1,7 @@
-"""Files that are whole or not there, also after a power cut.
+"""Durable, atomic file writes: a file is whole or absent, also after a power cut.
 
-A file becomes visible by a rename after its bytes are on the disk, and the folder that names it is synced
-too: without that, a row could be committed about a file that the next start does not find.
+A file becomes visible by a rename after an fsync of its bytes, and its folder is synced too: otherwise a row
+could be committed that names a file which is missing after a crash.
 """
 
 import os
@@ -10,15 +10,15 @@ from pathlib import Path
 
 
 def temp_beside(target: Path) -> Path:
-    """A free hidden name in the folder of ``target``, for a file that is still being written.
+    """Return an unused hidden name in the folder of ``target``, for a file that is still being written.
 
-    The name does not hold the target's own, which may already be as long as a name can be.
+    The name does not include the target's own, which may already have the greatest length.
     """
     return target.with_name(f".{secrets.token_hex(8)}.part")
 
 
 def make_folder(folder: Path) -> None:
-    """Make ``folder`` and its parents; each one made survives a crash."""
+    """Create ``folder`` and its parents durably. Raises ``OSError``."""
     missing = [folder]
     while not missing[-1].parent.exists():
         missing.append(missing[-1].parent)
@@ -29,24 +29,29 @@ def make_folder(folder: Path) -> None:
 
 
 def sync_file(path: Path) -> None:
-    """Wait until the bytes of ``path`` are on the disk."""
+    """Sync the bytes of ``path`` to the disk. Raises ``OSError``."""
     _sync(path, os.O_RDONLY)
 
 
 def sync_folder(folder: Path) -> None:
-    """Wait until the names in ``folder`` are on the disk."""
+    """Sync the entries of ``folder`` to the disk. Raises ``OSError``."""
     _sync(folder, os.O_RDONLY | os.O_DIRECTORY)
 
 
 def replace(temp: Path, target: Path) -> None:
-    """Put the finished file ``temp`` at ``target``, over whatever is there. Both lie on one file system."""
+    """Rename ``temp`` to ``target`` durably, over an older file. Both must be on one file system.
+
+    Raises ``OSError``.
+    """
     sync_file(temp)
     os.replace(temp, target)
     sync_folder(target.parent)
 
 
 def write(target: Path, data: bytes) -> None:
-    """Put a file of ``data`` at ``target``, whose folder exists. Leaves nothing where it raises OSError."""
+    """Write ``data`` to ``target`` durably; its folder must exist. Raises ``OSError`` and then leaves no
+    file.
+    """
     temp = temp_beside(target)
     try:
         temp.write_bytes(data)

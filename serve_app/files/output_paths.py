@@ -1,4 +1,4 @@
-"""Output paths: the names that clients give to videos, resolved to places on the disk."""
+"""Output paths: the names that clients choose for videos, resolved to places on the disk."""
 
 import os
 import unicodedata
@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from serve_app.errors import InvalidField, PathForbidden
 
-PUBLIC_ROOT = "outputs"  # what the output root is called in answers, wherever it really lies
+PUBLIC_ROOT = "outputs"  # name of the output root in responses, independent of its real path
 SUFFIX = ".mp4"
 MAX_SEGMENT_BYTES = 255
 MAX_NAME_BYTES = 1024
@@ -29,28 +29,29 @@ class SavePath:
 
 @dataclass(frozen=True, slots=True)
 class OutputPaths:
-    """Resolve what clients call a place. ``extra_roots`` are further folders that absolute paths may name."""
+    """Resolves the names that clients choose for videos."""
 
     output_root: Path
     extra_roots: tuple[Path, ...] = ()
+    """Further folders that absolute paths may lead into."""
     folder: str = ""
-    """Below the output root: where all relative names lie."""
+    """Folder below the output root to which relative names are resolved."""
     takes_absolute: bool = True
-    """True if an absolute path may name a place, in any owner's folder."""
+    """True if absolute paths are allowed, also into other owners' folders."""
 
     def below(self, folder: str, *, takes_absolute: bool) -> "OutputPaths":
-        """These paths for a client that has a folder of its own."""
+        """Return these paths for a client with its own folder."""
         return replace(self, folder=folder, takes_absolute=takes_absolute)
 
     def resolve(self, name: str, field: str = "save_result_path") -> SavePath:
-        """The place that ``name`` means.
+        """Resolve ``name`` to a place.
 
-        A relative name keeps its shape below the output root (or the client's folder there), one leading
-        ``outputs/`` left out, with the folder's name if that follows. An absolute path must lie below one of
-        the roots. ``.mp4`` is appended to a name that does not end in it.
+        A relative name is resolved below the output root (or the client's folder there), without one leading
+        ``outputs/`` and the folder's own name after it. An absolute path must lie below one of the roots.
+        ``.mp4`` is appended to a name that does not end in it.
 
-        Raises PathForbidden for a name that leads out of the roots or to a hidden file, InvalidField for
-        one that no file can have.
+        Raises ``PathForbidden`` for a name that leads out of the roots or to a hidden file, ``InvalidField``
+        for an invalid file name.
         """
         _check_text(name, field)
         if name.startswith("/"):
@@ -67,7 +68,9 @@ class OutputPaths:
         return place
 
     def check_place(self, place: SavePath) -> None:
-        """Raise PathForbidden when links lead the folder of ``place`` out of its root, or to a hidden one."""
+        """Raise ``PathForbidden`` when symbolic links lead ``place`` out of its root or into a hidden
+        folder.
+        """
         real_root = Path(os.path.realpath(place.root))
         real_folder = Path(os.path.realpath(place.path.parent))
         if not real_folder.is_relative_to(real_root) or any(
@@ -76,13 +79,13 @@ class OutputPaths:
             raise _outside()
 
     def default(self, task_id: str) -> SavePath:
-        """The place of a video whose client names none; another one for every task id."""
-        # An id may start with a dot, a file name here may not. "~" is in no id, so no two ids meet.
+        """Return the place of a video whose client chose no name; unique for every task id."""
+        # An id may start with a dot, a file name here may not. No id contains "~", so names are unique.
         name = f"~{task_id}" if task_id.startswith(".") else task_id
         return SavePath(self.output_root, PurePosixPath(self.folder, "videos", name + SUFFIX))
 
     def public_path(self, place: SavePath) -> str:
-        """The name of ``place`` in answers and in a task's row; ``resolve`` takes it back."""
+        """Return the name of ``place`` in responses and in a task's row; the inverse of ``resolve``."""
         if place.root == self.output_root:
             return str(PUBLIC_ROOT / place.relative)
         return str(place.path)
@@ -98,7 +101,7 @@ class OutputPaths:
         if not self.takes_absolute:
             raise _outside()
         path = PurePosixPath(os.sep, *_segments(name, field, hidden_allowed=True))
-        # The innermost first: a root inside another one keeps its own rules.
+        # Innermost root first: a root inside another keeps its own rules.
         roots: Sequence[Path] = sorted(
             (self.output_root, *self.extra_roots), key=lambda root: len(root.parts), reverse=True
         )
@@ -130,7 +133,7 @@ def _segments(name: str, field: str, *, hidden_allowed: bool = False) -> list[st
 
 
 def _check_free(place: SavePath, field: str) -> None:
-    """Refuse at the submit what would fail when the finished video is to be put there."""
+    """Raise ``InvalidField`` at the submit if the finished video could not be linked to ``place``."""
     if place.path.is_dir():
         raise InvalidField(field, f"{field} names a folder.")
     folder = place.path.parent

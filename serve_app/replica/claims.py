@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
-from serve_app.tasks.moving_average import moved
+from serve_app.tasks.moving_average import updated_average
 from serve_app.tasks.task import Task
 
 _SHORT_S = 2.0
@@ -29,7 +29,7 @@ class Claims:
         """The next task; None when there is none."""
         began = time.monotonic()
         task = await claim()
-        self._claim_s = moved(self._claim_s, time.monotonic() - began)
+        self._claim_s = updated_average(self._claim_s, time.monotonic() - began)
         return task
 
     @asynccontextmanager
@@ -45,7 +45,7 @@ class Claims:
     def ran(self, task: Task, seconds: float) -> None:
         """Record how long a run of ``task`` held the engine."""
         if task.work > 0:
-            self._seconds_per_work = moved(self._seconds_per_work, seconds / task.work)
+            self._seconds_per_work = updated_average(self._seconds_per_work, seconds / task.work)
 
     def _wait_s(self, task: Task) -> float | None:
         """Seconds until the next claim; None: until the run ends."""

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from serve_app.store.database import Database
 from serve_app.store.tables import RATES, REPLICAS, SCALES, SHAPE_RATES
-from serve_app.tasks.moving_average import moved
+from serve_app.tasks.moving_average import updated_average
 from serve_app.tasks.replica import ENDED, Health, Replica, Scale
 
 _ENDED_S = 60.0
@@ -101,7 +101,7 @@ async def _move(
         values = {**key, "seconds_per_work": newest, "samples": 1}
         await connection.execute(insert(table).values(values))
         return
-    average = moved(row["seconds_per_work"], newest)
+    average = updated_average(row["seconds_per_work"], newest)
     await connection.execute(
         update(table).where(*where).values(seconds_per_work=average, samples=row["samples"] + 1)
     )

@@ -1,1 +1,1 @@
-"""Tasks: records and rules, no SQL."""
+"""Records of tasks and rules about them, without SQL."""

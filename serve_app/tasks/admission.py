@@ -1,17 +1,20 @@
-"""The terms on which a task is let into the queue."""
+"""Admission control: the limits under which a task enters the queue."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """On which terms a task is let in. The seconds are what a client is told whose task is not."""
+    """The limits for one submitted task, and the seconds after which a refused client may retry."""
 
     max_queued: int
+    """Limit of all owners' queued tasks."""
     max_attempts: int
     retry_after_s: int
+    """Retry-After, in seconds, when ``max_queued`` is reached."""
     max_queued_own: int | None = None
-    """Limit of its owner's queued tasks; ``None``: no limit."""
+    """Limit of the owner's queued tasks; ``None``: no limit."""
     own_retry_after_s: int = 1
+    """Retry-After, in seconds, when ``max_queued_own`` is reached."""
     replace: bool = False
-    """Forget the owner's task that has the same id; its run is told to stop at its next report."""
+    """Delete the owner's task with the same id; a run of that task is abandoned at its next report."""

@@ -1,11 +1,11 @@
-"""Fair share: whose task is taken next among owners who wait for one model.
+"""Fair share: the order in which owners with queued tasks of one model are served.
 
-Start-time fair queueing (Goyal, Vin, Cheng: "Start-time Fair Queuing", SIGCOMM 1996) with priorities before
-it. Each owner has a virtual time: the work it was given, over its weight. Whoever has had least goes first.
-The model's clock follows the owners who wait, and nobody starts behind it: who comes late, or comes back,
-neither makes up for the time away nor pays for it.
+Start-time fair queueing (Goyal, Vin, Cheng: "Start-time Fair Queuing", SIGCOMM 1996), applied within a
+priority. Each owner has a virtual time: the work it has received, divided by its weight. The owner with the
+lowest virtual time is served first. The model's clock is the lowest virtual time of the owners with queued
+tasks, and no owner's virtual time lies behind the clock: idle time earns no credit and costs nothing.
 
-Virtual times count units of work, as a task's ``work`` does, and are compared within a model only.
+Virtual times are in units of ``Task.work`` and are comparable within one model only.
 """
 
 import math
@@ -16,42 +16,42 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """An owner's share: ``weight`` relative to the others, and at most ``max_running`` tasks at once."""
+    """An owner's share: its ``weight`` relative to other owners, and its limit of running tasks."""
 
     weight: float = 1.0
     max_running: int | None = None
 
 
 Shares = Mapping[str, Share]
-"""By owner; one who is not in it has the usual share. Empty: it does not matter whose a task is."""
+"""Shares by owner; an owner without an entry has the default share. Empty: owners are not distinguished."""
 
-_USUAL = Share()
-_NOT_COUNTED = Share(weight=math.inf)
+_DEFAULT = Share()
+_UNCOUNTED = Share(weight=math.inf)
 
 
 def share_of(shares: Shares, owner: str) -> Share:
-    """The owner's share."""
-    return shares.get(owner, _USUAL) if shares else _NOT_COUNTED
+    """Return the owner's share."""
+    return shares.get(owner, _DEFAULT) if shares else _UNCOUNTED
 
 
 class Head(Protocol):
-    """The first task in an owner's line: highest priority, then oldest."""
+    """The first queued task of an owner: highest priority, then oldest."""
 
     @property
     def owner(self) -> str:
-        """Whose task it is."""
+        """Owner of the task."""
 
     @property
     def priority(self) -> int:
-        """Higher goes first."""
+        """Priority; higher is served first."""
 
     @property
     def seq(self) -> int:
-        """The order in which tasks were submitted."""
+        """Sequence number in the order of submission."""
 
     @property
     def work(self) -> float:
-        """What its time is proportional to."""
+        """Cost of the task, to which its run time is proportional."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,20 +59,22 @@ class FairClock:
     """The virtual times of one model's queue."""
 
     now: float = 0.0
-    """The model's own virtual time; never falls while anything waits."""
+    """The model's own virtual time; never decreases while a task is queued."""
     times: Mapping[str, float] = field(default_factory=dict)
-    """The virtual time of each owner that was given work since the queue was empty last."""
+    """Virtual time of each owner that has received work since the queue was last empty."""
 
     def time_of(self, owner: str) -> float:
-        """The virtual time of an owner that waits now."""
+        """Return the virtual time of an owner with queued tasks."""
         return max(self.times.get(owner, 0.0), self.now)
 
     def key(self, head: Head) -> tuple[int, float, int]:
-        """Orders heads: priority, then fair share, then age."""
+        """Return the sort key of a head: priority, then fair share, then age."""
         return -head.priority, self.time_of(head.owner), head.seq
 
     def after(self, heads: Iterable[Head], taken: Head, share: Share) -> "FairClock":
-        """The clock once ``taken`` is given out of ``heads``, the owners that could have had it."""
+        """Return the clock after ``taken`` is claimed out of ``heads``, the first tasks of the eligible
+        owners.
+        """
         return FairClock(
             now=min(self.time_of(head.owner) for head in heads),
             times={**self.times, taken.owner: self.time_of(taken.owner) + taken.work / share.weight},

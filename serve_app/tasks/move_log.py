@@ -1,6 +1,6 @@
-"""The log of moves: one JSON line for each move of a task, in the log that Ray Serve keeps for the process.
+"""The log of moves: one JSON line for each state change of a task, in Ray Serve's log of the process.
 
-No line holds a prompt, an image, or a file name that a client chose: more people read a log than a video.
+For privacy, a line contains no prompt, no image and no file name that a client chose.
 """
 
 import json
@@ -8,12 +8,12 @@ import logging
 
 from serve_app.tasks.task import Task
 
-# Serve sets up the logger of this name in each of its processes; taking it by name keeps Ray out of here.
+# Serve configures the logger of this name in each of its processes; the name avoids an import of Ray.
 _LOGGER = logging.getLogger("ray.serve")
 
 
 def log_move(move: str, task: Task, **facts: str | int | float | None) -> None:
-    """Note that ``task``, given as it stands now, has made ``move``; ``facts`` go into the same line."""
+    """Log that ``task``, in its new state, has made ``move``; ``facts`` are added to the line."""
     line: dict[str, str | int | float | None] = {
         "event": "task",
         "move": move,

@@ -1,8 +1,8 @@
-"""The exponential moving average by which measured times follow a machine that changes."""
+"""The exponential moving average of measured times."""
 
 _WEIGHT_OF_NEWEST = 0.3
 
 
-def moved(average: float | None, newest: float) -> float:
-    """The average after one more measurement; ``None`` is that of none so far."""
+def updated_average(average: float | None, newest: float) -> float:
+    """Return the average after one more measurement; ``average`` None: before the first one."""
     return newest if average is None else average + _WEIGHT_OF_NEWEST * (newest - average)

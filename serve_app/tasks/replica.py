@@ -1,4 +1,4 @@
-"""The records of model replicas: how each one is, and how many a model is to have."""
+"""Records of model replicas: their health, and the target number of each model."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -8,26 +8,26 @@ class Health(StrEnum):
     """The health of a model replica."""
 
     STARTING = "STARTING"
-    """It loads the model."""
+    """The model is being loaded."""
     READY = "READY"
     BUSY = "BUSY"
     DRAINING = "DRAINING"
-    """Serve stops it, or the service shuts down: what runs may end, nothing begins."""
+    """Serve is stopping the replica, or the service is shutting down: its run may end, no other starts."""
     SETUP_FAILED = "SETUP_FAILED"
-    """The model could not be loaded; Serve may try it again, in another replica."""
+    """The model could not be loaded; Serve may retry in another replica."""
     POISONED = "POISONED"
-    """Its results cannot be trusted any more, or one of its ranks is lost; Serve replaces it."""
+    """The engine's state can no longer be trusted, or a rank is lost; Serve replaces the replica."""
 
 
 WORKING = frozenset({Health.READY, Health.BUSY})
-"""The replicas that take tasks."""
+"""Health of replicas that take tasks."""
 ENDED = frozenset({Health.SETUP_FAILED, Health.POISONED})
-"""Those that will never take one again."""
+"""Health of replicas that will take no further task."""
 
 
 @dataclass(frozen=True, slots=True)
 class Replica:
-    """A model replica that was heard of lately."""
+    """A model replica's heartbeat; ``seen_at`` is in seconds since 1970, UTC."""
 
     replica_id: str
     model: str
@@ -36,19 +36,19 @@ class Replica:
     seen_at: float
     health: Health = Health.READY
     reason: str = ""
-    """Why its setup failed: a sentence without a server path."""
+    """Reason of a failed setup: a sentence without a server path."""
 
     @property
     def works(self) -> bool:
-        """True if it takes tasks, now or after the one it has."""
+        """True if the replica takes tasks, now or after its current run."""
         return self.health in WORKING
 
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """The number of replicas that a scaling model is to have now."""
+    """The target number of replicas of a model with autoscaling."""
 
     model: str
     wanted: int
     failing: bool
-    """True while its replicas cannot be started."""
+    """True while the model's replicas cannot be started."""

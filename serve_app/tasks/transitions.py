@@ -1,4 +1,4 @@
-"""The life of a task, written once: every state, and every move that may be made.
+"""The state machine of a task: every state, and every legal move.
 
 ::
 
@@ -7,7 +7,7 @@
       │ └──cancel──┐    │ └──cancel──► cancelled
       └──requeue, hand_back──┘
 
-The store builds the WHERE of each UPDATE from this table, so a move that is not here cannot happen.
+The store builds the WHERE of each UPDATE from this table, so no other move can happen.
 """
 
 from collections.abc import Mapping
@@ -26,40 +26,40 @@ class Status(StrEnum):
 
 
 FINAL = frozenset({Status.SUCCEEDED, Status.FAILED, Status.CANCELLED})
-"""States that are never left."""
+"""States that no move leaves."""
 
 
 class Move(StrEnum):
     """A change of a task's state."""
 
     CLAIM = "claim"
-    """A replica takes it: the attempt counts up."""
+    """A replica takes the task: the attempt is incremented."""
     REPORT = "report"
-    """Its runner is alive and has got this far: the lease is renewed."""
+    """The runner reports progress: the lease is renewed."""
     PUBLISH = "publish"
-    """Its runner hands over the finished video."""
+    """The runner commits the finished video."""
     FAIL = "fail"
-    """The model or the input raised: another run would end the same way."""
+    """The model or the input raised an error: a retry would fail the same way."""
     REQUEUE = "requeue"
-    """Its runner is lost and attempts are left."""
+    """The runner is lost and attempts are left."""
     LOSE = "lose"
-    """Its runner is lost and no attempt is left."""
+    """The runner is lost and no attempt is left."""
     HAND_BACK = "hand_back"
-    """Its runner must stop before the end: this attempt does not count."""
+    """The runner stops before the end: this attempt does not count."""
     CANCEL = "cancel"
-    """Somebody asked for it."""
+    """A client cancels the task."""
 
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """One legal move, as the WHERE of its UPDATE asks for it."""
+    """One legal move: the conditions in the WHERE of its UPDATE, and the new state."""
 
     sources: frozenset[Status]
     target: Status
     fenced: bool
-    """Only the current attempt may make it."""
+    """True if only the current attempt may make the move."""
     led: bool
-    """Only the coordinator that leads may make it."""
+    """True if only the current leader (its epoch) may make the move."""
 
 
 _RUNNING = frozenset({Status.RUNNING})

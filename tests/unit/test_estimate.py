@@ -42,7 +42,7 @@ def seen(*busy: int, runs_s: float = 1.0) -> BusyReplicas:
     """Return the record of one look a second, of which the last five count."""
     replicas = BusyReplicas(10.0)
     for second, number in enumerate(busy):
-        replicas.see(float(second), [runs_s] * number)
+        replicas.sample(float(second), [runs_s] * number)
     return replicas
 
 

@@ -122,7 +122,7 @@ class Simulation:
             self.running.append([self.queue[0], self.queue.popleft()])
 
     def _scale(self) -> None:
-        self.busy.see(self.now, [whole for _, whole in self.running])
+        self.busy.sample(self.now, [whole for _, whole in self.running])
         waits_s = sum(min(task_s, TARGET_S) for task_s in self.queue)
         backlog = Backlog(len(self.queue), sum(self.queue), waits_s, tuple(left for left, _ in self.running))
         said = {**figures(MODEL, backlog.needed(TARGET_S), self.busy.kept)}
