@@ -24,6 +24,8 @@ os.environ.update(
     ray_environment(),
     RAY_AUTH_MODE="disabled",
     RAY_SERVE_CONTROL_LOOP_INTERVAL_S="0.02",
+    # Serve replaces a proxy that is not up within five seconds: on a busy machine none ever is.
+    RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S="60",
     # The workers import the testbed and the benchmarks' engines too.
     PYTHONPATH=os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
 )

@@ -248,6 +248,7 @@ _VARIABLES = (
     "RAY_SERVE_FREEZE_GC_ON_STARTUP",
     "RAY_SERVE_LOG_TO_STDERR",
     "RAY_SERVE_CONTROL_LOOP_INTERVAL_S",
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S",
     "RAY_USAGE_STATS_ENABLED",
     "RAY_AUTH_MODE",
     "RAY_AUTH_TOKEN_PATH",
@@ -301,7 +302,7 @@ def test_each_row_of_the_docs_has_a_check_and_each_check_a_row() -> None:
 
 
 @pytest.mark.parametrize("name", CHECKS)
-def test_the_name_is_there(name: str) -> None:
+def test_each_private_name_exists(name: str) -> None:
     try:
         CHECKS[name]()
     except Exception as error:
@@ -309,7 +310,7 @@ def test_the_name_is_there(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in ROWS if " " not in name])
-def test_the_files_that_the_docs_name_use_it(name: str) -> None:
+def test_the_files_that_the_docs_name_use_the_private_name(name: str) -> None:
     word = name if name.startswith('"') else name.rpartition(".")[2]
     for place in ROWS[name]:
         path = ROOT / place
