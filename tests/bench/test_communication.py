@@ -40,7 +40,9 @@ def counted() -> dict[tuple[ParallelPlan, str], list[dict[str, int]]]:
 
 @pytest.mark.parametrize("name", COUNTED)
 @pytest.mark.parametrize("plan", PLANS, ids=str)
-def test_a_step_sends_what_is_counted(plan: ParallelPlan, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_sends_the_bytes_that_are_counted(
+    plan: ParallelPlan, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if name == "not batched":
         monkeypatch.setattr(communication, "BATCHED_TOKENS", 0)
     expected = sent(MODEL, COUNTED[name], plan, itemsize=4)

@@ -58,7 +58,7 @@ def test_a_case_is_measured_beside_diffusers(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["14b-480p-flash3", "14b-480p-fp8"])
-def test_what_cannot_run_here_is_left_out_with_a_reason(name: str) -> None:
+def test_a_case_that_cannot_run_here_is_left_out_with_a_reason(name: str) -> None:
     case = results()["cases"][name]
     assert case["ours_s"] is None
     assert case["note"]

@@ -51,7 +51,7 @@ async def test_priority_goes_before_turns(database: Database, store: TaskStore) 
     assert await owners_of_claims(ledger, 5) == "aaaab"
 
 
-async def test_who_comes_late_takes_turns_from_then_on(database: Database, store: TaskStore) -> None:
+async def test_an_owner_who_comes_late_takes_turns_from_then_on(database: Database, store: TaskStore) -> None:
     ledger = await shared(database, alice=Share(), bob=Share())
     for number in range(20):
         await store.submit(new(f"a{number}", owner="alice"), ADMISSION)
@@ -130,7 +130,7 @@ async def order(ledger: RunLedger, *loras: str) -> str:
     ("loras", "taken"),
     [((), "abcd"), (("ink",), "bdac"), (("oil",), "cabd"), (("ink", "oil"), "bcda"), (("tar",), "abcd")],
 )
-async def test_a_replica_takes_what_it_has_the_lora_of_first(
+async def test_a_replica_first_takes_tasks_whose_lora_it_has(
     store: TaskStore, ledger: RunLedger, loras: tuple[str, ...], taken: str
 ) -> None:
     for name, lora in {"a": None, "b": "ink", "c": "oil", "d": "ink"}.items():

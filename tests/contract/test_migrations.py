@@ -80,7 +80,9 @@ async def test_a_service_of_0001_goes_on_where_it_was(database: Database) -> Non
     assert stored.seq > 3 and (await store.get(Caller("alice"), "t0")).uid == "u7"
 
 
-async def test_processes_that_start_together_migrate_it_once(database: Database, database_url: str) -> None:
+async def test_processes_that_start_together_migrate_the_database_once(
+    database: Database, database_url: str
+) -> None:
     others = [Database(database_url) for _ in range(3)]
     await asyncio.gather(*(other.migrate() for other in others))
     assert len(await TaskStore(others[0]).list(EVERYONE, limit=9)) == 3

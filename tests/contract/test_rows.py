@@ -114,9 +114,7 @@ async def test_a_queued_task_of_the_version_before_is_read_and_runs(
     assert frames == ended.spec.total_frames == 25
 
 
-async def test_what_a_later_version_keeps_beside_it_is_passed_over(
-    database: Database, store: TaskStore
-) -> None:
+async def test_a_key_of_a_later_version_is_ignored(database: Database, store: TaskStore) -> None:
     await write_old_row(database, colour_space="bt2020")
     assert (await store.get(EVERYONE, "t1")).spec == SPEC_OF_IT
 

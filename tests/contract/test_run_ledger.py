@@ -171,7 +171,9 @@ async def test_only_ended_tasks_are_forgotten(store: TaskStore, ledger: RunLedge
     assert (demand.queued, demand.running) == ({"demo": 1}, {"demo": frozenset({"uid-running"})})
 
 
-async def test_a_claim_passes_over_what_is_cancelled_meanwhile(store: TaskStore, ledger: RunLedger) -> None:
+async def test_a_claim_passes_over_a_task_that_is_cancelled_meanwhile(
+    store: TaskStore, ledger: RunLedger
+) -> None:
     for number in range(20):
         await store.submit(new(str(number)), ADMISSION)
     answers = await asyncio.gather(
@@ -181,7 +183,7 @@ async def test_a_claim_passes_over_what_is_cancelled_meanwhile(store: TaskStore,
     assert None not in answers[10:], "as many were left as were asked for"
 
 
-async def test_a_drain_begins_nothing_and_keeps_what_waits(
+async def test_a_drain_begins_no_task_and_keeps_those_that_wait(
     database: Database, store: TaskStore, ledger: RunLedger
 ) -> None:
     running = await claimed(store, ledger)

@@ -145,7 +145,7 @@ async def test_cancel_and_publish_at_once_have_one_winner(store: TaskStore, ledg
         )
 
 
-async def test_cancel_all_spares_what_has_ended(store: TaskStore, ledger: RunLedger) -> None:
+async def test_cancel_all_spares_tasks_that_have_ended(store: TaskStore, ledger: RunLedger) -> None:
     done = await claimed(store, ledger, "done")
     await ledger.publish(done.uid, 1, artifact="x", timings={})
     await claimed(store, ledger, "running")

@@ -90,11 +90,11 @@ def check(document: Schema, method: str, path: str, response: httpx.Response) ->
         (f"{LOCAL}/get_all_tasks", f"{LOCAL}/get_all_tasks"),
     ],
 )
-async def test_what_is_read_is_as_described(service: HttpService, path: str, url: str):
+async def test_every_get_answers_as_described(service: HttpService, path: str, url: str):
     check(await document_of(service), "get", path, await service.client.get(url))
 
 
-async def test_what_is_changed_is_answered_as_described(service: HttpService):
+async def test_every_post_and_delete_answers_as_described(service: HttpService):
     document = await document_of(service)
     for path, body in (
         ("/v1/tasks/video", {"prompt": "x"}),

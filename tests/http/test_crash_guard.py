@@ -9,7 +9,7 @@ from serve_app.api.http.refusals import CrashGuard
 from tests.http.test_refusals import assert_refused
 
 
-async def test_what_nobody_foresaw_is_a_500_without_its_insides(caplog: pytest.LogCaptureFixture):
+async def test_an_unforeseen_error_is_a_500_without_its_details(caplog: pytest.LogCaptureFixture):
     async def broken(_scope: object, _receive: object, _send: object) -> None:
         raise RuntimeError("secret at /tmp/database")
 

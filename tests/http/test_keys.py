@@ -113,7 +113,7 @@ async def test_no_route_answers_without_a_known_key(service: HttpService):
     assert await statuses(service) == AS_THEY_WERE
 
 
-async def test_to_a_stranger_no_route_shows_or_touches_a_task(service: HttpService):
+async def test_no_route_shows_or_touches_a_task_of_another_key(service: HttpService):
     for method, path in routes(service):
         if "{" not in path:
             response = await call(service, method, path, BOB)
@@ -130,7 +130,7 @@ async def test_to_a_stranger_no_route_shows_or_touches_a_task(service: HttpServi
 
 
 @pytest.mark.parametrize("key", [ALICE, BOSS], ids=["owner", "admin"])
-async def test_to_its_owner_and_to_an_admin_every_route_answers(service: HttpService, key: str):
+async def test_every_route_answers_the_owner_of_a_task_and_an_admin(service: HttpService, key: str):
     for method, path in routes(service):
         if (method, path) in STOPS:
             continue
@@ -152,7 +152,7 @@ async def test_its_owner_and_an_admin_can_stop_a_task(service: HttpService, key:
     assert (await statuses(service))[:2] == [Status.SUCCEEDED, Status.CANCELLED]
 
 
-async def test_what_is_open_needs_no_key_and_tells_of_no_task(service: HttpService):
+async def test_open_routes_need_no_key_and_tell_of_no_task(service: HttpService):
     for path in ("/", "/health", "/ready", "/docs", "/docs/assets/swagger-ui.css", "/openapi.json"):
         for slash in ("", "/"):
             response = await service.client.get(path + slash)
@@ -164,7 +164,7 @@ async def test_what_is_open_needs_no_key_and_tells_of_no_task(service: HttpServi
     "path",
     ["/v1", "/v2/tasks", "/nothing", "/docs/../v1/tasks", "//v1/tasks", "/health/../v1/tasks", "/docs/oauth"],
 )
-async def test_what_is_not_listed_as_open_needs_a_key(service: HttpService, path: str):
+async def test_every_route_not_listed_as_open_needs_a_key(service: HttpService, path: str):
     assert (await service.client.get(path)).status_code == 401
 
 

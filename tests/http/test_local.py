@@ -184,12 +184,12 @@ async def test_a_wrong_field_is_a_422(service: HttpService, changes):
     "changes",
     [{"image_path": "/etc/passwd"}, {"image_path": "cat"}, {"use_prompt_enhancer": True}],
 )
-async def test_what_cannot_be_done_is_an_error_in_a_200(service: HttpService, changes):
+async def test_an_impossible_request_is_an_error_in_a_200(service: HttpService, changes):
     await service.add_replica()
     assert set(await generate(service, **changes)) == {"error"}
 
 
-async def test_an_image_below_an_input_folder_makes_it_image_to_video(folder: Path):
+async def test_an_image_below_an_input_folder_makes_a_task_image_to_video(folder: Path):
     (folder / "in").mkdir()
     (folder / "in" / "cat.png").write_bytes(png())
     async with running(settings(folder, input_roots=[folder / "in"])) as service:

@@ -12,7 +12,7 @@ from serve_app.tasks.replica import Health, Scale
 from tests.http.http_service import HttpService, running, settings
 
 
-async def test_it_is_alive_at_once_and_ready_with_its_first_replica(service: HttpService):
+async def test_a_service_is_alive_at_once_and_ready_with_its_first_replica(service: HttpService):
     assert (await service.client.get("/health")).json() == {"status": "ok"}
     response = await service.client.get("/v1/service/status")
     assert response.json()["service_status"] == "busy"
@@ -20,7 +20,7 @@ async def test_it_is_alive_at_once_and_ready_with_its_first_replica(service: Htt
     assert (await service.client.get("/ready")).status_code == 200
 
 
-async def test_without_a_replica_it_is_not_ready(service: HttpService):
+async def test_a_service_without_a_replica_is_not_ready(service: HttpService):
     await service.add_replica(seen_at=1.0)
     response = await service.client.get("/ready")
     assert response.status_code == 503 and response.json()["code"] == "no_replica"
@@ -77,7 +77,7 @@ async def test_the_status_and_the_metadata_tell_how_a_model_scales(folder: Path)
         assert (scaling["min_replicas"], scaling["max_replicas"], scaling["by"]) == (0, 4, "work")
 
 
-async def test_it_is_idle_while_any_replica_can_take_work(service: HttpService):
+async def test_a_service_is_idle_while_any_replica_can_take_work(service: HttpService):
     await service.add_replica("demo-1")
     await service.add_replica("demo-2")
     said = [(await service.client.get("/v1/service/status")).json()["service_status"]]

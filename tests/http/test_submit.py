@@ -67,7 +67,7 @@ async def test_null_counts_as_not_sent(service: HttpService):
     assert body["message"] == "Task created successfully"
 
 
-async def test_what_was_changed_is_said(service: HttpService):
+async def test_a_rounded_size_and_length_are_told_in_the_answer_and_the_status(service: HttpService):
     body = await service.submit(width=100, height=50, num_frames=10)
     assert "96x32" in body["message"] and "from 10 to 9" in body["message"]
     status = await service.status(body["task_id"])
@@ -129,7 +129,7 @@ async def test_the_work_is_counted_in_steps_tokens_and_forwards(service: HttpSer
     assert (plain.work, guided.work) == (3 * 2 * 1 * 2, 2 * 3 * 2 * 1 * 2)
 
 
-async def test_an_uploaded_image_is_kept_and_makes_it_image_to_video(service: HttpService):
+async def test_an_uploaded_image_is_kept_and_makes_a_task_image_to_video(service: HttpService):
     response = await service.client.post(
         "/v1/tasks/video/form",
         data={"prompt": "a cat"},

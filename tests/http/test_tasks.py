@@ -83,7 +83,7 @@ async def test_a_list_can_be_of_some_statuses(service: HttpService):
     assert [task["task_id"] for task in listed] == [waiting, done]
 
 
-async def test_a_cancel_is_answered_by_what_it_did(service: HttpService):
+async def test_a_cancel_answers_whether_it_cancelled_the_task(service: HttpService):
     task_id = (await service.submit())["task_id"]
     first = (await service.client.delete(f"/v1/tasks/{task_id}")).json()
     second = (await service.client.delete(f"/v1/tasks/{task_id}")).json()

@@ -28,7 +28,7 @@ async def make(service: HttpService, **fields: Any) -> str:
     return str(response.json()["id"])
 
 
-async def test_it_submits_and_polls_a_task_that_the_other_surfaces_see(service: HttpService):
+async def test_the_toy_surface_submits_and_polls_a_task_that_the_other_surfaces_see(service: HttpService):
     task_id = await make(service, seconds=1, canvas="64x32")
     native = await service.status(task_id)
     assert (native["num_frames"], native["width"], native["height"]) == (9, 64, 32)
@@ -40,7 +40,7 @@ async def test_it_submits_and_polls_a_task_that_the_other_surfaces_see(service: 
     assert (await service.client.get(f"{path}/")).json()["state"] == "succeeded"
 
 
-async def test_it_cancels(service: HttpService):
+async def test_the_toy_surface_cancels_a_task(service: HttpService):
     path = f"/toy/videos/{await make(service)}"
     assert (await service.client.delete(path)).json() == {"stopped": True}
     assert (await service.client.delete(path)).json() == {"stopped": False}
@@ -58,7 +58,9 @@ async def test_it_cancels(service: HttpService):
         ({"start": as_text(png())}, 422, "start"),
     ],
 )
-async def test_it_refuses_in_its_own_words(folder: Path, fields: dict[str, Any], status: int, word: str):
+async def test_the_toy_surface_refuses_in_its_own_words(
+    folder: Path, fields: dict[str, Any], status: int, word: str
+):
     models = [{"name": "text", "variant": "wan2.1-t2v-1.3b", "weights": folder}]
     async with running(settings(folder, models=models), surfaces=WITH_TOY) as service:
         response = await service.client.post("/toy/videos", json={"text": "a cat", **fields})
@@ -81,7 +83,7 @@ async def test_a_picture_is_refused_in_its_own_words(service: HttpService, pictu
     assert response.json()["detail"].startswith(said)
 
 
-async def test_it_is_documented_and_needs_a_key(folder: Path):
+async def test_the_toy_surface_is_documented_and_needs_a_key(folder: Path):
     keys = [{"name": "alice", "sha256": hashlib.sha256(b"hers").hexdigest()}]
     async with running(settings(folder, keys=keys), surfaces=WITH_TOY) as service:
         assert (await service.client.post("/toy/videos", json={"text": "a cat"})).status_code == 401

@@ -159,7 +159,7 @@ REASONS = [
 
 
 @pytest.mark.parametrize(("name", "capability", "dtype", "head_dim", "said"), REASONS)
-def test_what_a_kernel_lacks_is_said(
+def test_a_kernel_is_refused_with_the_reason(
     monkeypatch: pytest.MonkeyPatch, name: Any, capability: Any, dtype: Any, head_dim: int, said: str
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
@@ -189,7 +189,7 @@ def test_a_result_that_is_wrong_or_no_number_differs() -> None:
     assert differs(torch.full_like(right, float("nan")), right)
 
 
-def test_a_choice_says_what_it_was_made_from() -> None:
+def test_a_choice_names_the_kernels_that_it_was_made_from() -> None:
     choice = AttentionChoice("cudnn", sdpa, {"sdpa": 3.0, "cudnn": 2.0}, {"flash2": "is not installed"})
     assert str(choice) == "attention cudnn (cudnn 2.00 ms, sdpa 3.00 ms; flash2 is not installed)"
 

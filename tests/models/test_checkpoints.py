@@ -93,7 +93,9 @@ def test_a_base_model_makes_the_video_of_diffusers(
 
 
 @pytest.mark.parametrize(("name", "task"), CASES)
-def test_without_guidance(load: Callable[[str], Model], name: str, task: str) -> None:
+def test_a_video_without_guidance_is_that_of_diffusers(
+    load: Callable[[str], Model], name: str, task: str
+) -> None:
     scale_2 = None if VARIANTS[name].boundary is None else 1.0
     assert_same_video(load(name), defaults(name, task, guidance_scale=1.0, guidance_scale_2=scale_2))
 
@@ -227,7 +229,7 @@ def test_each_picture_steers_the_video(load: Callable[[str], Model], name: str, 
 
 
 @pytest.mark.parametrize("size", [(16, 16, 5), (112, 32, 13)])
-def test_any_size_from_a_first_to_a_last_frame(
+def test_a_video_of_any_size_from_a_first_to_a_last_frame_is_that_of_diffusers(
     load: Callable[[str], Model], size: tuple[int, int, int]
 ) -> None:
     width, height, num_frames = size
@@ -333,7 +335,7 @@ BAD_INPUT: list[tuple[str, dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("name", "change", "field"), BAD_INPUT)
-def test_what_a_model_cannot_make_is_refused_by_name(
+def test_a_request_beyond_a_model_is_refused_by_the_name_of_its_field(
     load: Callable[[str], Model], name: str, change: dict[str, Any], field: str
 ) -> None:
     with pytest.raises(InvalidRequest) as caught:

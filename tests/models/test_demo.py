@@ -21,14 +21,16 @@ PROMPTS = 8
 
 @pytest.mark.parametrize("variant", [DEMO, DISTILLED], ids=["20 steps", "4 steps"])
 @pytest.mark.parametrize("from_pictures", [False, True], ids=["t2v", "i2v"])
-def test_it_shows_what_it_is_asked_for(demo_weights: Path, variant: Variant, from_pictures: bool) -> None:
+def test_the_demo_model_shows_the_scenes_of_its_prompts(
+    demo_weights: Path, variant: Variant, from_pictures: bool
+) -> None:
     engine = load_engine(settings_of(variant, demo_weights))
     found = marks(answers(engine, variant, PROMPTS, from_pictures=from_pictures))
     assert found.background >= 0.8 and found.colour >= 0.8 and found.motion >= 0.6, found
     assert not from_pictures or (found.first_frame or 0.0) >= 0.9, found
 
 
-def test_guidance_and_the_negative_prompt_steer_it(demo_weights: Path) -> None:
+def test_guidance_and_the_negative_prompt_steer_the_demo_model(demo_weights: Path) -> None:
     engine = load_engine(settings_of(DEMO, demo_weights))
     request = GenerationRequest.of(DEMO, DEMO.example_prompts[0], steps=4, seed=1)
     plain, unguided, steered = (
@@ -50,6 +52,6 @@ def test_the_folder_is_small_and_diffusers_reads_it(demo_weights: Path) -> None:
     assert pipeline.vae.config.z_dim == DEMO.latent_channels
 
 
-def test_a_usual_request_is_shrunk_to_what_it_was_taught() -> None:
+def test_a_usual_request_is_shrunk_to_the_demo_models_sizes() -> None:
     fitted = fit(DEMO, 832, 480, frames_for(DEMO.fps, 5))
     assert (fitted.width, fitted.height, fitted.num_frames) == (DEMO.width, DEMO.height, DEMO.num_frames)

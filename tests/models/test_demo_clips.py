@@ -49,7 +49,7 @@ def test_no_other_colour_is_taken_for_one(field: str, names: list[str]) -> None:
     assert right == [getattr(RED_BALL, field)]
 
 
-def test_what_stands_still_is_empty_or_trembles_is_no_motion() -> None:
+def test_a_clip_that_stands_still_is_empty_or_trembles_has_no_motion() -> None:
     still = np.repeat(clip(RED_BALL)[8:9], FRAMES, axis=0)
     trembling = np.stack([np.roll(frame, number % 2, axis=0) for number, frame in enumerate(still)])
     for frames in (still, trembling):

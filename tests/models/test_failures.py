@@ -43,7 +43,7 @@ def test_errors_cross_from_one_process_to_another(error: Exception) -> None:
         (InvalidRequest("no", field="seed"), InvalidRequest),
     ],
 )
-def test_what_torch_raises_becomes_one_of_ours(raised: Exception, expected: type[ModelError]) -> None:
+def test_each_error_of_torch_becomes_one_of_ours(raised: Exception, expected: type[ModelError]) -> None:
     with pytest.raises(ModelError) as caught, as_model_errors("denoising"):
         raise raised
     assert type(caught.value) is expected

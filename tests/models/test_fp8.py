@@ -158,7 +158,7 @@ def test_sizes_that_cannot_be_multiplied_are_refused() -> None:
         ((8, 9), torch.float16, "fp8 needs dtype bfloat16, not float16"),
     ],
 )
-def test_a_device_or_precision_without_it_is_refused(
+def test_a_device_or_precision_without_fp8_is_refused(
     monkeypatch: pytest.MonkeyPatch, capability: Any, dtype: torch.dtype, said: str
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)

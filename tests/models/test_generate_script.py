@@ -74,7 +74,7 @@ def test_fragments_go_into_one_video(demo_weights: Path, tmp_path: Path) -> None
         (["--fragments", "0"], "num_fragments must be at least 1"),
     ],
 )
-def test_what_is_wrong_is_one_sentence(
+def test_a_fault_of_the_command_line_is_one_sentence(
     demo_weights: Path, tmp_path: Path, arguments: list[str], sentence: str
 ) -> None:
     out = tmp_path / "out.mp4"

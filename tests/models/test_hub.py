@@ -82,7 +82,7 @@ def test_a_hubs_model_is_served(hub: HubServer, caplog: pytest.LogCaptureFixture
     assert f"org/demo is commit {NEW}" in caplog.text
 
 
-def test_only_what_a_model_is_made_of_is_downloaded(hub: HubServer, demo_weights: Path) -> None:
+def test_only_the_files_of_a_model_are_downloaded(hub: HubServer, demo_weights: Path) -> None:
     snapshot = fetch(DEMO)
     wanted = {str(file.relative_to(demo_weights)) for file in demo_weights.rglob("*") if file.is_file()}
     wanted = {name for name in wanted if "/" in name or name == "model_index.json"}  # not the LoRA beside
@@ -199,7 +199,7 @@ def test_a_cache_that_is_not_whole_is_one_sentence(hub: HubServer) -> None:
         (HubModel("org/de..mo"), "org/de..mo could not be fetched from the hub: "),
     ],
 )
-def test_what_the_hub_does_not_have_is_one_sentence(hub: HubServer, model: HubModel, said: str) -> None:
+def test_a_model_that_the_hub_lacks_is_one_sentence(hub: HubServer, model: HubModel, said: str) -> None:
     with pytest.raises(WeightsError) as caught:
         fetch(model)
     assert sentence(caught).startswith(said)

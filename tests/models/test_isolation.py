@@ -44,7 +44,7 @@ def test_the_global_random_state_is_neither_read_nor_moved(expanding_model: Mode
 
 
 @pytest.mark.parametrize("first", [replace(OTHER, image=IMAGE), OTHER])
-def test_a_run_before_does_not_show(first: GenerationRequest) -> None:
+def test_an_earlier_run_leaves_no_trace_in_a_video(first: GenerationRequest) -> None:
     model = build_model(expand_timesteps=True)
     alone = build_model(expand_timesteps=True).frames(REQUEST)
     model.frames(first)
@@ -108,7 +108,7 @@ def test_a_distilled_model_takes_one_forward_a_step_whatever_the_guidance(
         ({"image": picture(80, 48).astype(np.float32)}, "image"),
     ],
 )
-def test_what_cannot_be_run_is_refused_by_name(
+def test_an_impossible_request_is_refused_by_the_name_of_its_field(
     expanding_model: Model, change: dict[str, Any], field: str
 ) -> None:
     with pytest.raises(InvalidRequest) as caught:

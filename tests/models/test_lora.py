@@ -290,7 +290,7 @@ def sizes(engine: WanEngine) -> dict[str, int]:
     return {file.stem: lora.size_bytes for file, lora in engine.parts.loras.cached.items()}
 
 
-def test_what_is_kept_between_requests_is_bounded(root: Path, one: WanEngine) -> None:
+def test_the_cache_of_loras_is_bounded(root: Path, one: WanEngine) -> None:
     expected = {name: latents(one, REQUEST_1, name) for name in "ab"}
     size = sizes(one)["a"]
     engine = load(root, ONE, lora_folder=root / "loras", lora_cache_bytes=size * 3 // 2)

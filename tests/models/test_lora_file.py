@@ -176,7 +176,7 @@ FAULTS: list[tuple[dict[str, Tensor], str]] = [
 
 
 @pytest.mark.parametrize(("tensors", "said"), FAULTS)
-def test_what_cannot_be_applied_is_not_passed_over(
+def test_a_key_that_cannot_be_applied_is_refused(
     tensors: dict[str, Tensor], said: str, tmp_path: Path
 ) -> None:
     with pytest.raises(LoraFault, match=said):

@@ -174,7 +174,7 @@ def test_the_estimate_is_near_what_a_run_takes(
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_what_kernels_take_for_themselves_is_known_whatever_the_processor(dtype: torch.dtype) -> None:
+def test_the_memory_of_the_kernels_is_known_whatever_the_processor(dtype: torch.dtype) -> None:
     scratch = kernel_scratch(CPU, dtype)
     # other sizes than those that it was measured with
     tokens, weight = torch.zeros(500, 96, dtype=dtype), torch.zeros(700, 96, dtype=dtype)
@@ -264,7 +264,7 @@ def test_shards_that_no_index_names_are_not_counted(checkpoint: Path, tmp_path: 
     device_memory.check_weights(folder, settings, CPU, torch.float32)
 
 
-def test_what_halves_and_what_moves_weights_counts() -> None:
+def test_the_estimate_counts_fp8_and_offload() -> None:
     parts = {"transformer": 1000, "transformer_2": 1000, "vae": 10, "text_encoder": 400}
     assert resident_weights(parts, 2, 40) == 4820
     assert resident_weights(parts, 2, 40, fp8=True) == 2820
@@ -292,13 +292,13 @@ def test_a_container_s_limit_is_a_limit(tmp_path: Path) -> None:
     assert device_memory.container_headroom(tmp_path, 77) == 77
 
 
-def test_free_memory_is_some_of_what_there_is() -> None:
+def test_free_memory_is_a_part_of_all_memory() -> None:
     assert 0 < device_memory.free_bytes(CPU) < psutil.virtual_memory().total
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_what_torch_keeps_for_later_counts_as_free() -> None:
+def test_memory_that_torch_caches_counts_as_free() -> None:
     device = torch.device("cuda")
     before = device_memory.free_bytes(device)
     held = torch.empty(2**28, dtype=torch.uint8, device=device)

@@ -130,7 +130,7 @@ def test_blocks_left_early_or_by_an_error_are_dropped() -> None:
     assert fetched(stream, blocks) == []
 
 
-def test_what_lies_outside_the_blocks_takes_its_turn_as_one_part() -> None:
+def test_the_layers_outside_the_blocks_take_their_turn_as_one_part() -> None:
     offloader = Offloader(CPU)
     stream, blocks = streamed(2, offloader)
     stream.ready()
@@ -188,7 +188,7 @@ def check_weights(engine: WanEngine) -> None:
 
 
 @pytest.mark.parametrize("how", ["model", "group"])
-def test_what_offload_does_not_go_with_is_refused(how: Any) -> None:
+def test_options_that_exclude_offload_are_refused_with_it(how: Any) -> None:
     with pytest.raises(TuningError, match="offload must be none on a cpu engine"):
         check_offload(Tuning(offload=how), CPU)
     others: tuple[dict[str, Any], ...] = ({"compile": True}, {"fp8": True})

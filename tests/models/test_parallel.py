@@ -166,7 +166,7 @@ def test_all_stop_a_decode_that_rank_0_stops(devices: int) -> None:
 
 
 @pytest.mark.parametrize("devices", SIZES)
-def test_what_one_rank_cannot_prepare_fails_on_all_and_the_group_goes_on(devices: int) -> None:
+def test_a_request_that_one_rank_cannot_prepare_fails_on_all_and_the_group_goes_on(devices: int) -> None:
     made = group(devices)
     (seen,) = (made for (_, name), made in made.items() if name == "refused")
     assert seen == [["ModelError", "ModelError"]] * devices
@@ -277,7 +277,7 @@ def test_a_plan_is_chosen_by_devices_and_heads(
     assert plan(devices, heads, guidance) == expected
 
 
-def test_degrees_that_are_given_stay() -> None:
+def test_given_degrees_of_a_plan_stay() -> None:
     assert plan(8, 12, True, cfg=1) == ParallelPlan(ring=2, ulysses=4)
     assert plan(8, 12, True, ulysses=2) == ParallelPlan(cfg=2, ring=2, ulysses=2)
     assert plan(8, 40, True, ring=4) == ParallelPlan(cfg=2, ring=4)

@@ -23,13 +23,15 @@ def assert_same_latents(model: Model, request: GenerationRequest) -> None:
 
 @pytest.mark.parametrize("guidance_scale", [1.0, 5.0])
 @pytest.mark.parametrize("steps", [1, 2, 3, 7, 20])
-def test_text_to_video_on_a_plain_model(plain_model: Model, steps: int, guidance_scale: float) -> None:
+def test_text_to_video_on_a_plain_model_is_that_of_diffusers(
+    plain_model: Model, steps: int, guidance_scale: float
+) -> None:
     assert_same_latents(plain_model, replace(REQUEST, steps=steps, guidance_scale=guidance_scale))
 
 
 @pytest.mark.parametrize("guidance_scale", [1.0, 5.0])
 @pytest.mark.parametrize("steps", [1, 4])
-def test_text_to_video_on_a_model_with_a_timestep_per_token(
+def test_text_to_video_with_a_timestep_per_token_is_that_of_diffusers(
     expanding_model: Model, steps: int, guidance_scale: float
 ) -> None:
     assert_same_latents(expanding_model, replace(REQUEST, steps=steps, guidance_scale=guidance_scale))
@@ -37,7 +39,9 @@ def test_text_to_video_on_a_model_with_a_timestep_per_token(
 
 @pytest.mark.parametrize("guidance_scale", [1.0, 5.0])
 @pytest.mark.parametrize("steps", [1, 4, 9])
-def test_image_to_video(expanding_model: Model, steps: int, guidance_scale: float) -> None:
+def test_image_to_video_is_that_of_diffusers(
+    expanding_model: Model, steps: int, guidance_scale: float
+) -> None:
     assert_same_latents(
         expanding_model, replace(REQUEST, steps=steps, guidance_scale=guidance_scale, image=IMAGE)
     )
@@ -52,14 +56,16 @@ def test_frames_differ_by_at_most_one_level(expanding_model: Model, image: np.nd
 
 
 @pytest.mark.parametrize(("width", "height", "num_frames"), [(16, 16, 1), (48, 16, 5), (16, 112, 13)])
-def test_any_size(expanding_model: Model, width: int, height: int, num_frames: int) -> None:
+def test_a_video_of_any_size_is_that_of_diffusers(
+    expanding_model: Model, width: int, height: int, num_frames: int
+) -> None:
     request = replace(REQUEST, width=width, height=height, num_frames=num_frames)
     assert_same_latents(expanding_model, request)
     assert_same_latents(expanding_model, replace(request, image=picture(width, height)))
 
 
 @pytest.mark.parametrize("flow_shift", [1.0, 3.0, 8.0])
-def test_any_flow_shift(plain_model: Model, flow_shift: float) -> None:
+def test_a_video_at_any_flow_shift_is_that_of_diffusers(plain_model: Model, flow_shift: float) -> None:
     assert_same_latents(plain_model, replace(REQUEST, flow_shift=flow_shift))
 
 
@@ -72,11 +78,13 @@ def test_any_flow_shift(plain_model: Model, flow_shift: float) -> None:
         ("the cat&amp;amp;the   dog\n", "cafÃ©"),
     ],
 )
-def test_any_prompt(plain_model: Model, prompt: str, negative_prompt: str) -> None:
+def test_the_video_of_any_prompt_is_that_of_diffusers(
+    plain_model: Model, prompt: str, negative_prompt: str
+) -> None:
     assert_same_latents(plain_model, replace(REQUEST, prompt=prompt, negative_prompt=negative_prompt))
 
 
-def test_guidance_one_forward_after_the_other(expanding_model: Model) -> None:
+def test_guidance_in_two_forwards_is_that_of_diffusers(expanding_model: Model) -> None:
     apart = replace(expanding_model, engine=remade(expanding_model.engine, batched_tokens=0))
     assert_same_latents(apart, replace(REQUEST, image=IMAGE))
 

@@ -29,7 +29,7 @@ def test_the_demo_model_is_recognised_and_never_as_distilled(demo_weights: Path)
     assert recognised(WeightsFolder(demo_weights)) is VARIANTS["demo"]
 
 
-def test_what_is_no_model_or_another_is_refused(tmp_path: Path) -> None:
+def test_a_folder_of_no_known_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"has no model_index\.json"):
         recognised(WeightsFolder(tmp_path))
     save_checkpoint(small("wan2.1-t2v-1.3b"), tmp_path)  # of fewer layers than any

@@ -114,7 +114,7 @@ def test_only_twenty_names_are_told(root: Path, tmp_path: Path) -> None:
         latents(load(root, ONE, lora_folder=tmp_path), REQUEST_1, "other")
 
 
-def test_what_cannot_be_fused_stops_the_start_and_names_the_file(root: Path, tmp_path: Path) -> None:
+def test_a_lora_that_cannot_be_fused_stops_the_start_and_is_named(root: Path, tmp_path: Path) -> None:
     folder = bad_folder(tmp_path)
     faults = [
         (FusedLora(folder / "missing.safetensors"), "is missing"),

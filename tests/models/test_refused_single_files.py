@@ -108,7 +108,7 @@ FAULTS: list[tuple[Callable[[Tensors], Tensors], str]] = [
 
 
 @pytest.mark.parametrize(("fault", "sentence"), FAULTS)
-def test_what_is_no_such_transformer_is_refused(
+def test_a_file_of_another_transformer_is_refused(
     whole: Callable[[str], Path], tmp_path: Path, fault: Callable[[Tensors], Tensors], sentence: str
 ) -> None:
     file = tmp_path / "file.safetensors"

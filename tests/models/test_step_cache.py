@@ -128,7 +128,7 @@ def test_each_kind_of_model_skips_and_each_expert_begins_anew(tmp_path: Path, na
     assert distance(generation, run(loaded(0.0), request)) < 0.2
 
 
-def test_what_fills_a_shard_up_decides_nothing() -> None:
+def test_the_padding_of_a_shard_decides_nothing() -> None:
     class Last(Mesh):
         """The last of two ranks that never met: of 3 tokens a row it has one, and one of padding."""
 

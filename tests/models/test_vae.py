@@ -131,7 +131,7 @@ def encoded_in_full(vae: StreamingVae, video: torch.Tensor) -> torch.Tensor:
         (still(41, *range(0, 41, 4)), (11, 11, 11)),
     ],
 )
-def test_what_repeats_is_encoded_once_and_to_the_same_bits(
+def test_a_repeated_frame_is_encoded_once_and_to_the_same_bits(
     vae: Any, monkeypatch: pytest.MonkeyPatch, video: torch.Tensor, most: tuple[int, ...]
 ) -> None:
     streaming = StreamingVae(vae)
@@ -178,7 +178,7 @@ def test_frames_come_out_while_later_ones_are_latents(vae: Any) -> None:
     assert [len(chunk) for chunk in chunks] == [1, 4, 4, 4]
 
 
-def test_what_is_kept_between_chunks_does_not_grow_with_the_video(
+def test_the_state_between_chunks_does_not_grow_with_the_video(
     vae: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     streaming = StreamingVae(vae, chunk_pixels=1)

@@ -105,7 +105,7 @@ def check_frame_count(variant: Variant, num_frames: int) -> None:
     assert bool(fitted.notes) == (fitted.num_frames != num_frames)
 
 
-def test_sizes_are_rounded_down_and_it_is_said() -> None:
+def test_sizes_are_rounded_down_with_a_note() -> None:
     fitted = fit(VARIANTS["wan2.1-t2v-14b"], 840, 495, 81)
     assert (fitted.width, fitted.height) == (832, 480)
     assert fitted.notes == (
@@ -134,7 +134,7 @@ def test_the_demo_shrinks_and_keeps_the_aspect_ratio(asked: tuple[int, int], mad
     assert f"shrunk from {asked[0]}x{asked[1]} to {made[0]}x{made[1]}" in fitted.notes[0]
 
 
-def test_the_demo_shortens() -> None:
+def test_a_video_too_long_for_the_demo_is_shortened_with_a_note() -> None:
     fitted = fit(VARIANTS["demo"], 96, 64, 1000)
     assert fitted.num_frames == VARIANTS["demo"].max_frames
     assert "shortened from 1000" in fitted.notes[0]
@@ -144,7 +144,9 @@ def test_the_demo_shortens() -> None:
     ("width", "height", "frames", "field"),
     [(0, 1, 1, "width"), (1, -1, 1, "height"), (1, 1, 0, "num_frames")],
 )
-def test_no_size_is_no_size(width: int, height: int, frames: int, field: str) -> None:
+def test_a_size_below_one_is_refused_by_the_name_of_its_field(
+    width: int, height: int, frames: int, field: str
+) -> None:
     with pytest.raises(InvalidRequest) as caught:
         fit(VARIANTS["demo"], width, height, frames)
     assert caught.value.field == field
@@ -153,7 +155,7 @@ def test_no_size_is_no_size(width: int, height: int, frames: int, field: str) ->
 @pytest.mark.parametrize(
     ("fps", "seconds", "frames"), [(16, 5, 81), (24, 5, 121), (16, 0.1, 1), (16, 2.5, 41), (24, 1, 25)]
 )
-def test_frames_for_a_duration(fps: int, seconds: float, frames: int) -> None:
+def test_a_duration_is_made_of_the_nearest_count_of_frames(fps: int, seconds: float, frames: int) -> None:
     assert frames_for(fps, seconds) == frames
 
 
@@ -182,7 +184,7 @@ for name in sys.argv[1:]:
     subprocess.run([sys.executable, "-c", code, *sorted(modules_without_torch())], check=True)
 
 
-def test_what_the_service_imports_of_the_models_is_held_to_load_no_torch() -> None:
+def test_modules_that_the_service_imports_are_held_to_load_no_torch() -> None:
     imported = {
         name
         for path in (ROOT / "serve_app").rglob("*.py")

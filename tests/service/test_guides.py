@@ -108,7 +108,7 @@ def follow(submit: str, service: Service, folder: Path) -> Path:
     return folder / "output.mp4"
 
 
-def test_the_text_to_video_flow(service: Service, folder: Path) -> None:
+def test_the_text_to_video_flow_of_the_guide_makes_a_video(service: Service, folder: Path) -> None:
     video = follow(SUBMIT_T2V, service, folder)
     frames, seconds = imageio_ffmpeg.count_frames_and_secs(str(video))
     assert (frames, round(seconds, 2)) == (17, round(17 / 8, 2))
@@ -126,7 +126,7 @@ def test_the_image_to_video_flows_make_of_the_same_image_the_same_video(
     assert follow(SUBMIT_I2V, service, folder).read_bytes() != from_path, "the image matters"
 
 
-def test_the_conversation_of_the_readme(service: Service, folder: Path) -> None:
+def test_the_conversation_of_the_readme_downloads_its_video(service: Service, folder: Path) -> None:
     readme = (ROOT / "README.md").read_text()
     commands = re.findall(r"^curl (?:.*\\\n)*.*$", readme, re.MULTILINE)
     assert len(commands) == 3

@@ -63,7 +63,7 @@ def test_half_a_checkpoint_leaves_the_last_one_as_it_was(
     assert Task(tmp_path).trained.step == 5
 
 
-def test_it_learns(tmp_path: Path) -> None:
+def test_a_training_run_to_its_end_fits_the_line(tmp_path: Path) -> None:
     task = Task(tmp_path, steps=300).run(300)
     assert task.trained.is_done
     torch.testing.assert_close(task.model.weight, torch.eye(2, 3), atol=0.05, rtol=0)

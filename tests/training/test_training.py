@@ -49,7 +49,7 @@ def test_the_folder_is_run_by_the_engine_and_by_diffusers(trained: Path) -> None
         assert pipeline.from_pretrained(trained / "model", local_files_only=True).config.expand_timesteps
 
 
-def test_it_is_examined_and_pictures_of_its_answers_are_drawn(trained: Path) -> None:
+def test_a_trained_model_is_examined_and_pictures_of_its_answers_are_drawn(trained: Path) -> None:
     told = json.loads((trained / "work" / "marks.json").read_text())
     assert sorted(told) == ["demo i2v", "demo t2v", "demo-distill i2v", "demo-distill t2v"]
     assert all(0 <= marks["everything"] <= 1 for marks in told.values())
@@ -70,7 +70,7 @@ def test_the_same_seed_makes_the_same_model_also_after_a_stop(trained: Path, tmp
     assert (tmp_path / "model" / LORA).read_bytes() == (trained / "model" / LORA).read_bytes()
 
 
-def test_it_begins_from_another_model(trained: Path, tmp_path: Path) -> None:
+def test_a_training_begins_from_the_weights_of_another_model(trained: Path, tmp_path: Path) -> None:
     done = replace(PLAN, start=trained / "model", vae_steps=0, flow_steps=0, student_steps=0)
     Training(done, tmp_path / "work", tmp_path / "model", lambda _: None).run()
     for name in ("vae", "transformer"):

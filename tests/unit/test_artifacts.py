@@ -76,7 +76,7 @@ def test_odd_task_ids_stay_in_folders_of_their_own(
 
 
 @pytest.mark.parametrize("task_id", ["", "a/b", "../a", "a\0", "a b", "é", "x" * 129, "a\n"])
-def test_what_is_no_task_id_has_no_folder(artifacts: LocalArtifacts, task_id: str) -> None:
+def test_a_name_that_is_no_task_id_has_no_folder(artifacts: LocalArtifacts, task_id: str) -> None:
     with pytest.raises(ValueError, match="not a task id"):
         artifacts.attempt_path(task_id, 1)
 
@@ -162,7 +162,7 @@ def test_a_folder_that_became_a_link_since_the_submit_is_not_followed(
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
-def test_publishing_what_is_not_there_is_an_error(artifacts: LocalArtifacts, outputs: OutputPaths) -> None:
+def test_publishing_a_missing_file_is_an_error(artifacts: LocalArtifacts, outputs: OutputPaths) -> None:
     with pytest.raises(FileNotFound):
         artifacts.publish_alias(artifacts.key("a", 1), outputs.resolve("a"))
 

@@ -40,7 +40,7 @@ sys.exit({point.attr}())
 
 
 @pytest.mark.parametrize("command", ["run", "check"])
-def test_each_command_of_the_service_shows_what_it_takes(command: str) -> None:
+def test_each_command_of_the_service_shows_its_arguments(command: str) -> None:
     done = run("-m", "serve_app.cli", command, "--help")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"usage: wan-serve {command} ")
@@ -55,7 +55,7 @@ def test_a_wrong_command_line_ends_with_its_usage(arguments: list[str]) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_check_says_what_is_wrong_with_a_configuration(tmp_path: Path) -> None:
+def test_check_names_the_fault_of_a_configuration(tmp_path: Path) -> None:
     config = yaml.safe_load((ROOT / "serve_config.yaml").read_text())
     config["applications"][0]["args"]["task"] = {}
     path = tmp_path / "config.yaml"
@@ -75,7 +75,7 @@ def test_check_has_nothing_to_say_of_the_configuration_that_comes_along(tmp_path
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_a_wheel_holds_what_the_commands_need_and_nothing_that_tries_them() -> None:
+def test_a_wheel_holds_the_packages_of_the_commands_and_no_tests() -> None:
     included = set(PROJECT["tool"]["setuptools"]["packages"]["find"]["include"])
     packages = {"models", "offline", "serve_app"}
     assert included == packages | {f"{package}.*" for package in packages}

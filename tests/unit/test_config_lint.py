@@ -157,7 +157,7 @@ def test_a_wrong_value_is_one_sentence_with_the_path_of_its_key(
 
 
 @pytest.mark.parametrize("config", [None, {}, [], "text", 3])
-def test_what_is_no_mapping_is_no_configuration(config: object) -> None:
+def test_a_file_without_a_mapping_is_no_configuration(config: object) -> None:
     with pytest.raises(SettingsError, match="must be a mapping with the key applications"):
         lint(config)
 

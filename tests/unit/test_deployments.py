@@ -91,7 +91,7 @@ async def test_scales_and_stopping_replicas_are_read(deployments: Deployments) -
 
 
 @pytest.mark.parametrize("change", [renamed_key, wrong_type, no_applications])
-async def test_an_unknown_shape_is_logged_once_and_what_was_known_holds(
+async def test_an_unknown_shape_is_logged_once_and_the_last_known_state_holds(
     deployments: Deployments,
     controller: Controller,
     change: Callable[[dict[str, Any]], None],
@@ -112,7 +112,7 @@ async def test_an_unknown_shape_is_logged_once_and_what_was_known_holds(
     "answer",
     [RayServeException("no controller"), TimeoutError(), {"applications": {}}, AttributeError("gone")],
 )
-async def test_without_an_answer_what_was_known_holds(
+async def test_without_an_answer_the_last_known_state_holds(
     deployments: Deployments, controller: Controller, answer: object
 ) -> None:
     await deployments.look()

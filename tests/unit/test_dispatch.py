@@ -121,7 +121,7 @@ async def test_the_end_of_a_ticket_makes_room_for_the_next(make_scene: MakeScene
     assert scene.replicas.lost == []
 
 
-async def test_a_nudge_makes_it_look(make_scene: MakeScene) -> None:
+async def test_a_nudge_makes_the_dispatcher_look(make_scene: MakeScene) -> None:
     scene = await make_scene(1)
     duty = asyncio.create_task(scene.dispatcher.run())
     await scene.submit("a")

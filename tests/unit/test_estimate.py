@@ -33,7 +33,7 @@ def test_there_are_as_many_replicas_as_make_the_wait_short_and_never_more_than_t
     assert backlog(queued_s, running_s).needed(TARGET_S) == needed
 
 
-def test_a_backlog_is_what_one_replica_would_have_to_do() -> None:
+def test_a_backlog_is_the_work_of_one_replica_alone() -> None:
     held = backlog([600.0, 5.0], (7.0,))
     assert (held.seconds, held.tasks) == (612.0, 3)
 
@@ -61,7 +61,7 @@ def test_long_runs_keep_their_own_replicas_and_no_other_also_over_a_short_gap() 
 
 
 @pytest.mark.parametrize("runs_s", [1.0, 600.0])
-def test_what_was_longer_ago_counts_no_more(runs_s: float) -> None:
+def test_a_look_of_longer_ago_counts_no_more(runs_s: float) -> None:
     assert seen(*[8] * 10, *[0] * 4, runs_s=runs_s).kept > 0
     assert seen(*[8] * 10, *[0] * 5, runs_s=runs_s).kept == 0
 

@@ -80,7 +80,7 @@ def test_a_weight_is_a_share_of_the_work() -> None:
     assert work["a"] / work["b"] == pytest.approx(3, rel=0.1)
 
 
-def test_a_newcomer_has_no_claim_on_what_was_given_before() -> None:
+def test_a_newcomer_has_no_claim_on_work_given_before() -> None:
     queue = Queue()
     queue.add(tasks("a", 500), tasks("b", 500))
     queue.take(300)
@@ -89,7 +89,7 @@ def test_a_newcomer_has_no_claim_on_what_was_given_before() -> None:
     assert all(29 <= work[owner] <= 31 for owner in "abc")
 
 
-def test_who_comes_back_is_neither_favoured_nor_punished() -> None:
+def test_an_owner_who_comes_back_is_neither_favoured_nor_punished() -> None:
     queue = Queue()
     queue.add(tasks("a", 500), tasks("b", 20))
     queue.take(200)  # b's are long done

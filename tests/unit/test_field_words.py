@@ -21,7 +21,7 @@ def test_one_request_may_spell_a_field_otherwise():
     assert (WORDS.but(width="canvas")["width"], WORDS["width"]) == ("canvas", "size")
 
 
-def test_a_word_for_what_is_no_field_of_an_order_is_found_at_once():
+def test_a_name_for_a_field_that_no_order_has_is_found_at_once():
     with pytest.raises(ValueError, match="order: duration"):
         FieldWords({"duration": "seconds"})
 

@@ -106,7 +106,7 @@ async def test_an_estimate_is_when_a_replica_comes_to_the_task_and_its_own_time(
     assert line.place(last, age_s=300).eta_s == 6 * 0.5
 
 
-async def test_a_task_is_estimated_by_what_its_size_took(store: TaskStore, fleet: Fleet):
+async def test_a_task_is_estimated_by_the_times_of_its_size(store: TaskStore, fleet: Fleet):
     await fleet.learn("demo", 1.0)
     await fleet.learn("demo", 3.0, tokens=7)
     await add_replicas(fleet, 1)

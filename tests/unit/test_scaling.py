@@ -97,7 +97,7 @@ async def test_a_measured_rate_turns_work_into_seconds_of_which_a_task_counts_fo
     assert scene.backlogs == {"demo": 5010.0}
 
 
-async def test_what_is_done_of_a_run_counts_no_more_and_its_replica_is_kept(scene: Scene) -> None:
+async def test_the_finished_part_of_a_run_counts_no_more_and_its_replica_is_kept(scene: Scene) -> None:
     ledger = await RunLedger.take_lead(scene.database, lease_s=30, grace_s=10)
     await scene.fleet.learn("demo", 1.0)
     await scene.submit(40.0, 25.0)

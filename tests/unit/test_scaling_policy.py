@@ -45,11 +45,11 @@ def decide(said: dict[str, float], **of_model: Any) -> float | None:
     return policy(contexts)[0].get("m")
 
 
-def test_what_is_needed_is_wanted() -> None:
+def test_the_policy_wants_the_replicas_that_are_needed() -> None:
     assert decide({**figures(MODEL, 5, 0)}, target=2) == 5
 
 
-def test_what_is_kept_holds_replicas_and_never_starts_one() -> None:
+def test_the_kept_figure_holds_replicas_and_never_starts_one() -> None:
     assert decide({**figures(MODEL, 1, 9)}, target=4) == 4
     assert decide({**figures(MODEL, 1, 3)}, target=4) == 3
 

@@ -169,7 +169,7 @@ def test_a_bad_setting_is_one_sentence_that_names_its_key(
     assert message.endswith(".") and "\n" not in message
 
 
-def test_what_another_engine_takes_it_checks_itself(tmp_path: Path) -> None:
+def test_the_options_of_another_engine_are_left_to_its_own_checks(tmp_path: Path) -> None:
     model = parsed_model(tmp_path, engine="an.engine:factory", options={"anything": [1]})
     assert model.options == {"anything": [1]}
 

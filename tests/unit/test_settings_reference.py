@@ -46,7 +46,7 @@ def test_each_section_is_listed_with_all_of_its_keys(place: str, section: type[A
     assert [setting.key for setting in group(place).settings] == list(section.model_fields)
 
 
-def test_the_engines_options_are_listed_with_what_they_take() -> None:
+def test_the_engines_options_are_listed_with_their_values() -> None:
     keys = [setting.key for setting in group("args.models[].options").settings]
     assert set(keys) == set(Tuning.__slots__)
     assert setting("args.models[].options", "offload").takes == "one of none, model, group"
@@ -60,7 +60,7 @@ def test_defaults_and_ranges_are_told_in_words() -> None:
     assert setting("args", "input_roots").takes == "a list of paths"
 
 
-def test_the_command_prints_them(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_settings_command_prints_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["settings"]) == 0
     printed = capsys.readouterr().out
     assert "args.models[].options: " in printed

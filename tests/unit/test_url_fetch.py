@@ -98,7 +98,7 @@ def test_public_addresses_are_allowed(text: str) -> None:
         "2002:7f00:1::", "3fff::1", "fc00::1", "fd00:ec2::254", "fe80::1", "fec0::1", "ff02::1",
     ],
 )  # fmt: skip
-def test_all_other_addresses_are_not(text: str) -> None:
+def test_addresses_that_are_not_public_are_refused(text: str) -> None:
     assert not is_public(ipaddress.ip_address(text))
 
 
