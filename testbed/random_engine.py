@@ -15,7 +15,7 @@ from models.conditioning.text_encoder import Text, TextEncoder
 from models.demo.vocabulary import build_tokenizer
 from models.errors import OutOfMemory
 from models.memory.check import free_bytes
-from models.memory.estimate import GB, IMAGE_DIM, resident_weights
+from models.memory.estimate import GB, resident_weights
 from models.parallel.mesh import Mesh
 from models.pipeline.parts import Parts
 from models.pipeline.wan_engine import WanEngine
@@ -23,6 +23,7 @@ from models.speed.tuned_model import TunedModel
 from models.tuning import Tuning
 from models.vae.streaming_vae import StreamingVae
 from models.variants import Variant
+from models.weights.transformer_shapes import IMAGE_DIM
 
 _DEVIATION = 0.02
 _PROMPT_TOKENS = 512

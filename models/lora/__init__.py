@@ -1,1 +1,1 @@
-"""LoRAs: read, cached and put on the transformer."""
+"""LoRAs: named, read, cached and put on the transformer."""

@@ -1,14 +1,13 @@
-"""LoRAs on a loaded transformer: taken on and off between runs, or made part of it for good."""
+"""LoRAs on a loaded transformer: put on and taken off between runs, or added to the weights once."""
 
-from collections.abc import Sequence
-from math import prod
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.errors import LoraFault
 from models.lora.file import Lora, LowRank
 
 Weighted: TypeAlias = tuple[Lora, float]
@@ -16,9 +15,9 @@ Weighted: TypeAlias = tuple[Lora, float]
 
 
 class AdaptedLinear(nn.Module):
-    """A linear layer, whatever its class, and what LoRAs add to what comes out of it.
+    """A linear layer of any class with LoRAs beside it, whose results are added to the layer's.
 
-    The layer itself is never changed, so without terms its numbers are what they were, to the bit.
+    The layer itself is never changed: without LoRAs its results are those of the layer, to the bit.
     """
 
     def __init__(self, base: nn.Module) -> None:
@@ -39,7 +38,7 @@ class AdaptedLinear(nn.Module):
         (self.biases if parameter.endswith(".bias") else self.weights).append((difference, factor))
 
     def forward(self, x: Tensor) -> Tensor:
-        """The layer's own result with that of each LoRA added."""
+        """Return the layer's own result with that of each LoRA added."""
         y: Tensor = self.base(x)
         tokens, out = x.flatten(0, -2), y.flatten(0, -2)
         for down, up, factor in self.products:
@@ -52,10 +51,10 @@ class AdaptedLinear(nn.Module):
 
 
 class Adapters:
-    """What of a transformer LoRAs may change, as it was loaded, and the LoRAs that it has on.
+    """The parameters of a transformer as it was loaded, and the LoRAs that are on it.
 
-    Made before anything replaces layers by others of the same use. The linear layers that a LoRA has had to
-    do with are wrapped from then on; all others stay as they are.
+    To be made before layers are replaced by others of the same use. A linear layer is wrapped from the first
+    LoRA that changes it on; all others stay as they are.
     """
 
     def __init__(self, transformer: Any) -> None:
@@ -67,14 +66,15 @@ class Adapters:
         }
         self._adapted: dict[str, AdaptedLinear] = {}
         self._originals: dict[str, Tensor] = {}
-        """The numbers of the parameters that are changed now and are no linear layer's."""
+        """Copies of the parameters outside linear layers that are changed now, as they were loaded."""
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """The shapes of the parameters that a LoRA may change, by name."""
+        return self._shapes
 
     def fitted(self, lora: Lora, device: torch.device) -> Lora:
-        """The LoRA on the device, in the numbers that this transformer computes with.
-
-        Raises ``LoraFault`` unless each of its parts has its place in the transformer.
-        """
-        self._check(lora)
+        """Return a LoRA that was read for ``shapes`` on the device, in the dtypes of this transformer."""
         products: dict[str, LowRank] = {}
         differences: dict[str, Tensor] = {}
         for name in _names(lora):
@@ -88,10 +88,10 @@ class Adapters:
                 products[name] = LowRank(down, up, product.scale)
             if name in lora.differences:
                 differences[name] = lora.differences[name].to(device, dtype)
-        return Lora(products, differences)
+        return replace(lora, products=products, differences=differences)
 
     def put_on(self, loras: Sequence[Weighted]) -> None:
-        """Have these LoRAs on, all of them fitted, and no others."""
+        """Put on these LoRAs, all of them fitted, in place of those that were on."""
         self.take_off()
         sums: dict[str, Tensor] = {}
         for lora, strength in loras:
@@ -109,7 +109,7 @@ class Adapters:
             parameter.copy_(parameter.float() + total.to(parameter.device))
 
     def take_off(self) -> None:
-        """The transformer as it was loaded."""
+        """Take all LoRAs off: the transformer is as it was loaded."""
         for linear in self._adapted.values():
             linear.clear()
         for name, original in self._originals.items():
@@ -118,27 +118,11 @@ class Adapters:
 
     @torch.no_grad()
     def fuse(self, lora: Lora, strength: float) -> None:
-        """Make the LoRA part of the weights, each of them rounded once. Only before any LoRA was put on.
-
-        Raises ``LoraFault`` unless it fits.
-        """
-        self._check(lora)
+        """Add a LoRA read for ``shapes`` to the weights, each rounded once. Only before any ``put_on``."""
         for name in _names(lora):
             parameter = self._model.get_parameter(name)
             difference = _whole(lora, name, parameter.shape, parameter.device)
             parameter.copy_(parameter.float().add_(difference, alpha=strength))
-
-    def _check(self, lora: Lora) -> None:
-        for name, product in lora.products.items():
-            out, *inputs = self._shape(name)
-            _compare(name, (product.up.shape[0], product.down.shape[1]), (out, prod(inputs)))
-        for name, difference in lora.differences.items():
-            _compare(name, difference.shape, self._shape(name))
-
-    def _shape(self, name: str) -> tuple[int, ...]:
-        if name not in self._shapes:
-            raise LoraFault(f"changes {name}, which this model does not have.")
-        return self._shapes[name]
 
     def _linear(self, path: str) -> AdaptedLinear:
         if path not in self._adapted:
@@ -148,17 +132,17 @@ class Adapters:
 
 
 def _names(lora: Lora) -> list[str]:
-    """The parameters that a LoRA changes."""
+    """Return the names of the parameters that a LoRA changes."""
     return list(dict.fromkeys([*lora.products, *lora.differences]))
 
 
 def _module(name: str) -> str:
-    """The module of a parameter."""
+    """Return the name of a parameter's module."""
     return name.rpartition(".")[0]
 
 
 def _whole(lora: Lora, name: str, shape: Sequence[int], device: torch.device) -> Tensor:
-    """All that a LoRA of strength 1 adds to a parameter, in float32."""
+    """Return the sum of what a LoRA of strength 1 adds to a parameter, in float32."""
     whole = torch.zeros(tuple(shape), device=device)
     if name in lora.products:
         product = lora.products[name]
@@ -167,12 +151,3 @@ def _whole(lora: Lora, name: str, shape: Sequence[int], device: torch.device) ->
     if name in lora.differences:
         whole += lora.differences[name].to(device, torch.float32)
     return whole
-
-
-def _compare(name: str, found: Sequence[int], expected: Sequence[int]) -> None:
-    if tuple(found) != tuple(expected):
-        raise LoraFault(f"changes a {name} of {_by(found)}; that of this model is {_by(expected)}.")
-
-
-def _by(shape: Sequence[int]) -> str:
-    return "x".join(map(str, shape))

@@ -1,5 +1,6 @@
-"""The LoRAs of an engine: found by name, checked, kept on the device, put on a run's transformers."""
+"""The LoRA cache of an engine: LoRAs found by name, kept on the device, put on a run's transformers."""
 
+import logging
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from math import isfinite
@@ -12,29 +13,35 @@ from models.engine import EngineSettings, Expert
 from models.errors import InvalidRequest, LoraFault, WeightsError
 from models.limits import MAX_LORA_STRENGTH
 from models.lora.adapters import Adapters, Weighted
+from models.lora.contents import left_out_sentence
 from models.lora.file import Lora, read_lora
 from models.lora.folder import LoraFolder
 from models.video_spec import LoraUse
+
+_LOGGER = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
 _NAMES_SHOWN = 20
 
 ChosenLoras: TypeAlias = tuple[tuple[Weighted, ...], ...]
-"""What each of the engine's transformers has on in a run."""
+"""The LoRAs that are on each of the engine's transformers in a run."""
 
 
 def load_loras(settings: EngineSettings, transformers: Sequence[Any], device: torch.device) -> "LoraCache":
-    """Make the settings' own LoRAs part of the transformers, as these were just loaded; cache the rest.
+    """Add the fused LoRAs to the transformers, which were just loaded; return the cache for the others.
 
-    ``transformers``: one, or that of high and that of low noise. Raises ``WeightsError``.
+    ``transformers``: one, or the high-noise and the low-noise expert. Logs the tensors that have no place in
+    them. Raises ``WeightsError``.
     """
     adapters = [Adapters(transformer) for transformer in transformers]
     for fused in settings.fused_loras:
         try:
             _check_strength(fused.strength)
-            lora = read_lora(fused.file)
-            for adapter in _of_expert(adapters, fused.expert):
+            of_expert = _of_expert(adapters, fused.expert)
+            lora = read_lora(fused.file, of_expert[0].shapes)
+            _tell_left_out(fused.file, lora)
+            for adapter in of_expert:
                 adapter.fuse(lora, fused.strength)
         except LoraFault as error:
             raise WeightsError(f"The LoRA {fused.file} {error}") from error
@@ -45,8 +52,8 @@ def load_loras(settings: EngineSettings, transformers: Sequence[Any], device: to
 class LoraCache:
     """An LRU cache of the LoRAs that requests may name.
 
-    Each is read when it is first asked for and kept on the device, the least recently used evicted first, so
-    that all of them stay within ``cache_bytes``. A run keeps its own for as long as it lives.
+    A LoRA is read when a request first names it and stays on the device; the least recently used is evicted
+    first, so that all of them stay within ``cache_bytes``. A run holds its own for as long as it lives.
     """
 
     def __init__(
@@ -71,7 +78,7 @@ class LoraCache:
         return {file: lora for (file, _, _), lora in self._cached.items()}
 
     def choose(self, uses: Sequence[LoraUse]) -> ChosenLoras:
-        """What a request asks for, ready to be put on. Raises ``InvalidRequest`` of its ``loras``."""
+        """Return the LoRAs of a request, ready to be put on. Raises ``InvalidRequest`` of ``loras``."""
         chosen: list[list[Weighted]] = [[] for _ in self._adapters]
         for use in uses:
             try:
@@ -83,7 +90,7 @@ class LoraCache:
         return tuple(map(tuple, chosen))
 
     def put_on(self, chosen: ChosenLoras) -> None:
-        """Have the transformers compute with these LoRAs and no others. Costs nothing if they do already."""
+        """Put these LoRAs on the transformers in place of others. Costs nothing where they are on already."""
         if chosen == self._on:
             return
         self._on = None
@@ -115,7 +122,8 @@ class LoraCache:
         status = file.stat()
         version = file, status.st_mtime_ns, status.st_size
         if version not in self._cached:
-            self._cached[version] = adapters.fitted(read_lora(file), self._device)
+            self._cached[version] = adapters.fitted(read_lora(file, adapters.shapes), self._device)
+            _tell_left_out(file, self._cached[version])
         self._cached.move_to_end(version)
         fitted = self._cached[version]
         while sum(lora.size_bytes for lora in self._cached.values()) > self._cache_bytes:
@@ -123,8 +131,13 @@ class LoraCache:
         return fitted
 
 
+def _tell_left_out(file: Path, lora: Lora) -> None:
+    if lora.left_out:
+        _LOGGER.warning("The LoRA %s %s", file, left_out_sentence(lora.left_out, lora.num_tensors))
+
+
 def _of_expert(both: Sequence[_T], expert: Expert) -> Sequence[_T]:
-    """What belongs to an expert, of one or two. Raises ``LoraFault`` for an expert that a model lacks."""
+    """Return the items of an expert, out of one or two. Raises ``LoraFault`` for one that the model lacks."""
     if expert == "both":
         return both
     if len(both) == 1:

@@ -38,7 +38,7 @@ _BLOCK = {
     "after_proj": "proj_out",
     "modulation": "scale_shift_table",
 }
-"""What a block holds: its name in the original Wan, and in diffusers."""
+"""Modules of a block: the name in the original Wan, and in diffusers."""
 
 _OUTSIDE = {
     "patch_embedding": "patch_embedding",
@@ -56,7 +56,7 @@ _OUTSIDE = {
     "head.head": "proj_out",
     "head.modulation": "scale_shift_table",
 }
-"""The same for what is in no block."""
+"""The same for modules outside the blocks."""
 
 _PREFIX = re.compile(r"^(base_model\.model\.)?(transformer\.|(model\.)?diffusion_model\.|lora_unet_)?")
 _TEXT_ENCODER = re.compile(r"(base_model\.model\.)?(lora_te\d?_|text_encoders?(_\d)?\.)")
@@ -70,12 +70,27 @@ _ENDINGS: Mapping[str, Part] = {
     r"\.diff": "weight",
     r"\.diff_b": "bias",
 }
+_OTHER_KINDS: Mapping[str, str] = {
+    "a DoRA": r"\.(dora_scale|lora_magnitude_vector(\.default)?(\.weight)?)$",
+    "a LoKr": r"\.lokr_(w[12](_[ab])?|t2)$",
+    "a LoHa": r"\.hada_(w[12]_[ab]|t[12])$",
+    "an OFT": r"\.(oft_(blocks|diag)|oft_R(\.default)?(\.weight)?)$",
+    "a GLoRA": r"\.(a1|a2|b1|b2)\.weight$",
+    "an (IA)³": r"\.(on_input|ia3_l(\.default)?)$",
+    "a LoCon with a middle matrix": r"\.lora_mid(\.weight)?$",
+    "in 8-bit floats with scales": r"(^|\.)(scaled_fp8|scale_weight|weight_scale|comfy_quant)$",
+}
+"""Kinds of adapters, by the ends of the names of tensors that only they have."""
+
+_TABLES = ("scale_shift_table", "pos_embed")
+"""Parameters that are not the weight or bias of a module."""
+
 _ENDING = {part: re.compile(f"(.+){ending}") for ending, part in _ENDINGS.items()}
 
 
 @dataclass(frozen=True, slots=True)
 class LoraKey:
-    """What a tensor of a LoRA file is: a part of the change to a module, which is named as in diffusers.
+    """The part of a change to a module that one tensor of a LoRA file is. Modules have diffusers' names.
 
     ``weight`` and ``bias`` are whole differences; the other parts make up a product of two small matrices.
     A table, which is a parameter by itself, counts as a module, and its values as the weight.
@@ -85,10 +100,8 @@ class LoraKey:
     part: Part
 
     @classmethod
-    def parse(cls, key: str) -> Self:
-        """Raises ``LoraFault``."""
-        if _TEXT_ENCODER.match(key):
-            raise LoraFault("changes a text encoder; only LoRAs of the transformer are applied.")
+    def parse(cls, key: str) -> Self | None:
+        """Read a tensor's name. Return None for one that no convention has for Wan's transformer."""
         name = _PREFIX.sub("", key, count=1)
         name = re.sub(r"\.diff_m$", ".modulation.diff", name)  # LightX2V's name for it
         for part, ending in _ENDING.items():
@@ -96,12 +109,32 @@ class LoraKey:
                 module = _module(found[1])
                 if module is not None:
                     return cls(module, part)
-        raise LoraFault(f"has a tensor {key[:120]!r}, which is of no convention that is known for Wan.")
+        return None
+
+    @property
+    def parameter(self) -> str:
+        """The parameter that the part changes, by its name in diffusers."""
+        if self.module.endswith(_TABLES):
+            return self.module
+        return f"{self.module}.bias" if self.part in ("bias", "up_bias") else f"{self.module}.weight"
+
+
+def changes_text_encoder(key: str) -> bool:
+    """Whether a tensor's name is that of a part of the text encoder's LoRA."""
+    return _TEXT_ENCODER.match(key) is not None
+
+
+def refuse_other_kinds(key: str) -> None:
+    """Raise ``LoraFault`` for a tensor without which the others of its file mean something else."""
+    for kind, ending in _OTHER_KINDS.items():
+        if re.search(ending, key):
+            raise LoraFault(f"is {kind}, which is not supported; it has a tensor {key[:120]!r}.")
+    if key.startswith("transformer_2."):
+        raise LoraFault("holds the LoRAs of both experts in one file; split it into a high and a low one.")
 
 
 def _flat(names: Mapping[str, str]) -> dict[str, str]:
-    """Diffusers' names by either name, with underscores for the dots: so written, the conventions differ in
-    names alone."""
+    """Return diffusers' names by either name. With underscores for dots conventions differ in names alone."""
     both = [*names.items(), *((name, name) for name in names.values())]
     return {name.replace(".", "_"): diffusers for name, diffusers in both}
 
@@ -110,7 +143,7 @@ _FLAT_BLOCK, _FLAT_OUTSIDE = _flat(_BLOCK), _flat(_OUTSIDE)
 
 
 def _module(name: str) -> str | None:
-    """Diffusers' name of a module under any convention, None for what Wan does not have."""
+    """Return diffusers' name of a module under any convention, None for a module that Wan does not have."""
     flat = name.replace(".", "_")
     if (found := _IN_BLOCK.fullmatch(flat)) is None:
         return _FLAT_OUTSIDE.get(flat)

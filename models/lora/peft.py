@@ -1,4 +1,4 @@
-"""The settings that peft keeps beside a LoRA's tensors, of which its strength depends on some."""
+"""The settings that peft keeps beside a LoRA's tensors: its scales depend on some. Imports no torch."""
 
 import json
 import re
@@ -11,15 +11,15 @@ from typing import Self
 from models.errors import LoraFault
 
 _METADATA = "lora_adapter_metadata"
-"""Where diffusers puts them: within the file, as JSON, each name after that of the model's part."""
+"""The metadata key of diffusers for the settings: JSON, each name after that of the model's part."""
 
 _BESIDE = {"adapter_model.safetensors": "adapter_config.json"}
-"""Where peft itself puts them: a file and the one beside it."""
+"""Where peft itself puts the settings: a file of tensors and the file beside it."""
 
 
 @dataclass(frozen=True, slots=True)
 class PeftConfig:
-    """How strongly each product of a LoRA acts. Without settings each acts as it is."""
+    """The scales of a LoRA's products. Without settings each scale is 1."""
 
     alpha: float | None = None
     patterns: Mapping[str, float] = field(default_factory=dict)
@@ -28,7 +28,7 @@ class PeftConfig:
 
     @classmethod
     def of(cls, file: Path, metadata: Mapping[str, str]) -> Self:
-        """Those of a safetensors file with this metadata. Raises ``LoraFault``."""
+        """Read the settings of a safetensors file with this metadata. Raises ``LoraFault``."""
         try:
             settings = _settings(file, metadata)
         except (OSError, ValueError) as error:
@@ -46,18 +46,24 @@ class PeftConfig:
         )
 
     def scale(self, module: str, rank: int) -> float:
-        """What the product of a module is multiplied by."""
+        """Return the factor of the product of a module."""
         alpha = next((a for end, a in self.patterns.items() if f".{module}".endswith(f".{end}")), self.alpha)
         if alpha is None:
             return 1.0
         return alpha / sqrt(rank) if self.rank_stabilised else alpha / rank
 
 
+def settings_beside(file: Path) -> Path | None:
+    """Return the file beside ``file`` in which peft would keep its settings, None if it would not."""
+    beside = _BESIDE.get(file.name)
+    return None if beside is None else file.with_name(beside)
+
+
 def _settings(file: Path, metadata: Mapping[str, str]) -> dict[str, object]:
-    beside = file.with_name(_BESIDE.get(file.name, file.name))
+    beside = settings_beside(file)
     if _METADATA in metadata:
         text, prefix = metadata[_METADATA], "transformer."
-    elif beside != file and beside.is_file():
+    elif beside is not None and beside.is_file():
         text, prefix = beside.read_text(encoding="utf-8"), ""
     else:
         return {}

@@ -16,13 +16,12 @@ from models.memory.vae_convolutions import Conv
 from models.parallel.plan import ParallelPlan
 from models.tuning import Offload
 from models.variants import Variant
+from models.weights.transformer_shapes import IMAGE_DIM
 
 GB = 1e9
 
 IMAGE_ENCODER_PARAMETERS = 630_766_080
 """Of the vision tower of CLIP ViT-H/14."""
-IMAGE_DIM = 1280
-"""Channels of what it makes of a picture."""
 
 _TIME_WAVES = 256
 _FLOAT = 4

@@ -6,6 +6,7 @@ counted from the end of the header (github.com/huggingface/safetensors, "Format"
 
 import json
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ from models.errors import WeightsError
 
 FLOATS = ("F64", "F32", "F16", "BF16")
 """The format's names for what is a number as it stands."""
+
+FLOATS_8 = ("F8_E4M3", "F8_E5M2")
+"""Floats of 8 bits, which mostly come with a scale beside them."""
 
 _MAX_HEADER_BYTES = 100_000_000
 """The format's own limit; what claims more is another format."""
@@ -56,8 +60,21 @@ def _shards(index: Path) -> list[Path]:
         raise WeightsError(f"{index} is not an index of safetensors files.") from error
 
 
+@dataclass(frozen=True, slots=True)
+class SafetensorsHeader:
+    """The tensors of a file in their order, and the strings that whoever wrote it put beside them."""
+
+    tensors: tuple[StoredTensor, ...]
+    metadata: Mapping[str, str]
+
+
 def stored_tensors(file: Path) -> list[StoredTensor]:
     """Raises ``WeightsError`` unless the file is as long as its header says."""
+    return list(read_header(file).tensors)
+
+
+def read_header(file: Path) -> SafetensorsHeader:
+    """Read the header of a file. Raises ``WeightsError`` unless the file is as long as its header says."""
     try:
         size = file.stat().st_size
         with file.open("rb") as stream:
@@ -68,18 +85,18 @@ def stored_tensors(file: Path) -> list[StoredTensor]:
             if header_bytes > size - 8:
                 raise WeightsError(f"{file} is cut short.")
             header: dict[str, Any] = json.loads(stream.read(header_bytes))
-        header.pop("__metadata__", None)
+        metadata = dict(header.pop("__metadata__", None) or {})
         end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
-        tensors = [
+        tensors = tuple(
             StoredTensor(file, name, entry["dtype"], tuple(entry["shape"])) for name, entry in header.items()
-        ]
+        )
     except FileNotFoundError:
         raise WeightsError(f"{file} is missing.") from None
-    except (OSError, ValueError, struct.error, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, struct.error, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise WeightsError(f"{file} is not a safetensors file.") from error
     if size < 8 + header_bytes + end:
         raise WeightsError(f"{file} is cut short.")
-    return tensors
+    return SafetensorsHeader(tensors, metadata)
 
 
 def _instead(first: bytes) -> str:

@@ -18,10 +18,9 @@ from torch import Tensor
 
 from models.errors import WeightsError
 from models.variants import Variant
-from models.weights.safetensors_header import FLOATS, StoredTensor, stored_tensors, weight_files
+from models.weights.safetensors_header import FLOATS, FLOATS_8, StoredTensor, stored_tensors, weight_files
 
 _PREFIXES = ("", "model.diffusion_model.", "diffusion_model.", "model.")
-_FP8 = ("F8_E4M3", "F8_E5M2")
 _SCALES = (".weight_scale", ".scale_weight")
 _REMARKS = ("scaled_fp8", "input_scale", "scale_input", "comfy_quant")
 """Last parts of names that say how a program should compute with the scaled tensors."""
@@ -115,12 +114,13 @@ class SingleFile:
 
     def _check_format(self, weight: _Weight, scaled: bool) -> None:
         stored, scale = weight.stored, weight.scale
-        if stored.dtype not in (*FLOATS, *_FP8):
+        if stored.dtype not in (*FLOATS, *FLOATS_8):
             raise WeightsError(
-                f"{self.path} holds {stored.name} as {stored.dtype}; taken are {', '.join((*FLOATS, *_FP8))}."
+                f"{self.path} holds {stored.name} as {stored.dtype}; "
+                f"taken are {', '.join((*FLOATS, *FLOATS_8))}."
             )
         if scale is None:
-            if scaled and stored.dtype in _FP8 and len(stored.shape) == 2:
+            if scaled and stored.dtype in FLOATS_8 and len(stored.shape) == 2:
                 raise WeightsError(f"{self.path} lacks the scale of {stored.name}.")
             return
         rows = stored.shape[0]

@@ -156,7 +156,7 @@ FAULTS: list[tuple[dict[str, Tensor], str]] = [
         {f"{Q}.lora_A.weight": DOWN, f"{Q}.lora_B.weight": UP, f"{Q}.alpha": torch.tensor(torch.nan)},
         "an alpha .* is not a finite number",
     ),
-    ({f"{Q}.diff": torch.ones(2, 2, dtype=torch.int8)}, "numbers of type torch.int8"),
+    ({f"{Q}.diff": torch.ones(2, 2, dtype=torch.int8)}, "numbers of type I8"),
     ({f"{Q}.diff": DOWN, f"diffusion_model.{Q}.diff": DOWN.clone()}, f"has the weight of {Q} twice"),
     (
         {

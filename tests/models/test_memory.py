@@ -26,7 +26,6 @@ from models.loading import load_engine
 from models.memory import check as device_memory
 from models.memory import estimate as memory
 from models.memory.estimate import (
-    IMAGE_DIM,
     IMAGE_ENCODER_PARAMETERS,
     KernelScratch,
     parameters,
@@ -40,6 +39,7 @@ from models.pipeline.wan_engine import WanEngine
 from models.tuning import Tuning
 from models.vae.streaming_vae import StreamingVae
 from models.variants import VARIANTS
+from models.weights.transformer_shapes import IMAGE_DIM
 from testbed.random_engine import RandomModel, autoencoder_of, transformer_of, umt5_of
 
 from .checkpoints import save_checkpoint, small
