@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from .conftest import picture
+from offline.cli import main
 
-pytestmark = pytest.mark.slow
+from .conftest import picture
 
 ROOT = Path(__file__).parent.parent.parent
 SMALL = ["--prompt", "a red cat", "--size", "64x32", "--frames", "5", "--steps", "2"]
@@ -39,6 +39,7 @@ def frames_of(file: Path) -> np.ndarray:
     return np.frombuffer(raw, np.uint8).reshape(-1, 32, 64, 3)
 
 
+@pytest.mark.slow
 def test_a_group_writes_a_video(demo_weights: Path, tmp_path: Path) -> None:
     image, out = tmp_path / "first.png", tmp_path / "out.mp4"
     Image.fromarray(picture(64, 32)).save(image)
@@ -51,6 +52,7 @@ def test_a_group_writes_a_video(demo_weights: Path, tmp_path: Path) -> None:
     assert "is demo" in done.stderr, "the variant is read from the folder"
 
 
+@pytest.mark.slow
 def test_fragments_go_into_one_video(demo_weights: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.mp4"
     done = generate("--model", demo_weights, *SMALL, "--fragments", "2", "--variant", "demo", "--out", out)
@@ -75,11 +77,24 @@ def test_fragments_go_into_one_video(demo_weights: Path, tmp_path: Path) -> None
     ],
 )
 def test_a_fault_of_the_command_line_is_one_sentence(
-    demo_weights: Path, tmp_path: Path, arguments: list[str], sentence: str
+    demo_weights: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    sentence: str,
 ) -> None:
     out = tmp_path / "out.mp4"
-    done = generate("--weights", demo_weights, *SMALL, "--out", out, *arguments)
-    assert done.returncode == 1
-    assert sentence in done.stderr
-    assert "Traceback" not in done.stderr
+    status = main(["--weights", str(demo_weights), *SMALL, "--out", str(out), *arguments])
+    said = capsys.readouterr().err
+    assert status == 1
+    assert sentence in said
+    assert "Traceback" not in said
     assert not out.exists()
+
+
+@pytest.mark.slow
+def test_the_command_ends_with_that_sentence_and_no_traceback(tmp_path: Path) -> None:
+    done = generate("--weights", "no-such-folder", *SMALL, "--out", tmp_path / "out.mp4")
+    assert done.returncode == 1
+    assert "There is no weights folder" in done.stderr
+    assert "Traceback" not in done.stderr

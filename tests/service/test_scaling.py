@@ -21,10 +21,21 @@ def gate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def service(cluster: Cluster, gate: Path) -> Iterator[Service]:
+def releases(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The files that let held runs of the model paced go on."""
+    return tmp_path_factory.mktemp("releases")
+
+
+@pytest.fixture(scope="module")
+def service(cluster: Cluster, gate: Path, releases: Path) -> Iterator[Service]:
     rules = {"min_replicas": 0, "max_replicas": 3, "target_queue_wait_s": 4.0, **DELAYS}
     models = [
-        paced(STEP_S, autoscaling=rules, cpus_per_replica=0.1),
+        paced(
+            STEP_S,
+            autoscaling=rules,
+            options={"step_s": STEP_S, "releases": str(releases)},
+            cpus_per_replica=0.1,
+        ),
         paced(STEP_S, name="other", autoscaling={**rules, "by": "requests"}, cpus_per_replica=0.1),
         paced(
             STEP_S,
@@ -97,12 +108,12 @@ def test_a_burst_brings_every_replica_and_its_end_takes_all_of_them_away(service
 
 
 @pytest.mark.timeout(600)
-def test_a_run_outlives_the_scaling_down_of_its_replica(service: Service) -> None:
+def test_a_run_outlives_the_scaling_down_of_its_replica(service: Service, releases: Path) -> None:
     """Keep the newer of two replicas busy: Serve stops the newer one."""
     until_replicas(service, 0)
     on_older = submit(service, 40.0)
     service.until(on_older, "running", deadline_s=DEADLINE_S)
-    on_newer = submit(service, 20.0)
+    on_newer = submit(service, 1.0, prompt="[[hold:newer]]")
     newer = service.until(on_newer, "running", deadline_s=DEADLINE_S)["replica"]
     service.cancel(on_older)
     wait_for(
@@ -112,6 +123,7 @@ def test_a_run_outlives_the_scaling_down_of_its_replica(service: Service) -> Non
     )
     assert newer not in service.replica_pids("model-paced")
     assert service.status(on_newer)["status"] == "running"
+    (releases / "newer").touch()
     ended = service.until(on_newer, "succeed", deadline_s=DEADLINE_S)
     assert (ended["attempt"], ended["replica"]) == (1, newer)
 
