@@ -80,7 +80,8 @@ install_with_pip() {
 
 # uv needs less than half of pip's time. It is the one on PATH or else comes from the package index; where there is none,
 # where pip has a setting that uv is not known to follow, or where uv fails, pip installs. Modules are compiled when they
-# are first imported: of most of them that never happens.
+# are first imported: of most of them that never happens. Ray's are compiled here, since it gives the processes that a
+# cluster starts, all at once, only seconds to be there.
 install_with_uv() {
     local uv words command
     if ! uv="$(command -v uv)"; then
@@ -89,7 +90,9 @@ install_with_uv() {
     fi
     words="$("$venv/bin/python" -m pip config list | "$venv/bin/python" "$root/scripts/uv_command.py" "$uv")" || return 1
     mapfile -t command <<<"$words"
-    "${command[@]}" "${quiet[@]}" --python "$venv/bin/python" --constraint "$root/constraints.txt" "$@" >&2
+    "${command[@]}" "${quiet[@]}" --python "$venv/bin/python" --constraint "$root/constraints.txt" "$@" >&2 || return 1
+    "$venv/bin/python" -m compileall -q -j 0 "$venv"/lib/python3*/site-packages/ray/{_private,dashboard,serve,util} \
+        >/dev/null 2>&1 || true
 }
 
 make_venv() {
