@@ -80,9 +80,7 @@ def _model(settings: AppSettings, model: ModelSettings, placement: Placement) ->
 
 
 def _resources(placement: Placement) -> dict[str, Any]:
-    """Return the resources that Ray reserves for each replica: for a group, one placement group on one
-    node.
-    """
+    """Return the resources that Ray reserves for a replica; a group gets one placement group on one node."""
     cpus, gpus = placement.cpus, placement.gpus
     if placement.ranks == 1:
         return {"ray_actor_options": {"num_cpus": cpus, "num_gpus": gpus}}

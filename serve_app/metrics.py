@@ -10,9 +10,7 @@ _SECONDS = [0.1, 0.25, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 
 
 
 class TaskMetrics:
-    """Per-model metrics of tasks: final states, queue wait, run time by stage, retries, queue length,
-    backlog.
-    """
+    """Metrics of tasks by model: final states, queue wait, stage times, retries, queue length, backlog."""
 
     def __init__(self) -> None:
         self._ended = Counter(

@@ -13,15 +13,14 @@ COORDINATOR = "coordinator"
 
 
 def figures(deployment: str, need: int, keep: int) -> Mapping[str, float]:
-    """Return the coordinator's figures for a model's deployment as named numbers, the form that Serve
-    records.
-    """
+    """Return the coordinator's figures for a deployment by name, the format that Serve records."""
     return {f"need {deployment}": need, f"keep {deployment}": keep}
 
 
 def policy(contexts: Mapping[Any, Any]) -> tuple[dict[Any, float], dict[Any, dict[str, Any]]]:
-    """Return the target number of replicas by deployment, from Serve's ``AutoscalingContext`` of each; no
-    state.
+    """Return the target number of replicas by deployment, and no policy state.
+
+    ``contexts``: Serve's ``AutoscalingContext`` of each deployment.
 
     A model without figures from the coordinator scales by its requests. While the coordinator reports no
     figures at all, no deployment is changed.

@@ -38,9 +38,7 @@ _logger = logging.getLogger("ray.serve")
 
 
 class Coordinator:
-    """Answers model replicas and ingress replicas, and runs the background loops: dispatcher, leases,
-    janitor.
-    """
+    """Answers all replicas, and runs the background loops: dispatcher, lease check, janitor."""
 
     # Serve awaits an asynchronous constructor.
     async def __init__(  # type: ignore[misc]
@@ -116,8 +114,7 @@ class Coordinator:
         return await self._scaling.figures()
 
     async def claim(self, model: str, runner: str, ticket: str, loras: Collection[str] = ()) -> Task | None:
-        """Claim the next task of ``model`` for ``runner``, which has ``loras`` cached; None when there is
-        none.
+        """Claim the next task of ``model`` for ``runner``, or return None; ``loras``: the LoRAs cached there.
 
         Raises ``Superseded``.
         """
@@ -138,8 +135,9 @@ class Coordinator:
             return True  # only the new leader may end the run
 
     async def publish(self, uid: str, attempt: int, artifact: str, timings: Mapping[str, float]) -> bool:
-        """Commit a finished video; return False if the attempt is no longer current. Raises
-        ``Superseded``.
+        """Commit a finished video; return False if the attempt is no longer current.
+
+        Raises ``Superseded``.
         """
         task = await self._ledger.publish(uid, attempt, artifact=artifact, timings=timings)
         if task is None:
@@ -175,8 +173,7 @@ class Coordinator:
                 await asyncio.sleep(min(_DRAIN_CHECK_S, ends_at - time.monotonic()))
 
     async def fail(self, uid: str, attempt: int, error: TaskError) -> bool:
-        """End a task with an error of the model or the input; return False if the attempt is no longer
-        current.
+        """End a task with a model or input error; return False if the attempt is no longer current.
 
         Raises ``Superseded``.
         """

@@ -1,6 +1,4 @@
-"""The state of the models' deployments in Ray Serve: target number of replicas, and replicas being
-stopped.
-"""
+"""The state of the models' deployments in Ray Serve: target numbers and stopping replicas."""
 
 import asyncio
 import logging

@@ -33,8 +33,7 @@ class Backlog:
         return self.queued_s + sum(self.running_s)
 
     def needed(self, target_wait_s: float) -> int:
-        """Return the number of replicas with which the last queued task waits about ``target_wait_s``
-        seconds.
+        """Return the number of replicas for a queue wait of about ``target_wait_s`` seconds.
 
         A task delays others for as long as it runs, capped at the target wait: a longer task occupies one
         replica and no more. So there are never more replicas than tasks, and a single long task gets one.
@@ -61,9 +60,7 @@ class BusyReplicas:
         """Samples of (time, number of short runs, number of long runs)."""
 
     def sample(self, now: float, runs_s: Sequence[float]) -> None:
-        """Record the runs at time ``now`` (seconds), each by its expected total seconds. Call at even
-        intervals.
-        """
+        """Record the expected total seconds of each run at time ``now``. Call at even intervals."""
         longs = sum(seconds >= self._long_s for seconds in runs_s)
         self._seen.append((now, len(runs_s) - longs, longs))
         while self._seen[0][0] <= now - self._window_s:

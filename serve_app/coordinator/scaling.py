@@ -1,6 +1,4 @@
-"""Autoscaling by work: figures for Serve's policy, and the ticket window of each model, also at zero
-replicas.
-"""
+"""Autoscaling by work: figures for Serve's policy, and each model's ticket window."""
 
 import math
 import time
@@ -32,8 +30,9 @@ class Scaling:
         seen_within_s: float,
         on_backlog: Callable[[str, float], None],
     ) -> None:
-        """``stopping``: returns the ids of a model's replicas that Serve is stopping; their runs end there
-        and are no work for the replicas that stay.
+        """Create the scaling; ``stopping`` returns the ids of a model's replicas that Serve is stopping.
+
+        Their runs end there and are no work for the replicas that stay.
         """
         self._database = database
         self._fleet = fleet
@@ -54,9 +53,7 @@ class Scaling:
             self.saw(replica)
 
     def saw(self, replica: Replica) -> bool:
-        """Record a replica's heartbeat; return True if the replica is the model's first one that takes
-        tasks.
-        """
+        """Record a heartbeat; return True if the replica is the model's first one that takes tasks."""
         if not replica.works:
             self._seen.get(replica.model, {}).pop(replica.replica_id, None)
             return False

@@ -75,8 +75,9 @@ class LocalArtifacts:
                 link.unlink(missing_ok=True)
 
     def put_input(self, task_id: str, name: str, data: bytes) -> str:
-        """Store an input of a task, such as ``image.png``; return its key. Raises ``ValueError``,
-        ``OSError``.
+        """Store an input of a task, such as ``image.png``; return its key.
+
+        Raises ``ValueError`` for an invalid name, ``OSError``.
         """
         if not _INPUT_NAME.fullmatch(name):
             raise ValueError(f"an input cannot be named {name!r}")
@@ -91,8 +92,7 @@ class LocalArtifacts:
         return _file_below(self._data / _INPUTS, self._data, key).read_bytes()
 
     def delete_task_files(self, task_id: str, place: SavePath | None, key: str | None) -> None:
-        """Delete a task's attempts and inputs, and its public name unless that now names another video.
-        Idempotent.
+        """Delete a task's files, and its public name if that still names its video. Idempotent.
 
         ``place`` and ``key`` are the row's public path and artifact key; None when the row has none.
         """
@@ -134,8 +134,9 @@ def _folder_name(task_id: str) -> str:
 
 
 def _file_below(folder: Path, base: Path, key: str) -> Path:
-    """Return the regular file ``key`` below ``base``. Raises ``FileNotFound``, also for one outside
-    ``folder``.
+    """Return the regular file ``key`` below ``base``.
+
+    Raises ``FileNotFound``, also for a file outside ``folder``.
     """
     try:
         path = base / PurePosixPath(key)

@@ -49,8 +49,9 @@ def replace(temp: Path, target: Path) -> None:
 
 
 def write(target: Path, data: bytes) -> None:
-    """Write ``data`` to ``target`` durably; its folder must exist. Raises ``OSError`` and then leaves no
-    file.
+    """Write ``data`` to ``target`` durably; its folder must exist.
+
+    Raises ``OSError`` and then leaves no file.
     """
     temp = temp_beside(target)
     try:

@@ -68,9 +68,7 @@ class OutputPaths:
         return place
 
     def check_place(self, place: SavePath) -> None:
-        """Raise ``PathForbidden`` when symbolic links lead ``place`` out of its root or into a hidden
-        folder.
-        """
+        """Raise ``PathForbidden`` if symbolic links lead out of the root or into a hidden folder."""
         real_root = Path(os.path.realpath(place.root))
         real_folder = Path(os.path.realpath(place.path.parent))
         if not real_folder.is_relative_to(real_root) or any(

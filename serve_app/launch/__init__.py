@@ -1,3 +1,1 @@
-"""The launcher behind ``scripts/serve`` and ``wan-serve run``: Ray Serve on a configuration, until a
-signal.
-"""
+"""The launcher of ``wan-serve run``: Ray Serve on a configuration, until a signal."""

@@ -49,9 +49,7 @@ def launch(path: Path, *, port: int | None = None, replicas: int | None = None) 
 
 
 def _serve(config_file: str, config: LaunchConfig, stop_signals: StopSignals) -> int:
-    """Serve until a signal (returns 0) or a failed start (returns 1). Raises ``LaunchError`` without a
-    cluster.
-    """
+    """Serve until a signal (returns 0) or a failed start (returns 1). Raises ``LaunchError``."""
     import click
     import ray
     from ray import serve

@@ -22,9 +22,7 @@ _NO_OWNER = ""
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """Measured speed of a model in seconds per unit of work: overall, and for each video size generated so
-    far.
-    """
+    """Measured speed of a model in seconds per unit of work: overall, and by video size."""
 
     rate: float | None = None
     rates: Mapping[int, float] = field(default_factory=dict)
@@ -180,9 +178,7 @@ class Forecaster:
             self._free_slots[task.owner] -= 1
 
     def _push_turn(self, owner: str) -> None:
-        """Push the owner's first task on the heap of turns, unless the owner is at its limit of running
-        tasks.
-        """
+        """Push the owner's first task on the heap of turns, unless the owner has no free slot."""
         if self._free_slots.get(owner, 1) > 0:
             first = self._lines[owner][0]
             heappush(self._turns, ((-first.priority, self._times[owner], first.seq), owner))

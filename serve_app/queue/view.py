@@ -95,9 +95,7 @@ class QueueView:
         return any(replica.works for replica in known)
 
     async def _replicas(self, running: Sequence[Task]) -> Sequence[Replica]:
-        """Return the replicas with BUSY and DRAINING set; the store has both before a heartbeat shows
-        them.
-        """
+        """Return the replicas with BUSY and DRAINING set from the store, ahead of their heartbeats."""
         known = await self._fleet.replicas(seen_within_s=self._seen_within_s)
         draining = await self._store.is_draining()
         busy = {task.runner for task in running}

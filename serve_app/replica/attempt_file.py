@@ -1,4 +1,4 @@
-"""The video file of an attempt: ffmpeg starts while the engine prepares and ends while the engine goes on."""
+"""The video file of an attempt: ffmpeg starts and ends in another thread, in parallel with the engine."""
 
 from concurrent.futures import Executor, Future
 
@@ -9,7 +9,7 @@ from serve_app.tasks.task import Task
 
 
 class AttemptFile:
-    """The file that an attempt writes. Whole once ``complete`` has returned; ``drop`` leaves nothing."""
+    """The video file that an attempt writes: whole after ``complete``, absent after ``drop``."""
 
     def __init__(self, task: Task, artifacts: LocalArtifacts) -> None:
         self._task = task
@@ -17,19 +17,19 @@ class AttemptFile:
         self._opening: Future[VideoWriter] | None = None
 
     def open(self, files: Executor) -> None:
-        """Start ffmpeg in a thread of ``files``; it is up long before the first frame."""
+        """Start ffmpeg in a thread of ``files``, without waiting for it."""
         self._opening = files.submit(self._open)
 
     def write(self, frames: Frames) -> None:
-        """Append frames. Raises ``VideoWriteError``, also for what went wrong in ``open``."""
+        """Append frames. Raises ``VideoWriteError``, also for an error of ``open``."""
         self._writer().write(frames)
 
     def complete(self) -> None:
-        """End ffmpeg and put the file in its place. Raises ``VideoWriteError``."""
+        """Wait for ffmpeg and rename the file to its final name. Raises ``VideoWriteError``."""
         self._writer().__exit__(None, None, None)
 
     def drop(self, error: BaseException) -> None:
-        """End ffmpeg for ``error`` and remove what it wrote. Does nothing where ffmpeg did not start."""
+        """Stop ffmpeg because of ``error`` and delete its output. Does nothing if ffmpeg did not start."""
         if self._opening is not None and self._opening.exception() is None:
             self._opening.result().__exit__(type(error), error, error.__traceback__)
 
@@ -39,5 +39,5 @@ class AttemptFile:
         return VideoWriter(target, width=spec.width, height=spec.height, fps=spec.fps).__enter__()
 
     def _writer(self) -> VideoWriter:
-        assert self._opening is not None, "open comes first"
+        assert self._opening is not None, "call open first"
         return self._opening.result()

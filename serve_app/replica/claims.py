@@ -1,4 +1,4 @@
-"""Prefetched claims: a replica claims its next task just before a short run ends; its device never waits."""
+"""Prefetched claims: a replica claims its next task just before a short run ends."""
 
 import asyncio
 import contextlib
@@ -10,15 +10,19 @@ from serve_app.tasks.moving_average import updated_average
 from serve_app.tasks.task import Task
 
 _SHORT_S = 2.0
-"""Runs that take longer are not timed to the end: what lies between two of them does not show."""
+"""Longest run, in seconds, before whose end the next task is prefetched: after a longer one the gap is
+negligible.
+"""
 _LONGEST_LEAD_S = 0.1
-"""A task is never claimed longer before it can begin: it is called running then, and may not be overtaken."""
+"""Longest time, in seconds, from a prefetched claim to the start: a claimed task cannot be overtaken any
+more.
+"""
 
 Claim = Callable[[], Awaitable[Task | None]]
 
 
 class Claims:
-    """The claims of one replica, timed by how long its runs and claims take."""
+    """The claims of one replica, timed by moving averages of its run and claim times."""
 
     def __init__(self, hand_back: Callable[[Task], Awaitable[None]]) -> None:
         self._hand_back = hand_back
@@ -26,7 +30,7 @@ class Claims:
         self._claim_s: float | None = None
 
     async def take(self, claim: Claim) -> Task | None:
-        """The next task; None when there is none."""
+        """Claim the next task; return None when there is none."""
         began = time.monotonic()
         task = await claim()
         self._claim_s = updated_average(self._claim_s, time.monotonic() - began)
@@ -34,7 +38,7 @@ class Claims:
 
     @asynccontextmanager
     async def after(self, task: Task, claim: Claim) -> AsyncIterator["PrefetchedClaim"]:
-        """Run ``task`` within: yield the prefetched claim; a task that nobody took from it is handed back."""
+        """Yield the prefetched claim during a run of ``task``; hand back a claimed task that is not used."""
         prefetched = PrefetchedClaim(self, claim, self._wait_s(task))
         try:
             yield prefetched
@@ -43,12 +47,12 @@ class Claims:
                 await self._hand_back(left)
 
     def ran(self, task: Task, seconds: float) -> None:
-        """Record how long a run of ``task`` held the engine."""
+        """Record the seconds that a run of ``task`` used the engine."""
         if task.work > 0:
             self._seconds_per_work = updated_average(self._seconds_per_work, seconds / task.work)
 
     def _wait_s(self, task: Task) -> float | None:
-        """Seconds until the next claim; None: until the run ends."""
+        """Return the seconds from the start of the run to the next claim; None: claim when the run ends."""
         if self._seconds_per_work is None or self._claim_s is None:
             return None
         expected_s = task.work * self._seconds_per_work
@@ -56,30 +60,30 @@ class Claims:
 
 
 class PrefetchedClaim:
-    """The claim of the task after this one, sent while a run is about to end."""
+    """A claim of the next task, sent shortly before the current run ends."""
 
     def __init__(self, claims: Claims, claim: Claim, wait_s: float | None) -> None:
         self._run_ended = asyncio.Event()
         self._taking = asyncio.create_task(self._take(claims, claim, wait_s))
         self.is_under_way = False
-        """True once the coordinator has been asked."""
+        """True once the claim was sent to the coordinator."""
         self._is_taken = False
 
     async def task(self) -> Task | None:
-        """Answer the next task once the run has ended: claimed by now, or claimed at once."""
+        """Return the next task; call when the run has ended. Claims at once if the claim was not sent yet."""
         self._run_ended.set()
         task = await asyncio.shield(self._taking)
         self._is_taken = True
         return task
 
     async def end(self) -> Task | None:
-        """Stop claiming; answer a task that was claimed and that nobody took."""
+        """Cancel the claim; return a claimed task that ``task`` has not returned."""
         if self._is_taken:
             return None
         if not self.is_under_way:
             self._taking.cancel()
             return None
-        # A claim that was sent must be answered: the coordinator may have given the task already.
+        # A claim in flight must be awaited: the coordinator may have assigned the task already.
         return await self._taking
 
     async def _take(self, claims: Claims, claim: Claim, wait_s: float | None) -> Task | None:

@@ -1,4 +1,4 @@
-"""A replica's line to the coordinator, which may be away for a moment: then the run goes on."""
+"""A replica's connection to the coordinator; runs continue while the coordinator is away."""
 
 import asyncio
 import logging
@@ -16,15 +16,16 @@ from serve_app.tasks.task import Task, TaskError
 
 _RETRY_S = 0.2
 _CLAIM_PATIENCE_S = 5.0
-_AWAY = (RayError, RayServeException, TimeoutError)
+_UNREACHABLE = (RayError, RayServeException, TimeoutError)
 _logger = logging.getLogger("ray.serve")
 
 
 class CoordinatorLink:
     """Implements ``Control`` over a deployment handle.
 
-    A report that gets no answer within ``patience_s`` counts as "go on", for the next one follows soon.
-    The end of a run must arrive: it is repeated until it is answered, for up to ``give_up_s``.
+    A report without an answer within ``patience_s`` seconds counts as "continue", since the next one follows
+    soon. The end of a run must arrive: the call is retried until it is answered, for up to ``give_up_s``
+    seconds.
     """
 
     def __init__(self, handle: DeploymentHandle[Any], *, patience_s: float, give_up_s: float) -> None:
@@ -34,58 +35,58 @@ class CoordinatorLink:
         self._metrics = LinkMetrics()
 
     async def claim(self, model: str, runner: str, ticket: str, loras: Collection[str]) -> Task | None:
-        """The next task; None when there is none or no coordinator to ask: a later ticket will come."""
+        """Claim the next task; return None when there is none or the coordinator is unreachable."""
         try:
             claimed = self._handle.claim.remote(model, runner, ticket, loras)
             task: Task | None = await asyncio.wait_for(claimed, _CLAIM_PATIENCE_S)
-        except _AWAY as error:
-            # If it was claimed all the same, nobody will report for it and its lease ends soon.
-            self._note_away("claim", error)
+        except _UNREACHABLE as error:
+            # If the claim did succeed, no replica reports on the task and its lease expires soon.
+            self._note_unanswered("claim", error)
             return None
         return task
 
     async def hand_back(self, task: Task) -> None:
-        """Another replica is to run it. If that is not heard, its lease ends soon."""
+        """Return a task to the queue. If the call is lost, the task's lease expires soon."""
         try:
             await asyncio.wait_for(self._handle.hand_back.remote(task.uid, task.attempt), _CLAIM_PATIENCE_S)
-        except _AWAY as error:
-            self._note_away("hand_back", error)
+        except _UNREACHABLE as error:
+            self._note_unanswered("hand_back", error)
 
     async def report(self, uid: str, attempt: int, step: int, progress: float) -> bool:
-        """Report progress; False tells the run to leave."""
+        """Report progress; return False if the run must be abandoned."""
         try:
             answer = self._handle.report.remote(uid, attempt, step, progress)
             return bool(await asyncio.wait_for(answer, self._patience_s))
-        except _AWAY as error:
-            self._note_away("report", error)
+        except _UNREACHABLE as error:
+            self._note_unanswered("report", error)
             return True
 
     async def publish(self, uid: str, attempt: int, artifact: str, timings: Mapping[str, float]) -> bool:
-        """Publish the video; True once it is committed."""
-        return await self._until_answered("publish", uid, attempt, artifact, timings)
+        """Publish the video; return True once it is committed."""
+        return await self._retry_until_answered("publish", uid, attempt, artifact, timings)
 
     async def fail(self, uid: str, attempt: int, error: TaskError) -> bool:
-        """Record the failure; True once it is committed."""
-        return await self._until_answered("fail", uid, attempt, error)
+        """Record the failure; return True once it is committed."""
+        return await self._retry_until_answered("fail", uid, attempt, error)
 
     async def saw(self, replica: Replica) -> None:
-        """Send a heartbeat; a lost one does no harm."""
+        """Send a heartbeat; a lost one is not retried."""
         try:
             await asyncio.wait_for(self._handle.saw.remote(replica), self._patience_s)
-        except _AWAY as error:
-            self._note_away("saw", error)
+        except _UNREACHABLE as error:
+            self._note_unanswered("saw", error)
 
-    def _note_away(self, method: str, error: Exception) -> None:
+    def _note_unanswered(self, method: str, error: Exception) -> None:
         _logger.debug("the coordinator did not answer %s: %r", method, error)
         self._metrics.unanswered(method)
 
-    async def _until_answered(self, method: str, *args: object) -> bool:
+    async def _retry_until_answered(self, method: str, *args: object) -> bool:
         deadline = time.monotonic() + self._give_up_s
         while True:
             try:
                 return bool(await getattr(self._handle, method).remote(*args))
             except (RayError, RayServeException) as error:
-                self._note_away(method, error)
+                self._note_unanswered(method, error)
                 if time.monotonic() > deadline:
                     return False
                 await asyncio.sleep(_RETRY_S)

@@ -1,4 +1,4 @@
-"""The model deployment: each replica holds an engine, on one device or several, and runs a task at a time."""
+"""The model deployment: each replica owns an engine and runs one task at a time."""
 
 import asyncio
 import logging
@@ -31,10 +31,11 @@ from serve_app.tasks.replica import Health, Replica
 from serve_app.tasks.task import Task
 
 _TICKET_S = 30.0
-"""Time for which one ticket is good for further claims. Short tasks follow each other without a round trip
-through the router; long ones give the replica back each time, so that Serve can stop or replace it."""
+"""Seconds for which one ticket is valid for further claims. Short tasks follow each other without a round
+trip through the router; a long task returns the replica after its run, so that Serve can stop or replace it.
+"""
 
-_LORAS = 4
+_CACHED_LORAS = 4
 """The engine is assumed to still cache this many recently used LoRAs."""
 
 _logger = logging.getLogger("ray.serve")
@@ -55,7 +56,7 @@ class ModelReplica:
         self._id = context.replica_id.unique_id
         paths = OutputPaths(settings.outputs, settings.output_roots)
         self._artifacts = LocalArtifacts(paths, settings.data_dir)
-        # All torch work happens in this thread: the event loop stays free to report and to be asked.
+        # All torch work happens in this thread: the event loop stays free for reports and health checks.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
         self._files = ThreadPoolExecutor(max_workers=1, thread_name_prefix="files")
         # Serve sends one ticket at a time; after a cancelled one, an old run may still be leaving the engine.
@@ -68,13 +69,13 @@ class ModelReplica:
         self._link = CoordinatorLink(
             serve.get_deployment_handle(coordinator, context.app_name),
             patience_s=rules.heartbeat_s,
-            # By then the run counts as lost, whoever leads.
+            # After that the run's lease has expired, also under a new leader.
             give_up_s=2 * rules.lease_s,
         )
         self._claims = Claims(self._link.hand_back)
         self._starting: Health | None = Health.STARTING
         self._reason = ""
-        self._loras: deque[str] = deque(maxlen=_LORAS)
+        self._loras: deque[str] = deque(maxlen=_CACHED_LORAS)
         self._heartbeats = asyncio.create_task(self._send_heartbeats())
         self._engine = await self._start()
 
@@ -90,7 +91,7 @@ class ModelReplica:
         return engine
 
     async def work(self, ticket: str) -> None:
-        """Claim a task and run it, and more of them while the ticket is young; ends when all have ended."""
+        """Claim and run a task, and further ones while the ticket is valid; return when all have ended."""
         async with self._lock:
             async with asyncio.TaskGroup() as finishing:
                 await self._work(ticket, finishing)
@@ -111,7 +112,7 @@ class ModelReplica:
     async def _carry_out(
         self, task: Task, claim: Claim, finishing: asyncio.TaskGroup, return_at: float
     ) -> Task | None:
-        """Run the task; the one to run after it. Raises ``Hung``."""
+        """Run the task; return the next task to run, if any."""
         async with self._claims.after(task, claim) as prefetched:
             for lora in task.spec.loras:
                 self._note_lora(lora.name)
@@ -125,7 +126,7 @@ class ModelReplica:
             self._claims.ran(task, time.monotonic() - began)
             finished = finishing.create_task(self._finish(run, generated))
             if generated.error is not None:
-                await finished  # it says whether the engine can be trusted with another task
+                await finished  # its outcome decides if the engine may run another task
             if not self._is_sound or (time.monotonic() > return_at and not prefetched.is_under_way):
                 return None
             return await prefetched.task()
@@ -153,7 +154,7 @@ class ModelReplica:
             self._broken = True
 
     async def check_health(self) -> None:
-        """Raises once the engine's state cannot be trusted, so that Serve replaces this replica."""
+        """Raise ``RuntimeError`` once the engine cannot be trusted, so that Serve replaces the replica."""
         if self._broken:
             raise RuntimeError("the engine raised an unexpected error")
 
@@ -182,7 +183,7 @@ class ModelReplica:
     def _load_group(self, settings: EngineSettings) -> Engine:
         timeout_s = self._settings.tasks.rank_timeout_s
         assert self._bundles is not None
-        # once for all ranks: a branch on the hub might move in between
+        # Resolved once for all ranks: a branch on the hub could move between two downloads.
         settings = replace(settings, weights=local_folder(settings))
         self._group = RankGroup(self._model, settings, self._placement, self._bundles, timeout_s)
         warm_up(self._group, self._model.spec)
@@ -195,11 +196,11 @@ class ModelReplica:
 
     @property
     def _is_spent(self) -> bool:
-        """True if nothing can run here any more: no use to wait for a health check."""
+        """True if no further run is possible; the process then ends without waiting for a health check."""
         return self._hung or (self._group is not None and not self._group.is_whole)
 
     def _end(self) -> NoReturn:
-        """End this process, and first its ranks: Ray puts another replica in its place at once."""
+        """Kill the ranks, then this process: Ray starts a replacement at once."""
         if self._group is not None:
             self._group.end()
         os._exit(1)
@@ -218,20 +219,20 @@ class ModelReplica:
     async def _send_heartbeats(self) -> None:
         while True:
             await self._send_heartbeat()
-            if self._starting is None and self._is_spent:  # a rank died, and no run was there to notice
+            if self._starting is None and self._is_spent:  # a rank died while no run was active
                 async with self._lock:
                     self._end()
             await asyncio.sleep(self._settings.tasks.heartbeat_s)
 
 
 def _reason(error: Exception) -> str:
-    """A reason fit for clients: an error's own sentence may name a server path, and stands in the log."""
+    """Return a reason for clients: an error's own message may name a server path, so it is only logged."""
     kind = error.code if isinstance(error, ModelError | GroupLost) else type(error).__name__
     return f"The model could not be loaded ({kind}); the service's log says more."
 
 
 def _log_engine() -> None:
-    """Log what the engine says, such as the attention kernel it chose, beside what the service says."""
+    """Send the engine's log records, such as the chosen attention kernel, to the service's log."""
     engine = logging.getLogger("models")
     engine.setLevel(logging.INFO)
     engine.handlers = list(_logger.handlers)

@@ -1,4 +1,4 @@
-"""One rank of a group: a process with one device that does what its replica commands, one call at a time."""
+"""A rank of a group: a process with one device that executes its replica's calls, one at a time."""
 
 import importlib
 import os
@@ -11,19 +11,19 @@ from models.parallel.plan import ParallelPlan
 from serve_app.replica.engine_factory import engine_factory
 
 _MEMBER = "models.parallel.member"
-"""Found by name, as the engine is: the service itself loads no torch."""
+"""Imported by name, like the engine, so that the service itself imports no torch."""
 
 
 @dataclass(frozen=True, slots=True)
 class RankStart:
-    """Arguments of a rank's start."""
+    """Parameters of a rank: its number, the parallel plan, and the engine to load."""
 
     number: int
     plan: ParallelPlan
     factory: str
     settings: EngineSettings
     timeout_s: float
-    """Longest wait of the ranks for each other in a run."""
+    """Longest wait of the ranks for each other in a run, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +32,11 @@ class RankProcess:
 
     pid: int
     devices: str | None
-    """Its ``CUDA_VISIBLE_DEVICES``."""
+    """The process's ``CUDA_VISIBLE_DEVICES``."""
 
 
 class RankActor:
-    """A Ray actor with one device. Its methods run in order, in one thread; the replica numbers the runs."""
+    """A Ray actor with one device; its methods run in order, in one thread. The replica numbers the runs."""
 
     def __init__(self, start: RankStart) -> None:
         self._start = start
@@ -47,18 +47,18 @@ class RankActor:
         self._decoding: Iterator[Frames] = iter(())
 
     def process(self) -> RankProcess:
-        """Which process and device this rank is."""
+        """Return the process and the device of this rank."""
         return RankProcess(os.getpid(), os.environ.get("CUDA_VISIBLE_DEVICES"))
 
     def open_store(self) -> int:
-        """The port at which the ranks are to meet, on one rank."""
+        """Open the rendezvous store on this rank; return its port."""
         self._store = self._member.open_store()
         return int(self._store.port)
 
     def load(self, port: int) -> None:
-        """Join the others and load this rank's part of the engine."""
+        """Join the process group at ``port`` and load this rank's part. Raises ``ModelError``."""
         start = self._start
-        # the only device that it sees
+        # the only visible device
         device = "cuda:0" if start.settings.device == "cuda" else start.settings.device
         member = self._member.Member(port, start.number, start.plan.devices, device, start.timeout_s)
         member.join()
@@ -68,11 +68,11 @@ class RankActor:
 
     @property
     def _engine(self) -> Engine:
-        assert self._loaded is not None, "load comes first"
+        assert self._loaded is not None, "call load first"
         return self._loaded
 
     def prepare(self, number: int, request: GenerationRequest, after: int | None) -> int:
-        """Begin run ``number``; the steps it has. Every other run but ``after`` is dropped."""
+        """Prepare run ``number``; return its number of steps. Drops every other run except ``after``."""
         self._decoding = iter(())
         self._runs = {known: run for known, run in self._runs.items() if known == after}
         run = self._engine.prepare(request, after=None if after is None else self._runs[after])
@@ -80,27 +80,27 @@ class RankActor:
         return run.total_steps
 
     def denoise_step(self, number: int) -> None:
-        """Do the next step of a run."""
+        """Execute the next denoise step of a run."""
         self._engine.denoise_step(self._runs[number])
 
     def preview(self, number: int) -> Frames | None:
-        """A run's preview, on rank 0; None on the others."""
+        """Return a run's preview on rank 0, None on the other ranks."""
         preview = self._engine.preview(self._runs[number])
         return preview if self._start.number == 0 else None
 
     def begin_decode(self, number: int) -> None:
-        """Begin to decode a run, whose chunks ``next_chunk`` gives."""
+        """Start the decode of a run; ``next_frames`` returns its frames."""
         self._decoding = self._engine.decode(self._runs[number])
 
     def next_frames(self) -> Frames | None:
-        """On rank 0: the next of the decode's frames, None at its end."""
+        """Return the next frames of the decode, None at its end. Call on rank 0 only."""
         return next(self._decoding, None)
 
     def follow_decode(self) -> None:
-        """On the others: take part in the decode until rank 0 ends or leaves it."""
+        """Take part in the decode until rank 0 ends or leaves it. Call on all ranks except rank 0."""
         for _ in self._decoding:
             pass
 
     def leave_decode(self) -> None:
-        """On rank 0: end the decode early, for all."""
+        """End the decode early on all ranks. Call on rank 0 only."""
         self._decoding = iter(())

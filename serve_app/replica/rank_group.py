@@ -1,4 +1,4 @@
-"""A replica's engine over several devices: rank actors, one for each, that take every step together."""
+"""A replica's engine over several devices: one rank actor for each, in lockstep."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -21,15 +21,15 @@ from serve_app.config.placement import Placement
 from serve_app.replica.rank_actor import RankActor, RankProcess, RankStart
 
 _START_S = 1800.0
-"""Longest time for a rank to load its weights, or for a step of the warm-up, which may compile."""
+"""Timeout, in seconds, for loading the weights and for each step of the warm-up, which may compile."""
 
-_OF_ONE_RANK = (OutOfMemory, PlanError, TuningError, WeightsError)
-"""Errors that one rank may meet alone and that hold for the whole group."""
+_RANK_LOCAL_ERRORS = (OutOfMemory, PlanError, TuningError, WeightsError)
+"""Errors that may occur on one rank alone and count as an error of the whole group."""
 
 
 @dataclass(slots=True, eq=False)
 class GroupRun:
-    """A run that every rank knows by its number. Implements ``Generation``."""
+    """A run of the group, identified on every rank by its number. Implements ``Generation``."""
 
     number: int
     request: GenerationRequest
@@ -39,12 +39,12 @@ class GroupRun:
 
 
 class RankGroup:
-    """Implements ``models.engine.Engine``: commands all ranks alike, so that none is ever in another step.
+    """Implements ``models.engine.Engine``: sends every call to all ranks, so that they stay in lockstep.
 
-    A run is left by not commanding it further. What a rank raises in ``prepare``, all raise, and the group
-    stays usable. A rank that dies, or fails alone, or does not answer in time ends the group: all its
-    processes are killed and ``GroupLost`` is raised. A ``ModelError`` in a step or a decode is raised as it
-    is, but the ranks are out of step by then, so that the group has ended too.
+    A run is abandoned by making no further call for it. An error in ``prepare`` is raised on all ranks, and
+    the group stays usable. A rank that dies, fails alone or times out ends the group: all its processes are
+    killed and ``GroupLost`` is raised. A ``ModelError`` in a step or a decode is raised unchanged, but also
+    ends the group, because the ranks are no longer in lockstep.
     """
 
     def __init__(
@@ -55,15 +55,15 @@ class RankGroup:
         bundles: PlacementGroup,
         timeout_s: float,
     ) -> None:
-        """Start the ranks in bundles 1, 2 … and load the model; raises what the engine's factory raises.
+        """Start the ranks in bundles 1, 2 … of the placement group and load the model.
 
-        All bundles are on this node. Until ``watch`` is called, ``timeout_s`` binds only what the ranks wait
-        for from each other.
+        All bundles are on this node. Until ``watch`` is called, ``timeout_s`` limits only the ranks' waits
+        for each other. Raises ``ModelError`` of the engine's factory, or ``GroupLost``.
         """
         self._timeout_s = timeout_s
-        self._patience_s = _START_S
+        self._call_timeout_s = _START_S
         self._numbers = count()
-        self._known: set[int] = set()
+        self._prepared: set[int] = set()
         self._ended = False
         self._processes: list[psutil.Process] = []
         self._ranks: list[Any] = [
@@ -86,16 +86,16 @@ class RankGroup:
             raise
 
     def watch(self) -> None:
-        """From now on, a rank that takes longer than ``timeout_s`` over one call is lost."""
-        self._patience_s = self._timeout_s
+        """Apply ``timeout_s`` to every call from now on; a rank that exceeds it is lost."""
+        self._call_timeout_s = self._timeout_s
 
     @property
     def is_whole(self) -> bool:
-        """True while every rank's process lives and the group has not ended."""
-        return not self._ended and all(_lives(process) for process in self._processes)
+        """True while every rank's process is alive and the group has not ended."""
+        return not self._ended and all(_is_alive(process) for process in self._processes)
 
     def end(self) -> None:
-        """Kill every rank. One that hangs, or is stopped, would not hear of it in any other way."""
+        """Kill every rank's process: a hung or stopped one would not react to an actor call."""
         self._ended = True
         for rank in self._ranks:
             ray.kill(rank)
@@ -104,18 +104,18 @@ class RankGroup:
                 process.kill()
 
     def prepare(self, request: GenerationRequest, after: Generation | None = None) -> GroupRun:
-        """Prepare a run on every rank."""
-        before = None if after is None else self._own(after)
-        self._known &= set() if before is None else {before.number}
+        """Prepare a run on every rank. Raises ``ModelError`` or ``GroupLost``."""
+        before = None if after is None else self._checked(after)
+        self._prepared &= set() if before is None else {before.number}
         number = next(self._numbers)
         shared = ray.put(request)  # once, however many ranks read its pictures
         steps, *_ = self._all("prepare", number, shared, None if before is None else before.number)
-        self._known.add(number)
+        self._prepared.add(number)
         return GroupRun(number, request, 0 if before is None else before.fragment + 1, steps)
 
     def denoise_step(self, generation: Generation) -> None:
-        """Let every rank do the next step."""
-        run = self._own(generation)
+        """Execute the next denoise step on every rank. Raises ``ModelError`` or ``GroupLost``."""
+        run = self._checked(generation)
         if run.step == run.total_steps:
             raise ModelError(f"All {run.total_steps} steps of this run are done.")
         with self._lockstep():
@@ -123,15 +123,18 @@ class RankGroup:
         run.step += 1
 
     def decode(self, generation: Generation) -> Iterator[Frames]:
-        """As the contract says. A decode is left as its iterator is closed or dropped."""
-        run = self._own(generation)
+        """Decode a finished run; closing or dropping the iterator ends the decode early.
+
+        Raises ``ModelError`` or ``GroupLost``.
+        """
+        run = self._checked(generation)
         if run.step < run.total_steps:
             raise ModelError(f"Only {run.step} of {run.total_steps} steps of this run are done.")
         return self._frames(run)
 
     def preview(self, generation: Generation) -> Frames:
-        """The preview, as rank 0 makes it."""
-        run = self._own(generation)
+        """Return the preview of rank 0. Raises ``ModelError`` or ``GroupLost``."""
+        run = self._checked(generation)
         preview: Frames = self._all("preview", run.number)[0]
         return preview
 
@@ -143,7 +146,7 @@ class RankGroup:
             ahead = first.next_frames.remote()
             try:
                 while (frames := self._answers([ahead], following)[0]) is not None:
-                    ahead = first.next_frames.remote()  # the ranks go on while these are written
+                    ahead = first.next_frames.remote()  # the ranks continue while these frames are written
                     yield frames
                 self._answers(following)
             except GeneratorExit:
@@ -152,7 +155,7 @@ class RankGroup:
 
     @contextmanager
     def _lockstep(self) -> Iterator[None]:
-        """Around what all ranks do in step: whichever of them failed, the others may wait for it for ever."""
+        """End the group on a ``ModelError`` inside: the other ranks may wait for the failed one for ever."""
         try:
             yield
         except ModelError:
@@ -160,19 +163,20 @@ class RankGroup:
             raise
 
     def _all(self, method: str, *arguments: object) -> list[Any]:
-        """Command every rank; their answers, in order."""
+        """Call ``method`` on every rank; return the answers in rank order."""
         return self._answers([getattr(rank, method).remote(*arguments) for rank in self._ranks])
 
     def _answers(
         self, awaited: Sequence[ObjectRef[Any]], watched: Sequence[ObjectRef[Any]] = ()
     ) -> list[Any]:
-        """The answers of ``awaited``; an error among ``watched``, which go on meanwhile, counts as well.
+        """Return the answers of ``awaited``; an error of ``watched``, which need not end, is raised as well.
 
-        Most errors of the model are raised once all have them: of one rank alone, they are that rank's fault.
+        A ``ModelError`` is raised once all ranks have one: one that a rank raises alone ends the group,
+        except the rank-local errors. Raises ``ModelError`` or ``GroupLost``.
         """
         if self._ended:
             raise GroupLost("This group of ranks has ended.")
-        deadline = time.monotonic() + self._patience_s
+        deadline = time.monotonic() + self._call_timeout_s
         missing, answers = [*awaited, *watched], dict[ObjectRef[Any], Any]()
         errors: list[ModelError] = []
         while set(missing).intersection(awaited):
@@ -181,41 +185,41 @@ class RankGroup:
                 break
             try:
                 answers[done[0]] = self._answer(done[0])
-            except _OF_ONE_RANK:
+            except _RANK_LOCAL_ERRORS:
                 raise
             except ModelError as error:
                 errors.append(error)
                 deadline = min(deadline, time.monotonic() + self._timeout_s)
         if errors and len(errors) < len(awaited):
-            self._lose(f"A rank failed alone: {errors[0]}")
+            self._fail_group(f"A rank failed alone: {errors[0]}")
         if errors:
             raise errors[0]
         if not answers.keys() >= set(awaited):
-            self._lose(f"A rank has not answered within {self._patience_s:g} s.")
+            self._fail_group(f"A rank has not answered within {self._call_timeout_s:g} s.")
         return [answers[reference] for reference in awaited]
 
     def _answer(self, reference: ObjectRef[Any]) -> Any:
-        """The answer of a call that has ended. Raises ``ModelError``, and ``GroupLost`` for all else."""
+        """Return the answer of a finished call. Raises ``ModelError``; ``GroupLost`` for any other error."""
         try:
             return ray.get(reference)
         except RayTaskError as error:
             if isinstance(error.cause, ModelError):
                 raise error.cause from None
-            self._lose(f"A rank failed: {error.cause!r}", error)
+            self._fail_group(f"A rank failed: {error.cause!r}", error)
         except RayError as error:
-            self._lose(f"A rank is gone: {type(error).__name__}.", error)
+            self._fail_group(f"A rank is gone: {type(error).__name__}.", error)
 
-    def _lose(self, why: str, cause: Exception | None = None) -> NoReturn:
+    def _fail_group(self, why: str, cause: Exception | None = None) -> NoReturn:
         self.end()
         raise GroupLost(why) from cause
 
-    def _own(self, generation: Generation) -> GroupRun:
-        if not isinstance(generation, GroupRun) or generation.number not in self._known:
+    def _checked(self, generation: Generation) -> GroupRun:
+        if not isinstance(generation, GroupRun) or generation.number not in self._prepared:
             raise ModelError("This run was prepared by another engine, or another run has begun since.")
         return generation
 
 
-def _lives(process: psutil.Process) -> bool:
+def _is_alive(process: psutil.Process) -> bool:
     with suppress(psutil.NoSuchProcess):
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     return False

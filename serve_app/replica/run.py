@@ -1,6 +1,6 @@
-"""One attempt at one task: generate in a thread, report meanwhile, publish at the end.
+"""A run: one attempt at one task, generated in a thread, reported while it runs, and published at its end.
 
-There is no Ray in here. What the coordinator says comes through ``Control``.
+The module does not import Ray: ``Control`` is its interface to the coordinator.
 """
 
 import asyncio
@@ -33,44 +33,44 @@ class Outcome(StrEnum):
     PUBLISHED = "published"
     FAILED = "failed"
     LEFT = "left"
-    """It was cancelled, or given to another replica."""
+    """The run was abandoned: the task was cancelled or given to another replica."""
     BROKEN = "broken"
-    """The engine raised what it should not: its state cannot be trusted."""
+    """The engine raised an unexpected error: its state cannot be trusted."""
 
 
 class Control(Protocol):
-    """The calls of a run to the coordinator. Each waits for the answer."""
+    """The interface of a run to the coordinator; every call waits for the answer."""
 
     async def report(self, uid: str, attempt: int, step: int, progress: float) -> bool:
-        """Tell how far a run is; False where it is to be left."""
+        """Report a run's progress; return False if the run must be abandoned."""
 
     async def publish(self, uid: str, attempt: int, artifact: str, timings: Mapping[str, float]) -> bool:
-        """Commit a run's video; False where the attempt was given up."""
+        """Commit a run's video; return False if the attempt is no longer current."""
 
     async def fail(self, uid: str, attempt: int, error: TaskError) -> bool:
-        """Commit a run's error; False where the attempt was given up."""
+        """Commit a run's error; return False if the attempt is no longer current."""
 
 
 class Hung(Exception):
-    """The engine makes no progress; its thread cannot be stopped, only its process."""
+    """The engine makes no progress; a thread cannot be killed, only its process."""
 
 
-class _Left(Exception):
-    """The coordinator told the run to stop."""
+class _Abandoned(Exception):
+    """The coordinator requires the run to be abandoned."""
 
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """The engine's part of a run, ended: a file to complete, or the error that ended it."""
+    """The result of the engine's part of a run: a file to complete, or the error that ended the run."""
 
     file: AttemptFile
     error: BaseException | None
 
 
 class Run:
-    """Carries out one claimed task. Used once: ``generate``, then ``finish``.
+    """Runs one claimed task. Call ``generate`` once, then ``finish``.
 
-    In between the engine is free for the next task, while ffmpeg encodes the last frames of this one.
+    After ``generate`` the engine is free for the next task, while ffmpeg encodes the last frames of this one.
     """
 
     def __init__(
@@ -91,22 +91,22 @@ class Run:
         self._step_timeout_s = step_timeout_s
         self._file = AttemptFile(task, artifacts)
         self._progress = RunProgress(task.spec)
-        self._leave = threading.Event()
+        self._abandoned = threading.Event()
         self._moved = asyncio.Event()
 
     async def generate(self, engine_thread: Executor, files: Executor) -> Generated:
-        """Make every frame in ``engine_thread``.
+        """Generate every frame in ``engine_thread``.
 
-        Raises ``Hung`` or ``GroupLost``: this engine cannot be used again, another can do the task.
+        ``files``: the thread that opens and closes the video, so that the engine does not wait for either.
 
-        ``files`` is the thread that opens and closes the video, so that the engine waits for neither.
+        Raises ``Hung`` or ``GroupLost``: this engine cannot be used again, but another one can run the task.
         """
         loop = asyncio.get_running_loop()
         work = loop.run_in_executor(engine_thread, self._generate, loop, files)
         try:
             await self._follow(work)
         except asyncio.CancelledError:
-            self._leave.set()
+            self._abandoned.set()
             raise
         error = work.exception()
         if isinstance(error, GroupLost):
@@ -114,7 +114,7 @@ class Run:
         return Generated(self._file, error)
 
     async def finish(self, generated: Generated, files: Executor) -> Outcome:
-        """Complete the file and publish it, or tell why there is none."""
+        """Complete the file and publish it, or report the error of the run."""
         task = self._task
         try:
             if generated.error is not None:
@@ -122,7 +122,7 @@ class Run:
             self._progress.begin()
             await asyncio.get_running_loop().run_in_executor(files, generated.file.complete)
             self._progress.finished()
-        except _Left:
+        except _Abandoned:
             return Outcome.LEFT
         except ModelError as error:
             return await self._fail(TaskError(error.code, str(error)), Outcome.FAILED)
@@ -144,7 +144,7 @@ class Run:
         return outcome
 
     async def _follow(self, work: asyncio.Future[None]) -> None:
-        """Report each step, and at least every heartbeat, until the thread is done."""
+        """Report each step, and at least each heartbeat, until ``work`` ends. Raises ``Hung``."""
         task = self._task
         work.add_done_callback(lambda _: self._moved.set())
         while not work.done():
@@ -157,32 +157,32 @@ class Run:
             if time.monotonic() - position.moved_at > self._step_timeout_s:
                 raise Hung(f"no progress for {self._step_timeout_s} s at step {position.step}")
             if not await self._control.report(task.uid, task.attempt, position.step, position.progress):
-                self._leave.set()
+                self._abandoned.set()
 
     def _generate(self, loop: asyncio.AbstractEventLoop, files: Executor) -> None:
-        """Hand every frame to ffmpeg (in the engine's thread); completing the file is left to ``finish``."""
+        """Generate in the engine's thread and write every frame to ffmpeg; ``finish`` completes the file."""
         self._file.open(files)
         try:
-            self._make(wake=lambda: loop.call_soon_threadsafe(self._moved.set))
+            self._generate_frames(wake=lambda: loop.call_soon_threadsafe(self._moved.set))
         except BaseException as error:
             self._file.drop(error)
             raise
 
-    def _make(self, wake: Callable[[], object]) -> None:
+    def _generate_frames(self, wake: Callable[[], object]) -> None:
         request, progress = self._request(), self._progress
 
         def prepared() -> None:
             progress.prepared()
-            self._check_left()
+            self._check_abandoned()
 
         def stepped(done: int, total: int) -> None:
             progress.stepped(done, total)
             wake()
-            self._check_left()
+            self._check_abandoned()
 
         progress.begin()
         for frames in generate(self._engine, request, stepped, progress.decoded, on_prepared=prepared):
-            self._check_left()
+            self._check_abandoned()
             self._file.write(frames)
             progress.wrote(len(frames))
             wake()
@@ -194,12 +194,12 @@ class Run:
         )
 
     def _frame(self, key: str | None) -> Picture | None:
-        """A stored picture as a frame of the video."""
+        """Load a stored image, scaled and cropped to the video's size; None without a key."""
         if key is None:
             return None
         stored = SourceImage.from_png(self._artifacts.read_input(key))
         return stored.cover_crop(self._task.spec.width, self._task.spec.height)
 
-    def _check_left(self) -> None:
-        if self._leave.is_set():
-            raise _Left
+    def _check_abandoned(self) -> None:
+        if self._abandoned.is_set():
+            raise _Abandoned

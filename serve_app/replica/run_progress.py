@@ -1,4 +1,4 @@
-"""The progress of a run: how far it is, and the seconds of each of its stages."""
+"""The progress of a run: its step, its fraction done, and the seconds of each stage."""
 
 import time
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from models.video_spec import VideoSpec
 
 _NEARLY_DONE = 0.99
-"""A run is never reported as done before its video is committed."""
+"""Highest progress before the video is committed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class Position:
 
 
 class RunProgress:
-    """Written by the thread that makes the video. ``position`` may be read by any other."""
+    """Tracks a run's progress, written by the engine's thread; other threads may read ``position``."""
 
     def __init__(self, spec: VideoSpec) -> None:
         self._spec = spec
@@ -39,36 +39,36 @@ class RunProgress:
         return {stage: round(seconds, 4) for stage, seconds in self._seconds.items()}
 
     def begin(self) -> None:
-        """Begin the time of the next stage."""
+        """Start timing the next stage."""
         self._lap_began = time.monotonic()
 
     def prepared(self) -> None:
-        """End the time of preparing: a fragment's first step comes next."""
+        """Add the time to the prepare stage, when a fragment is prepared."""
         self._lap("prepare_s")
 
     def stepped(self, step: int, total_steps: int) -> None:
-        """Record the steps done, of all fragments together."""
+        """Record the steps done, of all fragments together, and add the time to the denoise stage."""
         self._lap("denoise_s")
         self._step, self._total_steps = step, total_steps
         self._move()
 
     def wrote(self, frames: int) -> None:
-        """Add frames of this fragment that are decoded and written."""
+        """Record further frames of this fragment as decoded and written."""
         self._decoded_frames += frames
         self._move()
 
     def decoded(self) -> None:
-        """End the time of decoding: the fragment has no further frames."""
+        """Add the time to the decode stage, when a fragment is fully decoded."""
         self._lap("decode_s")
         self._decoded_fragments += 1
         self._decoded_frames = 0
 
     def finished(self) -> None:
-        """End the time of finishing: the file is complete."""
+        """Add the time to the finish stage, when the file is complete."""
         self._lap("finish_s")
 
     def _move(self) -> None:
-        # The decode of a fragment counts as one more step, and its frames as parts of that.
+        # The decode of a fragment counts as one step, and each of its frames as a fraction of that step.
         done = self._step + self._decoded_fragments + self._decoded_frames / self._spec.num_frames
         progress = done / (self._total_steps + self._spec.num_fragments)
         self.position = Position(self._step, min(progress, _NEARLY_DONE), time.monotonic())

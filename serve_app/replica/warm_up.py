@@ -1,4 +1,4 @@
-"""Warm-up: one small video through the whole engine, so that the first client does not pay for it."""
+"""Warm-up: one small video through the whole engine before the first request."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from models.variants import Variant
 
 
 def warm_up(engine: Engine, variant: Variant) -> None:
-    """Make five small frames in one step and drop them. Raises what the engine raises."""
+    """Generate five small frames in one step and discard them. Raises ``ModelError``."""
     side = 4 * variant.size_multiple
     gray = np.full((side, side, 3), 128, dtype=np.uint8)
     request = GenerationRequest.of(

@@ -1,1 +1,1 @@
-"""The task store: all SQL."""
+"""The task store; contains all SQL of the service."""

@@ -1,7 +1,7 @@
-"""Batching: what is asked while one answer is on its way is asked together next.
+"""Batching: questions that arrive while one batch is being answered form the next batch.
 
-A query costs a thread's round trip for each statement, and a commit waits for the disk. Under load many
-callers share that; a caller that is alone is answered at once.
+Each statement costs a round trip to a thread, and each commit an fsync. Under load many callers share that
+cost; a single caller is answered at once.
 """
 
 import asyncio
@@ -13,7 +13,10 @@ A = TypeVar("A")
 
 
 class Batching(Generic[Q, A]):
-    """One call of ``answer`` is under way at a time. It gives each question an answer or an exception."""
+    """Collects questions into batches for ``answer``, one batch at a time, of at most ``largest`` questions.
+
+    ``answer`` returns an answer or an exception for each question, in order.
+    """
 
     def __init__(
         self, answer: Callable[[Sequence[Q]], Awaitable[Sequence[A | Exception]]], *, largest: int = 64
@@ -24,7 +27,7 @@ class Batching(Generic[Q, A]):
         self._answering: asyncio.Task[None] | None = None
 
     async def ask(self, question: Q) -> A:
-        """The answer to ``question``. Who is cancelled takes nothing away from the others."""
+        """Return the answer to ``question``, or raise its exception. Safe to cancel."""
         answered: asyncio.Future[A] = asyncio.get_running_loop().create_future()
         self._waiting.append((question, answered))
         if self._answering is None or self._answering.done():

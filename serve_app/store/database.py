@@ -1,4 +1,4 @@
-"""The connection to the database: SQLite for one node, PostgreSQL for several, one code for both."""
+"""Connections to the database: SQLite for one node, PostgreSQL for several, with the same code."""
 
 import asyncio
 import fcntl
@@ -13,17 +13,17 @@ from sqlalchemy import Connection, event, make_url, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 _BUSY_TIMEOUT_S = 10.0
-_LOCK = 7_206_714_312  # any number that nothing else in the database locks
+_LOCK = 7_206_714_312  # key of the advisory lock; arbitrary, but used for nothing else
 
 
 class Database:
     """Readers that see committed state, and a writer whose transactions never deadlock.
 
-    SQLite runs in WAL mode with ``synchronous=FULL``: what is committed survives a power cut. The first
-    statement of a write transaction that changes something begins it IMMEDIATE there, so two processes
-    queue for the lock instead of failing; within a process they queue on a pool of one connection. A
-    reader has no transaction: each of its queries sees what is committed by then. Every statement that is
-    not sent is a thread's round trip less, which is most of what a query costs.
+    SQLite runs in WAL mode with ``synchronous=FULL``: commits survive a power cut. A write transaction begins
+    IMMEDIATE with its first modifying statement, so two processes queue for the lock instead of failing;
+    within a process, writers queue on a pool of one connection. A reader has no transaction: each query sees
+    the state committed at that time. That saves the BEGIN and COMMIT, each of which would cost a round trip
+    to a thread, the largest part of a query's time.
     """
 
     def __init__(self, url: str) -> None:
@@ -36,12 +36,12 @@ class Database:
             self._readers = self._writers = create_async_engine(url, pool_size=8, pool_pre_ping=True)
 
     async def migrate(self) -> None:
-        """Bring the schema to the newest version; safe when several processes start at once."""
+        """Upgrade the schema to the latest version; safe when several processes start at the same time."""
         if self._file is None:
             async with self.write_alone() as connection:
                 await connection.run_sync(_upgrade)
             return
-        # A lock of the database itself is no use: turning a new file to WAL is what must not be done by two.
+        # A lock inside the database is not enough: two processes must not switch a new file to WAL at once.
         with open(f"{self._file}.lock", "w") as lock:
             await asyncio.to_thread(fcntl.flock, lock, fcntl.LOCK_EX)
             async with self.write_alone() as connection:
@@ -49,22 +49,22 @@ class Database:
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
-        """A connection to read with."""
+        """Yield a connection for reading."""
         async with self._readers.connect() as connection:
             yield connection
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
-        """A transaction, committed when the block ends and rolled back when it raises."""
+        """Yield a transaction that is committed when the block ends and rolled back when the block raises."""
         async with self._writers.begin() as connection:
             yield connection
 
     @asynccontextmanager
     async def write_alone(self) -> AsyncIterator[AsyncConnection]:
-        """A transaction that reads before it writes: only one of these is under way at a time.
+        """Yield a transaction for reading before writing; only one of these runs at a time.
 
-        On SQLite it keeps out every other writer. On PostgreSQL a row that was read may still be changed by
-        a writer of the other kind before it is written.
+        On SQLite the transaction excludes every other writer. On PostgreSQL a transaction of ``write`` may
+        still change a row between the read and the write.
         """
         async with self.write() as connection:
             if self._file is None:
@@ -80,12 +80,12 @@ class Database:
 
 
 def _sqlite_engine(url: str, *, begin: str | None, pool_size: int) -> AsyncEngine:
-    """``begin``: which transaction the driver begins before it changes something; None: none."""
+    """Create an engine; ``begin``: the kind of transaction for modifying statements, None for autocommit."""
     engine = create_async_engine(
         url,
         pool_size=pool_size,
         max_overflow=0,
-        pool_reset_on_return=None,  # ``read`` leaves nothing open, ``write`` commits or rolls back
+        pool_reset_on_return=None,  # ``read`` opens no transaction, ``write`` commits or rolls back
         connect_args={"isolation_level": begin, "timeout": _BUSY_TIMEOUT_S},
         **({} if begin else {"isolation_level": "AUTOCOMMIT"}),
     )
@@ -101,7 +101,7 @@ def _sqlite_engine(url: str, *, begin: str | None, pool_size: int) -> AsyncEngin
 
 
 def migrations(connection: Connection) -> Config:
-    """The configuration with which Alembic's commands run in the transaction of ``connection``."""
+    """Return the configuration for Alembic's commands to run in the transaction of ``connection``."""
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     config.attributes["connection"] = connection

@@ -1,4 +1,4 @@
-"""The fair queue in the database: the first task of each owner's line, and where the owners stand."""
+"""The fair queue in the database: the first queued task of each owner, and the owners' virtual times."""
 
 import sys
 from collections.abc import Collection, Mapping, Sequence
@@ -25,14 +25,14 @@ from serve_app.store.tables import SHARES, TASKS
 from serve_app.tasks.fair_share import FairClock, Shares, share_of
 from serve_app.tasks.transitions import Status
 
-_NEAR_PLACES = 8
-"""A task that the replica has the LoRA of may be so many arrivals younger than the one before which it is
-taken. So nobody waits for more than as many others."""
+_REORDER_WINDOW = 8
+"""Most arrivals by which a task whose LoRA is cached may overtake an older task. So a task is overtaken by at
+most as many others."""
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """The first task of one owner's line, or one close behind it."""
+    """The first queued task of an owner, or one within the reorder window."""
 
     seq: int
     owner: str
@@ -42,19 +42,20 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """The task that is next, all that it was chosen from, and where their owners stood."""
+    """The next task, the heads that it was chosen from, and the clock before the choice."""
 
     taken: Waiting
-    among: Sequence[Waiting]
+    heads: Sequence[Waiting]
     clock: FairClock
 
 
 def _first_of_each_owner() -> Select[int, str, int, float]:
-    """The heads of one model's lines. Every step is one look into an index, so a long queue costs no more.
+    """Build the query for the first queued task of each owner of a model.
 
-    Owners are found by going from each to the next, which neither database does for a DISTINCT by itself.
+    Every step is one index look-up, so the cost does not grow with the length of the queue. A recursive query
+    skips from each owner to the next (a loose index scan), which neither database does for a DISTINCT.
     """
-    # Its own name for each use: a subquery must not take the row of the query around it for its own.
+    # A separate alias for each use: a subquery must not refer to the row of the enclosing query.
     owners = (
         select(func.min(TASKS.c.owner).label("owner")).where(_queued(TASKS)).cte("owners", recursive=True)
     )
@@ -77,13 +78,13 @@ def _queued(tasks: FromClause) -> ColumnElement[bool]:
 
 
 _HEADS = _first_of_each_owner()
-_NEAR = (
+_WITH_CACHED_LORA = (
     select(TASKS.c.seq, TASKS.c.owner, TASKS.c.priority, TASKS.c.work)
     .where(
         _queued(TASKS),
         TASKS.c.owner == bindparam("owner"),
         TASKS.c.priority == bindparam("priority"),
-        # a range of the index
+        # an index range
         TASKS.c.seq.between(bindparam("first"), bindparam("last")),
         TASKS.c.spec["lora_name"].as_string().in_(bindparam("loras", expanding=True)),
     )
@@ -95,9 +96,9 @@ _RUNNING = select(TASKS.c.owner, func.count()).where(TASKS.c.status == Status.RU
 
 
 class FairQueue:
-    """Chooses the next task of a model, and keeps account of what was given to whom.
+    """Chooses the next task of a model by fair share, and stores the owners' virtual times.
 
-    Without ``shares`` there are no owners to be fair to, and no account is kept.
+    Without ``shares`` owners are not distinguished, and no virtual times are stored.
     """
 
     def __init__(self, shares: Shares) -> None:
@@ -105,10 +106,10 @@ class FairQueue:
         self._limited = any(share.max_running is not None for share in shares.values())
 
     async def next(self, connection: AsyncConnection, model: str, loras: Collection[str] = ()) -> Turn | None:
-        """Choose the next task; None when no owner with a queued task may have one more running.
+        """Choose the next task; return None if every owner is at its limit or has no queued task.
 
-        Of that owner's tasks of the same priority, one close behind is taken first if it uses one of
-        ``loras``, which the replica has at hand.
+        A task of the same owner and priority within the reorder window goes first if it uses one of
+        ``loras``, the LoRAs that the replica has cached.
         """
         rows = (await connection.execute(_HEADS, {"model": model})).all()
         heads = [Waiting(seq, owner, priority, work) for seq, owner, priority, work in rows]
@@ -121,18 +122,18 @@ class FairQueue:
         if self._shares:
             clock = _clock_of((await connection.execute(_CLOCK, {"model": model})).all())
         first = min(heads, key=clock.key)
-        near = await _near(connection, model, first, loras) if loras else None
-        return Turn(near or first, heads, clock)
+        cached = await _with_cached_lora(connection, model, first, loras) if loras else None
+        return Turn(cached or first, heads, clock)
 
     async def charge(self, connection: AsyncConnection, model: str, turn: Turn) -> None:
-        """Note what was given. With nobody left waiting, it is all forgotten."""
+        """Charge the claimed work to its owner's virtual time; reset the clock of an empty queue."""
         if not self._shares:
             return
-        if len(turn.among) == 1 and not await _anything_waits(connection, model):
+        if len(turn.heads) == 1 and not await _has_queued(connection, model):
             await connection.execute(delete(SHARES).where(SHARES.c.model == model))
             return
         owner = turn.taken.owner
-        after = turn.clock.after(turn.among, turn.taken, share_of(self._shares, owner))
+        after = turn.clock.after(turn.heads, turn.taken, share_of(self._shares, owner))
         values = {"virtual_time": after.times[owner], "clock": after.now}
         if owner in turn.clock.times:
             row = and_(SHARES.c.model == model, SHARES.c.owner == owner)
@@ -141,13 +142,13 @@ class FairQueue:
             await connection.execute(insert(SHARES).values(model=model, owner=owner, **values))
 
     def room(self, owner: str, running: int) -> int:
-        """The number of the owner's tasks that may run besides."""
+        """Return how many more of the owner's tasks may run, given the number that is ``running``."""
         limit = share_of(self._shares, owner).max_running
         return sys.maxsize if limit is None else max(0, limit - running)
 
 
 async def read_clocks(connection: AsyncConnection) -> Mapping[str, FairClock]:
-    """The fair-share clock of each model; a model without queued tasks has no entry."""
+    """Return the stored fair-share clock of each model; a model without one has no entry."""
     rows = (await connection.execute(select(SHARES))).all()
     return {
         model: _clock_of([row for row in rows if row.model == model]) for model in {row.model for row in rows}
@@ -160,7 +161,7 @@ def _clock_of(rows: Sequence[Row[Any]]) -> FairClock:
     )
 
 
-async def _near(
+async def _with_cached_lora(
     connection: AsyncConnection, model: str, first: Waiting, loras: Collection[str]
 ) -> Waiting | None:
     values = {
@@ -168,10 +169,10 @@ async def _near(
         "owner": first.owner,
         "priority": first.priority,
         "first": first.seq,
-        "last": first.seq + _NEAR_PLACES,
+        "last": first.seq + _REORDER_WINDOW,
         "loras": list(loras),
     }
-    row = (await connection.execute(_NEAR, values)).first()
+    row = (await connection.execute(_WITH_CACHED_LORA, values)).first()
     return Waiting(*row) if row is not None else None
 
 
@@ -180,6 +181,6 @@ async def _running(connection: AsyncConnection) -> Mapping[str, int]:
     return {owner: count for owner, count in (await connection.execute(_RUNNING)).all()}
 
 
-async def _anything_waits(connection: AsyncConnection, model: str) -> bool:
+async def _has_queued(connection: AsyncConnection, model: str) -> bool:
     waits = select(exists().where(TASKS.c.status == Status.QUEUED, TASKS.c.model == model))
     return bool(await connection.scalar(waits))

@@ -13,29 +13,32 @@ from serve_app.tasks.moving_average import updated_average
 from serve_app.tasks.replica import ENDED, Health, Replica, Scale
 
 _ENDED_S = 60.0
-"""How long a failed replica stays listed."""
+"""Seconds for which a failed replica stays listed."""
 
 
 class Fleet:
-    """Kept in the store so that every ingress replica sees the same, also after a restart."""
+    """Stored replicas, rates and scales, shared by all ingress replicas and kept across restarts."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def saw(self, *replicas: Replica) -> None:
-        """Note that these are there."""
+        """Store the heartbeats of replicas."""
         ids = [replica.replica_id for replica in replicas]
         async with self._database.write() as connection:
             await connection.execute(delete(REPLICAS).where(REPLICAS.c.replica_id.in_(ids)))
             await connection.execute(insert(REPLICAS), [asdict(replica) for replica in replicas])
 
     async def gone(self, *, unseen_for_s: float) -> None:
-        """Forget the replicas not heard of for so long."""
+        """Delete the replicas without a heartbeat in the last ``unseen_for_s`` seconds."""
         async with self._database.write() as connection:
             await connection.execute(delete(REPLICAS).where(REPLICAS.c.seen_at < time.time() - unseen_for_s))
 
     async def replicas(self, *, seen_within_s: float) -> Sequence[Replica]:
-        """The replicas heard of in the last seconds, and those that came to a bad end a little longer."""
+        """Return the replicas with a heartbeat in the last ``seen_within_s`` seconds.
+
+        Failed replicas stay listed for at least a minute.
+        """
         now = time.time()
         ended = and_(REPLICAS.c.health.in_(ENDED), REPLICAS.c.seen_at >= now - _ENDED_S)
         query = select(REPLICAS).where(or_(REPLICAS.c.seen_at >= now - seen_within_s, ended))
@@ -43,10 +46,10 @@ class Fleet:
             return [_replica(row) for row in (await connection.execute(query)).mappings().all()]
 
     async def learn(self, model: str, seconds_per_work: float, tokens: int = 0) -> None:
-        """Let one finished run move the measured rates (exponential moving averages).
+        """Update the measured rates (exponential moving averages) with one finished run.
 
-        There is one for the model, and one for its videos of so many ``tokens``: attention costs a token
-        more, the more of them there are.
+        The model has one rate for all videos, and one for each number of ``tokens``, because the cost of
+        attention per token grows with their number.
         """
         async with self._database.write() as connection:
             await _move(connection, RATES, {"model": model}, seconds_per_work)
@@ -54,14 +57,14 @@ class Fleet:
                 await _move(connection, SHAPE_RATES, {"model": model, "tokens": tokens}, seconds_per_work)
 
     async def rates(self) -> Mapping[str, float]:
-        """Measured seconds per unit of work of each model that has finished a run."""
+        """Return the measured seconds per unit of work of each model that has finished a run."""
         async with self._database.read() as connection:
             return {
                 row.model: row.seconds_per_work for row in (await connection.execute(select(RATES))).all()
             }
 
     async def note_scale(self, scale: Scale) -> None:
-        """Note how many replicas a model is to have."""
+        """Store the target number of replicas of a model."""
         values = {"wanted": scale.wanted, "failing": scale.failing}
         async with self._database.write() as connection:
             known = await connection.execute(
@@ -71,18 +74,18 @@ class Fleet:
                 await connection.execute(insert(SCALES).values(model=scale.model, **values))
 
     async def forget_scales(self, *, but: Collection[str]) -> None:
-        """Forget those of models that do not scale any more."""
+        """Delete the scales of all models except ``but``, those that still have autoscaling."""
         async with self._database.write() as connection:
             await connection.execute(delete(SCALES).where(SCALES.c.model.not_in(but)))
 
     async def scales(self) -> Mapping[str, Scale]:
-        """The scale of each model that scales, as noted last."""
+        """Return the latest stored scale of each model with autoscaling."""
         async with self._database.read() as connection:
             rows = (await connection.execute(select(SCALES))).mappings().all()
         return {row["model"]: Scale(**row) for row in rows}
 
     async def shape_rates(self) -> Mapping[tuple[str, int], float]:
-        """Measured seconds per unit of work, by model and by the tokens of a forward."""
+        """Return the measured seconds per unit of work, by model and tokens of a forward."""
         async with self._database.read() as connection:
             rows = (await connection.execute(select(SHAPE_RATES))).all()
         return {(row.model, row.tokens): row.seconds_per_work for row in rows}

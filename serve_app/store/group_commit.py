@@ -1,4 +1,4 @@
-"""Group commit: submits at once share a transaction. Each is acknowledged only after it is committed."""
+"""Group commit: concurrent submits share a transaction. Each is acknowledged only after the commit."""
 
 import time
 from collections import Counter
@@ -27,26 +27,29 @@ _COUNT_QUEUED_OF = (
     .group_by(TASKS.c.owner)
 )
 _RESTART_S = 30
-"""After which a client of a draining service is to ask again: about what a restart takes."""
+"""Retry-After of a draining service, in seconds: about the time of a restart."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A new task and its terms."""
+    """A new task and its admission limits."""
 
     new: NewTask
     admission: Admission
 
 
 class GroupCommit:
-    """Stores new tasks."""
+    """Inserts new tasks, those of concurrent submits in one transaction."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._batching: Batching[Entry, Task] = Batching(self._commit)
 
     async def store(self, new: NewTask, admission: Admission) -> Task:
-        """The stored task, committed. Raises ``TaskExists``, ``QueueFull``, ``OverQuota``, ``Draining``."""
+        """Store a task; return it once it is committed.
+
+        Raises ``TaskExists``, ``QueueFull``, ``OverQuota`` or ``Draining``.
+        """
         return await self._batching.ask(Entry(new, admission))
 
     async def _commit(self, group: Sequence[Entry]) -> Sequence[Task | Exception]:
@@ -55,7 +58,7 @@ class GroupCommit:
         except IntegrityError:
             if len(group) == 1:
                 return [TaskExists(f"Task ID {group[0].new.id} already exists")]
-            # One id is taken and spoils the transaction for all: now each has its own.
+            # One id exists already, which rolls back the group: retry each task in its own transaction.
             return [answer for entry in group for answer in await self._commit([entry])]
 
     async def _transaction(self, group: Sequence[Entry]) -> Sequence[Task | Exception]:
@@ -92,12 +95,12 @@ async def _count(connection: AsyncConnection, group: Sequence[Entry]) -> tuple[i
 
 
 def draining() -> Draining:
-    """Why a service that shuts down takes no task."""
+    """Return the error of a submit to a service that is shutting down."""
     return Draining("The service is shutting down and takes no new task; try again later", _RESTART_S)
 
 
 def _refusals(group: Sequence[Entry], queued: int, own: Counter[str]) -> Sequence[ServiceError | None]:
-    """Why each of the group is not let in, or None; those that are count for those after them."""
+    """Return the refusal of each task of the group, or None; admitted tasks count towards the limits."""
     refusals: list[ServiceError | None] = []
     for entry in group:
         owner, terms = entry.new.owner, entry.admission

@@ -1,6 +1,6 @@
-"""The moves of a task as SQL: each is one UPDATE whose WHERE is built from the table of transitions.
+"""SQL statements of a task's moves: each is one UPDATE whose WHERE is built from the table of transitions.
 
-The statements are built once: building one costs more than carrying it out.
+The statements are built once, since building one takes longer than executing it.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from serve_app.tasks.transitions import TRANSITIONS, Move, Transition
 
 @dataclass(frozen=True, slots=True)
 class RunKey:
-    """The fence of a run: its task, its attempt, and the epoch of the coordinator that writes."""
+    """The fencing tokens of a write: task, attempt, and epoch of the writing coordinator."""
 
     uid: str
     attempt: int
@@ -26,14 +26,14 @@ class RunKey:
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """A statement and the values it is executed with. It returns the rows that it changed."""
+    """A statement that returns the changed rows, and the values of its parameters."""
 
     statement: ReturningUpdate[Any]
     values: Mapping[str, Any]
 
 
 def _new(column: str) -> BindParameter[Any]:
-    # A parameter may not have a column's own name: SQLAlchemy keeps those for itself.
+    # SQLAlchemy reserves the columns' own names, so parameters need other ones.
     return bindparam(f"new_{column}", type_=TASKS.c[column].type)
 
 
@@ -70,15 +70,15 @@ _CHANGES: Mapping[Move, Mapping[str, Any]] = {
     Move.HAND_BACK: {**_QUEUED, "attempts_left": TASKS.c.attempts_left + 1},
     Move.CANCEL: _ENDED,
 }
-"""The columns that each move sets besides the status."""
+"""Columns that each move sets in addition to the status."""
 
 
 class MoveStatements:
-    """Builds each move's write, which changes a row only as the table of transitions allows."""
+    """Builds the write of each move, which changes a row only as the table of transitions allows."""
 
     def __init__(self, transitions: Mapping[Move, Transition]) -> None:
         self._transitions = transitions
-        # A cancel is of tasks that its caller chooses, so its statement is built at each call.
+        # The caller of a cancel chooses the condition, so that statement is built at each call.
         self._statements: Mapping[Move, ReturningUpdate[Any]] = {
             move: self._statement(move) for move in _CHANGES if move is not Move.CANCEL
         }
@@ -86,12 +86,12 @@ class MoveStatements:
     def claim(
         self, seq: int, epoch: int, *, runner: str, started_at: float, lease_expires_at: float
     ) -> Write:
-        """Begin the next attempt at the queued task number ``seq``."""
+        """Start the next attempt at the queued task with sequence number ``seq``."""
         new = {_RUNNER: runner, _STARTED_AT: started_at, _LEASE: lease_expires_at}
         return self._write(Move.CLAIM, {_SEQ: seq, _EPOCH: epoch, **new})
 
     def report(self, run: RunKey, *, step: int, progress: float, lease_expires_at: float) -> Write:
-        """Renew the lease; the progress in the row never falls. Returns the uid alone."""
+        """Renew the lease; the stored progress never decreases. The statement returns only the uid."""
         return self._of(run, Move.REPORT, {_STEP: step, _PROGRESS: progress, _LEASE: lease_expires_at})
 
     def publish(
@@ -102,11 +102,11 @@ class MoveStatements:
         return self._of(run, Move.PUBLISH, new)
 
     def fail(self, run: RunKey, error: TaskError, *, finished_at: float) -> Write:
-        """End the task as failed by the model or the input."""
+        """End the task as failed with an error of the model or the input."""
         return self._of(run, Move.FAIL, _failed(error, finished_at))
 
     def lose(self, run: RunKey, error: TaskError, *, finished_at: float) -> Write:
-        """End the task as failed for want of further attempts."""
+        """End the task as failed because no attempt is left."""
         return self._of(run, Move.LOSE, _failed(error, finished_at))
 
     def requeue(self, run: RunKey) -> Write:
@@ -114,11 +114,11 @@ class MoveStatements:
         return self._of(run, Move.REQUEUE, {})
 
     def hand_back(self, run: RunKey) -> Write:
-        """Queue the task for another attempt; this one does not count."""
+        """Queue the task for another attempt, without counting this one."""
         return self._of(run, Move.HAND_BACK, {})
 
     def cancel(self, *which: ColumnElement[bool], finished_at: float) -> Write:
-        """Cancel those of the tasks that may still be cancelled."""
+        """Cancel the tasks that match all conditions and are not in a final state."""
         statement = self._statement(Move.CANCEL, *which)
         return Write(statement, {_FINISHED_AT.key: finished_at})
 
@@ -127,7 +127,7 @@ class MoveStatements:
 
     def _write(self, move: Move, values: Mapping[BindParameter[Any], Any]) -> Write:
         transition = self._transitions[move]
-        # A statement must not be given values that it does not ask for.
+        # A statement accepts no values for parameters that it lacks.
         unasked = {_ATTEMPT: not transition.fenced, _EPOCH: not transition.led}
         given = {each.key: value for each, value in values.items() if not unasked.get(each)}
         return Write(self._statements[move], given)

@@ -1,4 +1,4 @@
-"""Between records and rows: the only place that knows how a task is spelt in the database."""
+"""Conversion between records and rows: the only module with the format of a task in the database."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, fields
@@ -23,7 +23,7 @@ _SPEC_FIELDS = frozenset(field.name for field in fields(TaskSpec))
 
 
 def task_of(row: Mapping[str, Any] | RowMapping) -> Task:
-    """The record of a row of ``tasks``."""
+    """Return the record of a row of ``tasks``."""
     spec = _spec_of(row["spec"])
     error = TaskError(row["error_code"], row["error_message"]) if row["error_code"] else None
     return Task(
@@ -56,7 +56,7 @@ def task_of(row: Mapping[str, Any] | RowMapping) -> Task:
 
 
 def values_of(new: NewTask, *, max_attempts: int, now: float) -> Mapping[str, Any]:
-    """The first row of a task: queued, no attempt made."""
+    """Return the first row of a task: queued, without an attempt."""
     return {
         "uid": new.uid,
         "id": new.id,
@@ -83,7 +83,7 @@ def values_of(new: NewTask, *, max_attempts: int, now: float) -> Mapping[str, An
 
 
 def _spec_of(kept: Mapping[str, Any]) -> TaskSpec:
-    """The spec in a row of this version, of one before, or of a later one that keeps more fields."""
+    """Return the spec of a row written by this version, an earlier one, or a later one with more fields."""
     values = {name: value for name, value in kept.items() if name in _SPEC_FIELDS}
     values["num_frames"] = kept.get("fragment_frames") or kept["num_frames"]
     if kept.get("num_fragments", 1) > 1:
@@ -94,9 +94,9 @@ def _spec_of(kept: Mapping[str, Any]) -> TaskSpec:
 
 
 def _spec_values(spec: TaskSpec) -> dict[str, Any]:
-    """The spec as a row keeps it. The keys are those of the first version, which other versions read too.
+    """Return the spec in the row format of the first version, which other versions also read.
 
-    ``num_frames`` are those of the whole video there. Raises ``ValueError`` for more than one LoRA.
+    In that format ``num_frames`` counts the whole video. Raises ``ValueError`` for more than one LoRA.
     """
     kept = asdict(spec)
     del kept["loras"], kept["video_frames"]
@@ -108,10 +108,10 @@ def _spec_values(spec: TaskSpec) -> dict[str, Any]:
 
 
 def _without_prompt(request: Mapping[str, Any], prompt: str) -> dict[str, Any]:
-    """The request with null in the place of a prompt that the spec has too: a prompt may be long."""
+    """Return the request with a null prompt if the spec has the same one: a prompt may be long."""
     return dict(request) | ({"prompt": None} if request.get("prompt") == prompt else {})
 
 
 def _as_sent(kept: Mapping[str, Any], prompt: str) -> Mapping[str, Any]:
-    """The request as the client sent it, its prompt taken from the spec where only that has it."""
+    """Return the client's request, with a null prompt restored from the spec."""
     return {**kept, "prompt": prompt} if "prompt" in kept and kept["prompt"] is None else kept

@@ -1,7 +1,7 @@
 """The coordinator's side of the task store: claims, and every later move of a run.
 
-Two fences guard every write. The epoch: only the coordinator that took the lead last may write. The
-attempt: a runner that was given up cannot touch the task of its successor.
+Two fencing tokens guard every write. The epoch: only the current leader may write. The attempt: a runner
+whose run was given up cannot change the task after another runner has claimed it.
 """
 
 import time
@@ -28,27 +28,30 @@ WORKER_LOST = TaskError("worker_lost", "Every replica that ran this task was los
 
 
 class Superseded(Exception):
-    """Another coordinator has taken the lead: this one must not write any more."""
+    """Another coordinator has taken the lead: writes of this one's epoch are rejected."""
 
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """Queued tasks (how many) and running tasks (which), by model; a model without any has no entry."""
+    """Queued and running tasks by model; a model without any has no entry."""
 
     queued: Mapping[str, int]
+    """Number of queued tasks."""
     running: Mapping[str, frozenset[str]]
+    """Uids of the running tasks."""
     ready: Mapping[str, int]
-    """Queued tasks that may run now: none beyond their owner's limit, none at all in a drain."""
+    """Number of queued tasks within their owner's limit of running tasks; 0 during a drain."""
 
 
 _Job = Callable[[AsyncConnection], Awaitable[RowMapping | None]]
-"""Writes in the transaction of a connection; answers the row that it changed, if any."""
+"""A write in the transaction of a connection; returns the changed row, if any."""
 
 
 class RunLedger:
-    """Writes of one epoch. Each is committed when it returns and raises ``Superseded`` once that is over.
+    """Writes of one epoch. A method returns after its commit, and raises ``Superseded`` under a newer epoch.
 
-    Writes that come while a commit is under way share the next one: a commit waits for the disk.
+    Writes that arrive during a commit share the next one (group commit), since each commit waits for the
+    disk.
     """
 
     moves: ClassVar[MoveStatements] = MOVES
@@ -60,16 +63,17 @@ class RunLedger:
         self._queue = FairQueue(shares)
         self._draining = False
         self._writing: Batching[_Job, RowMapping | None] = Batching(self._write_all)
-        # Stands in the WHERE of each write: checked by the very statement that writes.
-        self._leads = exists().where(LEADERSHIP.c.epoch == epoch)
+        # Part of the WHERE of a write, so that the check and the write are atomic.
+        self._is_leader = exists().where(LEADERSHIP.c.epoch == epoch)
 
     @classmethod
     async def take_lead(
         cls, database: Database, *, lease_s: float, grace_s: float, shares: Shares | None = None
     ) -> "RunLedger":
-        """Begin a new epoch. Runs that are still alive have ``grace_s`` seconds to report to it.
+        """Begin a new epoch and return its ledger. Current runs have ``grace_s`` seconds to report to it.
 
-        ``shares`` are what the owners of tasks are due; without any it does not matter whose a task is.
+        ``lease_s``: seconds of a lease. ``shares``: the owners' fair shares; without any, owners are not
+        distinguished.
         """
         async with database.write() as connection:
             new = {"epoch": LEADERSHIP.c.epoch + 1, "draining": False}
@@ -83,10 +87,10 @@ class RunLedger:
         return cls(database, epoch, lease_s=lease_s, shares=shares or {})
 
     async def claim(self, model: str, runner: str, loras: Collection[str] = ()) -> Task | None:
-        """Give ``runner`` the next task of ``model``. None: none waits that may run.
+        """Claim the next task of ``model`` for ``runner``; return None if no queued task may run.
 
-        Next is the highest priority, then the owner that has had least for its share, then the oldest;
-        but of some that are almost as old, one that uses one of ``loras``.
+        The order is priority, then fair share, then age; among tasks of almost the same age, a task that uses
+        one of ``loras`` goes first. Raises ``Superseded``.
         """
         claim = partial(self._claim, model=model, runner=runner, loras=loras)
         return _task(await self._writing.ask(claim))
@@ -107,12 +111,15 @@ class RunLedger:
             if row is not None:
                 await self._queue.charge(connection, model, turn)
                 return row
-            # On PostgreSQL it may have been cancelled since: then another one is first.
+            # On PostgreSQL the task may have been cancelled in the meantime: choose again.
         await self._check_lead(connection)
         return None
 
     async def report(self, uid: str, attempt: int, *, step: int, progress: float) -> bool:
-        """Renew the lease and record how far the run is. False: the run is over, its runner must leave."""
+        """Renew the lease and record the progress; return False if the runner must abandon the run.
+
+        Raises ``Superseded``.
+        """
         lease_expires_at = time.time() + self._lease_s
         write = self.moves.report(
             self._run(uid, attempt), step=step, progress=progress, lease_expires_at=lease_expires_at
@@ -122,43 +129,55 @@ class RunLedger:
     async def publish(
         self, uid: str, attempt: int, *, artifact: str, timings: Mapping[str, float]
     ) -> Task | None:
-        """Make ``artifact`` the task's result, for ever. None: the attempt is not the current one."""
+        """Commit ``artifact`` as the task's result; return None if the attempt is not current.
+
+        Raises ``Superseded``.
+        """
         run, now = self._run(uid, attempt), time.time()
         return _task(
             await self._commit(self.moves.publish(run, artifact=artifact, timings=timings, finished_at=now))
         )
 
     async def fail(self, uid: str, attempt: int, error: TaskError) -> Task | None:
-        """End the task for an error of the model or the input. None: the attempt is not the current one."""
+        """End the task with an error of the model or the input; return None if the attempt is not current.
+
+        Raises ``Superseded``.
+        """
         write = self.moves.fail(self._run(uid, attempt), error, finished_at=time.time())
         return _task(await self._commit(write))
 
     async def give_up(self, uid: str, attempt: int) -> Task | None:
-        """The runner is lost: queue the task again, or fail it if no attempt is left. None: not current."""
+        """Queue the task of a lost runner again, or fail it if no attempt is left.
+
+        Returns None if the attempt is not current. Raises ``Superseded``.
+        """
         return _task(await self._writing.ask(partial(self._give_up, uid=uid, attempt=attempt)))
 
     async def hand_back(self, uid: str, attempt: int) -> Task | None:
-        """The runner stops before the end by itself: queue the task again, the attempt not counted."""
+        """Queue a task again whose runner stops before the end, without counting the attempt.
+
+        Returns None if the attempt is not current. Raises ``Superseded``.
+        """
         return _task(await self._commit(self.moves.hand_back(self._run(uid, attempt))))
 
     async def drain(self) -> None:
-        """Let nothing begin any more, under this epoch: no claim finds a task, no new task is stored."""
+        """Begin the drain: in this epoch no further task is claimed or stored. Raises ``Superseded``."""
         await self._writing.ask(self._drain)
 
     async def _drain(self, connection: AsyncConnection) -> None:
         query = update(LEADERSHIP).where(LEADERSHIP.c.epoch == self.epoch).values(draining=True)
         if (await connection.execute(query)).rowcount == 0:
             await self._check_lead(connection)
-        # Claims are written here one after the other: those before this one are committed with it or were.
+        # Writes are serialized: claims before this one are in this transaction or already committed.
         self._draining = True
 
     async def check_lead(self) -> None:
-        """Raises ``Superseded`` once another coordinator leads."""
+        """Raise ``Superseded`` once another coordinator leads."""
         async with self._database.read() as connection:
             await self._check_lead(connection)
 
     async def expire_leases(self) -> Sequence[Task]:
-        """Give up every run whose lease has ended; the tasks as they stand now."""
+        """Give up every run with an expired lease; return the tasks. Raises ``Superseded``."""
         expired = select(TASKS.c.uid, TASKS.c.attempt).where(
             TASKS.c.status == Status.RUNNING, TASKS.c.lease_expires_at < time.time()
         )
@@ -173,31 +192,31 @@ class RunLedger:
         return [task_of(row) for row in given_up if row is not None]
 
     async def forget_ended(self, *, before: float) -> Sequence[Task]:
-        """Delete the final tasks that ended before that time (seconds since 1970); what they were."""
+        """Delete and return the final tasks that ended before ``before`` (seconds since 1970)."""
         ended = (TASKS.c.status.in_(FINAL), TASKS.c.finished_at < before)
-        query = delete(TASKS).where(*ended, self._leads).returning(TASKS)
+        query = delete(TASKS).where(*ended, self._is_leader).returning(TASKS)
         async with self._database.write() as connection:
             return [task_of(row) for row in (await connection.execute(query)).mappings().all()]
 
     async def find(self, uid: str) -> Task | None:
-        """The task as it stands."""
+        """Return the task with that uid, or None."""
         async with self._database.read() as connection:
             row = (await connection.execute(select(TASKS).where(TASKS.c.uid == uid))).mappings().first()
         return task_of(row) if row is not None else None
 
     async def running(self) -> Sequence[tuple[str, int]]:
-        """Uid and attempt of each run."""
+        """Return the uid and attempt of each running task."""
         query = select(TASKS.c.uid, TASKS.c.attempt).where(TASKS.c.status == Status.RUNNING)
         async with self._database.read() as connection:
             return [(uid, attempt) for uid, attempt in await connection.execute(query)]
 
     async def known_uids(self) -> frozenset[str]:
-        """Every task there is a record of."""
+        """Return the uids of all stored tasks."""
         async with self._database.read() as connection:
             return frozenset((await connection.execute(select(TASKS.c.uid))).scalars())
 
     async def demand(self) -> Demand:
-        """The queued and the running tasks of each model."""
+        """Return the queued and running tasks of each model."""
         waiting = (
             select(TASKS.c.model, TASKS.c.owner, func.count())
             .where(TASKS.c.status == Status.QUEUED)
@@ -223,7 +242,7 @@ class RunLedger:
 
     async def _write_all(self, jobs: Sequence[_Job]) -> Sequence[RowMapping | None]:
         async with self._database.write_alone() as connection:
-            # One that raises takes the transaction back for all: an epoch is over for all of them.
+            # An exception rolls back all jobs of the batch: an ended epoch ends for all of them.
             return [await job(connection) for job in jobs]
 
     async def _give_up(self, connection: AsyncConnection, *, uid: str, attempt: int) -> RowMapping | None:
@@ -235,7 +254,7 @@ class RunLedger:
         return await self._execute(connection, write)
 
     async def _execute(self, connection: AsyncConnection, write: Write) -> RowMapping | None:
-        """The row that ``write`` changed, if any. Raises ``Superseded`` if another epoch was the reason."""
+        """Execute ``write``; return the changed row, if any. Raises ``Superseded`` if the epoch has ended."""
         changed = await connection.execute(write.statement, write.values)
         row: RowMapping | None = changed.mappings().first()
         if row is None:

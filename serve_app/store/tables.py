@@ -1,4 +1,4 @@
-"""The tables of the task store. ``migrations/`` makes them; a test holds the two against each other."""
+"""The tables of the task store. ``migrations/`` creates them; a test compares the two."""
 
 from sqlalchemy import (
     JSON,
@@ -18,7 +18,7 @@ from sqlalchemy import (
 
 METADATA = MetaData()
 
-# SQLite counts up only a column of the very type INTEGER; PostgreSQL's should not end at 2³¹.
+# SQLite autoincrements only columns of type INTEGER; PostgreSQL's INTEGER would end at 2³¹.
 _SEQ = BigInteger().with_variant(Integer, "sqlite")
 
 TASKS = Table(
@@ -66,7 +66,7 @@ LEADERSHIP = Table(
     METADATA,
     Column("id", Integer, primary_key=True),
     Column("epoch", Integer, nullable=False),
-    # Whether the service is shutting down and takes no new task; whoever takes the lead next ends that.
+    # True while the service is shutting down and accepts no task; reset by the next leader.
     Column("draining", Boolean, nullable=False, server_default=false()),
 )
 
@@ -76,7 +76,7 @@ SHARES = Table(
     Column("model", String(64), primary_key=True),
     Column("owner", String(128), primary_key=True),
     Column("virtual_time", Float, nullable=False),
-    # The model's own virtual time when this was written: the largest is the newest.
+    # The model's own virtual time at this write: the largest is the latest.
     Column("clock", Float, nullable=False),
 )
 

@@ -1,4 +1,4 @@
-"""The task store as clients see it: submit, look, cancel. Runs are written by ``RunLedger`` alone."""
+"""The clients' side of the task store: submit, read and cancel. Only ``RunLedger`` writes runs."""
 
 import time
 from collections import defaultdict
@@ -22,47 +22,48 @@ from serve_app.tasks.task import NewTask, QueuedTask, Task
 from serve_app.tasks.transitions import Status
 
 _PAGE = 500
-# Newest first. An id is unique for an owner, so of one id there are at most as many as there are keys.
+# Newest first. An id is unique per owner, so one id has at most as many rows as there are API keys.
 _BY_IDS = select(TASKS).where(TASKS.c.id.in_(bindparam("ids", expanding=True))).order_by(TASKS.c.seq.desc())
 
 
 @dataclass(frozen=True, slots=True)
-class _Question:
+class _Lookup:
     caller: Caller
     task_id: str
 
 
 class TaskStore:
-    """Every method is one transaction; what it returns is committed.
+    """Submits, reads and cancels tasks. Methods return committed state.
 
-    For a caller there are only the tasks it sees; of one id, its own comes first, then the newest.
+    A caller has access only to the tasks that it sees. Among tasks with the same id, the caller's own task
+    comes first, then the newest.
     """
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._group_commit = GroupCommit(database)
-        self._reading: Batching[_Question, Task] = Batching(self._read)
+        self._reading: Batching[_Lookup, Task] = Batching(self._read)
 
     async def submit(self, new: NewTask, admission: Admission) -> Task:
-        """Store a task and answer it, or the task that the same idempotency key made before.
+        """Store and return a task, or return the earlier task with the same idempotency key.
 
-        Raises ``TaskExists``, ``IdempotencyMismatch``, ``QueueFull``, ``OverQuota``, ``Draining``.
+        Raises ``TaskExists``, ``IdempotencyMismatch``, ``QueueFull``, ``OverQuota`` or ``Draining``.
         """
-        made_before = await self._by_idempotency(new)
-        if made_before is not None:
-            return made_before
+        earlier = await self._by_idempotency(new)
+        if earlier is not None:
+            return earlier
         try:
             return await self._group_commit.store(new, admission)
         except TaskExists:
-            # Of two submits with one key at once, the second finds that its key is taken by now.
-            made_before = await self._by_idempotency(new)
-            if made_before is not None:
-                return made_before
+            # Two concurrent submits with one key: the second one finds the first one's task.
+            earlier = await self._by_idempotency(new)
+            if earlier is not None:
+                return earlier
             raise
 
     async def get(self, caller: Caller, task_id: str) -> Task:
-        """The task of that id. Raises ``TaskNotFound``."""
-        return await self._reading.ask(_Question(caller, task_id))
+        """Return the task with that id. Raises ``TaskNotFound``."""
+        return await self._reading.ask(_Lookup(caller, task_id))
 
     async def list(
         self,
@@ -72,7 +73,10 @@ class TaskStore:
         limit: int,
         after: str | None = None,
     ) -> Sequence[Task]:
-        """Tasks, newest first, at most ``limit``, older than the task ``after``. Raises ``TaskNotFound``."""
+        """Return at most ``limit`` tasks, newest first, older than the task with id ``after``.
+
+        Raises ``TaskNotFound`` for an unknown ``after``.
+        """
         query = (
             select(TASKS)
             .where(_seen_by(caller), TASKS.c.status.in_(statuses))
@@ -86,7 +90,7 @@ class TaskStore:
         return [task_of(row) for row in rows]
 
     async def published_at(self, caller: Caller, save_path: str) -> Task | None:
-        """The newest succeeded task that was to be saved there."""
+        """Return the newest succeeded task with that public path, or None."""
         query = (
             select(TASKS)
             .where(_seen_by(caller), TASKS.c.save_path == save_path, TASKS.c.status == Status.SUCCEEDED)
@@ -98,13 +102,16 @@ class TaskStore:
         return task_of(row) if row is not None else None
 
     async def cancel(self, caller: Caller, task_id: str) -> tuple[Task, bool]:
-        """The task, and whether this call cancelled it: the first commit wins. Raises ``TaskNotFound``."""
+        """Cancel a task; return the task, and True if this call cancelled it: the first commit wins.
+
+        Raises ``TaskNotFound``.
+        """
         task = await self.get(caller, task_id)
         cancelled = await self._cancel(TASKS.c.uid == task.uid)
         return (cancelled[0], True) if cancelled else (await self.get(caller, task_id), False)
 
     async def cancel_all(self, caller: Caller, *statuses: Status) -> Sequence[Task]:
-        """Cancel every task that stands in one of ``statuses``; the cancelled ones."""
+        """Cancel every task in one of ``statuses``; return the cancelled tasks."""
         return await self._cancel(_seen_by(caller), TASKS.c.status.in_(statuses or tuple(Status)))
 
     async def _cancel(self, *which: ColumnElement[bool]) -> Sequence[Task]:
@@ -114,7 +121,7 @@ class TaskStore:
             return [task_of(row) for row in cancelled.mappings().all()]
 
     async def queue(self) -> AsyncIterator[Sequence[QueuedTask]]:
-        """Every queued task, by priority and age, in pages, so that a long queue holds up nobody."""
+        """Yield all queued tasks by priority and age, in pages that do not block the event loop."""
         columns = (
             TASKS.c.id,
             TASKS.c.model,
@@ -134,29 +141,29 @@ class TaskStore:
                 yield [QueuedTask(*row) for row in page]
 
     async def clocks(self) -> Mapping[str, FairClock]:
-        """The fair-share clock of each model; a model without an entry is at the beginning."""
+        """Return the fair-share clock of each model; a model without an entry has a new clock."""
         async with self._database.read() as connection:
             return await read_clocks(connection)
 
     async def running(self) -> Sequence[Task]:
-        """Every running task, oldest first."""
+        """Return all running tasks, oldest first."""
         query = select(TASKS).where(TASKS.c.status == Status.RUNNING).order_by(TASKS.c.seq)
         async with self._database.read() as connection:
             return [task_of(row) for row in (await connection.execute(query)).mappings().all()]
 
     async def counts(self) -> dict[Status, int]:
-        """The number of stored tasks in each status."""
+        """Return the number of stored tasks in each status."""
         query = select(TASKS.c.status, func.count()).group_by(TASKS.c.status)
         async with self._database.read() as connection:
             found = {Status(status): count for status, count in (await connection.execute(query)).all()}
         return {status: found.get(status, 0) for status in Status}
 
     async def is_draining(self) -> bool:
-        """True while the service shuts down."""
+        """Return True while the service is draining."""
         async with self._database.read() as connection:
             return bool(await connection.scalar(select(LEADERSHIP.c.draining)))
 
-    async def _read(self, questions: Sequence[_Question]) -> Sequence[Task | Exception]:
+    async def _read(self, questions: Sequence[_Lookup]) -> Sequence[Task | Exception]:
         ids = list({question.task_id for question in questions})
         async with self._database.read() as connection:
             rows = (await connection.execute(_BY_IDS, {"ids": ids})).mappings().all()
@@ -184,7 +191,7 @@ def _seen_by(caller: Caller) -> ColumnElement[bool]:
     return true() if caller.is_admin else TASKS.c.owner == caller.name
 
 
-def _chosen(question: _Question, newest_first: Sequence[Task]) -> Task | Exception:
+def _chosen(question: _Lookup, newest_first: Sequence[Task]) -> Task | Exception:
     caller = question.caller
     seen = [task for task in newest_first if caller.sees(task.owner)]
     own = [task for task in seen if task.owner == caller.name]

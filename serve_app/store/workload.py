@@ -1,4 +1,4 @@
-"""The workload of a model: its queued and its running work, summed by the database."""
+"""The workload of a model: its queued and running work, summed by the database."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -12,23 +12,23 @@ from serve_app.tasks.transitions import Status
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """Work is in DiT tokens."""
+    """Queued and running work of one model, in units of ``Task.work``."""
 
     queued: int
-    """Tasks."""
+    """Number of queued tasks."""
     queued_work: float
     capped_work: float
-    """As ``queued_work``, but no task counts for more than the cap."""
+    """Queued work with each task capped."""
     running_work: tuple[float, ...]
-    """The whole work of each run."""
+    """Total work of each run."""
     left_work: tuple[float, ...]
-    """The work that each run has left."""
+    """Remaining work of each run."""
 
     @classmethod
     async def of(
         cls, database: Database, model: str, *, cap: float, stopping: Collection[str] = ()
     ) -> "Workload":
-        """The model's work as it stands now, without the runs of the replicas that are ``stopping``."""
+        """Query the model's work, except runs on ``stopping`` replicas; ``cap``: largest work of a task."""
         capped = case((TASKS.c.work > cap, cap), else_=TASKS.c.work)
         waiting = select(func.count(), func.sum(TASKS.c.work), func.sum(capped)).where(
             TASKS.c.status == Status.QUEUED, TASKS.c.model == model

@@ -72,9 +72,7 @@ class FairClock:
         return -head.priority, self.time_of(head.owner), head.seq
 
     def after(self, heads: Iterable[Head], taken: Head, share: Share) -> "FairClock":
-        """Return the clock after ``taken`` is claimed out of ``heads``, the first tasks of the eligible
-        owners.
-        """
+        """Return the clock after ``taken`` is claimed; ``heads``: first tasks of the eligible owners."""
         return FairClock(
             now=min(self.time_of(head.owner) for head in heads),
             times={**self.times, taken.owner: self.time_of(taken.owner) + taken.work / share.weight},

@@ -1,6 +1,4 @@
-"""Records of a task. All are frozen: a move updates the row in the store, and a new record is read from
-it.
-"""
+"""Records of a task. All are frozen: a move changes the row, and a new record is read."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

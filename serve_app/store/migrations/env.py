@@ -1,4 +1,4 @@
-"""Alembic's entry: runs the migrations on the connection it is handed, inside its transaction."""
+"""Alembic's environment: runs the migrations on the given connection, inside its transaction."""
 
 from alembic import context
 

@@ -14,7 +14,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Make the first tables; the one row of ``leadership`` starts at epoch 0."""
+    """Create the first tables; the only row of ``leadership`` starts at epoch 0."""
     op.create_table(
         "tasks",
         sa.Column(
@@ -75,6 +75,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drop everything."""
+    """Drop all tables."""
     for table in ("replicas", "rates", "leadership", "tasks"):
         op.drop_table(table)

@@ -1,4 +1,4 @@
-"""Ids are unique for each owner, queues are ordered by owner; shares and the rates of sizes are kept.
+"""Task ids unique per owner, an index of queues by owner, and tables of shares and of rates by video size.
 
 Revision ID: 0002
 Revises: 0001
@@ -12,12 +12,12 @@ down_revision = "0001"
 branch_labels = None
 depends_on = None
 
-# 0001 gave the constraint no name; so PostgreSQL named it, and so batch mode names what SQLite has unnamed.
+# 0001 gave the constraint no name: PostgreSQL chose this one, and batch mode gives it to SQLite's.
 _NAMES = {"uq": "%(table_name)s_%(column_0_name)s_key"}
 
 
 def upgrade() -> None:
-    """SQLite cannot drop a constraint, so its table is made anew with all its rows."""
+    """Recreate ``tasks``, since SQLite cannot drop a constraint, and create the new tables."""
     op.drop_index("tasks_queue", "tasks")
     with op.batch_alter_table(
         "tasks", naming_convention=_NAMES, table_kwargs={"sqlite_autoincrement": True}
@@ -44,7 +44,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Back to ids that are unique for all. Fails when two owners have tasks of one id."""
+    """Restore globally unique ids. Raises ``IntegrityError`` if two owners have tasks with the same id."""
     op.drop_table("shape_rates")
     op.drop_table("shares")
     op.drop_index("tasks_owner", "tasks")

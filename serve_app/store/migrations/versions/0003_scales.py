@@ -1,4 +1,4 @@
-"""How many replicas each model is to have.
+"""The target number of replicas of each model.
 
 Revision ID: 0003
 Revises: 0002
@@ -14,7 +14,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Make the table; the coordinator fills it."""
+    """Create the table; the coordinator fills it."""
     op.create_table(
         "scales",
         sa.Column("model", sa.String(64), primary_key=True),
@@ -24,5 +24,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drop it."""
+    """Drop the table."""
     op.drop_table("scales")

@@ -1,4 +1,4 @@
-"""How each replica is, and whether the service is shutting down.
+"""The health of each replica, and the drain state of the service.
 
 Revision ID: 0004
 Revises: 0003
@@ -14,7 +14,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Replicas of the version before reported only once they were ready."""
+    """Add the columns; existing replicas are READY, since the previous version recorded only ready ones."""
     op.add_column("leadership", sa.Column("draining", sa.Boolean, nullable=False, server_default=sa.false()))
     op.add_column("replicas", sa.Column("health", sa.String(16), nullable=False, server_default="READY"))
     op.add_column("replicas", sa.Column("reason", sa.Text, nullable=False, server_default=""))
