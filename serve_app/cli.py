@@ -9,7 +9,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One command: its help line, its arguments, and ``run``, which returns the exit status."""
+    """A command: its help line, its arguments, and ``run``, which returns the exit status."""
 
     summary: str
     add_arguments: Callable[[argparse.ArgumentParser], None]

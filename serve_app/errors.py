@@ -169,7 +169,7 @@ class QueueFull(TooManyRequests):
 
 
 class OverQuota(TooManyRequests):
-    """This API key has reached its limit of tasks or requests."""
+    """The API key has reached its limit of tasks or requests."""
 
     code = "over_quota"
 

@@ -27,7 +27,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class ModelLine:
-    """One model's queue, runs and replicas at the moment of the snapshot."""
+    """A model's queue, runs and replicas at the moment of the snapshot."""
 
     queued: int = 0
     running: int = 0

@@ -26,7 +26,7 @@ _SLICE = 200
 
 
 class QueueView:
-    """Takes a snapshot at most every half second, for any number of requests.
+    """A cached snapshot, renewed at most every half second, for any number of requests.
 
     A due snapshot is taken in the background, so requests do not wait for it; a view that has been unused for
     seconds takes a snapshot before it answers.

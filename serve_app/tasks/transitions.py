@@ -52,7 +52,7 @@ class Move(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """One legal move: the conditions in the WHERE of its UPDATE, and the new state."""
+    """A legal move: the conditions in the WHERE of its UPDATE, and the new state."""
 
     sources: frozenset[Status]
     target: Status
