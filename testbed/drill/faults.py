@@ -27,7 +27,7 @@ class Fault:
     strike: Callable[["Faults"], bool]
     """Strike a process of the faults' service; return whether there was one to strike."""
     instead: bool = True
-    """Whether it may come in place of another that finds nothing to strike."""
+    """True if this fault may strike in place of another that finds no process."""
 
 
 class Faults:

@@ -1,4 +1,4 @@
-"""The fences of the store: a runner that comes back to a task that another has published changes nothing.
+"""The fences of the store: a runner that comes back to a task published by another changes nothing.
 
 The same scenario runs over the service and over one without its fences. No clock decides it: the runs are
 held until the files that release them are made, and a replica stays frozen until another has published.
@@ -64,7 +64,7 @@ class FencedTask:
         assert self._service.replica_pids("model-paced")[runner] == pid, "it was replaced while frozen"
 
     def look(self) -> None:
-        """Tell the checker how the task stands now, and its video."""
+        """Tell the checker the task's present status and its video."""
         status = self._service.status(self.task_id)
         self.checker.status(self.task_id, status)
         if status["status"] == "succeed":
