@@ -239,14 +239,14 @@ class Coordinator:
         return Health.DRAINING
 
     async def _check_deployments(self) -> None:
-        noted = dict(await self._fleet.scales())
+        stored = dict(await self._fleet.scales())
         while True:
             for scale in await self._deployments.look():
                 if scale.model not in self._scaled:
                     continue
-                if scale != noted.get(scale.model):
+                if scale != stored.get(scale.model):
                     await self._fleet.note_scale(scale)
-                    noted[scale.model] = scale
+                    stored[scale.model] = scale
                 self._scaling.note(scale)
             await asyncio.sleep(_DEPLOYMENTS_CHECK_S)
 

@@ -56,7 +56,7 @@ class QueueView:
             return self._snapshot
         if self._renewal is None or self._renewal.done():
             self._renewal = asyncio.create_task(self.fresh())
-            self._renewal.add_done_callback(_retrieve)
+            self._renewal.add_done_callback(_retrieve_error)
         if self._snapshot is not None and age < due + _STALE_S:
             return self._snapshot
         # Shielded: a client that disconnects must not cancel the snapshot that other requests wait for.
@@ -99,7 +99,10 @@ class QueueView:
         known = await self._fleet.replicas(seen_within_s=self._seen_within_s)
         draining = await self._store.is_draining()
         busy = {task.runner for task in running}
-        return [_now(replica, busy=replica.replica_id in busy, draining=draining) for replica in known]
+        return [
+            _with_current_health(replica, busy=replica.replica_id in busy, draining=draining)
+            for replica in known
+        ]
 
     async def _lines(
         self, queue: Sequence[QueuedTask], running: Sequence[Task], replicas: Sequence[Replica]
@@ -148,7 +151,7 @@ class QueueView:
         return {model: Speed(rate, sizes[model]) for model, rate in (await self._fleet.rates()).items()}
 
 
-def _now(replica: Replica, *, busy: bool, draining: bool) -> Replica:
+def _with_current_health(replica: Replica, *, busy: bool, draining: bool) -> Replica:
     if not replica.works or not (busy or draining):
         return replica
     return replace(replica, health=Health.DRAINING if draining else Health.BUSY)
@@ -164,7 +167,7 @@ def _seconds_left(task: Task, speed: Speed) -> float:
     return speed.seconds((1 - task.progress) * task.work, task.tokens) or 0.0
 
 
-def _retrieve(renewal: asyncio.Task[QueueSnapshot]) -> None:
+def _retrieve_error(renewal: asyncio.Task[QueueSnapshot]) -> None:
     # A waiting request gets the error; without one, the next request tries again.
     if not renewal.cancelled():
         renewal.exception()

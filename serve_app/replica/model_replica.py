@@ -213,8 +213,8 @@ class ModelReplica:
 
     async def _send_heartbeat(self) -> None:
         """Send a heartbeat. BUSY and DRAINING are derived elsewhere; this reports the rest."""
-        placed, how = self._placement, (self._health, self._reason)
-        await self._link.saw(Replica(self._id, self._model.name, placed.device, placed.ranks, 0.0, *how))
+        placed, state = self._placement, (self._health, self._reason)
+        await self._link.saw(Replica(self._id, self._model.name, placed.device, placed.ranks, 0.0, *state))
 
     async def _send_heartbeats(self) -> None:
         while True:

@@ -10,7 +10,7 @@ from models.video_spec import LoraUse
 from serve_app.tasks.task import NewTask, Task, TaskError, TaskSpec
 from serve_app.tasks.transitions import Status
 
-_EMPTY_AT_FIRST = (
+_NULL_AT_FIRST = (
     "runner",
     "started_at",
     "finished_at",
@@ -37,7 +37,7 @@ def task_of(row: Mapping[str, Any] | RowMapping) -> Task:
         priority=row["priority"],
         owner=row["owner"],
         notes=tuple(row["notes"]),
-        request=_as_sent(row["request"], spec.prompt),
+        request=_restored_request(row["request"], spec.prompt),
         save_path=row["save_path"],
         attempt=row["attempt"],
         attempts_left=row["attempts_left"],
@@ -78,18 +78,18 @@ def values_of(new: NewTask, *, max_attempts: int, now: float) -> Mapping[str, An
         "progress": 0.0,
         "created_at": now,
         "timings": {},
-        **dict.fromkeys(_EMPTY_AT_FIRST),
+        **dict.fromkeys(_NULL_AT_FIRST),
     }
 
 
-def _spec_of(kept: Mapping[str, Any]) -> TaskSpec:
+def _spec_of(stored: Mapping[str, Any]) -> TaskSpec:
     """Return the spec of a row written by this version, an earlier one, or a later one with more fields."""
-    values = {name: value for name, value in kept.items() if name in _SPEC_FIELDS}
-    values["num_frames"] = kept.get("fragment_frames") or kept["num_frames"]
-    if kept.get("num_fragments", 1) > 1:
-        values["video_frames"] = kept["num_frames"]
-    if kept.get("lora_name") is not None:
-        values["loras"] = (LoraUse(kept["lora_name"], kept.get("lora_strength", 1.0)),)
+    values = {name: value for name, value in stored.items() if name in _SPEC_FIELDS}
+    values["num_frames"] = stored.get("fragment_frames") or stored["num_frames"]
+    if stored.get("num_fragments", 1) > 1:
+        values["video_frames"] = stored["num_frames"]
+    if stored.get("lora_name") is not None:
+        values["loras"] = (LoraUse(stored["lora_name"], stored.get("lora_strength", 1.0)),)
     return TaskSpec(**values)
 
 
@@ -98,13 +98,13 @@ def _spec_values(spec: TaskSpec) -> dict[str, Any]:
 
     In that format ``num_frames`` counts the whole video. Raises ``ValueError`` for more than one LoRA.
     """
-    kept = asdict(spec)
-    del kept["loras"], kept["video_frames"]
-    kept |= {"num_frames": spec.total_frames, "fragment_frames": spec.num_frames, "lora_name": None}
+    stored = asdict(spec)
+    del stored["loras"], stored["video_frames"]
+    stored |= {"num_frames": spec.total_frames, "fragment_frames": spec.num_frames, "lora_name": None}
     if spec.loras:
         (lora,) = spec.loras
-        kept |= {"lora_name": lora.name, "lora_strength": lora.strength}
-    return kept
+        stored |= {"lora_name": lora.name, "lora_strength": lora.strength}
+    return stored
 
 
 def _without_prompt(request: Mapping[str, Any], prompt: str) -> dict[str, Any]:
@@ -112,6 +112,6 @@ def _without_prompt(request: Mapping[str, Any], prompt: str) -> dict[str, Any]:
     return dict(request) | ({"prompt": None} if request.get("prompt") == prompt else {})
 
 
-def _as_sent(kept: Mapping[str, Any], prompt: str) -> Mapping[str, Any]:
+def _restored_request(stored: Mapping[str, Any], prompt: str) -> Mapping[str, Any]:
     """Return the client's request, with a null prompt restored from the spec."""
-    return {**kept, "prompt": prompt} if "prompt" in kept and kept["prompt"] is None else kept
+    return {**stored, "prompt": prompt} if "prompt" in stored and stored["prompt"] is None else stored
