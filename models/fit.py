@@ -1,4 +1,4 @@
-"""The size and length of a video, brought to what a variant can make. Imports no torch."""
+"""Fitting of a video's size and length to a variant's limits. Imports no torch."""
 
 from dataclasses import dataclass
 from math import sqrt
@@ -9,7 +9,7 @@ from models.variants import Variant
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """A size the model can make, and a sentence for each thing that was changed to get there."""
+    """A size and length the model can make, and a sentence for each change."""
 
     width: int
     height: int
@@ -18,15 +18,15 @@ class Fit:
 
 
 def frames_for(fps: int, seconds: float) -> int:
-    """The frame count of the form 4k + 1 that comes closest to this duration."""
+    """Return the frame count of the form 4k + 1 closest to this duration."""
     return 4 * round(fps * seconds / 4) + 1
 
 
 def fit(variant: Variant, width: int, height: int, num_frames: int) -> Fit:
-    """Bring an asked size to one ``variant`` can make, saying what was changed.
+    """Fit a requested size and length to ``variant``, with a note for each change.
 
-    Raises ``InvalidRequest`` for a size that is no size, or that is beyond the limits of a variant
-    that refuses those.
+    Raises ``InvalidRequest`` for a number below 1, or beyond the limits of a variant that refuses oversize
+    requests.
     """
     for name, value in (("width", width), ("height", height), ("num_frames", num_frames)):
         if value < 1:
@@ -61,7 +61,7 @@ def _fit_size(variant: Variant, width: int, height: int) -> tuple[tuple[int, int
 
 def _fit_frames(variant: Variant, num_frames: int) -> tuple[int, tuple[str, ...]]:
     stride = variant.temporal_stride
-    fitted = num_frames // stride * stride + 1  # the nearest 4k + 1; of two equally near the smaller
+    fitted = num_frames // stride * stride + 1  # the nearest 4k + 1; of two equally near ones the smaller
     if fitted > variant.max_frames:
         if variant.oversize == "refuse":
             raise InvalidRequest(
@@ -85,7 +85,9 @@ def _to_multiple(size: int, multiple: int) -> int:
 
 
 def _shrink(variant: Variant, width: int, height: int) -> tuple[int, int]:
-    """The largest allowed size of about this aspect ratio. A long strip loses its ratio, not the limit."""
+    """Return the largest allowed size of about this aspect ratio; extreme ratios are changed to keep the
+    limit.
+    """
     multiple, scale = variant.size_multiple, sqrt(variant.max_area / (width * height))
     fit_width = _to_multiple(int(width * scale), multiple)
     fit_height = _to_multiple(int(height * scale), multiple)

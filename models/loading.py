@@ -1,4 +1,6 @@
-"""Weights to a ready engine. Reads safetensors alone, never pickles; only a hub's model needs a network."""
+"""Loading of a ready engine from weights: safetensors only, never pickles; only a hub model needs a
+network.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -30,10 +32,11 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 
 
 def load_engine(settings: EngineSettings, mesh: Mesh | None = None) -> WanEngine:
-    """Load a model in the diffusers layout. Raises ``WeightsError`` or ``TuningError``: a sentence on what
-    is wrong.
+    """Load a model in the diffusers layout.
 
-    ``mesh``: this process's place in a group of devices. Only rank 0 holds the text encoder then.
+    ``mesh``: this process's place in a group of devices, in which only rank 0 holds the text encoder.
+
+    Raises ``WeightsError`` or ``TuningError``, with a sentence on what is wrong.
     """
     mesh = mesh or Mesh()
     if settings.threads is not None:
@@ -49,7 +52,7 @@ def load_engine(settings: EngineSettings, mesh: Mesh | None = None) -> WanEngine
     folder.check(variant)
     check_weights(folder.path, settings, device, dtype, has_text=mesh.rank == 0)
     names = ["transformer"] if variant.boundary is None else ["transformer", "transformer_2"]
-    transformers = [_transformer(settings, folder, name, model.transformer_home, dtype) for name in names]
+    transformers = [_transformer(settings, folder, name, model.loading_device, dtype) for name in names]
     loras = load_loras(settings, transformers, device)
     denoiser, *others = (model.denoiser(transformer) for transformer in transformers)
     vae = _model(AutoencoderKLWan, folder.path / "vae", device, dtype)
@@ -90,7 +93,7 @@ def _check_loras(settings: EngineSettings, tuning: Tuning) -> None:
 def _transformer(
     settings: EngineSettings, folder: WeightsFolder, part: str, device: torch.device, dtype: torch.dtype
 ) -> Any:
-    """The folder's, or the one that takes its place."""
+    """Load the folder's transformer, or the single file that replaces it."""
     cls = WanVACETransformer3DModel if settings.variant.control_blocks else WanTransformer3DModel
     if part not in settings.replaced:
         return _model(cls, folder.path / part, device, dtype)
@@ -126,9 +129,9 @@ def _model(cls: Any, folder: Path, device: torch.device, dtype: torch.dtype) -> 
         model, report = cls.from_pretrained(
             folder, torch_dtype=dtype, local_files_only=True, use_safetensors=True, output_loading_info=True
         )
-    except Exception as error:  # whatever a broken file makes diffusers or transformers raise
+    except Exception as error:  # a broken file makes diffusers or transformers raise any type
         raise WeightsError(f"{folder} could not be loaded as {cls.__name__}: {first_line(error)}") from error
-    # Both libraries would go on with random numbers in place of missing tensors.
+    # Both libraries only warn about missing tensors, and initialise them at random.
     missing = [*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])]
     if missing:
         raise WeightsError(f"{folder} lacks {len(missing)} tensors of {cls.__name__}, such as {missing[0]}.")
@@ -136,7 +139,9 @@ def _model(cls: Any, folder: Path, device: torch.device, dtype: torch.dtype) -> 
 
 
 def _empty_model(cls: Any, folder: Path) -> Any:
-    """As the folder's configuration says, with parameters that take no memory and hold nothing."""
+    """Build a model from the folder's configuration, with parameters on the meta device, which take no
+    memory.
+    """
     try:
         with init_empty_weights(include_buffers=False):
             return cls.from_config(cls.load_config(folder, local_files_only=True))
@@ -149,7 +154,7 @@ def _tokenizer(folder: Path) -> Any:
 
 
 def _processor(folder: Path) -> Any:
-    # The other one, on torchvision, resizes a little differently: what is installed must not change a video.
+    # The torchvision processor resizes a little differently: installed packages must not change a video.
     return _preprocessor(CLIPImageProcessorPil, folder, "an image processor")
 
 

@@ -1,1 +1,1 @@
-"""What a run is shown beside noise: prompts, pictures, known latents."""
+"""Conditioning of a run: text and image embeddings, image channels, control video and known latents."""

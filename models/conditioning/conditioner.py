@@ -1,4 +1,6 @@
-"""Pictures to what the transformer is shown of them. Which way it is depends on the model."""
+"""Image and video conditioning: turns a request's pictures into inputs of the transformer, in the model's own
+way.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,27 +19,27 @@ from models.variants import Variant
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """What a run's pictures became; nothing for a run without."""
+    """Conditioning inputs made from a run's pictures; all None for a run without pictures."""
 
     known: KnownLatents | None = None
-    """Latent frames at the start that are known."""
+    """Known latent frames at the start of the video."""
     channels: Tensor | None = None
-    """Input channels beside the noisy latents, ``[1, stride + z, frames, height, width]``."""
+    """Input channels concatenated to the noisy latents, ``[1, stride + z, frames, height, width]``."""
     embeddings: Tensor | None = None
-    """What the blocks attend to beside the prompt, ``[pictures, tokens, dim]``."""
+    """Image embeddings for cross-attention, ``[pictures, tokens, dim]``."""
     control: Tensor | None = None
-    """What a side branch reads, ``[1, control channels, frames, height, width]``."""
+    """Input of the control (VACE) blocks, ``[1, control channels, frames, height, width]``."""
 
 
 class Conditioner(Protocol):
-    """One way of showing pictures to a transformer."""
+    """One way of conditioning a transformer on pictures."""
 
     def __call__(self, request: GenerationRequest) -> Condition:
         """Encode the pictures of a request."""
 
 
 def conditioner(variant: Variant, vae: StreamingVae, encoder: ImageEncoder | None) -> Conditioner:
-    """The way of this model."""
+    """Return the conditioner of this model."""
     if variant.control_blocks:
         return VideoControl(vae, variant)
     if variant.image_channels:
@@ -46,23 +48,25 @@ def conditioner(variant: Variant, vae: StreamingVae, encoder: ImageEncoder | Non
 
 
 class KnownFirstFrame:
-    """The first frame replaces the first latent frame, and is told to be free of noise."""
+    """Replaces the first latent frame by the encoded first frame, at timestep 0 (Wan2.2-TI2V-5B)."""
 
     def __init__(self, vae: StreamingVae) -> None:
         self._vae = vae
 
     def __call__(self, request: GenerationRequest) -> Condition:
-        """Hold the first frame, where there is one."""
+        """Encode the first frame as a known latent, if the request has one."""
         if request.image is None:
             return Condition()
         return Condition(known=KnownLatents(self._vae.encode(_pixels(request.image))))
 
 
 class ImageChannels:
-    """The whole video as latents, gray where no picture is given, behind a mask of what is given.
+    """Concatenates to the input a mask of the given frames, and latents of the video with gray for missing
+    frames.
 
-    The mask has a channel for each of the ``stride`` frames that a latent frame stands for. The first latent
-    frame stands for one, which fills them all. A model with an image encoder attends to the pictures too.
+    The mask has one channel for each of the ``stride`` frames that a latent frame represents. The first
+    latent frame represents one frame, whose value fills all mask channels. A model with an image encoder
+    attends to the pictures as well.
     """
 
     def __init__(self, vae: StreamingVae, stride: int, encoder: ImageEncoder | None) -> None:
@@ -71,7 +75,7 @@ class ImageChannels:
         self._encoder = encoder
 
     def __call__(self, request: GenerationRequest) -> Condition:
-        """Set the known frames beside the noise, and embed them where the model has an encoder."""
+        """Encode the given frames as input channels, and embed them if the model has an image encoder."""
         embeddings = None
         if self._encoder is not None:
             given = [picture for picture in (request.image, request.last_image) if picture is not None]
@@ -88,12 +92,14 @@ class ImageChannels:
 
 
 class VideoControl:
-    """A video of what is to be kept and one of what is to be changed, as latents, and a mask of the latter.
+    """Input of the control blocks (VACE): latents of the kept pixels, latents of the changed pixels, and the
+    mask.
 
-    Both are gray where they have nothing to say. Of a given video the mask says what changes, all of it
-    without one. Without a video the frames of given pictures are kept, and all others change from gray. The
-    mask has a channel for each pixel that a latent pixel stands for. References come before the first frame,
-    as latent frames of their own.
+    Both videos are gray where the other one applies. For a given video, the request's mask marks the pixels
+    to change; without a mask all of them change. Without a video, the frames of given pictures are kept, and
+    all other frames change from gray. The mask has one channel for each pixel that a latent pixel represents.
+    Reference pictures are latent frames of their own before the first frame. See Jiang et al. 2025, "VACE",
+    arXiv:2503.07598.
     """
 
     def __init__(self, vae: StreamingVae, variant: Variant) -> None:
@@ -101,9 +107,9 @@ class VideoControl:
         self._variant = variant
 
     def __call__(self, request: GenerationRequest) -> Condition:
-        """Encode what is to be changed, what is to stay, and the mask between them."""
+        """Encode the changed pixels, the kept pixels and the mask."""
         changed = self._vae.encode_frames(_parts(request, changing=True))
-        # from text alone nothing is kept either
+        # for a video from text alone both videos are all gray: encode one
         gray = request.video is None and request.image is None
         kept = changed if gray else self._vae.encode_frames(_parts(request, changing=False))
         video = torch.cat([kept, changed], dim=1)
@@ -111,7 +117,9 @@ class VideoControl:
         return Condition(control=torch.cat([*self._references(request), control], dim=2))
 
     def _mask(self, request: GenerationRequest) -> Tensor:
-        """``[1, stride², latent frames, h, w]``: each latent frame takes the mask nearest its middle."""
+        """Return the mask ``[1, stride², latent frames, h, w]``; each latent frame takes the mask nearest its
+        middle.
+        """
         size = self._variant.latent_frames(request.num_frames)
         places = torch.arange(request.num_frames, dtype=torch.float32)[None, None]
         nearest = F.interpolate(places, size=size, mode="nearest-exact").flatten().int().tolist()
@@ -119,7 +127,7 @@ class VideoControl:
         return F.pixel_unshuffle(masks[:, None], self._variant.spatial_stride).transpose(0, 1)[None]
 
     def _references(self, request: GenerationRequest) -> list[Tensor]:
-        """The last one comes first."""
+        """Encode the reference pictures, each as a latent frame; the last reference comes first."""
         frames = []
         for picture in request.references:
             latents = self._vae.encode(_letterboxed(picture, request.width, request.height))
@@ -129,7 +137,7 @@ class VideoControl:
 
 
 def _given_or_gray(request: GenerationRequest) -> Iterator[Tensor]:
-    """The video's frames ``[3, height, width]``: those that are given, and gray ones."""
+    """Yield the video's frames ``[3, height, width]``, gray where none is given."""
     gray = torch.zeros(3, request.height, request.width)
     for place in range(request.num_frames):
         picture = _given(request, place)
@@ -137,14 +145,16 @@ def _given_or_gray(request: GenerationRequest) -> Iterator[Tensor]:
 
 
 def _parts(request: GenerationRequest, changing: bool) -> Iterator[Tensor]:
-    """The same frames with gray for what does not change, or for what does."""
+    """Yield the video's frames with gray for the pixels that do not change or, with ``changing`` false, that
+    do.
+    """
     for place, frame in enumerate(_given_or_gray(request)):
         shown = (_changes(request, place) > 0.5) == changing
         yield torch.where(shown, frame, 0.0)
 
 
 def _changes(request: GenerationRequest, place: int) -> Tensor:
-    """How much of each pixel of a frame is to change, 0 … 1, ``[height, width]``."""
+    """Return a frame's mask ``[height, width]``: 0 keeps a pixel, 1 changes it."""
     if request.mask is not None:
         return torch.from_numpy(request.mask[place].copy()).float() / 255.0
     kept = request.video is None and _given(request, place) is not None
@@ -152,7 +162,7 @@ def _changes(request: GenerationRequest, place: int) -> Tensor:
 
 
 def _given(request: GenerationRequest, place: int) -> Picture | None:
-    """The frame of the request's video or picture at this place."""
+    """Return the request's frame or picture at index ``place``; None where none is given."""
     if request.video is not None:
         frame: Picture = request.video[place]
         return frame
@@ -162,7 +172,7 @@ def _given(request: GenerationRequest, place: int) -> Picture | None:
 
 
 def _letterboxed(picture: Picture, width: int, height: int) -> Tensor:
-    """The whole picture as large as it fits, in the middle of a white frame, ``[1, 3, 1, height, width]``."""
+    """Fit the whole picture into the middle of a white frame, ``[1, 3, 1, height, width]`` in −1 … 1."""
     pixels = _pixels(picture)[:, :, 0]
     scale = min(height / pixels.shape[2], width / pixels.shape[3])
     fitted = max(int(pixels.shape[2] * scale), 1), max(int(pixels.shape[3] * scale), 1)
@@ -175,7 +185,9 @@ def _letterboxed(picture: Picture, width: int, height: int) -> Tensor:
 
 
 def pixels(frames: Frames) -> Tensor:
-    """RGB frames ``[n, height, width, 3]`` as a video ``[1, 3, n, height, width]`` in −1 … 1."""
+    """Convert uint8 RGB frames ``[n, height, width, 3]`` to a video ``[1, 3, n, height, width]`` in −1 …
+    1.
+    """
     levels = torch.from_numpy(frames.copy()).permute(3, 0, 1, 2).float()
     return (levels / 255.0 * 2.0 - 1.0)[None]
 

@@ -1,4 +1,4 @@
-"""Pictures to image embeddings."""
+"""The image encoder: pictures to CLIP embeddings."""
 
 from typing import Any
 
@@ -8,10 +8,10 @@ from models.engine import Picture
 
 
 class ImageEncoder:
-    """CLIP's vision tower, up to its last layer but one, which is where Wan was trained to read it.
+    """CLIP's vision tower up to its penultimate layer, whose hidden states Wan was trained on.
 
-    Every rank of a group encodes the pictures by itself: one or two of 257 tokens are less work than telling
-    the others.
+    Every rank of a group encodes the pictures by itself: one or two pictures of 257 tokens cost less than a
+    broadcast.
     """
 
     def __init__(self, processor: Any, encoder: Any) -> None:
@@ -19,7 +19,7 @@ class ImageEncoder:
         self.encoder = encoder
 
     def encode(self, pictures: list[Picture]) -> Tensor:
-        """Embeddings ``[pictures, 257, dim]``: for each, one of the whole and one of every patch."""
+        """Embed pictures, ``[pictures, 257, dim]``: a class token and 256 patch tokens for each."""
         processed = self._processor(images=pictures, input_data_format="channels_last", return_tensors="pt")
         pixels: Tensor = processed.pixel_values.to(self.encoder.device, self.encoder.dtype)
         layers: tuple[Tensor, ...] = self.encoder(pixels, output_hidden_states=True).hidden_states

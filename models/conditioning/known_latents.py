@@ -8,10 +8,10 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class KnownLatents:
-    """The first latent frames of a video, ``[1, z, n, height, width]``, that replace denoised ones.
+    """The first latent frames of a video, ``[1, z, n, height, width]``, which replace the denoised ones.
 
-    With ``noise``, of the same shape, they are kept at the noise level that the run has come to; the model
-    need not know of them. Without, they are always clean, and the model is told by their timestep, 0.
+    With ``noise`` of the same shape, the frames are noised to the run's current sigma, and the model sees no
+    difference to other frames. Without it, the frames stay clean, and their timestep for the model is 0.
     """
 
     latents: Tensor
@@ -19,11 +19,11 @@ class KnownLatents:
 
     @property
     def clean(self) -> bool:
-        """Whether the latents are held without noise."""
+        """True if the latents stay free of noise."""
         return self.noise is None
 
     def placed(self, latents: Tensor, sigma: float) -> Tensor:
-        """``latents`` at the noise level ``sigma``, with the known frames in their place."""
+        """Return ``latents``, which are at noise level ``sigma``, with the known frames in their place."""
         known = self.latents
         if self.noise is not None:
             known = torch.lerp(known, self.noise, sigma)  # (1 − σ)·x0 + σ·ε, see models.pipeline.sampling

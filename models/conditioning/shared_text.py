@@ -1,4 +1,7 @@
-"""Prompts of a group: rank 0 encodes and tells the others. It alone needs the encoder, a large part."""
+"""Text encoding in a group: rank 0 encodes a prompt and broadcasts its embeddings.
+
+Only rank 0 needs the encoder, which is a large part of the model.
+"""
 
 import torch
 from torch import Tensor
@@ -20,8 +23,9 @@ class SharedText:
         self._device = device
 
     def encode(self, prompt: str) -> Tensor:
-        """As the encoder's own; all ranks call it together, and where it fails all of them raise: rank 0 the
-        encoder's error as it came, the others ``ModelError``.
+        """Encode a prompt as the text encoder does. All ranks call this together.
+
+        Raises, on every rank, if the encoder fails: its own error on rank 0, ``ModelError`` on the others.
         """
         if self.text is None:
             return self._received()

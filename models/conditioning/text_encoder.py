@@ -1,4 +1,4 @@
-"""Prompts to text embeddings."""
+"""The text encoder: prompts to UMT5 embeddings, with an LRU cache."""
 
 import html
 import re
@@ -15,23 +15,26 @@ DEFAULT_CACHE_BYTES = 64 * 1024 * 1024
 
 
 def clean_prompt(prompt: str) -> str:
-    """The prompt as the model was trained on it: repaired encoding, no HTML entities, single spaces."""
+    """Clean a prompt as in the model's training: repair its encoding, unescape HTML entities, collapse
+    whitespace.
+    """
     # Entities are sometimes escaped twice ("&amp;lt;"), hence the second unescape.
     repaired = html.unescape(html.unescape(ftfy.fix_text(prompt)))
     return re.sub(r"\s+", " ", repaired).strip()
 
 
 class Text(Protocol):
-    """Turns prompts into what the transformer is told."""
+    """Encodes prompts for the transformer."""
 
     def encode(self, prompt: str) -> Tensor:
         """Embeddings of the prompt's own tokens, ``[n, text_dim]``, 1 ≤ n ≤ 512; the filling is left out."""
 
 
 class TextEncoder:
-    """UMT5 with a cache by cleaned prompt, bounded in bytes; the least recently used goes first.
+    """UMT5 with an LRU cache by cleaned prompt, bounded in bytes.
 
-    The cache is the one thing runs share. A prompt alone decides its embedding, so that shows in no video.
+    The cache is the only state that runs share. An embedding depends on its prompt alone, so the cache never
+    changes a video.
     """
 
     def __init__(self, tokenizer: Any, encoder: Any, cache_bytes: int = DEFAULT_CACHE_BYTES) -> None:
@@ -43,7 +46,7 @@ class TextEncoder:
 
     @property
     def cached_bytes(self) -> int:
-        """Bytes of the embeddings that are kept."""
+        """Bytes of the cached embeddings."""
         return self._cached_bytes
 
     def encode(self, prompt: str) -> Tensor:
@@ -58,7 +61,7 @@ class TextEncoder:
         return embeddings
 
     def _encode(self, prompt: str) -> Tensor:
-        # Without padding: attention masks it out anyway, so the prompt's own tokens come out the same.
+        # Without padding: attention would mask it out, so the prompt's own tokens come out the same.
         tokens = self._tokenizer([prompt], truncation=True, max_length=TEXT_TOKENS, return_tensors="pt")
         ids = tokens.input_ids.to(self.encoder.device)
         hidden: Tensor = self.encoder(ids, torch.ones_like(ids)).last_hidden_state

@@ -1,1 +1,1 @@
-"""Ranks: how many share one run, and what they say to each other."""
+"""Parallelism: the plan that divides a run among ranks, the ranks' communication and their launcher."""

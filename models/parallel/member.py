@@ -1,4 +1,4 @@
-"""How a process becomes one rank of a group on this machine: it meets the others, then they talk directly."""
+"""Membership of a process in a group on this machine: rendezvous at a store, then direct communication."""
 
 import os
 from datetime import timedelta
@@ -10,22 +10,26 @@ from models.parallel.mesh import Mesh, join
 from models.parallel.plan import ParallelPlan
 
 START_S = 1800.0
-"""How long the ranks wait for each other while processes start and weights load."""
+"""Seconds that ranks wait for each other while processes start and weights load."""
 
 _HOST = "127.0.0.1"
 
 
 def open_store() -> TCPStore:
-    """A meeting place, for as long as it is kept; members find it by its ``port``."""
-    # A port that is free now and one that is bound are not the same: this one is bound.
+    """Open a rendezvous store, which lives as long as the returned object; members connect to its
+    ``port``.
+    """
+    # Port 0 binds at once; a port that was merely found free could be taken before it is bound.
     return TCPStore(_HOST, 0, is_master=True, wait_for_workers=False)
 
 
 class Member:
-    """In a rank's own process: which one it is, its device, and where it meets the others."""
+    """One rank in its own process: its number, its device, and its connection to the rendezvous store."""
 
     def __init__(self, port: int, number: int, ranks: int, device: str, timeout_s: float) -> None:
-        """``device``: torch's name in this process; ``timeout_s`` that of ``models.parallel.mesh.join``."""
+        """``device``: torch's device name in this process; ``timeout_s``: see
+        ``models.parallel.mesh.join``.
+        """
         self.number = number
         self.ranks = ranks
         self.device = torch.device(device)
@@ -34,18 +38,20 @@ class Member:
         self._meetings = 0
 
     def join(self) -> None:
-        """Become one of the group."""
-        # By the machine's own name gloo may end up on an interface that leads nowhere.
+        """Join the group, once all ranks are there."""
+        # By default gloo resolves the machine's host name, which may lead to an unreachable interface.
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
         self.meet()
         join(self._store, self.number, self.ranks, self.device, self._timeout_s)
 
     def mesh(self, plan: ParallelPlan) -> Mesh:
-        """The ranks of a plan, connected."""
+        """Build the mesh of a plan over the joined ranks."""
         return Mesh(plan, self.device, self._timeout_s)
 
     def meet(self, timeout_s: float = START_S) -> None:
-        """Wait until every rank is here: after work whose length differs from rank to rank, like loading."""
+        """Wait until every rank calls this (a barrier): after work of unequal length on each rank, like
+        loading.
+        """
         keys = [f"meeting {self._meetings} {rank}" for rank in range(self.ranks)]
         self._meetings += 1
         self._store.set(keys[self.number], "")

@@ -1,6 +1,7 @@
-"""The ranks of a group at run time: where this process stands among them, and what it says to the others.
+"""The device mesh of a group at run time: this process's rank, and the collectives between ranks.
 
-One code path for any number of devices: an axis of size 1 has no process group, copies and sends nothing.
+One code path serves any number of devices: an axis of size 1 has no process group, and copies and sends
+nothing.
 """
 
 from collections.abc import Iterator
@@ -26,10 +27,11 @@ DEFAULT_TIMEOUT_S = 120.0
 def join(
     store: Store, rank: int, ranks: int, device: torch.device, timeout_s: float = DEFAULT_TIMEOUT_S
 ) -> None:
-    """Meet the other ranks at ``store``; a process can do so once. ``Mesh`` then makes a group of them.
+    """Initialise torch.distributed with the other ranks at ``store``, once per process. ``Mesh`` builds on
+    that.
 
-    A rank that has said nothing for ``timeout_s`` counts as lost, so no honest wait may be longer. Gloo
-    carries what is on the CPU, the ranks' agreements among it, and NCCL what is on CUDA devices.
+    A rank that is silent for ``timeout_s`` counts as lost, so no legitimate wait may be longer. Gloo carries
+    tensors on the CPU, among them the ranks' votes, and NCCL those on CUDA devices.
     """
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -39,7 +41,7 @@ def join(
 
 
 class Sending:
-    """Tensors on their way between ranks. ``wait`` gives what arrived."""
+    """An asynchronous transfer between ranks. ``wait`` returns the received tensors."""
 
     def __init__(self, mesh: "Mesh", works: list[Any], arrived: list[Tensor]) -> None:
         self._mesh = mesh
@@ -47,7 +49,7 @@ class Sending:
         self._arrived = arrived
 
     def wait(self) -> list[Tensor]:
-        """Wait for what the other ranks sent, and return it."""
+        """Wait for the transfer and return the received tensors. Raises ``GroupLost``."""
         with self._mesh.listening():
             for work in self._works:
                 work.wait()
@@ -55,9 +57,9 @@ class Sending:
 
 
 class Mesh:
-    """This process's place in ``cfg x ring x ulysses``. ``Mesh()`` is the only rank of one device.
+    """This process's place in ``cfg x ring x ulysses``, and its collectives. ``Mesh()`` is a single device.
 
-    All ranks make the same calls in the same order. Where one does not, the others raise ``GroupLost``.
+    All ranks make the same calls in the same order. If one does not, the others raise ``GroupLost``.
     """
 
     def __init__(
@@ -76,52 +78,56 @@ class Mesh:
 
     @property
     def rank(self) -> int:
-        """This process's number in its group; 0 without one."""
+        """Rank of this process in its group; 0 without a group."""
         return 0 if self._mesh is None else dist.get_rank()
 
     def size(self, axis: Axis) -> int:
-        """How many ranks there are along an axis of the plan."""
+        """Return the number of ranks along an axis."""
         return int(getattr(self.plan, axis))
 
     def index(self, axis: Axis) -> int:
-        """This rank's place on the axis."""
+        """Return this rank's index along an axis."""
         return 0 if self._mesh is None else self._mesh.get_local_rank(axis)
 
     @property
     def sequence_index(self) -> int:
-        """Which of the ``plan.sequence`` parts of the tokens is this rank's."""
+        """Index of this rank's part among the ``plan.sequence`` parts of the tokens."""
         return self.index("ring") * self.plan.ulysses + self.index("ulysses")
 
     def agree(self, leave: bool) -> bool:
-        """Whether any rank wants to leave: the same answer on all of them, so that all leave together."""
+        """Return whether any rank votes to leave. The answer is the same on all ranks, so that all leave
+        together.
+        """
         if self._mesh is None:
             return leave
-        wish = torch.tensor([int(leave)])
+        vote = torch.tensor([int(leave)])
         with self.listening():
-            dist.all_reduce(wish, dist.ReduceOp.MAX)
-        return bool(wish.item())
+            dist.all_reduce(vote, dist.ReduceOp.MAX)
+        return bool(vote.item())
 
     def summed(self, tensor: Tensor) -> Tensor:
-        """The sum of every rank's tensor, to the bit the same on all; ``tensor`` is written over."""
+        """Sum the tensors of all ranks, bitwise equal on every rank. Overwrites ``tensor``."""
         if self._mesh is not None:
             with self.listening():
                 dist.reduce(tensor, dst=0)
-        return self.from_first(tensor)  # no reduction of all to all promises the same rounding
+        return self.from_first(tensor)  # an all-reduce does not promise the same rounding on every rank
 
     def from_first(self, tensor: Tensor) -> Tensor:
-        """Rank 0's tensor, on every rank; elsewhere ``tensor`` is written over."""
+        """Broadcast rank 0's tensor. Overwrites ``tensor`` on the other ranks."""
         if self._mesh is not None:
             with self.listening():
                 dist.broadcast(tensor, src=0)
         return tensor
 
     def share(self, items: list[Tensor], axis: Axis) -> list[Tensor]:
-        """This rank's items, where there are enough to deal out along the axis; otherwise all of them."""
+        """Return this rank's share of the items if they divide evenly along the axis; otherwise all of
+        them.
+        """
         each, over = divmod(len(items), self.size(axis))
         return items if over else items[self.index(axis) * each :][:each]
 
     def gathered(self, tensor: Tensor, axis: Axis) -> Tensor:
-        """Every rank's tensor along the axis, ``[ranks, *shape]``, in order."""
+        """Gather the tensors of all ranks along the axis (all-gather), ``[ranks, *shape]`` in order."""
         if self.size(axis) == 1:
             return tensor[None]
         ranks = self.size(axis)
@@ -133,14 +139,20 @@ class Mesh:
         return parts
 
     def swapped(self, tensor: Tensor, axis: Axis) -> Sending:
-        """Send ``tensor[i]`` to rank i of the axis; from it comes what arrives at ``[i]``. Contiguous."""
+        """Start an all-to-all: ``tensor[i]`` goes to rank i of the axis, whose part arrives at ``[i]``.
+
+        ``tensor`` is contiguous.
+        """
         arriving = torch.empty_like(tensor)
         with self.listening():
             work = dist.all_to_all_single(arriving, tensor, group=self._group(axis), async_op=True)
         return Sending(self, [work], [arriving])
 
     def passed_on(self, tensors: list[Tensor], axis: Axis) -> Sending:
-        """Send tensors to the next rank of the circle; those of the one before arrive. Contiguous."""
+        """Start to send tensors to the next rank of the ring and to receive the previous rank's.
+
+        The tensors are contiguous.
+        """
         group, ranks = self._group(axis), self.size(axis)
         after, before = ((self.index(axis) + step) % ranks for step in (1, -1))
         arriving = [torch.empty_like(tensor) for tensor in tensors]
@@ -151,7 +163,11 @@ class Mesh:
         return Sending(self, works, arriving)
 
     def exchanged(self, sent: dict[int, Tensor], awaited: dict[int, Tensor]) -> Sending:
-        """Send a tensor to each rank that is named and fill those awaited from others. Contiguous."""
+        """Start to send each tensor of ``sent`` to its rank, and to receive each of ``awaited`` from its
+        rank.
+
+        The tensors are contiguous.
+        """
         transfers = [dist.P2POp(dist.isend, tensor, rank) for rank, tensor in sent.items()]
         transfers += [dist.P2POp(dist.irecv, tensor, rank) for rank, tensor in awaited.items()]
         with self.listening():
@@ -160,9 +176,10 @@ class Mesh:
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """Around what each rank does for itself: if it fails on one, all of them raise.
+        """Guard work that each rank does by itself: if it fails on one rank, all of them raise
+        ``ModelError``.
 
-        What the ranks do in ``lockstep`` within is lost where one fails, and nothing more is said.
+        If a rank fails inside a nested ``lockstep``, the group is lost and no vote is taken.
         """
         try:
             yield
@@ -175,7 +192,9 @@ class Mesh:
 
     @contextmanager
     def lockstep(self) -> Iterator[None]:
-        """Around what all ranks do together: a rank that fails in there alone is out of step for good."""
+        """Guard work that all ranks do together: a failure inside loses the group, since ranks are out of
+        step.
+        """
         self._check_whole()
         try:
             yield
@@ -185,7 +204,7 @@ class Mesh:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Around every call that waits for other ranks: what torch raises there is ``GroupLost``."""
+        """Guard every call that waits for other ranks: converts torch's ``RuntimeError`` to ``GroupLost``."""
         self._check_whole()
         try:
             yield
@@ -196,7 +215,7 @@ class Mesh:
             ) from error
 
     def _check_whole(self) -> None:
-        if self.lost:  # the others would not answer, or answer something else
+        if self.lost:  # the other ranks would not answer, or would be in another call
             raise GroupLost("This group has lost its step and cannot be used again.")
 
     def _group(self, axis: Axis) -> dist.ProcessGroup:
@@ -205,7 +224,7 @@ class Mesh:
 
 
 def _device_mesh(plan: ParallelPlan, device_type: str, timeout_s: float) -> DeviceMesh:
-    # DeviceMesh would make its groups itself, but with torch's own timeout of half an hour.
+    # DeviceMesh can create its groups, but only with torch's default timeout of half an hour.
     ranks = torch.arange(plan.devices).view(plan.cfg, plan.ring, plan.ulysses)
     groups = []
     for dimension in range(ranks.ndim):

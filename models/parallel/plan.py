@@ -1,4 +1,6 @@
-"""How the devices of a group share one run. Decided before anything is loaded; imports no torch."""
+"""The parallel plan: the division of one run among a group's devices. Made before loading; imports no
+torch.
+"""
 
 from dataclasses import dataclass
 from math import gcd
@@ -10,10 +12,13 @@ from models.errors import PlanError
 class ParallelPlan:
     """A group's devices as a mesh ``cfg x ring x ulysses``; 1 x 1 x 1 is one device.
 
-    ``cfg``: with 2, one half of the devices follows the prompt and the other half the negative prompt.
-    ``ring``: keys and values travel around in a circle, past the queries, which stay.
-    ``ulysses``: every device has all tokens of some heads during attention, some tokens of all heads else.
-    Ring and Ulysses together cut the token sequence into ``sequence`` equal parts.
+    ``cfg``: guidance parallelism; with 2, one half of the devices runs the prompt, the other the negative
+    prompt. ``ring``: ring attention; keys and values travel around the ring, queries stay. ``ulysses``: an
+    all-to-all before and after attention; each device has all tokens of some heads during attention, and some
+    tokens of all heads elsewhere. Ring and Ulysses together cut the token sequence into ``sequence`` equal
+    parts.
+
+    Raises ``PlanError`` for a degree out of range.
     """
 
     cfg: int = 1
@@ -29,16 +34,16 @@ class ParallelPlan:
 
     @property
     def sequence(self) -> int:
-        """Ranks that the frames' tokens are cut among."""
+        """Number of ranks that share the token sequence."""
         return self.ring * self.ulysses
 
     @property
     def devices(self) -> int:
-        """Devices that the plan takes."""
+        """Number of devices in the plan."""
         return self.cfg * self.sequence
 
     def check_heads(self, heads: int) -> None:
-        """Raise ``PlanError`` unless the attention heads can be dealt out."""
+        """Raise ``PlanError`` unless ``ulysses`` divides the number of attention heads."""
         if heads % self.ulysses:
             possible = [str(degree) for degree in range(1, heads + 1) if heads % degree == 0]
             raise PlanError(
@@ -56,15 +61,17 @@ def plan(
     ring: int | None = None,
     ulysses: int | None = None,
 ) -> ParallelPlan:
-    """The plan for so many devices; degrees that are not given are chosen.
+    """Make a plan for a number of devices, choosing the degrees that are not given.
 
-    ``guidance``: whether runs have a negative prompt. Splitting there comes first, since it hardly talks.
-    Then Ulysses, as far as the heads go, since it sends less than a ring does. The rest is a ring.
-    Raises ``PlanError`` where the devices or the heads cannot be split so.
+    ``guidance``: whether runs have a negative prompt. Chooses ``cfg`` first, which communicates least; then
+    ``ulysses``, as far as the heads divide, since it sends less than a ring; the rest is ``ring``.
+
+    Raises ``PlanError`` if the devices or the heads do not divide so.
     """
     if devices < 1:
         raise PlanError(f"A group has at least one device, not {devices}.")
-    ParallelPlan(*(1 if degree is None else degree for degree in (cfg, ring, ulysses)))  # each by itself
+    # checks each given degree by itself
+    ParallelPlan(*(1 if degree is None else degree for degree in (cfg, ring, ulysses)))
     if cfg == 2 and not guidance:
         raise PlanError("cfg must be 1 for a model without guidance: there is no second prompt.")
     if cfg is None:

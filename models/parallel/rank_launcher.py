@@ -1,6 +1,6 @@
-"""Start the ranks of a group as processes of this machine, receive their messages, and end them all.
+"""Launcher of a group's ranks as processes of this machine: starts them, receives their messages, ends them.
 
-For the command line and for tests; the service has processes of its own.
+For the command line and for tests; the service starts processes of its own.
 """
 
 import multiprocessing
@@ -27,7 +27,7 @@ _FOREVER_S = 365.0 * 24 * 3600
 
 
 class LaunchedRank(Member):
-    """A member that has a way to whoever started it."""
+    """A member with a pipe to its launcher."""
 
     def __init__(self, start: "_RankStart") -> None:
         device = f"cuda:{start.number}" if start.device == "cuda" else start.device
@@ -35,16 +35,18 @@ class LaunchedRank(Member):
         self._pipe = start.pipe
 
     def send(self, content: Any) -> None:
-        """Give ``content`` to whoever iterates over ``RankLauncher.messages``."""
+        """Send ``content`` to the launcher; it comes out of ``RankLauncher.messages``."""
         self._pipe.send(content)
 
 
 Work = Callable[..., None]
-"""Called in each rank's process with its ``LaunchedRank`` and the launcher's arguments; pickled by name."""
+"""Function that runs in each rank's process, on its ``LaunchedRank`` and the launcher's arguments; pickled by
+name.
+"""
 
 
 class RankLauncher:
-    """A context manager: inside it the ranks run, after it none of them is left, whatever happened."""
+    """Context manager that starts the ranks on entry and ends all of them on exit."""
 
     def __init__(
         self,
@@ -54,9 +56,9 @@ class RankLauncher:
         device: str = "cpu",
         timeout_s: float = DEFAULT_TIMEOUT_S,
     ) -> None:
-        """``device``: ``cpu``, or ``cuda`` for one device to each rank; ``timeout_s`` is that of ``join``."""
+        """``device``: ``cpu``, or ``cuda`` for one device per rank; ``timeout_s``: see ``join``."""
         self.failures: dict[int, Exception] = {}
-        """Why ranks failed, in the order in which they did."""
+        """Error of each failed rank, in the order of failure."""
         self._work = work
         self._arguments = arguments
         self._ranks = ranks
@@ -80,24 +82,24 @@ class RankLauncher:
         self._end()
 
     def messages(self) -> Iterator[tuple[int, Any]]:
-        """What ranks send, with their numbers, until all have ended.
+        """Yield the ranks' messages, with the ranks' numbers, until all ranks have ended.
 
-        Raises the error of the rank that failed first, or ``GroupLost`` when one just ended. The others have
-        had ``timeout_s`` to notice by then.
+        Raises the error of the rank that failed first, or ``GroupLost`` if a rank ended without one. The
+        other ranks have had ``timeout_s`` to notice by then.
         """
         end = None
         while self._pipes and (end is None or time.monotonic() < end):
             for pipe in wait(list(self._pipes), None if end is None else max(end - time.monotonic(), 0)):
                 assert isinstance(pipe, Connection)
-                yield from self._heard(pipe)
+                yield from self._received(pipe)
             if self.failures and end is None:
                 end = time.monotonic() + self._timeout_s + 1
         if self.failures:
-            # What the others noticed follows from what one of them knows.
+            # A GroupLost of other ranks is a consequence; the first error of another type is the cause.
             errors = list(self.failures.values())
             raise next((error for error in errors if not isinstance(error, GroupLost)), errors[0])
 
-    def _heard(self, pipe: Connection) -> Iterator[tuple[int, Any]]:
+    def _received(self, pipe: Connection) -> Iterator[tuple[int, Any]]:
         rank = self._pipes[pipe]
         try:
             content = pipe.recv()
@@ -136,7 +138,7 @@ class RankLauncher:
             self._pipes[ours] = number
             process.start()
             self._processes.append(process)
-            theirs.close()  # else its end would not be noticed
+            theirs.close()  # otherwise the pipe would stay open after the process ends
 
     def _end(self) -> None:
         for process in self._processes:
@@ -150,7 +152,7 @@ class RankLauncher:
 
 @dataclass(frozen=True, slots=True)
 class _RankStart:
-    """What a rank's process is told at its start."""
+    """Start parameters of a rank's process."""
 
     number: int
     ranks: int
@@ -166,7 +168,7 @@ class _Failed:
 
 
 def _run(work: Work, start: _RankStart, arguments: tuple[object, ...]) -> None:
-    """A rank's whole process."""
+    """Main function of a rank's process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the launcher ends them
     threading.Thread(target=_end_with_launcher, args=(start.pipe,), daemon=True).start()
     if start.device == "cpu":
@@ -181,13 +183,13 @@ def _run(work: Work, start: _RankStart, arguments: tuple[object, ...]) -> None:
         known = isinstance(error, ModelError | GroupLost)
         with suppress(OSError):
             start.pipe.send(_Failed(error if known else GroupLost(f"Rank {start.number} failed: {error!r}")))
-        os._exit(1)  # without the usual clean-up, which could wait for the lost ranks
+        os._exit(1)  # skip interpreter clean-up, which could wait for the lost ranks
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
 def _end_with_launcher(pipe: Connection) -> None:
-    """Nobody sends to a rank: its pipe ends when the launcher's process does."""
+    """Exit when the launcher's process ends: it sends nothing, so the pipe returns only at its end."""
     with suppress(EOFError, OSError):
         pipe.recv()
     os._exit(1)

@@ -1,1 +1,1 @@
-"""The run: prepare, denoise step by step, decode."""
+"""The pipeline of a run: prepare, denoise step by step, decode."""

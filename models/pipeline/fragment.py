@@ -1,4 +1,4 @@
-"""Where a fragment of a long video stands, and the end of it that the next one goes on from."""
+"""One fragment of a long video: its index, and the last frames, from which the next fragment continues."""
 
 from collections.abc import Iterator
 
@@ -12,7 +12,10 @@ from models.variants import Variant
 
 
 class Fragment:
-    """The ``index``-th fragment of a request. It keeps a few frames, however long the video is."""
+    """Fragment number ``index`` of a request. Keeps only the overlap frames, however long the video is.
+
+    Raises ``ModelError`` if the request has no such fragment.
+    """
 
     def __init__(self, variant: Variant, request: GenerationRequest, index: int = 0) -> None:
         if index >= request.num_fragments:
@@ -20,30 +23,33 @@ class Fragment:
         self.index = index
         self._overlap = variant.overlap(request.num_frames)
         self._shape = (self._overlap, request.height, request.width, 3)
-        self._goes_on = index + 1 < request.num_fragments
+        self._has_next = index + 1 < request.num_fragments
         self._tail = np.zeros((0, *self._shape[1:]), dtype=np.uint8)
-        self._ended = False
+        self._decoded = False
 
     def shown(self, frames: Iterator[Frames]) -> Iterator[Frames]:
-        """``frames`` of this fragment without those that the one before has shown."""
+        """Yield this fragment's ``frames`` without the overlap that the fragment before has shown."""
         repeated = self._overlap if self.index else 0
-        for some in frames:
-            if self._goes_on:
-                self._tail = np.concatenate([self._tail, some])[-self._overlap :]
-            rest = some[repeated:]
-            repeated = max(repeated - len(some), 0)
+        for chunk in frames:
+            if self._has_next:
+                self._tail = np.concatenate([self._tail, chunk])[-self._overlap :]
+            rest = chunk[repeated:]
+            repeated = max(repeated - len(chunk), 0)
             if len(rest):
                 yield rest
-        self._ended = True
+        self._decoded = True
 
     @property
     def kept_frames(self) -> int:
-        """Frames that are kept for the next fragment."""
+        """Number of frames kept for the next fragment."""
         return len(self._tail)
 
     def tail(self, mesh: Mesh) -> Frames:
-        """The frames that the next fragment begins with; rank 0, which has them, tells the others."""
-        if not self._ended:
+        """Return the frames that the next fragment begins with, broadcast from rank 0.
+
+        Raises ``ModelError`` if this fragment is not decoded to its end.
+        """
+        if not self._decoded:
             raise ModelError("The fragment before this one is not decoded to its end.")
         tail = torch.from_numpy(self._tail) if mesh.rank == 0 else torch.empty(self._shape, dtype=torch.uint8)
         frames: Frames = mesh.from_first(tail).numpy()

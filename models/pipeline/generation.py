@@ -1,4 +1,4 @@
-"""The state of one run of the Wan engine, and the stages that it goes through."""
+"""The state of one run of the Wan engine, and its stages."""
 
 from dataclasses import dataclass
 
@@ -16,48 +16,50 @@ from models.transformer.step_cache import StepCache
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """The steps ``begin`` … ``end - 1`` of a run, which one expert takes."""
+    """The steps ``begin`` … ``end - 1`` of a run, all by one expert."""
 
     denoiser: Denoiser
     guidance_scale: float
-    """1 where there is no guidance."""
+    """Guidance scale of the expert; 1 means no guidance."""
     begin: int
     end: int
 
 
 @dataclass(slots=True)
 class WanGeneration:
-    """One run. ``latents``: float32 ``[1, channels, frames, height, width]``, as of ``step``."""
+    """State of one run. ``latents``: float32 ``[1, channels, frames, height, width]``, after ``step``
+    steps.
+    """
 
     request: GenerationRequest
     solver: Solver
     latents: Tensor
     condition: Condition
     embeddings: tuple[Tensor, ...]
-    """The prompt and, if any stage is guided, the negative prompt, as the text encoder left them."""
+    """Text embeddings of the prompt and, if any stage is guided, of the negative prompt."""
     stages: tuple[Stage, ...]
     rotation: Tensor
     part: Fragment
     loras: ChosenLoras
     prompts: tuple[TextKeys, ...] = ()
-    """The keys of the present stage's prompts: apart, or stacked as one batch."""
+    """Text keys of the current stage's prompts: separate, or stacked as one batch."""
     caches: tuple[StepCache | None, ...] = ()
-    """What is remembered for each of ``prompts``, the deciding one first; None where no step is skipped."""
+    """Step cache for each of ``prompts``, the leader first; None where no step is skipped."""
     skipped_steps: int = 0
-    """Of the steps done, those that left out most of the transformer."""
+    """Number of steps so far in which the step cache skipped all blocks but the first."""
     step: int = 0
 
     @property
     def fragment(self) -> int:
-        """Which fragment of the video it makes, from 0."""
+        """Index of the run's fragment, from 0."""
         return self.part.index
 
     @property
     def stage(self) -> Stage:
-        """The expert that does the next step."""
+        """Stage of the next step."""
         return next(stage for stage in self.stages if self.step < stage.end)
 
     @property
     def total_steps(self) -> int:
-        """Steps of the schedule."""
+        """Number of steps in the schedule."""
         return len(self.solver.schedule.timesteps)

@@ -11,19 +11,19 @@ from models.vae.streaming_vae import StreamingVae
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """The networks that a ``WanEngine`` runs. In a group every rank has its own."""
+    """Networks of a ``WanEngine``. In a group, every rank has its own."""
 
     text: Text
     denoiser: Denoiser
-    """The only expert, or the one for high noise."""
+    """The only expert, or the high-noise expert."""
     vae: StreamingVae
     low_noise: Denoiser | None = None
-    """The second expert of a model that has two."""
+    """The low-noise expert of a model with two experts."""
     image_encoder: ImageEncoder | None = None
-    """Of a model whose blocks attend to pictures."""
+    """The CLIP encoder of a model whose blocks attend to image tokens."""
     loras: LoraCache = field(default_factory=LoraCache)
 
     @property
     def denoisers(self) -> tuple[Denoiser, ...]:
-        """One or two, that of high noise first."""
+        """The denoisers of one or two experts, high noise first."""
         return (self.denoiser,) if self.low_noise is None else (self.denoiser, self.low_noise)

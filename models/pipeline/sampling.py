@@ -1,6 +1,7 @@
-"""Noise schedules and the two solvers that walk them. Schedules are plain floats; solvers touch tensors.
+"""Sigma schedules and the two solvers (Euler, UniPC). Schedules are plain floats; solvers work on tensors.
 
-A flow model predicts the velocity v from data x0 to noise ε, and x_σ = (1 − σ)·x0 + σ·ε. So x0 = x − σ·v.
+A flow-matching model predicts the velocity v = ε − x0 from data x0 to noise ε, along x_σ = (1 − σ)·x0 + σ·ε.
+So x0 = x − σ·v (Lipman et al. 2023, "Flow Matching for Generative Modeling", arXiv:2210.02747).
 """
 
 from dataclasses import dataclass
@@ -15,22 +16,24 @@ TRAIN_TIMESTEPS = 1000
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """``sigmas`` are the noise levels before each step and, last, 0; ``timesteps`` what the model is told."""
+    """Noise levels of a run: ``sigmas`` before each step and, last, 0; ``timesteps`` are the model's
+    inputs.
+    """
 
     sigmas: tuple[float, ...]
     timesteps: tuple[float, ...]
 
 
 def shifted(sigma: float, shift: float) -> float:
-    """Move a noise level towards 1: the larger the video, the more noise it takes to hide it."""
+    """Shift a noise level towards 1, as larger videos need (Esser et al. 2024, arXiv:2403.03206)."""
     return shift * sigma / (1 + (shift - 1) * sigma)
 
 
 def unipc_schedule(steps: int, shift: float) -> Schedule:
-    """The base models' schedule: σ from 1 towards 1/1000 in equal steps, then shifted.
+    """Return the base models' schedule: σ from 1 towards 1/1000 in equal steps, then shifted.
 
-    Equal to the last bit to diffusers' UniPCMultistepScheduler with flow sigmas: timesteps are truncated to
-    whole numbers, σ is rounded to float32, and the first σ stays short of 1, where log(1 − σ) has no value.
+    Bitwise equal to diffusers' ``UniPCMultistepScheduler`` with flow sigmas: timesteps are truncated to
+    integers, σ is rounded to float32, and the first σ stays below 1, where log(1 − σ) is undefined.
     """
     sigmas = [shifted(float(s), shift) for s in np.linspace(1.0, 1.0 / TRAIN_TIMESTEPS, steps + 1)[:-1]]
     if abs(sigmas[0] - 1.0) < 1e-6:
@@ -40,23 +43,27 @@ def unipc_schedule(steps: int, shift: float) -> Schedule:
 
 
 def distilled_schedule(steps: int, shift: float) -> Schedule:
-    """The distilled models' schedule: 1000·k/steps for k = steps … 1 (1000, 750, 500, 250), then shifted."""
+    """Return the distilled models' schedule: 1000·k/steps for k = steps … 1 (1000, 750, 500, 250), then
+    shifted.
+    """
     sigmas = [shifted(k / steps, shift) for k in range(steps, 0, -1)]
     return Schedule(sigmas=(*sigmas, 0.0), timesteps=tuple(s * TRAIN_TIMESTEPS for s in sigmas))
 
 
 def high_noise_steps(schedule: Schedule, boundary: float) -> int:
-    """How many steps come before a low-noise expert takes over: those at the boundary or above it."""
+    """Count the steps of the high-noise expert: those with a noise level at or above the boundary."""
     return sum(timestep >= boundary * TRAIN_TIMESTEPS for timestep in schedule.timesteps)
 
 
 def distilled_high_noise_steps(steps: int) -> int:
-    """The same for a distilled model, whose experts were trained on half of the steps each, at any shift."""
+    """Count the steps of a distilled model's high-noise expert: half of them, as in training, at any
+    shift.
+    """
     return (steps + 1) // 2
 
 
 class Solver(Protocol):
-    """Walks one schedule, once. Holds what it must remember between two steps."""
+    """An ODE solver for one pass over one schedule. Holds the state between two steps."""
 
     @property
     def schedule(self) -> Schedule:
@@ -64,49 +71,52 @@ class Solver(Protocol):
 
     @property
     def clean(self) -> Tensor | None:
-        """The newest prediction of x0; None before the first step."""
+        """Latest prediction of x0; None before the first step."""
 
     def step(self, index: int, velocity: Tensor, latents: Tensor) -> Tensor:
-        """The latents at ``sigmas[index + 1]``, from those at ``sigmas[index]`` and the velocity there."""
+        """Return the latents at ``sigmas[index + 1]``, from the latents and the velocity at
+        ``sigmas[index]``.
+        """
 
 
 class Euler:
-    """First order: x ← x + (σ_next − σ)·v."""
+    """The first-order Euler solver: x ← x + (σ_next − σ)·v."""
 
     def __init__(self, schedule: Schedule) -> None:
         self.schedule = schedule
         self.clean: Tensor | None = None
 
     def step(self, index: int, velocity: Tensor, latents: Tensor) -> Tensor:
-        """One Euler step from noise level ``index`` to the next."""
+        """Take one Euler step from noise level ``index`` to the next."""
         sigma, sigma_next = self.schedule.sigmas[index : index + 2]
         self.clean = latents - sigma * velocity
         return latents + (sigma_next - sigma) * velocity
 
 
 class UniPC:
-    """UniPC of order 2 with B(h) = e^h − 1 ("bh2"), on predictions of x0.
+    """The UniPC solver of order 2 with B(h) = e^h − 1 ("bh2"), on predictions of x0.
 
-    Zhao et al., "UniPC: A Unified Predictor-Corrector Framework", arXiv:2302.04867. Each step first corrects
-    the point it came to with the new prediction, then predicts the next; the last lands on the predicted x0.
-    The coefficients are floats computed here, so a step is a few multiply-adds and waits for no device.
+    Source: Zhao et al. 2023, "UniPC: A Unified Predictor-Corrector Framework", arXiv:2302.04867. Each step
+    first corrects the current latents with the new prediction (UniC), then predicts the next latents (UniP);
+    the last step returns the predicted x0. The coefficients are Python floats, so a step is a few
+    multiply-adds and never synchronises with the device.
     """
 
     def __init__(self, schedule: Schedule) -> None:
         self.schedule = schedule
-        # log((1 − σ)/σ), half the log of the signal-to-noise ratio; the final σ = 0 has none
+        # λ = log((1 − σ)/σ), half the log of the signal-to-noise ratio; undefined for the final σ = 0
         self._lambdas = [log((1 - s) / s) for s in schedule.sigmas[:-1]]
         self._clean: list[Tensor] = []  # the last two x0 predictions, the newest last
-        self._start: Tensor | None = None  # where the last prediction set off
-        self._order = 1  # of the last prediction
+        self._start: Tensor | None = None  # latents that the last predictor step started from
+        self._order = 1  # order of the last predictor step
 
     @property
     def clean(self) -> Tensor | None:
-        """The newest prediction of the clean latents; None before the first step."""
+        """Latest prediction of the clean latents (x0); None before the first step."""
         return self._clean[-1] if self._clean else None
 
     def step(self, index: int, velocity: Tensor, latents: Tensor) -> Tensor:
-        """Correct the last step, then predict the latents of the next noise level."""
+        """Correct the last step, then predict the latents at the next noise level."""
         clean = latents - self.schedule.sigmas[index] * velocity
         if self._start is not None:
             latents = self._corrected(index, clean, self._start)
@@ -116,7 +126,7 @@ class UniPC:
         return self._predicted(index, latents)
 
     def _predicted(self, index: int, start: Tensor) -> Tensor:
-        """From ``sigmas[index]`` to ``sigmas[index + 1]``."""
+        """Take a predictor step (UniP) from ``sigmas[index]`` to ``sigmas[index + 1]``."""
         sigma, sigma_next = self.schedule.sigmas[index : index + 2]
         clean = self._clean[-1]
         if sigma_next == 0.0:
@@ -129,7 +139,9 @@ class UniPC:
         return (sigma_next / sigma) * start - (b - slope) * clean - slope * self._clean[-2]
 
     def _corrected(self, index: int, clean: Tensor, start: Tensor) -> Tensor:
-        """The point at ``sigmas[index]`` again, now that the prediction made there is known."""
+        """Take a corrector step (UniC): compute the latents at ``sigmas[index]`` again, with the x0 predicted
+        there.
+        """
         sigma_before, sigma = self.schedule.sigmas[index - 1 : index + 1]
         h = self._lambdas[index] - self._lambdas[index - 1]
         b = (1 - sigma) * expm1(-h)
@@ -141,11 +153,11 @@ class UniPC:
         phi_1 = expm1(-h) / -h - 1
         phi_2 = phi_1 / -h - 0.5
         b_1, b_2 = phi_1 / expm1(-h), 2 * phi_2 / expm1(-h)
-        # weights of the older difference and of the new one: solves [[1, 1], [ratio, 1]] · w = [b_1, b_2]
+        # weights of the older and the newer difference: solution of [[1, 1], [ratio, 1]] · w = [b_1, b_2]
         w_old, w_new = (b_1 - b_2) / (1 - ratio), (b_2 - ratio * b_1) / (1 - ratio)
         old = w_old / ratio
         return moved - b * (w_new * clean + old * self._clean[-2] + (1 - w_new - old) * before)
 
     def _ratio(self, index: int, h: float) -> float:
-        """How far back the older prediction lies, in steps of ``h``; negative."""
+        """Return the older prediction's distance in λ, in units of ``h``; negative."""
         return (self._lambdas[index - 1] - self._lambdas[index]) / h

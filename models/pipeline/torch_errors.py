@@ -1,4 +1,4 @@
-"""Turns what torch raises into the error tree of ``models.errors``."""
+"""Conversion of torch's exceptions to the error tree of ``models.errors``."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +10,12 @@ from models.errors import GroupLost, ModelError, OutOfMemory
 
 @contextmanager
 def as_model_errors(doing: str) -> Iterator[None]:
-    """Raise our own error for a failure while ``doing`` ("denoising"), the cause attached for the log."""
+    """Convert any failure while ``doing`` (such as "denoising") to a ``ModelError``, its cause attached for
+    the log.
+
+    Raises ``OutOfMemory`` if memory ran out, otherwise ``ModelError``; lets ``ModelError`` and ``GroupLost``
+    pass.
+    """
     try:
         yield
     except (ModelError, GroupLost):
@@ -26,5 +31,5 @@ def as_model_errors(doing: str) -> Iterator[None]:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    # The CPU allocator raises a plain RuntimeError that only its text tells apart.
+    # The CPU allocator raises a plain RuntimeError, recognisable only by its text.
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)

@@ -36,10 +36,10 @@ from models.variants import Variant
 class WanEngine:
     """Implements ``models.engine.Engine``, on one device or as one rank of a group.
 
-    In a group every rank must make the same calls in the same order, and leave a run at the same step: a rank
-    that left by itself would hang the others. All of them iterate over ``decode``; rank 0 alone gets the
-    frames. An error in a step, in a decode or while pictures are encoded, on whichever rank, ends the group;
-    ``GroupLost`` says so.
+    In a group, every rank must make the same calls in the same order, and leave a run at the same step: a
+    rank that left alone would hang the others. All ranks iterate over ``decode``; rank 0 alone gets the
+    frames. An error in a step, in a decode or while pictures are encoded ends the group, on whichever rank it
+    occurs; later calls raise ``GroupLost``.
     """
 
     def __init__(
@@ -51,9 +51,9 @@ class WanEngine:
         cache_threshold: float = 0.0,
         tiles_when_full: Tiling | None = None,
     ) -> None:
-        """``batched_tokens``: up to this sequence length both guidance forwards are one batch;
-        ``cache_threshold``: that of ``models.tuning.Tuning``; ``tiles_when_full``: the tiles to decode in
-        where memory runs out on whole pictures, None for none.
+        """``batched_tokens``: sequence length up to which both guidance forwards run as one batch;
+        ``cache_threshold``: see ``models.tuning.Tuning``; ``tiles_when_full``: tiles for a decode that runs
+        out of memory on whole pictures, None for no second try.
         """
         self.variant = variant
         self.parts = parts
@@ -66,7 +66,10 @@ class WanEngine:
 
     @torch.inference_mode()
     def prepare(self, request: GenerationRequest, after: Generation | None = None) -> WanGeneration:
-        """Check the request and its memory, encode prompts and pictures, draw the noise."""
+        """Check the request and its memory, encode prompts and pictures, draw the noise.
+
+        Raises ``InvalidRequest``, ``OutOfMemory`` or another ``ModelError``; ``GroupLost`` in a group.
+        """
         check_request(self.variant, request)
         with self._mesh.together():
             device, dtype = self.parts.denoiser.device, self.parts.denoiser.dtype
@@ -98,23 +101,30 @@ class WanEngine:
 
     @torch.inference_mode()
     def denoise_step(self, generation: Generation) -> None:
-        """Do the next step, with the run's own LoRAs and expert."""
+        """Do the next step, with the run's own LoRAs and expert.
+
+        Raises ``ModelError`` if no step is left or the step fails, ``OutOfMemory``, or ``GroupLost`` in a
+        group.
+        """
         run = _own(generation)
         if run.step == run.total_steps:
             raise ModelError(f"All {run.total_steps} steps of this run are done.")
         with as_model_errors("denoising"), self._mesh.lockstep():
-            self.parts.loras.put_on(run.loras)  # another run may have been at work in between
+            self.parts.loras.put_on(run.loras)  # another run may have put on its own in between
             if run.step == run.stage.begin > 0:
                 self._enter_stage(run)
             velocity = self._velocity(run)
             latents = run.solver.step(run.step, velocity, run.latents)
             run.latents = _placed(latents, run.condition.known, run.solver.schedule.sigmas[run.step + 1])
             if latents.is_cuda:
-                torch.cuda.synchronize(latents.device)  # a step that is reported must have been done
+                torch.cuda.synchronize(latents.device)  # a reported step must be complete, not just queued
         run.step += 1
 
     def decode(self, generation: Generation) -> Iterator[Frames]:
-        """Yield the frames chunk by chunk, those that a fragment shows."""
+        """Yield the fragment's frames chunk by chunk, without the overlap with the fragment before.
+
+        Raises ``ModelError`` at the call if steps are left to do.
+        """
         run = _own(generation)
         if run.step < run.total_steps:
             raise ModelError(f"Only {run.step} of {run.total_steps} steps of this run are done.")
@@ -122,8 +132,10 @@ class WanEngine:
 
     @torch.inference_mode()
     def preview(self, generation: Generation) -> Frames:
-        """A picture ``[height / stride, width / stride, 3]`` for each latent frame, before the first step of
-        the noise. No other rank takes part.
+        """Map the predicted clean latents to a small picture for each latent frame, ``[f, h / stride, w /
+        stride, 3]``.
+
+        Shows the noise before the first step. Runs on this rank alone.
         """
         run = _own(generation)
         clean = run.latents if run.solver.clean is None else run.solver.clean
@@ -141,7 +153,7 @@ class WanEngine:
         except OutOfMemory:
             if self._tiles_when_full is None:
                 raise
-        # not in there: the error keeps alive what filled the memory
+        # outside the except block: a live exception keeps the tensors that filled memory
         for frames in self._decoded(latents, self._tiles_when_full):
             rest, shown = frames[shown:], max(shown - len(frames), 0)
             if len(rest):
@@ -154,7 +166,7 @@ class WanEngine:
                 yield levels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
     def _conditioned(self, request: GenerationRequest, tail: Frames | None, noise: Tensor) -> Condition:
-        """What this fragment is shown: the request's pictures, or the end of the fragment before it."""
+        """Encode this fragment's conditioning: the request's pictures, or the tail of the fragment before."""
         if tail is None:
             return self._condition(request)
         if "i2v" in self.variant.tasks:
@@ -163,7 +175,7 @@ class WanEngine:
         return Condition(known=KnownLatents(known, noise[:, :, : known.shape[2]]))
 
     def _noise(self, request: GenerationRequest, part: Fragment) -> Tensor:
-        """Drawn on the CPU, so that a seed means the same video on any device; anew for each fragment."""
+        """Draw the fragment's noise, on the CPU so that a seed gives the same video on any device."""
         variant = self.variant
         shape = (
             1,
@@ -205,12 +217,14 @@ class WanEngine:
             return tuple(self.parts.text.encode(prompt) for prompt in prompts)
 
     def _enter_stage(self, run: WanGeneration) -> None:
-        """What a run has of one expert alone."""
+        """Set the run's state that belongs to one expert: text keys and step caches."""
         run.prompts = self._prompts(run)
         run.caches = step_caches(self._mesh, self._cache_threshold, len(run.prompts))
 
     def _prompts(self, run: WanGeneration) -> tuple[TextKeys, ...]:
-        """What this rank attends to in this stage: every prompt, or the one of its half of the group."""
+        """Compute the text keys of this rank's prompts: all of them, or with cfg 2 the one of its half of the
+        group.
+        """
         request, denoiser = run.request, run.stage.denoiser
         wanted = run.embeddings if run.stage.guidance_scale > 1 else run.embeddings[:1]
         keys = [denoiser.text(embedding) for embedding in self._mesh.share(list(wanted), "cfg")]
@@ -224,19 +238,19 @@ class WanEngine:
 
     def _velocity(self, run: WanGeneration) -> Tensor:
         timesteps = torch.full((1,), run.solver.schedule.timesteps[run.step], device=run.latents.device)
-        seen = run.latents
+        inputs = run.latents
         if run.condition.channels is not None:
-            seen = torch.cat([seen, run.condition.channels], dim=1)
+            inputs = torch.cat([inputs, run.condition.channels], dim=1)
         known = run.condition.known
         if known is not None and known.clean:
             timesteps = timesteps.repeat(run.latents.shape[2])
-            timesteps[: known.latents.shape[2]] = 0.0  # it is there already: no noise to tell the model of
+            timesteps[: known.latents.shape[2]] = 0.0  # known frames are free of noise
         caches = run.caches
-        if run.step + 1 == run.total_steps:  # what it makes is what is seen
+        if run.step + 1 == run.total_steps:  # never skip in the last step: its output is the video
             caches = (None,) * len(run.prompts)
         control, scale = run.condition.control, run.request.control_scale
         batches = [
-            run.stage.denoiser(seen, timesteps, prompt, run.rotation, control, scale, cache)
+            run.stage.denoiser(inputs, timesteps, prompt, run.rotation, control, scale, cache)
             for prompt, cache in zip(run.prompts, caches, strict=True)
         ]
         run.skipped_steps += caches[0] is not None and caches[0].skipping

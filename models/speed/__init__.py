@@ -1,1 +1,1 @@
-"""The speed settings, applied to a loaded model."""
+"""Speed settings applied to a loaded model: compilation, 8-bit floats and offloading."""

@@ -1,8 +1,8 @@
-"""The transformer's block compiled, before the first run asks for it.
+"""Compilation of the transformer's block with torch.compile, before the first run.
 
-What is compiled are the parts between attention and exchanges, which call libraries anyway: so one compiled
-block serves every kernel of attention and every group. It is compiled for any number of tokens at once, and
-all blocks share it.
+Compiles the parts between attention kernels and communication, so that one compiled block serves every
+attention kernel and every group. Shapes are dynamic in the number of tokens, and all blocks share one
+compilation.
 """
 
 from collections.abc import Callable
@@ -21,14 +21,14 @@ from models.transformer.denoiser import Denoiser
 from models.variants import Variant
 
 FORMS = 32
-"""How many forms of a part may be compiled before a run fails: several kinds of block, batches, LoRAs."""
+"""Number of compiled specialisations of a part before a run fails: kinds of block, batch sizes, LoRAs."""
 
 _SMALL = 64
-"""Pixels each way of a video whose prompts go as one batch."""
+"""Width and height, in pixels, of a video small enough for both prompts to be one batch."""
 
 
 def compiled_parts(backend: str | Callable[..., Any] = "inductor") -> BlockParts:
-    """Parts that compile when they are first called, and share nothing with those of another call."""
+    """Return block parts that compile at their first call, independent of those of another call."""
     compiled = partial(
         torch.compile,
         fullgraph=True,
@@ -41,16 +41,18 @@ def compiled_parts(backend: str | Callable[..., Any] = "inductor") -> BlockParts
 
 
 def rehearse(denoiser: Denoiser, variant: Variant, plan: ParallelPlan, config: Any) -> None:
-    """Compile what runs of a model will ask for: a forward of every form they take, at its default size.
+    """Compile ahead of the first run, by a dummy forward of every form that runs of a model take, at its
+    default size.
 
-    ``denoiser`` is one without a group, since the ranks of ``plan`` are not ready at the same time; it is
-    given as many frames as make up one rank's share of the tokens. ``config``: the transformer's own.
-    Raises ``TuningError`` where nothing can be compiled.
+    ``denoiser``: one without a group, since the ranks of ``plan`` are not ready at the same time; its dummy
+    forward has about one rank's share of the tokens. ``config``: the transformer's configuration.
+
+    Raises ``TuningError`` if torch.compile does not work here.
     """
     height, width = variant.height // variant.spatial_stride, variant.width // variant.spatial_stride
     frames = max(-(-variant.latent_frames(variant.num_frames) // plan.sequence), 2)
     shapes = [DummyShape(frames, height, width)]
-    if plan.cfg == 1 and not variant.distilled:  # small videos, whose prompts go as one batch
+    if plan.cfg == 1 and not variant.distilled:  # small videos, whose prompts are one batch
         small = _SMALL // variant.spatial_stride
         shapes.append(DummyShape(2, small, small, prompts=2))
     if variant.expand_timesteps and "i2v" in variant.tasks:
@@ -63,6 +65,6 @@ def rehearse(denoiser: Denoiser, variant: Variant, plan: ParallelPlan, config: A
 
 
 def _reason(error: TorchDynamoException) -> str:
-    """What went wrong inside the compiler, in a line."""
+    """Return the first line of the compiler's inner error."""
     inner: Exception = getattr(error, "inner_exception", error)
     return first_line(inner)

@@ -1,4 +1,4 @@
-"""A dummy forward: random inputs in the form that runs of a model have, to compile for and compare with."""
+"""Dummy forward pass on random inputs in the shapes of real runs, for compilation and for comparisons."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,22 +16,22 @@ _TIMESTEP = 500.0
 
 @dataclass(frozen=True, slots=True)
 class DummyShape:
-    """The size and form of a dummy forward. ``frames``, ``height`` and ``width`` are latent ones."""
+    """Shape of a dummy forward. ``frames``, ``height`` and ``width`` are in latent pixels."""
 
     frames: int
     height: int
     width: int
     prompts: int = 1
-    """How many go as one batch."""
+    """Number of prompts in the batch."""
     timestep_per_frame: bool = False
 
 
 @torch.inference_mode()
 def dummy_forward(denoiser: Denoiser, variant: Variant, config: Any, shape: DummyShape) -> Tensor:
-    """The velocity that a model predicts, ``[prompts, channels, frames, height, width]``.
+    """Predict a velocity from seeded random inputs, ``[prompts, channels, frames, height, width]``.
 
-    The inputs are the same every time. ``config``: the transformer's own. ``denoiser``: one without a group,
-    or every rank's.
+    The inputs are the same on every call. ``config``: the transformer's configuration. With a ``denoiser`` of
+    a group, every rank calls this.
     """
     generator = torch.Generator("cpu").manual_seed(0)
 

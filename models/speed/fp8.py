@@ -1,7 +1,7 @@
-"""Linear layers in 8-bit floats: half the weights' memory, and matrices multiplied at twice the speed.
+"""Linear layers in 8-bit floats (fp8): half the memory for weights, and twice the matrix-multiplication rate.
 
-A weight has a scale for each of its rows, and an input for each of its tokens, taken from it as it comes: so
-nothing is calibrated, and no large value spoils the others' precision.
+Weights have one scale per row and inputs one scale per token, computed dynamically: there is no calibration,
+and an outlier costs precision only in its own row.
 """
 
 from dataclasses import dataclass
@@ -17,13 +17,13 @@ from models.transformer.block import blocks_in_order
 FP8 = torch.float8_e4m3fn
 LARGEST = torch.finfo(FP8).max
 _SMALLEST_SCALE = 1e-12
-"""A row of zeros has none of its own."""
+"""Lower bound on a scale, for rows of zeros."""
 _MULTIPLE = 16
-"""What the devices' multiplication wants both sizes of a matrix to be a multiple of."""
+"""Divisor that fp8 matrix multiplication requires of both sizes of a weight."""
 
 
 def check_fp8(device: torch.device, dtype: torch.dtype) -> None:
-    """Raise ``TuningError`` where fp8 does not work: it takes Ada or Hopper devices, and bfloat16."""
+    """Raise ``TuningError`` unless fp8 works here: it needs an Ada or Hopper device, and bfloat16."""
     if device.type != "cuda":
         raise TuningError(
             "fp8 must be false on a CPU: it needs a CUDA device of compute capability 8.9 or more."
@@ -39,14 +39,14 @@ def check_fp8(device: torch.device, dtype: torch.dtype) -> None:
 
 
 class Fp8Linear(nn.Module):
-    """``nn.Linear`` on weights in float8 e4m3. Bias and results have the type of the input."""
+    """A linear layer with weights in float8 e4m3. Bias and result have the dtype of the input."""
 
     weight: Tensor
     scale: Tensor
     bias: Tensor | None
 
     def __init__(self, linear: nn.Linear) -> None:
-        """Raises ``TuningError`` for sizes that cannot be multiplied so."""
+        """Quantise ``linear``. Raises ``TuningError`` if its sizes are no multiples of 16."""
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features
         if self.in_features % _MULTIPLE or self.out_features % _MULTIPLE:
@@ -60,7 +60,7 @@ class Fp8Linear(nn.Module):
         self.register_buffer("bias", None if linear.bias is None else linear.bias.detach())
 
     def forward(self, x: Tensor) -> Tensor:
-        """The layer in 8 bits, each row of the input with a scale of its own."""
+        """Apply the layer to ``[..., in]``, quantising each token with its own scale."""
         rows, scale = scaled(x.flatten(0, -2))
         product: Tensor = torch._scaled_mm(
             rows,
@@ -76,15 +76,19 @@ class Fp8Linear(nn.Module):
 
 
 def scaled(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Each row divided by the scale that lets it just fit, and those scales, float32 ``[n, 1]``."""
+    """Quantise each row by its largest absolute value; return the rows in fp8 and their scales, float32 ``[n,
+    1]``.
+    """
     scale = (rows.abs().amax(dim=-1, keepdim=True).float() / LARGEST).clamp(min=_SMALLEST_SCALE)
     return (rows / scale).clamp(-LARGEST, LARGEST).to(FP8), scale
 
 
 def quantise(transformer: Any) -> None:
-    """Replace the large layers of every block: attention's and the feed-forward's, by far most of a model.
+    """Replace the linear layers of attention and of the feed-forward network in every block, most of a
+    model's weights.
 
-    One layer at a time, so that both forms are never there as a whole. Raises ``TuningError``.
+    Replaces one layer at a time, so that memory never holds both forms of the whole model. Raises
+    ``TuningError`` if a layer's sizes are unsuitable.
     """
     for block in blocks_in_order(transformer)[0]:
         for attn in (block.attn1, block.attn2):
@@ -97,19 +101,19 @@ def quantise(transformer: Any) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Closeness:
-    """How near one velocity is to another that it should equal."""
+    """Similarity of a velocity to the expected one."""
 
     cosine: float
-    """Of the angle between them; 1 is the same direction."""
+    """Cosine of the angle between them; 1 is the same direction."""
     error: float
-    """The length of their difference, in lengths of the one it should be."""
+    """Relative error: L2 norm of the difference over L2 norm of the expected velocity."""
 
     def __str__(self) -> str:
         return f"cosine {self.cosine:.5f}, relative error {self.error:.4f}"
 
 
 def closeness(velocity: Tensor, expected: Tensor) -> Closeness:
-    """How near a velocity is to the one that is expected."""
+    """Compare a velocity with the expected one."""
     velocity, expected = velocity.double().flatten(), expected.double().flatten()
     error = (velocity - expected).norm() / expected.norm()
     return Closeness(float(F.cosine_similarity(velocity, expected, dim=0)), float(error))

@@ -1,6 +1,7 @@
-"""Models larger than the device: weights live in the host's memory and visit the device to be computed with.
+"""Offloading, for models larger than the device: weights stay in host memory and are copied to the device for
+use.
 
-They never change, so there is nothing to carry back: leaving the device is dropping the copy.
+Weights never change, so nothing is copied back: offloading drops the device's copy.
 """
 
 from collections import deque
@@ -16,7 +17,7 @@ from models.tuning import Tuning
 
 
 def check_offload(tuning: Tuning, device: torch.device) -> None:
-    """Raise ``TuningError`` where weights cannot be kept off the device."""
+    """Raise ``TuningError`` if offloading is set for a CPU, or together with a setting it excludes."""
     if tuning.offload == "none":
         return
     if device.type != "cuda":
@@ -29,31 +30,31 @@ def check_offload(tuning: Tuning, device: torch.device) -> None:
 
 
 class HostWeights:
-    """Tensors of a model, which from now on hold the host's copy, or while fetched the device's."""
+    """Tensors of a model whose data is the host's copy or, while fetched, the device's copy."""
 
     def __init__(self, tensors: Iterable[Tensor], device: torch.device) -> None:
         self._device = device
         self._pairs: list[tuple[Tensor, Tensor]] = []
         self.fetched = False
         for tensor in tensors:
-            host = self._at_home(tensor.data)
-            tensor.data = host  # one by one, so that no second copy of them all is needed
+            host = self._host_copy(tensor.data)
+            tensor.data = host  # one by one, so that memory never holds a second copy of all of them
             self._pairs.append((tensor, host))
 
     def fetch(self) -> None:
-        """Copy to the device. From pinned memory, as CUDA has it, the copy goes on after the call."""
-        with torch.inference_mode(False):  # else the tensors would be of a kind that a parameter cannot hold
+        """Copy the tensors to the device. On CUDA, from pinned memory, the copy is asynchronous."""
+        with torch.inference_mode(False):  # a parameter cannot hold an inference tensor
             for tensor, host in self._pairs:
                 tensor.data = torch.empty_like(host, device=self._device).copy_(host, non_blocking=True)
         self.fetched = True
 
     def release(self) -> None:
-        """Drop the device's copy; what uses it must be done, or queued on the stream that it came by."""
+        """Drop the device's copy. Work on it must be complete, or queued on the stream that copied it."""
         for tensor, host in self._pairs:
             tensor.data = host
         self.fetched = False
 
-    def _at_home(self, tensor: Tensor) -> Tensor:
+    def _host_copy(self, tensor: Tensor) -> Tensor:
         host = tensor.cpu()
         return host.pin_memory() if self._device.type == "cuda" else host
 
@@ -63,26 +64,28 @@ class Offloader:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self._holder: HostWeights | None = None
+        self._loaded: HostWeights | None = None
 
     def load(self, weights: HostWeights) -> None:
-        """Have ``weights`` on the device, and no others. Costs nothing if they are there already."""
-        if self._holder is weights:
+        """Load ``weights`` to the device and offload the others. Does nothing if they are there already."""
+        if self._loaded is weights:
             return
-        if self._holder is not None:
-            self._holder.release()
-            self._holder = None
+        if self._loaded is not None:
+            self._loaded.release()
+            self._loaded = None
             if self.device.type == "cuda":
-                torch.cuda.empty_cache()  # parts differ in size: what is left in pieces would serve none
+                torch.cuda.empty_cache()  # parts differ in size: cached pieces of one would not fit another
         try:
             weights.fetch()
         except BaseException:
-            weights.release()  # of what was there when memory ran out
+            weights.release()  # drop the tensors that were copied before memory ran out
             raise
-        self._holder = weights
+        self._loaded = weights
 
     def add(self, module: nn.Module) -> None:
-        """Load ``module`` to the device whenever it is called, and move the tensors that it is given."""
+        """Register a hook that loads ``module`` to the device at each call, and moves its tensor arguments
+        there.
+        """
         weights = HostWeights(_tensors(module), self.device)
 
         def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
@@ -109,15 +112,15 @@ class WholeTransformer:
 
     @contextmanager
     def each(self, blocks: Sequence[Any]) -> Iterator[Iterator[Any]]:
-        """The blocks, which are all there."""
+        """Iterate over the blocks, which are all on the device."""
         yield iter(blocks)
 
 
 class StreamedBlocks:
-    """Implements ``BlockWeights``: a transformer whose blocks are each fetched one ahead of their use.
+    """Implements ``BlockWeights``: a transformer whose blocks are prefetched one ahead of their use.
 
-    While a block computes, the next one is on its way. The one before it may still compute, since a device
-    runs behind whoever tells it what to do: so there are at most three at once.
+    While a block computes, the next one is copied. The block before may still compute, since the device runs
+    asynchronously to the host: so the device holds at most three blocks.
     """
 
     def __init__(self, transformer: nn.Module, blocks: Sequence[nn.Module], offloader: Offloader) -> None:
@@ -127,7 +130,7 @@ class StreamedBlocks:
         in_blocks = {id(tensor) for block in blocks for tensor in _tensors(block)}
         others = [tensor for tensor in _tensors(transformer) if id(tensor) not in in_blocks]
         self.others = HostWeights(others, offloader.device)
-        self._copies = torch.cuda.Stream(offloader.device) if offloader.device.type == "cuda" else None
+        self._copy_stream = torch.cuda.Stream(offloader.device) if offloader.device.type == "cuda" else None
 
     def ready(self) -> None:
         """Bring everything but the blocks to the device."""
@@ -135,18 +138,18 @@ class StreamedBlocks:
 
     @contextmanager
     def each(self, blocks: Sequence[Any]) -> Iterator[Iterator[Any]]:
-        """The blocks, each brought to the device a little ahead of its turn."""
+        """Iterate over the blocks, each copied to the device one ahead of its use."""
         weights = [self.blocks[block] for block in blocks]
         try:
-            yield self._in_turn(blocks, weights)
+            yield self._prefetched(blocks, weights)
         finally:
-            if self._copies is not None:
+            if self._copy_stream is not None:
                 torch.cuda.current_stream(self.device).synchronize()
-                self._copies.synchronize()
+                self._copy_stream.synchronize()
             for fetched in weights:
                 fetched.release()
 
-    def _in_turn(self, blocks: Sequence[Any], weights: list[HostWeights]) -> Iterator[Any]:
+    def _prefetched(self, blocks: Sequence[Any], weights: list[HostWeights]) -> Iterator[Any]:
         computing: deque[tuple[HostWeights, torch.cuda.Event | None]] = deque()
         coming = self._fetch(weights[0])
         for number, block in enumerate(blocks):
@@ -162,17 +165,17 @@ class StreamedBlocks:
             computing.append((weights[number], self._end_of_work()))
 
     def _fetch(self, weights: HostWeights) -> torch.cuda.Event | None:
-        """Start to copy, beside what is computed; the event is the end of it."""
-        with nullcontext() if self._copies is None else torch.cuda.stream(self._copies):
+        """Start a copy on the copy stream; the returned event marks its end. None without CUDA."""
+        with nullcontext() if self._copy_stream is None else torch.cuda.stream(self._copy_stream):
             weights.fetch()
-        return None if self._copies is None else self._copies.record_event()
+        return None if self._copy_stream is None else self._copy_stream.record_event()
 
     def _await(self, copied: torch.cuda.Event | None) -> None:
         if copied is not None:
             torch.cuda.current_stream(self.device).wait_event(copied)
 
     def _end_of_work(self) -> torch.cuda.Event | None:
-        return None if self._copies is None else torch.cuda.current_stream(self.device).record_event()
+        return None if self._copy_stream is None else torch.cuda.current_stream(self.device).record_event()
 
 
 def _tensors(module: nn.Module) -> list[Tensor]:

@@ -1,4 +1,4 @@
-"""The speed settings applied: a model's parts, as they are loaded, to those that the engine runs."""
+"""Application of the speed settings to a model's parts while they are loaded."""
 
 import logging
 from typing import Any
@@ -20,14 +20,16 @@ from models.variants import Variant
 
 _LOGGER = logging.getLogger(__name__)
 
-_GATE = DummyShape(frames=3, height=32, width=32)
+_COMPARISON = DummyShape(frames=3, height=32, width=32)
+"""Shape of the dummy forward that compares fp8 with the unquantised model."""
 
 
 class TunedModel:
-    """One model being loaded. Every rank of a group makes its own, from the same settings.
+    """Speed settings of one model during loading. Every rank of a group makes its own, from the same
+    settings.
 
-    Raises ``TuningError`` for what cannot work: most of it at once, before anything large is read, and what
-    only the weights or a trial can tell while ``denoiser`` is made.
+    Raises ``TuningError`` for settings that cannot work: most of them at once, before anything large is read,
+    and from ``denoiser`` those that only the weights or a dummy forward show.
     """
 
     def __init__(
@@ -47,12 +49,15 @@ class TunedModel:
         self._block_parts: BlockParts | None = None
 
     @property
-    def transformer_home(self) -> torch.device:
-        """Where a transformer is to be loaded to."""
+    def loading_device(self) -> torch.device:
+        """Device to load a transformer to: the CPU if weights are offloaded."""
         return self._device if self._tuning.offload == "none" else torch.device("cpu")
 
     def denoiser(self, transformer: Any) -> Denoiser:
-        """A transformer of this model, the only one or one of its experts, ready to run."""
+        """Apply the settings to a transformer, the only one or one expert, and return its denoiser.
+
+        Raises ``TuningError`` for a setting that does not work with this transformer.
+        """
         if self._tuning.fp8:
             self._quantise(transformer)
         attention = self._chosen_attention(transformer.config)
@@ -63,16 +68,16 @@ class TunedModel:
         )
 
     def offloaded(self, module: Any) -> Any:
-        """Another part of the model, which is called as a whole."""
+        """Register another part of the model for offloading, if set, and return the part."""
         if self._tuning.offload != "none":
             self._offloader.add(module)
         return module
 
     def _quantise(self, transformer: Any) -> None:
         alone = Denoiser(transformer)
-        expected = dummy_forward(alone, self._variant, transformer.config, _GATE)
+        expected = dummy_forward(alone, self._variant, transformer.config, _COMPARISON)
         quantise(transformer)
-        found = closeness(dummy_forward(alone, self._variant, transformer.config, _GATE), expected)
+        found = closeness(dummy_forward(alone, self._variant, transformer.config, _COMPARISON), expected)
         _LOGGER.info("%s in fp8, beside %s: %s", self._variant.name, self._dtype, found)
 
     def _chosen_attention(self, config: Any) -> AttentionChoice:
@@ -87,7 +92,7 @@ class TunedModel:
         return self._attention
 
     def _compiled(self, transformer: Any, attention: AttentionChoice) -> BlockParts:
-        """Compiled once: both experts of a model have the same blocks."""
+        """Compile the block parts once: both experts of a model have the same blocks."""
         if self._block_parts is None:
             self._block_parts = compiled_parts()
             alone = Denoiser(transformer, attention=attention.kernel, block_parts=self._block_parts)

@@ -1,1 +1,1 @@
-"""The VAE: encode and decode chunk by chunk, in strips and in tiles."""
+"""The VAE: encoding and decoding in chunks of frames, in strips across ranks and in tiles."""

@@ -1,4 +1,4 @@
-"""The decoder of Wan's causal VAE, and one run of it over a video's latents, chunk by chunk."""
+"""The decoder of Wan's causal VAE, and one run of it over a video's latents, in chunks of latent frames."""
 
 from typing import Any
 
@@ -25,8 +25,10 @@ class Decoder(nn.Module):
         self.conv_out = CausalConv(decoder.conv_out)
 
     def forward(self, x: Tensor, history: History, strip_history: History, first: bool) -> Tensor:
-        """This rank's strip of the frames. Up to the attention among all pixels of a frame, which is a small
-        part of the work, each rank decodes them whole.
+        """Decode this rank's strip of the frames.
+
+        The layers up to the attention among all pixels of a frame, a small part of the work, run on whole
+        frames on every rank.
         """
         x = self.conv_in(self.unquantise(x, history, first), history, first)
         x = strip_history.cut(self.middle(x, history, first))
@@ -50,24 +52,25 @@ class Upsample(nn.Module):
         self.register_buffer("bias", conv.bias.detach())
 
     def forward(self, x: Tensor, history: History, first: bool) -> Tensor:
-        """Twice the height and width, and twice the frames if it is one in time."""
+        """Double the height and width, and with ``time_conv`` the number of frames."""
         if self.time_conv is not None:
             alone, rest = (x[:1], x[1:]) if first else (x[:0], x)
             if len(rest):
+                # t (2 c) h w -> (t 2) c h w
                 doubled = self.time_conv(rest, history, first).unflatten(1, (2, -1)).flatten(0, 1)
                 x = torch.cat([alone, doubled])
         x = F.interpolate(x, scale_factor=2.0, mode="nearest-exact")
-        x, padding = history.with_edges(x, (1, 1))
+        x, padding = history.with_halo(x, (1, 1))
         return F.conv2d(x, self.weight, self.bias, padding=padding)
 
 
 class UpBlock(nn.Module):
-    """Residual blocks, then more pixels or frames if it is one that adds them."""
+    """Residual blocks, then an upsampling if the block has one."""
 
     def __init__(self, block: Any) -> None:
         super().__init__()
         self.resnets = nn.ModuleList(ResidualBlock(resnet) for resnet in block.resnets)
-        # the residual form names one, the other form holds a list of one
+        # Wan 2.2's residual VAE has one upsampler, Wan 2.1's VAE has a list of one
         upsampler = getattr(block, "upsampler", None) or next(
             iter(getattr(block, "upsamplers", None) or ()), None
         )
@@ -76,7 +79,7 @@ class UpBlock(nn.Module):
         self.shortcut = None if shortcut is None else Duplicate(shortcut)
 
     def forward(self, x: Tensor, history: History, first: bool) -> Tensor:
-        """Frames in; as many or more, and larger, out."""
+        """Run the block: with an upsampling, the frames come out larger and possibly more of them."""
         shortcut = None if self.shortcut is None else self.shortcut(x, first)
         for resnet in self.resnets:
             x = resnet(x, history, first)
@@ -86,7 +89,7 @@ class UpBlock(nn.Module):
 
 
 class Duplicate(nn.Module):
-    """The residual form's shortcut upwards: values repeated over the pixels and frames they turn into."""
+    """The residual VAE's upsampling shortcut: repeats each value over the pixels and frames it becomes."""
 
     def __init__(self, shortcut: Any) -> None:
         super().__init__()
@@ -95,7 +98,8 @@ class Duplicate(nn.Module):
         self.repeats: int = shortcut.repeats
 
     def forward(self, x: Tensor, first: bool) -> Tensor:
-        """Each channel's numbers repeated into the larger picture."""
+        """Repeat the channels and rearrange them into larger and more frames."""
+        # t (c time ph pw) h w -> (t time) c (h ph) (w pw)
         t, _, height, width = x.shape
         x = x.repeat_interleave(self.repeats, dim=1)
         x = x.view(t, self.out_channels, self.time, self.size, self.size, height, width)
@@ -106,7 +110,9 @@ class Duplicate(nn.Module):
 
 
 class Decoding:
-    """One run over a video, or over one tile of it. If ``parked``, the host remembers it between chunks."""
+    """One decoding run over a video or one tile of it. If ``parked``, its history lies on the host between
+    chunks.
+    """
 
     def __init__(self, decoder: Decoder, strips: Strips, parked: bool = False) -> None:
         self._decoder = decoder
@@ -115,12 +121,14 @@ class Decoding:
         self._first = True
 
     def __call__(self, latents: Tensor) -> Tensor:
-        """This rank's rows ``[n, 3, rows, width]``, −1 … 1, of the frames of latents ``[t, z, h, w]``."""
+        """Decode latents ``[t, z, h, w]`` to this rank's rows of the frames, ``[n, 3, rows, width]`` in −1 …
+        1.
+        """
         self._move(latents.device)
         frames = self._decoder(latents, *self._histories, first=self._first)
         self._first = False
         self._move(torch.device("cpu"))
-        return _unpatched(frames, self._decoder.patch).clamp(-1.0, 1.0)
+        return _unpatchify(frames, self._decoder.patch).clamp(-1.0, 1.0)
 
     def _move(self, device: torch.device) -> None:
         if self._parked:
@@ -128,9 +136,11 @@ class Decoding:
                 history.move(device)
 
 
-def _unpatched(frames: Tensor, patch: int) -> Tensor:
+def _unpatchify(frames: Tensor, patch: int) -> Tensor:
+    """Rearrange channels into squares of pixels, the reverse of the encoder's ``_patchify``."""
     if patch == 1:
         return frames
-    squares = frames.unflatten(1, (-1, patch, patch))  # [t, c, columns, rows, h, w]
+    # t (c pw ph) h w -> t c (h ph) (w pw)
+    squares = frames.unflatten(1, (-1, patch, patch))
     pixels: Tensor = squares.permute(0, 1, 4, 3, 5, 2).flatten(4, 5).flatten(2, 3)
     return pixels

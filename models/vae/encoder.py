@@ -1,4 +1,4 @@
-"""The encoder of Wan's causal VAE, and one run of it over a video, chunk by chunk."""
+"""The encoder of Wan's causal VAE, and one run of it over a video, in chunks of frames."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ from models.vae.strips import Strips
 
 
 class Encoder(nn.Module):
-    """The layers in order, each called as ``layer(x, history, first)``."""
+    """The encoder of Wan's causal VAE as a list of layers, each called as ``layer(x, history, first)``."""
 
     def __init__(self, vae: Any) -> None:
         super().__init__()
@@ -35,10 +35,12 @@ class Encoder(nn.Module):
             ]
         )
         self.whole_from = next(index for index, layer in enumerate(self.layers) if _attends(layer))
-        """The first layer with attention among all pixels of a frame, which no strip can do by itself."""
+        """Index of the first layer with attention among all pixels of a frame; from there on frames are
+        whole.
+        """
 
     def forward(self, index: int, x: Tensor, history: History, first: bool) -> Tensor:
-        """One layer: a run decides which of them it needs."""
+        """Run one layer, by its index: ``Encoding`` skips layers whose result it has."""
         out: Tensor = self.layers[index](x, history, first)
         return out
 
@@ -78,8 +80,8 @@ class Downsample(nn.Module):
             self.register_buffer("time_bias", time.bias.detach())
 
     def forward(self, x: Tensor, history: History, first: bool) -> Tensor:
-        """Half the height and width, and half the frames if it is one in time."""
-        x = F.conv2d(history.with_end(x), self.weight, self.bias, stride=2)
+        """Halve the height and width, and with ``time_conv`` the number of frames."""
+        x = F.conv2d(history.with_row_below(x), self.weight, self.bias, stride=2)
         if not self.in_time:
             return x
         before = history.get(self)
@@ -92,7 +94,7 @@ class Downsample(nn.Module):
 
 
 class ResidualDownBlock(nn.Module):
-    """Residual blocks and a downsampling beside an average."""
+    """Residual blocks and a downsampling, with an averaging shortcut around them."""
 
     def __init__(self, block: Any) -> None:
         super().__init__()
@@ -101,7 +103,7 @@ class ResidualDownBlock(nn.Module):
         self.shortcut = Average(block.avg_shortcut)
 
     def forward(self, x: Tensor, history: History, first: bool) -> Tensor:
-        """Frames in; as many or fewer, and smaller, out."""
+        """Run the block: with a downsampling, the frames come out smaller and possibly fewer of them."""
         shortcut = self.shortcut(x)
         for resnet in self.resnets:
             x = resnet(x, history, first)
@@ -112,7 +114,9 @@ class ResidualDownBlock(nn.Module):
 
 
 class Average(nn.Module):
-    """The residual form's shortcut downwards: means over the pixels, frames and channels that become one."""
+    """The residual VAE's downsampling shortcut: the mean of the pixels, frames and channels that become one
+    value.
+    """
 
     def __init__(self, shortcut: Any) -> None:
         super().__init__()
@@ -120,8 +124,9 @@ class Average(nn.Module):
         self.time, self.size = int(shortcut.factor_t), int(shortcut.factor_s)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The mean of the pixels and frames that become one."""
+        """Average the pixels, frames and channels that become one value."""
         x = F.pad(x, (0, 0, 0, 0, 0, 0, -len(x) % self.time, 0))  # zero frames in front of a lone first frame
+        # (t time) c (h ph) (w pw) -> t (c time ph pw) h w
         t, channels, height, width = x.shape
         x = x.view(
             t // self.time, self.time, channels, height // self.size, self.size, width // self.size, self.size
@@ -132,7 +137,7 @@ class Average(nn.Module):
 
 
 def down_layer(layer: Any) -> Layer:
-    """Our counterpart of one of the encoder's layers."""
+    """Build the counterpart of one of diffusers' encoder layers."""
     counterparts: dict[str, type[nn.Module]] = {
         "WanResidualBlock": ResidualBlock,
         "WanAttentionBlock": PictureAttention,
@@ -143,12 +148,13 @@ def down_layer(layer: Any) -> Layer:
 
 
 class Encoding:
-    """One run over a video, which leaves out what it has computed before.
+    """One encoding run over a video, which skips layers whose result is known.
 
-    The encoder remembers a limited time. Where a chunk is the one before again, a layer that got the same and
-    remembers the same gives the same: it has settled, to the last bit, and is not run again until another
-    chunk comes. The first layers, with the largest pictures, are the first to settle.
-    If ``parked``, the host remembers it between chunks.
+    The encoder's receptive field in time is limited. Where chunks repeat, a layer with the same input and the
+    same history as for the chunk before has the same output, to the last bit: it has settled, and is skipped
+    until a different chunk comes. The first layers, which have the largest frames, settle first.
+
+    If ``parked``, its history lies on the host between chunks.
     """
 
     def __init__(self, encoder: Encoder, strips: Strips, parked: bool = False) -> None:
@@ -157,40 +163,41 @@ class Encoding:
         self._parked = parked
         self._strip_history, self._history = History(strips), History()
         self._settled = 0
-        """How many of the first layers have."""
-        self._kept: Tensor | None = None
-        """What they give; the chunk itself where none has."""
+        """Number of settled layers, counted from the first."""
+        self._settled_output: Tensor | None = None
+        """Output of the last settled layer; this rank's part of the chunk itself where none has settled."""
         self._first = True
 
     def __call__(self, chunk: Tensor | None) -> Tensor:
-        """Encode frames ``[n, 3, height, width]``, or those of the chunk before once more where it is None.
+        """Encode frames ``[n, 3, height, width]``; None repeats the chunk before.
 
-        The first chunk is the first frame alone; each other has as many frames as one latent frame stands
-        for. Gives ``[1, 2 · z, height / stride, width / stride]``, on every rank.
+        The first chunk is the first frame alone; every other chunk has the frames of one latent frame (the
+        temporal stride). Returns the posterior's mean and log-variance, ``[1, 2 · z, height / stride, width /
+        stride]``, on every rank.
         """
         if chunk is not None:
             self._device = chunk.device
         self._move(self._device)
         settling = chunk is None
         if chunk is not None:
-            patched = _patched(chunk, self._encoder.patch)
-            self._settled, self._kept = 0, self._strip_history.cut(patched)
-        assert self._kept is not None, "there is no chunk before the first"
-        x = self._kept
+            patches = _patchify(chunk, self._encoder.patch)
+            self._settled, self._settled_output = 0, self._strip_history.cut(patches)
+        assert self._settled_output is not None, "there is no chunk before the first"
+        x = self._settled_output
         for index in range(self._settled, len(self._encoder.layers)):
-            before = self._remembered(index)
+            before = self._past_frames(index)
             x = self._run(index, x)
-            # All ranks leave out the same layers: in those that are run they talk to each other.
-            settling = settling and self._strips.agreed(_equal(before, self._remembered(index)))
+            # All ranks must skip the same layers, since ranks communicate inside the layers that run.
+            settling = settling and self._strips.agreed(_equal(before, self._past_frames(index)))
             if settling:
-                self._settled, self._kept = index + 1, x
+                self._settled, self._settled_output = index + 1, x
         self._first = False
         self._move(torch.device("cpu"))
         return x
 
     def _move(self, device: torch.device) -> None:
-        if self._parked and self._kept is not None:
-            self._kept = self._kept.to(device)
+        if self._parked and self._settled_output is not None:
+            self._settled_output = self._settled_output.to(device)
             self._strip_history.move(device)
             self._history.move(device)
 
@@ -200,7 +207,7 @@ class Encoding:
         out: Tensor = self._encoder(index, x, self._history_of(index), self._first)
         return out
 
-    def _remembered(self, index: int) -> list[Tensor | None]:
+    def _past_frames(self, index: int) -> list[Tensor | None]:
         history = self._history_of(index)
         return [history.get(module) for module in self._encoder.layers[index].modules()]
 
@@ -219,9 +226,10 @@ def _equal(before: list[Tensor | None], after: list[Tensor | None]) -> bool:
     )
 
 
-def _patched(frames: Tensor, patch: int) -> Tensor:
-    """Squares of pixels to channels: ``[t, c, h·p, w·p]`` to ``[t, c·p·p, h, w]``, columns before rows."""
+def _patchify(frames: Tensor, patch: int) -> Tensor:
+    """Rearrange squares of pixels into channels: ``[t, c, h·p, w·p]`` to ``[t, c·p·p, h, w]``."""
     if patch == 1:
         return frames
-    squares = frames.unflatten(3, (-1, patch)).unflatten(2, (-1, patch))  # [t, c, h, rows, w, columns]
+    # t c (h ph) (w pw) -> t (c pw ph) h w
+    squares = frames.unflatten(3, (-1, patch)).unflatten(2, (-1, patch))
     return channels_last(squares.permute(0, 1, 5, 3, 2, 4).flatten(1, 3))

@@ -1,12 +1,12 @@
 """The layers of Wan's causal VAE, each built from its diffusers counterpart and run chunk by chunk.
 
-Frames are a batch of pictures ``[t, channels, height, width]``, channels last. A convolution over time is a
-convolution over pictures whose channels are those of the frame and of the two before it, side by side: the
-same sum in another order, and on a CPU about twenty times faster than conv3d.
+Frames are a batch of pictures ``[t, channels, height, width]``, channels-last. A 3D convolution runs as a 2D
+convolution whose input channels are those of the frame and of the two frames before it: the same sum in
+another order, and on a CPU about twenty times faster than conv3d.
 
-``History`` is what a layer must remember of earlier frames, and how the frames are cut into strips. It is
-passed in, so that a layer holds no state of a run.
-``first`` says that the chunk begins with the video's first frame, which stands alone in time.
+``History`` holds the earlier frames that each layer still needs, and the division of frames into strips. It
+is an argument, so that a layer holds no state of a run. ``first`` is true for the chunk that begins with the
+video's first frame, which is a latent frame of its own.
 """
 
 from typing import Any, TypeAlias
@@ -22,30 +22,34 @@ Layer: TypeAlias = nn.Module
 
 
 class History(dict[nn.Module, Tensor]):
-    """The last frames each layer saw, in one run over a video, or over one rank's strip of it."""
+    """The last input frames of each layer (a causal cache), in one run over a video or over one rank's strip
+    of it.
+    """
 
     def __init__(self, strips: Strips | None = None) -> None:
         super().__init__()
         self._strips = strips if strips is not None and strips.several else None
 
     def move(self, device: torch.device) -> None:
-        """Keep what is remembered on another device."""
+        """Move all frames to another device."""
         for layer, frames in self.items():
             self[layer] = frames.to(device)
 
     def cut(self, x: Tensor) -> Tensor:
-        """This rank's strip of whole pictures; all of them where there are no strips."""
+        """Cut this rank's strip out of whole frames; without strips, return them unchanged."""
         return x if self._strips is None else self._strips.cut(x)
 
-    def with_edges(self, x: Tensor, padding: tuple[int, int]) -> tuple[Tensor, tuple[int, int]]:
-        """A convolution's input and padding: in a strip the neighbours' rows take the place of zeros."""
+    def with_halo(self, x: Tensor, padding: tuple[int, int]) -> tuple[Tensor, tuple[int, int]]:
+        """Return a convolution's input and padding: in a strip, the neighbours' rows (halo) replace zero
+        padding.
+        """
         if self._strips is None or padding[0] == 0:
             return x, padding
         return self._strips.exchange_halo(x), (0, padding[1])
 
-    def with_end(self, x: Tensor) -> Tensor:
-        """Pictures with a further column on the right and row at the bottom: zeros, or the row of the strip
-        below.
+    def with_row_below(self, x: Tensor) -> Tensor:
+        """Pad frames by a zero column on the right and a row at the bottom: zeros, or the first row of the
+        strip below.
         """
         if self._strips is None:
             return F.pad(x, (0, 1, 0, 1))
@@ -53,7 +57,9 @@ class History(dict[nn.Module, Tensor]):
 
 
 class CausalConv(nn.Module):
-    """A 3D convolution that sees the frame and those before it; before the video there is nothing (zeros)."""
+    """A 3D convolution that is causal in time: over each frame and the frames before it, zeros before the
+    video.
+    """
 
     weight: Tensor
     weight_alone: Tensor
@@ -63,27 +69,27 @@ class CausalConv(nn.Module):
         super().__init__()
         weight: Tensor = conv.weight.detach()
         self.past: int = weight.shape[2] - 1
-        """How many earlier frames a frame sees: 2, or 0."""
+        """Number of earlier frames in the receptive field: 2 or 0."""
         self.padding = (weight.shape[3] // 2, weight.shape[4] // 2)
-        # [out, in, time, h, w] → [out, time · in, h, w]
+        # out in time h w -> out (time in) h w
         self.register_buffer("weight", channels_last(weight.transpose(1, 2).flatten(1, 2)))
         self.register_buffer("weight_alone", channels_last(weight[:, :, -1]))
         self.register_buffer("bias", conv.bias.detach())
 
     def forward(self, x: Tensor, history: History, first: bool) -> Tensor:
-        """Convolve frames ``[t, channels, h, w]``, each with those before it."""
-        x, padding = history.with_edges(x, self.padding)
+        """Convolve frames ``[t, channels, h, w]``, each together with the frames before it."""
+        x, padding = history.with_halo(x, self.padding)
         if self.past == 0:
             return F.conv2d(x, self.weight_alone, self.bias, padding=padding)
         before = history.get(self)
         if before is None:
             before = x.new_zeros(self.past, *x.shape[1:])
             history[self] = _latest(before, x, self.past)
-            if x.shape[0] == 1:  # a first frame has nothing to look back to
+            if x.shape[0] == 1:  # nothing but zeros lies before a first frame: skip their products
                 return F.conv2d(x, self.weight_alone, self.bias, padding=padding)
         else:
             history[self] = _latest(before, x, self.past)
-        return F.conv2d(_look_back(before, x), self.weight, self.bias, padding=padding)
+        return F.conv2d(_with_past(before, x), self.weight, self.bias, padding=padding)
 
 
 class ChannelNorm(nn.Module):
@@ -96,14 +102,14 @@ class ChannelNorm(nn.Module):
         self.register_buffer("gamma", norm.gamma.detach().flatten())
 
     def forward(self, x: Tensor) -> Tensor:
-        """Each pixel divided by the norm of its channels."""
-        # diffusers divides by max(‖x‖, 1e-12); an epsilon of its square keeps an all-zero pixel from NaN
+        """Divide each pixel by the root mean square of its channels, and scale by ``gamma``."""
+        # diffusers divides by max(‖x‖, 1e-12); an epsilon of its square prevents NaN for an all-zero pixel
         pixels = x.permute(0, 2, 3, 1)
         return F.rms_norm(pixels, (pixels.shape[-1],), self.gamma, eps=1e-24).permute(0, 3, 1, 2)
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions beside a shortcut."""
+    """Two convolutions with a shortcut around them."""
 
     def __init__(self, block: Any) -> None:
         super().__init__()
@@ -114,7 +120,7 @@ class ResidualBlock(nn.Module):
         )
 
     def forward(self, x: Tensor, history: History, first: bool) -> Tensor:
-        """Frames ``[t, channels, h, w]`` in and out."""
+        """Run the block on frames ``[t, channels, h, w]``; only the channels may change in number."""
         shortcut = x if self.shortcut is None else self.shortcut(x, history, first)
         x = self.conv1(F.silu(self.norm1(x)), history, first)
         x = self.conv2(F.silu(self.norm2(x)), history, first)
@@ -137,7 +143,7 @@ class PictureAttention(nn.Module):
             self.register_buffer(f"{name}_bias", getattr(block, name).bias.detach())
 
     def forward(self, x: Tensor, history: History, first: bool) -> Tensor:
-        """Add to each pixel what it attends to in its own frame."""
+        """Add to each pixel its attention to the pixels of its own frame."""
         pixels = self.norm(x).permute(0, 2, 3, 1).flatten(1, 2)  # [t, h·w, channels]
         queries, keys, values = F.linear(pixels, self.to_qkv_weight, self.to_qkv_bias)[:, None].chunk(
             3, dim=-1
@@ -159,16 +165,20 @@ class Middle(nn.Module):
         self.layers = nn.ModuleList(layers)
 
     def forward(self, x: Tensor, history: History, first: bool) -> Tensor:
-        """Frames in and out, of the same shape."""
+        """Run the blocks on frames ``[t, channels, h, w]``; the shape stays the same."""
         for layer in self.layers:
             x = layer(x, history, first)
         return x
 
 
-def _look_back(before: Tensor, x: Tensor) -> Tensor:
-    """Each frame's channels after those of the frames it sees: ``[t, (past + 1) · channels, h, w]``."""
+def _with_past(before: Tensor, x: Tensor) -> Tensor:
+    """Concatenate each frame's channels to those of its past frames, oldest first.
+
+    ``before`` ``[past, channels, h, w]`` and ``x`` ``[t, channels, h, w]`` to ``[t, (past + 1) · channels, h,
+    w]``.
+    """
     past, (t, channels, height, width) = len(before), x.shape
-    seen = torch.empty(
+    stacked = torch.empty(
         (t, (past + 1) * channels, height, width),
         dtype=x.dtype,
         device=x.device,
@@ -176,17 +186,17 @@ def _look_back(before: Tensor, x: Tensor) -> Tensor:
     )
     for position in range(past + 1):
         lag = past - position
-        part = seen[:, position * channels : (position + 1) * channels]
+        part = stacked[:, position * channels : (position + 1) * channels]
         part[:lag] = before[past - lag : past - lag + t]
         part[lag:] = x[: max(t - lag, 0)]
-    return seen
+    return stacked
 
 
 def _latest(before: Tensor, x: Tensor, count: int) -> Tensor:
-    """The last ``count`` frames, copied, so that the chunk they come from can be freed."""
+    """Copy the last ``count`` frames, so that the chunk they come from can be freed."""
     return x[-count:].clone() if len(x) >= count else torch.cat([before, x])[-count:].clone()
 
 
 def channels_last(weight: Tensor) -> Tensor:
-    """The weight in the memory order that convolutions are fastest in."""
+    """Lay out a weight channels-last in memory, which convolutions run fastest on."""
     return weight.contiguous(memory_format=torch.channels_last)

@@ -1,4 +1,4 @@
-"""A rough picture of latents without the decoder: what colour each latent pixel stands for."""
+"""Preview of latents without the decoder: a linear map from each latent pixel to a colour."""
 
 from collections.abc import Iterator
 from functools import cached_property
@@ -13,24 +13,24 @@ from models.vae.streaming_vae import StreamingVae
 _CLIPS = 16
 _FRAMES = 5
 _LATENT_PIXELS = 12
-"""Width and height of the clips that colours are learnt from."""
+"""Width and height, in latent pixels, of the clips the map is fitted to."""
 _RIDGE = 0.01
-"""How far the map is drawn towards plain gray, so that channels that say little of colour stay out of it;
-in units of the latents' variance.
+"""Ridge penalty, in units of the latents' variance: keeps channels that carry little colour out of the
+map.
 """
 
 
 class LatentColours:
-    """A linear map from a latent pixel to the mean colour of the pixels it stands for.
+    """A linear map from a latent pixel to the mean colour of the pixels it represents.
 
-    Fitted by least squares to what the VAE makes of a few drawn clips, when it is first asked for.
+    Fitted by ridge regression to the VAE's latents of a few synthetic clips, at the first call.
     """
 
     def __init__(self, vae: StreamingVae) -> None:
         self._vae = vae
 
     def __call__(self, latents: Tensor) -> Frames:
-        """Latents ``[1, z, f, h, w]`` to pictures ``[f, h, w, 3]``."""
+        """Map latents ``[1, z, f, h, w]`` to RGB pictures ``[f, h, w, 3]``, uint8."""
         weight, bias = self._map
         colours = latents[0].float().movedim(0, -1) @ weight.to(latents.device) + bias.to(latents.device)
         levels = (colours * 0.5 + 0.5).clamp(0.0, 1.0).mul(255.0).round().to(torch.uint8)
@@ -39,7 +39,7 @@ class LatentColours:
 
     @cached_property
     def _map(self) -> tuple[Tensor, Tensor]:
-        """Weights ``[z, 3]`` and bias ``[3]`` to colours in −1 … 1."""
+        """Fit and return weights ``[z, 3]`` and bias ``[3]``, for colours in −1 … 1."""
         with torch.inference_mode():
             pairs = [self._samples(clip) for clip in clips(_LATENT_PIXELS * self._vae.spatial_stride)]
         latents, colours = (torch.cat(side).double().cpu() for side in zip(*pairs, strict=True))
@@ -50,7 +50,9 @@ class LatentColours:
         return weight.float(), (gray - middle @ weight).float()
 
     def _samples(self, clip: Tensor) -> tuple[Tensor, Tensor]:
-        """The latent pixels ``[n, z]`` of a clip and the mean colour of what each stands for ``[n, 3]``."""
+        """Return a clip's latent pixels ``[n, z]`` and the mean colour of the pixels each represents, ``[n,
+        3]``.
+        """
         latents = self._vae.encode_frames(clip, alone=True)[0].movedim(0, -1)  # [f, h, w, z]
         pixels = F.avg_pool2d(clip, self._vae.spatial_stride)  # [n, 3, h, w]
         groups = [pixels[:1], *pixels[1:].split(self._vae.temporal_stride)]
@@ -59,8 +61,9 @@ class LatentColours:
 
 
 def clips(pixels: int) -> Iterator[Tensor]:
-    """Clips ``[frames, 3, pixels, pixels]`` in −1 … 1, always the same: from a plain colour to eight by eight
-    patches of colour, with soft or with hard edges, which turn into others.
+    """Yield synthetic clips ``[frames, 3, pixels, pixels]`` in −1 … 1, the same on every call.
+
+    They have 1 x 1 to 8 x 8 patches of random colours that change over time, with soft or hard edges.
     """
     generator = torch.Generator("cpu").manual_seed(0)
     for index in range(_CLIPS):

@@ -1,8 +1,8 @@
-"""Wan's causal video VAE as a stream: frames come out while later ones are still latents.
+"""Streaming form of Wan's causal video VAE: frames come out while later ones are still latents.
 
-Built from the weights of diffusers' ``AutoencoderKLWan`` (both the Wan 2.1 form and the residual, patchified
-Wan 2.2 form), with its numbers. Frames are a batch of pictures ``[t, channels, height, width]``, channels
-last.
+Built from the weights of diffusers' ``AutoencoderKLWan`` (both the Wan 2.1 VAE and the residual, patchified
+Wan 2.2 VAE), with the same results. Frames are a batch of pictures ``[t, channels, height, width]``,
+channels-last.
 """
 
 from collections.abc import Iterable, Iterator
@@ -23,11 +23,13 @@ from models.vae.tiles import Tiles, Tiling
 
 
 class StreamingVae:
-    """Latents here are those of the transformer: zero mean, unit deviation per channel, ``[1, z, f, h, w]``.
+    """Encodes videos to the transformer's latents and decodes them, in chunks of frames.
 
-    Peak memory depends on the frame size and ``chunk_pixels``, not on the number of frames. With ``tiling``
-    the device holds one tile of the frame at a time, and the host what is remembered of the others. Raises
-    ``TuningError`` for tiles in a group.
+    Latents ``[1, z, f, h, w]`` are normalised per channel: zero mean, unit standard deviation. Peak memory
+    depends on the frame size and ``chunk_pixels``, not on the number of frames. With ``tiling``, the device
+    holds one tile of the frame at a time, and the host the histories of the other tiles.
+
+    Raises ``TuningError`` for tiling in a group.
     """
 
     def __init__(
@@ -59,17 +61,19 @@ class StreamingVae:
         return self.encoder, self.decoder
 
     def encode(self, video: Tensor) -> Tensor:
-        """``encode_frames`` of a whole video ``[1, 3, 4k + 1, height, width]``."""
+        """Encode a whole video ``[1, 3, 4k + 1, height, width]``; see ``encode_frames``."""
         return self.encode_frames(video[0].unbind(1))
 
     @torch.inference_mode()
     def encode_frames(self, frames: Iterable[Tensor], alone: bool = False) -> Tensor:
-        """4k + 1 frames ``[3, height, width]`` in −1 … 1 to float32 latents, the mode of the posterior.
+        """Encode 4k + 1 frames ``[3, height, width]`` in −1 … 1 to float32 latents, the mode of the
+        posterior.
 
-        The frames are read as they are needed. Where the same ones come again and again, as in a video of
-        which only the first is given, they are encoded only until nothing new comes out.
-        A group encodes together, strip by strip, and every rank gets the latents; ``alone``: this rank does
-        it all by itself.
+        Reads the frames lazily. Where chunks repeat, as in a video of which only the first frame is given,
+        layers are skipped once their output repeats as well.
+
+        A group encodes together, one strip to each rank, and every rank gets the latents; with ``alone``,
+        this rank encodes by itself.
         """
         frames = iter(frames)
         first = next(frames)[None]
@@ -91,17 +95,17 @@ class StreamingVae:
     def decode(self, latents: Tensor, tiling: Tiling | None = None) -> Iterator[Tensor]:
         """Yield the video as chunks of frames ``[n, 3, height, width]`` in −1 … 1, 4·(f − 1) + 1 in all.
 
-        ``tiling``: of this decode, where the VAE has none.
+        ``tiling``: tiles for this decode, where the VAE has none.
 
-        A group decodes together, strip by strip: every rank iterates, rank 0 alone gets the frames. If it
-        stops before the end, so do the others.
+        A group decodes together, one strip to each rank: every rank iterates, and rank 0 alone gets the
+        frames. If rank 0 stops before the end, the others stop too.
         """
         frames = self._on_device((latents.float() * self.deviation + self.mean)[0].transpose(0, 1))
         strips = Strips(self._mesh, frames.shape[2])
         tiles = Tiles(frames.shape[2], frames.shape[3], self.spatial_stride, tiling or self.tiling)
         decodings = [Decoding(self.decoder, strips, parked=len(tiles) > 1) for _ in range(len(tiles))]
         for chunk in frames.split(self._latents_per_chunk(tiles)):
-            # not around the yield: the mode would leak into whoever asks for frames
+            # not around the yield: inference mode would leak into the consumer's code
             with torch.inference_mode(), self._mesh.lockstep():
                 video = None
                 if strips.takes_part:
@@ -126,7 +130,9 @@ class StreamingVae:
 
 
 def _chunks(frames: Iterator[Tensor], size: int) -> Iterator[Tensor | None]:
-    """``size`` frames at a time, ``[size, 3, height, width]``; None for the same ones as just before."""
+    """Yield chunks of ``size`` frames, ``[size, 3, height, width]``; None for a chunk that equals the one
+    before.
+    """
     before: list[Tensor] = []
     while chunk := list(islice(frames, size)):
         same = bool(before) and all(map(torch.equal, chunk, before))

@@ -1,4 +1,6 @@
-"""Pictures cut into strips of rows, one for each rank: how a group decodes and encodes one video."""
+"""Spatial parallelism of the VAE: pictures cut into strips of rows, one for each rank, with a halo
+exchange.
+"""
 
 import torch
 from torch import Tensor
@@ -7,10 +9,10 @@ from models.parallel.mesh import Mesh
 
 
 class Strips:
-    """How the latent ``rows`` of a picture are dealt out. Pictures are ``[t, channels, height, width]``.
+    """Division of a picture's latent ``rows`` among ranks. Pictures are ``[t, channels, height, width]``.
 
-    A strip begins at the same latent row at every size that a picture has on its way, so layers that double
-    or halve the size do so to every strip. Pictures of fewer latent rows than ranks are not cut.
+    A strip begins at the same latent row at every resolution inside the VAE, so a layer that doubles or
+    halves the size does so within each strip. Pictures of fewer latent rows than ranks are not cut.
     """
 
     def __init__(self, mesh: Mesh, rows: int) -> None:
@@ -21,24 +23,25 @@ class Strips:
 
     @property
     def several(self) -> bool:
-        """Whether the picture is cut at all."""
+        """True if the picture is cut into more than one strip."""
         return self._ranks > 1
 
     @property
     def takes_part(self) -> bool:
-        """Whether this rank has a strip; where there is but one, it is rank 0's."""
+        """True if this rank has a strip. A picture that is not cut is rank 0's."""
         return self._mesh.rank < self._ranks
 
     def cut(self, pictures: Tensor) -> Tensor:
-        """This rank's rows of whole pictures."""
+        """Cut this rank's strip out of whole pictures."""
         scale = pictures.shape[2] // self._rows
         start, end = self._starts[self._mesh.rank :][:2]
         strip = pictures[:, :, start * scale : end * scale]
         return strip.contiguous(memory_format=torch.channels_last)
 
     def exchange_halo(self, strip: Tensor) -> Tensor:
-        """Exchange border rows with the neighbouring strips: the strip with the row above it and the one
-        below it, zeros where the picture ends.
+        """Exchange border rows with the neighbouring strips (halo exchange).
+
+        Returns the strip with the row above it and the row below it, zeros where the picture ends.
         """
         rank = self._mesh.rank
         above, below = _row_of(strip), _row_of(strip)
@@ -51,7 +54,9 @@ class Strips:
         return torch.cat([above[:, :, None], strip, below[:, :, None]], dim=2)
 
     def exchange_row_below(self, strip: Tensor) -> Tensor:
-        """The lower half of the halo exchange: the strip with the row below, zeros where the picture ends."""
+        """Exchange the lower half of the halo: return the strip with the row below, zeros where the picture
+        ends.
+        """
         rank = self._mesh.rank
         below = _row_of(strip)
         sent = {rank - 1: strip[:, :, 0].contiguous()} if rank > 0 else {}
@@ -60,7 +65,7 @@ class Strips:
         return torch.cat([strip, below[:, :, None]], dim=2)
 
     def joined(self, strip: Tensor) -> Tensor | None:
-        """Whole pictures on rank 0, None on the others."""
+        """Gather whole pictures on rank 0; return None on the other ranks."""
         if not self.several:
             return strip if self.takes_part else None
         if self._mesh.rank > 0:
@@ -69,16 +74,16 @@ class Strips:
         return self._collected(strip, sent={})
 
     def whole(self, strip: Tensor) -> Tensor:
-        """Whole pictures on every rank."""
+        """Gather whole pictures on every rank."""
         if not self.several:
             return strip
         strip = strip.contiguous()
         others = [rank for rank in range(self._ranks) if rank != self._mesh.rank]
         return self._collected(strip, sent=dict.fromkeys(others, strip))
 
-    def agreed(self, said: bool) -> bool:
-        """Whether all ranks that work on the picture say so."""
-        return not self._mesh.agree(leave=not said) if self.several else said
+    def agreed(self, vote: bool) -> bool:
+        """Return whether all ranks vote true; without strips, this rank's own vote."""
+        return not self._mesh.agree(leave=not vote) if self.several else vote
 
     def _collected(self, strip: Tensor, sent: dict[int, Tensor]) -> Tensor:
         rank = self._mesh.rank
@@ -94,5 +99,5 @@ class Strips:
 
 
 def _row_of(strip: Tensor) -> Tensor:
-    """A row of zeros as wide as the strip, ``[t, channels, width]``."""
+    """Return a row of zeros as wide as the strip, ``[t, channels, width]``."""
     return strip.new_zeros(*strip.shape[:2], strip.shape[3])

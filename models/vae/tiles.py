@@ -1,4 +1,4 @@
-"""A picture as overlapping tiles that are worked on one after the other, for a device of little memory."""
+"""Tiled processing: a picture as overlapping tiles, one at a time, for a device with little memory."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 
 Span: TypeAlias = tuple[int, int]
-"""From a latent row or column to one that is no longer part of it."""
+"""A half-open range of latent rows or columns: start, and one past the end."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tiling:
-    """How large tiles are at most, and how far neighbours overlap, in pixels of the video.
+    """Largest tile size, and the overlap of neighbouring tiles, in pixels of the video.
 
-    The larger the overlap, the less a tile's edge shows, beyond which it sees nothing. It is at most a third
-    of the size, so that no more than two tiles of a row overlap anywhere.
+    A larger overlap makes tile edges less visible. The overlap is at most a third of the size, so that no
+    more than two tiles of a row overlap anywhere.
     """
 
     size: int = 256
@@ -25,10 +25,10 @@ class Tiling:
 
 
 class Tiles:
-    """The tiles of pictures of so many latent ``rows`` and ``columns``; without ``tiling`` the whole picture.
+    """Tiles of a picture of ``rows`` x ``columns`` latent pixels; without ``tiling``, one tile.
 
-    ``stride``: pixels to a latent pixel. Pictures are ``[t, channels, height, width]``, in pixels or latent
-    pixels. Across an overlap one tile fades into the next; the weights of all tiles add up to 1 everywhere.
+    ``stride``: pixels per latent pixel. Pictures are ``[t, channels, height, width]``, in pixels or latent
+    pixels. Overlaps are blended linearly; the weights of all tiles add up to 1 everywhere.
     """
 
     def __init__(self, rows: int, columns: int, stride: int, tiling: Tiling | None = None) -> None:
@@ -42,11 +42,11 @@ class Tiles:
 
     @property
     def largest(self) -> int:
-        """The latent pixels of the largest tile."""
+        """Number of latent pixels in the largest tile."""
         return max((bottom - top) * (right - left) for (top, bottom), (left, right) in self._spans)
 
     def cut(self, pictures: Tensor) -> Iterator[Tensor]:
-        """Each tile of whole pictures, in order."""
+        """Yield the tiles of whole pictures, in order."""
         if len(self) == 1:
             yield pictures
             return
@@ -56,7 +56,9 @@ class Tiles:
             yield pictures[:, :, *place].contiguous(memory_format=torch.channels_last)
 
     def joined(self, tiles: Iterable[Tensor]) -> Tensor:
-        """Whole pictures from the tiles in order, each asked for when the one before is in its place."""
+        """Blend tiles, in order, into whole pictures. Takes each tile only once the one before is in
+        place.
+        """
         tiles = iter(tiles)
         first = next(tiles)
         if len(self) == 1:
@@ -73,14 +75,16 @@ class Tiles:
         return whole.to(first.dtype)
 
     def _spread(self, length: int) -> list[Span]:
-        """Equal spans along one side, each with the start of the next at its end."""
+        """Return nearly equal spans along one side, each overlapping the next."""
         shared = min(self._overlap, length - 1)
         count = -(-(length - shared) // (self._tile - self._overlap))
         bounds = [(length - shared) * index // count for index in range(count + 1)]
         return [(start, end + shared) for start, end in pairwise(bounds)]
 
     def _fading(self, span: Span, length: int, scale: int) -> Tensor:
-        """A tile's weights along one side: up from its neighbour before, down to the one after."""
+        """Return a tile's blending weights along one side: ramps up over the neighbour before, down over the
+        next.
+        """
         weights = torch.ones((span[1] - span[0]) * scale)
         fade = self._overlap * scale
         ramp = (torch.arange(fade) + 0.5) / max(fade, 1)

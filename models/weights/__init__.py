@@ -1,1 +1,1 @@
-"""Where weights lie and what is in them."""
+"""Weights: folders, single files and the Hugging Face hub, checked before anything large is read."""

@@ -1,4 +1,4 @@
-"""What a weights folder must hold, checked before anything large is read."""
+"""Check of a weights folder in the diffusers layout, before anything large is read."""
 
 import json
 from collections.abc import Collection
@@ -13,7 +13,7 @@ _CLASSES = {
     "vae": ("AutoencoderKLWan",),
     "text_encoder": ("UMT5EncoderModel",),
 }
-"""The parts of every model, and the classes each may be saved as."""
+"""Classes that each part of every model may be saved as."""
 
 _IMAGE_ENCODERS = ("CLIPVisionModel", "CLIPVisionModelWithProjection")
 
@@ -21,7 +21,7 @@ _IMAGE_ENCODERS = ("CLIPVisionModel", "CLIPVisionModelWithProjection")
 class WeightsFolder:
     """A model in the diffusers layout: ``model_index.json`` and a folder for each part.
 
-    Of the ``replaced`` parts only the configuration counts: their weights come from elsewhere.
+    ``replaced``: parts whose weights come from elsewhere; only their configuration is checked here.
     """
 
     def __init__(self, path: Path, replaced: Collection[str] = ()) -> None:
@@ -40,7 +40,7 @@ class WeightsFolder:
         self.check_variant(variant)
 
     def index(self) -> dict[str, Any]:
-        """``model_index.json``. Raises ``WeightsError`` where there is none."""
+        """Read ``model_index.json``. Raises ``WeightsError`` if it is missing or unreadable."""
         if not self.path.is_dir():
             raise WeightsError(f"There is no weights folder {self.path}.")
         return self._json("model_index.json")
@@ -62,7 +62,7 @@ class WeightsFolder:
             raise WeightsError(f"{self.path} has no folder {part}.")
 
     def check_variant(self, variant: Variant) -> None:
-        """Raise ``WeightsError`` unless the configurations are those of this variant."""
+        """Raise ``WeightsError`` unless the folder's configurations match this variant."""
         index = self.index()
         vae = self._json("vae/config.json")
         self._expect(
@@ -88,7 +88,11 @@ class WeightsFolder:
         self._expect(variant, "the number of image tokens", self._image_tokens(), variant.image_tokens)
 
     def _image_tokens(self) -> object:
-        """How many the transformer was made for. It says so only if it tells a first from a last picture."""
+        """Return the number of image tokens the transformer takes.
+
+        The transformer's own configuration has it only for models of a first and a last picture; otherwise it
+        follows from the image encoder's patches.
+        """
         transformer = self._json("transformer/config.json")
         if transformer.get("image_dim") is None:
             return 0
@@ -134,14 +138,14 @@ def _transformer_classes(variant: Variant) -> tuple[str, ...]:
 
 
 def _class_of(index: dict[str, Any], part: str) -> object:
-    """The class that ``model_index.json`` names for a part, None where it names none."""
+    """Return the class that ``model_index.json`` names for a part; None if it names none."""
     return (index.get(part) or [None, None])[1]
 
 
 def check_safetensors(file: Path) -> None:
-    """Raise ``WeightsError`` unless the file is whole and its weights are numbers as they stand.
+    """Raise ``WeightsError`` if the file is truncated or its weights are quantised.
 
-    Quantised ones would be taken for such, without their scales.
+    Quantised weights would be loaded as plain numbers, without their scales.
     """
     for tensor in stored_tensors(file):
         if tensor.name.endswith(".weight") and tensor.dtype not in FLOATS:

@@ -1,4 +1,4 @@
-"""Models of the Hugging Face hub as folders of this machine: fetched once, kept in the hub's own cache."""
+"""Download of models from the Hugging Face hub: fetched once, kept in the hub's own cache folder."""
 
 import logging
 from collections.abc import Collection
@@ -28,24 +28,26 @@ _PARTS = (
     "scheduler",
 )
 _KINDS = ("json", "txt", "model", "safetensors")
-"""Configurations, vocabularies (``spiece.model`` is one), tensors: nothing that runs code when it is read."""
+"""File types to fetch: configurations, vocabularies (such as ``spiece.model``) and tensors; none runs code
+when read.
+"""
 
 _logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A model as it was at one commit."""
+    """A model at one commit, in a local folder."""
 
     folder: Path
     commit: str
 
 
 def local_folder(settings: EngineSettings) -> Path:
-    """The folder of ``settings.weights``, fetched first if it is a hub's and not here yet.
+    """Return the folder of ``settings.weights``, fetching a hub model that is not in the cache yet.
 
-    Raises ``WeightsError``. Whoever starts several processes on one model calls this before: they might find
-    a branch at different commits.
+    Call this once before starting several processes on one model: each by itself might find a branch at a
+    different commit. Raises ``WeightsError``.
     """
     if isinstance(settings.weights, Path):
         return settings.weights
@@ -55,10 +57,10 @@ def local_folder(settings: EngineSettings) -> Path:
 
 
 def fetch(model: HubModel, *, offline: bool = False, without: Collection[str] = ()) -> Snapshot:
-    """The model at its revision, without the tensors of the parts ``without``.
+    """Fetch a model at its revision, without the tensors of the parts in ``without``.
 
-    With ``offline``, or ``HF_HUB_OFFLINE`` in the environment, and where the hub does not answer, it is what
-    the cache has of that revision. Raises ``WeightsError`` where that is nothing, or not all.
+    Uses the cache alone with ``offline``, with ``HF_HUB_OFFLINE`` in the environment, and if the hub does not
+    answer. Raises ``WeightsError`` if the model cannot be fetched, or the cache lacks any of it.
     """
     try:
         folder = Path(
@@ -69,7 +71,7 @@ def fetch(model: HubModel, *, offline: bool = False, without: Collection[str] = 
                 local_files_only=offline,
             )
         )
-    except Exception as error:  # of the connection, the answer, the disk
+    except Exception as error:  # errors of the connection, the response and the disk have no common type
         raise WeightsError(_sentence(model, error, offline or constants.is_offline_mode())) from error
     return Snapshot(folder, commit=folder.name)
 

@@ -1,4 +1,4 @@
-"""Which variant a folder holds, as its own configuration tells."""
+"""Recognition of the variant in a weights folder, from its configuration."""
 
 from collections.abc import Iterator
 
@@ -8,13 +8,14 @@ from models.weights.folder import WeightsFolder
 
 
 def recognised(folder: WeightsFolder) -> Variant:
-    """The variant of a folder in the diffusers layout; of several that look alike the first in the table.
+    """Return the variant of a folder in the diffusers layout: the first in ``VARIANTS`` that matches.
 
-    Two things cannot be told from a folder: whether a model was distilled (it never counts as such), and
-    which of two models of one shape it is (Wan 2.1's image-to-video models for 480p and 720p). Raises
-    ``WeightsError`` where it is none of them, or broken.
+    A configuration does not show two things: whether a model is distilled (the result never is), and which of
+    two models of one shape it is (Wan 2.1's image-to-video models for 480p and 720p).
+
+    Raises ``WeightsError`` if no variant matches, or ``model_index.json`` cannot be read.
     """
-    folder.index()  # where there is none, say that
+    folder.index()  # raises if there is none, with a message that says so
     found = next(_matching(folder), None)
     if found is None:
         names = [variant.name for variant in VARIANTS.values() if not variant.distilled]

@@ -1,4 +1,4 @@
-"""What lies in safetensors files, as their headers tell it: nothing large is read.
+"""Headers of safetensors files: names, dtypes and shapes of the tensors, without reading the tensors.
 
 Format: a little-endian uint64 header length, the header as JSON, then the tensors, with ``data_offsets``
 counted from the end of the header (github.com/huggingface/safetensors, "Format").
@@ -14,21 +14,21 @@ from typing import Any
 from models.errors import WeightsError
 
 FLOATS = ("F64", "F32", "F16", "BF16")
-"""The format's names for what is a number as it stands."""
+"""The format's names of the dtypes that need no scale."""
 
 FLOATS_8 = ("F8_E4M3", "F8_E5M2")
-"""Floats of 8 bits, which mostly come with a scale beside them."""
+"""The format's names of the 8-bit floats, which mostly come with a scale."""
 
 _MAX_HEADER_BYTES = 100_000_000
-"""The format's own limit; what claims more is another format."""
+"""The format's own limit on header length; a larger value means that the file is of another format."""
 
 _OTHERS = {b"GGUF": "GGUF", b"PK\x03\x04": "a pickle", b"\x80\x02": "a pickle"}
-"""Other formats that weights come in, by their first bytes. A pickle can run code, and is never opened."""
+"""Other weight formats, by their first bytes. A pickle can run code, and is never opened."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredTensor:
-    """One tensor of a file. ``dtype`` is the format's name for it, such as ``BF16`` or ``F8_E4M3``."""
+    """One tensor of a file. ``dtype`` is the format's own name, such as ``BF16`` or ``F8_E4M3``."""
 
     file: Path
     name: str
@@ -37,9 +37,9 @@ class StoredTensor:
 
 
 def weight_files(path: Path) -> list[Path]:
-    """The files that make up ``path``: a safetensors file, an index of shards, or a folder of either.
+    """List the safetensors files of ``path``: a file, an index of shards, or a folder of either.
 
-    Raises ``WeightsError`` where there is none; a shard that the index names may still be missing.
+    Raises ``WeightsError`` if there is none. A shard that the index names may still be missing.
     """
     if path.is_dir():
         indexes = sorted(path.glob("*.safetensors.index.json"))
@@ -62,19 +62,19 @@ def _shards(index: Path) -> list[Path]:
 
 @dataclass(frozen=True, slots=True)
 class SafetensorsHeader:
-    """The tensors of a file in their order, and the strings that whoever wrote it put beside them."""
+    """The tensors of a file, in order, and the metadata strings of its writer."""
 
     tensors: tuple[StoredTensor, ...]
     metadata: Mapping[str, str]
 
 
 def stored_tensors(file: Path) -> list[StoredTensor]:
-    """Raises ``WeightsError`` unless the file is as long as its header says."""
+    """List the tensors of a safetensors file. Raises ``WeightsError`` as ``read_header`` does."""
     return list(read_header(file).tensors)
 
 
 def read_header(file: Path) -> SafetensorsHeader:
-    """Read the header of a file. Raises ``WeightsError`` unless the file is as long as its header says."""
+    """Read the header of a safetensors file. Raises ``WeightsError`` for a truncated file or another format."""
     try:
         size = file.stat().st_size
         with file.open("rb") as stream:

@@ -1,8 +1,8 @@
-"""A transformer from the safetensors that Wan's models are passed around in, apart from the diffusers layout.
+"""Transformer weights from single safetensors files outside the diffusers layout.
 
-Read are the names of diffusers and those of the Wan repositories, the latter with or without the prefix that
-ComfyUI gives them; numbers as they stand, and 8-bit floats with a scale, which are multiplied out. A scale
-belongs to one row (``….weight_scale`` of LightX2V) or to the whole tensor (``….scale_weight`` of ComfyUI).
+Accepts the tensor names of diffusers and of the Wan repositories, the latter with or without ComfyUI's
+prefix, in plain floats or in 8-bit floats with a scale, which are dequantised. A scale belongs to one row
+(``….weight_scale`` of LightX2V) or to the whole tensor (``….scale_weight`` of ComfyUI).
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -23,16 +23,20 @@ from models.weights.safetensors_header import FLOATS, FLOATS_8, StoredTensor, st
 _PREFIXES = ("", "model.diffusion_model.", "diffusion_model.", "model.")
 _SCALES = (".weight_scale", ".scale_weight")
 _REMARKS = ("scaled_fp8", "input_scale", "scale_input", "comfy_quant")
-"""Last parts of names that say how a program should compute with the scaled tensors."""
+"""Last name components of tensors that only describe how to compute with quantised weights; they are
+ignored.
+"""
 
 _ANIMATE = ("motion_encoder.", "face_adapter.", "face_encoder.")
-"""Of a model that is not served, whose tensors the conversion would want to reshape."""
+"""Name prefixes of Wan-Animate's tensors, which is not supported and which the conversion would try to
+reshape.
+"""
 
 _NOT_CONVERTED = {"img_emb.emb_pos": "condition_embedder.image_embedder.pos_embed"}
-"""Tensors of the first-and-last-frame model that diffusers' own conversion leaves out."""
+"""Names of the first-and-last-frame model that diffusers' own conversion omits."""
 
 _UNUSED = "norm_added_q"
-"""In checkpoints that diffusers has saved, but in none of its modules."""
+"""Name of tensors in checkpoints saved by diffusers that none of its modules has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,21 +53,21 @@ class _Weight:
 
 
 class SingleFile:
-    """The tensors of one transformer by their diffusers' names, wherever in the files they lie."""
+    """The tensors of one transformer by their diffusers names, from one or several files."""
 
     def __init__(self, path: Path) -> None:
-        """Reads the headers alone. Raises ``WeightsError`` for files cut short and for other formats."""
+        """Read the headers only. Raises ``WeightsError`` for truncated files and for other formats."""
         self.path = path
         self._weights = _diffusers_names(self._scaled(_without_prefix(path, self._stored())))
 
     def fill(self, model: Any, variant: Variant, device: torch.device, dtype: torch.dtype) -> None:
-        """Give ``model``, a transformer on the meta device, these tensors in ``dtype`` on ``device``.
+        """Load these tensors into ``model``, a transformer on the meta device, in ``dtype`` on ``device``.
 
-        They go there one by one, so that the host holds no second copy. Raises ``WeightsError`` for tensors
-        of another model than ``variant``.
+        Moves tensors one by one, so that the host holds no second copy. Raises ``WeightsError`` if the
+        tensors are of another model than ``variant``.
         """
         self._check(variant, {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()})
-        in_float32 = set(model._keep_in_fp32_modules)  # as diffusers itself loads them
+        in_float32 = set(model._keep_in_fp32_modules)  # modules that diffusers, too, loads in float32
         with self._readers() as readers:
             tensors = {
                 name: weight.read(
@@ -95,7 +99,7 @@ class SingleFile:
         return found
 
     def _scaled(self, tensors: Mapping[str, StoredTensor]) -> dict[str, _Weight]:
-        """Each tensor with its scale. What is quantised in another way is refused, not misread."""
+        """Pair each tensor with its scale. Raises ``WeightsError`` for any other kind of quantisation."""
         scales = {
             f"{name.removesuffix(suffix)}.weight": name
             for name in tensors
@@ -153,7 +157,7 @@ _FACTS = ("width", "input channels", "number of layers", "number of control bloc
 
 
 def _facts(shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
-    """What tells one Wan transformer from another, in the order of ``_FACTS``."""
+    """Return the numbers that distinguish one Wan transformer from another, in the order of ``_FACTS``."""
     width, channels = (*shapes["patch_embedding.weight"], 0, 0)[:2]
     return width, channels, _count("blocks", shapes), _count("vace_blocks", shapes)
 
@@ -174,7 +178,7 @@ def _diffusers_names(weights: Mapping[str, _Weight]) -> dict[str, _Weight]:
     if any(name.startswith("condition_embedder.") for name in weights):
         return {name: weight for name, weight in weights.items() if _UNUSED not in name}
     foreign = {name for name in weights if name.startswith(_ANIMATE)}
-    # the conversion moves values from name to name without looking at them
+    # the conversion renames keys without reading values, so names can stand in for tensors
     converted = convert_wan_transformer_to_diffusers({name: name for name in weights if name not in foreign})
     names = {original: _NOT_CONVERTED.get(name, name) for name, original in converted.items()}
     return {names.get(name, name): weight for name, weight in weights.items()}
