@@ -1,7 +1,7 @@
-"""The engine contract: what a replica asks of a video model, one step at a time.
+"""The engine protocol: a replica's interface to a video model, one denoise step at a time.
 
-This module imports neither torch nor diffusers, so whoever only describes work (the HTTP
-layer, a scheduling fake) can use it.
+Imports neither torch nor diffusers, so that code that only describes work (the HTTP layer, a fake engine) can
+use it.
 """
 
 from collections.abc import Iterator, Mapping
@@ -24,34 +24,34 @@ Picture: TypeAlias = NDArray[np.uint8]
 
 
 Mask: TypeAlias = NDArray[np.uint8]
-"""Which pixels of a video are to change, shape ``[n, height, width]``: 0 keeps, 255 changes."""
+"""A mask of a video's pixels, uint8 ``[n, height, width]``: 0 keeps a pixel, 255 changes it."""
 
 
 Expert: TypeAlias = Literal["both", "high_noise", "low_noise"]
-"""Which transformer of a model with two. A model with one has nothing but ``both``."""
+"""One or both transformers of a model with two experts. A model with one transformer takes only ``both``."""
 
 
 @dataclass(frozen=True, slots=True)
 class GenerationRequest(VideoSpec):
-    """A video to make, with the pictures that it starts from."""
+    """A video to make, with its pictures, video and mask."""
 
     image: Picture | None = None
-    """First frame, already of this request's size; makes it image-to-video."""
+    """First frame, already of this request's size; makes the run image-to-video."""
     last_image: Picture | None = None
-    """Last frame, of this request's size too; only beside a first one."""
+    """Last frame, of this request's size too; only together with a first frame."""
     references: tuple[Picture, ...] = ()
-    """Pictures of things that are to appear in the video, of any size; they are no frames of it."""
+    """Pictures of subjects that appear in the video, of any size; they are no frames of it."""
     video: Frames | None = None
     """A video to change, of this request's frames and size; only for a model with control blocks."""
     mask: Mask | None = None
-    """The pixels of ``video`` that are to change; None changes all of it, guided by what it shows."""
+    """Mask of the pixels of ``video`` to change; None changes all of them, guided by the video's content."""
     control_scale: float = 1.0
-    """The strength with which ``video``, pictures and references steer a model with control blocks."""
+    """Factor on the output of the control blocks, which take ``video``, pictures and references."""
 
 
 @dataclass(frozen=True, slots=True)
 class FusedLora:
-    """A LoRA file that is added to the weights, once, while they are loaded."""
+    """A LoRA file that is fused into the weights once, during loading."""
 
     file: Path
     strength: float = 1.0
@@ -60,12 +60,12 @@ class FusedLora:
 
 @dataclass(frozen=True, slots=True)
 class EngineSettings:
-    """The settings that an engine is built from.
+    """Settings of an engine.
 
     ``device`` is ``cpu`` or ``cuda`` (or ``cuda:1``); ``dtype`` is ``auto`` (bfloat16 on cuda, float32 on
-    cpu), ``float32``, ``bfloat16`` or ``float16``; ``threads`` are the CPU threads to compute with, which
-    the ranks of a group share (None: torch's own choice, in a launched group an equal part of the cores);
-    ``options`` are the engine's own (``models.tuning.Tuning`` names those of the Wan engine).
+    cpu), ``float32``, ``bfloat16`` or ``float16``; ``threads`` is the number of CPU threads, divided among
+    the ranks of a group (None: torch's own choice, in a launched group an equal part of the cores);
+    ``options`` are specific to the engine (``models.tuning.Tuning`` for the Wan engine).
     """
 
     variant: Variant
@@ -75,36 +75,37 @@ class EngineSettings:
     threads: int | None = None
     options: Mapping[str, object] = field(default_factory=dict)
     lora_folder: Path | None = None
-    """The LoRAs that requests may name; ``models.lora.folder`` says how. None: there are none."""
+    """Folder of the LoRAs that requests may name; see ``models.lora.folder``. None: there are none."""
     lora_cache_bytes: int = 4 * 2**30
-    """Bounds the LoRAs kept on the device between requests, and those of one request together."""
+    """Limit on the LoRAs kept on the device between requests, and on those of one request together."""
     fused_loras: tuple[FusedLora, ...] = ()
-    """LoRAs that are part of the model from the start, such as those that make it a distilled one."""
+    """LoRAs that are part of the model from the start, such as those of a distilled model."""
     offline: bool = False
-    """Ask no hub: a hub's model must be in the cache."""
+    """True to use hub models from the cache only."""
     transformer: Path | None = None
-    """Safetensors in place of the weights of the transformer: a file, an index, or a folder of either, with
-    the names that diffusers or Wan itself gives the tensors."""
+    """Safetensors that replace the transformer's weights: a file, an index, or a folder of either, with
+    tensor names of diffusers or of Wan.
+    """
     transformer_2: Path | None = None
-    """Safetensors in place of the low-noise expert of a model with two."""
+    """Safetensors that replace the weights of the low-noise expert."""
 
     @property
     def replaced(self) -> Mapping[str, Path]:
-        """The parts of ``weights`` whose tensors come from elsewhere, and where they come from."""
+        """Parts of ``weights`` whose tensors come from other files, with the paths of those files."""
         given = {"transformer": self.transformer, "transformer_2": self.transformer_2}
         return {part: path for part, path in given.items() if path is not None}
 
 
 class Generation(Protocol):
-    """The state of one run. Made by ``prepare``, moved by ``denoise_step``, spent by ``decode``."""
+    """The state of one run: created by ``prepare``, advanced by ``denoise_step``, consumed by ``decode``."""
 
     @property
     def request(self) -> GenerationRequest:
-        """What the run makes."""
+        """Request of the run."""
 
     @property
     def fragment(self) -> int:
-        """Which fragment of the request this run makes, from 0."""
+        """Index of the request's fragment that this run makes, from 0."""
 
     @property
     def step(self) -> int:
@@ -112,31 +113,33 @@ class Generation(Protocol):
 
     @property
     def total_steps(self) -> int:
-        """Steps until it can be decoded."""
+        """Number of steps before the run can be decoded."""
 
 
 class Engine(Protocol):
-    """A loaded model. Not thread-safe: one run at a time, each run shares nothing with the next.
+    """A loaded model. Not thread-safe: one call at a time. Runs share no state that shows in their videos.
 
-    A run may be abandoned at any point, simply by dropping its ``Generation``.
+    A run may be abandoned at any point by dropping its ``Generation``.
     """
 
     def prepare(self, request: GenerationRequest, after: Generation | None = None) -> Generation:
-        """Encode the prompt and image and draw the noise. Raises ``models.errors.InvalidRequest``.
+        """Encode the prompt and pictures and draw the noise. Raises ``models.errors.InvalidRequest``.
 
-        ``after``: the decoded run of the fragment before this one, of the same request.
+        ``after``: the run of the fragment before, of the same request and decoded; None for the first
+        fragment.
         """
 
     def denoise_step(self, generation: Generation) -> None:
-        """Do exactly one denoise step. Raises ``models.errors.ModelError``, also when none is left to do."""
+        """Do exactly one denoise step. Raises ``models.errors.ModelError``, also if no step is left."""
 
     def decode(self, generation: Generation) -> Iterator[Frames]:
-        """Yield the frames in order while decoding goes on: ``num_frames``, less what a fragment before it
-        has shown.
+        """Yield the frames in order as they are decoded: ``num_frames``, without the overlap with the
+        fragment before.
 
-        Raises ``models.errors.ModelError`` at the call, before any frame, when steps are still to do.
+        Raises ``models.errors.ModelError`` at the call, before any frame, if steps are left to do.
         """
 
     def preview(self, generation: Generation) -> Frames:
-        """A small and rough preview of the run: a picture for each few frames, about
-        ``[latent frames, height / 8, width / 8, 3]``. Cheap enough for every step."""
+        """Render a small, rough preview of the run: one picture per latent frame, about ``[latent frames,
+        height / 8, width / 8, 3]``. Cheap enough for every step.
+        """

@@ -1,14 +1,14 @@
-"""The whole of a run as one loop: prepare, denoise, decode, for each fragment."""
+"""Generation of a whole video in one loop: prepare, denoise and decode each fragment."""
 
 from collections.abc import Callable, Iterator
 
 from models.engine import Engine, Frames, Generation, GenerationRequest
 
 OnStep = Callable[[int, int], None]
-"""Called with the steps done and the steps in all, of every fragment. What it raises ends the run."""
+"""Callback with the steps done and the total steps, over all fragments. An exception from it ends the run."""
 
 OnFragment = Callable[[], None]
-"""Called at a point of each fragment's run. What it raises ends the run."""
+"""Callback at one point of each fragment's run. An exception from it ends the run."""
 
 
 def generate(

@@ -1,4 +1,4 @@
-"""One video by a group of processes on this machine, for whoever has no service."""
+"""Generation of one video by a group of processes on this machine, without the service."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -19,9 +19,11 @@ def generate_in_group(
     on_step: OnStep | None = None,
     timeout_s: float = DEFAULT_TIMEOUT_S,
 ) -> Iterator[Frames]:
-    """As ``generate``, on ``plan.devices`` devices of the kind ``settings.device`` (``cpu`` or ``cuda``).
+    """Make one video as ``generate`` does, on ``plan.devices`` devices of type ``settings.device`` (``cpu``
+    or ``cuda``).
 
-    ``timeout_s``: how long a rank may say nothing before the run fails with ``GroupLost``.
+    ``timeout_s``: seconds that a rank may be silent before the run fails. Raises ``GroupLost`` if a rank is
+    lost.
     """
     settings = replace(settings, weights=local_folder(settings))
     with RankLauncher(
@@ -45,7 +47,7 @@ def _on_rank(
 ) -> None:
     rank.join()
     engine = load_engine(replace(settings, device=str(rank.device)), rank.mesh(plan))
-    rank.meet()  # some have loaded sooner
+    rank.meet()  # ranks finish loading at different times
 
     def tell(step: int, total_steps: int) -> None:
         if rank.number == 0:

@@ -1,4 +1,4 @@
-"""What a request may ask of a model, checked before any work is done."""
+"""Validation of a request against a model's variant, before any work is done."""
 
 from math import inf, isfinite
 
@@ -12,7 +12,9 @@ MAX_STEPS = 1000
 
 
 def check_request(variant: Variant, request: GenerationRequest) -> None:
-    """Raise ``InvalidRequest`` for what this engine cannot run. Limits are for ``models.fit``."""
+    """Raise ``InvalidRequest`` for a request this engine cannot run. ``models.fit`` applies the variant's
+    limits.
+    """
     for name, size in (("width", request.width), ("height", request.height)):
         if size < 1 or size % variant.size_multiple:
             raise InvalidRequest(
@@ -48,7 +50,7 @@ def _check_guidance(variant: Variant, request: GenerationRequest) -> None:
 
 
 def _check_images(variant: Variant, request: GenerationRequest) -> None:
-    """What is given must make up a task of this model."""
+    """Check that the given pictures make up a video kind of this model."""
     if request.image is None:
         if "t2v" not in variant.tasks:
             raise InvalidRequest(f"{variant.name} needs an image.", field="image")
@@ -68,7 +70,7 @@ def _check_images(variant: Variant, request: GenerationRequest) -> None:
 
 
 def _check_frames(request: GenerationRequest) -> None:
-    """Each picture must be a frame of the video."""
+    """Check that each picture has the size and format of a frame of the video."""
     for name, picture in (("image", request.image), ("last_image", request.last_image)):
         if picture is not None and not _is_frame(picture, request):
             raise InvalidRequest(
@@ -105,7 +107,7 @@ def _check_fragments(request: GenerationRequest) -> None:
 
 
 def _check_control(variant: Variant, request: GenerationRequest) -> None:
-    """A video to change, and how strongly what is given steers."""
+    """Check the video to change, its mask and the control scale."""
     if not 0 <= request.control_scale < inf:
         raise InvalidRequest(
             f"control_scale must be a number, at least 0, not {request.control_scale}.", field="control_scale"

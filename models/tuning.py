@@ -1,7 +1,7 @@
-"""The engine's speed settings: parsed from ``EngineSettings.options``, each with an honest default.
+"""The engine's speed settings, parsed from ``EngineSettings.options``.
 
-Imports no torch, so that a service checks them before it starts a replica. A setting that cannot work on a
-device, with a model or without a library is refused when the engine loads; none is ever ignored.
+Imports no torch, so that a service can check the settings before it starts a replica. A setting that cannot
+work on a device, with a model or without a library is refused when the engine loads; none is ignored.
 """
 
 from collections.abc import Iterator, Mapping
@@ -17,7 +17,7 @@ Offload = Literal["none", "model", "group"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tuning:
-    """How a loaded model is run. The defaults change no number."""
+    """Speed and memory settings of a loaded model. The defaults do not change results."""
 
     attention: Annotated[
         Attention,
@@ -51,7 +51,9 @@ class Tuning:
 
     @classmethod
     def from_options(cls, options: Mapping[str, object]) -> Self:
-        """Raises ``TuningError`` naming the option and what is allowed."""
+        """Build the settings from options. Raises ``TuningError`` naming the option and the allowed
+        values.
+        """
         fault = fault_in(options)
         if fault is not None:
             names = ", ".join(option.name for option in OPTIONS)
@@ -66,23 +68,23 @@ class Tuning:
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One of the engine's options, for whoever lists or checks them."""
+    """Description of one engine option, for listing and checking."""
 
     name: str
     default: object
     choices: tuple[str, ...]
-    """The words it takes; none where it takes true and false, or a number."""
+    """Allowed words; empty for a boolean or a number."""
     sentence: str
 
     @property
     def takes(self) -> str:
-        """The values that are allowed, in words."""
+        """Allowed values, in words."""
         if self.choices:
             return f"one of {', '.join(self.choices)}"
         return "true or false" if isinstance(self.default, bool) else "a number, at least 0 and below 1"
 
     def allows(self, value: object) -> bool:
-        """Whether the engine can be given ``value``, on some device."""
+        """Return whether ``value`` is allowed on some device."""
         if self.choices:
             return value in self.choices
         if isinstance(self.default, bool):
@@ -100,19 +102,19 @@ def _options() -> Iterator[Option]:
 
 
 OPTIONS = tuple(_options())
-"""What ``Tuning`` takes, in the order of its fields."""
+"""Options of ``Tuning``, in the order of its fields."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """An option that is wrong on any device. ``reason`` follows its name; None: there is no such option."""
+    """An option that is invalid on any device. ``reason`` follows its name; None: there is no such option."""
 
     name: str
     reason: str | None
 
 
 def fault_in(options: Mapping[str, object]) -> Fault | None:
-    """The first option that is unknown, or has a value that it does not take."""
+    """Return the first option that is unknown or has a value that is not allowed; None if all are valid."""
     known = {option.name: option for option in OPTIONS}
     for name, value in options.items():
         if name not in known:

@@ -1,4 +1,4 @@
-"""The Wan variants that can be served, as data. Imports no torch: the HTTP layer reads it too.
+"""Wan variants that can be served, as data. Imports no torch: the HTTP layer reads it too.
 
 Sampling defaults, sizes and frame counts are those of the Wan repositories' own configurations
 (Wan-Video/Wan2.1, Wan-Video/Wan2.2); the 4-step ones follow LightX2V's distilled checkpoints.
@@ -10,28 +10,28 @@ from types import MappingProxyType
 from typing import Literal, TypeAlias
 
 VideoKind: TypeAlias = Literal["t2v", "i2v", "flf2v"]
-"""A video from text alone, from a first frame as well, or from a first and a last frame."""
+"""Kind of video by its inputs: text alone (t2v), a first frame (i2v), or a first and a last frame (flf2v)."""
 
 WAN_NEGATIVE_PROMPT = (
     "色调艳丽，过曝，静态，细节模糊不清，字幕，风格，作品，画作，画面，静止，整体发灰，最差质量，低质量，JPEG压缩残留，"
     "丑陋的，残缺的，多余的手指，画得不好的手部，画得不好的脸部，畸形的，毁容的，形态畸形的肢体，手指融合，"
     "静止不动的画面，杂乱的背景，三条腿，背景人很多，倒着走"
 )
-"""What Wan was tuned to be steered away from; the same for every model of the family."""
+"""Negative prompt of Wan's own configurations, the same for every model of the family."""
 
 
 _TAIL_FRAMES = 9
-"""What a model without a first frame goes on from: three latent frames, about half a second."""
+"""Overlap of fragments for a model that takes no first frame: three latent frames, about half a second."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variant:
-    """One Wan model: what it does, its defaults, its limits, and the facts its cost follows from.
+    """A Wan model: its video kinds, defaults, limits and architecture.
 
-    Sizes are pixels. ``max_area`` bounds ``width * height``. ``oversize`` says what happens beyond
-    ``max_area`` or ``max_frames``: the request is refused, or shrunk with a note.
-    ``distilled`` means few Euler steps with one forward each; ``expand_timesteps`` means the model takes a
-    timestep per token, and an image as a clean first latent frame (the way of Wan2.2-TI2V-5B).
+    Sizes are in pixels. ``max_area`` limits ``width * height``. A request beyond ``max_area`` or
+    ``max_frames`` is refused or shrunk with a note, by ``oversize``. ``distilled`` means few Euler steps with
+    one forward each; ``expand_timesteps`` means that the model takes a timestep per token, and an image as a
+    clean first latent frame (Wan2.2-TI2V-5B).
     """
 
     name: str
@@ -47,7 +47,7 @@ class Variant:
     """Guidance of the low-noise expert; None for a model with one expert."""
     negative_prompt: str = WAN_NEGATIVE_PROMPT
     example_prompts: tuple[str, ...] = ()
-    """What a model with a small vocabulary can be asked for; empty for one that takes any prompt."""
+    """Example prompts of a model with a small vocabulary; empty for a model that takes any prompt."""
     size_multiple: int = 16
     max_area: int
     max_frames: int
@@ -55,39 +55,41 @@ class Variant:
     distilled: bool = False
     expand_timesteps: bool = False
     boundary: float | None = None
-    """The noise level, 0 … 1, below which a second transformer takes over; None for a model with one. A
-    distilled model takes half of its steps with each."""
+    """Noise level, 0 … 1, below which the low-noise expert takes over; None for a model with one expert. In a
+    distilled model each expert takes half of the steps."""
     image_channels: bool = False
-    """Pictures come as further input channels: which frames are given, and the given frames as latents."""
+    """True if pictures are extra input channels: a mask of the given frames, and latents of the given
+    frames.
+    """
     image_tokens: int = 0
-    """What the blocks attend to of the pictures: 257 tokens of CLIP for each that a run has."""
+    """CLIP image tokens in cross-attention: 257 for each picture of a run."""
     control_blocks: int = 0
-    """Blocks of a side branch that reads a video to keep or to change, and reference pictures (VACE)."""
+    """Control (VACE) blocks, which take a video to keep or to change and reference pictures."""
     max_references: int = 0
-    """How many pictures may show what is to appear in the video, without being a frame of it."""
+    """Largest number of reference pictures, which show subjects without being frames of the video."""
     layers: int
     """Transformer blocks."""
     heads: int
-    """Attention heads of a block; a split of the heads over devices must divide it."""
+    """Attention heads of a block; the Ulysses degree must divide this number."""
     head_dim: int = 128
     ffn_dim: int
-    """Channels between the two linear layers that end a block."""
+    """Hidden channels of the feed-forward network."""
     text_dim: int = 4096
-    """Channels of an embedded prompt."""
+    """Channels of a text embedding."""
     text_encoder_parameters: int = 5_680_910_336
-    """Of UMT5-XXL without its decoder."""
+    """Parameters of UMT5-XXL's encoder."""
     vae_dim: int = 96
-    """Channels of the VAE's decoder where its pictures are largest; elsewhere multiples of it."""
+    """Channels of the VAE's decoder at its highest resolution; multiples of it elsewhere."""
     vae_encoder_dim: int = 96
     vae_blocks: int = 2
-    """Residual blocks of the VAE at each size, one less than its decoder has."""
+    """Residual blocks of the VAE's encoder at each resolution; the decoder has one more."""
     latent_channels: int = 16
     temporal_stride: int = 4
-    """Video frames to a latent frame, after the first, which stands alone."""
+    """Video frames per latent frame, except the first latent frame, which represents one."""
     spatial_stride: int = 8
-    """Pixels to a latent pixel, each way."""
+    """Pixels per latent pixel, along each side."""
     patch: int = 2
-    """Latent pixels to a token, each way."""
+    """Latent pixels per token, along each side."""
 
     @property
     def dim(self) -> int:
@@ -96,40 +98,43 @@ class Variant:
 
     @property
     def input_channels(self) -> int:
-        """Channels of what the transformer sees of each latent pixel."""
+        """Input channels of the transformer."""
         given = self.temporal_stride + self.latent_channels if self.image_channels else 0
         return self.latent_channels + given
 
     @property
     def control_channels(self) -> int:
-        """Channels that the side branch sees of each latent pixel: what is kept, what is changed, a mask."""
+        """Input channels of the control blocks: kept pixels, changed pixels and the mask; 0 without control
+        blocks.
+        """
         return 2 * self.latent_channels + self.spatial_stride**2 if self.control_blocks else 0
 
     def latent_frames(self, num_frames: int) -> int:
-        """Latent frames of a video of ``num_frames`` = 4k + 1."""
+        """Return the number of latent frames of a video of ``num_frames`` = 4k + 1."""
         return (num_frames - 1) // self.temporal_stride + 1
 
     def overlap(self, num_frames: int) -> int:
-        """Frames that a fragment of ``num_frames`` shares with the one before it.
+        """Return the number of frames that a fragment of ``num_frames`` shares with the fragment before.
 
-        A model that takes a first frame goes on from one; another from a few, which say where things move.
+        A model that takes a first frame continues from one frame; another model from a few, which carry the
+        motion.
         """
         if "i2v" in self.tasks:
             return 1
         return max(min(_TAIL_FRAMES, num_frames - self.temporal_stride), 1)
 
     def video_frames(self, num_frames: int, num_fragments: int) -> int:
-        """Frames of a whole video of so many fragments."""
+        """Return the number of frames of a whole video of ``num_fragments`` fragments."""
         return num_frames + (num_fragments - 1) * (num_frames - self.overlap(num_frames))
 
     def tokens(self, width: int, height: int, num_frames: int) -> int:
-        """The transformer's sequence length for a video of this size."""
+        """Return the transformer's sequence length for a video of this size."""
         pixels_per_token = self.spatial_stride * self.patch
         return self.latent_frames(num_frames) * (height // pixels_per_token) * (width // pixels_per_token)
 
 
 def _distilled(base: Variant) -> Variant:
-    """The 4-step form of a model: its own weights, shift 5, no guidance."""
+    """Return the 4-step distilled form of a model: its own weights, shift 5, no guidance."""
     return replace(
         base,
         name=f"{base.name}-distill",
@@ -160,7 +165,7 @@ _DEMO = Variant(
         "a blue ball moving right to left on a white background",
     ),
     size_multiple=32,
-    max_area=128 * 64,  # so that what is asked for in 16:9 comes out at the size it was taught
+    max_area=128 * 64,  # so that a 16:9 request is shrunk to a size the model was trained on
     max_frames=17,
     oversize="shrink",
     expand_timesteps=True,

@@ -1,4 +1,4 @@
-"""The spec of a video: every number decided. A request adds the pictures, a stored task adds their keys."""
+"""The spec of a video, with every number set. A request adds the pictures, a stored task adds their keys."""
 
 from dataclasses import dataclass, fields
 from typing import Any, Self
@@ -8,7 +8,7 @@ from models.variants import Variant
 
 @dataclass(frozen=True, slots=True)
 class LoraUse:
-    """A LoRA by the name it has among the engine's own, and how strongly it is to act; 0 is not at all."""
+    """Use of one of the engine's LoRAs, by name, at a strength; 0 has no effect."""
 
     name: str
     strength: float = 1.0
@@ -16,10 +16,10 @@ class LoraUse:
 
 @dataclass(frozen=True, slots=True)
 class VideoSpec:
-    """One video to make. Everything is decided: no field is left to the engine's choice. Sizes in pixels.
+    """A video to make. Every field is set: the engine chooses nothing. Sizes are in pixels.
 
-    The fragments of a long video are made one after the other: each of ``num_frames`` frames, each but the
-    first beginning with the end of the one before (``Variant.overlap`` frames, which are shown once).
+    A long video is made in fragments, one after the other. Each has ``num_frames`` frames, and each but the
+    first begins with the last ``Variant.overlap`` frames of the fragment before, which are shown once.
     """
 
     prompt: str
@@ -27,21 +27,23 @@ class VideoSpec:
     width: int
     height: int
     num_frames: int
-    """Of each fragment, the shared ones counted in."""
+    """Frames of each fragment, including the overlap."""
     fps: int
     steps: int
-    """Of each fragment."""
+    """Denoise steps of each fragment."""
     guidance_scale: float
     flow_shift: float
     seed: int
     guidance_scale_2: float | None = None
-    """Guidance of the low-noise expert; None means that of the other one."""
+    """Guidance scale of the low-noise expert; None means ``guidance_scale``."""
     loras: tuple[LoraUse, ...] = ()
     num_fragments: int = 1
 
     @classmethod
     def of(cls, variant: Variant, prompt: str, **asked: Any) -> Self:
-        """Fill in the variant's defaults for every field that ``asked`` lacks or has as None; seed 0."""
+        """Build a spec from ``asked``, with the variant's defaults for every field that is missing or None;
+        seed 0.
+        """
         defaults: dict[str, Any] = {
             "negative_prompt": variant.negative_prompt,
             "width": variant.width,
@@ -64,5 +66,5 @@ class VideoSpec:
 
     @property
     def total_steps(self) -> int:
-        """Denoise steps of all fragments together."""
+        """Number of denoise steps in all fragments together."""
         return self.steps * self.num_fragments

@@ -1,4 +1,4 @@
-"""Where a model's weights come from: a folder here, or a model on the Hugging Face hub. Imports no torch."""
+"""Sources of a model's weights: a local folder or a model on the Hugging Face hub. Imports no torch."""
 
 import re
 from dataclasses import dataclass
@@ -12,25 +12,27 @@ _DEFAULT = "main"
 
 @dataclass(frozen=True, slots=True)
 class HubModel:
-    """A model on the hub. ``revision`` is a commit, a tag or a branch; only a commit never changes."""
+    """A model on the Hugging Face hub. ``revision`` is a commit, a tag or a branch; only a commit never
+    changes.
+    """
 
     id: str
     revision: str = _DEFAULT
 
     def __str__(self) -> str:
-        """As ``weights_source`` reads it."""
+        """Format the model as ``weights_source`` parses it."""
         return self.id if self.revision == _DEFAULT else f"{self.id}@{self.revision}"
 
 
 WeightsSource: TypeAlias = Path | HubModel
-"""A folder in the diffusers layout, or the hub's model of that layout."""
+"""A local folder in the diffusers layout, or a hub model in that layout."""
 
 
 def weights_source(text: str, base: Path = Path()) -> WeightsSource:
-    """What an operator wrote: a folder, ``org/name``, or ``org/name@revision``.
+    """Parse an operator's setting: a folder, ``org/name``, or ``org/name@revision``.
 
-    A folder that there is in ``base`` is that folder. Another one is told from a hub's model by its form:
-    ``./org/name`` is a folder in any case. Relative folders stay relative.
+    A folder that exists in ``base`` takes precedence over a hub model. Otherwise the form decides:
+    ``./org/name`` is always a folder. Relative folders stay relative.
     """
     named = _HUB_MODEL.fullmatch(text)
     if named is None or (base / text).is_dir():

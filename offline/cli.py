@@ -16,9 +16,9 @@ from serve_app.media.video_writer import VideoWriteError, VideoWriter
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Make the video of these arguments (default: of the command line) and return the exit status.
+    """Make one video from ``arguments`` (default: the command line's) and return the exit status.
 
-    0: it is made, and its path printed. 1: with one sentence on standard error. 130: Ctrl-C.
+    0: the video is made, and its path printed. 1: failed, with one sentence on standard error. 130: Ctrl-C.
     """
     options = parser().parse_args(arguments)
     try:
@@ -48,7 +48,7 @@ def _make(options: argparse.Namespace) -> None:
 
 
 def _variant_of(options: argparse.Namespace) -> Variant:
-    """Return the variant that is named, or that the model's folder says it is."""
+    """Return the variant named on the command line, or the one recognised in the model's folder."""
     if options.variant is not None:
         return VARIANTS[options.variant]
     from models.weights.folder import WeightsFolder
@@ -71,7 +71,7 @@ def _generated(options: argparse.Namespace, variant: Variant, request: Generatio
         options.devices, variant.heads, guidance, cfg=options.cfg, ring=options.ring, ulysses=options.ulysses
     )
     settings = settings_of(options, variant, _device_kind(options))
-    # torch takes seconds to import: what is wrong above is told before
+    # torch takes seconds to import: errors above are reported before
     from models.generate import generate
     from models.group import generate_in_group
     from models.loading import load_engine

@@ -122,9 +122,10 @@ def settings_of(options: argparse.Namespace, variant: Variant, device: str) -> E
 
 
 def request_of(options: argparse.Namespace, variant: Variant) -> GenerationRequest:
-    """Return the request with everything decided: the variant's default stands for each option not given.
+    """Return the complete request, with the variant's default for each option that is not given.
 
-    Reads the pictures. Raises ``Unusable`` where one cannot be read, ``ImageUnreadable`` where it is none.
+    Reads the pictures. Raises ``Unusable`` for a file that cannot be read, ``ImageUnreadable`` for one that
+    is no image.
     """
     width, height = options.size or (variant.width, variant.height)
     fitted = fit(variant, width, height, variant.num_frames if options.frames is None else options.frames)
@@ -187,7 +188,7 @@ def _lora(text: str) -> LoraUse:
 
 
 def _option(text: str) -> tuple[str, object]:
-    """Parse the value as it would stand in a YAML file."""
+    """Parse an option's value as YAML."""
     name, equals, value = text.partition("=")
     if not equals:
         raise argparse.ArgumentTypeError(f"an option looks like fp8=true, not {text}")

@@ -1,11 +1,11 @@
-"""Progress on a terminal's one line."""
+"""Progress bar on one line of a terminal."""
 
 import sys
 import time
 
 
 class StepBar:
-    """A bar that grows with the denoise steps, and the seconds that the rest will take."""
+    """A bar of the denoise steps done, and the estimated seconds left."""
 
     def __init__(self) -> None:
         self._first: tuple[int, float] | None = None
@@ -21,6 +21,8 @@ class StepBar:
 
 
 def show(progress: str, end: str = "") -> None:
-    """Show a line: on a terminal each takes the place of the one before; in a log they would only pile up."""
+    """Show a line on a terminal, in place of the line before. Prints nothing to a log, where lines would pile
+    up.
+    """
     if sys.stderr.isatty():
         print(f"\r\033[K{progress}", end=end, file=sys.stderr, flush=True)

@@ -1,1 +1,1 @@
-"""Trains the demo model: ``scripts/train_demo_model``."""
+"""Training of the demo model: ``scripts/train_demo_model``."""

@@ -18,7 +18,7 @@ def scene_of(number: int) -> Scene:
 
 
 def clip(seed: int, number: int) -> Frames:
-    """Clip ``number`` of the endless series ``seed``."""
+    """Draw clip ``number`` of the endless series ``seed``."""
     return draw(scene_of(number), np.random.default_rng((seed, number)))
 
 

@@ -33,7 +33,7 @@ def loss(
     noise = torch.randn(clean.shape, generator=generator).to(device)
     level = torch.rand(batch, generator=generator)
     level = SHIFT * level / (1 + (SHIFT - 1) * level)
-    levels = level[:, None].repeat(1, clean.shape[2])  # of each latent frame
+    levels = level[:, None].repeat(1, clean.shape[2])  # noise level of each latent frame, [n, f]
     levels[torch.rand(batch, generator=generator) < GIVEN, 0] = 0.0
     levels = levels.to(device)
     embedded = prompts(wordings(numbers.tolist(), random, DROPPED))
@@ -43,7 +43,9 @@ def loss(
 
 
 def error(predicted: Tensor, wanted: Tensor, levels: Tensor) -> Tensor:
-    """The mean squared error of velocities ``[n, z, f, h, w]`` over the latent frames that are not clean."""
+    """Compute the mean squared error of velocities ``[n, z, f, h, w]`` over the latent frames that are not
+    clean.
+    """
     counts = (levels > 0)[:, None, :, None, None]
     squares = (predicted - wanted) ** 2 * counts
     return squares.sum() / (counts.sum() * wanted[0, :, 0].numel())

@@ -6,7 +6,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """How much of everything the training does."""
+    """Extent of the training: clips, steps and batch sizes of each part."""
 
     seed: int = 1
     start: Path | None = None

@@ -19,7 +19,7 @@ class PromptEncoder:
         self._tokenizer = build_tokenizer()
 
     def __call__(self, texts: Sequence[str]) -> Prompts:
-        """Embed the texts, filled up to the longest of them."""
+        """Embed the texts, padded to the longest of them."""
         tokens = self._tokenizer(list(texts), padding=True, return_tensors="pt").to(self._encoder.device)
         hidden = self._encoder(tokens.input_ids, tokens.attention_mask).last_hidden_state
         return Prompts(hidden, tokens.attention_mask.sum(dim=1))

@@ -41,7 +41,7 @@ class LowRankUpdate(nn.Module):
         nn.init.kaiming_uniform_(self.down, a=5**0.5)
 
     def forward(self, weight: Tensor) -> Tensor:
-        """The weight with its low-rank change added."""
+        """Return the weight with the low-rank update added."""
         return weight + self.up @ self.down
 
 

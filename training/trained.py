@@ -67,7 +67,7 @@ class Trained:
         nn.utils.clip_grad_norm_(self._named.values(), 1.0)
         self._optimizer.step()
         self.step += 1
-        # the first steps are soon forgotten
+        # a larger weight at first, so that the mean soon forgets the first steps
         weight = 1 / min(self._mean_over, 1 + self.step / 10)
         with torch.no_grad():
             torch._foreach_lerp_(list(self._mean.values()), list(self._named.values()), weight)

@@ -48,7 +48,7 @@ class Velocity:
         model = self._model
         frames = latents.shape[2]
         tokens = model.patch_embedding(latents).flatten(2).transpose(1, 2)
-        x = tokens.unflatten(1, (frames, -1))  # [n, f, tokens of a frame, dim]
+        x = tokens.unflatten(1, (frames, -1))  # n (f tokens) dim -> n f tokens dim
         cos, sin = model.rope(latents)
         cos, sin = (part.float().transpose(1, 2) for part in (cos[..., 0::2], sin[..., 1::2]))
         embedder = model.condition_embedder
@@ -63,11 +63,12 @@ class Velocity:
             x = self._block(block, x, block_time, text, bias, cos, sin)
         shift, scale = (model.scale_shift_table + time[:, :, None]).float().chunk(2, dim=2)
         x = model.norm_out(x.float()) * (1 + scale) + shift
-        return self._unpatched(model.proj_out(x), latents).float()
+        return self._unpatchify(model.proj_out(x), latents).float()
 
-    def _unpatched(self, x: Tensor, latents: Tensor) -> Tensor:
+    def _unpatchify(self, x: Tensor, latents: Tensor) -> Tensor:
         _, p_h, p_w = self._model.config.patch_size
         _, _, frames, height, width = latents.shape
+        # n f (h w) (ph pw c) -> n c f (h ph) (w pw)
         grid = x.reshape(x.shape[0], frames, height // p_h, width // p_w, p_h, p_w, -1)
         return grid.permute(0, 6, 1, 2, 4, 3, 5).reshape(x.shape[0], -1, frames, height, width)
 
@@ -88,8 +89,8 @@ def _block(
 
 
 def _self_attention(attn: Any, tokens: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    queries = _turned(_heads(attn, attn.norm_q(attn.to_q(tokens).float())), cos, sin)
-    keys = _turned(_heads(attn, attn.norm_k(attn.to_k(tokens).float())), cos, sin)
+    queries = _rotated(_heads(attn, attn.norm_q(attn.to_q(tokens).float())), cos, sin)
+    keys = _rotated(_heads(attn, attn.norm_k(attn.to_k(tokens).float())), cos, sin)
     return _projected(attn, _attended(queries, keys, _heads(attn, attn.to_v(tokens))))
 
 
@@ -100,7 +101,9 @@ def _text_attention(attn: Any, tokens: Tensor, text: Tensor, bias: Tensor) -> Te
 
 
 def _attended(queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Attention written out: the backward pass of PyTorch's kernel is slow on a CPU for short sequences."""
+    """Attend in plain operations: the backward pass of PyTorch's kernel is slow on a CPU for short
+    sequences.
+    """
     queries, keys = queries.type_as(values), keys.type_as(values)
     scores = (queries @ keys.transpose(2, 3)).float() * queries.shape[3] ** -0.5
     if bias is not None:
@@ -119,6 +122,6 @@ def _heads(attn: Any, tokens: Tensor) -> Tensor:
     return split
 
 
-def _turned(tokens: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+def _rotated(tokens: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     real, imaginary = tokens.float().unflatten(-1, (-1, 2)).unbind(-1)
     return torch.stack([real * cos - imaginary * sin, real * sin + imaginary * cos], dim=-1).flatten(-2)

@@ -40,7 +40,7 @@ def _resampled(layer: Any, x: Tensor, feat_cache: None = None, feat_idx: object 
     """Compute ``WanResample.forward`` over all chunks; the first frame stays one frame at any rate."""
     if layer.mode == "upsample3d" and x.shape[2] > 1:
         later = layer.time_conv(x[:, :, 1:])
-        # two frames of each, which come as twice the channels
+        # two frames of each, as twice the channels: n (2 c) t h w -> n c (t 2) h w
         later = later.unflatten(1, (2, -1)).movedim(1, 3).flatten(2, 3)
         x = torch.cat([x[:, :, :1], later], dim=2)
     frames = x.transpose(1, 2)

@@ -23,7 +23,7 @@ def ring_attention(
     merged: Merged | None = None
     for lap in range(ranks):
         # the next part travels while this one is computed
-        sending = mesh.passed_on(travelling, "ring") if lap + 1 < ranks else None
+        sending = mesh.ring_shift(travelling, "ring") if lap + 1 < ranks else None
         part = _counted(travelling, kept[(here - lap) % ranks])
         if part[0].shape[2]:
             attended, logs = attention_with_logs(queries, *part)

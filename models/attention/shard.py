@@ -60,7 +60,7 @@ class Shard:
         """Gather whole rows from the shards of all ranks, on every rank (all-gather)."""
         if self._mesh.plan.sequence == 1:
             return tokens
-        parts = self._mesh.gathered(self._mesh.gathered(tokens, "ulysses"), "ring")
+        parts = self._mesh.all_gather(self._mesh.all_gather(tokens, "ulysses"), "ring")
         # ring ulysses b rows n dim -> b rows (ring ulysses n) dim
         return parts.flatten(0, 1).movedim(0, 2).flatten(2, 3)[..., : self._row_tokens, :]
 
@@ -76,7 +76,7 @@ class Shard:
             return lambda: tokens
         # b (ulysses heads) n d -> ulysses b n heads d
         sent = tokens.unflatten(1, (ranks, -1)).permute(1, 0, 3, 2, 4).contiguous()
-        sending = self._mesh.swapped(sent, "ulysses")
+        sending = self._mesh.all_to_all(sent, "ulysses")
 
         def arrived() -> Tensor:
             (parts,) = sending.wait()
@@ -92,7 +92,7 @@ class Shard:
             return attended
         # b heads (ulysses n) d -> ulysses b n heads d
         sent = attended.unflatten(2, (ranks, -1)).permute(2, 0, 3, 1, 4).contiguous()
-        (parts,) = self._mesh.swapped(sent, "ulysses").wait()
+        (parts,) = self._mesh.all_to_all(sent, "ulysses").wait()
         # ulysses b n heads d -> b (ulysses heads) n d
         return parts.permute(1, 0, 3, 2, 4).flatten(1, 2)
 

@@ -32,7 +32,7 @@ class Condition:
 
 
 class Conditioner(Protocol):
-    """One way of conditioning a transformer on pictures."""
+    """A way of conditioning a transformer on pictures."""
 
     def __call__(self, request: GenerationRequest) -> Condition:
         """Encode the pictures of a request."""

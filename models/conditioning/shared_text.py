@@ -32,13 +32,13 @@ class SharedText:
         try:
             embeddings = self.text.encode(prompt)
         except Exception:
-            self._mesh.from_first(torch.tensor([_FAILED, 0, 0]))
+            self._mesh.broadcast(torch.tensor([_FAILED, 0, 0]))
             raise
-        self._mesh.from_first(torch.tensor([*embeddings.shape, _DTYPES.index(embeddings.dtype)]))
-        return self._mesh.from_first(embeddings.contiguous())
+        self._mesh.broadcast(torch.tensor([*embeddings.shape, _DTYPES.index(embeddings.dtype)]))
+        return self._mesh.broadcast(embeddings.contiguous())
 
     def _received(self) -> Tensor:
-        tokens, dim, dtype = self._mesh.from_first(torch.zeros(3, dtype=torch.int64)).tolist()
+        tokens, dim, dtype = self._mesh.broadcast(torch.zeros(3, dtype=torch.int64)).tolist()
         if tokens == _FAILED:
             raise ModelError("The prompt could not be encoded.")
-        return self._mesh.from_first(torch.empty(tokens, dim, dtype=_DTYPES[dtype], device=self._device))
+        return self._mesh.broadcast(torch.empty(tokens, dim, dtype=_DTYPES[dtype], device=self._device))

@@ -1,1 +1,1 @@
-"""How much memory a model and a request take, and whether the device has it."""
+"""Memory: estimates for models and requests, and checks against the device's free memory."""

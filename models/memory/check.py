@@ -1,4 +1,4 @@
-"""Refuses, before any work is done, what a device's free memory is not enough for."""
+"""Checks, before any work is done, that a device's free memory is enough for the weights and for a run."""
 
 from math import prod
 from pathlib import Path
@@ -15,17 +15,17 @@ from models.variants import Variant
 from models.weights.safetensors_header import stored_tensors, weight_files
 
 MARGIN = 1.15
-"""What is asked for above the estimate of a run, which was measured to fall up to an eighth short."""
+"""Safety factor on the estimate of a run, which was measured to be up to an eighth too low."""
 
 _CGROUP = Path("/sys/fs/cgroup")
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory that a new tensor could have: what nobody holds, and what torch holds without using it."""
+    """Return the bytes available to new tensors: free memory plus torch's unused cache."""
     if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(torch.cuda.mem_get_info(device)[0]) + unused
-    import psutil  # not on every GPU machine, and not needed there
+    import psutil  # imported here: GPU machines need not have it
 
     available = int(psutil.virtual_memory().available)
     return min(available, container_headroom(_CGROUP, available))
@@ -34,7 +34,7 @@ def free_bytes(device: torch.device) -> int:
 def check_memory(
     variant: Variant, request: GenerationRequest, device: torch.device, dtype: torch.dtype, plan: ParallelPlan
 ) -> None:
-    """Raise ``OutOfMemory`` where a run needs more than is free, saying how much and what would fit."""
+    """Raise ``OutOfMemory`` if a run needs more than is free, with both figures and what would fit."""
     free = free_bytes(device)
     itemsize, scratch = dtype.itemsize, kernel_scratch(device, dtype)
     needed = MARGIN * request_memory(variant, request, itemsize, plan, scratch).peak
@@ -51,9 +51,10 @@ def check_memory(
 def check_weights(
     folder: Path, settings: EngineSettings, device: torch.device, dtype: torch.dtype, has_text: bool = True
 ) -> None:
-    """Raise ``WeightsError`` where the device's free memory is not enough for the weights of ``folder``.
+    """Raise ``WeightsError`` if the device's free memory is not enough for the weights of ``folder``.
 
-    ``folder``: that of ``settings.weights``; ``has_text``: whether this process loads the text encoder.
+    ``folder``: the local folder of ``settings.weights``; ``has_text``: whether this process loads the text
+    encoder.
     """
     tuning = Tuning.from_options(settings.options)
     parts = [part for part in parameters(settings.variant) if has_text or part != "text_encoder"]
@@ -69,12 +70,15 @@ def check_weights(
 
 
 def _elements(path: Path) -> int:
-    """Numbers in the safetensors of a part, whatever type they are stored as."""
+    """Count the elements in a part's safetensors, of any dtype."""
     return sum(prod(tensor.shape) for file in weight_files(path) for tensor in stored_tensors(file))
 
 
 def container_headroom(cgroup: Path, unlimited: int) -> int:
-    """What the container may still take. Its file cache counts as free: the kernel gives it back."""
+    """Return the bytes left under a container's limit. Its file cache counts as free: the kernel reclaims it.
+
+    ``unlimited`` is the result without a limit.
+    """
     try:
         limit = int((cgroup / "memory.max").read_text())
         used = int((cgroup / "memory.current").read_text())

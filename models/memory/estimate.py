@@ -1,8 +1,8 @@
-"""What a model and a request need of a device's memory, counted from shapes. Imports no torch.
+"""Estimates of a model's and a request's device memory, computed from shapes. Imports no torch.
 
-Counted is what is alive at the fullest moment of ``models.transformer.denoiser``'s forward pass and of
-``models.vae.streaming_vae``'s decode, in bytes for one device. What kernels take for themselves is
-not known from shapes: where it counts it is measured, and handed in as ``KernelScratch``.
+Counts the bytes alive on one device at the peak of ``models.transformer.denoiser``'s forward pass and of
+``models.vae.streaming_vae``'s encode and decode. Shapes do not show the scratch memory of kernels: where it
+matters it is measured, and passed in as ``KernelScratch``.
 """
 
 from bisect import bisect_right
@@ -21,18 +21,24 @@ from models.weights.transformer_shapes import IMAGE_DIM
 GB = 1e9
 
 IMAGE_ENCODER_PARAMETERS = 630_766_080
-"""Of the vision tower of CLIP ViT-H/14."""
+"""Parameters of the vision tower of CLIP ViT-H/14."""
 
-_TIME_WAVES = 256
+_TIME_SINUSOIDS = 256
+"""Channels of a timestep's sinusoidal embedding."""
 _FLOAT = 4
+"""Bytes of a float32."""
 _VIDEO_COPIES = 3
-"""Of a video that is to be encoded: as it is asked for, as pictures, and one that is compared with it."""
+"""Copies of a video during its encoding: the request's, the chunk's frames, and the chunk compared with
+it.
+"""
 _SOLVER_COPIES = 8
 """Latents, velocities and earlier predictions that a solver's step holds at once."""
 
 
 def parameters(variant: Variant) -> Mapping[str, int]:
-    """Parameters of each part, by the name of its folder. Norms of the VAE are left out: a thousandth."""
+    """Count the parameters of each part, by the name of its folder. Omits the VAE's norms, a thousandth of
+    it.
+    """
     vae = sum(conv.parameters for walk in _WALKS for conv in walk(variant))
     parts = {
         "transformer": transformer_parameters(variant),
@@ -50,11 +56,11 @@ _WALKS = (vae_convolutions.encoder, vae_convolutions.decoder)
 
 
 def transformer_parameters(variant: Variant) -> int:
-    """Of one expert."""
+    """Count the parameters of one expert."""
     dim, patch = variant.dim, variant.patch**2
     embedders = (
         _linear(variant.input_channels * patch, dim)
-        + _linear(_TIME_WAVES, dim)
+        + _linear(_TIME_SINUSOIDS, dim)
         + _linear(dim, dim)
         + _linear(dim, 6 * dim)
         + _linear(variant.text_dim, dim)
@@ -64,7 +70,7 @@ def transformer_parameters(variant: Variant) -> int:
     if variant.image_tokens:
         image = _linear(IMAGE_DIM, IMAGE_DIM) + _linear(IMAGE_DIM, dim) + 2 * IMAGE_DIM + 2 * dim
         image_block = 2 * _linear(dim, dim) + dim
-        if "i2v" not in variant.tasks:  # tells a first picture from a last one
+        if "i2v" not in variant.tasks:  # position embeddings that distinguish a first picture from a last one
             image += variant.image_tokens * IMAGE_DIM
     attentions = 8 * _linear(dim, dim) + 4 * dim
     feeding = _linear(dim, variant.ffn_dim) + _linear(variant.ffn_dim, dim)
@@ -84,9 +90,10 @@ def _linear(inputs: int, outputs: int) -> int:
 def resident_weights(
     elements: Mapping[str, int], itemsize: int, layers: int, *, fp8: bool = False, offload: Offload = "none"
 ) -> int:
-    """Bytes of weights on the device at once. ``elements``: of each part, by the name of its folder.
+    """Return the peak bytes of weights on the device. ``elements``: count for each part, by the name of its
+    folder.
 
-    With ``fp8`` a transformer's numbers, nearly all of which are of linear layers, take a byte each.
+    With ``fp8``, every element of a transformer counts as one byte, since nearly all belong to linear layers.
     """
     sizes = {
         part: count * (1 if fp8 and part.startswith("transformer") else itemsize)
@@ -94,43 +101,47 @@ def resident_weights(
     }
     if offload == "none":
         return sum(sizes.values())
-    if offload == "group":  # a block that works, the one after it and what is no block
+    if (
+        offload == "group"
+    ):  # at most three blocks at once; what lies outside the blocks is less than one block
         sizes |= {part: 3 * size // layers for part, size in sizes.items() if part.startswith("transformer")}
     return max(sizes.values(), default=0)
 
 
 @dataclass(frozen=True, slots=True)
 class KernelScratch:
-    """Bytes that kernels take beside their operands and results, and give back when they are done."""
+    """Scratch memory of kernels, in bytes: taken besides operands and results, and freed at the end of the
+    call.
+    """
 
     linear: float = 0.0
-    """A linear layer's, for each number of its result."""
+    """Bytes of a linear layer, per element of its result."""
     result: float = 0.0
-    """A convolution's, for each number of its result."""
+    """Bytes of a convolution, per element of its result."""
     column: float = 0.0
-    """A convolution's, for each number of its windows: what all its outputs together multiply."""
+    """Bytes of a convolution, per element of its unfolded input windows (im2col)."""
 
 
 _NO_SCRATCH = KernelScratch()
-"""A GPU's, and that of float32 on a CPU."""
+"""Scratch memory on a GPU, and of float32 on a CPU."""
 
 
 @dataclass(frozen=True, slots=True)
 class RequestMemory:
-    """Bytes that a run takes beside the model's weights, on each device of its group."""
+    """Bytes of a run besides the model's weights, on each device of its group."""
 
     text_keys: int
-    """The keys and values of prompts and pictures, which stay for the whole run."""
+    """Keys and values of prompts and pictures, which stay for the whole run."""
     stacking: int
-    """A second set of them, for as long as the prompts of a short video are being made one batch."""
+    """A second copy of ``text_keys``, while the prompts of a small video are stacked into one batch."""
     step: int
     decode: int
     encode: int
-    """Of the pictures or the video that the run is given; 0 without."""
+    """Encoding of the request's pictures or video; 0 without any."""
 
     @property
     def peak(self) -> int:
-        """Bytes of the stage that takes most."""
+        """Bytes of the stage that takes the most."""
         return max(self.encode, self.text_keys + max(self.stacking, self.step, self.decode))
 
 
@@ -141,7 +152,7 @@ def request_memory(
     plan: ParallelPlan | None = None,
     scratch: KernelScratch = _NO_SCRATCH,
 ) -> RequestMemory:
-    """Estimate what a run takes. ``itemsize``: bytes of the model's dtype."""
+    """Estimate the memory of a run. ``itemsize``: bytes of the model's dtype."""
     plan = plan or ParallelPlan()
     given = request.image is not None or variant.image_channels or variant.control_blocks > 0
     text_keys = _text_keys(variant, request, itemsize, plan)
@@ -162,7 +173,9 @@ def most_frames(
     free: int,
     scratch: KernelScratch = _NO_SCRATCH,
 ) -> int | None:
-    """The most frames of this size, at most those asked for, that ``free`` bytes are enough for."""
+    """Return the largest number of frames, up to the request's, that fits in ``free`` bytes; None if none
+    does.
+    """
 
     def peak(latent_frames: int) -> int:
         fewer = replace(request, num_frames=variant.temporal_stride * (latent_frames - 1) + 1)
@@ -179,15 +192,15 @@ def _text_keys(variant: Variant, request: GenerationRequest, itemsize: int, plan
 
 
 def _prompts(variant: Variant, request: GenerationRequest, plan: ParallelPlan) -> int:
-    """How many prompts one device follows."""
+    """Return the number of prompts that one device runs."""
     scales = request.guidance_scale, request.guidance_scale_2 or 0.0
     guided = not variant.distilled and max(scales) > 1
     return 2 // plan.cfg if guided else 1
 
 
 def _batch(variant: Variant, request: GenerationRequest, plan: ParallelPlan) -> int:
-    """How many prompts one forward pass is for."""
-    # as ``models.pipeline.wan_engine`` decides it: references do not count
+    """Return the number of prompts in one forward pass."""
+    # the same rule as in ``models.pipeline.wan_engine``, which does not count references either
     tokens = variant.tokens(request.width, request.height, request.num_frames)
     return _prompts(variant, request, plan) if tokens <= BATCHED_TOKENS else 1
 
@@ -200,7 +213,7 @@ def _step(
     local = rows * -(-tokens // rows // plan.sequence)
     batch = _batch(variant, request, plan)
     activations = local * variant.dim * batch * _token_channel_bytes(variant, itemsize, plan)
-    whole = tokens * variant.dim * itemsize  # the embedded latents stay to the end
+    whole = tokens * variant.dim * itemsize  # the embedded latents stay alive until the end
     rotation = local * variant.head_dim * _FLOAT
     channels = _SOLVER_COPIES * variant.latent_channels + 2 * (
         variant.input_channels + variant.control_channels
@@ -211,10 +224,12 @@ def _step(
 
 
 def _token_channel_bytes(variant: Variant, itemsize: int, plan: ParallelPlan) -> float:
-    """Bytes alive for each channel of a token in the fullest moment of a block."""
-    s, f = itemsize, _FLOAT if itemsize < _FLOAT else 0  # f: of a float32 copy, where one is made
-    queries = 5 * s + f + _FLOAT + (s if f else 0)  # the video, three inputs and keys; queries being turned
-    ring = 10 * s + 3 * _FLOAT if plan.ring > 1 else 0  # keys that come and go, two results being merged
+    """Return the bytes alive per channel of a token at a block's peak."""
+    s, f = itemsize, _FLOAT if itemsize < _FLOAT else 0  # f: bytes of a float32 copy, where one is made
+    queries = (
+        5 * s + f + _FLOAT + (s if f else 0)
+    )  # the residual, three inputs and keys; queries being rotated
+    ring = 10 * s + 3 * _FLOAT if plan.ring > 1 else 0  # keys sent and received, two results being merged
     feeding = 5 * s + 2 * s * variant.ffn_dim / variant.dim
     adding = 6 * s + 2 * f + _FLOAT if f else 6 * s
     branch = 2 * s if variant.control_blocks else 0
@@ -237,7 +252,9 @@ def _walk(
     devices: int = 1,
     chunk: int = 0,
 ) -> int:
-    """Bytes alive in the fullest convolution, and those that are kept of the last frames between chunks."""
+    """Return the bytes alive at the largest convolution, plus the past frames that layers keep between
+    chunks.
+    """
     height = request.height // variant.spatial_stride
     width = request.width // variant.spatial_stride
     pixels = height * width * variant.spatial_stride**2 * variant.temporal_stride

@@ -1,4 +1,4 @@
-"""The most memory that some work holds at once, beside what was there before it."""
+"""Measurement of the peak memory of a piece of work, above the memory in use before it."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,10 +8,10 @@ from torch.profiler import ProfilerActivity, profile
 
 
 def peak_bytes(work: Callable[[], object], device: torch.device) -> int:
-    """Run ``work`` and give the growth of torch's allocator at its fullest moment.
+    """Run ``work`` and return the peak growth of torch's allocator, in bytes.
 
-    On the CPU torch's profiler tells of every allocation, which makes the work slower. What libraries
-    allocate past torch is not seen on either device.
+    On the CPU, torch's profiler records every allocation, which slows the work down. Allocations that
+    libraries make outside torch are not counted on either device.
     """
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -31,6 +31,6 @@ def _peak_on_cpu(recorded: profile) -> int:
     live = peak = 0
     for event in sorted(results.events(), key=lambda event: event.start_ns()):
         if event.name() == "[memory]":
-            live += event.nbytes()  # negative where memory is given back
+            live += event.nbytes()  # negative for a deallocation
             peak = max(peak, live)
     return peak

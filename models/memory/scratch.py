@@ -1,8 +1,8 @@
-"""Measures what this processor's kernels take of memory for themselves while they work.
+"""Measurement of the scratch memory of this processor's kernels.
 
-A GPU's kernels work within their operands and results, and so do a CPU's in float32. For 16-bit numbers it
-depends on the processor: one without instructions for them computes in float32 copies or, for convolutions,
-in columns of its input's windows, which can be several times as much as all else together.
+GPU kernels need none to speak of, and neither do CPU kernels in float32. In 16 bits it depends on the
+processor: one without 16-bit instructions computes in float32 copies or, for convolutions, in unfolded input
+windows (im2col), which can take several times as much as everything else together.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,9 @@ from models.memory.peak import peak_bytes
 _CPU = torch.device("cpu")
 _CHANNELS, _SIDE, _KERNEL = 16, 48, 3
 _FEW, _MANY = 16, 64
-"""Output channels of two convolutions of one input: only what depends on their results differs."""
+"""Output channels of two convolutions of the same input: their difference is the scratch memory of the
+result.
+"""
 _ROWS, _INPUTS, _OUTPUTS = 256, 64, 512
 
 
@@ -45,7 +47,7 @@ def _measured(dtype: torch.dtype) -> KernelScratch:
 def _linear(dtype: torch.dtype) -> int:
     inputs, weight = torch.zeros(_ROWS, _INPUTS, dtype=dtype), torch.zeros(_OUTPUTS, _INPUTS, dtype=dtype)
     bias = torch.zeros(_OUTPUTS, dtype=dtype)
-    return _beside_the_result(lambda: F.linear(inputs, weight, bias))
+    return _scratch_bytes(lambda: F.linear(inputs, weight, bias))
 
 
 def _convolution(outputs: int, dtype: torch.dtype) -> int:
@@ -55,9 +57,9 @@ def _convolution(outputs: int, dtype: torch.dtype) -> int:
         torch.zeros(outputs, dtype=dtype),
     )
     pictures, weight = (tensor.to(memory_format=torch.channels_last) for tensor in (pictures, weight))
-    return _beside_the_result(lambda: F.conv2d(pictures, weight, bias, padding=_KERNEL // 2))
+    return _scratch_bytes(lambda: F.conv2d(pictures, weight, bias, padding=_KERNEL // 2))
 
 
-def _beside_the_result(kernel: Callable[[], Tensor]) -> int:
-    size = kernel().nbytes  # the first call also allocates what stays for later ones
+def _scratch_bytes(kernel: Callable[[], Tensor]) -> int:
+    size = kernel().nbytes  # the first call also allocates memory that stays for later calls
     return peak_bytes(kernel, _CPU) - size

@@ -1,7 +1,7 @@
-"""The convolutions of Wan's VAE as data: what its weights, its work and its memory follow from.
+"""The convolutions of Wan's VAE as data, from which its parameters, work and memory are computed.
 
-Both forms: that of Wan 2.1, and that of Wan 2.2 with shortcuts around its blocks and squares of 2 x 2 pixels
-as channels. The norms between the convolutions are too small to count. Imports no torch.
+Covers both forms: Wan 2.1's, and Wan 2.2's residual one with shortcuts around blocks and 2 x 2 patches as
+channels. The norms between the convolutions are too small to count. Imports no torch.
 """
 
 from collections.abc import Iterator
@@ -11,45 +11,47 @@ from itertools import pairwise
 from models.variants import Variant
 
 _MULTIPLES = (1, 2, 4, 4)
-"""Channels at each size, from the largest pictures to the smallest, as multiples of the first."""
+"""Channels at each resolution, from the highest to the lowest, as multiples of the first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conv:
-    """A convolution over ``kernel x kernel`` pixels of the present frame and of ``taps - 1`` before it."""
+    """A convolution over ``kernel x kernel`` pixels of the current frame and of ``taps - 1`` frames before
+    it.
+    """
 
     inputs: int
     outputs: int
     taps: int = 3
     kernel: int = 3
     scale: int
-    """Sides of the pictures it makes, in latent pixels."""
+    """Output pixels per latent pixel, along each side."""
     rate: int
-    """Frames it makes of a latent frame. The first latent frame stands for one frame at any rate."""
+    """Output frames per latent frame. The first latent frame represents one frame at any rate."""
     beside: int = 0
-    """Channels of what else is alive at this size and rate while it works."""
+    """Channels of other tensors alive at this size and rate during the convolution."""
     strip: bool = True
-    """Whether each rank of a group has but its strip of the pictures."""
+    """True if each rank of a group computes its strip of the pictures only."""
 
     @property
     def parameters(self) -> int:
-        """How many numbers its weights and biases are."""
+        """Number of weights and biases."""
         return self.outputs * (self.inputs * self.taps * self.kernel**2 + 1)
 
     @property
     def doubles_time(self) -> bool:
-        """Whether it makes two frames of each, of all but the video's first."""
+        """True if the convolution makes two frames of each frame but the video's first."""
         return self.taps > 1 and self.kernel == 1
 
     @property
     def alive(self) -> int:
-        """Values alive for each pixel it makes: its input, the frames it looks back to, and its output."""
+        """Values alive per output pixel: input, concatenated past frames, output and ``beside``."""
         copied = self.inputs * self.taps if self.taps > 1 else 0
         return self.inputs + copied + self.outputs + self.beside
 
 
 def decoder(variant: Variant) -> Iterator[Conv]:
-    """In the order in which a latent frame passes through them."""
+    """Yield the decoder's convolutions, in the order a latent frame passes through them."""
     residual, patch = _form(variant)
     dims = [variant.vae_dim * multiple for multiple in (*_MULTIPLES[-1:], *_MULTIPLES[::-1])]
     z, last = variant.latent_channels, len(_MULTIPLES) - 1
@@ -61,12 +63,12 @@ def decoder(variant: Variant) -> Iterator[Conv]:
     for level, (inputs, outputs) in enumerate(pairwise(dims)):
         doubles = level < last and _doubles_time(last - 1 - level)
         faster = 2 if doubles else 1
-        # the shortcut around the whole block waits for its end, at the size and rate found there
+        # the result of the shortcut around the block stays alive until its end, at the size and rate there
         waiting = outputs * 4 * faster if residual and level < last else 0
         arriving = inputs // 2 if level and not residual else inputs
         entered = arriving
         for block in range(variant.vae_blocks + 1):
-            held = waiting + (entered if block else 0)  # what came into the level stays until its end
+            held = waiting + (entered if block else 0)  # the level's input stays alive until its end
             yield from _residual_block(arriving, outputs, scale, rate, held)
             arriving = outputs
         if level == last:
@@ -86,7 +88,7 @@ def decoder(variant: Variant) -> Iterator[Conv]:
 
 
 def encoder(variant: Variant) -> Iterator[Conv]:
-    """In the order in which frames pass through them."""
+    """Yield the encoder's convolutions, in the order frames pass through them."""
     _, patch = _form(variant)
     dims = [variant.vae_encoder_dim * multiple for multiple in (1, *_MULTIPLES)]
     z, last = variant.latent_channels, len(_MULTIPLES) - 1
@@ -110,13 +112,15 @@ def encoder(variant: Variant) -> Iterator[Conv]:
 
 
 def _form(variant: Variant) -> tuple[bool, int]:
-    """Whether blocks have shortcuts around them, and the side of the squares that come as channels."""
+    """Return whether the VAE is residual, and the side of its pixel patches."""
     patch = variant.spatial_stride // 2 ** (len(_MULTIPLES) - 1)
     return patch > 1, patch
 
 
 def _doubles_time(level: int) -> bool:
-    """Whether the frame rate changes between this size and the next smaller one, level 0 the largest."""
+    """Return whether the frame rate changes between this resolution and the next lower one; level 0 is the
+    highest.
+    """
     return level > 0
 
 
@@ -128,7 +132,9 @@ def _middle(dim: int, scale: int, rate: int) -> Iterator[Conv]:
 
 
 def _residual_block(inputs: int, outputs: int, scale: int, rate: int, waiting: int) -> Iterator[Conv]:
-    """``waiting``: channels that a surrounding block keeps. The block keeps its own input to the end."""
+    """Yield a residual block's convolutions, during which its input and ``waiting`` outer channels stay
+    alive.
+    """
     shortcut = outputs if inputs != outputs else 0
     if shortcut:
         yield Conv(inputs=inputs, outputs=outputs, taps=1, kernel=1, scale=scale, rate=rate, beside=waiting)

@@ -24,7 +24,7 @@ def open_store() -> TCPStore:
 
 
 class Member:
-    """One rank in its own process: its number, its device, and its connection to the rendezvous store."""
+    """A rank in its own process: its number, its device, and its connection to the rendezvous store."""
 
     def __init__(self, port: int, number: int, ranks: int, device: str, timeout_s: float) -> None:
         """``device``: torch's device name in this process; ``timeout_s``: see

@@ -40,7 +40,7 @@ def join(
     dist.init_process_group(backend, store=store, rank=rank, world_size=ranks, timeout=timeout)
 
 
-class Sending:
+class Transfer:
     """An asynchronous transfer between ranks. ``wait`` returns the received tensors."""
 
     def __init__(self, mesh: "Mesh", works: list[Any], arrived: list[Tensor]) -> None:
@@ -57,7 +57,7 @@ class Sending:
 
 
 class Mesh:
-    """This process's place in ``cfg x ring x ulysses``, and its collectives. ``Mesh()`` is a single device.
+    """Place of this process in ``cfg x ring x ulysses``, and its collectives. ``Mesh()`` is a single device.
 
     All ranks make the same calls in the same order. If one does not, the others raise ``GroupLost``.
     """
@@ -105,14 +105,14 @@ class Mesh:
             dist.all_reduce(vote, dist.ReduceOp.MAX)
         return bool(vote.item())
 
-    def summed(self, tensor: Tensor) -> Tensor:
+    def all_reduce_sum(self, tensor: Tensor) -> Tensor:
         """Sum the tensors of all ranks, bitwise equal on every rank. Overwrites ``tensor``."""
         if self._mesh is not None:
             with self.listening():
                 dist.reduce(tensor, dst=0)
-        return self.from_first(tensor)  # an all-reduce does not promise the same rounding on every rank
+        return self.broadcast(tensor)  # an all-reduce does not promise the same rounding on every rank
 
-    def from_first(self, tensor: Tensor) -> Tensor:
+    def broadcast(self, tensor: Tensor) -> Tensor:
         """Broadcast rank 0's tensor. Overwrites ``tensor`` on the other ranks."""
         if self._mesh is not None:
             with self.listening():
@@ -126,7 +126,7 @@ class Mesh:
         each, over = divmod(len(items), self.size(axis))
         return items if over else items[self.index(axis) * each :][:each]
 
-    def gathered(self, tensor: Tensor, axis: Axis) -> Tensor:
+    def all_gather(self, tensor: Tensor, axis: Axis) -> Tensor:
         """Gather the tensors of all ranks along the axis (all-gather), ``[ranks, *shape]`` in order."""
         if self.size(axis) == 1:
             return tensor[None]
@@ -138,7 +138,7 @@ class Mesh:
         parts: Tensor = gathered.unflatten(0, (ranks, -1))
         return parts
 
-    def swapped(self, tensor: Tensor, axis: Axis) -> Sending:
+    def all_to_all(self, tensor: Tensor, axis: Axis) -> Transfer:
         """Start an all-to-all: ``tensor[i]`` goes to rank i of the axis, whose part arrives at ``[i]``.
 
         ``tensor`` is contiguous.
@@ -146,9 +146,9 @@ class Mesh:
         arriving = torch.empty_like(tensor)
         with self.listening():
             work = dist.all_to_all_single(arriving, tensor, group=self._group(axis), async_op=True)
-        return Sending(self, [work], [arriving])
+        return Transfer(self, [work], [arriving])
 
-    def passed_on(self, tensors: list[Tensor], axis: Axis) -> Sending:
+    def ring_shift(self, tensors: list[Tensor], axis: Axis) -> Transfer:
         """Start to send tensors to the next rank of the ring and to receive the previous rank's.
 
         The tensors are contiguous.
@@ -160,9 +160,9 @@ class Mesh:
         transfers += [dist.P2POp(dist.irecv, tensor, group=group, group_peer=before) for tensor in arriving]
         with self.listening():
             works = dist.batch_isend_irecv(transfers)
-        return Sending(self, works, arriving)
+        return Transfer(self, works, arriving)
 
-    def exchanged(self, sent: dict[int, Tensor], awaited: dict[int, Tensor]) -> Sending:
+    def exchange(self, sent: dict[int, Tensor], awaited: dict[int, Tensor]) -> Transfer:
         """Start to send each tensor of ``sent`` to its rank, and to receive each of ``awaited`` from its
         rank.
 
@@ -172,7 +172,7 @@ class Mesh:
         transfers += [dist.P2POp(dist.irecv, tensor, rank) for rank, tensor in awaited.items()]
         with self.listening():
             works = dist.batch_isend_irecv(transfers)
-        return Sending(self, works, list(awaited.values()))
+        return Transfer(self, works, list(awaited.values()))
 
     @contextmanager
     def together(self) -> Iterator[None]:

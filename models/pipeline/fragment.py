@@ -1,4 +1,4 @@
-"""One fragment of a long video: its index, and the last frames, from which the next fragment continues."""
+"""A fragment of a long video: its index, and the last frames, from which the next fragment continues."""
 
 from collections.abc import Iterator
 
@@ -52,5 +52,5 @@ class Fragment:
         if not self._decoded:
             raise ModelError("The fragment before this one is not decoded to its end.")
         tail = torch.from_numpy(self._tail) if mesh.rank == 0 else torch.empty(self._shape, dtype=torch.uint8)
-        frames: Frames = mesh.from_first(tail).numpy()
+        frames: Frames = mesh.broadcast(tail).numpy()
         return frames

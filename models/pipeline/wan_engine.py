@@ -257,7 +257,7 @@ class WanEngine:
         velocities = torch.cat(batches).float()
         if run.stage.guidance_scale <= 1:
             return velocities
-        conditional, unconditional = self._mesh.gathered(velocities, "cfg").flatten(0, 1).chunk(2)
+        conditional, unconditional = self._mesh.all_gather(velocities, "cfg").flatten(0, 1).chunk(2)
         return unconditional + run.stage.guidance_scale * (conditional - unconditional)
 
 

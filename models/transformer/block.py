@@ -1,4 +1,4 @@
-"""One transformer block, split at the points where ranks communicate.
+"""A transformer block, split at the points where ranks communicate.
 
 Shapes: ``x`` (the residual stream) ``[batch, rows, n, dim]``, where a row is the tokens that share one
 timestep (the whole video, or one latent frame); tokens ``[batch, n, dim]``; queries, keys and values

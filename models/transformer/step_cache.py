@@ -79,7 +79,7 @@ class StepCache:
         sums = torch.stack([part.abs().sum(dtype=torch.float32) for part in parts])
         if self._mesh.index("cfg") > 0:
             sums.zero_()  # this rank has another prompt, which does not decide
-        change, size = self._mesh.summed(sums).tolist()
+        change, size = self._mesh.all_reduce_sum(sums).tolist()
         return change / size if size > 0 else 1.0
 
 

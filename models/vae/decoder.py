@@ -110,7 +110,7 @@ class Duplicate(nn.Module):
 
 
 class Decoding:
-    """One decoding run over a video or one tile of it. If ``parked``, its history lies on the host between
+    """A decoding run over a video or one tile of it. If ``parked``, its history lies on the host between
     chunks.
     """
 

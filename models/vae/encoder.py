@@ -148,7 +148,7 @@ def down_layer(layer: Any) -> Layer:
 
 
 class Encoding:
-    """One encoding run over a video, which skips layers whose result is known.
+    """An encoding run over a video, which skips layers whose result is known.
 
     The encoder's receptive field in time is limited. Where chunks repeat, a layer with the same input and the
     same history as for the chunk before has the same output, to the last bit: it has settled, and is skipped

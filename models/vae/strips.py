@@ -50,7 +50,7 @@ class Strips:
             sent[rank - 1], awaited[rank - 1] = strip[:, :, 0].contiguous(), above
         if rank + 1 < self._ranks:
             sent[rank + 1], awaited[rank + 1] = strip[:, :, -1].contiguous(), below
-        self._mesh.exchanged(sent, awaited).wait()
+        self._mesh.exchange(sent, awaited).wait()
         return torch.cat([above[:, :, None], strip, below[:, :, None]], dim=2)
 
     def exchange_row_below(self, strip: Tensor) -> Tensor:
@@ -61,7 +61,7 @@ class Strips:
         below = _row_of(strip)
         sent = {rank - 1: strip[:, :, 0].contiguous()} if rank > 0 else {}
         awaited = {rank + 1: below} if rank + 1 < self._ranks else {}
-        self._mesh.exchanged(sent, awaited).wait()
+        self._mesh.exchange(sent, awaited).wait()
         return torch.cat([strip, below[:, :, None]], dim=2)
 
     def joined(self, strip: Tensor) -> Tensor | None:
@@ -69,7 +69,7 @@ class Strips:
         if not self.several:
             return strip if self.takes_part else None
         if self._mesh.rank > 0:
-            self._mesh.exchanged({0: strip.contiguous()}, {}).wait()
+            self._mesh.exchange({0: strip.contiguous()}, {}).wait()
             return None
         return self._collected(strip, sent={})
 
@@ -94,7 +94,7 @@ class Strips:
             for other, height in enumerate(heights)
         }
         strips[rank] = strip
-        self._mesh.exchanged(sent, {other: part for other, part in strips.items() if other != rank}).wait()
+        self._mesh.exchange(sent, {other: part for other, part in strips.items() if other != rank}).wait()
         return torch.cat([*strips.values()], dim=2)
 
 

@@ -28,7 +28,7 @@ _OTHERS = {b"GGUF": "GGUF", b"PK\x03\x04": "a pickle", b"\x80\x02": "a pickle"}
 
 @dataclass(frozen=True, slots=True)
 class StoredTensor:
-    """One tensor of a file. ``dtype`` is the format's own name, such as ``BF16`` or ``F8_E4M3``."""
+    """A tensor of a file. ``dtype`` is the format's own name, such as ``BF16`` or ``F8_E4M3``."""
 
     file: Path
     name: str
@@ -74,7 +74,9 @@ def stored_tensors(file: Path) -> list[StoredTensor]:
 
 
 def read_header(file: Path) -> SafetensorsHeader:
-    """Read the header of a safetensors file. Raises ``WeightsError`` for a truncated file or another format."""
+    """Read the header of a safetensors file. Raises ``WeightsError`` for a truncated file or another
+    format.
+    """
     try:
         size = file.stat().st_size
         with file.open("rb") as stream:

@@ -10,13 +10,15 @@ from models.variants import Variant
 Shape: TypeAlias = tuple[int, ...]
 
 IMAGE_DIM = 1280
-"""Channels of a picture token of CLIP ViT-H/14."""
-_TIME_WAVES = 256
+"""Channels of an image token of CLIP ViT-H/14."""
+_TIME_SINUSOIDS = 256
 
 
 @lru_cache
 def transformer_shapes(variant: Variant) -> Mapping[str, Shape]:
-    """Return the shape of each parameter by its name in diffusers. Both experts of a model have the same."""
+    """Return the shape of each parameter, by its diffusers name. Both experts of a model have the same
+    shapes.
+    """
     return MappingProxyType(dict(_parameters(variant)))
 
 
@@ -42,7 +44,7 @@ def _parameters(variant: Variant) -> Iterator[tuple[str, Shape]]:
 
 def _condition(variant: Variant) -> Iterator[tuple[str, Shape]]:
     dim, embedder = variant.dim, "condition_embedder"
-    yield from _weights(f"{embedder}.time_embedder.linear_1", dim, _TIME_WAVES)
+    yield from _weights(f"{embedder}.time_embedder.linear_1", dim, _TIME_SINUSOIDS)
     yield from _weights(f"{embedder}.time_embedder.linear_2", dim, dim)
     yield from _weights(f"{embedder}.time_proj", 6 * dim, dim)
     yield from _weights(f"{embedder}.text_embedder.linear_1", dim, variant.text_dim)
@@ -53,7 +55,7 @@ def _condition(variant: Variant) -> Iterator[tuple[str, Shape]]:
         yield from _weights(f"{image}.ff.net.0.proj", IMAGE_DIM, IMAGE_DIM)
         yield from _weights(f"{image}.ff.net.2", dim, IMAGE_DIM)
         yield from _weights(f"{image}.norm2", dim)
-        if "i2v" not in variant.tasks:  # tells a first picture from a last one
+        if "i2v" not in variant.tasks:  # position embeddings that distinguish a first picture from a last one
             yield f"{image}.pos_embed", (1, variant.image_tokens, IMAGE_DIM)
 
 
