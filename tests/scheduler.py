@@ -21,7 +21,7 @@ FOLDERS = ("models", "training", "bench", "http", "contract", "unit")
 
 
 class Scheduler(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
-    """Gives a process a whole file, or all files on the shared cluster, in the order collected."""
+    """A scheduler by scope: a process gets a whole file, or all files on the shared cluster, in order."""
 
     def __init__(self, config: pytest.Config, log: Producer) -> None:
         super().__init__(config, log)
