@@ -9,6 +9,7 @@ from fastapi import APIRouter, FastAPI
 from serve_app.api.http.api_document import add_keys
 from serve_app.api.http.auth import KeyGate, is_open
 from serve_app.api.http.body_limit import BodyLimit
+from serve_app.api.http.methods import Methods
 from serve_app.api.http.package_version import package_version
 from serve_app.api.http.parameters import provide
 from serve_app.api.http.refusals import CrashGuard, install_refusals
@@ -78,6 +79,7 @@ def build_api(
         api.include_router(surface())
     if settings.keys:
         add_keys(api.openapi(), is_open)  # FastAPI makes the document once and keeps it
+    api.add_middleware(Methods, routes=api.routes)
     # The last one added is the outermost. Base64 makes an image a third longer.
     api.add_middleware(BodyLimit, max_bytes=settings.limits.max_image_bytes * 4 // 3 + _BODY_SLACK_BYTES)
     api.add_middleware(KeyGate, keys=settings.keys)

@@ -16,7 +16,6 @@ _logger = logging.getLogger("ray.serve")
 
 _HTTP_CODES: Mapping[int, tuple[str, str]] = {
     404: ("There is no such path; /docs lists them all.", "not_found"),
-    405: ("This path does not take that method; /docs lists those it takes.", "method_not_allowed"),
 }
 
 

@@ -49,6 +49,11 @@ class RequestModel(BaseModel):
     @classmethod
     def read_form(cls, fields: Mapping[str, str]) -> Self:
         """Return the request in a form's fields; an empty one counts as not sent. Raises ``InvalidField``."""
+        for name, text in fields.items():
+            schema = _properties(cls).get(name, {})
+            # Python's own numbers may be written 1_000, those of JSON may not.
+            if "_" in text and schema.get("type") in ("integer", "number"):
+                raise InvalidField(name, f"{name}: must be {allowed(schema)}.")
         return cls._read({name: text for name, text in fields.items() if text.strip()}, strict=False)
 
     @classmethod

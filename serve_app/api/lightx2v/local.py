@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 from serve_app.api.http.api_document import answers, json_body
 from serve_app.api.http.auth import Calling
 from serve_app.api.http.body import read_object
+from serve_app.api.http.methods import CHANGING_GET
 from serve_app.api.http.parameters import Service
 from serve_app.api.lightx2v.local_document import (
     CompletedTaskDocument,
@@ -97,7 +98,12 @@ async def task_status(request: Request, service: Service, caller: Calling) -> Re
     return JSONResponse(task_status_document(task))
 
 
-@router.get("/stop_running_task", summary="Stop what is running", responses=answers(LocalStopDocument))
+@router.get(
+    "/stop_running_task",
+    summary="Stop what is running",
+    responses=answers(LocalStopDocument),
+    openapi_extra=dict(CHANGING_GET),
+)
 async def stop_running_task(service: Service, caller: Calling) -> Response:
     """Cancel the caller's running tasks, and those of this surface that are about to run."""
     running = await service.cancel_all(caller, Status.RUNNING)

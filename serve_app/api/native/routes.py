@@ -8,7 +8,8 @@ from starlette.responses import JSONResponse, Response
 
 from serve_app.api.http.api_document import answers, form_body, json_body, video_answers
 from serve_app.api.http.auth import Calling
-from serve_app.api.http.body import idempotency_key, read_form, read_object
+from serve_app.api.http.body import idempotency_key, read_object
+from serve_app.api.http.form import read_form
 from serve_app.api.http.parameters import RootPath, Service
 from serve_app.api.http.video_file import send_video
 from serve_app.api.native.task_document import (
@@ -58,12 +59,14 @@ async def submit(request: Request, service: Service, caller: Calling) -> Respons
 async def submit_form(request: Request, service: Service, caller: Calling) -> Response:
     """Take a video request as a form; its files stand for the fields that hold images in JSON."""
     limit = service.offer.limits.max_image_bytes
-    form = await read_form(request, max_file_bytes=limit, max_text_bytes=2 * limit)
+    form = await read_form(request, files=_UPLOADS, max_file_bytes=limit, max_text_bytes=2 * limit)
     for name in _UPLOADS.keys() & form.fields.keys():
         if form.fields[name]:
             raise InvalidField(name, f"{name}: must be an uploaded file; text goes in {_UPLOADS[name]}.")
-    named = {name: None for name in (*form.fields, *form.files) if name not in _UPLOADS}
-    uploads = {_UPLOADS[name]: data for name, data in form.files.items() if name in _UPLOADS}
+    for name in form.repeated & VideoRequest.model_fields.keys():
+        raise InvalidField(name, f"{name}: is there twice, with two values; send it once.")
+    named = {name: None for name in form.fields if name not in _UPLOADS}
+    uploads = {_UPLOADS[name]: data for name, data in form.files.items()}
     return await _submit(
         service, caller, request, VideoRequest.read_form(form.fields), named, uploads=uploads
     )
@@ -84,7 +87,6 @@ async def status(task_id: str, service: Service, caller: Calling, root_path: Roo
     return JSONResponse(task_document(task, await service.queue(), root_path=root_path))
 
 
-@router.head("/v1/tasks/{task_id}/result", include_in_schema=False)
 @router.get(
     "/v1/tasks/{task_id}/result",
     summary="The finished video",
@@ -100,7 +102,6 @@ async def result(task_id: str, request: Request, service: Service, caller: Calli
     return await send_video(request, path, filename=f"{task.id}.mp4", attachment=False)
 
 
-@router.head("/v1/files/download/{file_path:path}", include_in_schema=False)
 @router.get(
     "/v1/files/download/{file_path:path}",
     tags=["files"],

@@ -1,0 +1,164 @@
+"""HEAD, OPTIONS and refused methods, on every path of the document and beside it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+import pytest_asyncio
+from starlette.responses import StreamingResponse
+from starlette.routing import Route
+from starlette.types import Message, Receive, Scope, Send
+
+from serve_app.api.application import SURFACES
+from serve_app.api.http.methods import Methods
+from tests.http.http_service import VIDEO, HttpService, running, settings
+from tests.http.test_refusals import assert_refused
+from tests.http.toy_surface import toy_surface
+
+STOP = "/v1/local/video/generate/stop_running_task"
+ALL = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+UNLISTED = {
+    "/": {"GET"},
+    "/docs": {"GET"},
+    "/docs/assets/swagger-ui.css": {"GET"},
+    "/openapi.json": {"GET"},
+}
+"""Paths that the document leaves out."""
+
+
+@pytest_asyncio.fixture
+async def service(folder: Path) -> AsyncIterator[HttpService]:
+    """The service with one more surface, a replica and a finished task."""
+    async with running(settings(folder), surfaces=(*SURFACES, toy_surface)) as service:
+        await service.add_replica()
+        await service.finished(task_id="done")
+        yield service
+
+
+async def paths(service: HttpService) -> dict[str, set[str]]:
+    """Every path, about the finished task where it is about one, and the methods that it is said to take."""
+    document = (await service.client.get("/openapi.json")).json()
+    found = {
+        path.format(task_id="done", file_path="outputs/videos/done.mp4"): {
+            name.upper() for name in operations
+        }
+        for path, operations in document["paths"].items()
+    }
+    assert len(found) >= 17, "the document was not read"
+    # A task of that id could be cancelled, too.
+    found["/v1/tasks/video"].add("DELETE")
+    return {**found, **UNLISTED}
+
+
+def taken(methods: set[str], path: str) -> set[str]:
+    head = {"HEAD"} if "GET" in methods and path != STOP else set()
+    return methods | head | {"OPTIONS"}
+
+
+def allowed(response: httpx.Response) -> set[str]:
+    return set(response.headers["allow"].split(", "))
+
+
+@pytest.mark.parametrize("slash", ["", "/"])
+async def test_options_says_what_each_path_takes(service: HttpService, slash: str):
+    for path, methods in (await paths(service)).items():
+        response = await service.client.options(path.rstrip("/") + slash or "/")
+        assert (response.status_code, response.content) == (204, b""), path
+        assert allowed(response) == taken(methods, path), path
+
+
+async def test_head_is_answered_as_get_is_without_the_body(service: HttpService):
+    for path, methods in (await paths(service)).items():
+        if "GET" not in methods or path == STOP:
+            continue
+        whole, head = await service.client.get(path), await service.client.head(path)
+        assert whole.status_code == head.status_code == 200, path
+        assert head.content == b"" and whole.content, path
+        for name in ("content-type", "content-length", "etag", "accept-ranges", "content-disposition"):
+            assert head.headers.get(name) == whole.headers.get(name), (path, name)
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/v1/tasks/unknown/status", 404),
+        ("/nothing", 404),
+        ("/v1/tasks?limit=0", 422),
+        ("/docs/assets/x", 404),
+    ],
+)
+async def test_head_of_what_is_refused_has_the_refusals_status(service: HttpService, path: str, status: int):
+    response = await service.client.head(path)
+    assert response.status_code == status
+    assert response.headers["content-length"] == (await service.client.get(path)).headers["content-length"]
+
+
+async def test_head_of_a_service_that_is_not_ready_says_so(folder: Path):
+    async with running(settings(folder)) as service:
+        assert (await service.client.head("/health")).status_code == 200
+        assert (await service.client.head("/ready")).status_code == 503
+
+
+async def test_head_takes_ranges_as_get_does(service: HttpService):
+    response = await service.client.head("/v1/tasks/done/result", headers={"Range": "bytes=0-9"})
+    assert (response.status_code, response.content) == (206, b"")
+    assert response.headers["content-range"] == f"bytes 0-9/{len(VIDEO)}"
+
+
+async def test_head_stops_no_task(service: HttpService):
+    await service.submit(task_id="runs")
+    await service.claim()
+    response = await service.client.head(STOP)
+    assert response.status_code == 405 and allowed(response) == {"GET", "OPTIONS"}
+    assert (await service.status("runs"))["status"] == "running"
+
+
+async def test_any_other_method_is_refused_with_those_there_are(service: HttpService):
+    for path, methods in (await paths(service)).items():
+        for method in set(ALL) - taken(methods, path) - {"HEAD"}:
+            response = await service.client.request(method, path)
+            assert assert_refused(response, 405)["code"] == "method_not_allowed", (method, path)
+            assert allowed(response) == taken(methods, path), (method, path)
+
+
+async def test_options_of_an_unknown_path_is_a_404(service: HttpService):
+    assert_refused(await service.client.options("/v1/nothing"), 404)
+
+
+async def test_paths_are_known_where_the_service_is_mounted(service: HttpService):
+    transport = httpx.ASGITransport(service.api, root_path="/wan")
+    async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
+        assert (await client.head("/wan/health")).status_code == 200
+        assert (await client.options("/wan/v1/tasks/video/form")).status_code == 204
+
+
+async def test_head_of_an_endless_answer_ends():
+    closed = asyncio.Event()
+
+    async def endless() -> AsyncIterator[bytes]:
+        try:
+            while True:
+                yield b"x"
+        finally:
+            closed.set()
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        await StreamingResponse(endless())(scope, receive, send)
+
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b""}
+
+    app = Methods(answer, routes=[Route("/events", answer)])
+    scope: Scope = {
+        "type": "http", "asgi": {"spec_version": "2.4"}, "method": "HEAD", "path": "/events", "headers": [],
+    }  # fmt: skip
+    await app(scope, receive, send)
+    assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
+    assert not sent[1]["body"] and not sent[1].get("more_body")
