@@ -1,10 +1,15 @@
 """Fitting of a video's size and length to a variant's limits. Imports no torch."""
 
 from dataclasses import dataclass
-from math import sqrt
+from math import isqrt, sqrt
 
 from models.errors import InvalidRequest
 from models.variants import Variant
+
+_LONGEST_SIDE = 4096
+"""Pixels of the long side of a size that follows a shape: a strip is cut rather than made longer."""
+_MAX_DEPARTURE = 1.1
+"""How far, as a factor, the shape may depart from the picture's to fill the area."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +25,41 @@ class Fit:
 def frames_for(fps: int, seconds: float) -> int:
     """Return the frame count of the form 4k + 1 closest to this duration."""
     return 4 * round(fps * seconds / 4) + 1
+
+
+def size_of_shape(variant: Variant, shape: tuple[int, int]) -> tuple[int, int]:
+    """The width and height of ``variant``'s own area that come closest to the shape of a picture.
+
+    As Wan 2.2's ``best_output_size`` has it: both sides are multiples of what the model needs, the area is
+    not exceeded, and of rounding the width first or the height first the one that keeps the shape better.
+    ``shape`` is a width and a height of any unit.
+    """
+    width, height = shape
+    multiple, area = variant.size_multiple, variant.width * variant.height
+    longest = min(_to_multiple(area // multiple, multiple), _LONGEST_SIDE)
+
+    def side(pixels: int) -> int:
+        return min(_to_multiple(pixels, multiple), longest)
+
+    by_width = side(isqrt(area * width // height))
+    by_height = side(isqrt(area * height // width))
+    sizes = (by_width, side(area // by_width)), (side(area // by_height), by_height)
+
+    def departure(size: tuple[int, int]) -> float:
+        one, other = size[0] * height, size[1] * width
+        return max(one / other, other / one)
+
+    best = min(reversed(sizes), key=departure)  # of two alike Wan takes the second
+    if departure(best) > _MAX_DEPARTURE:  # a small area has few sizes: rather less of it than a lost shape
+        return min(best, (by_width, by_height), key=departure)
+    return best
+
+
+def side_of_shape(variant: Variant, sent: int, ratio: float) -> int:
+    """The other side of a size whose one side was sent, in pixels: ``ratio`` of it, in the largest area."""
+    multiple = variant.size_multiple
+    wanted = max(round(sent * ratio / multiple), 1) * multiple
+    return max(min(wanted, variant.max_area // sent // multiple * multiple, _LONGEST_SIDE), multiple)
 
 
 def fit(variant: Variant, width: int, height: int, num_frames: int) -> Fit:

@@ -11,6 +11,19 @@ from serve_app.submission.video_order import Picture, VideoOrder
 
 
 @dataclass(frozen=True, slots=True)
+class Frames:
+    """An order's decoded first and last frame, None for one that it has not."""
+
+    first: SourceImage | None
+    last: SourceImage | None
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Width and height of the first frame in pixels, which a video whose size is open takes."""
+        return None if self.first is None else (self.first.width, self.first.height)
+
+
+@dataclass(frozen=True, slots=True)
 class KeptFrames:
     """The keys of an order's stored frames, None for a frame that it has not, and notes for the client."""
 
@@ -26,34 +39,29 @@ class FrameIntake:
     intake: ImageIntake
     artifacts: LocalArtifacts
 
-    async def kept(
-        self, order: VideoOrder, words: FieldWords, *, size: tuple[int, int], uid: str
-    ) -> KeptFrames:
-        """Store the frames of an order whose video has that width and height, in pixels.
+    async def read(self, order: VideoOrder, words: FieldWords) -> Frames:
+        """Decode the frames of an order. Raises ``ServiceError`` for a bad one."""
+        return Frames(
+            await self._read(order.first_frame, words["first_frame"]),
+            await self._read(order.last_frame, words["last_frame"]),
+        )
 
-        Raises ``ServiceError`` for a bad one, perhaps after the first is stored.
-        """
-        notes: list[str] = []
-        keys: list[str | None] = []
-        for picture, word, file_name in (
-            (order.first_frame, words["first_frame"], "image.png"),
-            (order.last_frame, words["last_frame"], "last_image.png"),
-        ):
-            if picture is None:
-                keys.append(None)
-                continue
-            image = await self._read(picture, word)
-            keys.append(await asyncio.to_thread(self._store, uid, file_name, image))
-            note = image.crop_note(*size)
-            if note:
-                notes.append(f"The {note}.")
-        first_key, last_key = keys
-        return KeptFrames(first_key, last_key, tuple(notes))
+    async def keep(self, frames: Frames, *, size: tuple[int, int], uid: str) -> KeptFrames:
+        """Store the frames of a video of that width and height in pixels; its task is to have that uid."""
+        first_key = await self._store(uid, "image.png", frames.first)
+        last_key = await self._store(uid, "last_image.png", frames.last)
+        found = (frames.first, frames.last)
+        notes = [image.crop_note(*size) for image in found if image is not None]
+        return KeptFrames(first_key, last_key, tuple(f"The {note}." for note in notes if note))
 
-    async def _read(self, picture: Picture, word: str) -> SourceImage:
+    async def _read(self, picture: Picture | None, word: str) -> SourceImage | None:
+        if picture is None:
+            return None
         if isinstance(picture, bytes):
             return await asyncio.to_thread(self.intake.from_bytes, picture)
         return await self.intake.read(picture, word)
 
-    def _store(self, uid: str, file_name: str, image: SourceImage) -> str:
-        return self.artifacts.put_input(uid, file_name, image.to_png())
+    async def _store(self, uid: str, file_name: str, image: SourceImage | None) -> str | None:
+        if image is None:
+            return None
+        return await asyncio.to_thread(lambda: self.artifacts.put_input(uid, file_name, image.to_png()))

@@ -2,11 +2,11 @@
 
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from models.errors import InvalidRequest
-from models.fit import Fit, fit, frames_for
+from models.fit import Fit, fit, frames_for, side_of_shape, size_of_shape
 from models.variants import Variant, VideoKind
 from models.video_spec import LoraUse
 from serve_app.config.model_settings import ModelSettings
@@ -24,26 +24,38 @@ _SEEDS = 2**31
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The decided video. ``work`` is steps × tokens × forwards a step, summed over all fragments.
-
-    ``tokens`` are DiT tokens of one forward.
-    """
+    """The decided video, and a sentence for each thing that was decided differently from what was asked."""
 
     model: str
+    variant: Variant
     spec: TaskSpec
-    work: float
-    tokens: int
     notes: tuple[str, ...]
+
+    @property
+    def tokens(self) -> int:
+        """DiT tokens of one forward."""
+        return self.variant.tokens(self.spec.width, self.spec.height, self.spec.num_frames)
+
+    @property
+    def work(self) -> float:
+        """Steps × tokens × forwards a step, summed over all fragments."""
+        forwards = 2 if max(self.spec.guidance_scale, self.spec.guidance_scale_2 or 0) > 1 else 1
+        return float(self.spec.total_steps * self.tokens * forwards)
 
 
 def plan(order: VideoOrder, models: Sequence[ModelSettings]) -> Plan:
-    """Decide everything the order leaves open. Raises ``OrderFault`` for what cannot be made."""
+    """Decide everything the order leaves open. Raises ``OrderFault`` for what cannot be made.
+
+    Of an order with a first frame the size is decided by ``shaped``, once the picture has been read.
+    """
     kind = order.kind
+    if not order.prompt and order.first_frame is None:
+        raise OrderFault("prompt", "is required for a video without an image.")
     _refuse_unoffered(order)
     model = _choose(order, models, kind)
     variant = model.spec
     fps = order.fps or variant.fps
-    fitted = _fit(order, variant, fps)
+    fitted = _fit(order, variant, fps, order.aspect)
     fragments = _num_fragments(order, fitted, kind)
     guidance, guidance_2 = _guidance(order, variant)
     spec = TaskSpec.of(
@@ -63,9 +75,19 @@ def plan(order: VideoOrder, models: Sequence[ModelSettings]) -> Plan:
         num_fragments=fragments,
         video_frames=variant.video_frames(fitted.num_frames, fragments),
     )
-    forwards = 2 if max(guidance, guidance_2 or 0) > 1 else 1
-    tokens = variant.tokens(spec.width, spec.height, fitted.num_frames)
-    return Plan(model.name, spec, float(spec.total_steps * tokens * forwards), tokens, fitted.notes)
+    return Plan(model.name, variant, spec, fitted.notes)
+
+
+def shaped(planned: Plan, order: VideoOrder, picture: tuple[int, int]) -> Plan:
+    """Return the plan in the shape of the order's first frame, as far as the order leaves the size open.
+
+    ``picture``: its width and height in pixels.
+    """
+    if order.aspect is not None or (order.width is not None and order.height is not None):
+        return planned
+    fitted = _fit(order, planned.variant, planned.spec.fps, picture)
+    spec = replace(planned.spec, width=fitted.width, height=fitted.height)
+    return replace(planned, spec=spec, notes=fitted.notes)
 
 
 def _or(value: Value | None, default: Value) -> Value:
@@ -99,15 +121,36 @@ def _choose(order: VideoOrder, models: Sequence[ModelSettings], kind: VideoKind)
     raise OrderFault("first_frame", f"is required, because {subject} without an image.")
 
 
-def _fit(order: VideoOrder, variant: Variant, fps: int) -> Fit:
+def _fit(order: VideoOrder, variant: Variant, fps: int, shape: tuple[int, int] | None) -> Fit:
     num_frames, source = _num_frames(order, variant, fps)
-    width, height = _or(order.width, variant.width), _or(order.height, variant.height)
+    width, height = _size(order, variant, shape)
     try:
-        return fit(variant, width, height, num_frames)
+        fitted = fit(variant, width, height, num_frames)
     except InvalidRequest as error:
         # The field that was sent, not the one it was turned into.
         field = source if error.field == "num_frames" else error.field
         raise OrderFault(field, str(error)) from None
+    if order.aspect is not None and order.width is not None and order.height is not None:
+        return replace(
+            fitted, notes=(*fitted.notes, "The aspect ratio was not used, because a size was sent.")
+        )
+    return fitted
+
+
+def _size(order: VideoOrder, variant: Variant, shape: tuple[int, int] | None) -> tuple[int, int]:
+    """Return the width and height to make: what was sent, else of ``shape``, else the model's own."""
+    if order.width is None and order.height is None:
+        return (variant.width, variant.height) if shape is None else size_of_shape(variant, shape)
+    if order.width is not None and order.height is not None:
+        return order.width, order.height
+    if shape is None:
+        if order.first_frame is None:
+            return _or(order.width, variant.width), _or(order.height, variant.height)
+        shape = variant.width, variant.height  # until the picture is read
+    if order.width is not None:
+        return order.width, side_of_shape(variant, order.width, shape[1] / shape[0])
+    height = _or(order.height, variant.height)
+    return side_of_shape(variant, height, shape[0] / shape[1]), height
 
 
 def _num_frames(order: VideoOrder, variant: Variant, fps: int) -> tuple[int, str]:

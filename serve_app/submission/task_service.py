@@ -18,7 +18,7 @@ from serve_app.submission.field_words import FieldWords
 from serve_app.submission.frame_intake import FrameIntake
 from serve_app.submission.free_disk import FreeDisk
 from serve_app.submission.offer import Offer
-from serve_app.submission.plan import Plan, plan
+from serve_app.submission.plan import Plan, plan, shaped
 from serve_app.submission.request_record import digest, without_pictures
 from serve_app.submission.task_id import is_task_id
 from serve_app.submission.video_order import OrderFault, VideoOrder
@@ -198,8 +198,11 @@ class TaskService:
         save_path = await self._places.of_order(caller, order, words, uid)
         await self._check_disk()
         try:
+            pictures = await self._frames.read(order, words)
+            if pictures.size is not None:
+                planned = shaped(planned, order, pictures.size)
             size = planned.spec.width, planned.spec.height
-            frames = await self._frames.kept(order, words, size=size, uid=uid)
+            frames = await self._frames.keep(pictures, size=size, uid=uid)
         except ServiceError:  # perhaps after the first of two frames
             await self._forget_files(uid)
             raise

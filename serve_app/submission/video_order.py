@@ -33,6 +33,8 @@ class VideoOrder:
     width: int | None = None
     """Pixels, as ``height``."""
     height: int | None = None
+    aspect: tuple[int, int] | None = None
+    """Width to height of a video whose size is not sent; None: as the first frame, or the model's own."""
     num_frames: int | None = None
     """Frames of each fragment; wins over ``duration_s``."""
     duration_s: float | None = None

@@ -1,10 +1,13 @@
 """First and last frames, and videos of several fragments."""
 
+import io
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
+from serve_app.media import image_decoding
 from serve_app.media.source_image import SourceImage
 from serve_app.tasks.caller import EVERYONE
 from tests.http.http_service import HttpService, as_text, png, running, settings
@@ -22,6 +25,84 @@ async def test_fragments_are_counted_into_frames_steps_and_work(service: HttpSer
     assert (first.id, second.id) == (one["task_id"], three["task_id"])
     assert second.work == 3 * first.work
     assert (second.spec.num_fragments, second.spec.num_frames) == (3, 9)
+
+
+@pytest.mark.parametrize(
+    ("picture", "fields", "size"),
+    [
+        ((480, 832), {}, (64, 96)),
+        ((832, 480), {}, (96, 64)),
+        ((100, 100), {}, (64, 64)),
+        ((960, 640), {}, (96, 64)),
+        ((1, 3000), {}, (32, 192)),
+        ((3000, 1), {}, (192, 32)),
+        ((480, 832), {"width": 96, "height": 64}, (96, 64)),
+        ((480, 832), {"size": [64, 96]}, (96, 64)),
+        ((480, 832), {"target_shape": [64, 96]}, (96, 64)),
+        ((480, 832), {"aspect_ratio": "3:2"}, (96, 64)),
+        ((480, 960), {"width": 32}, (32, 64)),
+        ((480, 960), {"height": 64}, (32, 64)),
+    ],
+)
+@pytest.mark.parametrize("is_form", [False, True])
+async def test_the_video_takes_the_pictures_shape_unless_a_size_is_sent(
+    service: HttpService,
+    picture: tuple[int, int],
+    fields: dict[str, Any],
+    size: tuple[int, int],
+    is_form: bool,
+):
+    if is_form:
+        data = {"prompt": "x", **{name: str(value) for name, value in fields.items()}}
+        files = {"image_file": png(*picture)}
+        response = await service.client.post("/v1/tasks/video/form", data=data, files=files)
+        assert response.status_code == 200, response.text
+        body = response.json()
+    else:
+        body = await service.submit(image_path=as_text(png(*picture)), **fields)
+    task = await service.store.get(EVERYONE, body["task_id"])
+    assert (task.spec.width, task.spec.height) == size
+    # As much work as a video of that size from no picture.
+    plain = await service.store.get(
+        EVERYONE, (await service.submit(width=size[0], height=size[1]))["task_id"]
+    )
+    assert (task.work, task.tokens) == (plain.work, plain.tokens)
+    is_cut = picture[0] * size[1] != picture[1] * size[0]
+    assert ("centre-cropped" in body["message"]) == is_cut
+    assert "rounded" not in body["message"]
+
+
+async def test_fragments_and_a_last_frame_take_the_first_ones_shape(folder: Path):
+    async with running(settings(folder, **FLF2V)) as service:
+        tall, wide = as_text(png(300, 500)), as_text(png(500, 300))
+        for fields in ({"last_frame_path": wide}, {"num_fragments": 2, "num_frames": 5}):
+            body = await service.submit(image_path=tall, **fields)
+            status = await service.status(body["task_id"])
+            assert (status["width"], status["height"]) == (736, 1232)
+        assert "image 500x300" not in body["message"]
+
+
+async def test_a_picture_is_turned_before_its_shape_is_taken(service: HttpService):
+    buffer = io.BytesIO()
+    upright = Image.Exif()
+    upright[0x0112] = 6
+    Image.new("RGB", (960, 640)).save(buffer, "JPEG", exif=upright)
+    body = await service.submit(image_path=as_text(buffer.getvalue()))
+    status = await service.status(body["task_id"])
+    assert (status["width"], status["height"]) == (64, 96)
+
+
+async def test_a_picture_is_decoded_once(service: HttpService, monkeypatch: pytest.MonkeyPatch):
+    decoded: list[int] = []
+    decode = image_decoding.decode
+
+    def counted(data: bytes, *, max_pixels: int) -> SourceImage:
+        decoded.append(len(data))
+        return decode(data, max_pixels=max_pixels)
+
+    monkeypatch.setattr(image_decoding, "decode", counted)
+    await service.submit(image_path=as_text(png(64, 96)))
+    assert len(decoded) == 1
 
 
 async def test_a_first_and_a_last_frame_go_to_a_model_that_takes_both(folder: Path):

@@ -28,6 +28,12 @@ async def test_a_lora_goes_to_the_model_that_has_it(folder: Path, models):
         assert spec.loras == (LoraUse("clay", 0.5),)
 
 
+async def test_a_lora_can_be_named_by_its_file(folder: Path, models):
+    async with running(settings(folder, models=models)) as service:
+        await service.submit(lora_name="anime.safetensors")
+        assert (await service.claim("styled")).spec.loras == (LoraUse("anime", 1.0),)
+
+
 async def test_the_models_loras_are_listed(folder: Path, models):
     async with running(settings(folder, models=models)) as service:
         listed = (await service.client.get("/v1/service/metadata")).json()["models"]

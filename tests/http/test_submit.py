@@ -101,6 +101,17 @@ async def test_a_drawn_seed_is_reported_and_differs_from_the_next(service: HttpS
         ({"target_shape": [32, 64]}, (64, 32)),
         ({"width": 64.0}, (64, 64)),
         ({"target_shape": [], "height": 32}, (96, 32)),
+        ({"size": [32, 64]}, (64, 32)),
+        ({"size": "[32, 64]"}, (64, 32)),
+        ({"size": []}, (96, 64)),
+        ({"size": ""}, (96, 64)),
+        ({"size": [], "width": 64}, (64, 64)),
+        ({"size": "64x32", "aspect_ratio": "2:1"}, (64, 32)),
+        ({"aspect_ratio": "9:16"}, (64, 96)),
+        ({"aspect_ratio": " 1 : 4 "}, (32, 128)),
+        ({"aspect_ratio": "1:1"}, (64, 64)),
+        ({"aspect_ratio": "3:2"}, (96, 64)),
+        ({"aspect_ratio": ""}, (96, 64)),
     ],
 )
 async def test_a_size_can_be_spelt_in_several_ways(service: HttpService, fields, size):
@@ -129,11 +140,41 @@ async def test_the_work_is_counted_in_steps_tokens_and_forwards(service: HttpSer
     assert (plain.work, guided.work) == (3 * 2 * 1 * 2, 2 * 3 * 2 * 1 * 2)
 
 
+async def test_a_seed_of_minus_one_is_drawn_as_on_wans_command_line(service: HttpService):
+    seeds = {(await service.status((await service.submit(seed=-1))["task_id"]))["seed"] for _ in range(3)}
+    assert len(seeds) == 3 and all(0 <= seed < 2**31 for seed in seeds)
+
+
+async def test_an_aspect_ratio_beside_a_size_is_left_out_and_told(service: HttpService):
+    for fields in ({"width": 64, "height": 64}, {"size": [64, 64]}):
+        body = await service.submit(aspect_ratio="16:9", **fields)
+        assert "The aspect ratio was not used" in body["message"]
+
+
+@pytest.mark.parametrize("path", ["/v1/tasks/video", "/v1/local/video/generate"])
+@pytest.mark.parametrize("prompt", [{"prompt": ""}, {"prompt": " "}, {}])
+async def test_a_video_from_an_image_needs_no_prompt(service: HttpService, path: str, prompt: dict[str, Any]):
+    await service.add_replica()
+    body = {"task_id": "x", "save_video_path": "x.mp4", **prompt}
+    refused = await service.client.post(path, json=body)
+    assert refused.status_code == 422 and refused.json()["field"] == "prompt"
+    assert "without an image" in refused.json()["detail"]
+    image = base64.b64encode(png()).decode()
+    response = await service.client.post(path, json={**body, "image_path": image})
+    assert response.status_code == 200 and "error" not in response.json(), response.text
+    assert (await service.store.get(EVERYONE, "x")).spec.prompt == ""
+
+
+async def test_a_form_with_an_image_needs_no_prompt(service: HttpService):
+    response = await service.client.post("/v1/tasks/video/form", files={"image_file": png()})
+    assert response.status_code == 200, response.text
+
+
 async def test_an_uploaded_image_is_kept_and_makes_a_task_image_to_video(service: HttpService):
     response = await service.client.post(
         "/v1/tasks/video/form",
         data={"prompt": "a cat"},
-        files={"image_file": ("katze.png", png(100, 100), "image/png")},
+        files={"image_file": ("katze.png", png(100, 80), "image/png")},
     )
     assert response.status_code == 200, response.text
     assert "centre-cropped" in response.json()["message"]

@@ -4,7 +4,7 @@ import json
 import re
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 from pydantic.json_schema import SkipJsonSchema
 
 from serve_app.api.http.request_model import WHOLE, Text
@@ -19,6 +19,9 @@ MAX_SIDE = 4096
 """Bounds of each side of a frame, in pixels; a model's own may be narrower."""
 
 _SIZE = re.compile(r"(\d{1,5})\s*[xX*]\s*(\d{1,5})")
+_ASPECT = re.compile(r"(\d{1,4})\s*[:/]\s*(\d{1,4})")
+_MAX_ASPECT = 16
+_FORMS = f"832x480 or [480, 832] with the height first, each side {MIN_SIDE} to {MAX_SIDE} pixels"
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -42,6 +45,36 @@ def _checked_id(text: str) -> str:
 def _checked_size(text: str) -> str:
     parse_size(text)
     return text
+
+
+def parse_aspect(text: str) -> tuple[int, int]:
+    """Return a width and a height, from ``16:9``. Raises ``ValueError`` with a sentence."""
+    found = _ASPECT.fullmatch(text.strip())
+    width, height = (int(found[1]), int(found[2])) if found is not None else (0, 0)
+    if not (width and height and max(width, height) <= _MAX_ASPECT * min(width, height)):
+        raise ValueError(f"must be written as 16:9, from {_MAX_ASPECT}:1 to 1:{_MAX_ASPECT}")
+    return width, height
+
+
+def _checked_aspect(text: object) -> object:
+    if not isinstance(text, str):
+        raise ValueError("must be written as 16:9")
+    if text.strip():
+        parse_aspect(text)
+    return text.strip() or None
+
+
+def _checked_either_size(value: object) -> object:
+    """Read ``832x480``, or a list as LightX2V's clients send it; either may be empty for no wish."""
+    if isinstance(value, str) and not value.lstrip().startswith("["):
+        if value.strip():
+            parse_size(value)
+        return value.strip() or None
+    try:
+        shape = _checked_shape(value)
+    except ValueError:
+        raise ValueError(f"must be written as {_FORMS}") from None
+    return f"{shape[1]}x{shape[0]}" if isinstance(shape, list) else None
 
 
 def _checked_shape(value: object) -> object:
@@ -69,13 +102,22 @@ def _stripped(value: object) -> object:
 # A field that is not sent is None; the schema shows only what it takes when it is sent.
 Unset = SkipJsonSchema[None]
 
-Prompt = Annotated[Text, BeforeValidator(_stripped), Field(min_length=1, max_length=MAX_PROMPT_CHARS)]
+Prompt = Annotated[Text, BeforeValidator(_stripped), Field(max_length=MAX_PROMPT_CHARS)]
+"""May be empty for a video from an image; ``submission.plan`` refuses other videos without one."""
 NegativePrompt = Annotated[Text, Field(max_length=MAX_PROMPT_CHARS)]
 TaskId = Annotated[
     Text, AfterValidator(_checked_id), Field(json_schema_extra={"pattern": f"^{TASK_ID_PATTERN}$"})
 ]
 Size = Annotated[Text, BeforeValidator(_stripped), AfterValidator(_checked_size)]
 """Width and height as ``832x480``."""
+EitherSize = Annotated[
+    Text | Unset,
+    BeforeValidator(_checked_either_size),
+    WithJsonSchema({"type": ["string", "array"], "items": {"type": "integer"}}),
+]
+"""Width and height as ``832x480``, or height and width as ``[480, 832]``; read as the first."""
+Aspect = Annotated[Text | Unset, BeforeValidator(_checked_aspect)]
+"""Width to height, as ``16:9``."""
 Shape = Annotated[list[int] | Unset, BeforeValidator(_checked_shape)]
 """Height and width as ``[480, 832]``."""
 Side = Annotated[int, Field(ge=MIN_SIDE, le=MAX_SIDE), WHOLE]
@@ -84,7 +126,9 @@ Seconds = Annotated[float, Field(gt=0, le=600)]
 Frames = Annotated[int, Field(ge=1, le=10_000), WHOLE]
 Fragments = Annotated[int, Field(ge=1, le=100), WHOLE]
 Fps = Annotated[int, Field(ge=1, le=60), WHOLE]
-Seed = Annotated[int, Field(ge=0, le=MAX_SEED), WHOLE]
+DRAWN_SEED = -1
+"""Asks for a drawn seed, as on Wan's own command line."""
+Seed = Annotated[int, Field(ge=DRAWN_SEED, le=MAX_SEED), WHOLE]
 Guidance = Annotated[float, Field(ge=0, le=50)]
 FlowShift = Annotated[float, Field(gt=0, le=100)]
 ModelName = Annotated[Text, Field(max_length=64)]

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from serve_app.api.http.request_model import RequestModel, Text
 from serve_app.api.http.video_fields import Fragments, NegativePrompt, Prompt, SavePath, TaskId
@@ -15,11 +15,17 @@ LOCAL_WORDS = FieldWords({"first_frame": "image_path", "save_path": "save_video_
 class LocalRequest(RequestModel):
     """A video to make, as LightX2V's `post.py` sends it."""
 
+    model_config = ConfigDict(json_schema_extra={"required": ["task_id", "prompt", "save_video_path"]})
+
     task_id: TaskId = Field(description="The task's id.", examples=["cat-1"])
     task_id_must_unique: bool = Field(
         default=False, description="Refuse an id that is taken; else the newer task replaces the older one."
     )
-    prompt: Prompt = Field(description="What the video shows.", examples=["Two cats in boxing gear"])
+    prompt: Prompt = Field(
+        default="",
+        description="What the video shows; may be empty beside an image.",
+        examples=["Two cats in boxing gear"],
+    )
     negative_prompt: NegativePrompt = Field(
         default="", description="What the video should not show; empty: the model's own."
     )

@@ -3,11 +3,14 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from models.video_spec import LoraUse
 from serve_app.api.http.request_model import RequestModel, Text
 from serve_app.api.http.video_fields import (
+    DRAWN_SEED,
+    Aspect,
+    EitherSize,
     FlowShift,
     Fps,
     Fragments,
@@ -24,11 +27,11 @@ from serve_app.api.http.video_fields import (
     Seed,
     Shape,
     Side,
-    Size,
     Steps,
     TaskId,
     Unset,
     Url,
+    parse_aspect,
     parse_size,
 )
 from serve_app.errors import InvalidField
@@ -57,6 +60,7 @@ _WORDS = FieldWords(
     {
         "first_frame": "image_path",
         "last_frame": "last_frame_path",
+        "aspect": "aspect_ratio",
         "steps": "infer_steps",
         "loras": "lora_name",
         "duration_s": "video_duration",
@@ -68,9 +72,13 @@ _WORDS = FieldWords(
 class VideoRequest(RequestModel):
     """A video to make. What is not sent is the model's own; `/v1/service/metadata` lists that."""
 
+    model_config = ConfigDict(json_schema_extra={"required": ["prompt"]})
+
     prompt: Prompt = Field(
-        description="What the video shows; surrounding blanks are dropped.",
+        default="",
+        description="What the video shows; surrounding blanks are dropped. May be empty beside an image.",
         examples=["A white cat sitting by the beach under sunset sky"],
+        json_schema_extra=_without_default,
     )
     negative_prompt: NegativePrompt | Unset = _field(
         "What the video should not show; default: the model's own.", "blurry, low quality, static"
@@ -96,11 +104,18 @@ class VideoRequest(RequestModel):
     target_video_length: Frames | Unset = _field("Another name of `num_frames`.", 81)
     fps: Fps | Unset = _field("Frames a second; default: the model's own.", 16)
     seed: Seed | Unset = _field(
-        "Same seed, same build: same video. Default: drawn, and reported in the status.", 42
+        "Same seed, same build: same video. Default, or -1: drawn, and reported in the status.", 42
     )
-    height: Side | Unset = _field("Pixels, rounded down to what the model makes.", 480)
+    height: Side | Unset = _field(
+        "Pixels, rounded down to what the model makes. Default: the image's shape, or the model's own.", 480
+    )
     width: Side | Unset = _field("Pixels, rounded down to what the model makes.", 832)
-    size: Size | Unset = _field("Width and height in one; each side from 16 to 4096.", "832x480")
+    size: EitherSize = _field(
+        "Width and height in one, or [height, width]; each side from 16 to 4096.", "832x480"
+    )
+    aspect_ratio: Aspect = _field(
+        "Width to height where no size is sent, in the model's own area; wins over an image's shape.", "16:9"
+    )
     target_shape: Shape = _field("Height and width in one; each from 16 to 4096.", [480, 832])
     num_fragments: Fragments = Field(
         default=1,
@@ -155,6 +170,7 @@ class VideoRequest(RequestModel):
             last_frame=_picture("last_frame_path", self.last_frame_path, uploads),
             width=width,
             height=height,
+            aspect=parse_aspect(self.aspect_ratio) if self.aspect_ratio else None,
             num_frames=_num_frames(self),
             duration_s=self.video_duration,
             num_fragments=self.num_fragments,
@@ -163,7 +179,7 @@ class VideoRequest(RequestModel):
             guidance_scale=self.guidance_scale,
             guidance_scale_2=self.guidance_scale_2,
             flow_shift=self.flow_shift,
-            seed=self.seed,
+            seed=None if self.seed == DRAWN_SEED else self.seed,
             model=self.model,
             loras=_loras(self),
             priority=self.priority,
@@ -187,8 +203,9 @@ def _picture(field: str, text: str, uploads: Mapping[str, bytes]) -> Picture | N
 def _loras(request: VideoRequest) -> tuple[LoraUse, ...]:
     if not request.lora_name:
         return ()
-    strength = request.lora_strength
-    return (LoraUse(request.lora_name) if strength is None else LoraUse(request.lora_name, strength),)
+    # LightX2V's clients name the file.
+    name, strength = request.lora_name.removesuffix(".safetensors"), request.lora_strength
+    return (LoraUse(name) if strength is None else LoraUse(name, strength),)
 
 
 def _size(request: VideoRequest) -> tuple[int | None, int | None]:
