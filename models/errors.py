@@ -63,9 +63,7 @@ class WeightsError(ModelError):
 
 
 class GroupLost(Exception):
-    """Loss of a group: its ranks are no longer in lockstep. Never use the group again; end all its
-    processes.
-    """
+    """Loss of a group: its ranks are out of step. Never use the group again; end its processes."""
 
     code: ClassVar[str] = "group_lost"
 

@@ -125,9 +125,7 @@ def _to_multiple(size: int, multiple: int) -> int:
 
 
 def _shrink(variant: Variant, width: int, height: int) -> tuple[int, int]:
-    """Return the largest allowed size of about this aspect ratio; extreme ratios are changed to keep the
-    limit.
-    """
+    """Return the largest allowed size of about this aspect ratio; extreme ratios change."""
     multiple, scale = variant.size_multiple, sqrt(variant.max_area / (width * height))
     fit_width = _to_multiple(int(width * scale), multiple)
     fit_height = _to_multiple(int(height * scale), multiple)

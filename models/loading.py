@@ -139,9 +139,7 @@ def _model(cls: Any, folder: Path, device: torch.device, dtype: torch.dtype) -> 
 
 
 def _empty_model(cls: Any, folder: Path) -> Any:
-    """Build a model from the folder's configuration, with parameters on the meta device, which take no
-    memory.
-    """
+    """Build a model from the folder's configuration, with parameters on the meta device (no memory)."""
     try:
         with init_empty_weights(include_buffers=False):
             return cls.from_config(cls.load_config(folder, local_files_only=True))

@@ -12,9 +12,7 @@ MAX_STEPS = 1000
 
 
 def check_request(variant: Variant, request: GenerationRequest) -> None:
-    """Raise ``InvalidRequest`` for a request this engine cannot run. ``models.fit`` applies the variant's
-    limits.
-    """
+    """Raise ``InvalidRequest`` for a request this engine cannot run; ``models.fit`` applies limits."""
     for name, size in (("width", request.width), ("height", request.height)):
         if size < 1 or size % variant.size_multiple:
             raise InvalidRequest(

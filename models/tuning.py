@@ -51,9 +51,7 @@ class Tuning:
 
     @classmethod
     def from_options(cls, options: Mapping[str, object]) -> Self:
-        """Build the settings from options. Raises ``TuningError`` naming the option and the allowed
-        values.
-        """
+        """Build from options. Raises ``TuningError`` naming the option and the allowed values."""
         fault = fault_in(options)
         if fault is not None:
             names = ", ".join(option.name for option in OPTIONS)

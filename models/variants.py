@@ -58,9 +58,7 @@ class Variant:
     """Noise level, 0 … 1, below which the low-noise expert takes over; None for a model with one expert. In a
     distilled model each expert takes half of the steps."""
     image_channels: bool = False
-    """True if pictures are extra input channels: a mask of the given frames, and latents of the given
-    frames.
-    """
+    """True if pictures are extra input channels: a mask of the given frames, and their latents."""
     image_tokens: int = 0
     """CLIP image tokens in cross-attention: 257 for each picture of a run."""
     control_blocks: int = 0
@@ -104,9 +102,7 @@ class Variant:
 
     @property
     def control_channels(self) -> int:
-        """Input channels of the control blocks: kept pixels, changed pixels and the mask; 0 without control
-        blocks.
-        """
+        """Input channels of the control blocks (kept pixels, changed pixels, mask); 0 without them."""
         return 2 * self.latent_channels + self.spatial_stride**2 if self.control_blocks else 0
 
     def latent_frames(self, num_frames: int) -> int:

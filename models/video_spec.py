@@ -41,9 +41,7 @@ class VideoSpec:
 
     @classmethod
     def of(cls, variant: Variant, prompt: str, **asked: Any) -> Self:
-        """Build a spec from ``asked``, with the variant's defaults for every field that is missing or None;
-        seed 0.
-        """
+        """Build a spec from ``asked``, with the variant's defaults for fields missing or None; seed 0."""
         defaults: dict[str, Any] = {
             "negative_prompt": variant.negative_prompt,
             "width": variant.width,

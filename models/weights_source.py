@@ -12,9 +12,7 @@ _DEFAULT = "main"
 
 @dataclass(frozen=True, slots=True)
 class HubModel:
-    """A model on the Hugging Face hub. ``revision`` is a commit, a tag or a branch; only a commit never
-    changes.
-    """
+    """A model on the Hugging Face hub, at a commit, a tag or a branch; only a commit never changes."""
 
     id: str
     revision: str = _DEFAULT

@@ -26,9 +26,7 @@ class ImageKeys:
 
 @dataclass(frozen=True, slots=True)
 class TextKeys:
-    """Text keys and values of every block, one tensor each per block, and one attention bias for all
-    blocks.
-    """
+    """Text keys and values of every block, one tensor per block, and one bias for all blocks."""
 
     keys: tuple[Tensor, ...]
     values: tuple[Tensor, ...]
@@ -100,9 +98,7 @@ def text_keys(attns: Iterable[Any], tokens: Tensor, padding_count: int) -> TextK
 
 
 def stacked(prompts: list[TextKeys]) -> TextKeys:
-    """Stack prompts into one batch. Pads shorter prompts with keys whose bias is −∞, so none is attended
-    to.
-    """
+    """Stack prompts into one batch. Pads shorter prompts with keys of bias −∞, which get no attention."""
     longest = max(prompt.keys[0].shape[2] for prompt in prompts)
     missing = [longest - prompt.keys[0].shape[2] for prompt in prompts]
     blocks = range(len(prompts[0].keys))

@@ -98,9 +98,7 @@ def _fastest(device: torch.device, dtype: torch.dtype, shape: AttentionShape) ->
 
 
 def differs(attended: Tensor, expected: Tensor) -> bool:
-    """Return whether a kernel's result differs from the expected one by more than 16-bit rounding, or has
-    NaNs.
-    """
+    """Return whether a kernel's result differs by more than 16-bit rounding, or has NaNs."""
     difference = (attended.float() - expected.float()).norm()
     return not bool(difference <= _TOLERANCE * expected.float().norm())
 

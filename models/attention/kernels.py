@@ -23,9 +23,7 @@ class AttentionKernel(Protocol):
     """Attention of every query to every key."""
 
     def __call__(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """Attend. Inputs are ``[batch, heads, tokens, head_dim]``; the result has the shape of the
-        queries.
-        """
+        """Attend. Inputs are ``[batch, heads, tokens, head_dim]``; the result is shaped as the queries."""
 
 
 def sdpa(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
@@ -97,9 +95,7 @@ _MAX_HEAD_DIM = {"cudnn": 128, "flash2": 256, "flash3": 256, "sage": 128, "xform
 
 
 def why_not(name: str, device: torch.device, dtype: torch.dtype, head_dim: int) -> str | None:
-    """Return why a kernel cannot run for this device, dtype and head size, as the end of a sentence; None if
-    it can.
-    """
+    """Return why a kernel cannot run here, as the end of a sentence; None if it can."""
     if name == "sdpa":
         return None
     if device.type != "cuda":

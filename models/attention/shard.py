@@ -27,9 +27,7 @@ class Shard:
     """
 
     def __init__(self, mesh: Mesh, rows: int, row_tokens: int, kernel: AttentionKernel = sdpa) -> None:
-        """``kernel``: the attention kernel, unused in ring attention, which needs one that returns the
-        log-sum-exp.
-        """
+        """``kernel``: the attention kernel; ring attention uses its own, which returns the log-sum-exp."""
         parts = mesh.plan.sequence
         self._mesh = mesh
         self._kernel = kernel
@@ -40,9 +38,7 @@ class Shard:
         self._padded = self._tokens * parts > row_tokens
 
     def cut(self, tokens: Tensor) -> Tensor:
-        """Cut this rank's shard out of whole rows, ``[..., rows, row tokens, dim]`` to ``[..., rows, n,
-        dim]``.
-        """
+        """Cut this rank's shard of whole rows, ``[..., rows, tokens, dim]`` to ``[..., rows, n, dim]``."""
         if self._mesh.plan.sequence == 1:
             return tokens
         start = min(self._mesh.sequence_index * self._tokens, self._row_tokens)
@@ -50,9 +46,7 @@ class Shard:
         return F.pad(part, (0, 0, 0, self._tokens - part.shape[-2]))
 
     def own(self, tokens: Tensor) -> Tensor:
-        """Remove the padding from this rank's shard, ``[..., rows, n, dim]`` to ``[..., rows, real tokens,
-        dim]``.
-        """
+        """Remove the padding of this rank's shard, ``[..., rows, n, dim]`` to ``[..., rows, real, dim]``."""
         real = self._row_tokens - self._mesh.sequence_index * self._tokens
         return tokens[..., : max(min(real, self._tokens), 0), :]
 
@@ -108,9 +102,7 @@ class Shard:
         return self._kernel(queries, keys, values)
 
     def _kept(self, ring_part: int, device: torch.device) -> Tensor | None:
-        """Return the indices of a ring part's tokens, in the order of ``by_heads``, without padding; None for
-        all.
-        """
+        """Return indices of a ring part's tokens without padding, in ``by_heads`` order; None for all."""
         if not self._padded:
             return None
         ranks = self._mesh.plan.ulysses

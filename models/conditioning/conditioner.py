@@ -117,9 +117,7 @@ class VideoControl:
         return Condition(control=torch.cat([*self._references(request), control], dim=2))
 
     def _mask(self, request: GenerationRequest) -> Tensor:
-        """Return the mask ``[1, stride², latent frames, h, w]``; each latent frame takes the mask nearest its
-        middle.
-        """
+        """Return the mask ``[1, stride², latent frames, h, w]``, for each latent frame that of its middle."""
         size = self._variant.latent_frames(request.num_frames)
         places = torch.arange(request.num_frames, dtype=torch.float32)[None, None]
         nearest = F.interpolate(places, size=size, mode="nearest-exact").flatten().int().tolist()
@@ -145,9 +143,7 @@ def _given_or_gray(request: GenerationRequest) -> Iterator[Tensor]:
 
 
 def _parts(request: GenerationRequest, changing: bool) -> Iterator[Tensor]:
-    """Yield the video's frames with gray for the pixels that do not change or, with ``changing`` false, that
-    do.
-    """
+    """Yield the video's frames, gray for pixels that stay or, with ``changing`` false, that change."""
     for place, frame in enumerate(_given_or_gray(request)):
         shown = (_changes(request, place) > 0.5) == changing
         yield torch.where(shown, frame, 0.0)
@@ -185,9 +181,7 @@ def _letterboxed(picture: Picture, width: int, height: int) -> Tensor:
 
 
 def pixels(frames: Frames) -> Tensor:
-    """Convert uint8 RGB frames ``[n, height, width, 3]`` to a video ``[1, 3, n, height, width]`` in −1 …
-    1.
-    """
+    """Convert uint8 frames ``[n, height, width, 3]`` to a video ``[1, 3, n, height, width]`` in −1 … 1."""
     levels = torch.from_numpy(frames.copy()).permute(3, 0, 1, 2).float()
     return (levels / 255.0 * 2.0 - 1.0)[None]
 

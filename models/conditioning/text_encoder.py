@@ -15,9 +15,7 @@ DEFAULT_CACHE_BYTES = 64 * 1024 * 1024
 
 
 def clean_prompt(prompt: str) -> str:
-    """Clean a prompt as in the model's training: repair its encoding, unescape HTML entities, collapse
-    whitespace.
-    """
+    """Clean a prompt as in training: repair its encoding, unescape HTML, collapse whitespace."""
     # Entities are sometimes escaped twice ("&amp;lt;"), hence the second unescape.
     repaired = html.unescape(html.unescape(ftfy.fix_text(prompt)))
     return re.sub(r"\s+", " ", repaired).strip()

@@ -36,9 +36,7 @@ _SOLVER_COPIES = 8
 
 
 def parameters(variant: Variant) -> Mapping[str, int]:
-    """Count the parameters of each part, by the name of its folder. Omits the VAE's norms, a thousandth of
-    it.
-    """
+    """Count the parameters of each part, by its folder's name, without the VAE's norms (a thousandth)."""
     vae = sum(conv.parameters for walk in _WALKS for conv in walk(variant))
     parts = {
         "transformer": transformer_parameters(variant),
@@ -110,9 +108,7 @@ def resident_weights(
 
 @dataclass(frozen=True, slots=True)
 class KernelScratch:
-    """Scratch memory of kernels, in bytes: taken besides operands and results, and freed at the end of the
-    call.
-    """
+    """Scratch memory of kernels in bytes, besides operands and results, freed at the end of a call."""
 
     linear: float = 0.0
     """Bytes of a linear layer, per element of its result."""
@@ -173,9 +169,7 @@ def most_frames(
     free: int,
     scratch: KernelScratch = _NO_SCRATCH,
 ) -> int | None:
-    """Return the largest number of frames, up to the request's, that fits in ``free`` bytes; None if none
-    does.
-    """
+    """Return the most frames, up to the request's, that fit in ``free`` bytes; None if none do."""
 
     def peak(latent_frames: int) -> int:
         fewer = replace(request, num_frames=variant.temporal_stride * (latent_frames - 1) + 1)
@@ -252,9 +246,7 @@ def _walk(
     devices: int = 1,
     chunk: int = 0,
 ) -> int:
-    """Return the bytes alive at the largest convolution, plus the past frames that layers keep between
-    chunks.
-    """
+    """Return the bytes alive at the largest convolution, plus past frames kept between chunks."""
     height = request.height // variant.spatial_stride
     width = request.width // variant.spatial_stride
     pixels = height * width * variant.spatial_stride**2 * variant.temporal_stride

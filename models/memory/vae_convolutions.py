@@ -16,9 +16,7 @@ _MULTIPLES = (1, 2, 4, 4)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conv:
-    """A convolution over ``kernel x kernel`` pixels of the current frame and of ``taps - 1`` frames before
-    it.
-    """
+    """A convolution over ``kernel x kernel`` pixels of the current and ``taps - 1`` past frames."""
 
     inputs: int
     outputs: int
@@ -118,9 +116,7 @@ def _form(variant: Variant) -> tuple[bool, int]:
 
 
 def _doubles_time(level: int) -> bool:
-    """Return whether the frame rate changes between this resolution and the next lower one; level 0 is the
-    highest.
-    """
+    """Return whether the frame rate changes below this resolution; level 0 is the highest."""
     return level > 0
 
 
@@ -132,9 +128,7 @@ def _middle(dim: int, scale: int, rate: int) -> Iterator[Conv]:
 
 
 def _residual_block(inputs: int, outputs: int, scale: int, rate: int, waiting: int) -> Iterator[Conv]:
-    """Yield a residual block's convolutions, during which its input and ``waiting`` outer channels stay
-    alive.
-    """
+    """Yield a residual block's convolutions; its input and ``waiting`` outer channels stay alive."""
     shortcut = outputs if inputs != outputs else 0
     if shortcut:
         yield Conv(inputs=inputs, outputs=outputs, taps=1, kernel=1, scale=scale, rate=rate, beside=waiting)

@@ -16,9 +16,7 @@ _HOST = "127.0.0.1"
 
 
 def open_store() -> TCPStore:
-    """Open a rendezvous store, which lives as long as the returned object; members connect to its
-    ``port``.
-    """
+    """Open a rendezvous store, alive as long as the returned object; members connect to its ``port``."""
     # Port 0 binds at once; a port that was merely found free could be taken before it is bound.
     return TCPStore(_HOST, 0, is_master=True, wait_for_workers=False)
 
@@ -49,9 +47,7 @@ class Member:
         return Mesh(plan, self.device, self._timeout_s)
 
     def meet(self, timeout_s: float = START_S) -> None:
-        """Wait until every rank calls this (a barrier): after work of unequal length on each rank, like
-        loading.
-        """
+        """Wait until every rank calls this (a barrier), after work of unequal length such as loading."""
         keys = [f"meeting {self._meetings} {rank}" for rank in range(self.ranks)]
         self._meetings += 1
         self._store.set(keys[self.number], "")

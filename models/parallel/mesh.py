@@ -95,9 +95,7 @@ class Mesh:
         return self.index("ring") * self.plan.ulysses + self.index("ulysses")
 
     def agree(self, leave: bool) -> bool:
-        """Return whether any rank votes to leave. The answer is the same on all ranks, so that all leave
-        together.
-        """
+        """Return whether any rank votes to leave: the same answer on all ranks, so that all leave."""
         if self._mesh is None:
             return leave
         vote = torch.tensor([int(leave)])
@@ -120,9 +118,7 @@ class Mesh:
         return tensor
 
     def share(self, items: list[Tensor], axis: Axis) -> list[Tensor]:
-        """Return this rank's share of the items if they divide evenly along the axis; otherwise all of
-        them.
-        """
+        """Return this rank's share of the items if they divide evenly along the axis, else all items."""
         each, over = divmod(len(items), self.size(axis))
         return items if over else items[self.index(axis) * each :][:each]
 
@@ -192,9 +188,7 @@ class Mesh:
 
     @contextmanager
     def lockstep(self) -> Iterator[None]:
-        """Guard work that all ranks do together: a failure inside loses the group, since ranks are out of
-        step.
-        """
+        """Guard work that all ranks do together: a failure loses the group, whose ranks are out of step."""
         self._check_whole()
         try:
             yield

@@ -12,11 +12,11 @@ from models.errors import PlanError
 class ParallelPlan:
     """A group's devices as a mesh ``cfg x ring x ulysses``; 1 x 1 x 1 is one device.
 
-    ``cfg``: guidance parallelism; with 2, one half of the devices runs the prompt, the other the negative
-    prompt. ``ring``: ring attention; keys and values travel around the ring, queries stay. ``ulysses``: an
-    all-to-all before and after attention; each device has all tokens of some heads during attention, and some
-    tokens of all heads elsewhere. Ring and Ulysses together cut the token sequence into ``sequence`` equal
-    parts.
+    ``cfg``: guidance parallelism; with 2, half of the devices run the prompt, half the negative prompt.
+    ``ring``: ring attention; keys and values travel around the ring, queries stay.
+    ``ulysses``: an all-to-all before and after attention; each device has all tokens of some heads during
+    attention, and some tokens of all heads elsewhere.
+    Ring and Ulysses together cut the token sequence into ``sequence`` equal parts.
 
     Raises ``PlanError`` for a degree out of range.
     """

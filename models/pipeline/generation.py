@@ -27,9 +27,7 @@ class Stage:
 
 @dataclass(slots=True)
 class WanGeneration:
-    """State of one run. ``latents``: float32 ``[1, channels, frames, height, width]``, after ``step``
-    steps.
-    """
+    """State of a run. ``latents``: float32 ``[1, channels, f, h, w]`` after ``step`` steps."""
 
     request: GenerationRequest
     solver: Solver

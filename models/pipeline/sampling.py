@@ -16,9 +16,7 @@ TRAIN_TIMESTEPS = 1000
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """Noise levels of a run: ``sigmas`` before each step and, last, 0; ``timesteps`` are the model's
-    inputs.
-    """
+    """Noise levels: ``sigmas`` before each step and, last, 0; ``timesteps`` are the model's inputs."""
 
     sigmas: tuple[float, ...]
     timesteps: tuple[float, ...]
@@ -43,9 +41,7 @@ def unipc_schedule(steps: int, shift: float) -> Schedule:
 
 
 def distilled_schedule(steps: int, shift: float) -> Schedule:
-    """Return the distilled models' schedule: 1000·k/steps for k = steps … 1 (1000, 750, 500, 250), then
-    shifted.
-    """
+    """Return the distilled schedule: 1000·k/steps for k = steps … 1 (1000, 750, 500, 250), then shifted."""
     sigmas = [shifted(k / steps, shift) for k in range(steps, 0, -1)]
     return Schedule(sigmas=(*sigmas, 0.0), timesteps=tuple(s * TRAIN_TIMESTEPS for s in sigmas))
 
@@ -56,9 +52,7 @@ def high_noise_steps(schedule: Schedule, boundary: float) -> int:
 
 
 def distilled_high_noise_steps(steps: int) -> int:
-    """Count the steps of a distilled model's high-noise expert: half of them, as in training, at any
-    shift.
-    """
+    """Count a distilled model's high-noise steps: half of them, as in training, at any shift."""
     return (steps + 1) // 2
 
 
@@ -139,9 +133,7 @@ class UniPC:
         return (sigma_next / sigma) * start - (b - slope) * clean - slope * self._clean[-2]
 
     def _corrected(self, index: int, clean: Tensor, start: Tensor) -> Tensor:
-        """Take a corrector step (UniC): compute the latents at ``sigmas[index]`` again, with the x0 predicted
-        there.
-        """
+        """Take a corrector step (UniC): recompute the latents at ``sigmas[index]`` from the new x0."""
         sigma_before, sigma = self.schedule.sigmas[index - 1 : index + 1]
         h = self._lambdas[index] - self._lambdas[index - 1]
         b = (1 - sigma) * expm1(-h)

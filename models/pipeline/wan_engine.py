@@ -222,9 +222,7 @@ class WanEngine:
         run.caches = step_caches(self._mesh, self._cache_threshold, len(run.prompts))
 
     def _prompts(self, run: WanGeneration) -> tuple[TextKeys, ...]:
-        """Compute the text keys of this rank's prompts: all of them, or with cfg 2 the one of its half of the
-        group.
-        """
+        """Compute the text keys of this rank's prompts: all, or with cfg 2 that of its half of the group."""
         request, denoiser = run.request, run.stage.denoiser
         wanted = run.embeddings if run.stage.guidance_scale > 1 else run.embeddings[:1]
         keys = [denoiser.text(embedding) for embedding in self._mesh.share(list(wanted), "cfg")]

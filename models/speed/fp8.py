@@ -76,9 +76,7 @@ class Fp8Linear(nn.Module):
 
 
 def scaled(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Quantise each row by its largest absolute value; return the rows in fp8 and their scales, float32 ``[n,
-    1]``.
-    """
+    """Quantise each row by its largest absolute value; return fp8 rows and float32 scales ``[n, 1]``."""
     scale = (rows.abs().amax(dim=-1, keepdim=True).float() / LARGEST).clamp(min=_SMALLEST_SCALE)
     return (rows / scale).clamp(-LARGEST, LARGEST).to(FP8), scale
 

@@ -83,9 +83,7 @@ class Offloader:
         self._loaded = weights
 
     def add(self, module: nn.Module) -> None:
-        """Register a hook that loads ``module`` to the device at each call, and moves its tensor arguments
-        there.
-        """
+        """Register a hook that moves ``module`` and its tensor arguments to the device at each call."""
         weights = HostWeights(_tensors(module), self.device)
 
         def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:

@@ -36,9 +36,7 @@ class BlockParts:
 def run_block(
     parts: BlockParts, block: Any, x: Tensor, time: Tensor, text: BlockKeys, rotation: Tensor, shard: Shard
 ) -> Tensor:
-    """Run one block and return ``x`` after it. ``time``: ``[rows, 6, dim]``; ``rotation``: ``[1, 1, n,
-    head_dim]``.
-    """
+    """Run one block on ``x``. ``time``: ``[rows, 6, dim]``; ``rotation``: ``[1, 1, n, head_dim]``."""
     # a function of its own, so that its intermediate tensors are freed before the feed-forward network
     attended = _self_attention(parts, block, x, time, rotation, shard)
     return parts.after_attention(block, x, attended, time, text)

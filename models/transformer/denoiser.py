@@ -108,8 +108,8 @@ class Denoiser:
 
         ``timesteps``: one for the whole video ``[1]``, or one for each latent frame ``[frames]``.
         ``control``: input of the control blocks (VACE models only), ``[1, channels, frames, height, width]``
-        of the latents' frames and size; ``control_scale``: factor on the control blocks' output. ``cache``:
-        the run's step cache for ``text``; None runs every block.
+        of the latents' frames and size; ``control_scale``: factor on the control blocks' output.
+        ``cache``: the run's step cache for ``text``; None runs every block.
         """
         self._weights.ready()
         model = self.transformer
@@ -165,9 +165,7 @@ class Denoiser:
         return shard.cut(embedded.unflatten(1, (shard.rows, -1)))
 
     def _embed_time(self, timesteps: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute for each row the timestep embedding ``[rows, dim]`` and its projection ``[rows, 6,
-        dim]``.
-        """
+        """Compute each row's timestep embedding ``[rows, dim]`` and its projection ``[rows, 6, dim]``."""
         embedder = self.transformer.condition_embedder
         sinusoids = embedder.timesteps_proj(timesteps)
         sinusoids = sinusoids.to(next(embedder.time_embedder.parameters()).dtype)

@@ -38,9 +38,7 @@ class StepCache:
         self._leader = leader
         self._skipping = False
         self._first_residual: Tensor | None = None
-        """Residual of the first block in the last full step, for the leader's first prompt, ``[1, rows, n,
-        dim]``.
-        """
+        """First block's residual in the last full step, for the first prompt, ``[1, rows, n, dim]``."""
         self._others_residual: Tensor | None = None
         """Residual of all other blocks together in that step."""
 
@@ -71,9 +69,7 @@ class StepCache:
             self._first_residual = residual
 
     def _change(self, residual: Tensor) -> float:
-        """Return the relative change (L1 norm) of the first block's residual, the same number on every
-        rank.
-        """
+        """Return the relative change (L1) of the first block's residual, the same on every rank."""
         assert self._first_residual is not None
         parts = (residual - self._first_residual, self._first_residual)
         sums = torch.stack([part.abs().sum(dtype=torch.float32) for part in parts])
@@ -84,9 +80,7 @@ class StepCache:
 
 
 def step_caches(mesh: Mesh, threshold: float, prompts: int) -> tuple[StepCache | None, ...]:
-    """Return a cache for each prompt, or batch of prompts, of a rank; the first decides. None where no step
-    is skipped.
-    """
+    """Return a cache per prompt, or batch of prompts, of a rank, the leader first; None without skipping."""
     if threshold == 0:
         return (None,) * prompts
     leader = StepCache(mesh, threshold)

@@ -110,9 +110,7 @@ class Duplicate(nn.Module):
 
 
 class Decoding:
-    """A decoding run over a video or one tile of it. If ``parked``, its history lies on the host between
-    chunks.
-    """
+    """A decoding run over a video or one tile. If ``parked``, its history is on the host between chunks."""
 
     def __init__(self, decoder: Decoder, strips: Strips, parked: bool = False) -> None:
         self._decoder = decoder
@@ -121,9 +119,7 @@ class Decoding:
         self._first = True
 
     def __call__(self, latents: Tensor) -> Tensor:
-        """Decode latents ``[t, z, h, w]`` to this rank's rows of the frames, ``[n, 3, rows, width]`` in −1 …
-        1.
-        """
+        """Decode latents ``[t, z, h, w]`` to this rank's rows, ``[n, 3, rows, width]`` in −1 … 1."""
         self._move(latents.device)
         frames = self._decoder(latents, *self._histories, first=self._first)
         self._first = False

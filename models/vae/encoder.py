@@ -35,9 +35,7 @@ class Encoder(nn.Module):
             ]
         )
         self.whole_from = next(index for index, layer in enumerate(self.layers) if _attends(layer))
-        """Index of the first layer with attention among all pixels of a frame; from there on frames are
-        whole.
-        """
+        """Index of the first layer with attention among all pixels of a frame, which needs whole frames."""
 
     def forward(self, index: int, x: Tensor, history: History, first: bool) -> Tensor:
         """Run one layer, by its index: ``Encoding`` skips layers whose result it has."""
@@ -114,9 +112,7 @@ class ResidualDownBlock(nn.Module):
 
 
 class Average(nn.Module):
-    """The residual VAE's downsampling shortcut: the mean of the pixels, frames and channels that become one
-    value.
-    """
+    """The residual VAE's downsampling shortcut: means of the values that become one value."""
 
     def __init__(self, shortcut: Any) -> None:
         super().__init__()

@@ -22,9 +22,7 @@ Layer: TypeAlias = nn.Module
 
 
 class History(dict[nn.Module, Tensor]):
-    """The last input frames of each layer (a causal cache), in one run over a video or over one rank's strip
-    of it.
-    """
+    """Causal cache: the last input frames of each layer, in one run over a video or a rank's strip."""
 
     def __init__(self, strips: Strips | None = None) -> None:
         super().__init__()
@@ -40,26 +38,20 @@ class History(dict[nn.Module, Tensor]):
         return x if self._strips is None else self._strips.cut(x)
 
     def with_halo(self, x: Tensor, padding: tuple[int, int]) -> tuple[Tensor, tuple[int, int]]:
-        """Return a convolution's input and padding: in a strip, the neighbours' rows (halo) replace zero
-        padding.
-        """
+        """Return a convolution's input and padding: in a strip, the halo replaces zero padding."""
         if self._strips is None or padding[0] == 0:
             return x, padding
         return self._strips.exchange_halo(x), (0, padding[1])
 
     def with_row_below(self, x: Tensor) -> Tensor:
-        """Pad frames by a zero column on the right and a row at the bottom: zeros, or the first row of the
-        strip below.
-        """
+        """Pad by a zero column on the right, and a row below: zeros, or the next strip's first row."""
         if self._strips is None:
             return F.pad(x, (0, 1, 0, 1))
         return F.pad(self._strips.exchange_row_below(x), (0, 1))
 
 
 class CausalConv(nn.Module):
-    """A 3D convolution that is causal in time: over each frame and the frames before it, zeros before the
-    video.
-    """
+    """A 3D convolution, causal in time: over a frame and its past, zeros before the video."""
 
     weight: Tensor
     weight_alone: Tensor

@@ -50,9 +50,7 @@ class LatentColours:
         return weight.float(), (gray - middle @ weight).float()
 
     def _samples(self, clip: Tensor) -> tuple[Tensor, Tensor]:
-        """Return a clip's latent pixels ``[n, z]`` and the mean colour of the pixels each represents, ``[n,
-        3]``.
-        """
+        """Return a clip's latent pixels ``[n, z]`` and the mean colour of each one's pixels, ``[n, 3]``."""
         latents = self._vae.encode_frames(clip, alone=True)[0].movedim(0, -1)  # [f, h, w, z]
         pixels = F.avg_pool2d(clip, self._vae.spatial_stride)  # [n, 3, h, w]
         groups = [pixels[:1], *pixels[1:].split(self._vae.temporal_stride)]

@@ -130,9 +130,7 @@ class StreamingVae:
 
 
 def _chunks(frames: Iterator[Tensor], size: int) -> Iterator[Tensor | None]:
-    """Yield chunks of ``size`` frames, ``[size, 3, height, width]``; None for a chunk that equals the one
-    before.
-    """
+    """Yield chunks of frames, ``[size, 3, height, width]``; None for a chunk equal to the last."""
     before: list[Tensor] = []
     while chunk := list(islice(frames, size)):
         same = bool(before) and all(map(torch.equal, chunk, before))

@@ -54,9 +54,7 @@ class Strips:
         return torch.cat([above[:, :, None], strip, below[:, :, None]], dim=2)
 
     def exchange_row_below(self, strip: Tensor) -> Tensor:
-        """Exchange the lower half of the halo: return the strip with the row below, zeros where the picture
-        ends.
-        """
+        """Exchange the lower half of the halo: the strip with the row below, zeros where the picture ends."""
         rank = self._mesh.rank
         below = _row_of(strip)
         sent = {rank - 1: strip[:, :, 0].contiguous()} if rank > 0 else {}

@@ -56,9 +56,7 @@ class Tiles:
             yield pictures[:, :, *place].contiguous(memory_format=torch.channels_last)
 
     def joined(self, tiles: Iterable[Tensor]) -> Tensor:
-        """Blend tiles, in order, into whole pictures. Takes each tile only once the one before is in
-        place.
-        """
+        """Blend tiles, in order, into whole pictures, taking each tile once the last is in place."""
         tiles = iter(tiles)
         first = next(tiles)
         if len(self) == 1:
@@ -82,9 +80,7 @@ class Tiles:
         return [(start, end + shared) for start, end in pairwise(bounds)]
 
     def _fading(self, span: Span, length: int, scale: int) -> Tensor:
-        """Return a tile's blending weights along one side: ramps up over the neighbour before, down over the
-        next.
-        """
+        """Return a tile's blending weights along one side, with ramps over the overlaps."""
         weights = torch.ones((span[1] - span[0]) * scale)
         fade = self._overlap * scale
         ramp = (torch.arange(fade) + 0.5) / max(fade, 1)

@@ -74,9 +74,7 @@ def stored_tensors(file: Path) -> list[StoredTensor]:
 
 
 def read_header(file: Path) -> SafetensorsHeader:
-    """Read the header of a safetensors file. Raises ``WeightsError`` for a truncated file or another
-    format.
-    """
+    """Read a safetensors header. Raises ``WeightsError`` for a truncated file or another format."""
     try:
         size = file.stat().st_size
         with file.open("rb") as stream:

@@ -16,9 +16,7 @@ _TIME_SINUSOIDS = 256
 
 @lru_cache
 def transformer_shapes(variant: Variant) -> Mapping[str, Shape]:
-    """Return the shape of each parameter, by its diffusers name. Both experts of a model have the same
-    shapes.
-    """
+    """Return each parameter's shape by its diffusers name, the same for both experts of a model."""
     return MappingProxyType(dict(_parameters(variant)))
 
 
