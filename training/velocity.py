@@ -31,8 +31,8 @@ class Prompts:
         """Attention bias for the tokens and the padding key, ``[n, 1, 1, tokens + 1]``."""
         places = torch.arange(self.embeddings.shape[1], device=self.lengths.device)
         own = torch.where(places < self.lengths[:, None], 0.0, float("-inf"))
-        filling = torch.log((TEXT_TOKENS - self.lengths).float())
-        return torch.cat([own, filling[:, None]], dim=1)[:, None, None]
+        padding_bias = torch.log((TEXT_TOKENS - self.lengths).float())
+        return torch.cat([own, padding_bias[:, None]], dim=1)[:, None, None]
 
 
 class Velocity:

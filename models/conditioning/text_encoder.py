@@ -25,7 +25,7 @@ class Text(Protocol):
     """Encodes prompts for the transformer."""
 
     def encode(self, prompt: str) -> Tensor:
-        """Embeddings of the prompt's own tokens, ``[n, text_dim]``, 1 ≤ n ≤ 512; the filling is left out."""
+        """Embed a prompt, ``[n, text_dim]`` with 1 ≤ n ≤ 512, without padding tokens."""
 
 
 class TextEncoder:
@@ -48,7 +48,7 @@ class TextEncoder:
         return self._cached_bytes
 
     def encode(self, prompt: str) -> Tensor:
-        """Embeddings of the prompt's own tokens, ``[n, text_dim]``, 1 ≤ n ≤ 512; the filling is left out."""
+        """Embed a prompt, ``[n, text_dim]`` with 1 ≤ n ≤ 512, without padding tokens."""
         prompt = clean_prompt(prompt)
         embeddings = self._cache.get(prompt)
         if embeddings is None:

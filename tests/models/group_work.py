@@ -37,7 +37,7 @@ REQUESTS = {
     "i2v": replace(SHORT, image=IMAGE),
     "t2v that divides": replace(SHORT, width=64, height=32, num_frames=5),
     "i2v that divides": replace(SHORT, width=64, height=32, num_frames=5, image=picture(64, 32)),
-    # fewer tokens than ranks: some have nothing but filling
+    # fewer tokens than ranks: some have nothing but padding
     "one token": replace(SHORT, width=16, height=16, num_frames=1),
     "i2v of one token a row": replace(SHORT, width=16, height=16, num_frames=5, image=picture(16, 16)),
 }
