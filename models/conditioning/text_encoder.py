@@ -1,24 +1,15 @@
 """The text encoder: prompts to UMT5 embeddings, with an LRU cache."""
 
-import html
-import re
 from collections import OrderedDict
 from typing import Any, Protocol
 
-import ftfy
 import torch
 from torch import Tensor
 
 from models.limits import TEXT_TOKENS
+from models.prompt_length import clean_prompt
 
 DEFAULT_CACHE_BYTES = 64 * 1024 * 1024
-
-
-def clean_prompt(prompt: str) -> str:
-    """Clean a prompt as in training: repair its encoding, unescape HTML, collapse whitespace."""
-    # Entities are sometimes escaped twice ("&amp;lt;"), hence the second unescape.
-    repaired = html.unescape(html.unescape(ftfy.fix_text(prompt)))
-    return re.sub(r"\s+", " ", repaired).strip()
 
 
 class Text(Protocol):

@@ -5,7 +5,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from huggingface_hub import constants, snapshot_download
+from huggingface_hub import constants, snapshot_download, try_to_load_from_cache
 from huggingface_hub.errors import (
     IncompleteSnapshotError,
     LocalEntryNotFoundError,
@@ -74,6 +74,12 @@ def fetch(model: HubModel, *, offline: bool = False, without: Collection[str] = 
     except Exception as error:  # errors of the connection, the response and the disk have no common type
         raise WeightsError(_sentence(model, error, offline or constants.is_offline_mode())) from error
     return Snapshot(folder, commit=folder.name)
+
+
+def cached_file(model: HubModel, name: str) -> Path | None:
+    """The file of that name in the model, None where this machine has not fetched it. Asks no hub."""
+    found = try_to_load_from_cache(model.id, name, revision=model.revision)
+    return Path(found) if isinstance(found, str) else None
 
 
 def _patterns(without: Collection[str]) -> list[str]:

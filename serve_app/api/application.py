@@ -28,6 +28,7 @@ from serve_app.store.fleet import Fleet
 from serve_app.store.task_store import TaskStore
 from serve_app.submission.frame_intake import FrameIntake
 from serve_app.submission.free_disk import FreeDisk
+from serve_app.submission.prompt_notes import PromptNotes
 from serve_app.submission.task_service import TaskService
 from serve_app.submission.video_places import VideoPlaces
 from serve_app.tasks.task import Task
@@ -115,6 +116,7 @@ def _service(
         free_disk=FreeDisk(artifacts.free_bytes),
         places=VideoPlaces(outputs, store),
         frames=FrameIntake(_image_intake(settings), artifacts),
+        prompts=PromptNotes(settings.models),
         nudge=nudge,
         on_cancelled=on_cancelled,
     )

@@ -19,6 +19,7 @@ from serve_app.submission.frame_intake import FrameIntake
 from serve_app.submission.free_disk import FreeDisk
 from serve_app.submission.offer import Offer
 from serve_app.submission.plan import Plan, plan, shaped
+from serve_app.submission.prompt_notes import PromptNotes
 from serve_app.submission.request_record import digest, without_pictures
 from serve_app.submission.task_id import is_task_id
 from serve_app.submission.video_order import OrderFault, VideoOrder
@@ -56,6 +57,7 @@ class TaskService:
         free_disk: FreeDisk,
         places: VideoPlaces,
         frames: FrameIntake,
+        prompts: PromptNotes,
         nudge: Callable[[], None],
         on_cancelled: Callable[[Task], None],
     ) -> None:
@@ -70,6 +72,7 @@ class TaskService:
         self._free_disk = free_disk
         self._places = places
         self._frames = frames
+        self._prompts = prompts
         self._nudge = nudge
         self._on_cancelled = on_cancelled
         self._submitting = asyncio.Lock()
@@ -206,17 +209,19 @@ class TaskService:
         except ServiceError:  # perhaps after the first of two frames
             await self._forget_files(uid)
             raise
+        spec = planned.spec
+        prompt_notes = await self._prompts.of(planned.model, spec.prompt, spec.negative_prompt)
         new = NewTask(
             uid=uid,
             id=order.task_id or uid,
             model=planned.model,
-            spec=replace(planned.spec, image_key=frames.first_key, last_image_key=frames.last_key),
+            spec=replace(spec, image_key=frames.first_key, last_image_key=frames.last_key),
             work=planned.work,
             tokens=planned.tokens,
             save_path=save_path,
             priority=order.priority,
             owner=caller.name,
-            notes=(*planned.notes, *frames.notes, *order.notes),
+            notes=(*planned.notes, *frames.notes, *prompt_notes, *order.notes),
             request=without_pictures(order, words),
             idempotency_key=order.idempotency_key,
             digest="" if order.idempotency_key is None else await asyncio.to_thread(digest, order),

@@ -4,7 +4,8 @@ import pytest
 import torch
 from diffusers.pipelines.wan.pipeline_wan import prompt_clean
 
-from models.conditioning.text_encoder import TextEncoder, clean_prompt
+from models.conditioning.text_encoder import TextEncoder
+from models.prompt_length import clean_prompt
 
 from .conftest import Model
 
