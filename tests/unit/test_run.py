@@ -135,16 +135,6 @@ async def test_a_run_publishes_a_video_of_its_own_attempt(
     assert coordinator.failures == []
 
 
-async def test_reports_go_up_step_by_step_and_never_say_done(
-    artifacts: LocalArtifacts, thread: ThreadPoolExecutor
-) -> None:
-    coordinator = Coordinator()
-    await execute(run(artifacts, coordinator), thread)
-    assert coordinator.reports == sorted(coordinator.reports)
-    assert {step for step, _ in coordinator.reports} >= {1, 2, 3}
-    assert all(0.0 <= progress < 1.0 for _, progress in coordinator.reports)
-
-
 class Attentive(PacedEngine):
     """An engine whose step ends only once the coordinator has heard of all earlier steps."""
 
@@ -163,6 +153,16 @@ class Attentive(PacedEngine):
     def _heard(self, step: int) -> bool:
         heard = list(self._coordinator.reports)
         return len(heard) >= self._reports and max((step for step, _ in heard), default=0) >= step
+
+
+async def test_reports_go_up_step_by_step_and_never_say_done(
+    artifacts: LocalArtifacts, thread: ThreadPoolExecutor
+) -> None:
+    coordinator = Coordinator()
+    await execute(run(artifacts, coordinator, engine=Attentive(coordinator)), thread)
+    assert coordinator.reports == sorted(coordinator.reports)
+    assert {step for step, _ in coordinator.reports} >= {1, 2, 3}
+    assert all(0.0 <= progress < 1.0 for _, progress in coordinator.reports)
 
 
 class CancelledInItsStep(Attentive):
