@@ -1,4 +1,4 @@
-"""Puts the HTTP service together, without Ray, so that tests run it as it is."""
+"""Assembly of the HTTP service as a FastAPI application, without Ray, so that tests run the real one."""
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -34,13 +34,13 @@ from serve_app.submission.video_places import VideoPlaces
 from serve_app.tasks.task import Task
 
 Surface: TypeAlias = Callable[[], APIRouter]
-"""Makes the routes of one dialect of the API. They have the task service as a parameter."""
+"""Factory of the routes of one API surface; the routes receive the task service by dependency injection."""
 
 SURFACES: Sequence[Surface] = (native_surface, lightx2v_surface)
-"""Every surface that is served. A new one is a folder beside this file and a name in this list."""
+"""All surfaces that are served. A new surface is a folder beside this file and an entry in this list."""
 
 _BODY_SLACK_BYTES = 1_000_000
-"""What a request may hold besides its image."""
+"""Bytes that a request body may have in addition to its image."""
 
 
 def build_api(
@@ -49,7 +49,7 @@ def build_api(
     on_cancelled: Callable[[Task], None],
     surfaces: Sequence[Surface] = SURFACES,
 ) -> FastAPI:
-    """Build the whole HTTP service over the store in ``settings``; its lifespan opens and closes that.
+    """Build the HTTP service over the store in ``settings``; the application's lifespan opens and closes it.
 
     ``nudge`` is called after each committed submit and cancel, ``on_cancelled`` with each cancelled task.
     Both must return at once and never raise.

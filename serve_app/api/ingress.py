@@ -34,7 +34,7 @@ class Ingress:
         self._nudge_again = False
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
-        """Return the HTTP service; Serve calls this in each new replica."""
+        """Return the HTTP service; Ray Serve calls this method in each new replica."""
         return build_api(self._settings, self._nudge, TaskMetrics().ended)
 
     def _nudge(self) -> None:

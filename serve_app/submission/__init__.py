@@ -1,1 +1,1 @@
-"""From a video order to a stored task; knows no HTTP."""
+"""Submission of tasks: from a video order to a stored task, independent of HTTP."""

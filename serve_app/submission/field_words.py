@@ -1,4 +1,4 @@
-"""What a surface calls the fields of an order, and refusals in those words."""
+"""Mapping from the fields of an order to a surface's own field names, for error messages."""
 
 from collections.abc import Mapping
 from dataclasses import fields
@@ -10,7 +10,7 @@ _ORDER_FIELDS = frozenset(field.name for field in fields(VideoOrder))
 
 
 class FieldWords:
-    """One surface's names of the fields of ``VideoOrder``; a field without one keeps the order's name."""
+    """One surface's names for the fields of ``VideoOrder``; a field without an entry keeps its name."""
 
     def __init__(self, words: Mapping[str, str]) -> None:
         """Raises ``ValueError`` for a name that is no field of ``VideoOrder``."""
@@ -23,10 +23,10 @@ class FieldWords:
         return self._words.get(field, field)
 
     def but(self, **words: str) -> "FieldWords":
-        """Return the same words with these in place of some, for a request that spelt a field otherwise."""
+        """Return a copy with some names replaced, for a request that spells a field differently."""
         return FieldWords({**self._words, **words})
 
     def refusal(self, fault: OrderFault) -> InvalidField:
-        """Return the refusal for the client: it names the field as the client does."""
+        """Return the error for the client, with the field's name as the client spells it."""
         word = self[fault.field]
         return InvalidField(word, f"{word}: {fault.reason}")

@@ -1,4 +1,4 @@
-"""Reads, checks and stores the frames that a video is to begin and to end with."""
+"""Decoding and storing of a task's first and last frame."""
 
 import asyncio
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class Frames:
 
     @property
     def size(self) -> tuple[int, int] | None:
-        """Width and height of the first frame in pixels, which a video whose size is open takes."""
+        """Width and height of the first frame in pixels, None without one."""
         return None if self.first is None else (self.first.width, self.first.height)
 
 
@@ -34,7 +34,7 @@ class KeptFrames:
 
 @dataclass(frozen=True, slots=True)
 class FrameIntake:
-    """Takes in the frames of orders."""
+    """Decoder and store of the frames of orders."""
 
     intake: ImageIntake
     artifacts: LocalArtifacts

@@ -1,4 +1,4 @@
-"""What a service offers its clients: models and limits."""
+"""The models and limits that a service offers its clients."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Decides what an order leaves open: the model, every number, and the work it takes."""
+"""Planning of a task: chooses the model, fills in defaults and computes the work."""
 
 import secrets
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from serve_app.tasks.task import TaskSpec
 Value = TypeVar("Value")
 
 _NAMES_SHOWN = 20
-"""How many LoRAs a refusal names."""
+"""Number of LoRA names listed in an error message."""
 
 _SEEDS = 2**31
 """Seeds are drawn below this, so that they fit a client's 32-bit integer."""
@@ -24,7 +24,7 @@ _SEEDS = 2**31
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The decided video, and a sentence for each thing that was decided differently from what was asked."""
+    """A fully decided video, with a note for each deviation from the request."""
 
     model: str
     variant: Variant
@@ -95,7 +95,7 @@ def _or(value: Value | None, default: Value) -> Value:
 
 
 def _refuse_unoffered(order: VideoOrder) -> None:
-    """Refuse what is not offered, so that a client never gets something else in silence."""
+    """Reject features that are not offered. Raises ``OrderFault``."""
     if order.callback_url:
         raise OrderFault("callback_url", "callbacks are not offered yet; poll the task's status instead.")
 
@@ -138,7 +138,7 @@ def _fit(order: VideoOrder, variant: Variant, fps: int, shape: tuple[int, int] |
 
 
 def _size(order: VideoOrder, variant: Variant, shape: tuple[int, int] | None) -> tuple[int, int]:
-    """Return the width and height to make: what was sent, else of ``shape``, else the model's own."""
+    """Return the requested width and height in pixels: as sent, else from ``shape``, else the model's own."""
     if order.width is None and order.height is None:
         return (variant.width, variant.height) if shape is None else size_of_shape(variant, shape)
     if order.width is not None and order.height is not None:

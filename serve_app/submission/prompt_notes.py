@@ -1,4 +1,4 @@
-"""Tells the client where the text encoder will cut a long prompt, at the submit."""
+"""Notes about prompts that exceed the text encoder's token limit."""
 
 import asyncio
 import logging
@@ -16,7 +16,7 @@ _logger = logging.getLogger("ray.serve")
 
 
 class PromptNotes:
-    """Reads a model's tokenizer once, when the first long prompt comes for it.
+    """Cache of the models' tokenizers, each loaded when the first long prompt for its model arrives.
 
     A model whose files are not on this machine, or that has no ``tokenizer.json``, gives no notes.
     """
@@ -27,7 +27,7 @@ class PromptNotes:
         self._reading = asyncio.Lock()
 
     async def of(self, model: str, prompt: str, negative_prompt: str) -> tuple[str, ...]:
-        """Return a sentence for each of the two prompts that the text encoder of ``model`` will cut."""
+        """Return a note for each of the two prompts that the text encoder of ``model`` will truncate."""
         named = [("The prompt", prompt), ("The negative prompt", negative_prompt)]
         long = [(name, text) for name, text in named if not is_surely_whole(text)]
         if not long:

@@ -1,4 +1,4 @@
-"""What a task's row keeps of the request: the fields without their pictures, and a digest."""
+"""The part of a request kept in the task's row: its fields without image data, and a digest."""
 
 import hashlib
 import json

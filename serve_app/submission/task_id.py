@@ -1,4 +1,4 @@
-"""Which ids a client may give a task."""
+"""Validation of task ids chosen by clients."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""What every surface asks of the service: submit, look, cancel."""
+"""The task service that all surfaces call: submit, query, cancel."""
 
 import asyncio
 import uuid
@@ -42,9 +42,9 @@ class Submitted:
 
 
 class TaskService:
-    """The face of one service to all its surfaces.
+    """The interface of the service to all its surfaces.
 
-    Whatever concerns tasks is asked in a caller's name, who sees no others' tasks.
+    Task methods take the caller, and see only that caller's tasks.
     """
 
     def __init__(
@@ -196,7 +196,7 @@ class TaskService:
         queue: QueueSnapshot | None = None,
         replace_same_id: bool,
     ) -> Submitted:
-        """Store what was planned, frames first. ``queue``: as it stands, if the caller has looked already."""
+        """Store a planned task, frames first. ``queue``: its current state, if already known."""
         uid = uuid.uuid4().hex
         save_path = await self._places.of_order(caller, order, words, uid)
         await self._check_disk()

@@ -1,4 +1,4 @@
-"""An order for one video in the words of no API: what every surface makes of its own requests."""
+"""A request for one video, independent of any surface; each surface converts its own requests to it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ Picture: TypeAlias = bytes | str
 
 
 class OrderFault(Exception):
-    """An order that cannot be made: the ``VideoOrder`` field at fault, and a sentence without its name."""
+    """Error in an order: the invalid ``VideoOrder`` field, and a sentence without the field's name."""
 
     def __init__(self, field: str, reason: str) -> None:
         super().__init__(field, reason)
@@ -22,12 +22,12 @@ class OrderFault(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VideoOrder:
-    """One video to make. A field that the client did not send is None, and the model's own value is taken."""
+    """Order for one video. A field that the client did not send is None and takes the model's default."""
 
     prompt: str
     negative_prompt: str | None = None
     first_frame: Picture | None = None
-    """Makes it image-to-video."""
+    """The first frame of an image-to-video task."""
     last_frame: Picture | None = None
     """Needs a first frame beside it."""
     width: int | None = None
@@ -66,7 +66,7 @@ class VideoOrder:
 
     @property
     def kind(self) -> VideoKind:
-        """What the frames ask for. Raises ``OrderFault`` for a last frame without a first."""
+        """Kind of task implied by the frames. Raises ``OrderFault`` for a last frame without a first."""
         if self.last_frame is not None:
             if self.first_frame is None:
                 raise OrderFault("last_frame", "needs a first frame beside it.")

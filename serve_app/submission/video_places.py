@@ -1,4 +1,4 @@
-"""Where the videos of each caller lie: the place of a new one, and a finished one by its name."""
+"""Output paths of each caller's videos, and lookup of finished videos by name."""
 
 import asyncio
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from serve_app.tasks.task import Task
 
 @dataclass(frozen=True, slots=True)
 class VideoPlaces:
-    """Turns the names that callers give videos into places, and those into tasks."""
+    """Resolver of video names to output paths, and of output paths to tasks."""
 
     outputs: OutputPaths
     store: TaskStore

@@ -1,1 +1,1 @@
-"""What every surface stands on: keys, bodies, refusals, the API document."""
+"""Shared parts of all surfaces: API keys, request bodies, error responses, the OpenAPI document."""

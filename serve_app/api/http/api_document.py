@@ -1,4 +1,4 @@
-"""Parts of the OpenAPI document: bodies and answers, which the handlers read and write by themselves."""
+"""Request bodies and responses of the OpenAPI document, since handlers parse and serialise them directly."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -24,7 +24,7 @@ _REASONS: Mapping[int, str] = {
 
 
 class Refusal(TypedDict):
-    """Every answer that is not a success: a sentence for people and a code for programs."""
+    """Error response: `detail` is a sentence for people, `code` a stable word for programs."""
 
     detail: str
     code: str
@@ -68,7 +68,7 @@ def form_body(model: type[RequestModel], files: Mapping[str, str]) -> dict[str, 
 
 
 def add_keys(document: dict[str, Any], is_open: Callable[[str], bool]) -> None:
-    """Note in a finished document that all paths but the open ones need an API key."""
+    """Add the API key security scheme to a finished document, on all paths except the open ones."""
     document.setdefault("components", {})["securitySchemes"] = {
         "bearer": {"type": "http", "scheme": "bearer"},
         "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},

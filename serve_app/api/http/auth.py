@@ -1,4 +1,4 @@
-"""API keys: the gate that every request passes before it reaches a route."""
+"""API key authentication, applied to each request before routing."""
 
 import hashlib
 import hmac
@@ -20,18 +20,18 @@ _OPEN_FOLDERS = ("/docs/assets/",)
 
 
 def is_open(path: str) -> bool:
-    """Tell whether that path is answered without a key."""
+    """Return whether the path is served without an API key."""
     return path in _OPEN_PATHS or path.startswith(_OPEN_FOLDERS)
 
 
 class Keyring:
-    """The configured keys, of which only hashes are kept."""
+    """The configured API keys, kept as SHA-256 hashes."""
 
     def __init__(self, keys: Sequence[KeySettings]) -> None:
         self._callers = [(bytes.fromhex(key.sha256), _caller(key)) for key in keys]
 
     def caller(self, presented: bytes) -> Caller | None:
-        """Return the holder of the key, None for an unknown one. Runs in constant time."""
+        """Return the caller that owns the key, None for an unknown key. Compares in constant time."""
         if not presented:
             return None
         digest = hashlib.sha256(presented).digest()
@@ -74,11 +74,11 @@ async def _caller_of(request: Request) -> Caller:
 
 
 Calling = Annotated[Caller, Depends(_caller_of)]
-"""Parameter of a route: the holder of the request's key."""
+"""Route parameter: the caller that owns the request's API key."""
 
 
 def _presented(scope: Scope) -> bytes:
-    """Return the key that the request carries; empty if it carries none."""
+    """Return the API key sent in the request's headers, empty if there is none."""
     headers = Headers(scope=scope)
     scheme, _, token = headers.get("authorization", "").partition(" ")
     text = token.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")

@@ -1,4 +1,4 @@
-"""Reads JSON bodies, whatever they hold, into plain objects, or refuses them."""
+"""Parsing of JSON request bodies and of the ``Idempotency-Key`` header."""
 
 import json
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ MAX_KEY_CHARS = 255
 
 
 async def read_object(request: Request) -> Mapping[str, Any]:
-    """Return the JSON object in a request, whatever its content type says. Raises ``InvalidField``."""
+    """Parse the request body as a JSON object, ignoring ``Content-Type``. Raises ``InvalidField``."""
     try:
         body = json.loads(await request.body(), parse_constant=_refuse_constant)
     except UnicodeDecodeError:

@@ -1,4 +1,4 @@
-"""Refuses request bodies that are too large."""
+"""Size limit of request bodies."""
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send

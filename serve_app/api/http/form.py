@@ -1,4 +1,4 @@
-"""Reads forms as their standards have it (RFC 7578, URL encoding), whichever client wrote them."""
+"""Parsing of multipart (RFC 7578) and URL-encoded forms, independent of the client that wrote them."""
 
 import base64
 import binascii
@@ -25,33 +25,33 @@ _MAX_PREAMBLE_BYTES = 65_536
 _PARAMETER = re.compile(r';\s*([^\s=;"]+)\s*=\s*("(?:[^"\\]|\\.)*"|[^;]*)')
 _CHARSET_FIELD = "_charset_"
 _NO_CHARSETS = frozenset({"idna", "punycode", "unicode_escape", "raw_unicode_escape", "undefined", "utf_7"})
-"""Codecs of Python that no form is written in; some of them are slow on purpose-made text."""
+"""Python codecs that are not accepted as a form's charset; some take quadratic time on crafted input."""
 
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """The parts of a form: text by field name, and the bytes of each uploaded file."""
+    """Parsed form: text fields by name, and the bytes of each uploaded file."""
 
     fields: Mapping[str, str]
     files: Mapping[str, bytes]
     repeated: frozenset[str]
-    """Names of text that came more than once, and not the same each time; ``fields`` has the last."""
+    """Names of text fields that were sent with several values; ``fields`` has the last value."""
 
 
 @dataclass(slots=True)
 class _Part:
-    """One part of a multipart body as it came."""
+    """Raw part of a multipart body."""
 
     headers: dict[str, str] = field(default_factory=dict)
     data: bytearray = field(default_factory=bytearray)
 
     def parameters(self, header: str) -> tuple[str, Mapping[str, str]]:
-        """Return a header's value without its parameters, and those; names and value in lower case."""
+        """Parse one of the part's headers with ``header_parameters``."""
         return header_parameters(self.headers.get(header, ""))
 
     @property
     def is_empty_input(self) -> bool:
-        """Whether it is what a browser sends for a file that was not chosen."""
+        """Whether the part is a browser's file input without a chosen file."""
         named = self.parameters("content-disposition")[1]
         return not self.data and not named.get("filename")
 
@@ -59,7 +59,7 @@ class _Part:
 async def read_form(
     request: Request, *, files: Collection[str], max_file_bytes: int, max_text_bytes: int
 ) -> Form:
-    """Return the form in a request, whose files are read under the names ``files``.
+    """Parse the form in a request; ``files`` are the field names that accept a file.
 
     Raises ``InvalidField``, also for a file under another name or two under one, or ``TooLarge``.
     """
@@ -76,7 +76,7 @@ async def read_form(
 
 
 def header_parameters(header: str) -> tuple[str, Mapping[str, str]]:
-    """Return a header's value and its parameters; the value and the parameters' names in lower case."""
+    """Split a header into its value and its parameters; value and parameter names become lower case."""
     value = header.partition(";")[0].strip().lower()
     found: dict[str, str] = {}
     for name, text in _PARAMETER.findall(header):
@@ -86,7 +86,7 @@ def header_parameters(header: str) -> tuple[str, Mapping[str, str]]:
 
 
 class _MultipartReader:
-    """Takes the parts out of a multipart body while it comes in. Raises ``InvalidField`` or ``TooLarge``."""
+    """Incremental parser of a multipart body. Raises ``InvalidField`` or ``TooLarge``."""
 
     def __init__(self, boundary: str, max_part_bytes: int) -> None:
         self._max_part_bytes = max_part_bytes
@@ -119,7 +119,7 @@ class _MultipartReader:
             raise InvalidField("body", _MALFORMED) from None
 
     def _without_preamble(self, held: bytearray, chunk: bytes) -> bytes:
-        """Return what there is from the first boundary on: what stands before it means nothing (RFC 2046)."""
+        """Return the data from the first boundary on, dropping the preamble (RFC 2046)."""
         held += chunk
         begin = held.find(self._first)
         if begin < 0:
@@ -130,7 +130,7 @@ class _MultipartReader:
         return bytes(held[begin + 2 :])
 
     def parts(self) -> Iterable[_Part]:
-        """Return all parts. A body without its last boundary was cut off, perhaps in mid-picture."""
+        """Return all parts. Raises ``InvalidField`` for a truncated body without closing boundary."""
         if not self._has_ended:
             raise InvalidField("body", "The form ends before its last boundary.")
         return self._parts
@@ -158,7 +158,7 @@ class _MultipartReader:
 
 
 class _Sorter:
-    """Tells files from text, and decodes the text."""
+    """Classifier of parts into files and text fields; decodes the text."""
 
     def __init__(
         self, file_names: Collection[str], max_file_bytes: int, max_text_bytes: int, charset: str
@@ -256,7 +256,7 @@ def _name(part: _Part) -> str:
 
 
 def _content(part: _Part) -> bytes:
-    """Return a part's bytes. Some mail libraries encode them, as forms did before RFC 7578."""
+    """Return a part's bytes, decoded from the deprecated ``Content-Transfer-Encoding`` if that is set."""
     encoding = part.headers.get("content-transfer-encoding", "binary").lower()
     data = bytes(part.data)
     if encoding == "quoted-printable":

@@ -1,4 +1,4 @@
-"""Which methods each path takes: HEAD wherever GET is, OPTIONS everywhere, and one 405 for the rest."""
+"""HTTP methods of each path: HEAD wherever GET is served, OPTIONS everywhere, 405 for the rest."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -15,26 +15,26 @@ from serve_app.api.http.refusals import refused
 _CHANGES = "x-changes-tasks"
 
 CHANGING_GET: Mapping[str, Any] = {_CHANGES: True}
-"""``openapi_extra`` of a GET that changes something: it takes no HEAD, which checks of links send."""
+"""``openapi_extra`` of a GET route with side effects, which rejects HEAD, since link checkers send it."""
 
 
 class _HeadSent(Exception):
-    """Ends the making of a body that nobody is sent."""
+    """Internal signal that stops a handler once the response headers of a HEAD request are sent."""
 
 
 class Methods:
-    """Middleware that answers HEAD from the route of GET, OPTIONS with ``Allow``, and refuses other methods.
+    """Middleware that serves HEAD through the GET route, OPTIONS with ``Allow``, and 405 for other methods.
 
-    Stands directly around the router, so that what a path takes is known to who may know of the path.
+    Added as the innermost middleware, so that authentication applies to OPTIONS and HEAD as well.
     """
 
     def __init__(self, app: ASGIApp, routes: Sequence[BaseRoute]) -> None:
-        """``routes``: those of the application; the ones added until the first request count."""
+        """``routes``: the application's, read when the middleware stack is built at the first request."""
         self._app = app
         self._table = [(_pattern(route), _taken(route)) for route in iter_route_contexts(routes)]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request by its method."""
+        """Serve one request according to its method."""
         allowed = self._allowed(scope) if scope["type"] == "http" else frozenset()
         if not allowed:  # no path of ours: the router says so
             await self._app(scope, receive, send)

@@ -1,4 +1,4 @@
-"""Parameters of routes that every surface takes: the task service, and where the API is mounted."""
+"""Route parameters shared by all surfaces: the task service and the API's root path."""
 
 from typing import Annotated
 
@@ -8,7 +8,7 @@ from serve_app.submission.task_service import TaskService
 
 
 def provide(api: FastAPI, service: TaskService) -> None:
-    """Let the routes of ``api`` have ``service`` as a parameter."""
+    """Make ``service`` available as a parameter of the routes of ``api``."""
     api.state.service = service
 
 
@@ -22,7 +22,7 @@ async def _root_path_of(request: Request) -> str:
 
 
 Service = Annotated[TaskService, Depends(_service_of)]
-"""The service that the API was built over."""
+"""Route parameter: the task service that the API was built over."""
 
 RootPath = Annotated[str, Depends(_root_path_of)]
-"""Where the API is mounted, without a slash at its end: what links in answers begin with."""
+"""Route parameter: the ASGI root path without a trailing slash, the prefix of links in responses."""

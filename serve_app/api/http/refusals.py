@@ -1,4 +1,4 @@
-"""Turns errors into answers: ``{"detail", "code"}``, and ``field`` where one is at fault."""
+"""Error responses: ``{"detail", "code"}``, with ``field`` for an invalid field."""
 
 import logging
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ _HTTP_CODES: Mapping[int, tuple[str, str]] = {
 
 
 def refusal(error: ServiceError) -> Response:
-    """Return the answer to one of the service's own errors."""
+    """Return the HTTP response for a ``ServiceError``."""
     headers = {}
     if isinstance(error, TooManyRequests | Draining):
         headers["Retry-After"] = str(error.retry_after_s)
@@ -33,13 +33,13 @@ def refusal(error: ServiceError) -> Response:
 def refused(
     status: int, detail: str, code: str, *, field: str | None = None, headers: Mapping[str, str] | None = None
 ) -> Response:
-    """Return an answer in the shape that every refusal has."""
+    """Return an error response in the shape shared by all errors."""
     body = {"detail": detail, "code": code} | ({} if field is None else {"field": field})
     return JSONResponse(body, status_code=status, headers=headers)
 
 
 def install_refusals(api: FastAPI) -> None:
-    """Let every error that a handler raises be answered here."""
+    """Install the exception handlers of the application."""
 
     @api.exception_handler(ServiceError)
     async def of_service(_request: Request, error: ServiceError) -> Response:
@@ -59,13 +59,13 @@ def install_refusals(api: FastAPI) -> None:
 
 
 class CrashGuard:
-    """Middleware that answers 500 for an unforeseen error: the log gets the trace, the client a sentence."""
+    """Middleware that answers 500 for an unhandled exception; the stack trace goes only to the log."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request; only an error after the answer began escapes."""
+        """Serve one request. Re-raises an exception only if the response has already started."""
         began = False
 
         async def noting(message: Message) -> None:

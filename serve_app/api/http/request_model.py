@@ -1,4 +1,4 @@
-"""The base of every request body: fields are checked once, and refused in sentences."""
+"""Base model of request bodies, with validation errors worded as sentences."""
 
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -33,22 +33,22 @@ def _whole(value: object) -> object:
 
 Text = Annotated[str, AfterValidator(_storable)]
 WHOLE = BeforeValidator(_whole)
-"""Makes an ``int`` field take 4.0. Stands after the bounds, or the schema would not show them."""
+"""Validator that lets an ``int`` field accept 4.0. Placed after the bounds, so that the schema shows them."""
 
 
 class RequestModel(BaseModel):
-    """A frozen request. A field sent as null counts as not sent; an unknown field is left out."""
+    """Frozen base model of a request. A null field counts as not sent; unknown fields are ignored."""
 
     model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
 
     @classmethod
     def read_json(cls, body: Mapping[str, Any]) -> Self:
-        """Return the request in a JSON object: numbers must be numbers. Raises ``InvalidField``."""
+        """Validate a JSON object strictly: numbers must not be strings. Raises ``InvalidField``."""
         return cls._read(body, strict=True)
 
     @classmethod
     def read_form(cls, fields: Mapping[str, str]) -> Self:
-        """Return the request in a form's fields; an empty one counts as not sent. Raises ``InvalidField``."""
+        """Validate a form's text fields; an empty field counts as not sent. Raises ``InvalidField``."""
         for name, text in fields.items():
             schema = _properties(cls).get(name, {})
             # Python's own numbers may be written 1_000, those of JSON may not.
@@ -67,7 +67,7 @@ class RequestModel(BaseModel):
 
     @classmethod
     def unknown_among(cls, names: Mapping[str, object]) -> str | None:
-        """Return a sentence that lists the names that are no fields of this request, or None."""
+        """Return a sentence that lists the unknown field names, None if there are none."""
         # Names come from the client: a lone surrogate in one could not be sent back.
         unknown = [
             name[:_NAME_CHARS].encode("utf-8", "replace").decode()
@@ -103,7 +103,7 @@ def _properties(model: type[RequestModel]) -> Mapping[str, Mapping[str, Any]]:
 
 
 def allowed(schema: Mapping[str, Any]) -> str:
-    """Say in words what a field takes, from its JSON schema."""
+    """Describe in words the values that a field accepts, from its JSON schema."""
     describe: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
         "integer": lambda found: f"a whole number{_range(found)}",
         "number": lambda found: f"a number{_range(found)}",

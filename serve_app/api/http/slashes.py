@@ -1,4 +1,4 @@
-"""Lets every path answer with and without a slash at its end."""
+"""Trailing slash handling: each path is served with and without it."""
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 

@@ -1,4 +1,4 @@
-"""Types of the request fields that surfaces share: one set of bounds, whatever a surface calls the field."""
+"""Field types shared by the surfaces' request models: one set of bounds for each field."""
 
 import json
 import re
@@ -65,7 +65,7 @@ def _checked_aspect(text: object) -> object:
 
 
 def _checked_either_size(value: object) -> object:
-    """Read ``832x480``, or a list as LightX2V's clients send it; either may be empty for no wish."""
+    """Read ``832x480`` or LightX2V's ``[height, width]``; an empty string or list counts as not sent."""
     if isinstance(value, str) and not value.lstrip().startswith("["):
         if value.strip():
             parse_size(value)
@@ -78,7 +78,7 @@ def _checked_either_size(value: object) -> object:
 
 
 def _checked_shape(value: object) -> object:
-    """Read a list, also as text in a form. LightX2V's clients write an empty one for no wish."""
+    """Read ``[height, width]``, also as text in a form; an empty list counts as not sent."""
     if isinstance(value, str):
         try:
             value = json.loads(value if value.lstrip().startswith("[") else f"[{value}]")
@@ -103,7 +103,7 @@ def _stripped(value: object) -> object:
 Unset = SkipJsonSchema[None]
 
 Prompt = Annotated[Text, BeforeValidator(_stripped), Field(max_length=MAX_PROMPT_CHARS)]
-"""May be empty for a video from an image; ``submission.plan`` refuses other videos without one."""
+"""Empty is allowed for image-to-video only; ``submission.plan`` rejects other requests without a prompt."""
 NegativePrompt = Annotated[Text, Field(max_length=MAX_PROMPT_CHARS)]
 TaskId = Annotated[
     Text, AfterValidator(_checked_id), Field(json_schema_extra={"pattern": f"^{TASK_ID_PATTERN}$"})
@@ -127,7 +127,7 @@ Frames = Annotated[int, Field(ge=1, le=10_000), WHOLE]
 Fragments = Annotated[int, Field(ge=1, le=100), WHOLE]
 Fps = Annotated[int, Field(ge=1, le=60), WHOLE]
 DRAWN_SEED = -1
-"""Asks for a drawn seed, as on Wan's own command line."""
+"""Seed value that requests a random seed, as on Wan's own command line."""
 Seed = Annotated[int, Field(ge=DRAWN_SEED, le=MAX_SEED), WHOLE]
 Guidance = Annotated[float, Field(ge=0, le=50)]
 FlowShift = Annotated[float, Field(gt=0, le=100)]
@@ -135,6 +135,6 @@ ModelName = Annotated[Text, Field(max_length=64)]
 LoraName = Annotated[Text, Field(max_length=256)]
 LoraStrength = Annotated[float, Field(ge=-10, le=10)]
 Priority = Annotated[int, Field(ge=-1000, le=1000), WHOLE]
-"""Wider than any service's own limit, which is checked with the order."""
+"""Range wider than any configured limit, which is checked when the order is planned."""
 SavePath = Annotated[Text, Field(max_length=1024)]
 Url = Annotated[Text, Field(max_length=2048)]

@@ -1,4 +1,4 @@
-"""Sends a finished video: whole, or the byte ranges that a player asks for."""
+"""Responses with a finished video: the whole file, or the requested byte ranges."""
 
 import asyncio
 import os

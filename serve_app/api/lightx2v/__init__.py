@@ -1,1 +1,1 @@
-"""The surface that speaks as LightX2V's own server does."""
+"""Surface compatible with LightX2V's own server."""

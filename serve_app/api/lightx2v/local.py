@@ -88,7 +88,7 @@ async def get_all_tasks(service: Service, caller: Calling) -> Response:
     openapi_extra=json_body(TaskStatusRequest),
 )
 async def task_status(request: Request, service: Service, caller: Calling) -> Response:
-    """Answer with what a task came to, once it has ended."""
+    """Answer with a task's status, and its outcome once it has ended."""
     task_id = TaskStatusRequest.read_json(await read_object(request)).task_id
     try:
         task = await service.task(caller, task_id)

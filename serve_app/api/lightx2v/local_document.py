@@ -11,7 +11,7 @@ from serve_app.tasks.transitions import Status
 
 
 class StartedDocument(TypedDict):
-    """A replica is free and the video is being made."""
+    """Response to an accepted task: a replica is free and the video is being generated."""
 
     task_id: str
     task_status: Literal["processing"]
@@ -19,7 +19,7 @@ class StartedDocument(TypedDict):
 
 
 class ErrorDocument(TypedDict):
-    """Why nothing was started: a sentence."""
+    """Response to a rejected task, with the reason as a sentence."""
 
     error: str
 
@@ -32,7 +32,7 @@ class LocalStatusDocument(TypedDict):
 
 
 class EndedDocument(TypedDict):
-    """What a task came to. `message` is the request; `completion_time` or `error` is there by `success`."""
+    """Outcome of a task. `message` is the request; `error` replaces `completion_time` on failure."""
 
     success: bool
     message: Mapping[str, Any]
@@ -42,26 +42,26 @@ class EndedDocument(TypedDict):
 
 
 class UnendedTaskDocument(TypedDict):
-    """A task that has not ended, or is not there."""
+    """Status of a task that has not ended, or does not exist."""
 
     task_status: Literal["processing", "not_found"]
 
 
 class CompletedTaskDocument(EndedDocument):
-    """A task that ended, however."""
+    """Status of a task in a final state."""
 
     task_status: Literal["completed"]
 
 
 class LocalStopDocument(TypedDict):
-    """What a stop did, and a sentence."""
+    """Outcome of a stop, with a sentence."""
 
     stop_status: Literal["success", "do_nothing"]
     reason: str
 
 
 def ended_document(task: Task) -> EndedDocument:
-    """Return what an ended task came to."""
+    """Return the outcome of a task in a final state."""
     ended: EndedDocument = {
         "success": task.status is Status.SUCCEEDED,
         "message": dict(task.request),
@@ -77,7 +77,7 @@ def ended_document(task: Task) -> EndedDocument:
 
 
 def task_status_document(task: Task) -> UnendedTaskDocument | CompletedTaskDocument:
-    """Return whether a task is done, and what it came to."""
+    """Return a task's status, with its outcome if it has ended."""
     if not task.is_final:
         return {"task_status": "processing"}
     return {"task_status": "completed", **ended_document(task)}

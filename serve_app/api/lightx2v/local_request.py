@@ -1,4 +1,4 @@
-"""Requests of LightX2V's local API, and the orders made of them."""
+"""Request models of LightX2V's local API and their conversion to orders."""
 
 from typing import Annotated
 
@@ -13,7 +13,7 @@ LOCAL_WORDS = FieldWords({"first_frame": "image_path", "save_path": "save_video_
 
 
 class LocalRequest(RequestModel):
-    """A video to make, as LightX2V's `post.py` sends it."""
+    """Request for a video, as LightX2V's `post.py` sends it."""
 
     model_config = ConfigDict(json_schema_extra={"required": ["task_id", "prompt", "save_video_path"]})
 
@@ -53,6 +53,6 @@ class LocalRequest(RequestModel):
 
 
 class TaskStatusRequest(RequestModel):
-    """Which task is meant."""
+    """Request for the status of a task."""
 
     task_id: Annotated[Text, Field(max_length=1024)] = Field(description="The task's id.", examples=["cat-1"])

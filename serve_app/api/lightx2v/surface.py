@@ -1,4 +1,4 @@
-"""The surface in LightX2V's words as a whole."""
+"""The LightX2V surface: all its routes."""
 
 from fastapi import APIRouter
 

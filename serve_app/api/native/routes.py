@@ -31,7 +31,7 @@ from serve_app.tasks.caller import Caller
 from serve_app.tasks.transitions import Status
 
 _UPLOADS = {"image_file": "image_path", "last_frame_file": "last_frame_path"}
-"""Each file of a form, and the field that holds the same image in JSON."""
+"""File fields of the form, each with the JSON field that holds the same image."""
 
 _STATUSES: Mapping[str, Status] = {word: status for status, word in NATIVE_STATUS.items()}
 
@@ -57,7 +57,7 @@ async def submit(request: Request, service: Service, caller: Calling) -> Respons
     openapi_extra=form_body(VideoRequest, _UPLOADS),
 )
 async def submit_form(request: Request, service: Service, caller: Calling) -> Response:
-    """Take a video request as a form; its files stand for the fields that hold images in JSON."""
+    """Take a video request as a form; uploaded files replace the fields that hold images in JSON."""
     limit = service.offer.limits.max_image_bytes
     form = await read_form(request, files=_UPLOADS, max_file_bytes=limit, max_text_bytes=2 * limit)
     for name in _UPLOADS.keys() & form.fields.keys():
@@ -82,7 +82,7 @@ async def queue_status(service: Service, caller: Calling) -> Response:
 
 @router.get("/v1/tasks/{task_id}/status", summary="How far a task is", responses=answers(TaskDocument, 404))
 async def status(task_id: str, service: Service, caller: Calling, root_path: RootPath) -> Response:
-    """Answer with one task as it stands."""
+    """Answer with the current status of one task."""
     task = await service.task(caller, task_id)
     return JSONResponse(task_document(task, await service.queue(), root_path=root_path))
 
@@ -94,7 +94,7 @@ async def status(task_id: str, service: Service, caller: Calling, root_path: Roo
     response_class=Response,
 )
 async def result(task_id: str, request: Request, service: Service, caller: Calling) -> Response:
-    """Send a task's video to be played."""
+    """Send a task's video for inline playback."""
     task = await service.task(caller, task_id)
     if task.artifact is None:
         raise ResultNotReady(why_no_result(task))
@@ -110,7 +110,7 @@ async def result(task_id: str, request: Request, service: Service, caller: Calli
     response_class=Response,
 )
 async def download(file_path: str, request: Request, service: Service, caller: Calling) -> Response:
-    """Send the newest video of that name to be saved."""
+    """Send the newest video of that name as an attachment."""
     task = await service.published(caller, file_path)
     path = await service.video(task)
     return await send_video(request, path, filename=task.save_path.rpartition("/")[2], attachment=True)
@@ -141,7 +141,7 @@ async def list_tasks(
     responses=answers(StopDocument),
 )
 async def cancel_all(service: Service, caller: Calling) -> Response:
-    """Cancel whatever of the caller's has not ended."""
+    """Cancel all of the caller's queued and running tasks."""
     cancelled = await service.cancel_all(caller, Status.QUEUED, Status.RUNNING)
     if not cancelled:
         return _stopped({"stop_status": "do_nothing", "reason": "No queued or running task found."})

@@ -1,4 +1,4 @@
-"""JSON documents of the native surface about the service: what goes on, and what is offered."""
+"""JSON documents of the native surface about the service: status and metadata."""
 
 from collections.abc import Mapping
 from typing import Any, Literal, NotRequired
@@ -14,13 +14,13 @@ from serve_app.tasks.transitions import Status
 
 
 class HealthDocument(TypedDict):
-    """The service answers."""
+    """Liveness of the service."""
 
     status: Literal["ok"]
 
 
 class ReadyDocument(TypedDict):
-    """A task submitted now would be run."""
+    """Readiness: a task submitted now would run."""
 
     status: Literal["ready"]
 
@@ -47,7 +47,7 @@ class ModelStatusDocument(TypedDict):
 
 
 class ServiceStatusDocument(TypedDict):
-    """What goes on. Counts are of all tasks; ids are of those that the caller sees."""
+    """Service status. Counts are of all tasks; ids are of the tasks that the caller sees."""
 
     service_status: Literal["idle", "busy"]
     current_task: str | None
@@ -62,7 +62,7 @@ class ServiceStatusDocument(TypedDict):
 
 
 class DefaultsDocument(TypedDict):
-    """What a model makes of a request that says nothing but a prompt."""
+    """Default values of a model's request fields."""
 
     width: int
     height: int
@@ -76,7 +76,7 @@ class DefaultsDocument(TypedDict):
 
 
 class ModelLimitsDocument(TypedDict):
-    """The largest video that a model makes; sides are multiples of `size_multiple` pixels."""
+    """Limits of a model's video size; sides are multiples of `size_multiple` pixels."""
 
     max_pixels: int
     max_frames: int
@@ -98,7 +98,7 @@ class ModelDocument(TypedDict):
 
 
 class LimitsDocument(TypedDict):
-    """What the service takes in. `retention_s` is how long ended tasks and their files are kept."""
+    """Limits of requests. `retention_s` is how long, in seconds, ended tasks and their files are kept."""
 
     max_queued: int
     max_image_bytes: int
@@ -121,7 +121,7 @@ class MetadataDocument(TypedDict):
 def status_document(
     offer: Offer, queue: QueueSnapshot, counts: Mapping[Status, int], caller: Caller
 ) -> ServiceStatusDocument:
-    """Return what goes on, as ``caller`` sees it."""
+    """Return the service status as ``caller`` sees it."""
     running = [task.id for task in queue.running_of(caller)]
     return {
         "service_status": "idle" if queue.is_idle else "busy",
@@ -138,7 +138,7 @@ def status_document(
 
 
 def metadata_document(offer: Offer, version: str) -> MetadataDocument:
-    """Return what is offered. Blocks while the LoRA folders are read."""
+    """Return the models and limits. Blocks while the LoRA folders are listed."""
     limits = offer.limits
     return {
         "name": "Wan Serve",

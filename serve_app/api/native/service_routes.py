@@ -1,4 +1,4 @@
-"""The native surface's routes of the service itself: is it alive, can it take work, what does it serve."""
+"""The native surface's routes of the service: liveness, readiness, status and metadata."""
 
 import asyncio
 from html import escape
@@ -47,7 +47,7 @@ async def service_metadata(service: Service) -> Response:
 
 @router.get("/health", summary="Whether the service is alive", responses=answers(HealthDocument))
 async def health() -> Response:
-    """Answer."""
+    """Answer 200 while the process runs."""
     alive: HealthDocument = {"status": "ok"}
     return JSONResponse(alive)
 
@@ -62,5 +62,5 @@ async def ready(service: Service) -> Response:
 
 @router.get("/", include_in_schema=False)
 async def front_page(root_path: RootPath) -> Response:
-    """Show where everything is."""
+    """Show links to the documentation and the metadata."""
     return HTMLResponse(_FRONT_PAGE.format(root=escape(root_path)))

@@ -32,7 +32,7 @@ LIGHTX2V_STATUS: Mapping[Status, str] = {
 
 
 class ErrorOfTask(TypedDict):
-    """Why a task failed: a stable code and a sentence."""
+    """Cause of a task's failure: a stable code and a sentence."""
 
     code: str
     message: str
@@ -49,7 +49,7 @@ class SubmitDocument(TypedDict):
 
 
 class TaskDocument(TypedDict):
-    """A task as it stands. Times are RFC 3339 in UTC, `timings` and `eta_seconds` are seconds.
+    """Current status of a task. Times are RFC 3339 in UTC, `timings` and `eta_seconds` are seconds.
 
     `owner` is the name of the API key that it was submitted with, empty without keys.
     """
@@ -91,14 +91,14 @@ class TaskListDocument(TypedDict):
 
 
 class StopDocument(TypedDict):
-    """What a cancel did, and a sentence."""
+    """Outcome of a cancel, with a sentence."""
 
     stop_status: Literal["success", "do_nothing", "error"]
     reason: str
 
 
 class QueueStatusDocument(TypedDict):
-    """How full the queue is. `current_task` is the longest-running task that the caller sees."""
+    """Occupancy of the queue. `current_task` is the longest-running task that the caller sees."""
 
     is_processing: bool
     current_task: str | None
@@ -122,7 +122,7 @@ def submit_document(task: Task, queue: QueueSnapshot, *, is_new: bool) -> Submit
 
 
 def task_document(task: Task, queue: QueueSnapshot, *, root_path: str) -> TaskDocument:
-    """Return ``task`` as it stands; ``root_path`` is where the API is mounted."""
+    """Return the current status of ``task``; ``root_path`` is where the API is mounted."""
     place = queue.place(task)
     succeeded = task.status is Status.SUCCEEDED
     return {
@@ -157,7 +157,7 @@ def task_document(task: Task, queue: QueueSnapshot, *, root_path: str) -> TaskDo
 
 
 def queue_status_document(queue: QueueSnapshot, caller: Caller, max_queued: int) -> QueueStatusDocument:
-    """Return how full the queue is, as ``caller`` sees it."""
+    """Return the occupancy of the queue as ``caller`` sees it."""
     running = queue.running_of(caller)
     return {
         "is_processing": bool(queue.running),

@@ -70,7 +70,7 @@ _WORDS = FieldWords(
 
 
 class VideoRequest(RequestModel):
-    """A video to make. What is not sent is the model's own; `/v1/service/metadata` lists that."""
+    """Request for a video. Omitted fields take the model's defaults, which `/v1/service/metadata` lists."""
 
     model_config = ConfigDict(json_schema_extra={"required": ["prompt"]})
 
@@ -145,7 +145,7 @@ class VideoRequest(RequestModel):
     task_id: TaskId | Unset = _field("The task's id, which no other task has; default: a new one.", "beach-1")
 
     def words(self) -> FieldWords:
-        """Return the words of this request, which can spell its size and its length in several ways."""
+        """Return the field names of this request, which has several spellings of size and length."""
         spelt = {}
         if self.num_frames is None and self.target_video_length is not None:
             spelt["num_frames"] = "target_video_length"
@@ -209,7 +209,7 @@ def _loras(request: VideoRequest) -> tuple[LoraUse, ...]:
 
 
 def _size(request: VideoRequest) -> tuple[int | None, int | None]:
-    """Return width and height, however they were spelt; None for one that was not sent."""
+    """Return width and height in pixels from any of their spellings; None for a side that was not sent."""
     asked: list[tuple[int | None, int | None]] = [(request.width, request.height)]
     if request.target_shape:
         asked.append((request.target_shape[1], request.target_shape[0]))
