@@ -1,6 +1,7 @@
 """HEAD, OPTIONS and refused methods, on every path of the document and beside it."""
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -12,8 +13,9 @@ from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
 from serve_app.api.application import SURFACES
+from serve_app.api.http.auth import is_open
 from serve_app.api.http.methods import Methods
-from tests.http.http_service import VIDEO, HttpService, running, settings
+from tests.http.http_service import VIDEO, HttpService, running, settings, with_key
 from tests.http.test_refusals import assert_refused
 from tests.http.toy_surface import toy_surface
 
@@ -162,3 +164,14 @@ async def test_head_of_an_endless_answer_ends():
     await app(scope, receive, send)
     assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
     assert not sent[1]["body"] and not sent[1].get("more_body")
+
+
+@pytest.mark.parametrize("method", ["HEAD", "OPTIONS"])
+async def test_no_path_answers_without_a_key_where_get_does_not(folder: Path, method: str):
+    keys = [{"name": "alice", "sha256": hashlib.sha256(b"hers").hexdigest()}]
+    async with running(settings(folder, keys=keys), surfaces=(*SURFACES, toy_surface)) as service:
+        for path in await paths(service):
+            response = await service.client.request(method, path)
+            assert (response.status_code == 401) == (not is_open(path)), path
+            known = await service.client.request(method, path, headers=with_key("hers"))
+            assert known.status_code != 401, path
