@@ -13,9 +13,11 @@ from models.engine import EngineSettings, Expert
 from models.errors import InvalidRequest, LoraFault, WeightsError
 from models.limits import MAX_LORA_STRENGTH
 from models.lora.adapters import Adapters, Weighted
+from models.lora.catalogue import NOT_WHOLE, no_such_expert
 from models.lora.contents import left_out_sentence
 from models.lora.file import Lora, read_lora
 from models.lora.folder import LoraFolder
+from models.lora.pairing import half_of
 from models.video_spec import LoraUse
 
 _LOGGER = logging.getLogger(__name__)
@@ -38,6 +40,10 @@ def load_loras(settings: EngineSettings, transformers: Sequence[Any], device: to
     for fused in settings.fused_loras:
         try:
             _check_strength(fused.strength)
+            if fused.expert == "both" and len(adapters) > 1 and (half := half_of(fused.file.stem)):
+                _LOGGER.warning(
+                    "The LoRA %s is fused into both experts, but its name says %s", fused.file, half
+                )
             of_expert = _of_expert(adapters, fused.expert)
             lora = read_lora(fused.file, of_expert[0].shapes)
             _tell_left_out(fused.file, lora)
@@ -45,7 +51,9 @@ def load_loras(settings: EngineSettings, transformers: Sequence[Any], device: to
                 adapter.fuse(lora, fused.strength)
         except LoraFault as error:
             raise WeightsError(f"The LoRA {fused.file} {error}") from error
-    folder = None if settings.lora_folder is None else LoraFolder(settings.lora_folder)
+    folder = None
+    if settings.lora_folder is not None:
+        folder = LoraFolder(settings.lora_folder, two_experts=len(adapters) > 1)
     return LoraCache(folder, adapters, device, settings.lora_cache_bytes)
 
 
@@ -69,6 +77,8 @@ class LoraCache:
         self._cache_bytes = cache_bytes
         # by file, and by the time and size of what was in it
         self._cached: OrderedDict[tuple[Path, int, int], Lora] = OrderedDict()
+        self._told: set[str] = set()
+        """Names of LoRAs whose remarks are in the log."""
         self._on: ChosenLoras | None = ((),) * len(adapters)
         """What the transformers have on; None where that is not certain."""
 
@@ -86,7 +96,7 @@ class LoraCache:
             except LoraFault as error:
                 raise _refusal(use, str(error)) from error
             except (WeightsError, OSError) as error:  # these may name a folder of the server
-                raise _refusal(use, "is not a whole safetensors file.") from error
+                raise _refusal(use, NOT_WHOLE) from error
         return tuple(map(tuple, chosen))
 
     def put_on(self, chosen: ChosenLoras) -> None:
@@ -112,11 +122,18 @@ class LoraCache:
     def _files(self, name: str) -> Mapping[Expert, Path]:
         files = self._folder.files(name) if self._folder is not None else None
         if files is not None:
+            self._tell_remark(name)
             return files
         names = self._folder.names() if self._folder is not None else []
         more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
         there = ", ".join(names[:_NAMES_SHOWN]) + more
         raise LoraFault(f"does not exist; there {f'are {there}' if names else 'is none'}.")
+
+    def _tell_remark(self, name: str) -> None:
+        remark = self._folder.remarks().get(name) if self._folder is not None else None
+        if remark is not None and name not in self._told:
+            _LOGGER.warning("The LoRA %s %s", name, remark)
+            self._told.add(name)
 
     def _fitted(self, file: Path, adapters: Adapters) -> Lora:
         status = file.stat()
@@ -141,7 +158,7 @@ def _of_expert(both: Sequence[_T], expert: Expert) -> Sequence[_T]:
     if expert == "both":
         return both
     if len(both) == 1:
-        raise LoraFault(f"is for the {expert} expert; this model has one for all noise.")
+        raise no_such_expert(expert)
     return both[:1] if expert == "high_noise" else both[1:]
 
 

@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from models.engine import Expert
 from models.errors import PlanError
-from models.lora.folder import LoraFolder
+from models.lora.catalogue import LoraCatalogue
 from models.parallel.plan import ParallelPlan, plan
 from models.tuning import OPTIONS, fault_in
 from models.variants import VARIANTS, Variant
@@ -149,8 +149,23 @@ class ModelSettings(Section):
         raise ValueError(f"options.{fault.name}: {said}")
 
     def lora_names(self) -> list[str]:
-        """List the LoRA folder's present content: LoRAs may come and go while the model is served."""
-        return [] if self.lora_folder is None else LoraFolder(self.lora_folder).names()
+        """Return the names of the LoRAs in the folder now: they may come and go while it is served."""
+        return [] if self.lora_folder is None else LoraCatalogue(self.lora_folder, self.spec).names()
+
+    def lora_notes(self, name: str) -> list[str]:
+        """Return what is left out or guessed when a request names a LoRA of the folder, as sentences.
+
+        Raises ``LoraFault`` for one that cannot be applied. What another engine applies, that engine knows.
+        """
+        if self.lora_folder is None or self.engine != _ENGINE:
+            return []
+        return LoraCatalogue(self.lora_folder, self.spec).notes(name)
+
+    def lora_remarks(self) -> dict[str, str]:
+        """Return the notes of those LoRAs in the folder that have any, or why a request is refused."""
+        if self.lora_folder is None or self.engine != _ENGINE:
+            return {}
+        return LoraCatalogue(self.lora_folder, self.spec).remarks()
 
     @model_validator(mode="after")
     def _devices_share_a_run(self) -> "ModelSettings":

@@ -2,13 +2,13 @@
 
 import secrets
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from models.errors import InvalidRequest
+from models.errors import InvalidRequest, LoraFault
 from models.fit import Fit, fit, frames_for, side_of_shape, size_of_shape
 from models.variants import Variant, VideoKind
-from models.video_spec import LoraUse
 from serve_app.config.model_settings import ModelSettings
 from serve_app.submission.video_order import OrderFault, VideoOrder
 from serve_app.tasks.task import TaskSpec
@@ -29,7 +29,13 @@ class Plan:
     model: str
     variant: Variant
     spec: TaskSpec
-    notes: tuple[str, ...]
+    fit_notes: tuple[str, ...]
+    lora_notes: tuple[str, ...]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is told of the video's size and length, then of its LoRAs."""
+        return self.fit_notes + self.lora_notes
 
     @property
     def tokens(self) -> int:
@@ -58,6 +64,7 @@ def plan(order: VideoOrder, models: Sequence[ModelSettings]) -> Plan:
     fitted = _fit(order, variant, fps, order.aspect)
     fragments = _num_fragments(order, fitted, kind)
     guidance, guidance_2 = _guidance(order, variant)
+    lora_notes = _lora_notes(order, model)
     spec = TaskSpec.of(
         variant,
         order.prompt,
@@ -71,11 +78,11 @@ def plan(order: VideoOrder, models: Sequence[ModelSettings]) -> Plan:
         guidance_scale_2=guidance_2,
         flow_shift=order.flow_shift,
         seed=_or(order.seed, secrets.randbelow(_SEEDS)),
-        loras=_loras(order, model),
+        loras=order.loras,
         num_fragments=fragments,
         video_frames=variant.video_frames(fitted.num_frames, fragments),
     )
-    return Plan(model.name, variant, spec, fitted.notes)
+    return Plan(model.name, variant, spec, fitted.notes, tuple(lora_notes))
 
 
 def shaped(planned: Plan, order: VideoOrder, picture: tuple[int, int]) -> Plan:
@@ -87,7 +94,7 @@ def shaped(planned: Plan, order: VideoOrder, picture: tuple[int, int]) -> Plan:
         return planned
     fitted = _fit(order, planned.variant, planned.spec.fps, picture)
     spec = replace(planned.spec, width=fitted.width, height=fitted.height)
-    return replace(planned, spec=spec, notes=fitted.notes)
+    return replace(planned, spec=spec, fit_notes=fitted.notes)
 
 
 def _or(value: Value | None, default: Value) -> Value:
@@ -108,8 +115,7 @@ def _choose(order: VideoOrder, models: Sequence[ModelSettings], kind: VideoKind)
     if able:
         if not order.loras:
             return able[0]
-        wanted = {lora.name for lora in order.loras}
-        return next((model for model in able if wanted <= set(model.lora_names())), able[0])
+        return _with_loras(order, able)
     if name and name not in {model.name for model in models}:
         served = ", ".join(model.name for model in models)
         raise OrderFault("model", f"no model of that name is served; there is {served}.")
@@ -119,6 +125,17 @@ def _choose(order: VideoOrder, models: Sequence[ModelSettings], kind: VideoKind)
     if kind == "i2v":
         raise OrderFault("first_frame", f"{subject} from an image; leave it out.")
     raise OrderFault("first_frame", f"is required, because {subject} without an image.")
+
+
+def _with_loras(order: VideoOrder, able: Sequence[ModelSettings]) -> ModelSettings:
+    """Return the first model that can apply the LoRAs, else the first that has them, else the first."""
+    wanted = {lora.name for lora in order.loras}
+    having = [model for model in able if wanted <= set(model.lora_names())]
+    for model in having if len(having) > 1 else ():
+        with suppress(OrderFault):
+            _lora_notes(order, model)
+            return model
+    return (having or able)[0]
 
 
 def _fit(order: VideoOrder, variant: Variant, fps: int, shape: tuple[int, int] | None) -> Fit:
@@ -162,16 +179,25 @@ def _num_frames(order: VideoOrder, variant: Variant, fps: int) -> tuple[int, str
     return variant.num_frames, "num_frames"
 
 
-def _loras(order: VideoOrder, model: ModelSettings) -> tuple[LoraUse, ...]:
-    """Return the LoRAs that were asked for. Raises ``OrderFault`` if the model lacks one."""
+def _lora_notes(order: VideoOrder, model: ModelSettings) -> list[str]:
+    """Return what is to be told of the LoRAs that were asked for.
+
+    Raises ``OrderFault`` if the model lacks one, or cannot apply it.
+    """
     if not order.loras:
-        return ()
+        return []
     names = model.lora_names()
     if not all(lora.name in names for lora in order.loras):
         more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
         there = f"there are {', '.join(names[:_NAMES_SHOWN])}{more}" if names else "it has none"
         raise OrderFault("loras", f"{model.name} has no LoRA of that name; {there}.")
-    return order.loras
+    notes: list[str] = []
+    for lora in order.loras:
+        try:
+            notes += model.lora_notes(lora.name)
+        except LoraFault as fault:
+            raise OrderFault("loras", f"the LoRA {lora.name!r} {fault}") from None
+    return notes
 
 
 def _num_fragments(order: VideoOrder, fitted: Fit, kind: VideoKind) -> int:

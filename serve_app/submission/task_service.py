@@ -87,14 +87,14 @@ class TaskService:
         self, caller: Caller, order: VideoOrder, words: FieldWords, *, replace_same_id: bool = False
     ) -> Submitted:
         """Store a task and return once it is committed. Raises ``ServiceError``, in the surface's words."""
-        planned = self._plan(caller, order, words)
+        planned = await self._plan(caller, order, words)
         return await self._accept(caller, order, words, planned, replace_same_id=replace_same_id)
 
     async def submit_if_free(
         self, caller: Caller, order: VideoOrder, words: FieldWords, *, replace_same_id: bool = False
     ) -> Submitted | None:
         """Submit only if a replica is free to begin at once, else return None. Raises ``ServiceError``."""
-        planned = self._plan(caller, order, words)
+        planned = await self._plan(caller, order, words)
         # One at a time, so that two requests do not both see the same free replica.
         async with self._submitting:
             queue = await self._view.fresh()
@@ -173,10 +173,12 @@ class TaskService:
         if tasks:
             self._nudge()
 
-    def _plan(self, caller: Caller, order: VideoOrder, words: FieldWords) -> Plan:
+    async def _plan(self, caller: Caller, order: VideoOrder, words: FieldWords) -> Plan:
         try:
             self._check_priority(caller, order.priority)
-            return plan(order, self._offer.models)
+            if not order.loras:
+                return plan(order, self._offer.models)
+            return await asyncio.to_thread(plan, order, self._offer.models)  # which reads files
         except OrderFault as fault:
             raise words.refusal(fault) from None
 

@@ -1,21 +1,42 @@
-"""LoRAs by name: listed, chosen, and refused where there is none of that name."""
+"""LoRAs by name: listed, chosen, and refused where none has the name or it cannot be applied."""
 
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from models.variants import VARIANTS
 from models.video_spec import LoraUse
-from tests.http.http_service import running, settings
+from tests.http.http_service import png, running, settings
+
+DIM = VARIANTS["demo"].dim
+WIDE = VARIANTS["wan2.2-t2v-a14b"].dim
+Q = "diffusion_model.blocks.0.self_attn.q"
+FITTING = {f"{Q}.diff_b": (DIM,)}
+
+
+def save(file: Path, shapes: Mapping[str, Sequence[int]]) -> None:
+    """Write a LoRA of float32 zeros."""
+    header: dict[str, Any] = {}
+    end = 0
+    for name, shape in shapes.items():
+        begin, end = end, end + 4 * prod(shape)
+        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(len(text).to_bytes(8, "little") + text + bytes(end))
 
 
 @pytest.fixture
 def models(folder: Path) -> list[dict[str, Any]]:
     """Return the settings of two models; the second has two LoRAs."""
     loras = folder / "loras"
-    loras.mkdir()
-    for name in ("anime", "clay_high_noise", "clay_low_noise"):
-        (loras / f"{name}.safetensors").touch()
+    for name in ("anime", "clay"):
+        save(loras / f"{name}.safetensors", FITTING)
     plain = {"variant": "demo", "weights": "."}
     return [{**plain, "name": "demo"}, {**plain, "name": "styled", "lora_folder": str(loras)}]
 
@@ -38,7 +59,7 @@ async def test_the_models_loras_are_listed(folder: Path, models):
     async with running(settings(folder, models=models)) as service:
         listed = (await service.client.get("/v1/service/metadata")).json()["models"]
         assert [model["loras"] for model in listed] == [[], ["anime", "clay"]]
-        (folder / "loras" / "ink.safetensors").touch()
+        save(folder / "loras" / "ink.safetensors", FITTING)
         listed = (await service.client.get("/v1/service/metadata")).json()["models"]
         assert listed[1]["loras"] == ["anime", "clay", "ink"]
 
@@ -57,3 +78,84 @@ async def test_an_unknown_lora_is_refused_with_those_there_are(folder: Path, mod
         response = await service.client.post("/v1/tasks/video", json={"prompt": "x", **fields})
         assert (response.status_code, response.json()["field"]) == (422, "lora_name")
         assert sentence in response.json()["detail"]
+
+
+async def test_what_is_left_out_of_a_lora_is_told_in_the_notes(folder: Path, models):
+    parts = {"diffusion_model.img_emb.x": (1,), "diffusion_model.blocks.0.cross_attn.k_img.diff_b": (DIM,)}
+    save(folder / "loras" / "i2v.safetensors", FITTING | parts)
+    async with running(settings(folder, models=models)) as service:
+        answer = await service.submit(lora_name="i2v")
+        note = (
+            "The LoRA 'i2v' is applied without 2 of its 3 tensors, which have no place in this model: "
+            "diffusion_model.img_emb.x is the first."
+        )
+        assert note in answer["message"]
+        assert (await service.status(answer["task_id"]))["notes"] == [note]
+        image = base64.b64encode(png()).decode()
+        pictured = await service.submit(lora_name="i2v", image_path=image)
+        assert note in (await service.status(pictured["task_id"]))["notes"]
+        listed = (await service.client.get("/v1/service/metadata")).json()["models"]
+        assert [model["lora_notes"] for model in listed] == [{}, {"i2v": note}]
+
+
+@pytest.mark.parametrize(
+    ("shapes", "sentence"),
+    [
+        ({f"{Q}.diff_b": (DIM + 2,)}, "changes a blocks.0.attn1.to_q.bias of"),
+        ({"diffusion_model.blocks.0.cross_attn.k_img.diff_b": (DIM,)}, "changes no block of this model"),
+        (FITTING | {f"{Q}.dora_scale": (DIM, 1)}, "is a DoRA"),
+        (FITTING | {f"{Q}.lokr_w1": (2, 2)}, "is a LoKr"),
+        (FITTING | {f"{Q}.hada_w1_a": (2, 2)}, "is a LoHa"),
+        ({f"{Q}.lora_down.weight": (2, DIM)}, "lacks the up matrix"),
+        ({"some.thing": (2,)}, "is of no convention that is known for Wan"),
+        (None, "is not a whole safetensors file"),
+    ],
+)
+async def test_a_lora_that_cannot_be_applied_is_refused_at_submit(
+    folder: Path, models, shapes, sentence: str
+):
+    file = folder / "loras" / "other.safetensors"
+    if shapes is None:
+        file.write_bytes(b"PK")
+    else:
+        save(file, shapes)
+    async with running(settings(folder, models=models)) as service:
+        response = await service.client.post("/v1/tasks/video", json={"prompt": "x", "lora_name": "other"})
+        assert (response.status_code, response.json()["field"]) == (422, "lora_name")
+        assert sentence in response.json()["detail"]
+        assert str(folder) not in response.text
+        listed = (await service.client.get("/v1/service/metadata")).json()["models"]
+        assert sentence in listed[1]["lora_notes"]["other"]
+        save(file, FITTING)
+        await service.submit(lora_name="other")
+
+
+async def test_the_halves_of_a_pair_are_one_lora_and_a_lone_half_is_told(folder: Path):
+    loras = folder / "loras"
+    for name in ("clay_HIGH_v1", "clay_LOW_v1", "ink_HIGH"):
+        save(loras / f"{name}.safetensors", {f"{Q}.diff_b": (WIDE,)})
+    model = {"name": "two", "variant": "wan2.2-t2v-a14b", "weights": ".", "lora_folder": str(loras)}
+    async with running(settings(folder, models=[model])) as service:
+        (listed,) = (await service.client.get("/v1/service/metadata")).json()["models"]
+        assert listed["loras"] == ["clay_v1", "ink_HIGH"]
+        note = (
+            "The LoRA 'ink_HIGH' has a file for the high_noise expert alone, by its name; "
+            "the low_noise expert runs without it."
+        )
+        assert listed["lora_notes"] == {"ink_HIGH": note}
+        assert note in (await service.submit(lora_name="ink_HIGH"))["message"]
+        pair = await service.submit(lora_name="clay_v1")
+        assert (await service.status(pair["task_id"]))["notes"] == []
+
+
+async def test_of_two_models_with_a_lora_the_one_that_can_apply_it_gets_the_task(folder: Path):
+    loras = folder / "loras"
+    save(loras / "wide.safetensors", {f"{Q}.diff_b": (WIDE,)})
+    common = {"weights": ".", "lora_folder": str(loras)}
+    models = [
+        {"name": "small", "variant": "demo", **common},
+        {"name": "large", "variant": "wan2.1-t2v-14b", **common},
+    ]
+    async with running(settings(folder, models=models)) as service:
+        answer = await service.submit(lora_name="wide")
+        assert (await service.claim("large")).id == answer["task_id"]

@@ -1,6 +1,7 @@
 """A LoRA made for a sibling of the model is applied as far as it fits, and what is left out is told."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,11 @@ from models.errors import InvalidRequest, LoraFault
 from models.lora.contents import LoraContents, left_out_sentence
 from models.lora.file import read_lora
 from models.variants import VARIANTS
+from models.video_spec import LoraUse
 from models.weights.transformer_shapes import transformer_shapes
 
 from .checkpoints import save_checkpoint, small
-from .test_lora import ONE, REQUEST_1, latents, load
+from .test_lora import ONE, REQUEST_1, TWO, latents, load
 
 DIM = 48
 Q = "diffusion_model.blocks.0.self_attn.q"
@@ -156,3 +158,21 @@ def test_the_sentence_counts_and_names_the_first() -> None:
     one, two = left_out_sentence(["a"], 9), left_out_sentence(["a", "b"], 9)
     assert one == "is applied without 1 of its 9 tensors, which has no place in this model: a."
     assert two == "is applied without 2 of its 9 tensors, which have no place in this model: a is the first."
+
+
+def test_a_half_that_is_fused_into_both_experts_is_told(
+    root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    save_checkpoint(small(TWO), root / TWO)
+    for name in ("style_HIGH_fp16", "style_LOW_fp16", "lone_LOW"):
+        save_file(FITTING, tmp_path / f"{name}.safetensors")
+    high = FusedLora(tmp_path / "style_HIGH_fp16.safetensors", expert="high_noise")
+    with caplog.at_level(logging.WARNING, "models.lora"):
+        engine = load(root, TWO, fused_loras=(high,), lora_folder=tmp_path)
+        ((_,), (_,)) = engine.parts.loras.choose([LoraUse("style_fp16")])
+        assert not caplog.records
+        ((), (_,)) = engine.parts.loras.choose([LoraUse("lone_LOW")])
+        load(root, TWO, fused_loras=(replace(high, expert="both"),))
+    lone, fused = (record.getMessage() for record in caplog.records)
+    assert "lone_LOW has a file for the low_noise expert alone" in lone
+    assert "is fused into both experts, but its name says high_noise" in fused

@@ -84,13 +84,17 @@ class ModelLimitsDocument(TypedDict):
 
 
 class ModelDocument(TypedDict):
-    """One served model. `tasks` are of t2v, i2v and flf2v."""
+    """One served model. `tasks` are of t2v, i2v and flf2v.
+
+    `lora_notes` say of some LoRAs what is left out or guessed, or why a request that names one is refused.
+    """
 
     name: str
     variant: str
     tasks: list[str]
     distilled: bool
     loras: list[str]
+    lora_notes: dict[str, str]
     example_prompts: list[str]
     autoscaling: dict[str, Any] | None
     defaults: DefaultsDocument
@@ -187,6 +191,7 @@ def _model(model: ModelSettings) -> ModelDocument:
         "tasks": sorted(variant.tasks),
         "distilled": variant.distilled,
         "loras": model.lora_names(),
+        "lora_notes": model.lora_remarks(),
         "example_prompts": list(variant.example_prompts),
         "autoscaling": None if model.autoscaling is None else model.autoscaling.model_dump(),
         "defaults": {

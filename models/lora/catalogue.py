@@ -1,0 +1,98 @@
+"""The LoRAs of a folder, checked against a variant before any run. Imports no torch."""
+
+from functools import lru_cache
+from pathlib import Path
+from typing import TypeAlias
+
+from models.engine import Expert
+from models.errors import LoraFault, WeightsError
+from models.lora.contents import LoraContents, left_out_sentence
+from models.lora.folder import LoraFolder
+from models.lora.peft import settings_beside
+from models.variants import Variant
+from models.weights.transformer_shapes import transformer_shapes
+
+_Version: TypeAlias = tuple[tuple[int, int] | None, ...]
+"""Modification time and size of a LoRA file, and of the settings beside it."""
+
+NOT_WHOLE = "is not a whole safetensors file."
+
+
+class LoraCatalogue:
+    """The LoRAs that requests to a model of ``variant`` may name, with what there is to say of each.
+
+    Only headers are read, and each once for as long as its file stays as it is.
+    """
+
+    def __init__(self, path: Path, variant: Variant) -> None:
+        """Raises ``WeightsError`` where there is no such folder."""
+        self._variant = variant
+        self._folder = LoraFolder(path, two_experts=variant.boundary is not None)
+
+    def names(self) -> list[str]:
+        """Return the names of the LoRAs that are there now, sorted."""
+        return self._folder.names()
+
+    def notes(self, name: str) -> list[str]:
+        """Return what is left out or guessed when a request names a LoRA of the folder, as whole sentences.
+
+        Raises ``LoraFault`` for a LoRA that cannot be applied to the variant.
+        """
+        files = self._folder.files(name) or {}
+        remark = self._folder.remarks().get(name)
+        remarks = [] if remark is None else [remark]
+        for expert, file in files.items():
+            if expert != "both" and self._variant.boundary is None:
+                raise no_such_expert(expert)
+            left_out = _left_out(file, _version(file), self._variant)
+            if left_out is not None and left_out not in remarks:
+                remarks.append(left_out)
+        return [f"The LoRA {name!r} {remark}" for remark in remarks]
+
+    def remarks(self) -> dict[str, str]:
+        """Return the notes of those LoRAs that have any, by name, or why a request with one is refused."""
+        said = {}
+        for name in self.names():
+            try:
+                said[name] = " ".join(self.notes(name))
+            except LoraFault as fault:
+                said[name] = f"The LoRA {name!r} {fault}"
+        return {name: remark for name, remark in said.items() if remark}
+
+
+def no_such_expert(expert: Expert) -> LoraFault:
+    """Return the fault of a LoRA that is for an expert of its own, in a model that has one for all noise."""
+    return LoraFault(f"is for the {expert} expert; this model has one for all noise.")
+
+
+def _left_out(file: Path, version: _Version, variant: Variant) -> str | None:
+    """Return what of a file is left out, as the end of a sentence. Raises ``LoraFault``."""
+    verdict = _verdict(file, version, variant)
+    if isinstance(verdict, LoraFault):
+        raise LoraFault(*verdict.args)  # a new one: a fault that is raised again grows its traceback
+    return verdict
+
+
+@lru_cache(maxsize=4096)
+def _verdict(file: Path, version: _Version, variant: Variant) -> str | LoraFault | None:
+    del version  # only tells one content of the file from another
+    try:
+        contents = LoraContents.read(file).fitting(transformer_shapes(variant))
+    except LoraFault as fault:
+        return LoraFault(*fault.args)
+    except (WeightsError, OSError):  # these may name a folder of the server
+        return LoraFault(NOT_WHOLE)
+    return left_out_sentence(contents.left_out, contents.num_tensors) if contents.left_out else None
+
+
+def _version(file: Path) -> _Version:
+    beside = settings_beside(file)
+    return _status(file), None if beside is None else _status(beside)
+
+
+def _status(file: Path) -> tuple[int, int] | None:
+    try:
+        status = file.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size
