@@ -1,5 +1,6 @@
 """The LoRAs of a folder, checked against a variant before any run. Imports no torch."""
 
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TypeAlias
@@ -8,6 +9,7 @@ from models.engine import Expert
 from models.errors import LoraFault, WeightsError
 from models.lora.contents import LoraContents, left_out_sentence
 from models.lora.folder import LoraFolder
+from models.lora.pairing import LoraGroup
 from models.lora.peft import settings_beside
 from models.variants import Variant
 from models.weights.transformer_shapes import transformer_shapes
@@ -38,9 +40,13 @@ class LoraCatalogue:
 
         Raises ``LoraFault`` for a LoRA that cannot be applied to the variant.
         """
-        files = self._folder.files(name) or {}
-        remark = self._folder.remarks().get(name)
-        remarks = [] if remark is None else [remark]
+        return self._notes(name, self._folder.listing().get(name, []))
+
+    def _notes(self, name: str, groups: Sequence[LoraGroup]) -> list[str]:
+        if not groups:
+            return []
+        files = self._folder.files_of(groups)
+        remarks = [] if groups[0].remark is None else [groups[0].remark]
         for expert, file in files.items():
             if expert != "both" and self._variant.boundary is None:
                 raise no_such_expert(expert)
@@ -52,9 +58,9 @@ class LoraCatalogue:
     def remarks(self) -> dict[str, str]:
         """Return the notes of those LoRAs that have any, by name, or why a request with one is refused."""
         said = {}
-        for name in self.names():
+        for name, groups in self._folder.listing().items():
             try:
-                said[name] = " ".join(self.notes(name))
+                said[name] = " ".join(self._notes(name, groups))
             except LoraFault as fault:
                 said[name] = f"The LoRA {name!r} {fault}"
         return {name: remark for name, remark in said.items() if remark}

@@ -1,7 +1,7 @@
 """The LoRAs of a folder by name. Imports no torch, so that whoever lists them needs none."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from models.engine import Expert
@@ -34,7 +34,7 @@ class LoraFolder:
 
     def names(self) -> list[str]:
         """Return the names of the LoRAs that are there now, sorted."""
-        return sorted(self._listing())
+        return sorted(self.listing())
 
     def remarks(self) -> dict[str, str]:
         """Return what there is to say of some LoRAs, by name: a half that is missing, a name that is unclear.
@@ -43,7 +43,7 @@ class LoraFolder:
         """
         remarks = {
             name: groups[0].remark if len(groups) == 1 else _SEVERAL
-            for name, groups in self._listing().items()
+            for name, groups in self.listing().items()
         }
         return {name: remark for name, remark in remarks.items() if remark is not None}
 
@@ -52,14 +52,17 @@ class LoraFolder:
 
         Raises ``LoraFault`` for a name that several LoRAs have.
         """
-        groups = self._listing().get(name)
-        if groups is None:
-            return None
+        groups = self.listing().get(name)
+        return None if groups is None else self.files_of(groups)
+
+    def files_of(self, groups: Sequence[LoraGroup]) -> Mapping[Expert, Path]:
+        """Return the files of the groups that have one name. Raises ``LoraFault`` where they are several."""
         if len(groups) > 1:
             raise LoraFault(_SEVERAL)
         return {expert: self._path / f"{file}{_SUFFIX}" for expert, file in groups[0].files.items()}
 
-    def _listing(self) -> dict[str, list[LoraGroup]]:
+    def listing(self) -> dict[str, list[LoraGroup]]:
+        """Return the groups of files that are there now by the LoRA's name, mostly one for each."""
         found = [file for depth in ("", "*/", "*/*/") for file in self._path.glob(f"{depth}*{_SUFFIX}")]
         relative = [file.relative_to(self._path) for file in found]
         visible = [file for file in relative if not any(part.startswith(".") for part in file.parts)]
