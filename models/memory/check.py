@@ -1,5 +1,6 @@
 """Checks, before any work is done, that a device's free memory is enough for the weights and for a run."""
 
+from collections.abc import Iterable
 from math import prod
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from models.memory.scratch import kernel_scratch
 from models.parallel.plan import ParallelPlan
 from models.tuning import Tuning
 from models.variants import Variant
-from models.weights.safetensors_header import stored_tensors, weight_files
+from models.weights.checkpoint_contents import read_contents
+from models.weights.safetensors_header import StoredTensor, stored_tensors, weight_files
 
 MARGIN = 1.15
 """Safety factor on the estimate of a run, which was measured to be up to an eighth too low."""
@@ -58,7 +60,7 @@ def check_weights(
     """
     tuning = Tuning.from_options(settings.options)
     parts = [part for part in parameters(settings.variant) if has_text or part != "text_encoder"]
-    elements = {part: _elements(settings.replaced.get(part, folder / part)) for part in parts}
+    elements = {part: _elements(_tensors(part, folder, settings)) for part in parts}
     needed = resident_weights(
         elements, dtype.itemsize, settings.variant.layers, fp8=tuning.fp8, offload=tuning.offload
     )
@@ -69,9 +71,16 @@ def check_weights(
         )
 
 
-def _elements(path: Path) -> int:
-    """Count the elements in a part's safetensors, of any dtype."""
-    return sum(prod(tensor.shape) for file in weight_files(path) for tensor in stored_tensors(file))
+def _tensors(part: str, folder: Path, settings: EngineSettings) -> Iterable[StoredTensor]:
+    """List the stored tensors of a part: of a file that replaces a transformer only the transformer's."""
+    if part in settings.replaced:
+        return read_contents(settings.replaced[part]).transformer.values()
+    return [tensor for file in weight_files(folder / part) for tensor in stored_tensors(file)]
+
+
+def _elements(tensors: Iterable[StoredTensor]) -> int:
+    """Count the elements of tensors of any dtype."""
+    return sum(prod(tensor.shape) for tensor in tensors)
 
 
 def container_headroom(cgroup: Path, unlimited: int) -> int:

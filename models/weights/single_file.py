@@ -2,9 +2,11 @@
 
 Accepts the tensor names of diffusers and of the Wan repositories, the latter with or without ComfyUI's
 prefix, in plain floats or in 8-bit floats with a scale, which are dequantised. A scale belongs to one row
-(``….weight_scale`` of LightX2V) or to the whole tensor (``….scale_weight`` of ComfyUI).
+(``….weight_scale`` of LightX2V) or to the whole tensor (``….scale_weight`` of ComfyUI). A VAE, a text
+encoder and whatever else is bundled with the transformer is left out, and told in the log.
 """
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -18,14 +20,12 @@ from torch import Tensor
 
 from models.errors import WeightsError
 from models.variants import Variant
-from models.weights.safetensors_header import FLOATS, FLOATS_8, StoredTensor, stored_tensors, weight_files
+from models.weights.checkpoint_contents import REMARKS, read_contents
+from models.weights.safetensors_header import FLOATS, FLOATS_8, StoredTensor
 
-_PREFIXES = ("", "model.diffusion_model.", "diffusion_model.", "model.")
+_LOGGER = logging.getLogger(__name__)
+
 _SCALES = (".weight_scale", ".scale_weight")
-_REMARKS = ("scaled_fp8", "input_scale", "scale_input", "comfy_quant")
-"""Last name components of tensors that only describe how to compute with quantised weights; they are
-ignored.
-"""
 
 _ANIMATE = ("motion_encoder.", "face_adapter.", "face_encoder.")
 """Name prefixes of Wan-Animate's tensors, which is not supported and which the conversion would try to
@@ -56,9 +56,14 @@ class SingleFile:
     """The tensors of one transformer by their diffusers names, from one or several files."""
 
     def __init__(self, path: Path) -> None:
-        """Read the headers only. Raises ``WeightsError`` for truncated files and for other formats."""
+        """Read the headers only. Raises ``WeightsError`` for truncated files, for other formats and where
+        there is no transformer.
+        """
         self.path = path
-        self._weights = _diffusers_names(self._scaled(_without_prefix(path, self._stored())))
+        contents = read_contents(path)
+        if contents.left_out:
+            _LOGGER.warning("The checkpoint %s %s", path, contents.left_out_sentence)
+        self._weights = _diffusers_names(self._scaled(contents.transformer))
 
     def fill(self, model: Any, variant: Variant, device: torch.device, dtype: torch.dtype) -> None:
         """Load these tensors into ``model``, a transformer on the meta device, in ``dtype`` on ``device``.
@@ -89,15 +94,6 @@ class SingleFile:
         except (SafetensorError, OSError) as error:
             raise WeightsError(f"{self.path} cannot be read: {error}") from error
 
-    def _stored(self) -> dict[str, StoredTensor]:
-        found: dict[str, StoredTensor] = {}
-        for file in weight_files(self.path):
-            for tensor in stored_tensors(file):
-                if tensor.name in found:
-                    raise WeightsError(f"{self.path} holds {tensor.name} in two files; name the one to take.")
-                found[tensor.name] = tensor
-        return found
-
     def _scaled(self, tensors: Mapping[str, StoredTensor]) -> dict[str, _Weight]:
         """Pair each tensor with its scale. Raises ``WeightsError`` for any other kind of quantisation."""
         scales = {
@@ -106,7 +102,7 @@ class SingleFile:
             for suffix in _SCALES
             if name.endswith(suffix) and f"{name.removesuffix(suffix)}.weight" in tensors
         }
-        left_out = {*scales.values(), *(name for name in tensors if name.split(".")[-1] in _REMARKS)}
+        left_out = {*scales.values(), *(name for name in tensors if name.split(".")[-1] in REMARKS)}
         weights = {
             name: _Weight(tensor, tensors[scales[name]] if name in scales else None)
             for name, tensor in tensors.items()
@@ -164,14 +160,6 @@ def _facts(shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
 
 def _count(blocks: str, names: Iterable[str]) -> int:
     return len({name.split(".")[1] for name in names if name.startswith(f"{blocks}.")})
-
-
-def _without_prefix(path: Path, tensors: Mapping[str, StoredTensor]) -> dict[str, StoredTensor]:
-    for prefix in _PREFIXES:
-        if f"{prefix}patch_embedding.weight" in tensors:
-            return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
-    what = "a LoRA" if any(".lora_" in name for name in tensors) else "not a Wan transformer"
-    raise WeightsError(f"{path} is {what}: it holds no patch_embedding.weight.")
 
 
 def _diffusers_names(weights: Mapping[str, _Weight]) -> dict[str, _Weight]:

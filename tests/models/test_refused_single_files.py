@@ -62,7 +62,7 @@ def changed(tensors: Tensors, **changes: Tensor | None) -> Tensors:
 FAULTS: list[tuple[Callable[[Tensors], Tensors], str]] = [
     (lambda t: changed(t, head__head__bias=None), r"lacks 1 tensors of .*1\.3b, such as proj_out\.bias\."),
     (
-        lambda t: changed(t, vae__conv=torch.zeros(1), text__wte=torch.zeros(1)),
+        lambda t: changed(t, voice__conv=torch.zeros(1), text__wte=torch.zeros(1)),
         r"has 2 tensors that are none of .*1\.3b, such as text\.wte\.",
     ),
     (
