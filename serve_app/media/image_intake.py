@@ -18,7 +18,7 @@ from serve_app.media.url_fetch import UrlFetch
 MAX_PATH_CHARS = 4096
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
-_FILE_NAME = re.compile(r"\.(jpe?g|jfif|png|webp|gif|bmp|tiff?|svg|pdf|heic|avif)\Z", re.IGNORECASE)
+_FILE_NAME = re.compile(r"\.(jpe?g|jfif|png|webp|gif|bmp|tiff?|svg|pdf|heic|heif|avif|jxl)\Z", re.IGNORECASE)
 # How JPEG, PNG and WebP files start in base64. The first begins with the "/" of an absolute path.
 _BASE64_STARTS = ("/9j/", "iVBORw0KGgo", "UklGR")
 
