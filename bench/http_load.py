@@ -42,6 +42,7 @@ async def load(url: str, request: Callable[[int], bytes], *, requests: int, conn
                     await _read_answer(reader)
                     break
                 except _Closed:  # HAProxy does so to kept connections when it takes a new configuration
+                    writer.close()
                     reader, writer = await asyncio.open_connection(host, port)
             latencies.append(time.perf_counter() - began)
         writer.close()

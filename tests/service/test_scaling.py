@@ -113,7 +113,8 @@ def test_a_run_outlives_the_scaling_down_of_its_replica(service: Service, releas
     until_replicas(service, 0)
     on_older = submit(service, 40.0)
     service.until(on_older, "running", deadline_s=DEADLINE_S)
-    on_newer = submit(service, 1.0, prompt="[[hold:newer]]")
+    # A run that takes longer than the downscale delay: short ones would keep a spare replica.
+    on_newer = submit(service, 10.0, prompt="[[hold:newer]]")
     newer = service.until(on_newer, "running", deadline_s=DEADLINE_S)["replica"]
     service.cancel(on_older)
     wait_for(
