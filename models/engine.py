@@ -119,6 +119,8 @@ class Generation(Protocol):
 class Engine(Protocol):
     """A loaded model. Not thread-safe: one call at a time. Runs share no state that shows in their videos.
 
+    Any call raises ``models.errors.EngineLost`` if this engine can do no further run.
+
     A run may be abandoned at any point by dropping its ``Generation``.
     """
 

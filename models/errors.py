@@ -1,13 +1,17 @@
 """Error tree of the models.
 
-ModelError                 the run cannot be finished; retrying the same run does not help ├── InvalidRequest
-the request asks for what this model cannot do; ``field`` is the field at fault ├── OutOfMemory            the
-device has too little memory for this request ├── PlanError              the devices of a group cannot share
-this model so; raised only while loading ├── TuningError            a speed setting is unknown, or cannot work
-here; raised only while loading └── WeightsError           the weights folder cannot be served; raised only
-while loading GroupLost                  a rank of the group died, hung or failed alone; another group can do
-the run LoraFault                  a LoRA cannot be used; the code that asked for it converts it to one of the
-above
+Each line is an error, and below it the kinds of it:
+
+- ``ModelError``: the run cannot be finished; retrying the same run does not help
+    - ``InvalidRequest``: the request asks for what this model cannot do; ``field`` is the field at fault
+    - ``OutOfMemory``: the device has too little memory for this request
+    - ``PlanError``: the devices of a group cannot share this model so; raised only while loading
+    - ``TuningError``: a speed setting is unknown, or cannot work here; raised only while loading
+    - ``WeightsError``: the weights folder cannot be served; raised only while loading
+- ``EngineLost``: this engine can never be used again; another one can do the run
+    - ``DeviceLost``: the device or its context failed, whatever it computed
+    - ``GroupLost``: a rank of the group died, hung or failed alone
+- ``LoraFault``: a LoRA cannot be used; the code that asked for it converts it to one of the above
 
 Each class except ``LoraFault``, which never leaves ``models``, has a stable ``code`` for records and
 responses. Messages are sentences for a person. Only ``WeightsError``, which the operator reads, may name a
@@ -62,8 +66,20 @@ class WeightsError(ModelError):
     code: ClassVar[str] = "weights_error"
 
 
-class GroupLost(Exception):
-    """Loss of a group: its ranks are out of step. Never use the group again; end its processes."""
+class EngineLost(Exception):
+    """Loss of an engine, through no fault of the request. Never use the engine again; end its processes."""
+
+    code: ClassVar[str] = "engine_lost"
+
+
+class DeviceLost(EngineLost):
+    """Loss of a device: its context, or a library on it, is in an unknown state."""
+
+    code: ClassVar[str] = "device_lost"
+
+
+class GroupLost(EngineLost):
+    """Loss of a group: its ranks are out of step."""
 
     code: ClassVar[str] = "group_lost"
 

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from models.engine import Frames, GenerationRequest
-from models.errors import GroupLost, ModelError
+from models.errors import EngineLost, ModelError
 from models.parallel.plan import plan
 from models.variants import VARIANTS, Variant
 from models.weights_source import HubModel
@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _make(options)
     except KeyboardInterrupt:
         return 130
-    except (Unusable, ModelError, GroupLost, ServiceError, VideoWriteError) as error:
+    except (Unusable, ModelError, EngineLost, ServiceError, VideoWriteError) as error:
         show("", end="\n")
         print(error, file=sys.stderr)
         return 1

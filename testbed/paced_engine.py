@@ -3,8 +3,9 @@
 It keeps the engine contract (the same suite runs on it and on the real engine), starts without torch, and
 fails on command: a prompt that contains ``[[prepare-error]]``, ``[[raise]]``, ``[[oom]]`` or ``[[crash]]``.
 A prompt with ``[[hold:NAME]]`` holds each step until the file ``NAME`` is in the folder of the option
-``releases``. As one rank of a group it meets the others at each step; what ``[[raise]]``, ``[[oom]]``,
-``[[crash]]`` and ``[[hold:NAME]]`` ask for happens on the last rank alone.
+``releases``; one with ``[[lost:NAME]]`` loses its device at a step, once: the step leaves the file ``NAME``
+there, and where that is, nothing is lost. As one rank of a group the engine meets the others at each step;
+what ``[[raise]]``, ``[[oom]]``, ``[[crash]]`` and either of these asks for happens on the last rank alone.
 """
 
 import os
@@ -20,13 +21,14 @@ from typing import Any
 import numpy as np
 
 from models.engine import EngineSettings, Frames, Generation, GenerationRequest
-from models.errors import InvalidRequest, ModelError, OutOfMemory
+from models.errors import DeviceLost, InvalidRequest, ModelError, OutOfMemory
 from models.variants import VARIANTS
 
 DEFAULT_STEP_S = 0.05
 FRAMES_PER_CHUNK = 4
 PREVIEW_STRIDE = VARIANTS["demo"].spatial_stride
 _HOLD = re.compile(r"\[\[hold:(\w+)\]\]")
+_LOST = re.compile(r"\[\[lost:(\w+)\]\]")
 _HOLD_POLL_S = 0.02
 OVERLAP = 1
 """Frames that two fragments share, as for a model that takes a first frame."""
@@ -80,13 +82,16 @@ class PacedEngine:
         return PacedGeneration(request)
 
     def denoise_step(self, generation: Generation) -> None:
-        """Take one step of ``step_s`` seconds. Raises ``ModelError`` and ``OutOfMemory`` on command."""
+        """Take one step of ``step_s`` seconds. Raises ``ModelError``, ``OutOfMemory`` and ``DeviceLost`` on
+        command.
+        """
         run = _own(generation)
         if run.step == run.total_steps:
             raise ModelError(f"All {run.total_steps} steps of this run are done.")
         with nullcontext() if self._mesh is None else self._mesh.lockstep():
             if self._rank == self._last_rank:
                 self._fail_on_command(run.request.prompt)
+                self._lose_device_on_command(run.request.prompt)
                 self._hold_on_command(run.request.prompt)
             time.sleep(self._step_s)
             self._agree(leave=False)
@@ -144,13 +149,24 @@ class PacedEngine:
             os.kill(os.getpid(), signal.SIGKILL)
 
     def _hold_on_command(self, prompt: str) -> None:
-        held = _HOLD.search(prompt)
-        if held is None:
-            return
-        if self._releases is None:
-            raise ModelError("The prompt asks to be held, and the option releases names no folder.")
-        while not (self._releases / held[1]).exists():
+        release = self._file_named(prompt, _HOLD)
+        while release is not None and not release.exists():
             time.sleep(_HOLD_POLL_S)
+
+    def _lose_device_on_command(self, prompt: str) -> None:
+        lost = self._file_named(prompt, _LOST)
+        if lost is not None and not lost.exists():
+            lost.touch()
+            raise DeviceLost("The prompt asks for the loss of the device.")
+
+    def _file_named(self, prompt: str, mark: re.Pattern[str]) -> Path | None:
+        """Return the file in ``releases`` that the mark in the prompt names; None without the mark."""
+        found = mark.search(prompt)
+        if found is None:
+            return None
+        if self._releases is None:
+            raise ModelError("The prompt names a file, and the option releases names no folder.")
+        return self._releases / found[1]
 
 
 def load_engine(settings: EngineSettings, mesh: Any = None) -> PacedEngine:

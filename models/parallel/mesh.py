@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.distributed_c10d import Store
 
-from models.errors import GroupLost, ModelError
+from models.errors import EngineLost, GroupLost, ModelError
 from models.parallel.plan import ParallelPlan
 
 Axis: TypeAlias = Literal["cfg", "ring", "ulysses"]
@@ -182,6 +182,9 @@ class Mesh:
         except ModelError:
             if not self.lost:
                 self.agree(leave=True)
+            raise
+        except EngineLost:  # no vote: the others may already be in another call
+            self.lost = self.plan.devices > 1
             raise
         if self.agree(leave=False):
             raise ModelError("The model failed on another device of the group.")

@@ -19,7 +19,7 @@ from typing import Any, Self
 import torch
 import torch.distributed as dist
 
-from models.errors import GroupLost, ModelError
+from models.errors import EngineLost, GroupLost, ModelError
 from models.parallel.member import Member, open_store
 from models.parallel.mesh import DEFAULT_TIMEOUT_S
 
@@ -180,7 +180,7 @@ def _run(work: Work, start: _RankStart, arguments: tuple[object, ...]) -> None:
         rank.meet(_FOREVER_S)
     except Exception as error:
         traceback.print_exc()
-        known = isinstance(error, ModelError | GroupLost)
+        known = isinstance(error, ModelError | EngineLost)
         with suppress(OSError):
             start.pipe.send(_Failed(error if known else GroupLost(f"Rank {start.number} failed: {error!r}")))
         os._exit(1)  # skip interpreter clean-up, which could wait for the lost ranks

@@ -68,10 +68,11 @@ class WanEngine:
     def prepare(self, request: GenerationRequest, after: Generation | None = None) -> WanGeneration:
         """Check the request and its memory, encode prompts and pictures, draw the noise.
 
-        Raises ``InvalidRequest``, ``OutOfMemory`` or another ``ModelError``; ``GroupLost`` in a group.
+        Raises ``InvalidRequest``, ``OutOfMemory`` or another ``ModelError``; ``DeviceLost``, or ``GroupLost``
+        in a group.
         """
         check_request(self.variant, request)
-        with self._mesh.together():
+        with self._mesh.together(), as_model_errors("preparing"):
             device, dtype = self.parts.denoiser.device, self.parts.denoiser.dtype
             check_memory(self.variant, request, device, dtype, self._mesh.plan)
         with as_model_errors("preparing"):
@@ -103,8 +104,8 @@ class WanEngine:
     def denoise_step(self, generation: Generation) -> None:
         """Do the next step, with the run's own LoRAs and expert.
 
-        Raises ``ModelError`` if no step is left or the step fails, ``OutOfMemory``, or ``GroupLost`` in a
-        group.
+        Raises ``ModelError`` if no step is left or the step fails, ``OutOfMemory``, ``DeviceLost``, or
+        ``GroupLost`` in a group.
         """
         run = _own(generation)
         if run.step == run.total_steps:

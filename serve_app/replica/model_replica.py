@@ -14,7 +14,7 @@ from ray import serve
 from ray.util import get_current_placement_group
 
 from models.engine import Engine, EngineSettings, FusedLora
-from models.errors import GroupLost, ModelError
+from models.errors import EngineLost, ModelError
 from models.weights.hub import local_folder
 from serve_app.config.model_settings import ModelSettings
 from serve_app.config.placement import Placement
@@ -62,7 +62,7 @@ class ModelReplica:
         # Serve sends one ticket at a time; after a cancelled one, an old run may still be leaving the engine.
         self._lock = asyncio.Lock()
         self._broken = False
-        self._hung = False
+        self._lost = False
         self._bundles = get_current_placement_group()
         self._group: RankGroup | None = None
         rules = settings.tasks
@@ -119,9 +119,9 @@ class ModelReplica:
             run, began = self._run(task), time.monotonic()
             try:
                 generated = await run.generate(self._thread, self._files)
-            except (Hung, GroupLost) as error:
+            except (Hung, EngineLost):
                 _logger.exception("task %s: this replica ends itself", task.uid)
-                self._hung = isinstance(error, Hung)
+                self._lost = True
                 return None
             self._claims.ran(task, time.monotonic() - began)
             finished = finishing.create_task(self._finish(run, generated))
@@ -197,7 +197,7 @@ class ModelReplica:
     @property
     def _is_spent(self) -> bool:
         """True if no further run is possible; the process then ends without waiting for a health check."""
-        return self._hung or (self._group is not None and not self._group.is_whole)
+        return self._lost or (self._group is not None and not self._group.is_whole)
 
     def _end(self) -> NoReturn:
         """Kill the ranks, then this process: Ray starts a replacement at once."""
@@ -227,7 +227,7 @@ class ModelReplica:
 
 def _reason(error: Exception) -> str:
     """Return a reason for clients: an error's own message may name a server path, so it is only logged."""
-    kind = error.code if isinstance(error, ModelError | GroupLost) else type(error).__name__
+    kind = error.code if isinstance(error, ModelError | EngineLost) else type(error).__name__
     return f"The model could not be loaded ({kind}); the service's log says more."
 
 

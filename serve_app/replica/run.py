@@ -15,7 +15,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from models.engine import Engine, GenerationRequest, Picture
-from models.errors import GroupLost, ModelError
+from models.errors import EngineLost, ModelError
 from models.generate import generate
 from serve_app.files.artifacts import LocalArtifacts
 from serve_app.media.source_image import SourceImage
@@ -99,7 +99,7 @@ class Run:
 
         ``files``: the thread that opens and closes the video, so that the engine does not wait for either.
 
-        Raises ``Hung`` or ``GroupLost``: this engine cannot be used again, but another one can run the task.
+        Raises ``Hung`` or ``EngineLost``: this engine cannot be used again, but another one can run the task.
         """
         loop = asyncio.get_running_loop()
         work = loop.run_in_executor(engine_thread, self._generate, loop, files)
@@ -109,7 +109,7 @@ class Run:
             self._abandoned.set()
             raise
         error = work.exception()
-        if isinstance(error, GroupLost):
+        if isinstance(error, EngineLost):
             raise error
         return Generated(self._file, error)
 

@@ -19,8 +19,9 @@ STEPS = 10
 
 
 @pytest.fixture(scope="module")
-def service(cluster: Cluster) -> Iterator[Service]:
-    with cluster.deploy(models=[paced(0.2)], tasks=FAST) as service:
+def service(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    model = paced(0.2, options={"step_s": 0.2, "releases": str(tmp_path_factory.mktemp("releases"))})
+    with cluster.deploy(models=[model], tasks=FAST) as service:
         yield service
 
 
@@ -47,6 +48,16 @@ def test_a_killed_model_replica_costs_an_attempt_and_nothing_else(service: Servi
     assert ended["attempt"] == 2
     assert_published_once(service, task_id)
     assert service.until(waiting, "succeed")["attempt"] == 1
+
+
+def test_a_replica_that_loses_its_device_is_replaced_and_its_task_runs_again(service: Service) -> None:
+    before = service.replica_pids("model-paced")
+    task_id = small(service, prompt="[[lost:device]]")
+    waiting = small(service)
+    assert service.until(task_id, "succeed")["attempt"] == 2
+    assert_published_once(service, task_id)
+    assert service.until(waiting, "succeed")["attempt"] == 1
+    assert set(service.replica_pids("model-paced").values()).isdisjoint(before.values())
 
 
 def test_a_killed_coordinator_leaves_the_run_going(service: Service) -> None:

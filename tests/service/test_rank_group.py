@@ -65,10 +65,12 @@ def test_weights_that_one_rank_alone_reads_stop_the_start_in_its_own_words(
         pass
 
 
-def test_a_rank_that_fails_alone_is_the_end_of_all(cluster: Cluster) -> None:
-    with group_of(paced(0.0), timeout_s=STRICT_S) as group:
+@pytest.mark.parametrize("fault", ["[[raise]]", "[[lost:device]]"])
+def test_a_rank_that_fails_alone_is_the_end_of_all(cluster: Cluster, tmp_path: Path, fault: str) -> None:
+    model = paced(0.0, options={"step_s": 0.0, "releases": str(tmp_path)})
+    with group_of(model, timeout_s=STRICT_S) as group:
         pids = {process.pid for process in group.processes}
-        run = group.prepare(replace(REQUEST, prompt="[[raise]]"))
+        run = group.prepare(replace(REQUEST, prompt=fault))
         with pytest.raises(GroupLost):
             group.denoise_step(run)
         assert_gone(pids)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from models.engine import Engine, Frames, Generation
-from models.errors import GroupLost
+from models.errors import DeviceLost, EngineLost, GroupLost
 from serve_app.files.artifacts import LocalArtifacts
 from serve_app.files.output_paths import OutputPaths
 from serve_app.media.source_image import SourceImage
@@ -253,14 +253,16 @@ async def test_a_step_that_never_ends_is_found_hung(
         await stuck.generate(thread, files)
 
 
-class Lost(PacedEngine):
-    def denoise_step(self, generation: Generation) -> None:
-        raise GroupLost("A rank is gone.")
+@pytest.mark.parametrize("error", [GroupLost("A rank is gone."), DeviceLost("The device failed.")])
+async def test_a_lost_engine_fails_no_task(
+    artifacts: LocalArtifacts, thread: ThreadPoolExecutor, error: EngineLost
+) -> None:
+    class Lost(PacedEngine):
+        def denoise_step(self, generation: Generation) -> None:
+            raise error
 
-
-async def test_a_lost_group_fails_no_task(artifacts: LocalArtifacts, thread: ThreadPoolExecutor) -> None:
     coordinator = Coordinator()
-    with pytest.raises(GroupLost):
+    with pytest.raises(type(error)):
         await execute(run(artifacts, coordinator, engine=Lost()), thread)
     assert (coordinator.published, coordinator.failures, left_over(artifacts)) == ([], [], [])
 
