@@ -115,6 +115,10 @@ class Generation(Protocol):
     def total_steps(self) -> int:
         """Number of steps before the run can be decoded."""
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences for the client about what ``prepare`` left out of the request or changed in it."""
+
 
 class Engine(Protocol):
     """A loaded model. Not thread-safe: one call at a time. Runs share no state that shows in their videos.

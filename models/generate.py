@@ -7,17 +7,20 @@ from models.engine import Engine, Frames, Generation, GenerationRequest
 OnStep = Callable[[int, int], None]
 """Callback with the steps done and the total steps, over all fragments. An exception from it ends the run."""
 
-OnFragment = Callable[[], None]
-"""Callback at one point of each fragment's run. An exception from it ends the run."""
+OnPrepared = Callable[[Generation], None]
+"""Callback with the run of a fragment before its first step. An exception from it ends the run."""
+
+OnDecoded = Callable[[], None]
+"""Callback at the end of a fragment. An exception from it ends the run."""
 
 
 def generate(
     engine: Engine,
     request: GenerationRequest,
     on_step: OnStep | None = None,
-    on_decoded: OnFragment | None = None,
+    on_decoded: OnDecoded | None = None,
     *,
-    on_prepared: OnFragment | None = None,
+    on_prepared: OnPrepared | None = None,
 ) -> Iterator[Frames]:
     """Make one video and yield its frames, ``[n, height, width, 3]`` uint8, as they are decoded.
 
@@ -28,7 +31,7 @@ def generate(
     for fragment in range(request.num_fragments):
         generation = engine.prepare(request, after=generation)
         if on_prepared is not None:
-            on_prepared()
+            on_prepared(generation)
         steps = generation.total_steps
         while generation.step < steps:
             engine.denoise_step(generation)

@@ -1,9 +1,9 @@
 """Generation of one video by a group of processes on this machine, without the service."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from models.engine import EngineSettings, Frames, GenerationRequest
+from models.engine import EngineSettings, Frames, Generation, GenerationRequest
 from models.generate import OnStep, generate
 from models.loading import load_engine
 from models.parallel.mesh import DEFAULT_TIMEOUT_S
@@ -11,12 +11,16 @@ from models.parallel.plan import ParallelPlan
 from models.parallel.rank_launcher import LaunchedRank, RankLauncher
 from models.weights.hub import local_folder
 
+OnNotes = Callable[[tuple[str, ...]], None]
+"""Callback with a fragment's notes, before its first step."""
+
 
 def generate_in_group(
     settings: EngineSettings,
     plan: ParallelPlan,
     request: GenerationRequest,
     on_step: OnStep | None = None,
+    on_notes: OnNotes | None = None,
     timeout_s: float = DEFAULT_TIMEOUT_S,
 ) -> Iterator[Frames]:
     """Make one video as ``generate`` does, on ``plan.devices`` devices of type ``settings.device`` (``cpu``
@@ -30,10 +34,19 @@ def generate_in_group(
         _on_rank, plan.devices, settings, plan, request, device=settings.device, timeout_s=timeout_s
     ) as launcher:
         for _, content in launcher.messages():
-            if not isinstance(content, _StepDone):
+            if isinstance(content, _StepDone):
+                if on_step is not None:
+                    on_step(content.step, content.total_steps)
+            elif isinstance(content, _Prepared):
+                if on_notes is not None:
+                    on_notes(content.notes)
+            else:
                 yield content
-            elif on_step is not None:
-                on_step(content.step, content.total_steps)
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,5 +66,9 @@ def _on_rank(
         if rank.number == 0:
             rank.send(_StepDone(step, total_steps))
 
-    for frames in generate(engine, request, tell):
+    def tell_prepared(generation: Generation) -> None:
+        if rank.number == 0:
+            rank.send(_Prepared(generation.notes))
+
+    for frames in generate(engine, request, tell, on_prepared=tell_prepared):
         rank.send(frames)

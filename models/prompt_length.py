@@ -1,4 +1,4 @@
-"""How much of a prompt the text encoder reads, told from the tokenizer's file alone. Imports no torch."""
+"""How much of a prompt the text encoder reads, told from its tokenizer alone. Imports no torch."""
 
 import html
 import re
@@ -32,14 +32,19 @@ def is_surely_whole(prompt: str) -> bool:
 class PromptLength:
     """Counts a prompt's tokens as the model's text encoder does."""
 
-    def __init__(self, tokenizer: Path) -> None:
-        """Read a ``tokenizer.json``, in about a second. Raises ``ValueError`` where that cannot be read."""
-        try:
-            self._tokenizer = Tokenizer.from_file(str(tokenizer))
-        except Exception as error:  # the library raises no other type
-            raise ValueError(f"{tokenizer.name} cannot be read") from error
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        """Turns off the truncation and the padding of ``tokenizer``."""
+        self._tokenizer = tokenizer
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
+
+    @classmethod
+    def from_file(cls, file: Path) -> "PromptLength":
+        """Read a ``tokenizer.json``, in about a second. Raises ``ValueError`` where that cannot be read."""
+        try:
+            return cls(Tokenizer.from_file(str(file)))
+        except Exception as error:  # the library raises no other type
+            raise ValueError(f"{file.name} cannot be read") from error
 
     def cut_note(self, prompt: str, name: str) -> str | None:
         """Return a sentence about what of ``prompt`` is not read, None if all is; ``name`` begins it."""

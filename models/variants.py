@@ -48,6 +48,8 @@ class Variant:
     negative_prompt: str = WAN_NEGATIVE_PROMPT
     example_prompts: tuple[str, ...] = ()
     """Example prompts of a model with a small vocabulary; empty for a model that takes any prompt."""
+    vocabulary: frozenset[str] = frozenset()
+    """Words that a model with a small vocabulary was trained on; empty for a model that takes any prompt."""
     size_multiple: int = 16
     max_area: int
     max_frames: int
@@ -142,6 +144,12 @@ def _distilled(base: Variant) -> Variant:
     )
 
 
+_DEMO_WORDS = """
+a and around background ball bigger black blue bouncing box circle down falling from getting gray
+green growing is jumping larger left moving on orange purple red right rotating spinning square star
+the to triangle turning up white yellow
+"""
+
 _DEMO = Variant(
     name="demo",
     tasks=frozenset({"t2v", "i2v"}),
@@ -160,6 +168,7 @@ _DEMO = Variant(
         "a green square bouncing on a white background",
         "a blue ball moving right to left on a white background",
     ),
+    vocabulary=frozenset(_DEMO_WORDS.split()),
     size_multiple=32,
     max_area=128 * 64,  # so that a 16:9 request is shrunk to a size the model was trained on
     max_frames=17,

@@ -9,7 +9,8 @@ from models.errors import EngineLost, ModelError
 from models.parallel.plan import plan
 from models.variants import VARIANTS, Variant
 from models.weights_source import HubModel
-from offline.options import Unusable, parser, request_of, settings_of
+from offline.notes import Notes
+from offline.options import Unusable, parser, request_of, settings_of, tell_of_loras
 from offline.progress import StepBar, show
 from serve_app.errors import ServiceError
 from serve_app.media.video_writer import VideoWriteError, VideoWriter
@@ -37,9 +38,11 @@ def _make(options: argparse.Namespace) -> None:
     if not options.out.absolute().parent.is_dir():
         raise Unusable(f"There is no folder {options.out.absolute().parent}.")
     variant = _variant_of(options)
-    request = request_of(options, variant)
+    tell = Notes()
+    request = request_of(options, variant, tell)
+    tell_of_loras(options, variant, tell)
     total = variant.video_frames(request.num_frames, request.num_fragments)
-    frames = _generated(options, variant, request)
+    frames = _generated(options, variant, request, tell)
     with VideoWriter(options.out, width=request.width, height=request.height, fps=request.fps) as writer:
         for some in frames:
             writer.write(some)
@@ -64,7 +67,9 @@ def _variant_of(options: argparse.Namespace) -> Variant:
     return variant
 
 
-def _generated(options: argparse.Namespace, variant: Variant, request: GenerationRequest) -> Iterator[Frames]:
+def _generated(
+    options: argparse.Namespace, variant: Variant, request: GenerationRequest, tell: Notes
+) -> Iterator[Frames]:
     strongest = max(request.guidance_scale, request.guidance_scale_2 or 1.0)
     guidance = strongest > 1 and not variant.distilled
     chosen = plan(
@@ -80,8 +85,9 @@ def _generated(options: argparse.Namespace, variant: Variant, request: Generatio
     check_request(variant, request)
     show(f"loading {options.model}")
     if chosen.devices == 1:
-        return generate(load_engine(settings), request, StepBar())
-    return generate_in_group(settings, chosen, request, StepBar(), timeout_s=options.timeout)
+        engine = load_engine(settings)
+        return generate(engine, request, StepBar(), on_prepared=lambda run: tell(run.notes))
+    return generate_in_group(settings, chosen, request, StepBar(), tell, timeout_s=options.timeout)
 
 
 def _device_kind(options: argparse.Namespace) -> str:

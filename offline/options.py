@@ -2,18 +2,18 @@
 
 import argparse
 import re
-import sys
 from pathlib import Path
 
-import numpy as np
 import yaml
-from numpy.typing import NDArray
 
 from models.engine import EngineSettings, GenerationRequest
-from models.fit import fit
+from models.errors import LoraFault
+from models.fit import fit, size_of_shape
+from models.lora.catalogue import LoraCatalogue
 from models.variants import VARIANTS, Variant
 from models.video_spec import LoraUse
 from models.weights_source import weights_source
+from offline.notes import Notes
 from serve_app.media.image_decoding import decode
 from serve_app.media.source_image import SourceImage
 
@@ -86,7 +86,7 @@ def _add_video(group: argparse._ArgumentGroup) -> None:
         help="what is to appear in the video, for a VACE model; may be given again",
     )
     add("--negative-prompt", metavar="TEXT", help="what to steer away from")
-    add("--size", type=_size, metavar="WIDTHxHEIGHT", help="in pixels")
+    add("--size", type=_size, metavar="WIDTHxHEIGHT", help="in pixels; else of the first frame's shape")
     add("--frames", type=int, metavar="N", help="of each fragment")
     add("--fragments", type=int, default=1, metavar="N", help="that follow each other (default 1)")
     add("--steps", type=int, metavar="N")
@@ -121,17 +121,23 @@ def settings_of(options: argparse.Namespace, variant: Variant, device: str) -> E
     )
 
 
-def request_of(options: argparse.Namespace, variant: Variant) -> GenerationRequest:
+def request_of(options: argparse.Namespace, variant: Variant, tell: Notes) -> GenerationRequest:
     """Return the complete request, with the variant's default for each option that is not given.
 
-    Reads the pictures. Raises ``Unusable`` for a file that cannot be read, ``ImageUnreadable`` for one that
-    is no image.
+    Without a size, the first frame's shape decides it. Reads the pictures. Raises ``Unusable`` for a file
+    that cannot be read, ``ImageUnreadable`` for one that is no image.
     """
-    width, height = options.size or (variant.width, variant.height)
+    first, last = _picture(options.image), _picture(options.last_image)
+    own = variant.width, variant.height
+    shaped = own if first is None else size_of_shape(variant, (first.width, first.height))
+    width, height = options.size or shaped
     fitted = fit(variant, width, height, variant.num_frames if options.frames is None else options.frames)
-    for note in fitted.notes:
-        print(note, file=sys.stderr)
-
+    tell(fitted.notes)
+    fitted_size = fitted.width, fitted.height
+    for file, picture in ((options.image, first), (options.last_image, last)):
+        note = None if picture is None else picture.crop_note(*fitted_size)
+        if note is not None:
+            tell([f"{file}: {note}"])
     return GenerationRequest.of(
         variant,
         options.prompt,
@@ -144,25 +150,31 @@ def request_of(options: argparse.Namespace, variant: Variant) -> GenerationReque
         guidance_scale_2=options.guidance_scale_2,
         flow_shift=options.flow_shift,
         seed=options.seed,
-        image=_frame(options.image, fitted.width, fitted.height),
-        last_image=_frame(options.last_image, fitted.width, fitted.height),
-        references=tuple(_picture(file).pixels for file in options.reference),
+        image=None if first is None else first.cover_crop(*fitted_size),
+        last_image=None if last is None else last.cover_crop(*fitted_size),
+        references=tuple(_read(file).pixels for file in options.reference),
         loras=tuple(options.lora),
         num_fragments=options.fragments,
     )
 
 
-def _frame(file: Path | None, width: int, height: int) -> NDArray[np.uint8] | None:
-    if file is None:
-        return None
-    image = _picture(file)
-    note = image.crop_note(width, height)
-    if note is not None:
-        print(f"{file}: {note}", file=sys.stderr)
-    return image.cover_crop(width, height)
+def tell_of_loras(options: argparse.Namespace, variant: Variant, tell: Notes) -> None:
+    """Tell what is left out of the LoRAs. Raises ``Unusable`` for one that cannot be applied."""
+    if not options.lora or options.lora_folder is None:
+        return
+    catalogue = LoraCatalogue(options.lora_folder, variant)
+    for lora in options.lora:
+        try:
+            tell(catalogue.notes(lora.name))
+        except LoraFault as fault:
+            raise Unusable(f"The LoRA {lora.name!r} {fault}") from None
 
 
-def _picture(file: Path) -> SourceImage:
+def _picture(file: Path | None) -> SourceImage | None:
+    return None if file is None else _read(file)
+
+
+def _read(file: Path) -> SourceImage:
     try:
         data = file.read_bytes()
     except OSError as error:

@@ -4,8 +4,9 @@ It keeps the engine contract (the same suite runs on it and on the real engine),
 fails on command: a prompt that contains ``[[prepare-error]]``, ``[[raise]]``, ``[[oom]]`` or ``[[crash]]``.
 A prompt with ``[[hold:NAME]]`` holds each step until the file ``NAME`` is in the folder of the option
 ``releases``; one with ``[[lost:NAME]]`` loses its device at a step, once: the step leaves the file ``NAME``
-there, and where that is, nothing is lost. As one rank of a group the engine meets the others at each step;
-what ``[[raise]]``, ``[[oom]]``, ``[[crash]]`` and either of these asks for happens on the last rank alone.
+there, and where that is, nothing is lost. A run of one with ``[[note]]`` has a note. As one rank of a group
+the engine meets the others at each step; what ``[[raise]]``, ``[[oom]]``, ``[[crash]]``, ``[[hold:NAME]]``
+and ``[[lost:NAME]]`` ask for happens on the last rank alone.
 """
 
 import os
@@ -33,6 +34,8 @@ _HOLD_POLL_S = 0.02
 OVERLAP = 1
 """Frames that two fragments share, as for a model that takes a first frame."""
 
+NOTE = "The prompt was not read."
+
 
 @dataclass(slots=True)
 class PacedGeneration:
@@ -42,6 +45,7 @@ class PacedGeneration:
     fragment: int = 0
     step: int = 0
     decoded: bool = False
+    notes: tuple[str, ...] = ()
 
     @property
     def total_steps(self) -> int:
@@ -79,7 +83,8 @@ class PacedEngine:
         self._note("begin")
         if "[[prepare-error]]" in request.prompt:
             raise InvalidRequest("The prompt asks for an error.", field="prompt")
-        return PacedGeneration(request)
+        noted = "[[note]]" in request.prompt and self._rank == 0
+        return PacedGeneration(request, notes=(NOTE,) if noted else ())
 
     def denoise_step(self, generation: Generation) -> None:
         """Take one step of ``step_s`` seconds. Raises ``ModelError``, ``OutOfMemory`` and ``DeviceLost`` on
@@ -204,7 +209,7 @@ def _next(before: PacedGeneration, request: GenerationRequest) -> PacedGeneratio
         raise ModelError("The fragment before this one is not decoded to its end.")
     if before.fragment + 1 >= request.num_fragments:
         raise ModelError(f"All {request.num_fragments} fragments of this request are made.")
-    return PacedGeneration(request, before.fragment + 1)
+    return PacedGeneration(request, before.fragment + 1, notes=before.notes)
 
 
 def _colour(request: GenerationRequest) -> Frames:

@@ -84,6 +84,10 @@ class RandomText:
         """Return the same random embeddings for every prompt: ``[512, text_dim]``."""
         return self._embeddings
 
+    def cut_note(self, prompt: str, name: str) -> str | None:
+        """Return None: every prompt has the same embeddings."""
+        return None
+
 
 def transformer_of(variant: Variant) -> Any:
     """Make diffusers' model of the published configuration on the meta device: it has no numbers yet."""

@@ -37,6 +37,10 @@ class SharedText:
         self._mesh.broadcast(torch.tensor([*embeddings.shape, _DTYPES.index(embeddings.dtype)]))
         return self._mesh.broadcast(embeddings.contiguous())
 
+    def cut_note(self, prompt: str, name: str) -> str | None:
+        """Return the encoder's note on rank 0, None on the others."""
+        return None if self.text is None else self.text.cut_note(prompt, name)
+
     def _received(self) -> Tensor:
         tokens, dim, dtype = self._mesh.broadcast(torch.zeros(3, dtype=torch.int64)).tolist()
         if tokens == _FAILED:

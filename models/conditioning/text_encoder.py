@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from models.limits import TEXT_TOKENS
-from models.prompt_length import clean_prompt
+from models.prompt_length import PromptLength, clean_prompt, is_surely_whole
 
 DEFAULT_CACHE_BYTES = 64 * 1024 * 1024
 
@@ -17,6 +17,11 @@ class Text(Protocol):
 
     def encode(self, prompt: str) -> Tensor:
         """Embed a prompt, ``[n, text_dim]`` with 1 ≤ n ≤ 512, without padding tokens."""
+
+    def cut_note(self, prompt: str, name: str) -> str | None:
+        """Return a sentence about what of ``prompt`` ``encode`` leaves out, None for nothing; ``name`` begins
+        it.
+        """
 
 
 class TextEncoder:
@@ -48,6 +53,13 @@ class TextEncoder:
         else:
             self._cache.move_to_end(prompt)
         return embeddings
+
+    def cut_note(self, prompt: str, name: str) -> str | None:
+        """Return a sentence about what of ``prompt`` is beyond the 512 tokens, None for nothing."""
+        if is_surely_whole(prompt):
+            return None
+        # The tokenizer sets its truncation at each call of its own.
+        return PromptLength(self._tokenizer.backend_tokenizer).cut_note(prompt, name)
 
     def _encode(self, prompt: str) -> Tensor:
         # Without padding: attention would mask it out, so the prompt's own tokens come out the same.

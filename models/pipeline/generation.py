@@ -39,6 +39,8 @@ class WanGeneration:
     rotation: Tensor
     part: Fragment
     loras: ChosenLoras
+    notes: tuple[str, ...] = ()
+    """Notes on the prompts; in a group, rank 0 alone has those of the text encoder."""
     prompts: tuple[TextKeys, ...] = ()
     """Text keys of the current stage's prompts: separate, or stacked as one batch."""
     caches: tuple[StepCache | None, ...] = ()

@@ -26,6 +26,7 @@ from models.pipeline.sampling import (
     unipc_schedule,
 )
 from models.pipeline.torch_errors import as_model_errors
+from models.prompt_notes import prompt_notes
 from models.request_check import check_request
 from models.transformer.step_cache import step_caches
 from models.vae.preview import LatentColours
@@ -95,6 +96,7 @@ class WanEngine:
                 rotation=self.parts.denoiser.rotation(noise),
                 part=part,
                 loras=loras,
+                notes=self._notes(request),
             )
             self.parts.loras.put_on(run.loras)
             self._enter_stage(run)
@@ -216,6 +218,11 @@ class WanEngine:
             prompts.append(request.negative_prompt)
         with as_model_errors("encoding the prompt"):
             return tuple(self.parts.text.encode(prompt) for prompt in prompts)
+
+    def _notes(self, request: GenerationRequest) -> tuple[str, ...]:
+        return prompt_notes(
+            self.variant, request.prompt, request.negative_prompt, cut_note=self.parts.text.cut_note
+        )
 
     def _enter_stage(self, run: WanGeneration) -> None:
         """Set the run's state that belongs to one expert: text keys and step caches."""

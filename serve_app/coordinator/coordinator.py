@@ -6,7 +6,7 @@ Its state is in the task store: a new leader continues from the store while the 
 import asyncio
 import logging
 import time
-from collections.abc import Collection, Coroutine, Mapping
+from collections.abc import Collection, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -127,19 +127,31 @@ class Coordinator:
             log_move("claim", task, waited_s=round(time.time() - task.created_at, 3))
         return task
 
-    async def report(self, uid: str, attempt: int, step: int, progress: float) -> bool:
-        """Record a run's progress and renew its lease; return False if the runner must abandon the run."""
+    async def report(
+        self, uid: str, attempt: int, step: int, progress: float, notes: Sequence[str] = ()
+    ) -> bool:
+        """Record a run's progress and renew its lease; return False if the runner must abandon the run.
+
+        ``notes``: all notes of the task, if the run added some; a replica of the version before sends none.
+        """
         try:
-            return await self._ledger.report(uid, attempt, step=step, progress=progress)
+            return await self._ledger.report(uid, attempt, step=step, progress=progress, notes=notes)
         except Superseded:
             return True  # only the new leader may end the run
 
-    async def publish(self, uid: str, attempt: int, artifact: str, timings: Mapping[str, float]) -> bool:
+    async def publish(
+        self,
+        uid: str,
+        attempt: int,
+        artifact: str,
+        timings: Mapping[str, float],
+        notes: Sequence[str] = (),
+    ) -> bool:
         """Commit a finished video; return False if the attempt is no longer current.
 
         Raises ``Superseded``.
         """
-        task = await self._ledger.publish(uid, attempt, artifact=artifact, timings=timings)
+        task = await self._ledger.publish(uid, attempt, artifact=artifact, timings=timings, notes=notes)
         if task is None:
             return await self._is_published(uid, attempt)
         self._ended("publish", task, seconds=round(sum(timings.values()), 3))

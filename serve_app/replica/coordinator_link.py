@@ -52,18 +52,27 @@ class CoordinatorLink:
         except _UNREACHABLE as error:
             self._note_unanswered("hand_back", error)
 
-    async def report(self, uid: str, attempt: int, step: int, progress: float) -> bool:
+    async def report(
+        self, uid: str, attempt: int, step: int, progress: float, notes: tuple[str, ...] = ()
+    ) -> bool:
         """Report progress; return False if the run must be abandoned."""
         try:
-            answer = self._handle.report.remote(uid, attempt, step, progress)
+            answer = self._handle.report.remote(uid, attempt, step, progress, *_told(notes))
             return bool(await asyncio.wait_for(answer, self._patience_s))
         except _UNREACHABLE as error:
             self._note_unanswered("report", error)
             return True
 
-    async def publish(self, uid: str, attempt: int, artifact: str, timings: Mapping[str, float]) -> bool:
+    async def publish(
+        self,
+        uid: str,
+        attempt: int,
+        artifact: str,
+        timings: Mapping[str, float],
+        notes: tuple[str, ...] = (),
+    ) -> bool:
         """Publish the video; return True once it is committed."""
-        return await self._retry_until_answered("publish", uid, attempt, artifact, timings)
+        return await self._retry_until_answered("publish", uid, attempt, artifact, timings, *_told(notes))
 
     async def fail(self, uid: str, attempt: int, error: TaskError) -> bool:
         """Record the failure; return True once it is committed."""
@@ -90,3 +99,8 @@ class CoordinatorLink:
                 if time.monotonic() > deadline:
                     return False
                 await asyncio.sleep(_RETRY_S)
+
+
+def _told(notes: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
+    """Return the last argument of a report with notes: a coordinator of the version before takes none."""
+    return (notes,) if notes else ()

@@ -35,6 +35,14 @@ class RankProcess:
     """The process's ``CUDA_VISIBLE_DEVICES``."""
 
 
+@dataclass(frozen=True, slots=True)
+class PreparedRun:
+    """What the replica needs to know of a run that a rank has prepared."""
+
+    total_steps: int
+    notes: tuple[str, ...]
+
+
 class RankActor:
     """A Ray actor with one device; its methods run in order, in one thread. The replica numbers the runs."""
 
@@ -71,13 +79,13 @@ class RankActor:
         assert self._loaded is not None, "call load first"
         return self._loaded
 
-    def prepare(self, number: int, request: GenerationRequest, after: int | None) -> int:
-        """Prepare run ``number``; return its number of steps. Drops every other run except ``after``."""
+    def prepare(self, number: int, request: GenerationRequest, after: int | None) -> PreparedRun:
+        """Prepare run ``number``. Drops every other run except ``after``."""
         self._decoding = iter(())
         self._runs = {known: run for known, run in self._runs.items() if known == after}
         run = self._engine.prepare(request, after=None if after is None else self._runs[after])
         self._runs[number] = run
-        return run.total_steps
+        return PreparedRun(run.total_steps, run.notes)
 
     def denoise_step(self, number: int) -> None:
         """Execute the next denoise step of a run."""

@@ -18,7 +18,7 @@ from models.engine import EngineSettings, Frames, Generation, GenerationRequest
 from models.errors import GroupLost, ModelError, OutOfMemory, PlanError, TuningError, WeightsError
 from serve_app.config.model_settings import ModelSettings
 from serve_app.config.placement import Placement
-from serve_app.replica.rank_actor import RankActor, RankProcess, RankStart
+from serve_app.replica.rank_actor import PreparedRun, RankActor, RankProcess, RankStart
 
 _START_S = 1800.0
 """Timeout, in seconds, for loading the weights and for each step of the warm-up, which may compile."""
@@ -35,6 +35,7 @@ class GroupRun:
     request: GenerationRequest
     fragment: int
     total_steps: int
+    notes: tuple[str, ...]
     step: int = 0
 
 
@@ -109,9 +110,12 @@ class RankGroup:
         self._prepared &= set() if before is None else {before.number}
         number = next(self._numbers)
         shared = ray.put(request)  # once, however many ranks read its pictures
-        steps, *_ = self._all("prepare", number, shared, None if before is None else before.number)
+        first: PreparedRun = self._all("prepare", number, shared, None if before is None else before.number)[
+            0
+        ]
         self._prepared.add(number)
-        return GroupRun(number, request, 0 if before is None else before.fragment + 1, steps)
+        fragment = 0 if before is None else before.fragment + 1
+        return GroupRun(number, request, fragment, first.total_steps, first.notes)
 
     def denoise_step(self, generation: Generation) -> None:
         """Execute the next denoise step on every rank. Raises ``ModelError`` or ``GroupLost``."""

@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
-from models.engine import Engine, GenerationRequest, Picture
+from models.engine import Engine, Generation, GenerationRequest, Picture
 from models.errors import EngineLost, ModelError
 from models.generate import generate
 from serve_app.files.artifacts import LocalArtifacts
@@ -23,6 +23,9 @@ from serve_app.media.video_writer import VideoWriteError
 from serve_app.replica.attempt_file import AttemptFile
 from serve_app.replica.run_progress import RunProgress
 from serve_app.tasks.task import Task, TaskError
+
+Notes: TypeAlias = tuple[str, ...]
+"""All notes of a task, those that its run added among them; empty if the run added none."""
 
 _logger = logging.getLogger("ray.serve")
 
@@ -41,10 +44,12 @@ class Outcome(StrEnum):
 class Control(Protocol):
     """The interface of a run to the coordinator; every call waits for the answer."""
 
-    async def report(self, uid: str, attempt: int, step: int, progress: float) -> bool:
+    async def report(self, uid: str, attempt: int, step: int, progress: float, notes: Notes) -> bool:
         """Report a run's progress; return False if the run must be abandoned."""
 
-    async def publish(self, uid: str, attempt: int, artifact: str, timings: Mapping[str, float]) -> bool:
+    async def publish(
+        self, uid: str, attempt: int, artifact: str, timings: Mapping[str, float], notes: Notes
+    ) -> bool:
         """Commit a run's video; return False if the attempt is no longer current."""
 
     async def fail(self, uid: str, attempt: int, error: TaskError) -> bool:
@@ -91,6 +96,7 @@ class Run:
         self._step_timeout_s = step_timeout_s
         self._file = AttemptFile(task, artifacts)
         self._progress = RunProgress(task.spec)
+        self._notes: Notes = ()
         self._abandoned = threading.Event()
         self._moved = asyncio.Event()
 
@@ -136,7 +142,9 @@ class Run:
                 TaskError("model_error", "The model failed on this request"), Outcome.BROKEN
             )
         artifact = self._artifacts.key(task.uid, task.attempt)
-        published = await self._control.publish(task.uid, task.attempt, artifact, self._progress.timings)
+        published = await self._control.publish(
+            task.uid, task.attempt, artifact, self._progress.timings, self._notes
+        )
         return Outcome.PUBLISHED if published else Outcome.LEFT
 
     async def _fail(self, error: TaskError, outcome: Outcome) -> Outcome:
@@ -156,7 +164,9 @@ class Run:
             position = self._progress.position
             if time.monotonic() - position.moved_at > self._step_timeout_s:
                 raise Hung(f"no progress for {self._step_timeout_s} s at step {position.step}")
-            if not await self._control.report(task.uid, task.attempt, position.step, position.progress):
+            if not await self._control.report(
+                task.uid, task.attempt, position.step, position.progress, self._notes
+            ):
                 self._abandoned.set()
 
     def _generate(self, loop: asyncio.AbstractEventLoop, files: Executor) -> None:
@@ -171,8 +181,9 @@ class Run:
     def _generate_frames(self, wake: Callable[[], object]) -> None:
         request, progress = self._request(), self._progress
 
-        def prepared() -> None:
+        def prepared(generation: Generation) -> None:
             progress.prepared()
+            self._note(generation.notes)
             self._check_abandoned()
 
         def stepped(done: int, total: int) -> None:
@@ -186,6 +197,12 @@ class Run:
             self._file.write(frames)
             progress.wrote(len(frames))
             wake()
+
+    def _note(self, notes: tuple[str, ...]) -> None:
+        """Take up a fragment's notes, but for those that the submit or another fragment gave already."""
+        known = self._notes or self._task.notes
+        if new := tuple(note for note in notes if note not in known):
+            self._notes = (*known, *new)
 
     def _request(self) -> GenerationRequest:
         spec = self._task.spec

@@ -3,11 +3,11 @@
 The statements are built once, since building one takes longer than executing it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import BindParameter, ColumnElement, bindparam, case, exists, or_, update
+from sqlalchemy import JSON, BindParameter, ColumnElement, bindparam, case, exists, func, or_, update
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from serve_app.store.tables import LEADERSHIP, TASKS
@@ -44,8 +44,11 @@ _EPOCH = bindparam("epoch", type_=LEADERSHIP.c.epoch.type)
 _RUNNER, _STEP, _PROGRESS = _new("runner"), _new("step"), _new("progress")
 _STARTED_AT, _FINISHED_AT, _LEASE = _new("started_at"), _new("finished_at"), _new("lease_expires_at")
 _ARTIFACT, _TIMINGS = _new("artifact"), _new("timings")
+# None, for a run that added no note, must become SQL's NULL and not JSON's.
+_NOTES = bindparam("new_notes", type_=JSON(none_as_null=True))
 _ERROR_CODE, _ERROR_MESSAGE = _new("error_code"), _new("error_message")
 
+_NOTED = {"notes": func.coalesce(_NOTES, TASKS.c.notes)}
 _ENDED = {"finished_at": _FINISHED_AT, "lease_expires_at": None}
 _FAILED = {**_ENDED, "error_code": _ERROR_CODE, "error_message": _ERROR_MESSAGE}
 _QUEUED = {"lease_expires_at": None, "step": 0}
@@ -62,8 +65,9 @@ _CHANGES: Mapping[Move, Mapping[str, Any]] = {
         "step": _STEP,
         "progress": case((TASKS.c.progress > _PROGRESS, TASKS.c.progress), else_=_PROGRESS),
         "lease_expires_at": _LEASE,
+        **_NOTED,
     },
-    Move.PUBLISH: {**_ENDED, "artifact": _ARTIFACT, "timings": _TIMINGS, "progress": 1.0},
+    Move.PUBLISH: {**_ENDED, **_NOTED, "artifact": _ARTIFACT, "timings": _TIMINGS, "progress": 1.0},
     Move.FAIL: _FAILED,
     Move.LOSE: _FAILED,
     Move.REQUEUE: _QUEUED,
@@ -90,15 +94,33 @@ class MoveStatements:
         new = {_RUNNER: runner, _STARTED_AT: started_at, _LEASE: lease_expires_at}
         return self._write(Move.CLAIM, {_SEQ: seq, _EPOCH: epoch, **new})
 
-    def report(self, run: RunKey, *, step: int, progress: float, lease_expires_at: float) -> Write:
-        """Renew the lease; the stored progress never decreases. The statement returns only the uid."""
-        return self._of(run, Move.REPORT, {_STEP: step, _PROGRESS: progress, _LEASE: lease_expires_at})
+    def report(
+        self,
+        run: RunKey,
+        *,
+        step: int,
+        progress: float,
+        lease_expires_at: float,
+        notes: Sequence[str] = (),
+    ) -> Write:
+        """Renew the lease; the stored progress never decreases. The statement returns only the uid.
+
+        ``notes`` replace those of the task, unless there are none.
+        """
+        new = {_STEP: step, _PROGRESS: progress, _LEASE: lease_expires_at, **_noted(notes)}
+        return self._of(run, Move.REPORT, new)
 
     def publish(
-        self, run: RunKey, *, artifact: str, timings: Mapping[str, float], finished_at: float
+        self,
+        run: RunKey,
+        *,
+        artifact: str,
+        timings: Mapping[str, float],
+        finished_at: float,
+        notes: Sequence[str] = (),
     ) -> Write:
-        """End the task as succeeded."""
-        new = {_ARTIFACT: artifact, _TIMINGS: dict(timings), _FINISHED_AT: finished_at}
+        """End the task as succeeded. ``notes`` replace those of the task, unless there are none."""
+        new = {_ARTIFACT: artifact, _TIMINGS: dict(timings), _FINISHED_AT: finished_at, **_noted(notes)}
         return self._of(run, Move.PUBLISH, new)
 
     def fail(self, run: RunKey, error: TaskError, *, finished_at: float) -> Write:
@@ -147,6 +169,10 @@ class MoveStatements:
             # A report only needs to know whether a row changed.
             .returning(TASKS.c.uid if move is Move.REPORT else TASKS)
         )
+
+
+def _noted(notes: Sequence[str]) -> Mapping[BindParameter[Any], Any]:
+    return {_NOTES: list(notes) or None}
 
 
 def _failed(error: TaskError, finished_at: float) -> Mapping[BindParameter[Any], Any]:

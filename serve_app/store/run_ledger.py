@@ -115,28 +115,44 @@ class RunLedger:
         await self._check_lead(connection)
         return None
 
-    async def report(self, uid: str, attempt: int, *, step: int, progress: float) -> bool:
+    async def report(
+        self, uid: str, attempt: int, *, step: int, progress: float, notes: Sequence[str] = ()
+    ) -> bool:
         """Renew the lease and record the progress; return False if the runner must abandon the run.
 
-        Raises ``Superseded``.
+        ``notes``: all notes of the task, if the run added some. Raises ``Superseded``.
         """
         lease_expires_at = time.time() + self._lease_s
         write = self.moves.report(
-            self._run(uid, attempt), step=step, progress=progress, lease_expires_at=lease_expires_at
+            self._run(uid, attempt),
+            step=step,
+            progress=progress,
+            lease_expires_at=lease_expires_at,
+            notes=notes,
         )
         return await self._commit(write) is not None
 
     async def publish(
-        self, uid: str, attempt: int, *, artifact: str, timings: Mapping[str, float]
+        self,
+        uid: str,
+        attempt: int,
+        *,
+        artifact: str,
+        timings: Mapping[str, float],
+        notes: Sequence[str] = (),
     ) -> Task | None:
         """Commit ``artifact`` as the task's result; return None if the attempt is not current.
 
-        Raises ``Superseded``.
+        ``notes``: all notes of the task, if the run added some. Raises ``Superseded``.
         """
-        run, now = self._run(uid, attempt), time.time()
-        return _task(
-            await self._commit(self.moves.publish(run, artifact=artifact, timings=timings, finished_at=now))
+        write = self.moves.publish(
+            self._run(uid, attempt),
+            artifact=artifact,
+            timings=timings,
+            finished_at=time.time(),
+            notes=notes,
         )
+        return _task(await self._commit(write))
 
     async def fail(self, uid: str, attempt: int, error: TaskError) -> Task | None:
         """End the task with an error of the model or the input; return None if the attempt is not current.

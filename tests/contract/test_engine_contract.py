@@ -78,6 +78,15 @@ def test_a_generation_carries_its_request(engine: Engine) -> None:
     assert engine.prepare(REQUEST).request == REQUEST
 
 
+def test_a_run_tells_in_every_fragment_what_of_its_prompt_was_not_read(engine: Engine) -> None:
+    told: list[tuple[str, ...]] = []
+    for prompt in ("a red ball", "a red ball [[note]]"):  # the demo model was trained on no notes
+        request = replace(REQUEST, prompt=prompt, negative_prompt="", steps=1, num_fragments=2)
+        list(generate(engine, request, on_prepared=lambda run: told.append(run.notes)))
+    assert told[:2] == [(), ()]
+    assert told[2] == told[3] and [note.startswith("The prompt ") for note in told[2]] == [True]
+
+
 def test_a_step_beyond_the_last_is_an_error(engine: Engine) -> None:
     generation = engine.prepare(REQUEST)
     for _ in range(REQUEST.steps):
@@ -193,6 +202,7 @@ def test_a_run_of_another_engine_is_refused(engine: Engine) -> None:
         fragment = 0
         step = 0
         total_steps = 3
+        notes = ()
 
     with pytest.raises(ModelError):
         engine.denoise_step(Stranger())

@@ -75,11 +75,15 @@ class Direct:
 
     ledger: RunLedger
 
-    async def report(self, uid: str, attempt: int, step: int, progress: float) -> bool:
-        return await self.ledger.report(uid, attempt, step=step, progress=progress)
+    async def report(
+        self, uid: str, attempt: int, step: int, progress: float, notes: tuple[str, ...]
+    ) -> bool:
+        return await self.ledger.report(uid, attempt, step=step, progress=progress, notes=notes)
 
-    async def publish(self, uid: str, attempt: int, artifact: str, timings: Mapping[str, float]) -> bool:
-        task = await self.ledger.publish(uid, attempt, artifact=artifact, timings=timings)
+    async def publish(
+        self, uid: str, attempt: int, artifact: str, timings: Mapping[str, float], notes: tuple[str, ...]
+    ) -> bool:
+        task = await self.ledger.publish(uid, attempt, artifact=artifact, timings=timings, notes=notes)
         return task is not None
 
     async def fail(self, uid: str, attempt: int, error: TaskError) -> bool:

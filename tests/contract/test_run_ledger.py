@@ -87,6 +87,30 @@ async def test_progress_never_falls(store: TaskStore, ledger: RunLedger) -> None
     assert (seen.step, seen.progress) == (1, 0.6)
 
 
+async def test_a_runs_notes_replace_its_tasks_and_stay_without_new_ones(
+    store: TaskStore, ledger: RunLedger
+) -> None:
+    task = await claimed(store, ledger)
+    assert await ledger.report(task.uid, 1, step=1, progress=0.2, notes=("Shrunk.", "Cut."))
+    assert await ledger.report(task.uid, 1, step=2, progress=0.4)
+    await ledger.give_up(task.uid, 1)
+    second = await ledger.claim("demo", "replica-2")
+    assert second is not None and second.notes == ("Shrunk.", "Cut.")
+    assert not await ledger.report(task.uid, 1, step=2, progress=0.4, notes=("Stale.",))
+    assert (await store.get(EVERYONE, "a")).notes == ("Shrunk.", "Cut.")
+    kept = await ledger.publish(task.uid, 2, artifact="x", timings={})
+    assert kept is not None and kept.notes == ("Shrunk.", "Cut.")
+
+
+async def test_the_notes_of_a_run_without_a_report_come_with_its_video(
+    store: TaskStore, ledger: RunLedger
+) -> None:
+    task = await claimed(store, ledger)
+    assert await ledger.publish(task.uid, 9, artifact="y", timings={}, notes=("Stale.",)) is None
+    published = await ledger.publish(task.uid, 1, artifact="x", timings={}, notes=("Cut.",))
+    assert published is not None and published.notes == ("Cut.",)
+
+
 async def test_a_published_result_never_changes(store: TaskStore, ledger: RunLedger) -> None:
     task = await claimed(store, ledger)
     published = await ledger.publish(task.uid, 1, artifact="first.mp4", timings={"denoise_s": 1.5})

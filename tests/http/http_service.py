@@ -46,7 +46,7 @@ class HttpService:
     async def submit(self, *, key: str | None = None, **fields: Any) -> dict[str, Any]:
         """Submit a valid task, with an API key if there are any, and return the answer."""
         response = await self.client.post(
-            "/v1/tasks/video", json={"prompt": "a cat", **fields}, headers=with_key(key)
+            "/v1/tasks/video", json={"prompt": "a red ball", **fields}, headers=with_key(key)
         )
         assert response.status_code == 200, response.text
         answer: dict[str, Any] = response.json()

@@ -1,4 +1,4 @@
-"""A prompt that the text encoder cuts: it runs, and the client is told on every surface."""
+"""A prompt that the model does not read whole: it runs, and the client is told on every surface."""
 
 from pathlib import Path
 
@@ -40,6 +40,29 @@ async def test_a_prompt_that_is_read_whole_has_no_note(folder: Path):
         for prompt in ("a red ball", "the " * 500):
             body = await service.submit(prompt=prompt)
             assert body["message"] == "Task created successfully"
+
+
+async def test_the_words_that_the_demo_model_does_not_know_are_told(folder: Path):
+    async with running(of_demo(folder)) as service:
+        body = await service.submit(prompt="A RED cat & a dog, jumping up", negative_prompt="blurry")
+        notes = [
+            "The prompt has words that demo does not know: cat, dog.",
+            "The negative prompt has words that demo does not know: blurry.",
+        ]
+        assert (await service.status(body["task_id"]))["notes"] == notes
+        many = " ".join(["一" * 40, *(f"word{number}" for number in range(30))])
+        (note,) = (await service.status((await service.submit(prompt=many))["task_id"]))["notes"]
+        assert note.endswith("一…, word0, word1, word2, word3, word4, word5, word6 and 23 more.")
+
+
+async def test_notes_of_the_run_stand_behind_those_of_the_submit(folder: Path):
+    async with running(of_demo(folder)) as service:
+        task_id = (await service.submit(prompt="a cat"))["task_id"]
+        task = await service.claim()
+        assert await service.ledger.report(task.uid, 1, step=1, progress=0.1, notes=(*task.notes, "Cut."))
+        status = await service.status(task_id)
+        assert status["notes"] == ["The prompt has words that demo does not know: cat.", "Cut."]
+        assert status["message"].endswith("does not know: cat. Cut.")
 
 
 @pytest.mark.parametrize("content", [None, "{}"])

@@ -165,7 +165,9 @@ async def test_a_form_shows_examples_and_begins_with_what_is_required(service: H
     form = {name: (None, value) for name, value in begun.items() if isinstance(value, str)}
     response = await service.client.post("/v1/tasks/video/form", files=form)
     assert response.status_code == 200, response.text
-    assert response.json()["message"] == "Task created successfully"
+    words = "The prompt has words that demo does not know: "
+    example = "cat, sitting, by, beach, under, sunset, sky"
+    assert response.json()["message"] == f"Task created successfully. {words}{example}."
 
 
 async def test_the_first_model_that_can_is_chosen(folder: Path):

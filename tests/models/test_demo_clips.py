@@ -76,6 +76,10 @@ def test_every_scene_can_be_told_by_its_prompt() -> None:
     assert {scene.shape for scene in EXAMPLES} == set(SHAPES)
 
 
+def test_the_vocabulary_of_the_model_is_that_of_the_grammar() -> None:
+    assert VARIANTS["demo"].vocabulary == VARIANTS["demo-distill"].vocabulary == set(words())
+
+
 def test_the_example_prompts_of_the_model_are_those_of_the_grammar() -> None:
     prompts = tuple(scene.prompt for scene in EXAMPLES)
     assert VARIANTS["demo"].example_prompts == VARIANTS["demo-distill"].example_prompts == prompts

@@ -7,8 +7,11 @@ from pathlib import Path
 import imageio_ffmpeg
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import save_file
 
+from models.variants import VARIANTS
 from offline.cli import main
 
 from .conftest import picture
@@ -50,6 +53,29 @@ def test_a_group_writes_a_video(demo_weights: Path, tmp_path: Path) -> None:
     assert len(frames) == 5
     assert frames.std() > 1
     assert "is demo" in done.stderr, "the variant is read from the folder"
+    assert done.stderr.count("The prompt has words that demo does not know: cat.\n") == 1
+
+
+def test_the_shape_of_the_first_frame_and_all_notes_come_as_over_http(
+    demo_weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image, out = tmp_path / "first.png", tmp_path / "out.mp4"
+    Image.fromarray(picture(48, 80)).save(image)
+    width = VARIANTS["demo"].dim
+    lora = {
+        "diffusion_model.blocks.0.self_attn.q.diff_b": torch.zeros(width),
+        "diffusion_model.blocks.0.cross_attn.k_img.diff_b": torch.zeros(width),
+    }
+    save_file(lora, tmp_path / "i2v.safetensors")
+    video = ["--prompt", "a red cat", "--frames", "5", "--steps", "1", "--fragments", "2"]
+    files = ["--image", str(image), "--lora-folder", str(tmp_path), "--lora", "i2v", "--out", str(out)]
+    status = main(["--model", str(demo_weights), *video, *files])
+    said = capsys.readouterr().err
+    assert status == 0, said
+    assert next(imageio_ffmpeg.read_frames(str(out)))["size"] == (64, 96)
+    assert "first.png: image 48x80 was centre-cropped to 64x96" in said
+    assert said.count("The LoRA 'i2v' is applied without 1 of its 2 tensors") == 1
+    assert said.count("The prompt has words that demo does not know: cat.") == 1
 
 
 @pytest.mark.slow

@@ -243,16 +243,19 @@ def test_no_process_outlives_a_launcher_that_is_killed() -> None:
 def test_a_group_of_processes_makes_the_video_of_one(demo_weights: Any) -> None:
     variant = VARIANTS["demo"]
     settings = EngineSettings(variant, demo_weights)
-    request = replace(SHORT, width=64, height=32)
+    request = replace(SHORT, width=64, height=32, prompt="a cat " * 600, negative_prompt="")
     expected = np.concatenate(list(generate(load_engine(settings), request)))
     steps: list[tuple[int, int]] = []
+    told: list[tuple[str, ...]] = []
     chosen = plan(2, variant.heads, guidance=True)
     frames = np.concatenate(
-        list(generate_in_group(settings, chosen, request, lambda *step: steps.append(step)))
+        list(generate_in_group(settings, chosen, request, lambda *step: steps.append(step), told.append))
     )
     assert frames.shape == expected.shape
     assert np.abs(frames.astype(int) - expected).max() <= 1
     assert steps == [(1, 3), (2, 3), (3, 3)]
+    ((cut, words),) = told
+    assert cut.startswith("The prompt was cut after") and words.endswith("does not know: cat.")
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,13 @@
 """Prompt cleaning, embeddings and their cache."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from diffusers.pipelines.wan.pipeline_wan import prompt_clean
 
 from models.conditioning.text_encoder import TextEncoder
-from models.prompt_length import clean_prompt
+from models.prompt_length import PromptLength, clean_prompt
 
 from .conftest import Model
 
@@ -39,6 +41,17 @@ def test_embeddings_are_those_of_diffusers_without_the_filling(plain_model: Mode
     assert 1 <= len(actual) <= 512
     torch.testing.assert_close(actual, expected[: len(actual)], atol=1e-5, rtol=0)
     assert not expected[len(actual) :].any()
+
+
+def test_the_encoder_says_what_it_cuts_and_goes_on_cutting(plain_model: Model, demo_weights: Path) -> None:
+    text = plain_model.text
+    long = "the " * 600 + "a red ball"
+    note = text.cut_note(long, "The prompt")
+    file = PromptLength.from_file(demo_weights / "tokenizer" / "tokenizer.json")
+    assert note is not None and note == file.cut_note(long, "The prompt"), "as the service tells at submit"
+    assert text.cut_note("the " * 500, "The prompt") is None
+    with torch.inference_mode():
+        assert len(text.encode(long)) == 512
 
 
 class CountingEncoder:

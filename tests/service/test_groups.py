@@ -14,6 +14,7 @@ import pytest
 from models.demo.grammar import EXAMPLES
 from models.demo.score import score
 from testbed.cluster import Cluster, demo, paced
+from testbed.paced_engine import NOTE
 from testbed.ranks import assert_gone, rank_pids
 from testbed.service import Service, wait_for
 
@@ -79,6 +80,11 @@ def test_a_cancelled_run_and_an_invalid_request_leave_the_ranks_as_they_are(serv
     assert service.until(following, "succeed")["attempt"] == 1
     assert service.status(running)["step"] < 50
     assert rank_pids() == before
+
+
+def test_what_a_run_notes_on_its_ranks_is_told_behind_the_notes_of_the_submit(service: Service) -> None:
+    noted = service.until(small(service, prompt="a red ball [[note]]", infer_steps=1), "succeed")
+    assert noted["notes"] == ["The prompt has words that demo does not know: note.", NOTE]
 
 
 @pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP])

@@ -24,7 +24,7 @@ PROMPTS = [
 
 @pytest.fixture(scope="module")
 def length() -> PromptLength:
-    return PromptLength(TOKENIZER / "tokenizer.json")
+    return PromptLength.from_file(TOKENIZER / "tokenizer.json")
 
 
 @pytest.mark.parametrize("prompt", PROMPTS, ids=lambda prompt: f"{prompt[:12]}, {len(prompt)}")
@@ -55,4 +55,4 @@ def test_a_place_is_found_among_signs_that_are_read_byte_by_byte(length: PromptL
 def test_a_broken_file_is_no_tokenizer(tmp_path: Path):
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(ValueError, match=r"^tokenizer\.json cannot be read$"):
-        PromptLength(tmp_path / "tokenizer.json")
+        PromptLength.from_file(tmp_path / "tokenizer.json")

@@ -19,7 +19,7 @@ from serve_app.media.source_image import SourceImage
 from serve_app.replica.run import Hung, Outcome, Run
 from serve_app.tasks.task import Task, TaskError, TaskSpec
 from serve_app.tasks.transitions import Status
-from testbed.paced_engine import PacedEngine
+from testbed.paced_engine import NOTE, PacedEngine
 
 DEADLINE_S = 20
 SPEC = TaskSpec("a cat", "", 64, 48, 9, 16, 4, 5.0, 5.0, 1)
@@ -59,14 +59,22 @@ class Coordinator:
     accepts: bool = True
     reports: list[tuple[int, float]] = field(default_factory=list)
     published: list[tuple[str, Mapping[str, float]]] = field(default_factory=list)
+    reported_notes: list[tuple[str, ...]] = field(default_factory=list)
+    published_notes: list[tuple[str, ...]] = field(default_factory=list)
     failures: list[TaskError] = field(default_factory=list)
 
-    async def report(self, uid: str, attempt: int, step: int, progress: float) -> bool:
+    async def report(
+        self, uid: str, attempt: int, step: int, progress: float, notes: tuple[str, ...]
+    ) -> bool:
         assert (uid, attempt) == ("u1", 2)
+        self.reported_notes.append(notes)
         self.reports.append((step, progress))
         return self.leave_at_step is None or step < self.leave_at_step
 
-    async def publish(self, uid: str, attempt: int, artifact: str, timings: Mapping[str, float]) -> bool:
+    async def publish(
+        self, uid: str, attempt: int, artifact: str, timings: Mapping[str, float], notes: tuple[str, ...]
+    ) -> bool:
+        self.published_notes.append(notes)
         self.published.append((artifact, timings))
         return self.accepts
 
@@ -163,6 +171,25 @@ async def test_reports_go_up_step_by_step_and_never_say_done(
     assert coordinator.reports == sorted(coordinator.reports)
     assert {step for step, _ in coordinator.reports} >= {1, 2, 3}
     assert all(0.0 <= progress < 1.0 for _, progress in coordinator.reports)
+
+
+@pytest.mark.parametrize(
+    ("at_submit", "sent"),
+    [((), (NOTE,)), (("Cut.",), ("Cut.", NOTE)), ((NOTE, "Cut."), ())],
+    ids=["new", "one-more", "told-before"],
+)
+async def test_the_notes_of_a_run_follow_those_of_its_task_once(
+    artifacts: LocalArtifacts,
+    thread: ThreadPoolExecutor,
+    at_submit: tuple[str, ...],
+    sent: tuple[str, ...],
+) -> None:
+    coordinator = Coordinator()
+    spec = replace(SPEC, prompt="[[note]]", num_fragments=2, video_frames=17)
+    task = replace(TASK, spec=spec, notes=at_submit)
+    await execute(run(artifacts, coordinator, engine=Attentive(coordinator), task=task), thread)
+    assert coordinator.published_notes == [sent]
+    assert coordinator.reported_notes[-1] == sent
 
 
 class CancelledInItsStep(Attentive):
@@ -299,9 +326,11 @@ async def test_a_coordinator_that_answers_late_does_not_hold_the_engine(
     loop, decoding = asyncio.get_running_loop(), asyncio.Event()
 
     class Late(Coordinator):
-        async def report(self, uid: str, attempt: int, step: int, progress: float) -> bool:
+        async def report(
+            self, uid: str, attempt: int, step: int, progress: float, notes: tuple[str, ...]
+        ) -> bool:
             await asyncio.wait_for(decoding.wait(), DEADLINE_S)
-            return await super().report(uid, attempt, step, progress)
+            return await super().report(uid, attempt, step, progress, notes)
 
     class Telling(PacedEngine):
         def decode(self, generation: Generation) -> Iterator[Frames]:
