@@ -129,8 +129,10 @@ class Mesh:
         ranks = self.size(axis)
         gathered = tensor.new_empty(ranks * tensor.shape[0], *tensor.shape[1:])
         tensor = tensor.contiguous()
+        # torch 2.13 deprecates the older name for this one
+        gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
         with self.listening():
-            dist.all_gather_single(gathered, tensor, group=self._group(axis))
+            gather(gathered, tensor, group=self._group(axis))
         parts: Tensor = gathered.unflatten(0, (ranks, -1))
         return parts
 

@@ -8,9 +8,11 @@ compilation.
 from collections.abc import Callable
 from dataclasses import fields, replace
 from functools import partial
+from inspect import signature
 from typing import Any
 
 import torch
+from torch._dynamo import config as dynamo
 from torch._dynamo.exc import TorchDynamoException
 
 from models.errors import TuningError, first_line
@@ -28,16 +30,22 @@ _SMALL = 64
 
 
 def compiled_parts(backend: str | Callable[..., Any] = "inductor") -> BlockParts:
-    """Return block parts that compile at their first call, independent of those of another call."""
-    compiled = partial(
-        torch.compile,
-        fullgraph=True,
-        dynamic=True,
-        backend=backend,
-        recompile_limit=FORMS,
-        isolate_recompiles=True,
-    )
+    """Return block parts that compile at their first call, independent of those of another call (before
+    torch 2.13, but for the limit on their forms).
+    """
+    compiled = partial(torch.compile, fullgraph=True, dynamic=True, backend=backend, **_limit())
     return BlockParts(*(compiled(getattr(EAGER, part.name)) for part in fields(BlockParts)))
+
+
+def _limit() -> dict[str, Any]:
+    """Return the options by which ``torch.compile`` allows ``FORMS`` specialisations of each part.
+
+    A torch before 2.13 has no such options: there the limit is set for the whole process.
+    """
+    if "recompile_limit" in signature(torch.compile).parameters:
+        return {"recompile_limit": FORMS, "isolate_recompiles": True}
+    dynamo.recompile_limit = max(dynamo.recompile_limit, FORMS)
+    return {}
 
 
 def rehearse(denoiser: Denoiser, variant: Variant, plan: ParallelPlan, config: Any) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from models.conditioning.shared_text import SharedText
 from models.engine import EngineSettings, GenerationRequest
@@ -125,6 +126,8 @@ def runs(rank: LaunchedRank, plans: list[ParallelPlan]) -> None:
     rank.send((plan, "left", left_at(built.engine, who=rank.ranks - 1, me=rank.number)))
     rank.send((plan, "refused", refused(built.engine, culprit=rank.number == rank.ranks - 1)))
     rank.send((plan, "after", latents(built.engine, "i2v").numpy()))
+    del dist.all_gather_single  # as before torch 2.13
+    rank.send((plan, "older torch", latents(built.engine, "i2v").numpy()))
 
 
 def kinds(rank: LaunchedRank, plans: list[ParallelPlan], folders: dict[str, Path]) -> None:

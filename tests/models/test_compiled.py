@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch._dynamo import config as dynamo
 from torch._dynamo.testing import CompileCounter
 from torch._inductor import config as inductor
 
@@ -21,11 +22,13 @@ from models.parallel.plan import ParallelPlan
 from models.parallel.rank_launcher import LaunchedRank, RankLauncher
 from models.pipeline.wan_engine import WanEngine
 from models.speed.compiled import compiled_parts, rehearse
+from models.speed.dummy_forward import DummyShape, dummy_forward
 from models.transformer.block import EAGER
 from models.transformer.denoiser import Denoiser
 from models.variants import VARIANTS
 
 from .checkpoints import load_checkpoint, save_checkpoint, small
+from .checkpoints import transformer as small_transformer
 from .conftest import REQUEST, Model, build_model, picture, remade
 from .test_checkpoints import defaults
 
@@ -97,6 +100,27 @@ def test_pictures_and_a_side_branch_are_compiled_before_the_first_run(
     rehearsed = counter.frame_count
     torch.testing.assert_close(compiled.latents(request), expected, atol=1e-4, rtol=0)
     assert counter.frame_count == rehearsed > 0
+
+
+def test_an_older_torch_allows_as_many_forms(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = torch.compile
+
+    def older(model: Any, *, fullgraph: bool, dynamic: bool, backend: Any) -> Any:
+        return whole(model, fullgraph=fullgraph, dynamic=dynamic, backend=backend)
+
+    monkeypatch.setattr(torch, "compile", older)
+    variant = small("wan2.1-t2v-1.3b")
+    model = small_transformer(variant)
+    with dynamo.patch(recompile_limit=2):
+        counter = CompileCounter()
+        denoiser = Denoiser(model, block_parts=compiled_parts(counter))
+        for prompts in (1, 2):
+            for dtype in (torch.float32, torch.bfloat16):
+                shape = DummyShape(frames=2, height=8, width=8, prompts=prompts)
+                dummy_forward(
+                    Denoiser(model.to(dtype), block_parts=denoiser.block_parts), variant, model.config, shape
+                )
+    assert counter.frame_count > 2 * PARTS
 
 
 def in_group(rank: LaunchedRank, plan: ParallelPlan) -> None:

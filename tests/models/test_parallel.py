@@ -87,6 +87,13 @@ def test_every_rank_has_the_same_bits(plan: ParallelPlan) -> None:
         assert all(np.array_equal(first, other) for other in others)
 
 
+@pytest.mark.parametrize("devices", SIZES)
+def test_a_torch_without_all_gather_single_makes_the_same_video(devices: int) -> None:
+    (made,) = (made for (_, name), made in group(devices).items() if name == "older torch")
+    for latents in made:
+        np.testing.assert_allclose(latents, alone("i2v"), atol=TOLERANCE, rtol=0)
+
+
 @pytest.mark.parametrize("plan", PLANS, ids=name_of)
 def test_rank_0_alone_has_the_frames(plan: ParallelPlan) -> None:
     """Make a video of two fragments, whose second begins with rank 0's last frame of the first."""

@@ -225,6 +225,7 @@ _IMPORTED = (
     "ray.serve.autoscaling_policy._apply_default_params",
     "torch._scaled_mm",
     "torch._dynamo.exc.TorchDynamoException",
+    "torch._dynamo.config.recompile_limit",
     "torch._foreach_lerp_",
     "torch._dynamo.testing.CompileCounter",
     "torch._inductor.config",
