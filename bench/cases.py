@@ -72,7 +72,6 @@ CASES = (
     replace(_14B_STEP, name="14b-480p-cudnn", tuning=Tuning(attention="cudnn")),
     replace(_14B_STEP, name="14b-480p-flash2", tuning=Tuning(attention="flash2")),
     replace(_14B_STEP, name="14b-480p-flash3", tuning=Tuning(attention="flash3")),
-    replace(_14B_STEP, name="14b-480p-xformers", tuning=Tuning(attention="xformers")),
     replace(_14B_STEP, name="14b-480p-sage", tuning=Tuning(attention="sage")),
     replace(_DECODE, name="decode-720p", width=1280, height=720, target_s=None),
     replace(

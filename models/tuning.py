@@ -21,8 +21,8 @@ class Tuning:
 
     attention: Annotated[
         Attention,
-        "The kernel of self-attention: auto measures the exact ones that are installed, once, at start; "
-        "sage computes with 8 bits.",
+        "The kernel of self-attention: auto measures the exact ones that are installed, once, at start, and "
+        "takes the one preferred on the device unless another is clearly faster; sage computes with 8 bits.",
     ] = "auto"
     compile: Annotated[
         bool,

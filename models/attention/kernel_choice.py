@@ -1,16 +1,33 @@
-"""Choice of the self-attention kernel: the one named in the settings, or the fastest measured on this
-device.
+"""Choice of the self-attention kernel: the one named in the settings, or the one preferred on this device,
+unless another is measured to be clearly faster.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from statistics import median
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
 
-from models.attention.kernels import KERNELS, LOSSY, AttentionKernel, sdpa, why_not
+from models.attention.kernels import KERNELS, WITH_LOGS, AttentionKernel, sdpa, sdpa_with_logs, why_not
 from models.errors import TuningError, first_line
+from models.parallel.mesh import Mesh
 from models.tuning import Attention
+
+_PREFERENCE: Mapping[int, tuple[str, ...]] = MappingProxyType(
+    {
+        9: ("flash3", "cudnn", "sdpa", "flash2"),  # Hopper
+        10: ("cudnn", "sdpa", "flash2", "xformers"),  # Blackwell of data centres
+        12: ("cudnn", "sdpa", "flash2", "xformers"),  # Blackwell of workstations
+    }
+)
+"""Exact kernels in the order of preference, by the major compute capability."""
+_ELSEWHERE: tuple[str, ...] = ("flash2", "sdpa", "cudnn", "xformers")
+_CLEARLY = 1.05
+"""Factor by which a kernel must be faster than one that is preferred to it. Times that differ by less may be
+noise, and two kernels round differently: a model whose replicas chose apart would give a seed two videos.
+"""
 
 _TOKENS = 32768
 """Upper limit on the tokens of a measurement: about 81 frames of 832x480, a twentieth of a second a call."""
@@ -51,50 +68,78 @@ def choose(
 ) -> AttentionChoice:
     """Choose the kernel for a setting.
 
-    ``auto`` measures the exact kernels on a CUDA device, which takes seconds; on a CPU, and in ring
-    attention, sdpa is the only choice.
+    ``auto`` measures the exact kernels on a CUDA device, which takes seconds; on a CPU sdpa is the only
+    choice.
 
     Raises ``TuningError`` if the named kernel cannot run here.
     """
-    if shape.ring > 1:
-        if setting not in ("auto", "sdpa"):
+    if setting != "auto":
+        if shape.ring > 1 and KERNELS[setting] not in WITH_LOGS:
+            able = ", ".join(name for name, kernel in KERNELS.items() if kernel in WITH_LOGS)
             raise TuningError(
                 f"attention {setting} cannot serve a ring of devices, whose parts merge by the logs of their "
-                f"scores' sums: choose auto or sdpa, or Ulysses in place of the ring."
+                f"scores' sums: choose auto or one of {able}, or Ulysses in place of the ring."
             )
-        return AttentionChoice("sdpa", sdpa)
-    if setting != "auto":
         reason = why_not(setting, device, dtype, shape.head_dim)
         if reason is not None:
             raise TuningError(f"attention {setting} cannot be used: it {reason}.")
         return AttentionChoice(setting, KERNELS[setting])
     if device.type != "cuda":
         return AttentionChoice("sdpa", sdpa)
-    return _fastest(device, dtype, shape)
+    return _preferred(device, dtype, shape)
 
 
-def _fastest(device: torch.device, dtype: torch.dtype, shape: AttentionShape) -> AttentionChoice:
-    candidates = [name for name in KERNELS if name not in LOSSY]
+def agree(choice: AttentionChoice, mesh: Mesh) -> AttentionChoice:
+    """Return rank 0's choice, on every rank of a group: ranks that measure may come to different ones.
+
+    Raises ``TuningError`` if the kernel that rank 0 chose cannot run here.
+    """
+    names = list(KERNELS)
+    name = names[int(mesh.broadcast(torch.tensor(names.index(choice.name))))]
+    if name in choice.ruled_out:
+        raise TuningError(f"attention {name}, rank 0's choice, cannot be used: it {choice.ruled_out[name]}.")
+    return replace(choice, name=name, kernel=KERNELS[name])
+
+
+def _preferred(device: torch.device, dtype: torch.dtype, shape: AttentionShape) -> AttentionChoice:
+    order = _PREFERENCE.get(torch.cuda.get_device_capability(device)[0], _ELSEWHERE)
+    candidates = [name for name in order if shape.ring == 1 or KERNELS[name] in WITH_LOGS]
     reasons = {name: why_not(name, device, dtype, shape.head_dim) for name in candidates}
     ruled_out = {name: reason for name, reason in reasons.items() if reason is not None}
     # its own generator, so that a measurement leaves the global random state unchanged
     generator = torch.Generator(device).manual_seed(0)
     size = (1, shape.heads, min(shape.tokens, _TOKENS), shape.head_dim)
     inputs = tuple(torch.randn(size, generator=generator, device=device, dtype=dtype) for _ in range(3))
-    expected = sdpa(*inputs)
     measured: dict[str, float] = {}
     for name in candidates:
         if name in ruled_out:
             continue
         try:
-            if differs(KERNELS[name](*inputs), expected):
+            if _is_inexact(KERNELS[name], inputs, shape):
                 ruled_out[name] = "gives other numbers here"
             else:
                 measured[name] = _median_ms(KERNELS[name], inputs)
         except RuntimeError as error:
             ruled_out[name] = f"does not run here: {first_line(error)}"
-    name = min(measured, key=measured.__getitem__)
-    return AttentionChoice(name, KERNELS[name], measured, ruled_out)
+    chosen = clearly_fastest(measured)
+    return AttentionChoice(chosen, KERNELS[chosen], measured, ruled_out)
+
+
+def clearly_fastest(measured: Mapping[str, float]) -> str:
+    """Return the first name, or that of the least time where that is less by more than 5 %.
+
+    ``measured``: times by name, in the order of preference.
+    """
+    first, fastest = next(iter(measured)), min(measured, key=measured.__getitem__)
+    return fastest if _CLEARLY * measured[fastest] < measured[first] else first
+
+
+def _is_inexact(kernel: AttentionKernel, inputs: tuple[Tensor, ...], shape: AttentionShape) -> bool:
+    """Return whether a kernel's result differs from sdpa's; for a ring its logs count too."""
+    if shape.ring == 1:
+        return differs(kernel(*inputs), sdpa(*inputs))
+    found, expected = WITH_LOGS[kernel](*inputs), sdpa_with_logs(*inputs)
+    return any(differs(one, other) for one, other in zip(found, expected, strict=True))
 
 
 def differs(attended: Tensor, expected: Tensor) -> bool:

@@ -2,10 +2,14 @@
 
 Shapes: queries, keys and values ``[batch, heads, n, head_dim]``; every kernel scales by 1/√head_dim and has
 no mask. A kernel's library is imported only when that kernel is first checked or called.
+
+Ring attention merges parts by the log-sum-exp of each query's scores, so it takes a kernel of ``WITH_LOGS``,
+which returns that as well, float32 ``[batch, heads, n]``.
 """
 
 from collections.abc import Callable, Mapping
-from importlib import import_module
+from functools import cache, partial
+from importlib import import_module, metadata
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -26,9 +30,29 @@ class AttentionKernel(Protocol):
         """Attend. Inputs are ``[batch, heads, tokens, head_dim]``; the result is shaped as the queries."""
 
 
+class LogsKernel(Protocol):
+    """Attention of every query to every key, with the log-sum-exp of each query's scores."""
+
+    def __call__(self, queries: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Attend; return the result, shaped as the queries, and the logs, float32 ``[batch, heads, n]``."""
+
+
 def sdpa(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     """Attend with torch's ``scaled_dot_product_attention``, which chooses among torch's built-in kernels."""
     return F.scaled_dot_product_attention(queries, keys, values)
+
+
+def sdpa_with_logs(queries: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """Attend with the kernels behind torch's public attention, which does not return the logs."""
+    aten = torch.ops.aten
+    if queries.device.type == "cpu":
+        attended, logs = aten._scaled_dot_product_flash_attention_for_cpu(queries, keys, values)
+    elif queries.dtype == torch.float32:
+        attended, logs, *_ = aten._scaled_dot_product_efficient_attention(queries, keys, values, None, True)
+        logs = logs[..., : queries.shape[2]]  # the kernel pads the queries to a multiple of 32
+    else:
+        attended, logs, *_ = aten._scaled_dot_product_flash_attention(queries, keys, values)
+    return attended, logs
 
 
 def cudnn(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
@@ -37,36 +61,58 @@ def cudnn(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         return F.scaled_dot_product_attention(queries, keys, values)
 
 
+def cudnn_with_logs(queries: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """Attend with cuDNN's kernel, which keeps a last dimension of 1 on the logs."""
+    cudnn_attention = torch.ops.aten._scaled_dot_product_cudnn_attention
+    attended, logs, *_ = cudnn_attention(queries, keys, values, None, True)
+    return attended, logs.reshape(queries.shape[:3])
+
+
 def flash2(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     """Attend with FlashAttention 2."""
-    attend = import_module("flash_attn").flash_attn_func
-    return _by_tokens(attend, queries, keys, values)
+    return _by_tokens(library("flash2").flash_attn_func, queries, keys, values)[0]
+
+
+def flash2_with_logs(queries: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """Attend with FlashAttention 2, which returns a third tensor as well."""
+    return _with_logs("flash2", queries, keys, values)
 
 
 def flash3(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     """Attend with FlashAttention 3, on Hopper."""
-    attend = import_module("flash_attn_interface").flash_attn_func
-    return _by_tokens(attend, queries, keys, values)
+    return _by_tokens(library("flash3").flash_attn_func, queries, keys, values)[0]
+
+
+def flash3_with_logs(queries: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """Attend with FlashAttention 3, on Hopper."""
+    return _with_logs("flash3", queries, keys, values)
 
 
 def sage(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     """Attend in 8 bits with SageAttention."""
-    attended: Tensor = import_module("sageattention").sageattn(queries, keys, values, tensor_layout="HND")
+    attended: Tensor = library("sage").sageattn(queries, keys, values, tensor_layout="HND")
     return attended
 
 
 def xformers(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     """Attend with xFormers' kernel."""
-    attend = import_module("xformers.ops").memory_efficient_attention
-    return _by_tokens(attend, queries, keys, values)
+    return _by_tokens(library("xformers").memory_efficient_attention, queries, keys, values)[0]
 
 
-def _by_tokens(attend: Callable[..., Any], *tensors: Tensor) -> Tensor:
-    """Call a library that takes tokens before heads, ``[batch, n, heads, head_dim]``."""
+def _with_logs(name: str, queries: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    attend = partial(library(name).flash_attn_func, return_attn_probs=True)
+    attended, logs, *_ = _by_tokens(attend, queries, keys, values)
+    return attended, logs
+
+
+def _by_tokens(attend: Callable[..., Any], *tensors: Tensor) -> tuple[Tensor, ...]:
+    """Call a library that takes tokens before heads, ``[batch, n, heads, head_dim]``; return all it
+    returns.
+    """
     answer = attend(*(tensor.transpose(1, 2) for tensor in tensors))
-    # some versions of FlashAttention 3 also return the log-sum-exp of the scores
-    attended: Tensor = answer[0] if isinstance(answer, tuple) else answer
-    return attended.transpose(1, 2)
+    # some versions of FlashAttention 3 return the logs unasked
+    attended, *others = answer if isinstance(answer, tuple) else (answer,)
+    return attended.transpose(1, 2), *others
 
 
 KERNELS: Mapping[str, AttentionKernel] = MappingProxyType(
@@ -80,15 +126,25 @@ KERNELS: Mapping[str, AttentionKernel] = MappingProxyType(
     }
 )
 
+WITH_LOGS: Mapping[AttentionKernel, LogsKernel] = MappingProxyType(
+    {sdpa: sdpa_with_logs, cudnn: cudnn_with_logs, flash2: flash2_with_logs, flash3: flash3_with_logs}
+)
+"""The kernels that can serve a ring, by the same kernels without logs."""
+
 LOSSY = frozenset({"sage"})
 """Kernels that compute in lower precision than the model's own dtype."""
 
 _LIBRARIES = {
-    "flash2": "flash_attn",
-    "flash3": "flash_attn_interface",
-    "sage": "sageattention",
-    "xformers": "xformers.ops",
+    "flash2": ("flash_attn",),
+    "flash3": ("flash_attn_interface", "fa3_fwd_interface"),
+    "sage": ("sageattention",),
+    "xformers": ("xformers.ops",),
 }
+"""Modules of each kernel's library, of which the first that is there is used. FlashAttention 3 is built from
+source, or installed as the package fa3-fwd.
+"""
+_SAGE_FOR_HOPPER = 2
+"""First major version of SageAttention with a kernel for Hopper."""
 _CAPABILITIES = {"cudnn": (8, 0), "flash2": (8, 0), "sage": (8, 0), "xformers": (7, 0)}
 """Lowest CUDA compute capability each kernel supports."""
 _MAX_HEAD_DIM = {"cudnn": 128, "flash2": 256, "flash3": 256, "sage": 128, "xformers": 256}
@@ -112,20 +168,50 @@ def why_not(name: str, device: torch.device, dtype: torch.dtype, head_dim: int) 
         return f"needs compute capability {_dotted(_CAPABILITIES[name])}, not {_dotted(capability)}"
     if head_dim > _MAX_HEAD_DIM[name] or head_dim % 8:
         return f"takes heads of up to {_MAX_HEAD_DIM[name]} channels in eights, not of {head_dim}"
-    return _why_not_installed(name) or _why_not_running(name, device, dtype, head_dim)
+    return (
+        _why_not_installed(name)
+        or _why_not_worthwhile(name, capability)
+        or _why_not_running(name, device, dtype, head_dim)
+    )
+
+
+@cache
+def library(name: str) -> Any:
+    """Import the library of a kernel. Raises ``ModuleNotFoundError``, or any error of a broken library."""
+    missing = []
+    for module in _LIBRARIES[name]:
+        try:
+            return import_module(module)
+        except ModuleNotFoundError as error:
+            missing.append(str(error.name))
+    raise ModuleNotFoundError(f"there is no module {' or '.join(missing)}")
 
 
 def _why_not_installed(name: str) -> str | None:
     if name not in _LIBRARIES:
         return None
-    library = _LIBRARIES[name]
     try:
-        import_module(library)
+        library(name)
     except ModuleNotFoundError as error:
-        return f"is not installed (there is no module {error.name})"
+        return f"is not installed ({error})"
     except Exception as error:  # an extension built for another torch version can raise any type
         return f"does not load: {first_line(error)}"
     return None
+
+
+def _why_not_worthwhile(name: str, capability: tuple[int, int]) -> str | None:
+    if name != "sage" or capability[0] != 9:
+        return None
+    try:
+        version = metadata.version("sageattention")
+    except metadata.PackageNotFoundError:  # on the path, but not installed as a package
+        return None
+    if int(version.partition(".")[0]) >= _SAGE_FOR_HOPPER:
+        return None
+    return (
+        f"has no kernel for Hopper in version {version}, where it is slower than exact attention: "
+        f"version {_SAGE_FOR_HOPPER} has, built from source"
+    )
 
 
 def _why_not_running(name: str, device: torch.device, dtype: torch.dtype, head_dim: int) -> str | None:

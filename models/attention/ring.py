@@ -5,18 +5,26 @@ the softmax over both parts by weighting each in proportion to its sum (Liu et a
 Blockwise Transformers for Near-Infinite Context", https://arxiv.org/abs/2310.01889).
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
+from models.attention.kernels import LogsKernel, sdpa_with_logs
 from models.parallel.mesh import Mesh
 
 
 def ring_attention(
-    mesh: Mesh, queries: Tensor, keys: Tensor, values: Tensor, kept: list[Tensor | None]
+    mesh: Mesh,
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    unpadded: Callable[[Tensor, int], Tensor],
+    kernel: LogsKernel = sdpa_with_logs,
 ) -> Tensor:
     """Attend from this rank's queries to every ring rank's keys and values, ``[batch, heads, n, d]`` each.
 
-    ``kept``: for each ring rank's part, the indices of the keys that are no padding; None keeps all of them.
+    ``unpadded``: cuts the padding out of the keys or values of the ring rank of a given number.
     """
     ranks, here = mesh.size("ring"), mesh.index("ring")
     travelling = [keys.contiguous(), values.contiguous()]
@@ -24,9 +32,9 @@ def ring_attention(
     for lap in range(ranks):
         # the next part travels while this one is computed
         sending = mesh.ring_shift(travelling, "ring") if lap + 1 < ranks else None
-        part = _counted(travelling, kept[(here - lap) % ranks])
-        if part[0].shape[2]:
-            attended, logs = attention_with_logs(queries, *part)
+        part_keys, part_values = (unpadded(tokens, (here - lap) % ranks) for tokens in travelling)
+        if part_keys.shape[2]:
+            attended, logs = kernel(queries, part_keys, part_values)
             merged = Merged(attended, logs) if merged is None else merged.with_part(attended, logs)
         if sending is not None:
             travelling = sending.wait()
@@ -47,23 +55,3 @@ class Merged:
         """Return the partial result merged with that of another part."""
         share = torch.sigmoid(logs - self.logs)[..., None]  # the new part's weight, of both together
         return Merged(torch.lerp(self.attended, attended.float(), share), torch.logaddexp(self.logs, logs))
-
-
-def attention_with_logs(queries: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-    """Attend, and return each query's log-sum-exp of scores as well, float32 ``[batch, heads, n]``.
-
-    Calls the kernels behind torch's public attention, which does not return the log-sum-exp.
-    """
-    aten = torch.ops.aten
-    if queries.device.type == "cpu":
-        attended, logs = aten._scaled_dot_product_flash_attention_for_cpu(queries, keys, values)
-    elif queries.dtype == torch.float32:
-        attended, logs, *_ = aten._scaled_dot_product_efficient_attention(queries, keys, values, None, True)
-        logs = logs[..., : queries.shape[2]]  # the kernel pads the queries to a multiple of 32
-    else:
-        attended, logs, *_ = aten._scaled_dot_product_flash_attention(queries, keys, values)
-    return attended, logs
-
-
-def _counted(part: list[Tensor], kept: Tensor | None) -> list[Tensor]:
-    return part if kept is None else [tensor.index_select(2, kept) for tensor in part]

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.attention.kernels import AttentionKernel, sdpa
+from models.attention.kernels import WITH_LOGS, AttentionKernel, sdpa
 from models.attention.ring import ring_attention
 from models.parallel.mesh import Mesh
 
@@ -27,7 +27,7 @@ class Shard:
     """
 
     def __init__(self, mesh: Mesh, rows: int, row_tokens: int, kernel: AttentionKernel = sdpa) -> None:
-        """``kernel``: the attention kernel; ring attention uses its own, which returns the log-sum-exp."""
+        """``kernel``: the attention kernel; in a ring one of ``models.attention.kernels.WITH_LOGS``."""
         parts = mesh.plan.sequence
         self._mesh = mesh
         self._kernel = kernel
@@ -92,21 +92,24 @@ class Shard:
 
     def attention(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """Attend to all tokens of the video, from the results of ``by_heads``."""
-        ring = self._mesh.plan.ring
-        if ring > 1:
-            kept = [self._kept(part, keys.device) for part in range(ring)]
-            return ring_attention(self._mesh, queries, keys, values, kept)
-        kept_keys = self._kept(0, keys.device)
-        if kept_keys is not None:
-            keys, values = keys.index_select(2, kept_keys), values.index_select(2, kept_keys)
-        return self._kernel(queries, keys, values)
+        if self._mesh.plan.ring > 1:
+            kernel = WITH_LOGS[self._kernel]
+            return ring_attention(self._mesh, queries, keys, values, self._unpadded, kernel)
+        return self._kernel(queries, self._unpadded(keys, 0), self._unpadded(values, 0))
 
-    def _kept(self, ring_part: int, device: torch.device) -> Tensor | None:
-        """Return indices of a ring part's tokens without padding, in ``by_heads`` order; None for all."""
+    def _unpadded(self, tokens: Tensor, ring_part: int) -> Tensor:
+        """Cut the padding out of the keys or values of a ring part, ``[batch, heads, ulysses · n, d]``.
+
+        Only slices: to ask the device which tokens are padding would wait for it in every block.
+        """
         if not self._padded:
-            return None
+            return tokens
         ranks = self._mesh.plan.ulysses
-        first = ring_part * ranks * self._tokens
-        places = first + torch.arange(ranks * self._tokens, device=device).view(ranks, 1, self._tokens)
-        kept = (places < self._row_tokens).expand(ranks, self.rows, self._tokens)
-        return kept.flatten().nonzero().flatten()
+        real = self._row_tokens - ring_part * ranks * self._tokens  # of a row, in this part
+        full, rest = divmod(min(max(real, 0), ranks * self._tokens), self._tokens)
+        # b heads (ulysses rows n) d -> b heads ulysses rows n d; every row ends on the same rank
+        parts = tokens.unflatten(2, (ranks, self.rows, self._tokens))
+        whole: Tensor = parts[:, :, :full].flatten(2, 4)
+        if rest == 0:
+            return whole
+        return torch.cat([whole, parts[:, :, full, :, :rest].flatten(2, 3)], dim=2)

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from models.attention.kernel_choice import AttentionChoice, AttentionShape, choose
+from models.attention.kernel_choice import AttentionChoice, AttentionShape, agree, choose
 from models.parallel.mesh import Mesh
 from models.speed.compiled import compiled_parts, rehearse
 from models.speed.dummy_forward import DummyShape, dummy_forward
@@ -45,7 +45,7 @@ class TunedModel:
         self._dtype = dtype
         self._mesh = mesh
         self._offloader = Offloader(device)
-        self._attention: AttentionChoice | None = None
+        self._attention = self._chosen_attention()
         self._block_parts: BlockParts | None = None
 
     @property
@@ -60,12 +60,10 @@ class TunedModel:
         """
         if self._tuning.fp8:
             self._quantise(transformer)
-        attention = self._chosen_attention(transformer.config)
-        block_parts = self._compiled(transformer, attention) if self._tuning.compile else EAGER
+        kernel = self._attention.kernel
+        block_parts = self._compiled(transformer) if self._tuning.compile else EAGER
         weights = self._weights(transformer)
-        return Denoiser(
-            transformer, self._mesh, attention=attention.kernel, block_parts=block_parts, weights=weights
-        )
+        return Denoiser(transformer, self._mesh, attention=kernel, block_parts=block_parts, weights=weights)
 
     def offloaded(self, module: Any) -> Any:
         """Register another part of the model for offloading, if set, and return the part."""
@@ -80,22 +78,23 @@ class TunedModel:
         found = closeness(dummy_forward(alone, self._variant, transformer.config, _COMPARISON), expected)
         _LOGGER.info("%s in fp8, beside %s: %s", self._variant.name, self._dtype, found)
 
-    def _chosen_attention(self, config: Any) -> AttentionChoice:
-        if self._attention is None:
-            plan = self._mesh.plan
-            plan.check_heads(config.num_attention_heads)
-            tokens = self._variant.tokens(self._variant.width, self._variant.height, self._variant.num_frames)
-            heads = config.num_attention_heads // plan.ulysses
-            shape = AttentionShape(heads, tokens, config.attention_head_dim, plan.ring)
-            self._attention = choose(self._tuning.attention, self._device, self._dtype, shape)
-            _LOGGER.info("%s: %s", self._variant.name, self._attention)
-        return self._attention
+    def _chosen_attention(self) -> AttentionChoice:
+        """Choose the kernel of all ranks, which are all here: later, some still load when others do not."""
+        plan, variant = self._mesh.plan, self._variant
+        plan.check_heads(variant.heads)
+        tokens = variant.tokens(variant.width, variant.height, variant.num_frames)
+        shape = AttentionShape(variant.heads // plan.ulysses, tokens, variant.head_dim, plan.ring)
+        with self._mesh.together():
+            choice = choose(self._tuning.attention, self._device, self._dtype, shape)
+        choice = agree(choice, self._mesh)
+        _LOGGER.info("%s: %s", variant.name, choice)
+        return choice
 
-    def _compiled(self, transformer: Any, attention: AttentionChoice) -> BlockParts:
+    def _compiled(self, transformer: Any) -> BlockParts:
         """Compile the block parts once: both experts of a model have the same blocks."""
         if self._block_parts is None:
             self._block_parts = compiled_parts()
-            alone = Denoiser(transformer, attention=attention.kernel, block_parts=self._block_parts)
+            alone = Denoiser(transformer, attention=self._attention.kernel, block_parts=self._block_parts)
             rehearse(alone, self._variant, self._mesh.plan, transformer.config)
         return self._block_parts
 
