@@ -13,7 +13,7 @@ from models.engine import EngineSettings, Expert
 from models.errors import InvalidRequest, LoraFault, WeightsError
 from models.limits import MAX_LORA_STRENGTH
 from models.lora.adapters import Adapters, Weighted
-from models.lora.catalogue import NOT_WHOLE, no_such_expert
+from models.lora.catalogue import NOT_WHOLE, no_such_expert, too_large
 from models.lora.contents import left_out_sentence
 from models.lora.file import Lora, read_lora
 from models.lora.folder import LoraFolder
@@ -117,7 +117,7 @@ class LoraCache:
                 for loras in _of_expert(chosen, expert):
                     loras.append((lora, use.strength))
         if sum({lora: lora.size_bytes for loras in chosen for lora, _ in loras}.values()) > self._cache_bytes:
-            raise LoraFault(f"is too much: a request's LoRAs may have {self._cache_bytes} bytes together.")
+            raise too_large(self._cache_bytes)
 
     def _files(self, name: str) -> Mapping[Expert, Path]:
         files = self._folder.files(name) if self._folder is not None else None

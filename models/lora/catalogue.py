@@ -1,6 +1,7 @@
 """The LoRAs of a folder, checked against a variant before any run. Imports no torch."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TypeAlias
@@ -26,9 +27,17 @@ class LoraCatalogue:
     Only headers are read, and each once for as long as its file stays as it is.
     """
 
-    def __init__(self, path: Path, variant: Variant) -> None:
-        """Raises ``WeightsError`` where there is no such folder."""
+    def __init__(
+        self, path: Path, variant: Variant, *, cache_bytes: int | None = None, number_bytes: int = 2
+    ) -> None:
+        """``cache_bytes``: see ``EngineSettings.lora_cache_bytes``, None for no limit; ``number_bytes``: the
+        bytes that a number of a LoRA takes at least on the device.
+
+        Raises ``WeightsError`` where there is no such folder.
+        """
         self._variant = variant
+        self._cache_bytes = cache_bytes
+        self._number_bytes = number_bytes
         self._folder = LoraFolder(path, two_experts=variant.boundary is not None)
 
     def names(self) -> list[str]:
@@ -47,12 +56,16 @@ class LoraCatalogue:
             return []
         files = self._folder.files_of(groups)
         remarks = [] if groups[0].remark is None else [groups[0].remark]
+        least_bytes = 0
         for expert, file in files.items():
             if expert != "both" and self._variant.boundary is None:
                 raise no_such_expert(expert)
-            left_out = _left_out(file, _version(file), self._variant)
-            if left_out is not None and left_out not in remarks:
-                remarks.append(left_out)
+            fitting = _fitting(file, _version(file), self._variant)
+            if fitting.left_out is not None and fitting.left_out not in remarks:
+                remarks.append(fitting.left_out)
+            least_bytes += self._number_bytes * fitting.num_parameters
+        if self._cache_bytes is not None and least_bytes > self._cache_bytes:
+            raise too_large(self._cache_bytes)
         return [f"The LoRA {name!r} {remark}" for remark in remarks]
 
     def remarks(self) -> dict[str, str]:
@@ -71,8 +84,21 @@ def no_such_expert(expert: Expert) -> LoraFault:
     return LoraFault(f"is for the {expert} expert; this model has one for all noise.")
 
 
-def _left_out(file: Path, version: _Version, variant: Variant) -> str | None:
-    """Return what of a file is left out, as the end of a sentence. Raises ``LoraFault``."""
+def too_large(cache_bytes: int) -> LoraFault:
+    """Return the fault of LoRAs that do not go into the engine's cache together."""
+    return LoraFault(f"is too much: a request's LoRAs may have {cache_bytes} bytes together.")
+
+
+@dataclass(frozen=True, slots=True)
+class _Fitting:
+    """What of a file is applied; ``left_out`` ends a sentence, None where nothing is."""
+
+    left_out: str | None
+    num_parameters: int
+
+
+def _fitting(file: Path, version: _Version, variant: Variant) -> _Fitting:
+    """Return what of a file fits a variant. Raises ``LoraFault``."""
     verdict = _verdict(file, version, variant)
     if isinstance(verdict, LoraFault):
         raise LoraFault(*verdict.args)  # a new one: a fault that is raised again grows its traceback
@@ -80,7 +106,7 @@ def _left_out(file: Path, version: _Version, variant: Variant) -> str | None:
 
 
 @lru_cache(maxsize=4096)
-def _verdict(file: Path, version: _Version, variant: Variant) -> str | LoraFault | None:
+def _verdict(file: Path, version: _Version, variant: Variant) -> _Fitting | LoraFault:
     del version  # only tells one content of the file from another
     try:
         contents = LoraContents.read(file).fitting(transformer_shapes(variant))
@@ -88,7 +114,8 @@ def _verdict(file: Path, version: _Version, variant: Variant) -> str | LoraFault
         return LoraFault(*fault.args)
     except (WeightsError, OSError):  # these may name a folder of the server
         return LoraFault(NOT_WHOLE)
-    return left_out_sentence(contents.left_out, contents.num_tensors) if contents.left_out else None
+    sentence = left_out_sentence(contents.left_out, contents.num_tensors) if contents.left_out else None
+    return _Fitting(sentence, contents.num_parameters)
 
 
 def _version(file: Path) -> _Version:

@@ -6,14 +6,13 @@ a module, and a whole difference where there is no such product.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from models.errors import LoraFault, WeightsError
+from models.errors import WeightsError
 from models.lora.contents import LoraContents, Shapes
 from models.lora.key import LoraKey, Part
 from models.lora.peft import PeftConfig
@@ -68,17 +67,20 @@ def read_lora(file: Path, shapes: Shapes | None = None) -> Lora:
     try:
         with safe_open(file, framework="pt") as content:
             for module, stored in contents.modules.items():
-                parts = {part: _read(content, tensor) for part, tensor in stored.items()}
+                parts = {part: _read(content, tensor, contents.scales) for part, tensor in stored.items()}
                 _add(module, parts, contents.peft, products, differences)
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"{file} is not a safetensors file.") from error
     return Lora(products, differences, contents.left_out, contents.num_tensors)
 
 
-def _read(content: Any, stored: StoredTensor) -> Tensor:
+def _read(content: Any, stored: StoredTensor, scales: Mapping[str, StoredTensor]) -> Tensor:
     tensor: Tensor = content.get_tensor(stored.name)
     if tuple(tensor.shape) != stored.shape:
         raise WeightsError(f"{stored.file} was replaced while it was read.")
+    if stored.name in scales:
+        scale: Tensor = content.get_tensor(scales[stored.name].name).float()
+        return tensor.float() * scale.reshape(-1, *[1] * (tensor.ndim - 1))
     return tensor.clone()  # what is read is the file itself, mapped, and that may be replaced
 
 
@@ -105,11 +107,5 @@ def _product(module: str, parts: Mapping[Part, Tensor], peft: PeftConfig) -> Low
     rank = down.shape[0]
     scale = peft.scale(module, rank)
     if "alpha" in parts:
-        scale = _scalar(module, parts["alpha"]) / rank
+        scale = float(parts["alpha"].item()) / rank
     return LowRank(down, up, scale)
-
-
-def _scalar(module: str, alpha: Tensor) -> float:
-    if alpha.numel() != 1 or not isfinite(alpha.item()):
-        raise LoraFault(f"has an alpha of {module} that is not a finite number.")
-    return float(alpha.item())

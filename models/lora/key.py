@@ -78,7 +78,6 @@ _OTHER_KINDS: Mapping[str, str] = {
     "a GLoRA": r"\.(a1|a2|b1|b2)\.weight$",
     "an (IA)³": r"\.(on_input|ia3_l(\.default)?)$",
     "a LoCon with a middle matrix": r"\.lora_mid(\.weight)?$",
-    "in 8-bit floats with scales": r"(^|\.)(scaled_fp8|scale_weight|weight_scale|comfy_quant)$",
 }
 """Kinds of adapters, by the ends of the names of tensors that only they have."""
 

@@ -5,7 +5,7 @@ encoder and what else it was run with under prefixes of their own.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,9 +16,6 @@ REMARKS = ("scaled_fp8", "input_scale", "scale_input", "comfy_quant")
 """Last name components of tensors that only describe how to compute with quantised weights; they are
 ignored.
 """
-
-_PREFIXES = ("", "model.diffusion_model.", "diffusion_model.", "model.")
-"""Prefixes of a transformer's tensors."""
 
 _PARTS = {
     "first_stage_model": "VAE",
@@ -37,6 +34,9 @@ _PARTS = {
 
 _MARKER = "patch_embedding.weight"
 """Name of a tensor that every Wan transformer has, and no LoRA."""
+
+_FIRST_BLOCK = "blocks.0."
+"""Prefix of tensors that every Wan transformer has too, and no image encoder has beside such a marker."""
 
 _MAX_SHOWN = 10
 
@@ -59,24 +59,41 @@ class CheckpointContents:
 def read_contents(path: Path) -> CheckpointContents:
     """Read which tensors of ``path``, a file, an index or a folder, are the transformer's. Headers only.
 
-    Beside a transformer with a prefix, every tensor without it is left out; beside one without a prefix,
-    those of the parts that ComfyUI and diffusers name.
+    The transformer's tensors may have any prefix, such as ``model.diffusion_model.`` or ``dit.``. Beside one
+    with a prefix, every tensor without it is left out; beside one without, those of the parts that ComfyUI
+    and diffusers name.
 
-    Raises ``WeightsError`` for truncated files, for other formats and where there is no transformer.
+    Raises ``WeightsError`` for truncated files, for other formats and where there is not one transformer.
     """
     stored = _stored(path)
-    for prefix in _PREFIXES:
-        if f"{prefix}{_MARKER}" in stored:
-            taken = [name for name in stored if _is_transformers(name, prefix)]
-            others = stored.keys() - taken
-            return CheckpointContents(
-                {name.removeprefix(prefix): stored[name] for name in taken},
-                tuple(sorted(name for name in others if name.split(".")[-1] not in REMARKS)),
-            )
+    prefixes = _prefixes(stored)
+    if len(prefixes) > 1 and "" not in prefixes:
+        raise WeightsError(f"{path} holds {len(prefixes)} transformers: {', '.join(prefixes)}; keep one.")
+    if prefixes:
+        prefix = prefixes[0]
+        taken = [name for name in stored if _is_transformers(name, prefix)]
+        others = stored.keys() - taken
+        return CheckpointContents(
+            {name.removeprefix(prefix): stored[name] for name in taken},
+            tuple(sorted(name for name in others if name.split(".")[-1] not in REMARKS)),
+        )
     if any(".lora_" in name for name in stored):
         raise WeightsError(f"{path} is a LoRA: it holds no {_MARKER}.")
     there = f" but {len(stored)} others: {_by_part(stored)}" if stored else " and nothing else"
     raise WeightsError(f"{path} is not a Wan transformer: it holds no {_MARKER},{there}.")
+
+
+def _prefixes(names: Collection[str]) -> list[str]:
+    """Return the prefixes of the transformers among ``names``, sorted: the empty one first."""
+    found = {
+        name.removesuffix(_MARKER)
+        for name in names
+        if name == _MARKER or (name.endswith(f".{_MARKER}") and name.split(".")[0] not in _PARTS)
+    }
+    in_block = {
+        prefix for prefix in found if any(name.startswith(f"{prefix}{_FIRST_BLOCK}") for name in names)
+    }
+    return sorted(in_block or found & {""})
 
 
 def _stored(path: Path) -> dict[str, StoredTensor]:

@@ -34,6 +34,8 @@ class StoredTensor:
     name: str
     dtype: str
     shape: tuple[int, ...]
+    begin: int
+    """Where its data begins in the file, in bytes."""
 
 
 def weight_files(path: Path) -> list[Path]:
@@ -88,7 +90,10 @@ def read_header(file: Path) -> SafetensorsHeader:
         metadata = dict(header.pop("__metadata__", None) or {})
         end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
         tensors = tuple(
-            StoredTensor(file, name, entry["dtype"], tuple(entry["shape"])) for name, entry in header.items()
+            StoredTensor(
+                file, name, entry["dtype"], tuple(entry["shape"]), 8 + header_bytes + entry["data_offsets"][0]
+            )
+            for name, entry in header.items()
         )
     except FileNotFoundError:
         raise WeightsError(f"{file} is missing.") from None

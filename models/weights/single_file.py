@@ -1,9 +1,8 @@
 """Transformer weights from single safetensors files outside the diffusers layout.
 
 Accepts the tensor names of diffusers and of the Wan repositories, the latter with or without ComfyUI's
-prefix, in plain floats or in 8-bit floats with a scale, which are dequantised. A scale belongs to one row
-(``….weight_scale`` of LightX2V) or to the whole tensor (``….scale_weight`` of ComfyUI). A VAE, a text
-encoder and whatever else is bundled with the transformer is left out, and told in the log.
+prefix, in plain floats or in 8-bit floats with a scale, which are dequantised. A VAE, a text encoder and
+whatever else is bundled with the transformer is left out, and told in the log.
 """
 
 import logging
@@ -22,10 +21,9 @@ from models.errors import WeightsError
 from models.variants import Variant
 from models.weights.checkpoint_contents import REMARKS, read_contents
 from models.weights.safetensors_header import FLOATS, FLOATS_8, StoredTensor
+from models.weights.scales import fits, scales_of
 
 _LOGGER = logging.getLogger(__name__)
-
-_SCALES = (".weight_scale", ".scale_weight")
 
 _ANIMATE = ("motion_encoder.", "face_adapter.", "face_encoder.")
 """Name prefixes of Wan-Animate's tensors, which is not supported and which the conversion would try to
@@ -96,12 +94,7 @@ class SingleFile:
 
     def _scaled(self, tensors: Mapping[str, StoredTensor]) -> dict[str, _Weight]:
         """Pair each tensor with its scale. Raises ``WeightsError`` for any other kind of quantisation."""
-        scales = {
-            f"{name.removesuffix(suffix)}.weight": name
-            for name in tensors
-            for suffix in _SCALES
-            if name.endswith(suffix) and f"{name.removesuffix(suffix)}.weight" in tensors
-        }
+        scales = scales_of(tensors)
         left_out = {*scales.values(), *(name for name in tensors if name.split(".")[-1] in REMARKS)}
         weights = {
             name: _Weight(tensor, tensors[scales[name]] if name in scales else None)
@@ -123,11 +116,10 @@ class SingleFile:
             if scaled and stored.dtype in FLOATS_8 and len(stored.shape) == 2:
                 raise WeightsError(f"{self.path} lacks the scale of {stored.name}.")
             return
-        rows = stored.shape[0]
-        if scale.dtype not in FLOATS or scale.shape not in ((), (1,), (1, 1), (rows,), (rows, 1)):
+        if not fits(scale, stored):
             raise WeightsError(
                 f"{self.path} scales {stored.name} by {scale.dtype} of shape {list(scale.shape)}; "
-                f"taken is one number for the tensor or for each of its {rows} rows."
+                f"taken is one number for the tensor or for each of its {stored.shape[0]} rows."
             )
 
     def _check(self, variant: Variant, expected: Mapping[str, tuple[int, ...]]) -> None:

@@ -150,7 +150,7 @@ class ModelSettings(Section):
 
     def lora_names(self) -> list[str]:
         """Return the names of the LoRAs in the folder now: they may come and go while it is served."""
-        return [] if self.lora_folder is None else LoraCatalogue(self.lora_folder, self.spec).names()
+        return [] if self.lora_folder is None else self._catalogue(self.lora_folder).names()
 
     def lora_notes(self, name: str) -> list[str]:
         """Return what is left out or guessed when a request names a LoRA of the folder, as sentences.
@@ -159,13 +159,19 @@ class ModelSettings(Section):
         """
         if self.lora_folder is None or self.engine != _ENGINE:
             return []
-        return LoraCatalogue(self.lora_folder, self.spec).notes(name)
+        return self._catalogue(self.lora_folder).notes(name)
 
     def lora_remarks(self) -> dict[str, str]:
         """Return the notes of those LoRAs in the folder that have any, or why a request is refused."""
         if self.lora_folder is None or self.engine != _ENGINE:
             return {}
-        return LoraCatalogue(self.lora_folder, self.spec).remarks()
+        return self._catalogue(self.lora_folder).remarks()
+
+    def _catalogue(self, folder: Path) -> LoraCatalogue:
+        wide = self.dtype == "float32" or (self.dtype == "auto" and self.device == "cpu")
+        return LoraCatalogue(
+            folder, self.spec, cache_bytes=self.lora_cache_bytes, number_bytes=4 if wide else 2
+        )
 
     @model_validator(mode="after")
     def _devices_share_a_run(self) -> "ModelSettings":

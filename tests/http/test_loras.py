@@ -130,6 +130,18 @@ async def test_a_lora_that_cannot_be_applied_is_refused_at_submit(
         await service.submit(lora_name="other")
 
 
+async def test_a_lora_that_does_not_go_into_the_cache_is_refused_at_submit(folder: Path, models):
+    size = 2 * DIM  # of numbers that take two bytes each on a GPU
+    for cache_bytes, status in ((size, 200), (size - 1, 422)):
+        models[1]["lora_cache_bytes"] = cache_bytes
+        async with running(settings(folder, models=models)) as service:
+            response = await service.client.post(
+                "/v1/tasks/video", json={"prompt": "x", "lora_name": "anime"}
+            )
+            assert response.status_code == status
+    assert f"is too much: a request's LoRAs may have {size - 1} bytes together" in response.json()["detail"]
+
+
 async def test_the_halves_of_a_pair_are_one_lora_and_a_lone_half_is_told(folder: Path):
     loras = folder / "loras"
     for name in ("clay_HIGH_v1", "clay_LOW_v1", "ink_HIGH"):

@@ -57,7 +57,7 @@ def prefixed(tensors: Tensors, prefix: str) -> Tensors:
     return {prefix + name: tensor for name, tensor in tensors.items()}
 
 
-@pytest.mark.parametrize("prefix", ["", COMFYUI, "diffusion_model.", "model."])
+@pytest.mark.parametrize("prefix", ["", COMFYUI, "transformer.", "pipe.dit."])
 @pytest.mark.parametrize("names", [wan_names, lambda tensors: tensors], ids=["wan", "diffusers"])
 def test_the_transformer_is_taken_and_the_rest_told(
     whole: Path,
@@ -102,6 +102,15 @@ def test_tensors_that_no_part_explains_are_refused_without_a_prefix_and_told_wit
     else:
         with pytest.raises(WeightsError, match=r"has 1 tensors that are none of .*, such as voice\.conv\."):
             load_engine(EngineSettings(small(T2V), whole, transformer=file))
+
+
+def test_of_two_transformers_in_one_file_none_is_chosen(whole: Path, tmp_path: Path) -> None:
+    file = tmp_path / "file.safetensors"
+    tensors = wan_names(tensors_of(whole))
+    low = {name: tensor.clone() for name, tensor in tensors.items()}
+    save_file(prefixed(tensors, "high.") | prefixed(low, "low."), file)
+    with pytest.raises(WeightsError, match=r"holds 2 transformers: high\., low\.; keep one\.$"):
+        load_engine(EngineSettings(small(T2V), whole, transformer=file))
 
 
 def test_a_bundled_part_takes_no_memory(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """A LoRA made for a sibling of the model is applied as far as it fits, and what is left out is told."""
 
 import logging
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -113,6 +114,53 @@ def test_8_bit_floats_are_read(root: Path, tmp_path: Path, dtype: torch.dtype) -
     assert not torch.equal(full, latents(engine, REQUEST_1))
 
 
+@pytest.mark.parametrize("ending", ["scale_weight", "weight_scale"])
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.int8])
+@pytest.mark.parametrize("by_row", [False, True])
+def test_8_bit_numbers_are_multiplied_by_their_scales(
+    tmp_path: Path, ending: str, dtype: torch.dtype, by_row: bool
+) -> None:
+    scaled, full = {"scaled_fp8": torch.zeros(2, dtype=dtype)}, {}
+    for name, tensor in product("blocks.1.self_attn.q", 48).items():
+        rows = (tensor.shape[0], 1) if by_row else ()
+        eight, scale = (tensor * 20).to(dtype), torch.rand(rows) + 0.5
+        scaled |= {name: eight, f"{name.removesuffix('.weight')}.{ending}": scale}
+        full[name] = eight.float() * scale
+    save_file(scaled, tmp_path / "scaled.safetensors")
+    save_file(full, tmp_path / "full.safetensors")
+    lora, expected = (read_lora(tmp_path / f"{name}.safetensors") for name in ("scaled", "full"))
+    assert not lora.left_out and lora.num_tensors == 2
+    for name, of in expected.products.items():
+        assert torch.equal(lora.products[name].down, of.down) and torch.equal(lora.products[name].up, of.up)
+
+
+def test_a_scale_that_is_missing_or_of_blocks_is_named(tmp_path: Path) -> None:
+    tensors = {n: t.to(torch.float8_e4m3fn) for n, t in product("blocks.1.self_attn.q", 48).items()}
+    down, up = tensors
+    scale = f"{down.removesuffix('.weight')}.scale_weight"
+    for shape, said in (((), f"lacks the scale of {up}"), ((1, 3), f"has a scale {scale} that is no number")):
+        save_file(tensors | {scale: torch.ones(shape)}, tmp_path / "lora.safetensors")
+        with pytest.raises(LoraFault, match=re.escape(said)):
+            LoraContents.read(tmp_path / "lora.safetensors")
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2],
+)
+def test_an_alpha_is_a_finite_number_before_the_file_is_read(tmp_path: Path, dtype: torch.dtype) -> None:
+    file, key = tmp_path / "lora.safetensors", "diffusion_model.blocks.1.self_attn.q.alpha"
+    tensors = product("blocks.1.self_attn.q", 48)
+    numbers = [torch.finfo(dtype).max, -2.0, 0.0, float("nan"), -float("nan"), float("inf"), -float("inf")]
+    for alpha in torch.tensor(numbers, dtype=torch.float64).to(dtype):
+        save_file(tensors | {key: alpha.reshape(1)}, file)
+        if alpha.double().isfinite():
+            assert LoraContents.read(file).num_parameters == sum(t.numel() for t in tensors.values())
+            continue
+        with pytest.raises(LoraFault, match=r"an alpha of blocks.1.attn1.to_q that is not a finite number"):
+            LoraContents.read(file)
+
+
 @pytest.mark.parametrize(
     ("tensors", "said"),
     [
@@ -142,8 +190,6 @@ def test_what_fits_nowhere_or_is_of_another_width_is_refused(
         (f"{Q}.hada_t2", "a LoHa"),
         (f"{Q}.oft_blocks", "an OFT"),
         (f"{Q}.lora_mid.weight", "a LoCon with a middle matrix"),
-        (f"{Q}.lora_down.scale_weight", "in 8-bit floats with scales"),
-        ("scaled_fp8", "in 8-bit floats with scales"),
         ("transformer_2.blocks.0.attn1.to_q.lora_A.weight", "both experts in one file"),
     ],
 )
