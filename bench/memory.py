@@ -26,14 +26,14 @@ def main(arguments: list[str]) -> int:
 
 def cells(variant: Variant) -> tuple[str, ...]:
     """Return the row of a variant, in GB."""
-    counted, layers = parameters(variant), variant.layers
-    weights = resident_weights(counted, _ITEMSIZE, layers)
+    counted = parameters(variant)
+    weights = resident_weights(counted, _ITEMSIZE, variant)
     request = request_memory(variant, default_request(variant), _ITEMSIZE).peak
     sizes = (
         weights,
-        resident_weights(counted, _ITEMSIZE, layers, fp8=True),
-        resident_weights(counted, _ITEMSIZE, layers, offload="model"),
-        resident_weights(counted, _ITEMSIZE, layers, offload="group"),
+        resident_weights(counted, _ITEMSIZE, variant, fp8=True),
+        resident_weights(counted, _ITEMSIZE, variant, offload="model"),
+        resident_weights(counted, _ITEMSIZE, variant, offload="group"),
         request,
         weights + request,
     )

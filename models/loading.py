@@ -73,6 +73,7 @@ def load_engine(settings: EngineSettings, mesh: Mesh | None = None) -> WanEngine
         parts,
         cache_threshold=tuning.cache_threshold,
         tiles_when_full=Tiling() if tuning.tile_when_full else None,
+        scratch=model.scratch,
     )
 
 

@@ -53,7 +53,7 @@ class RandomModel:
             if module is not None
         }
         """Parameters of each part that is made."""
-        self.weight_bytes = resident_weights(self.elements, dtype.itemsize, variant.layers)
+        self.weight_bytes = resident_weights(self.elements, dtype.itemsize, variant)
         free = free_bytes(device)
         if self.weight_bytes > free:
             raise OutOfMemory(f"needs {self.weight_bytes / GB:.0f} GB of {free / GB:.0f} GB that are free")
@@ -71,7 +71,8 @@ class RandomModel:
         """
         tuned = TunedModel(tuning, self.variant, self.device, self.dtype, Mesh())
         denoiser = tuned.denoiser(self.transformer)
-        return WanEngine(self.variant, Parts(self.text, denoiser, self.streaming_vae))
+        parts = Parts(self.text, denoiser, self.streaming_vae)
+        return WanEngine(self.variant, parts, scratch=tuned.scratch)
 
 
 class RandomText:

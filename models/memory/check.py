@@ -8,8 +8,14 @@ import torch
 
 from models.engine import EngineSettings, GenerationRequest
 from models.errors import OutOfMemory, WeightsError
-from models.memory.estimate import GB, most_frames, parameters, request_memory, resident_weights
-from models.memory.scratch import kernel_scratch
+from models.memory.estimate import (
+    GB,
+    KernelScratch,
+    most_frames,
+    parameters,
+    request_memory,
+    resident_weights,
+)
 from models.parallel.plan import ParallelPlan
 from models.tuning import Tuning
 from models.variants import Variant
@@ -34,11 +40,16 @@ def free_bytes(device: torch.device) -> int:
 
 
 def check_memory(
-    variant: Variant, request: GenerationRequest, device: torch.device, dtype: torch.dtype, plan: ParallelPlan
+    variant: Variant,
+    request: GenerationRequest,
+    device: torch.device,
+    dtype: torch.dtype,
+    plan: ParallelPlan,
+    scratch: KernelScratch,
 ) -> None:
     """Raise ``OutOfMemory`` if a run needs more than is free, with both figures and what would fit."""
     free = free_bytes(device)
-    itemsize, scratch = dtype.itemsize, kernel_scratch(device, dtype)
+    itemsize = dtype.itemsize
     needed = MARGIN * request_memory(variant, request, itemsize, plan, scratch).peak
     if needed <= free:
         return
@@ -62,7 +73,7 @@ def check_weights(
     parts = [part for part in parameters(settings.variant) if has_text or part != "text_encoder"]
     elements = {part: _elements(_tensors(part, folder, settings)) for part in parts}
     needed = resident_weights(
-        elements, dtype.itemsize, settings.variant.layers, fp8=tuning.fp8, offload=tuning.offload
+        elements, dtype.itemsize, settings.variant, fp8=tuning.fp8, offload=tuning.offload
     )
     free = free_bytes(device)
     if needed > free:

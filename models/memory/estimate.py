@@ -86,24 +86,44 @@ def _linear(inputs: int, outputs: int) -> int:
 
 
 def resident_weights(
-    elements: Mapping[str, int], itemsize: int, layers: int, *, fp8: bool = False, offload: Offload = "none"
+    elements: Mapping[str, int],
+    itemsize: int,
+    variant: Variant,
+    *,
+    fp8: bool = False,
+    offload: Offload = "none",
 ) -> int:
-    """Return the peak bytes of weights on the device. ``elements``: count for each part, by the name of its
-    folder.
+    """Return the peak bytes of weights on the device, also while they are loaded.
 
-    With ``fp8``, every element of a transformer counts as one byte, since nearly all belong to linear layers.
+    ``elements``: count for each part, by the name of its folder.
     """
-    sizes = {
-        part: count * (1 if fp8 and part.startswith("transformer") else itemsize)
-        for part, count in elements.items()
-    }
-    if offload == "none":
+    sizes = {part: count * itemsize for part, count in elements.items()}
+    transformers = [part for part in sizes if part.startswith("transformer")]
+    if offload == "group":
+        # at most three blocks at once; what lies outside the blocks is less than one block
+        sizes |= {part: 3 * sizes[part] // variant.layers for part in transformers}
+    if offload != "none":
+        return max(sizes.values(), default=0)
+    if not fp8:
         return sum(sizes.values())
-    if (
-        offload == "group"
-    ):  # at most three blocks at once; what lies outside the blocks is less than one block
-        sizes |= {part: 3 * size // layers for part, size in sizes.items() if part.startswith("transformer")}
-    return max(sizes.values(), default=0)
+    blocks = variant.layers + variant.control_blocks
+    saved = blocks * _saved_by_fp8(variant, itemsize)
+    sizes |= {part: sizes[part] - saved for part in transformers}
+    # the last block, and copies of its largest layer, before the parts that are loaded after the transformers
+    quantising = _saved_by_fp8(variant, itemsize) + 2 * _FLOAT * variant.dim * max(
+        variant.dim, variant.ffn_dim
+    )
+    return max(sum(sizes.values()), sum(sizes[part] for part in transformers) + quantising)
+
+
+def _saved_by_fp8(variant: Variant, itemsize: int) -> int:
+    """Return the bytes by which a block shrinks in fp8: a byte for each weight of its linear layers, and a
+    float32 scale for each of their rows.
+    """
+    dim, ffn = variant.dim, variant.ffn_dim
+    weights = 8 * dim**2 + 2 * dim * ffn
+    rows = 8 * dim + ffn + dim
+    return weights * (itemsize - 1) - rows * _FLOAT
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +132,8 @@ class KernelScratch:
 
     linear: float = 0.0
     """Bytes of a linear layer, per element of its result."""
+    quantising: float = 0.0
+    """Bytes of a linear layer of a block, per element of its input."""
     result: float = 0.0
     """Bytes of a convolution, per element of its result."""
     column: float = 0.0
@@ -206,7 +228,7 @@ def _step(
     rows = _latent_frames(variant, request) if variant.expand_timesteps and request.image is not None else 1
     local = rows * -(-tokens // rows // plan.sequence)
     batch = _batch(variant, request, plan)
-    activations = local * variant.dim * batch * _token_channel_bytes(variant, itemsize, plan)
+    activations = local * variant.dim * batch * _token_channel_bytes(variant, itemsize, plan, scratch)
     whole = tokens * variant.dim * itemsize  # the embedded latents stay alive until the end
     rotation = local * variant.head_dim * _FLOAT
     channels = _SOLVER_COPIES * variant.latent_channels + 2 * (
@@ -217,14 +239,17 @@ def _step(
     return int(activations + scratch_of_linear) + whole + rotation + latents
 
 
-def _token_channel_bytes(variant: Variant, itemsize: int, plan: ParallelPlan) -> float:
+def _token_channel_bytes(
+    variant: Variant, itemsize: int, plan: ParallelPlan, scratch: KernelScratch
+) -> float:
     """Return the bytes alive per channel of a token at a block's peak."""
     s, f = itemsize, _FLOAT if itemsize < _FLOAT else 0  # f: bytes of a float32 copy, where one is made
     queries = (
         5 * s + f + _FLOAT + (s if f else 0)
     )  # the residual, three inputs and keys; queries being rotated
     ring = 10 * s + 3 * _FLOAT if plan.ring > 1 else 0  # keys sent and received, two results being merged
-    feeding = 5 * s + 2 * s * variant.ffn_dim / variant.dim
+    # the widest tensor twice: before and after GELU, or beside what its quantising takes
+    feeding = 5 * s + (s + max(s, scratch.quantising)) * variant.ffn_dim / variant.dim
     adding = 6 * s + 2 * f + _FLOAT if f else 6 * s
     branch = 2 * s if variant.control_blocks else 0
     return max(queries, ring, feeding, adding) + branch

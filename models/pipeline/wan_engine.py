@@ -13,6 +13,8 @@ from models.engine import Frames, Generation, GenerationRequest
 from models.errors import ModelError, OutOfMemory
 from models.limits import BATCHED_TOKENS
 from models.memory.check import check_memory
+from models.memory.estimate import KernelScratch
+from models.memory.scratch import kernel_scratch
 from models.pipeline.fragment import Fragment
 from models.pipeline.generation import Stage, WanGeneration
 from models.pipeline.parts import Parts
@@ -51,16 +53,19 @@ class WanEngine:
         batched_tokens: int = BATCHED_TOKENS,
         cache_threshold: float = 0.0,
         tiles_when_full: Tiling | None = None,
+        scratch: KernelScratch | None = None,
     ) -> None:
         """``batched_tokens``: sequence length up to which both guidance forwards run as one batch;
         ``cache_threshold``: see ``models.tuning.Tuning``; ``tiles_when_full``: tiles for a decode that runs
-        out of memory on whole pictures, None for no second try.
+        out of memory on whole pictures, None for no second try; ``scratch``: of the model's kernels, None for
+        those of a model without speed settings.
         """
         self.variant = variant
         self.parts = parts
         self._batched_tokens = batched_tokens
         self._cache_threshold = cache_threshold
         self._tiles_when_full = tiles_when_full
+        self._scratch = scratch or kernel_scratch(parts.denoiser.device, parts.denoiser.dtype)
         self._condition = conditioner(variant, parts.vae, parts.image_encoder)
         self._colours = LatentColours(parts.vae)
         self._mesh = parts.denoiser.mesh
@@ -75,7 +80,7 @@ class WanEngine:
         check_request(self.variant, request)
         with self._mesh.together(), as_model_errors("preparing"):
             device, dtype = self.parts.denoiser.device, self.parts.denoiser.dtype
-            check_memory(self.variant, request, device, dtype, self._mesh.plan)
+            check_memory(self.variant, request, device, dtype, self._mesh.plan, self._scratch)
         with as_model_errors("preparing"):
             solver = self._solver(request)
             stages = self._stages(request, solver)

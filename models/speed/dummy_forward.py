@@ -27,12 +27,16 @@ class DummyShape:
 
 
 @torch.inference_mode()
-def dummy_forward(denoiser: Denoiser, variant: Variant, config: Any, shape: DummyShape) -> Tensor:
+def dummy_forward(
+    denoiser: Denoiser, variant: Variant, config: Any, shape: DummyShape, encoder: Denoiser | None = None
+) -> Tensor:
     """Predict a velocity from seeded random inputs, ``[prompts, channels, frames, height, width]``.
 
-    The inputs are the same on every call. ``config``: the transformer's configuration. With a ``denoiser`` of
-    a group, every rank calls this.
+    The inputs are the same on every call. ``config``: the transformer's configuration. ``encoder``: computes
+    the keys of prompts and pictures in place of ``denoiser``. With a ``denoiser`` of a group, every rank
+    calls this.
     """
+    encoder = encoder or denoiser
     generator = torch.Generator("cpu").manual_seed(0)
 
     def noise(*size: int) -> Tensor:
@@ -41,12 +45,12 @@ def dummy_forward(denoiser: Denoiser, variant: Variant, config: Any, shape: Dumm
     video = (shape.frames, shape.height, shape.width)
     latents = noise(1, variant.input_channels, *video)
     control = noise(1, variant.control_channels, *video) if variant.control_blocks else None
-    prompts = [denoiser.text(noise(_PROMPT_TOKENS, config.text_dim)) for _ in range(shape.prompts)]
+    prompts = [encoder.text(noise(_PROMPT_TOKENS, config.text_dim)) for _ in range(shape.prompts)]
     prompt = stacked(prompts) if len(prompts) > 1 else prompts[0]
     if variant.image_tokens:
         pictures = 1 if "i2v" in variant.tasks else 2
         embeddings = noise(pictures, variant.image_tokens // pictures, config.image_dim)
-        prompt = replace(prompt, image=denoiser.image(embeddings))
+        prompt = replace(prompt, image=encoder.image(embeddings))
     rows = shape.frames if shape.timestep_per_frame else 1
     timesteps = torch.full((rows,), _TIMESTEP, device=denoiser.device)
     return denoiser(latents, timesteps, prompt, denoiser.rotation(latents), control)

@@ -38,6 +38,10 @@ def check_fp8(device: torch.device, dtype: torch.dtype) -> None:
         raise TuningError(f"fp8 needs dtype bfloat16, not {str(dtype).removeprefix('torch.')}.")
 
 
+QUANTISING_BYTES = 8.0
+"""Bytes of copies, per value of an input, while it is quantised: in float32, and in float32 clamped."""
+
+
 class Fp8Linear(nn.Module):
     """A linear layer with weights in float8 e4m3. Bias and result have the dtype of the input."""
 
@@ -89,12 +93,17 @@ def quantise(transformer: Any) -> None:
     ``TuningError`` if a layer's sizes are unsuitable.
     """
     for block in blocks_in_order(transformer)[0]:
-        for attn in (block.attn1, block.attn2):
-            for name in ("to_q", "to_k", "to_v"):
-                setattr(attn, name, Fp8Linear(getattr(attn, name)))
-            attn.to_out[0] = Fp8Linear(attn.to_out[0])
-        block.ffn.net[0].proj = Fp8Linear(block.ffn.net[0].proj)
-        block.ffn.net[2] = Fp8Linear(block.ffn.net[2])
+        quantise_block(block)
+
+
+def quantise_block(block: Any) -> None:
+    """Replace the linear layers of one block, as ``quantise`` does those of all."""
+    for attn in (block.attn1, block.attn2):
+        for name in ("to_q", "to_k", "to_v"):
+            setattr(attn, name, Fp8Linear(getattr(attn, name)))
+        attn.to_out[0] = Fp8Linear(attn.to_out[0])
+    block.ffn.net[0].proj = Fp8Linear(block.ffn.net[0].proj)
+    block.ffn.net[2] = Fp8Linear(block.ffn.net[2])
 
 
 @dataclass(frozen=True, slots=True)

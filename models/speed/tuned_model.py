@@ -1,18 +1,22 @@
 """Application of the speed settings to a model's parts while they are loaded."""
 
 import logging
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from models.attention.kernel_choice import AttentionChoice, AttentionShape, agree, choose
+from models.memory.estimate import KernelScratch
+from models.memory.scratch import kernel_scratch
 from models.parallel.mesh import Mesh
 from models.speed.compiled import compiled_parts, rehearse
 from models.speed.dummy_forward import DummyShape, dummy_forward
-from models.speed.fp8 import check_fp8, closeness, quantise
+from models.speed.fp8 import QUANTISING_BYTES, check_fp8, closeness
 from models.speed.offload import Offloader, StreamedBlocks, WholeTransformer, check_offload
+from models.speed.quantised_blocks import QuantisedAfterUse
 from models.transformer.block import EAGER, BlockParts, blocks_in_order
-from models.transformer.block_weights import BlockWeights
+from models.transformer.block_weights import BlockWeights, Resident
 from models.transformer.denoiser import Denoiser
 from models.transformer.step_cache import check_cache
 from models.tuning import Tuning
@@ -50,8 +54,15 @@ class TunedModel:
 
     @property
     def loading_device(self) -> torch.device:
-        """Device to load a transformer to: the CPU if weights are offloaded."""
-        return self._device if self._tuning.offload == "none" else torch.device("cpu")
+        """Device to load a transformer to: the CPU if weights are offloaded, or quantised on their way."""
+        waits = self._tuning.fp8 or self._tuning.offload != "none"
+        return torch.device("cpu") if waits else self._device
+
+    @property
+    def scratch(self) -> KernelScratch:
+        """Scratch memory of the kernels that run the model."""
+        quantising = QUANTISING_BYTES if self._tuning.fp8 else 0.0
+        return replace(kernel_scratch(self._device, self._dtype), quantising=quantising)
 
     def denoiser(self, transformer: Any) -> Denoiser:
         """Apply the settings to a transformer, the only one or one expert, and return its denoiser.
@@ -72,10 +83,12 @@ class TunedModel:
         return module
 
     def _quantise(self, transformer: Any) -> None:
-        alone = Denoiser(transformer)
-        expected = dummy_forward(alone, self._variant, transformer.config, _COMPARISON)
-        quantise(transformer)
-        found = closeness(dummy_forward(alone, self._variant, transformer.config, _COMPARISON), expected)
+        """Quantise the transformer on its way to the device; log how near it stays to what it was."""
+        variant, config = self._variant, transformer.config
+        passing = Denoiser(transformer, weights=QuantisedAfterUse(transformer, self._device))
+        encoder = Denoiser(transformer, weights=Resident(self._device))
+        expected = dummy_forward(passing, variant, config, _COMPARISON, encoder)
+        found = closeness(dummy_forward(Denoiser(transformer), variant, config, _COMPARISON), expected)
         _LOGGER.info("%s in fp8, beside %s: %s", self._variant.name, self._dtype, found)
 
     def _chosen_attention(self) -> AttentionChoice:

@@ -18,6 +18,8 @@ from models.speed import tuned_model as tuned
 from models.speed.compiled import compiled_parts
 from models.speed.dummy_forward import DummyShape, dummy_forward
 from models.speed.fp8 import FP8, LARGEST, Fp8Linear, check_fp8, closeness, quantise, scaled
+from models.speed.quantised_blocks import QuantisedAfterUse
+from models.transformer.block import blocks_in_order
 from models.transformer.denoiser import Denoiser
 from models.variants import VARIANTS
 
@@ -131,6 +133,31 @@ def test_a_model_is_loaded_in_fp8_and_says_how_near_it_is(
     assert all(re.search(r"cosine 0\.99\d+, relative error 0\.0[1-9]", line) for line in said), said
     latents = Model(engine, engine.parts.text, None).latents(defaults(variant.name, "t2v"))
     assert latents.isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["wan2.1-i2v-14b-480p", "wan2.1-vace-1.3b"])
+def test_blocks_are_quantised_one_by_one_after_their_use(name: str) -> None:
+    variant = small(name)
+    shape = DummyShape(frames=2, height=8, width=8)
+    whole, model = eights(small_transformer(variant)), eights(small_transformer(variant))
+    model.load_state_dict(whole.state_dict())
+    blocks = blocks_in_order(model)[0]
+    used = []
+
+    class Watched(QuantisedAfterUse):
+        def _quantised(self, blocks: Any) -> Any:
+            for block in super()._quantised(blocks):
+                used.append([isinstance(other.ffn.net[2], Fp8Linear) for other in blocks])
+                yield block
+
+    passing = Denoiser(model, weights=Watched(model, torch.device("cpu")))
+    expected = dummy_forward(Denoiser(whole), variant, whole.config, shape)
+    made = dummy_forward(passing, variant, model.config, shape, Denoiser(model))
+    torch.testing.assert_close(made, expected, atol=0, rtol=0)
+    assert used == [[other < number for other in range(len(blocks))] for number in range(len(blocks))]
+    quantise(whole)
+    after = [dummy_forward(Denoiser(each), variant, each.config, shape) for each in (whole, model)]
+    torch.testing.assert_close(after[0], after[1], atol=0, rtol=0)
 
 
 def test_layers_in_fp8_compile_in_one_piece() -> None:

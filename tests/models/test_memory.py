@@ -36,6 +36,7 @@ from models.memory.peak import peak_bytes
 from models.memory.scratch import kernel_scratch
 from models.parallel.plan import ParallelPlan
 from models.pipeline.wan_engine import WanEngine
+from models.speed.fp8 import QUANTISING_BYTES, quantise, scaled
 from models.tuning import Tuning
 from models.vae.streaming_vae import StreamingVae
 from models.variants import VARIANTS
@@ -173,6 +174,22 @@ def test_the_estimate_is_near_what_a_run_takes(
     assert device_memory.MARGIN * expected.decode >= decoding
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_copies_of_what_is_quantised_are_counted(dtype: torch.dtype) -> None:
+    rows = torch.zeros(300, 700, dtype=dtype)
+    copies = peak_bytes(lambda: scaled(rows), CPU)
+    assert copies == pytest.approx(QUANTISING_BYTES * rows.numel(), rel=0.02)
+    variant = VARIANTS["wan2.1-t2v-14b"]
+    request = replace(REQUEST, width=832, height=480, num_frames=81)
+    plain, quantising = (
+        request_memory(variant, request, 2, scratch=KernelScratch(quantising=size)).step
+        for size in (0.0, 8.0)
+    )
+    tokens = variant.tokens(832, 480, 81)
+    # without fp8 the adding after the feed-forward takes more than its widest tensor does
+    assert quantising - plain == tokens * (10 * (variant.ffn_dim + variant.dim) - 24 * variant.dim)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_the_memory_of_the_kernels_is_known_whatever_the_processor(dtype: torch.dtype) -> None:
     scratch = kernel_scratch(CPU, dtype)
@@ -264,13 +281,33 @@ def test_shards_that_no_index_names_are_not_counted(checkpoint: Path, tmp_path: 
     device_memory.check_weights(folder, settings, CPU, torch.float32)
 
 
-def test_the_estimate_counts_fp8_and_offload() -> None:
+def test_the_estimate_counts_offload() -> None:
     parts = {"transformer": 1000, "transformer_2": 1000, "vae": 10, "text_encoder": 400}
-    assert resident_weights(parts, 2, 40) == 4820
-    assert resident_weights(parts, 2, 40, fp8=True) == 2820
-    assert resident_weights(parts, 2, 40, offload="model") == 2000
-    assert resident_weights(parts, 2, 40, offload="group") == 800
-    assert resident_weights(parts, 2, 10, fp8=True, offload="group") == 800
+    variant = replace(VARIANTS["wan2.2-t2v-a14b"], layers=40)
+    assert resident_weights(parts, 2, variant) == 4820
+    assert resident_weights(parts, 2, variant, offload="model") == 2000
+    assert resident_weights(parts, 2, variant, offload="group") == 800
+
+
+@pytest.mark.parametrize("name", ["wan2.2-t2v-a14b", "wan2.1-i2v-14b-480p", "wan2.1-vace-1.3b"])
+def test_the_estimate_counts_what_a_transformer_holds_in_fp8(name: str) -> None:
+    variant = VARIANTS[name]
+    transformer = transformer_of(variant).to(torch.bfloat16)
+    elements = {"transformer": count(transformer), "text_encoder": variant.text_encoder_parameters}
+    quantise(transformer)  # on the meta device, which counts for nothing
+    tensors = (*transformer.parameters(), *transformer.buffers())
+    held = sum(tensor.nbytes for tensor in tensors) + 2 * elements["text_encoder"]
+    assert resident_weights(elements, 2, variant, fp8=True) == pytest.approx(held, rel=1e-3)
+
+
+def test_the_last_block_in_full_precision_counts_where_little_is_loaded_after_it() -> None:
+    variant = VARIANTS["wan2.1-t2v-14b"]
+    parts, text = {"transformer": parameters(variant)["transformer"]}, {"text_encoder": 10**10}
+    alone = resident_weights(parts, 2, variant, fp8=True)
+    held = resident_weights(parts | text, 2, variant, fp8=True) - 2 * 10**10
+    assert resident_weights(parts | {"vae": 1000}, 2, variant, fp8=True) == alone
+    weights = 8 * 5120**2 + 2 * 5120 * 13824  # of a block; and two copies of its largest in float32
+    assert alone - held == pytest.approx(weights + 2 * 4 * 5120 * 13824, rel=1e-3)
 
 
 def test_an_unknown_option_is_refused_before_weights_are_read(checkpoint: Path) -> None:

@@ -1,0 +1,50 @@
+"""Quantisation of a transformer on its way to the device, which never holds more than one of its blocks in
+full precision.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from models.speed.fp8 import quantise_block
+from models.transformer.block import blocks_in_order
+
+
+class QuantisedAfterUse:
+    """Implements ``BlockWeights``: brings each block to the device for its use, and quantises it after that.
+
+    So one forward pass, in full precision, leaves a quantised transformer on the device.
+    """
+
+    def __init__(self, transformer: Any, device: torch.device) -> None:
+        """Bring to ``device`` what lies outside the blocks, and each block's cross-attention: a prompt is
+        encoded by that of all blocks, before the first of them is used.
+        """
+        self.device = device
+        blocks = blocks_in_order(transformer)[0]
+        for block in blocks:
+            block.attn2.to(device)
+        in_blocks = {id(tensor) for block in blocks for tensor in (*block.parameters(), *block.buffers())}
+        with torch.inference_mode(False):  # a parameter cannot hold an inference tensor
+            for tensor in (*transformer.parameters(), *transformer.buffers()):
+                if id(tensor) not in in_blocks:
+                    tensor.data = tensor.data.to(device)
+
+    def ready(self) -> None:
+        """Do nothing: all but the blocks is on the device."""
+        pass
+
+    @contextmanager
+    def each(self, blocks: Sequence[Any]) -> Iterator[Iterator[Any]]:
+        """Iterate over the blocks. Once the next is taken, a block is quantised."""
+        yield self._quantised(blocks)
+
+    def _quantised(self, blocks: Sequence[Any]) -> Iterator[Any]:
+        for block in blocks:
+            with torch.inference_mode(False):
+                block.to(self.device)
+            yield block
+            with torch.inference_mode(False):
+                quantise_block(block)
