@@ -3,10 +3,10 @@
 It keeps the engine contract (the same suite runs on it and on the real engine), starts without torch, and
 fails on command: a prompt that contains ``[[prepare-error]]``, ``[[raise]]``, ``[[oom]]`` or ``[[crash]]``.
 A prompt with ``[[hold:NAME]]`` holds each step until the file ``NAME`` is in the folder of the option
-``releases``; one with ``[[lost:NAME]]`` loses its device at a step, once: the step leaves the file ``NAME``
-there, and where that is, nothing is lost. A run of one with ``[[note]]`` has a note. As one rank of a group
-the engine meets the others at each step; what ``[[raise]]``, ``[[oom]]``, ``[[crash]]``, ``[[hold:NAME]]``
-and ``[[lost:NAME]]`` ask for happens on the last rank alone.
+``releases``; with ``[[pace:NAME]]`` steps take no time once that file is there. A prompt with
+``[[lost:NAME]]`` loses its device at a step, once: the step leaves the file ``NAME`` there, and where that
+is, nothing is lost. A run of one with ``[[note]]`` has a note. As one rank of a group the engine meets the
+others at each step; what the other commands ask for happens on the last rank alone.
 """
 
 import os
@@ -30,6 +30,7 @@ FRAMES_PER_CHUNK = 4
 PREVIEW_STRIDE = VARIANTS["demo"].spatial_stride
 _HOLD = re.compile(r"\[\[hold:(\w+)\]\]")
 _LOST = re.compile(r"\[\[lost:(\w+)\]\]")
+_PACE = re.compile(r"\[\[pace:(\w+)\]\]")
 _HOLD_POLL_S = 0.02
 OVERLAP = 1
 """Frames that two fragments share, as for a model that takes a first frame."""
@@ -98,7 +99,9 @@ class PacedEngine:
                 self._fail_on_command(run.request.prompt)
                 self._lose_device_on_command(run.request.prompt)
                 self._hold_on_command(run.request.prompt)
-            time.sleep(self._step_s)
+                pace = self._file_named(run.request.prompt, _PACE)
+                if pace is None or not pace.exists():
+                    time.sleep(self._step_s)
             self._agree(leave=False)
         run.step += 1
 

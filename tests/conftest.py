@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 # torch reads this when it is imported, also in the processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+SPARE_NICENESS = 10
+
 
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Cluster]":
@@ -32,6 +34,13 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Cluster]":
 def pytest_addoption(parser: pytest.Parser) -> None:
     help = "of each test its first parameters alone; nothing that is slow or needs a cluster"
     parser.addoption("--quick", action="store_true", help=help)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let the processes beyond one for each core run only while the others wait for their clusters."""
+    number = int(getattr(config, "workerinput", {}).get("workerid", "gw0").removeprefix("gw"))
+    if number >= len(os.sched_getaffinity(0)):
+        os.nice(SPARE_NICENESS)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

@@ -1,14 +1,22 @@
 """Several nodes: a group is on one of them, and its task goes on elsewhere when that node is lost."""
 
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
-from testbed.cluster import Cluster, paced
+import pytest
+
+from testbed.cluster import Cluster, Node, paced
 from testbed.ranks import assert_gone, group_of, rank_pids
+from testbed.service import Service, wait_for
 
 FAST = {"lease_s": 3.0, "heartbeat_s": 0.5}
+SMALL = {"width": 64, "height": 64, "num_frames": 5, "infer_steps": 2}
 LARGE = {"num_cpus": 30}
 ON_A_LARGE_NODE = {"devices_per_replica": 2, "device": "cpu", "cpus_per_replica": 27.0}
 """More CPUs than the first node has."""
+FAULTS: dict[str, Callable[[Node], None]] = {"node": lambda node: node.lose(), "raylet": Node.kill_raylet}
+DEADLINE_S = 120
 
 
 def test_each_rank_sees_a_device_of_its_own(cluster: Cluster) -> None:
@@ -16,31 +24,33 @@ def test_each_rank_sees_a_device_of_its_own(cluster: Cluster) -> None:
         assert sorted(str(process.devices) for process in group.processes) == ["0", "1"]
 
 
-def test_a_task_of_a_node_that_is_lost_is_done_on_another(cluster: Cluster) -> None:
-    with (
-        cluster.node(**LARGE) as node,
-        cluster.deploy(models=[paced(0.2, **ON_A_LARGE_NODE)], tasks=FAST) as service,
-    ):
-        on_the_first = rank_pids()
-        task_id = service.submit(width=64, height=64, num_frames=5, infer_steps=30)
-        service.until(task_id, "running", step=2)
-        with cluster.node(**LARGE):
-            node.lose()
-            ended = service.until(task_id, "succeed", deadline_s=120)
-            assert ended["attempt"] == 2
-            assert_gone(on_the_first)
-            assert len(rank_pids()) == 2
-            assert Path(service.data_dir / ended["video_path"]).is_file()
+@pytest.mark.timeout(400)
+def test_a_task_is_done_on_another_node_when_its_node_or_the_raylet_there_is_lost(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    model = paced(0.0, **ON_A_LARGE_NODE, options={"step_s": 0.0, "releases": str(tmp_path)})
+    with ExitStack() as nodes:
+        here = nodes.enter_context(cluster.node(**LARGE))
+        with cluster.deploy(models=[model], tasks=FAST) as service:
+            for name, lose in FAULTS.items():
+                ranks = rank_pids()
+                task_id = service.submit(prompt=f"[[hold:{name}]]", **SMALL)
+                first = service.until(task_id, "running", deadline_s=DEADLINE_S)["replica"]
+                there = nodes.enter_context(cluster.node(**LARGE))
+                lose(here)
+                until_attempt(service, task_id, 2)
+                (tmp_path / name).touch()
+                ended = service.until(task_id, "succeed", deadline_s=DEADLINE_S)
+                assert ended["attempt"] == 2 and ended["replica"] != first
+                assert_gone(ranks)
+                assert len(rank_pids()) == 2
+                assert Path(service.data_dir / ended["video_path"]).is_file()
+                here = there
 
 
-def test_a_killed_raylet_costs_an_attempt_and_its_task_is_done_on_another_node(cluster: Cluster) -> None:
-    model = paced(0.2, device="cpu", cpus_per_replica=27.0)
-    with cluster.node(**LARGE) as node, cluster.deploy(models=[model], tasks=FAST) as service:
-        on_the_first = set(service.replica_pids("model-paced").values())
-        task_id = service.submit(width=64, height=64, num_frames=5, infer_steps=30)
-        first = service.until(task_id, "running", step=2)["replica"]
-        with cluster.node(**LARGE):
-            node.kill_raylet()
-            ended = service.until(task_id, "succeed", deadline_s=120)
-            assert ended["attempt"] == 2 and ended["replica"] != first
-            assert_gone(on_the_first)
+def until_attempt(service: Service, task_id: str, attempt: int) -> None:
+    wait_for(
+        lambda: service.status(task_id)["attempt"] == attempt,
+        DEADLINE_S,
+        lambda: f"{service.status(task_id)}, {service.devices('paced')}",
+    )

@@ -19,12 +19,12 @@ from training.run import Training
 pytestmark = pytest.mark.slow
 
 PLAN = Plan(
-    clips=8,
+    clips=4,
     vae_steps=4,
     vae_batch=2,
     flow_steps=2,
-    flow_batch=4,
-    student_clips=4,
+    flow_batch=2,
+    student_clips=2,
     student_steps=2,
     scored=1,
     compiled=False,

@@ -44,6 +44,13 @@ def read_by_ray(variable: str) -> None:
     assert any(f'"{variable}"' in file.read_text() for file in python), variable
 
 
+def read_by_the_raylet(variable: str) -> None:
+    import ray
+
+    raylet = Path(ray.__file__).parent / "core/src/ray/raylet/raylet"
+    assert variable.encode() in raylet.read_bytes(), variable
+
+
 def serve_details() -> None:
     from ray.serve._private.client import ServeControllerClient
     from ray.serve.schema import (
@@ -265,6 +272,7 @@ _ATEN = (
 CHECKS: Mapping[str, Callable[[], None]] = {
     **{name: partial(imported, name) for name in _IMPORTED},
     **{name: partial(read_by_ray, name) for name in _VARIABLES},
+    "RAY_worker_niceness": partial(read_by_the_raylet, "RAY_worker_niceness"),
     **{f"torch.ops.aten.{name}": partial(aten, name) for name in _ATEN},
     "get_serve_details": serve_details,
     "deploy_apps": deploy_apps,
