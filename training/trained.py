@@ -55,7 +55,7 @@ class Trained:
 
     @property
     def is_done(self) -> bool:
-        """Whether all steps have been taken."""
+        """Return whether all steps have been taken."""
         return self.step >= self.steps
 
     def update(self, loss: Tensor) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 
 class WholeClipVae:
-    """Takes over ``vae``: afterwards its modules work on whole clips only."""
+    """Take over ``vae``: afterwards its modules work on whole clips only."""
 
     def __init__(self, vae: Any) -> None:
         self._vae = vae

@@ -28,7 +28,7 @@ def settings_of(variant: Variant, folder: Path = WEIGHTS) -> EngineSettings:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One prompt, the model's video and its score."""
+    """A prompt, the model's video and its score."""
 
     scene: Scene
     prompt: str

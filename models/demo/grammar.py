@@ -59,7 +59,7 @@ _TEMPLATES = (
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """One shape that does one thing: keys of ``SHAPES``, ``COLOURS``, ``BACKGROUNDS`` and ``MOTIONS``."""
+    """A shape that does one thing: keys of ``SHAPES``, ``COLOURS``, ``BACKGROUNDS`` and ``MOTIONS``."""
 
     shape: str
     colour: str

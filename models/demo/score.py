@@ -40,7 +40,7 @@ class Score:
 
     @property
     def everything(self) -> bool:
-        """Whether background, colour and motion are all as asked."""
+        """Return whether background, colour and motion are all as asked."""
         return self.background and self.colour and self.motion
 
 

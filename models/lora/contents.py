@@ -84,7 +84,7 @@ class LoraContents:
 
     @property
     def num_tensors(self) -> int:
-        """How many tensors the file has."""
+        """Number of tensors in the file."""
         return sum(len(parts) for parts in self.modules.values()) + len(self.left_out)
 
     @property
@@ -215,7 +215,7 @@ def _placed(module: str, parts: Parts, shapes: Shapes) -> Parts:
 
 
 def _is_of_a_sibling(changes: Mapping[Part, tuple[int, ...]], shape: tuple[int, ...]) -> bool:
-    """Whether a module gives as many channels as this model's, from inputs that this model does not have."""
+    """Return whether a module has this model's output channels, and inputs that this model does not have."""
     weights = [found for part, found in changes.items() if part in ("weight", "down")]
     return any(found[:1] == shape[:1] and prod(found[1:]) != prod(shape[1:]) for found in weights)
 

@@ -119,7 +119,7 @@ class LoraKey:
 
 
 def changes_text_encoder(key: str) -> bool:
-    """Whether a tensor's name is that of a part of the text encoder's LoRA."""
+    """Return whether a tensor's name is that of a part of the text encoder's LoRA."""
     return _TEXT_ENCODER.match(key) is not None
 
 

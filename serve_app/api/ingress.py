@@ -25,7 +25,7 @@ _NUDGE_PAUSE_S = 0.05
 
 @serve.ingress()
 class Ingress:
-    """One copy of the HTTP service, built from the settings bound at deploy time."""
+    """A copy of the HTTP service, built from the settings bound at deploy time."""
 
     def __init__(self, settings: AppSettings, coordinator: DeploymentHandle[Any]) -> None:
         self._settings = settings

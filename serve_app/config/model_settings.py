@@ -72,7 +72,7 @@ class AutoscalingSettings(Section):
 
 
 class ModelSettings(Section):
-    """One served model and how many replicas of it there are."""
+    """Settings of a served model and the number of its replicas."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$", description="what clients write in `model`")
     variant: str = Field(description="an entry of models.variants")

@@ -17,7 +17,7 @@ COMMAND = "wan-serve settings --markdown > docs/settings.md"
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One key of a section."""
+    """A key of a section."""
 
     key: str
     default: str

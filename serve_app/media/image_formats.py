@@ -33,7 +33,7 @@ _MAX_BRAND_BYTES = 256
 
 
 def is_read(data: bytes) -> bool:
-    """Whether ``data`` begins as a JPEG, PNG or WebP file."""
+    """Return whether ``data`` begins as a JPEG, PNG or WebP file."""
     return data.startswith(_READ) or (data.startswith(b"RIFF") and data[8:12] == b"WEBP")
 
 

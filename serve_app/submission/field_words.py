@@ -10,7 +10,7 @@ _ORDER_FIELDS = frozenset(field.name for field in fields(VideoOrder))
 
 
 class FieldWords:
-    """One surface's names for the fields of ``VideoOrder``; a field without an entry keeps its name."""
+    """Names that a surface has for the fields of ``VideoOrder``; a field without an entry keeps its name."""
 
     def __init__(self, words: Mapping[str, str]) -> None:
         """Raises ``ValueError`` for a name that is no field of ``VideoOrder``."""

@@ -33,6 +33,6 @@ class Offer:
 
     @property
     def scales_from_zero(self) -> bool:
-        """Whether some model's first replica is started by a task."""
+        """Return whether some model's first replica is started by a task."""
         rules = [model.autoscaling for model in self.models]
         return any(rule is not None and rule.min_replicas == 0 for rule in rules)

@@ -34,7 +34,7 @@ class Plan:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What is told of the video's size and length, then of its LoRAs."""
+        """Notes on the video's size and length, then on its LoRAs."""
         return self.fit_notes + self.lora_notes
 
     @property

@@ -1,4 +1,4 @@
-"""Of a checkpoint that bundles other parts with a transformer the transformer is taken; the rest is told."""
+"""A checkpoint that bundles other parts with a transformer: the transformer is taken, the rest is told."""
 
 import logging
 from collections.abc import Callable

@@ -50,7 +50,7 @@ def test_a_task_is_done_on_another_node_when_its_node_or_the_raylet_there_is_los
 
 def until_attempt(service: Service, task_id: str, attempt: int) -> None:
     wait_for(
-        lambda: service.status(task_id)["attempt"] == attempt,
+        lambda: service.reachable_status(task_id).get("attempt") == attempt,
         DEADLINE_S,
-        lambda: f"{service.status(task_id)}, {service.devices('paced')}",
+        lambda: f"task {task_id} stands at {service.reachable_status(task_id)}",
     )

@@ -21,7 +21,7 @@ FULL_SIZE = [variant for variant in VARIANTS.values() if variant.width * variant
 
 
 def of_wan(shape: tuple[int, int], multiple: int, area: int) -> tuple[int, int]:
-    """What ``best_output_size`` of Wan 2.2's repository returns."""
+    """Return what ``best_output_size`` of Wan 2.2's repository returns."""
     ratio = shape[0] / shape[1]
     width, height = (area * ratio) ** 0.5, (area / ratio) ** 0.5
     width_1 = int(width // multiple * multiple)

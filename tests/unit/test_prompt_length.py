@@ -1,4 +1,4 @@
-"""Where a long prompt is cut: as the text encoder's own tokenizer cuts it."""
+"""The place where a long prompt is cut: as the text encoder's own tokenizer cuts it."""
 
 from pathlib import Path
 

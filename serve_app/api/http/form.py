@@ -51,7 +51,7 @@ class _Part:
 
     @property
     def is_empty_input(self) -> bool:
-        """Whether the part is a browser's file input without a chosen file."""
+        """Return whether the part is a browser's file input without a chosen file."""
         named = self.parameters("content-disposition")[1]
         return not self.data and not named.get("filename")
 
