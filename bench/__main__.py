@@ -9,6 +9,7 @@ BENCHMARKS = {
     "engine": "one generation on this machine: seconds for each step, the text, the decoding; memory",
     "real_sizes": "steps, decodes and runs at the sizes Wan is used at, on a GPU, with random weights",
     "communication": "what a group's devices send each other in a step, and how it should scale: counted",
+    "bytes": "what the engine moves on a GPU beside its products, attention and convolutions: counted",
     "memory": "what each model needs of a device's memory, in GB: counted",
     "service": "what the service adds: requests per second, latency, idle time between two tasks",
     "scale": "how far one service goes: slots kept busy, a burst, replicas that follow a load",

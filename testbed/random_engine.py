@@ -9,8 +9,15 @@ import torch
 from diffusers import AutoencoderKLWan, WanTransformer3DModel, WanVACETransformer3DModel
 from diffusers.models.transformers.transformer_wan import WanRotaryPosEmbed
 from torch import Tensor
-from transformers import UMT5Config, UMT5EncoderModel
+from transformers import (
+    CLIPImageProcessorPil,
+    CLIPVisionConfig,
+    CLIPVisionModel,
+    UMT5Config,
+    UMT5EncoderModel,
+)
 
+from models.conditioning.image_encoder import ImageEncoder
 from models.conditioning.text_encoder import Text, TextEncoder
 from models.demo.vocabulary import build_tokenizer
 from models.errors import OutOfMemory
@@ -31,7 +38,7 @@ _PROMPT_TOKENS = 512
 
 
 class RandomModel:
-    """A transformer and a VAE of diffusers' classes, and the engine on the same weights.
+    """A transformer and a VAE of diffusers' classes, CLIP if needed, and the engine on the same weights.
 
     A model of two experts has one here: at any time one works.
     """
@@ -45,11 +52,17 @@ class RandomModel:
         self.dtype = dtype
         self.transformer = _typed(transformer_of(variant), dtype)
         with torch.device("meta"):
-            vae = autoencoder_of(variant).to(dtype)
+            vae = _typed(autoencoder_of(variant), dtype)
         encoder = _typed(umt5_of(variant), dtype) if text_encoder else None
+        clip = _typed(clip_vision(), dtype) if variant.image_tokens else None
         self.elements = {
             part: sum(parameter.numel() for parameter in module.parameters())
-            for part, module in (("transformer", self.transformer), ("vae", vae), ("text_encoder", encoder))
+            for part, module in (
+                ("transformer", self.transformer),
+                ("vae", vae),
+                ("text_encoder", encoder),
+                ("image_encoder", clip),
+            )
             if module is not None
         }
         """Parameters of each part that is made."""
@@ -58,12 +71,14 @@ class RandomModel:
         if self.weight_bytes > free:
             raise OutOfMemory(f"needs {self.weight_bytes / GB:.0f} GB of {free / GB:.0f} GB that are free")
         _fill(self.transformer, device)
-        with device:
-            self.vae = autoencoder_of(variant).to(dtype).eval().requires_grad_(False)
+        self.vae = _fill(vae, device)
         self.streaming_vae = StreamingVae(self.vae)
         self.text: Text = RandomText(variant, device, dtype)
         if encoder is not None:
             self.text = TextEncoder(build_tokenizer(), _fill(encoder, device), cache_bytes=0)
+        self.image_encoder = (
+            None if clip is None else ImageEncoder(CLIPImageProcessorPil(), _fill(clip, device))
+        )
 
     def engine(self, tuning: Tuning) -> WanEngine:
         """Make the engine. Raises ``TuningError`` for settings that cannot work here; may change
@@ -71,7 +86,7 @@ class RandomModel:
         """
         tuned = TunedModel(tuning, self.variant, self.device, self.dtype, Mesh())
         denoiser = tuned.denoiser(self.transformer)
-        parts = Parts(self.text, denoiser, self.streaming_vae)
+        parts = Parts(self.text, denoiser, self.streaming_vae, image_encoder=self.image_encoder)
         return WanEngine(self.variant, parts, scratch=tuned.scratch)
 
 
@@ -153,6 +168,20 @@ def umt5_of(variant: Variant) -> Any:
         return UMT5EncoderModel(config)
 
 
+def clip_vision() -> Any:
+    """Make the vision tower of CLIP ViT-H/14 on the meta device."""
+    config = CLIPVisionConfig(
+        hidden_size=IMAGE_DIM,
+        intermediate_size=4 * IMAGE_DIM,
+        num_hidden_layers=32,
+        num_attention_heads=16,
+        image_size=224,
+        patch_size=14,
+    )
+    with torch.device("meta"):
+        return CLIPVisionModel(config)
+
+
 def _typed(model: Any, dtype: torch.dtype) -> Any:
     """Cast the parameters as loading does: those that diffusers keeps in float32 stay so."""
     kept = set(getattr(model, "_keep_in_fp32_modules", None) or ())
@@ -166,10 +195,10 @@ def _fill(model: Any, device: torch.device) -> Any:
     model.to_empty(device=device)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if parameter.ndim > 1:
-                parameter.normal_(0.0, _DEVIATION)
-            else:
+            if name.endswith("gamma") or parameter.ndim == 1:
                 parameter.fill_(0.0 if name.endswith("bias") else 1.0)
+            else:
+                parameter.normal_(0.0, _DEVIATION)
     if hasattr(model, "rope"):  # a table that is computed, no parameter
         config = model.config
         model.rope = WanRotaryPosEmbed(

