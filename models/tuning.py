@@ -26,8 +26,8 @@ class Tuning:
     ] = "auto"
     compile: Annotated[
         bool,
-        "Compile the transformer's block with torch.compile, for any size, before the engine is ready; "
-        "needs a C++ compiler.",
+        "Compile the transformer's block with torch.compile, for any size, before the engine is ready, in "
+        "place of the fused kernels; needs a C++ compiler.",
     ] = False
     fp8: Annotated[
         bool, "Transformer linear layers in 8-bit floats with a scale per row, on Ada and Hopper."

@@ -1,5 +1,4 @@
-"""Cross-attention to text and image, and the parts it shares with self-attention: head split and rotary
-embedding.
+"""Cross-attention to text and image, and the head split that it shares with self-attention.
 
 Runs on the projections of diffusers' ``WanAttention``.
 
@@ -14,6 +13,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from models.kernels.operations import Tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ class BlockKeys:
     image_values: Tensor | None
 
 
-def text_attention(attn: Any, tokens: Tensor, text: BlockKeys) -> Tensor:
+def text_attention(attn: Any, tokens: Tokens, text: BlockKeys) -> Tensor:
     """Attend from the video tokens to the text, and to the image if there is one; projected outwards.
 
     ``tokens`` of batch 1 are broadcast over a batch of prompts.
@@ -122,18 +123,3 @@ def heads(attn: Any, tokens: Tensor) -> Tensor:
     # b n (heads d) -> b heads n d
     split: Tensor = tokens.unflatten(2, (attn.heads, -1)).transpose(1, 2)
     return split
-
-
-def rotated(tokens: Tensor, rotation: Tensor) -> Tensor:
-    """Apply the rotary position embedding: rotate each pair of channels, as a complex number, by its
-    position's angle.
-
-    ``rotation``: interleaved cosines and sines, float32 ``[1, 1, n, head_dim]``.
-    """
-    pairs, turns = (part.float().unflatten(-1, (-1, 2)) for part in (tokens, rotation))
-    if torch.compiler.is_compiling():  # torch.compile generates no code for complex numbers
-        (real, imaginary), (cos, sin) = pairs.unbind(-1), turns.unbind(-1)
-        turned = torch.stack([real * cos - imaginary * sin, real * sin + imaginary * cos], dim=-1)
-    else:  # in eager mode complex multiplication is fifteen times as fast on a CPU
-        turned = torch.view_as_real(torch.view_as_complex(pairs) * torch.view_as_complex(turns))
-    return turned.flatten(-2).type_as(tokens)

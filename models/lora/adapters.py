@@ -29,10 +29,6 @@ class AdaptedLinear(nn.Module):
         """Whole differences of the weight ``[out, in]``, and the factor of each."""
         self.biases: list[tuple[Tensor, float]] = []
 
-    def clear(self) -> None:
-        """Take every LoRA off."""
-        self.products, self.weights, self.biases = [], [], []
-
     def add(self, parameter: str, difference: Tensor, factor: float) -> None:
         """Add a whole difference of the layer's weight or bias."""
         (self.biases if parameter.endswith(".bias") else self.weights).append((difference, factor))
@@ -53,8 +49,8 @@ class AdaptedLinear(nn.Module):
 class Adapters:
     """The parameters of a transformer as it was loaded, and the LoRAs that are on it.
 
-    To be made before layers are replaced by others of the same use. A linear layer is wrapped from the first
-    LoRA that changes it on; all others stay as they are.
+    To be made before layers are replaced by others of the same use. A linear layer is wrapped while a LoRA
+    that changes it is on.
     """
 
     def __init__(self, transformer: Any) -> None:
@@ -110,8 +106,9 @@ class Adapters:
 
     def take_off(self) -> None:
         """Take all LoRAs off: the transformer is as it was loaded."""
-        for linear in self._adapted.values():
-            linear.clear()
+        for path, linear in self._adapted.items():
+            self._model.set_submodule(path, linear.base)
+        self._adapted.clear()
         for name, original in self._originals.items():
             self._model.get_parameter(name).copy_(original)
         self._originals.clear()

@@ -6,7 +6,7 @@ compilation.
 """
 
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import partial
 from inspect import signature
 from typing import Any
@@ -18,7 +18,7 @@ from torch._dynamo.exc import TorchDynamoException
 from models.errors import TuningError, first_line
 from models.parallel.plan import ParallelPlan
 from models.speed.dummy_forward import DummyShape, dummy_forward
-from models.transformer.block import EAGER, BlockParts
+from models.transformer.block import BlockParts, eager_parts
 from models.transformer.denoiser import Denoiser
 from models.variants import Variant
 
@@ -29,12 +29,24 @@ _SMALL = 64
 """Width and height, in pixels, of a video small enough for both prompts to be one batch."""
 
 
-def compiled_parts(backend: str | Callable[..., Any] = "inductor") -> BlockParts:
+def compiled_parts(plan: ParallelPlan, backend: str | Callable[..., Any] = "inductor") -> BlockParts:
     """Return block parts that compile at their first call, independent of those of another call (before
     torch 2.13, but for the limit on their forms).
+
+    What is compiled are the eager operations: the compiler fuses them in its own way.
     """
     compiled = partial(torch.compile, fullgraph=True, dynamic=True, backend=backend, **_limit())
-    return BlockParts(*(compiled(getattr(EAGER, part.name)) for part in fields(BlockParts)))
+    eager = eager_parts(plan)
+    return BlockParts(
+        operations=eager.operations,
+        together=eager.together,
+        attention_input=compiled(eager.attention_input),
+        projections=compiled(eager.projections),
+        values=compiled(eager.values),
+        keys=compiled(eager.keys),
+        queries=compiled(eager.queries),
+        after_attention=compiled(eager.after_attention),
+    )
 
 
 def _limit() -> dict[str, Any]:

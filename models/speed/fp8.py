@@ -12,12 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.errors import TuningError
+from models.kernels.eager import EAGER
+from models.kernels.operations import Operations, ScaledRows, Tokens
 from models.transformer.block import blocks_in_order
+from models.transformer.projections import NAMES, joined_projections, replace_joined
 
-FP8 = torch.float8_e4m3fn
-LARGEST = torch.finfo(FP8).max
-_SMALLEST_SCALE = 1e-12
-"""Lower bound on a scale, for rows of zeros."""
 _MULTIPLE = 16
 """Divisor that fp8 matrix multiplication requires of both sizes of a weight."""
 
@@ -45,12 +44,18 @@ QUANTISING_BYTES = 8.0
 class Fp8Linear(nn.Module):
     """A linear layer with weights in float8 e4m3. Bias and result have the dtype of the input."""
 
+    takes_eight_bits = True
+    """An input in ``ScaledRows`` is multiplied as it is; one in another dtype is quantised first."""
+
     weight: Tensor
     scale: Tensor
     bias: Tensor | None
 
-    def __init__(self, linear: nn.Linear) -> None:
-        """Quantise ``linear``. Raises ``TuningError`` if its sizes are no multiples of 16."""
+    def __init__(self, linear: nn.Linear, operations: Operations = EAGER) -> None:
+        """Quantise ``linear``. Raises ``TuningError`` if its sizes are no multiples of 16.
+
+        ``operations`` quantise its inputs.
+        """
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features
         if self.in_features % _MULTIPLE or self.out_features % _MULTIPLE:
@@ -58,34 +63,34 @@ class Fp8Linear(nn.Module):
                 f"fp8 must be false for this model: a layer of {self.in_features} by {self.out_features} "
                 f"channels has no multiples of {_MULTIPLE}."
             )
-        weight, scale = scaled(linear.weight.detach())
+        self._operations = operations
+        self._dtype = linear.weight.dtype
+        weight, scale = EAGER.scaled_rows(linear.weight.detach())
         self.register_buffer("weight", weight)  # [out, in]
         self.register_buffer("scale", scale.t())  # [1, out]
         self.register_buffer("bias", None if linear.bias is None else linear.bias.detach())
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Apply the layer to ``[..., in]``, quantising each token with its own scale."""
-        rows, scale = scaled(x.flatten(0, -2))
+    def forward(self, x: Tokens) -> Tensor:
+        """Apply the layer to ``[..., in]``, quantising each token with its own scale if it is not yet."""
+        return self.part(x, slice(0, self.out_features))
+
+    def part(self, x: Tokens, outputs: slice) -> Tensor:
+        """Compute the outputs of a range alone."""
+        values, scale = x if isinstance(x, ScaledRows) else self._operations.scaled_rows(x)
         product: Tensor = torch._scaled_mm(
-            rows,
-            self.weight.t(),
+            values.flatten(0, -2),
+            self.weight[outputs].t(),
             scale_a=scale,
-            scale_b=self.scale,
-            bias=self.bias,
-            out_dtype=x.dtype,
+            scale_b=self.scale[:, outputs],
+            bias=None if self.bias is None else self.bias[outputs],
+            out_dtype=self._dtype,
             use_fast_accum=True,
         )
-        shaped: Tensor = product.unflatten(0, x.shape[:-1])
+        shaped: Tensor = product.unflatten(0, values.shape[:-1])
         return shaped
 
 
-def scaled(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Quantise each row by its largest absolute value; return fp8 rows and float32 scales ``[n, 1]``."""
-    scale = (rows.abs().amax(dim=-1, keepdim=True).float() / LARGEST).clamp(min=_SMALLEST_SCALE)
-    return (rows / scale).clamp(-LARGEST, LARGEST).to(FP8), scale
-
-
-def quantise(transformer: Any) -> None:
+def quantise(transformer: Any, operations: Operations = EAGER) -> None:
     """Replace the linear layers of attention and of the feed-forward network in every block, most of a
     model's weights.
 
@@ -93,17 +98,21 @@ def quantise(transformer: Any) -> None:
     ``TuningError`` if a layer's sizes are unsuitable.
     """
     for block in blocks_in_order(transformer)[0]:
-        quantise_block(block)
+        quantise_block(block, operations)
 
 
-def quantise_block(block: Any) -> None:
+def quantise_block(block: Any, operations: Operations = EAGER) -> None:
     """Replace the linear layers of one block, as ``quantise`` does those of all."""
     for attn in (block.attn1, block.attn2):
-        for name in ("to_q", "to_k", "to_v"):
-            setattr(attn, name, Fp8Linear(getattr(attn, name)))
-        attn.to_out[0] = Fp8Linear(attn.to_out[0])
-    block.ffn.net[0].proj = Fp8Linear(block.ffn.net[0].proj)
-    block.ffn.net[2] = Fp8Linear(block.ffn.net[2])
+        joined = joined_projections(attn)
+        if joined is not None:
+            replace_joined(attn, Fp8Linear(joined, operations))
+        else:
+            for name in NAMES:
+                setattr(attn, name, Fp8Linear(getattr(attn, name), operations))
+        attn.to_out[0] = Fp8Linear(attn.to_out[0], operations)
+    block.ffn.net[0].proj = Fp8Linear(block.ffn.net[0].proj, operations)
+    block.ffn.net[2] = Fp8Linear(block.ffn.net[2], operations)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from models.kernels.eager import EAGER
+from models.kernels.operations import Operations
 from models.speed.fp8 import quantise_block
 from models.transformer.block import blocks_in_order
 
@@ -18,11 +20,13 @@ class QuantisedAfterUse:
     So one forward pass, in full precision, leaves a quantised transformer on the device.
     """
 
-    def __init__(self, transformer: Any, device: torch.device) -> None:
+    def __init__(self, transformer: Any, device: torch.device, operations: Operations = EAGER) -> None:
         """Bring to ``device`` what lies outside the blocks, and each block's cross-attention: a prompt is
-        encoded by that of all blocks, before the first of them is used.
+        encoded by that of all blocks, before the first of them is used. ``operations`` quantise the inputs of
+        the quantised layers.
         """
         self.device = device
+        self._operations = operations
         blocks = blocks_in_order(transformer)[0]
         for block in blocks:
             block.attn2.to(device)
@@ -47,4 +51,4 @@ class QuantisedAfterUse:
                 block.to(self.device)
             yield block
             with torch.inference_mode(False):
-                quantise_block(block)
+                quantise_block(block, self._operations)

@@ -7,6 +7,9 @@ from typing import Any
 import torch
 
 from models.attention.kernel_choice import AttentionChoice, AttentionShape, agree, choose
+from models.kernels.choice import OperationsWidth, choose_operations
+from models.kernels.eager import EAGER
+from models.kernels.operations import Operations
 from models.memory.estimate import KernelScratch
 from models.memory.scratch import kernel_scratch
 from models.parallel.mesh import Mesh
@@ -15,9 +18,10 @@ from models.speed.dummy_forward import DummyShape, dummy_forward
 from models.speed.fp8 import QUANTISING_BYTES, check_fp8, closeness
 from models.speed.offload import Offloader, StreamedBlocks, WholeTransformer, check_offload
 from models.speed.quantised_blocks import QuantisedAfterUse
-from models.transformer.block import EAGER, BlockParts, blocks_in_order
+from models.transformer.block import BlockParts, blocks_in_order, eager_parts
 from models.transformer.block_weights import BlockWeights, Resident
 from models.transformer.denoiser import Denoiser
+from models.transformer.projections import join_projections
 from models.transformer.step_cache import check_cache
 from models.tuning import Tuning
 from models.variants import Variant
@@ -50,6 +54,7 @@ class TunedModel:
         self._mesh = mesh
         self._offloader = Offloader(device)
         self._attention = self._chosen_attention()
+        self._operations = self._chosen_operations()
         self._block_parts: BlockParts | None = None
 
     @property
@@ -61,7 +66,8 @@ class TunedModel:
     @property
     def scratch(self) -> KernelScratch:
         """Scratch memory of the kernels that run the model."""
-        quantising = QUANTISING_BYTES if self._tuning.fp8 else 0.0
+        copies = self._tuning.fp8 and self._operations is EAGER  # a fused kernel holds a token in registers
+        quantising = QUANTISING_BYTES if copies else 0.0
         return replace(kernel_scratch(self._device, self._dtype), quantising=quantising)
 
     def denoiser(self, transformer: Any) -> Denoiser:
@@ -69,10 +75,14 @@ class TunedModel:
 
         Raises ``TuningError`` for a setting that does not work with this transformer.
         """
+        join_projections(blocks_in_order(transformer)[0])
         if self._tuning.fp8:
             self._quantise(transformer)
         kernel = self._attention.kernel
-        block_parts = self._compiled(transformer) if self._tuning.compile else EAGER
+        if self._tuning.compile:
+            block_parts = self._compiled(transformer)
+        else:
+            block_parts = eager_parts(self._mesh.plan, self._operations)
         weights = self._weights(transformer)
         return Denoiser(transformer, self._mesh, attention=kernel, block_parts=block_parts, weights=weights)
 
@@ -85,7 +95,9 @@ class TunedModel:
     def _quantise(self, transformer: Any) -> None:
         """Quantise the transformer on its way to the device; log how near it stays to what it was."""
         variant, config = self._variant, transformer.config
-        passing = Denoiser(transformer, weights=QuantisedAfterUse(transformer, self._device))
+        passing = Denoiser(
+            transformer, weights=QuantisedAfterUse(transformer, self._device, self._operations)
+        )
         encoder = Denoiser(transformer, weights=Resident(self._device))
         expected = dummy_forward(passing, variant, config, _COMPARISON, encoder)
         found = closeness(dummy_forward(Denoiser(transformer), variant, config, _COMPARISON), expected)
@@ -103,10 +115,20 @@ class TunedModel:
         _LOGGER.info("%s: %s", variant.name, choice)
         return choice
 
+    def _chosen_operations(self) -> Operations:
+        if self._tuning.compile:
+            return EAGER  # the compiler fuses them
+        variant = self._variant
+        width = OperationsWidth(variant.heads, variant.head_dim, variant.ffn_dim)
+        with self._mesh.together():
+            choice = choose_operations(self._device, self._dtype, width, eight_bits=self._tuning.fp8)
+        _LOGGER.info("%s: %s", variant.name, choice)
+        return choice.operations
+
     def _compiled(self, transformer: Any) -> BlockParts:
         """Compile the block parts once: both experts of a model have the same blocks."""
         if self._block_parts is None:
-            self._block_parts = compiled_parts()
+            self._block_parts = compiled_parts(self._mesh.plan)
             alone = Denoiser(transformer, attention=self._attention.kernel, block_parts=self._block_parts)
             rehearse(alone, self._variant, self._mesh.plan, transformer.config)
         return self._block_parts

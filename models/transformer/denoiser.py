@@ -16,9 +16,10 @@ from torch import Tensor
 from models.attention.cross_attention import ImageKeys, TextKeys, image_keys, text_keys
 from models.attention.kernels import AttentionKernel, sdpa
 from models.attention.shard import Shard
+from models.kernels.operations import Modulation
 from models.limits import TEXT_TOKENS
 from models.parallel.mesh import Mesh
-from models.transformer.block import EAGER, BlockParts, blocks_in_order, modulated, run_block
+from models.transformer.block import BlockParts, blocks_in_order, eager_parts, run_block
 from models.transformer.block_weights import BlockWeights, Resident
 from models.transformer.step_cache import StepCache
 
@@ -39,14 +40,14 @@ class Denoiser:
         mesh: Mesh | None = None,
         *,
         attention: AttentionKernel = sdpa,
-        block_parts: BlockParts = EAGER,
+        block_parts: BlockParts | None = None,
         weights: BlockWeights | None = None,
     ) -> None:
         self.mesh = mesh or Mesh()
         self.mesh.plan.check_heads(transformer.config.num_attention_heads)
         self.transformer = transformer
         self.attention = attention
-        self.block_parts = block_parts
+        self.block_parts = block_parts or eager_parts(self.mesh.plan)
         self._weights = weights or Resident(transformer.device)
         self._patch: tuple[int, int, int] = tuple(transformer.config.patch_size)
         self._dtype: torch.dtype = transformer.dtype
@@ -128,7 +129,7 @@ class Denoiser:
 
         x = self._through_blocks(x, run, shard, control, control_scale, cache)
         shift, scale = (model.scale_shift_table + time[:, None]).chunk(2, dim=1)
-        x = modulated(model.norm_out, x, shift, scale)
+        x = self.block_parts.operations.layer_norm(model.norm_out, x, Modulation(shift, scale))
         return self._unpatchify(shard.whole(model.proj_out(x)).flatten(1, 2), latents)
 
     def _through_blocks(

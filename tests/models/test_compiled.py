@@ -14,16 +14,16 @@ from torch._dynamo import config as dynamo
 from torch._dynamo.testing import CompileCounter
 from torch._inductor import config as inductor
 
-from models.attention.cross_attention import rotated
 from models.engine import EngineSettings
 from models.errors import TuningError
+from models.kernels.eager import rotated
 from models.loading import load_engine
 from models.parallel.plan import ParallelPlan
 from models.parallel.rank_launcher import LaunchedRank, RankLauncher
 from models.pipeline.wan_engine import WanEngine
 from models.speed.compiled import compiled_parts, rehearse
 from models.speed.dummy_forward import DummyShape, dummy_forward
-from models.transformer.block import EAGER
+from models.transformer.block import eager_parts
 from models.transformer.denoiser import Denoiser
 from models.variants import VARIANTS
 
@@ -36,7 +36,7 @@ pytestmark = pytest.mark.slow
 
 SHORT = replace(REQUEST, steps=2)
 IMAGE = picture(REQUEST.width, REQUEST.height)
-PARTS = 5
+PARTS = 3
 DEMO = VARIANTS["demo"]
 
 
@@ -44,7 +44,7 @@ def compiled_with(
     backend: Any, engine: WanEngine, variant: Any, plan: ParallelPlan | None = None
 ) -> WanEngine:
     """Compile an engine as the loader does, with ``backend``."""
-    block_parts = compiled_parts(backend)
+    block_parts = compiled_parts(plan or ParallelPlan(), backend)
     transformer, mesh = engine.parts.denoiser.transformer, engine.parts.denoiser.mesh
     alone = Denoiser(transformer, block_parts=block_parts)
     rehearse(alone, variant, plan or ParallelPlan(), transformer.config)
@@ -58,7 +58,7 @@ def test_every_block_shares_one_compiled_form() -> None:
     counter = CompileCounter()
     model = build_model(expand_timesteps=False)
     assert len(model.pipeline.transformer.blocks) == 2
-    denoiser = Denoiser(model.pipeline.transformer, block_parts=compiled_parts(counter))
+    denoiser = Denoiser(model.pipeline.transformer, block_parts=compiled_parts(ParallelPlan(), counter))
     replace(model, engine=remade(model.engine, denoiser=denoiser)).latents(replace(SHORT, guidance_scale=1.0))
     assert counter.frame_count == PARTS
 
@@ -113,7 +113,7 @@ def test_an_older_torch_allows_as_many_forms(monkeypatch: pytest.MonkeyPatch) ->
     model = small_transformer(variant)
     with dynamo.patch(recompile_limit=2):
         counter = CompileCounter()
-        denoiser = Denoiser(model, block_parts=compiled_parts(counter))
+        denoiser = Denoiser(model, block_parts=compiled_parts(ParallelPlan(), counter))
         for prompts in (1, 2):
             for dtype in (torch.float32, torch.bfloat16):
                 shape = DummyShape(frames=2, height=8, width=8, prompts=prompts)
@@ -154,7 +154,8 @@ def test_the_rotation_is_the_same_with_and_without_complex_numbers() -> None:
 
 
 def test_nothing_is_compiled_unless_asked(demo_weights: Path) -> None:
-    assert load_engine(EngineSettings(DEMO, demo_weights)).parts.denoiser.block_parts is EAGER
+    parts = load_engine(EngineSettings(DEMO, demo_weights)).parts.denoiser.block_parts
+    assert parts == eager_parts(ParallelPlan())
 
 
 @pytest.fixture

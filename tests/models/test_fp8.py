@@ -13,11 +13,14 @@ from torch import nn
 
 from models.engine import EngineSettings
 from models.errors import TuningError
+from models.kernels.eager import EAGER
+from models.kernels.operations import FP8, LARGEST
 from models.loading import load_engine
+from models.parallel.plan import ParallelPlan
 from models.speed import tuned_model as tuned
 from models.speed.compiled import compiled_parts
 from models.speed.dummy_forward import DummyShape, dummy_forward
-from models.speed.fp8 import FP8, LARGEST, Fp8Linear, check_fp8, closeness, quantise, scaled
+from models.speed.fp8 import Fp8Linear, check_fp8, closeness, quantise
 from models.speed.quantised_blocks import QuantisedAfterUse
 from models.transformer.block import blocks_in_order
 from models.transformer.denoiser import Denoiser
@@ -47,7 +50,7 @@ def test_a_layer_multiplies_its_rows_and_its_inputs_as_they_were_rounded(
     x[0, 0, 0] *= 1000.0  # one loud token, and one silent
     x[0, 0, 1] = 0.0
     weight = dequantised(layer.weight, layer.scale.t())
-    expected = dequantised(*scaled(x.flatten(0, -2))).view(x.shape) @ weight.t()
+    expected = dequantised(*EAGER.scaled_rows(x.flatten(0, -2))).view(x.shape) @ weight.t()
     if linear.bias is not None:
         expected = expected + linear.bias.float()
     made = layer(x)
@@ -67,7 +70,7 @@ def test_a_layer_is_near_the_one_it_replaces() -> None:
 
 def test_every_row_uses_the_whole_range() -> None:
     rows = torch.tensor([[1e-3, -2e-3], [3e4, 1.0], [0.0, 0.0]])
-    quantised, scale = scaled(rows)
+    quantised, scale = EAGER.scaled_rows(rows)
     assert quantised.dtype == FP8
     assert quantised.float().abs().amax(1).tolist() == [LARGEST, LARGEST, 0.0]
     assert scale.shape == (3, 1)
@@ -166,7 +169,7 @@ def test_layers_in_fp8_compile_in_one_piece() -> None:
     quantise(model)
     shape = DummyShape(frames=2, height=8, width=8)
     expected = dummy_forward(Denoiser(model), variant, model.config, shape)
-    compiled = Denoiser(model, block_parts=compiled_parts("eager"))
+    compiled = Denoiser(model, block_parts=compiled_parts(ParallelPlan(), "eager"))
     made = dummy_forward(compiled, variant, model.config, shape)
     assert closeness(made, expected).error < 0.02  # a value between two of 8 bits may go either way
 

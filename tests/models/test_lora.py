@@ -18,6 +18,7 @@ from models.lora.adapters import AdaptedLinear
 from models.parallel.plan import ParallelPlan
 from models.parallel.rank_launcher import LaunchedRank, RankLauncher
 from models.pipeline.wan_engine import WanEngine
+from models.transformer.projections import Projection
 from models.video_spec import LoraUse
 
 from .checkpoints import save_checkpoint, small
@@ -151,13 +152,15 @@ def test_runs_in_turn_have_each_its_own_loras(one: WanEngine) -> None:
 def test_layers_that_no_lora_changes_stay_plain(root: Path, products: dict[str, Products]) -> None:
     engine = load(root, ONE, lora_folder=root / "loras")
     (model,) = transformers(engine)
-    plain = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    plain = [name for name, module in model.named_modules() if isinstance(module, nn.Linear | Projection)]
     latents(engine, REQUEST_1, LoraUse("a", 0.0))
     assert not any(isinstance(module, AdaptedLinear) for module in model.modules())
     for use in ("a", "b"):
         latents(engine, REQUEST_1, use)
         adapted = {name for name, module in model.named_modules() if isinstance(module, AdaptedLinear)}
         assert adapted == set(DIFFUSERS) < set(plain)
+    latents(engine, REQUEST_1)
+    assert not any(isinstance(module, AdaptedLinear) for module in model.modules())
 
 
 def test_a_layer_may_have_been_replaced_by_one_of_another_class(root: Path, one: WanEngine) -> None:

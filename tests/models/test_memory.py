@@ -21,6 +21,7 @@ from models import limits
 from models.demo.architecture import build_text_encoder
 from models.engine import EngineSettings
 from models.errors import OutOfMemory, TuningError, WeightsError
+from models.kernels.eager import EAGER
 from models.loading import load_engine
 from models.memory import check as device_memory
 from models.memory import estimate as memory
@@ -35,7 +36,7 @@ from models.memory.peak import peak_bytes
 from models.memory.scratch import kernel_scratch
 from models.parallel.plan import ParallelPlan
 from models.pipeline.wan_engine import WanEngine
-from models.speed.fp8 import QUANTISING_BYTES, quantise, scaled
+from models.speed.fp8 import QUANTISING_BYTES, quantise
 from models.tuning import Tuning
 from models.vae.streaming_vae import StreamingVae
 from models.variants import VARIANTS
@@ -166,7 +167,7 @@ def test_the_estimate_is_near_what_a_run_takes(
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 def test_copies_of_what_is_quantised_are_counted(dtype: torch.dtype) -> None:
     rows = torch.zeros(300, 700, dtype=dtype)
-    copies = peak_bytes(lambda: scaled(rows), CPU)
+    copies = peak_bytes(lambda: EAGER.scaled_rows(rows), CPU)
     assert copies == pytest.approx(QUANTISING_BYTES * rows.numel(), rel=0.02)
     variant = VARIANTS["wan2.1-t2v-14b"]
     request = replace(REQUEST, width=832, height=480, num_frames=81)

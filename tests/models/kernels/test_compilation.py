@@ -1,0 +1,77 @@
+"""The kernels, compiled for a Hopper device: the compiler that comes with Triton needs none."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from models.kernels import rotation_kernel, row_kernels
+
+HOPPER = GPUTarget("cuda", 90, 32)
+NORM = {
+    **dict.fromkeys(("x", "update", "summed"), "*bf16"),
+    **dict.fromkeys(("gate", "weight", "bias", "shift", "scale"), "*fp32"),
+    "eps": "fp32",
+}
+
+
+def compiled(kernel: Any, types: dict[str, str], warps: int, **constants: Any) -> str:
+    """Compile a kernel; return its assembly. What neither ``types`` nor ``constants`` has is an integer.
+
+    Addresses and integers are multiples of 16, as the real ones are.
+    """
+    kinds = types | dict.fromkeys(constants, "constexpr")
+    signature = {name: kinds.get(name, "i32") for name in kernel.arg_names}
+    places = {name: (place,) for place, name in enumerate(kernel.arg_names)}
+    aligned = [["tt.divisibility", 16]]
+    source = ASTSource(
+        kernel,
+        signature,
+        {places[name]: value for name, value in constants.items()},
+        {places[name]: aligned for name, kind in signature.items() if kind == "i32" or kind[0] == "*"},
+    )
+    assembly: str = triton.compile(source, target=HOPPER, options={"num_warps": warps}).asm["ptx"]
+    return assembly
+
+
+@pytest.mark.slow
+def test_kernels_compile_for_hopper_and_move_16_bytes_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    eight, scales = {"normed": "*fp8e4nv", "out": "*fp8e4nv"}, {"scales": "*fp32"}
+    made = {
+        "norm": compiled(
+            row_kernels.residual_norm_kernel,
+            NORM | {"normed": "*bf16"},
+            16,
+            scales=None,
+            EIGHT_BITS=False,
+            BLOCK=8192,
+        ),
+        "norm in 8 bits": compiled(
+            row_kernels.residual_norm_kernel, NORM | eight | scales, 16, EIGHT_BITS=True, BLOCK=8192
+        ),
+        "gelu in 8 bits": compiled(
+            row_kernels.scaled_rows_kernel, {"x": "*bf16"} | eight | scales, 16, GELU=True, BLOCK=16384
+        ),
+        "rotation": compiled(
+            rotation_kernel.rms_norm_rotate_kernel,
+            {
+                **dict.fromkeys(("x", "first_weight", "second_weight", "out"), "*bf16"),
+                "rotation": "*fp32",
+                "eps": "fp32",
+            },
+            16,
+            BLOCK=8192,
+        ),
+    }
+    for name, assembly in made.items():
+        loads = set(re.findall(r"ld\.global[.\w]*", assembly))
+        assert loads == {"ld.global.v4.b32"}, f"{name}: {loads}"
+        assert "st.global.v4.b32" in assembly, name
+        assert ("cvt.rn.satfinite.e4m3x2.f32" in assembly) == ("8 bits" in name), name
