@@ -67,9 +67,10 @@ class Projection(nn.Module):
 
 
 def join_projections(blocks: Iterable[Any]) -> None:
-    """Join the projections of each block's self-attention, one block at a time."""
-    for block in blocks:
-        attn = block.attn1
+    """Join the projections of each block's self-attention, one block at a time, unless they are joined."""
+    for attn in (block.attn1 for block in blocks):
+        if joined_projections(attn) is not None:
+            continue
         joined = JoinedLinear([getattr(attn, name) for name in NAMES])
         start = 0
         for name in NAMES:
