@@ -9,10 +9,9 @@ from PIL import Image
 
 from serve_app.errors import ImageUnreadable, ServiceError, TooLarge
 from serve_app.media import image_formats
+from serve_app.media.heif_decoding import decode_heif
 from serve_app.media.source_image import SourceImage
 
-# Not AVIF, which Pillow may read too: the size in its header does not bind the decoder. A file of 1 kB whose
-# header says 40x24 was seen to decode the 64 million pixels of its AV1 stream, and to scale them down.
 FORMATS = ("JPEG", "PNG", "WEBP")
 # Every scan of a progressive JPEG walks over the whole picture. Encoders write about ten; a file of thousands
 # of empty ones is small and keeps a core busy for hours.
@@ -32,9 +31,9 @@ _UPRIGHT = {
 
 
 def decode(data: bytes, *, max_pixels: int) -> SourceImage:
-    """Decode the picture in ``data``, a JPEG, PNG or WebP file by its content.
+    """Decode the picture in ``data``, a JPEG, PNG, WebP, AVIF or HEIC file by its content.
 
-    Applies the EXIF orientation, composites transparency onto white, takes the first frame of an animation
+    Turns it upright, composites transparency onto white, takes the first frame of an animation
     and reduces 16 bits to 8. Ignores colour profiles: a profile is a program, and untrusted ones are not run.
 
     Raises ``TooLarge`` over ``max_pixels``, judged from the header, and ``ImageUnreadable`` for all else; for
@@ -42,6 +41,9 @@ def decode(data: bytes, *, max_pixels: int) -> SourceImage:
     """
     if not data:
         raise ImageUnreadable("The image is empty.")
+    if image_formats.is_heif(data):
+        pixels = decode_heif(data, max_pixels=max_pixels)
+        return SourceImage(np.array(_to_rgb(Image.fromarray(pixels)), dtype=np.uint8))
     if not image_formats.is_read(data):
         found = image_formats.name_of(data) or "no picture of a known format"
         raise ImageUnreadable(f"The image is {found}; {image_formats.ADVICE}.")

@@ -2,7 +2,7 @@
 
 import struct
 
-ADVICE = "send JPEG, PNG or WebP"
+ADVICE = "send JPEG, PNG, WebP, AVIF or HEIC"
 
 _READ = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
 
@@ -37,6 +37,11 @@ def is_read(data: bytes) -> bool:
     return data.startswith(_READ) or (data.startswith(b"RIFF") and data[8:12] == b"WEBP")
 
 
+def is_heif(data: bytes) -> bool:
+    """Whether ``data`` begins as an AVIF, HEIC or other HEIF file, by its brands."""
+    return data[4:8] == b"ftyp" and bool(_brands(data) & (_AVIF | _HEIC | _HEIF))
+
+
 def name_of(data: bytes) -> str | None:
     """Name the format of ``data`` with its article, such as "a HEIC picture"; None for an unknown one."""
     for start, name in _OTHERS.items():
@@ -44,15 +49,7 @@ def name_of(data: bytes) -> str | None:
             return name
     if data.startswith(b"BM") and data[14:18] in (struct.pack("<I", length) for length in _BMP_HEADERS):
         return "a BMP picture"
-    return _name_of_brands(_brands(data)) if data[4:8] == b"ftyp" else None
-
-
-def _name_of_brands(brands: frozenset[bytes]) -> str:
-    if brands & _AVIF:
-        return "an AVIF picture"
-    if brands & _HEIC:
-        return "a HEIC picture"
-    return "a HEIF picture" if brands & _HEIF else "an MP4 or QuickTime file"
+    return "an MP4 or QuickTime file" if data[4:8] == b"ftyp" else None
 
 
 def _brands(data: bytes) -> frozenset[bytes]:

@@ -82,6 +82,18 @@ async def test_fragments_and_a_last_frame_take_the_first_ones_shape(folder: Path
         assert "image 500x300" not in body["message"]
 
 
+async def test_a_phones_heic_picture_is_taken_in_its_shape(service: HttpService):
+    heic = Path("tests/unit/pictures/tiles_turned.heic").read_bytes()
+    data, files = {"prompt": "a red ball"}, {"image_file": ("IMG_1.HEIC", heic, "image/heic")}
+    form = await service.client.post("/v1/tasks/video/form", data=data, files=files)
+    assert form.status_code == 200, form.text
+    named = await service.submit(image_path=as_text(heic))
+    for body in (form.json(), named):
+        assert "The image 96x160 was centre-cropped to 64x96." in body["message"]
+        spec = (await service.store.get(EVERYONE, body["task_id"])).spec
+        assert (spec.width, spec.height) == (64, 96)  # of 96x160, with Wan's rounding
+
+
 async def test_a_picture_is_turned_before_its_shape_is_taken(service: HttpService):
     buffer = io.BytesIO()
     upright = Image.Exif()

@@ -155,7 +155,7 @@ def test_an_animation_gives_its_first_frame() -> None:
     ids=["pdf", "svg", "text", "gif", "bmp", "tiff"],
 )
 def test_other_formats_are_refused_naming_the_right_ones(data: bytes) -> None:
-    with pytest.raises(ImageUnreadable, match="JPEG, PNG or WebP"):
+    with pytest.raises(ImageUnreadable, match="JPEG, PNG, WebP, AVIF or HEIC"):
         ImageIntake().from_bytes(data)
 
 
@@ -282,7 +282,7 @@ async def test_base64_is_read(kind: str, shape: str, with_root: bool, root: Path
 
 async def test_base64_of_something_else_is_no_image_whatever_the_roots(root: Path) -> None:
     for roots in ((), (root,)):
-        with pytest.raises(ImageUnreadable, match="JPEG, PNG or WebP"):
+        with pytest.raises(ImageUnreadable, match="JPEG, PNG, WebP, AVIF or HEIC"):
             await ImageIntake(input_roots=roots).read(base64.b64encode(b"hello, this is text").decode())
 
 

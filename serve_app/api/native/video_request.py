@@ -86,7 +86,7 @@ class VideoRequest(RequestModel):
     image_path: Text = Field(
         default="",
         description="The first frame: base64, a `data:` URL, an http(s) URL where the service reads those, "
-        "or a file under one of its input folders. JPEG, PNG or WebP. Makes it image-to-video.",
+        "or a file under one of its input folders. JPEG, PNG, WebP, AVIF or HEIC. Makes it image-to-video.",
         examples=[_ONE_PIXEL],
     )
     last_frame_path: Text = Field(
