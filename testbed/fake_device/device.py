@@ -13,7 +13,12 @@ from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
+from torch._subclasses.fake_tensor import (
+    FakeTensor,
+    FakeTensorConverter,
+    FakeTensorMode,
+    unset_fake_temporarily,
+)
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from testbed.fake_device.cuda_calls import cuda_calls
@@ -49,6 +54,7 @@ class FakeDevice(TorchDispatchMode):
         self.device = torch.device("cuda", 0)
         self._free_bytes = free_bytes
         self._fake = FakeTensorMode()
+        self._fake.fake_tensor_converter = _Forgetful()
         self._observers: list[Observer] = []
         self._entered: list[ExitStack] = []
 
@@ -131,6 +137,13 @@ class FakeDevice(TorchDispatchMode):
     def _waits(self, name: str) -> None:
         for observer in self._observers:
             observer.waited(name)
+
+
+class _Forgetful(FakeTensorConverter):
+    """Keeps no weak references to tensors, since ``Module.to`` moves no parameter that has one."""
+
+    def set_tensor_memo(self, t: Tensor, v: FakeTensor) -> None:
+        """Remember nothing: no real tensor is ever converted a second time."""
 
 
 _ANSWERS = {_aten._local_scalar_dense.default: 0, _aten.equal.default: True, _aten.is_nonzero.default: False}

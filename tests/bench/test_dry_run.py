@@ -18,8 +18,11 @@ from models.engine import GenerationRequest
 from models.errors import ModelError
 from models.limits import BATCHED_TOKENS
 from models.memory.estimate import request_memory
+from models.parallel.mesh import Mesh
 from models.pipeline.wan_engine import WanEngine
+from models.speed.tuned_model import TunedModel
 from models.transformer.denoiser import Denoiser
+from models.tuning import Tuning
 from models.variants import VARIANTS, Variant
 from testbed.fake_device.device import FakeDevice
 from testbed.fake_device.dry_run import DryRun, Stage, dry_engine, dry_model, few_layers, sized_request
@@ -131,6 +134,20 @@ def test_the_estimate_is_near_the_largest_live_set(name: str) -> None:
     estimate = request_memory(run.variant, run.request, ITEMSIZE).peak
     # of the demo model's few megabytes, small tensors that are not counted are a part
     assert estimate == pytest.approx(run.peak_bytes, rel=0.1, abs=5e6)
+
+
+def test_the_estimate_counts_what_quantising_takes() -> None:
+    variant, tuning = few_layers(VARIANTS["wan2.1-t2v-14b"]), Tuning(attention="sdpa", fp8=True)
+    request = sized_request(variant)
+    with DEVICE:
+        model = dry_model(DEVICE, variant)
+        run = DryRun(DEVICE, model, dry_engine(model, variant, tuning))
+        run.prepare(request)
+        run.step()
+        peak = run.step().peak_bytes
+        scratch = TunedModel(tuning, variant, DEVICE.device, torch.bfloat16, Mesh()).scratch
+    estimate = request_memory(variant, request, ITEMSIZE, scratch=scratch)
+    assert estimate.text_keys + estimate.step == pytest.approx(peak, rel=0.1)
 
 
 def test_prompts_are_encoded_on_the_device() -> None:

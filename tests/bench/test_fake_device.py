@@ -60,6 +60,13 @@ def test_the_host_computes_while_the_device_knows_shapes_only(device: FakeDevice
     assert there.cpu().numpy().tolist() == [[0.0] * 3] * 2
 
 
+def test_a_module_is_moved_to_the_device_and_on_it(device: FakeDevice) -> None:
+    layer = torch.nn.Linear(2, 2).to(device.device)
+    layer(torch.ones(1, 2, device=device.device))
+    assert layer.to(device.device, torch.bfloat16).weight.dtype == torch.bfloat16
+    assert layer.weight.is_cuda
+
+
 def test_tensors_of_host_and_device_do_not_meet(device: FakeDevice) -> None:
     with pytest.raises(RuntimeError, match="same device"):
         torch.ones(2, 3) + torch.ones(2, 3, device=device.device)

@@ -252,6 +252,7 @@ _IMPORTED = (
     "torch._inductor.config",
     "torch.utils._python_dispatch.TorchDispatchMode",
     "torch._subclasses.fake_tensor.FakeTensor",
+    "torch._subclasses.fake_tensor.FakeTensorConverter",
     "torch._subclasses.fake_tensor.FakeTensorMode",
     "torch._subclasses.fake_tensor.unset_fake_temporarily",
     "torch._ops.OpOverload",
