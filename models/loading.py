@@ -1,7 +1,11 @@
 """Loading of a ready engine from weights: safetensors only, never pickles; only a hub model needs a
 network.
+
+Weights are read straight to their device: a host holds them only where they wait there, or are quantised on
+their way.
 """
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +22,10 @@ from models.errors import TuningError, WeightsError, first_line
 from models.lora.cache import load_loras
 from models.memory.check import check_weights
 from models.parallel.mesh import Mesh
+from models.phases import Phases
 from models.pipeline.parts import Parts
 from models.pipeline.wan_engine import WanEngine
+from models.speed.cuda_device import prepare
 from models.speed.tuned_model import TunedModel
 from models.tuning import Tuning
 from models.vae.streaming_vae import StreamingVae
@@ -27,6 +33,8 @@ from models.vae.tiles import Tiling
 from models.weights.folder import WeightsFolder
 from models.weights.hub import local_folder
 from models.weights.single_file import SingleFile
+
+_LOGGER = logging.getLogger(__name__)
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -38,11 +46,12 @@ def load_engine(settings: EngineSettings, mesh: Mesh | None = None) -> WanEngine
 
     Raises ``WeightsError`` or ``TuningError``, with a sentence on what is wrong.
     """
-    mesh = mesh or Mesh()
+    mesh, phases = mesh or Mesh(), Phases()
     if settings.threads is not None:
         torch.set_num_threads(max(settings.threads // mesh.plan.devices, 1))
     variant = settings.variant
     device, dtype = torch.device(settings.device), _dtype(settings)
+    prepare(device)
     tuning = Tuning.from_options(settings.options)
     model = TunedModel(tuning, variant, device, dtype, mesh)
     _check_loras(settings, tuning)
@@ -51,14 +60,19 @@ def load_engine(settings: EngineSettings, mesh: Mesh | None = None) -> WanEngine
     folder = WeightsFolder(local_folder(settings), settings.replaced)
     folder.check(variant)
     check_weights(folder.path, settings, device, dtype, has_text=mesh.rank == 0)
+    phases.done("checks and kernels")
     names = ["transformer"] if variant.boundary is None else ["transformer", "transformer_2"]
     transformers = [_transformer(settings, folder, name, model.loading_device, dtype) for name in names]
+    phases.done("transformer")
     loras = load_loras(settings, transformers, device)
-    denoiser, *others = (model.denoiser(transformer) for transformer in transformers)
+    phases.done("LoRAs")
+    denoiser, *others = [model.denoiser(transformer) for transformer in transformers]
+    phases.done("speed settings")
     vae = _model(AutoencoderKLWan, folder.path / "vae", device, dtype)
     streaming = StreamingVae(vae, mesh=mesh, tiling=Tiling() if tuning.vae_tiling else None)
     for network in streaming.networks:
         model.offloaded(network)
+    phases.done("VAE")
     encoder = _text_encoder(folder, device, dtype, model) if mesh.rank == 0 else None
     parts = Parts(
         text=SharedText(mesh, encoder, device),
@@ -68,6 +82,8 @@ def load_engine(settings: EngineSettings, mesh: Mesh | None = None) -> WanEngine
         image_encoder=_image_encoder(folder, device, dtype, model) if variant.image_tokens else None,
         loras=loras,
     )
+    phases.done("encoders")
+    _LOGGER.info("%s was loaded: %s", variant.name, phases)
     return WanEngine(
         variant,
         parts,
@@ -127,9 +143,10 @@ def _dtype(settings: EngineSettings) -> torch.dtype:
 
 def _model(cls: Any, folder: Path, device: torch.device, dtype: torch.dtype) -> Any:
     try:
-        model, report = cls.from_pretrained(
-            folder, torch_dtype=dtype, local_files_only=True, use_safetensors=True, output_loading_info=True
-        )
+        try:
+            model, report = _pretrained(cls, folder, dtype, device_map={"": device})
+        except NotImplementedError:  # diffusers cannot place a tensor that the files lack: which is it?
+            model, report = _pretrained(cls, folder, dtype)
     except Exception as error:  # a broken file makes diffusers or transformers raise any type
         raise WeightsError(f"{folder} could not be loaded as {cls.__name__}: {first_line(error)}") from error
     # Both libraries only warn about missing tensors, and initialise them at random.
@@ -137,6 +154,18 @@ def _model(cls: Any, folder: Path, device: torch.device, dtype: torch.dtype) -> 
     if missing:
         raise WeightsError(f"{folder} lacks {len(missing)} tensors of {cls.__name__}, such as {missing[0]}.")
     return model.eval().requires_grad_(False).to(device)
+
+
+def _pretrained(cls: Any, folder: Path, dtype: torch.dtype, **more: Any) -> Any:
+    """Load a model as diffusers or transformers do; return it with their report."""
+    return cls.from_pretrained(
+        folder,
+        torch_dtype=dtype,
+        local_files_only=True,
+        use_safetensors=True,
+        output_loading_info=True,
+        **more,
+    )
 
 
 def _empty_model(cls: Any, folder: Path) -> Any:

@@ -15,6 +15,7 @@ from ray.util import get_current_placement_group
 
 from models.engine import Engine, EngineSettings, FusedLora
 from models.errors import EngineLost, ModelError
+from models.phases import Phases
 from models.weights.hub import local_folder
 from serve_app.config.model_settings import ModelSettings
 from serve_app.config.placement import Placement
@@ -174,20 +175,23 @@ class ModelReplica:
             transformer=model.transformer,
             transformer_2=model.transformer_2,
         )
-        if self._placement.ranks > 1:
-            return self._load_group(settings)
-        engine = engine_factory(self._model.engine)(settings)
-        warm_up(engine, self._model.spec)
+        phases = Phases()
+        group = self._load_group(settings) if self._placement.ranks > 1 else None
+        engine = group or engine_factory(self._model.engine)(settings)
+        phases.done("loading")
+        warm_up(engine, self._model.spec, own_size=self._placement.device != "cpu")
+        phases.done("warm-up")
+        _logger.info("%s is ready: %s", self._model.name, phases)
+        if group is not None:
+            group.watch()
         return engine
 
-    def _load_group(self, settings: EngineSettings) -> Engine:
+    def _load_group(self, settings: EngineSettings) -> RankGroup:
         timeout_s = self._settings.tasks.rank_timeout_s
         assert self._bundles is not None
         # Resolved once for all ranks: a branch on the hub could move between two downloads.
         settings = replace(settings, weights=local_folder(settings))
         self._group = RankGroup(self._model, settings, self._placement, self._bundles, timeout_s)
-        warm_up(self._group, self._model.spec)
-        self._group.watch()
         return self._group
 
     @property

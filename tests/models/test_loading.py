@@ -1,6 +1,7 @@
 """Folders of weights: those that are served, and the one sentence about each that is not."""
 
 import json
+import re
 import shutil
 import socket
 from collections.abc import Callable
@@ -46,6 +47,17 @@ def test_a_loaded_folder_makes_the_video_of_diffusers(demo_weights: Path) -> Non
         )
         difference = model.frames(request) - model.reference(request, "np")[0] * 255
         assert np.abs(difference).max() <= 1.0
+
+
+def test_the_seconds_of_each_part_of_a_load_are_told(
+    demo_weights: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", "models.loading"):
+        load(demo_weights)
+    (said,) = (record.getMessage() for record in caplog.records if record.name == "models.loading")
+    parts = ("checks and kernels", "transformer", "LoRAs", "speed settings", "VAE", "encoders", "together")
+    told = ", ".join(rf"{part} \d+\.\d s" for part in parts)
+    assert re.fullmatch(f"demo was loaded: {told}", said)
 
 
 def test_nothing_is_asked_of_the_network(demo_weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:

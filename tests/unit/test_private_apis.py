@@ -245,6 +245,7 @@ _IMPORTED = (
     "ray._private.ray_constants.PROCESS_TYPE_RAYLET",
     "ray.serve.autoscaling_policy._apply_default_params",
     "torch._scaled_mm",
+    "torch._C._accelerator_setAllocatorSettings",
     "torch._dynamo.exc.TorchDynamoException",
     "torch._dynamo.config.recompile_limit",
     "torch._foreach_lerp_",
