@@ -7,13 +7,18 @@ Weights never change, so nothing is copied back: offloading drops the device's c
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from itertools import accumulate
 from typing import Any
+from weakref import finalize
 
 import torch
 from torch import Tensor, nn
 
 from models.errors import TuningError
 from models.tuning import Tuning
+
+_ALIGNMENT = 256
+"""Bytes to a multiple of which each tensor begins, as torch's own allocations do at least."""
 
 
 def check_offload(tuning: Tuning, device: torch.device) -> None:
@@ -30,33 +35,56 @@ def check_offload(tuning: Tuning, device: torch.device) -> None:
 
 
 class HostWeights:
-    """Tensors of a model whose data is the host's copy or, while fetched, the device's copy."""
+    """Tensors of a model whose data is the host's copy or, while fetched, the device's copy.
+
+    Either copy is one piece of memory, so that a fetch is one transfer. On CUDA the host's is pinned to its
+    exact size: torch's own pinned memory would round it up to a power of two.
+    """
 
     def __init__(self, tensors: Iterable[Tensor], device: torch.device) -> None:
         self._device = device
-        self._pairs: list[tuple[Tensor, Tensor]] = []
+        self._tensors = list(tensors)
+        sizes = [-(-tensor.nbytes // _ALIGNMENT) * _ALIGNMENT for tensor in self._tensors]
+        self._starts = [0, *accumulate(sizes)]
+        self._host = torch.empty(self._starts.pop(), dtype=torch.uint8)
+        if device.type == "cuda":
+            self._pin()
         self.fetched = False
-        for tensor in tensors:
-            host = self._host_copy(tensor.data)
-            tensor.data = host  # one by one, so that memory never holds a second copy of all of them
-            self._pairs.append((tensor, host))
+        # one by one, so that memory never holds a second copy of all of them
+        for tensor, start in zip(self._tensors, self._starts, strict=True):
+            tensor.data = _placed(self._host, start, tensor).copy_(tensor.data)
 
     def fetch(self) -> None:
         """Copy the tensors to the device. On CUDA, from pinned memory, the copy is asynchronous."""
         with torch.inference_mode(False):  # a parameter cannot hold an inference tensor
-            for tensor, host in self._pairs:
-                tensor.data = torch.empty_like(host, device=self._device).copy_(host, non_blocking=True)
+            copy = torch.empty_like(self._host, device=self._device).copy_(self._host, non_blocking=True)
+            self._place(copy)
         self.fetched = True
 
     def release(self) -> None:
         """Drop the device's copy. Work on it must be complete, or queued on the stream that copied it."""
-        for tensor, host in self._pairs:
-            tensor.data = host
+        with torch.inference_mode(False):
+            self._place(self._host)
         self.fetched = False
 
-    def _host_copy(self, tensor: Tensor) -> Tensor:
-        host = tensor.cpu()
-        return host.pin_memory() if self._device.type == "cuda" else host
+    def _place(self, memory: Tensor) -> None:
+        for tensor, start in zip(self._tensors, self._starts, strict=True):
+            tensor.data = _placed(memory, start, tensor)
+
+    def _pin(self) -> None:
+        start, size = self._host.data_ptr(), self._host.nbytes
+        if size == 0:
+            return
+        runtime = torch.cuda.cudart()
+        torch.cuda.check_error(int(runtime.cudaHostRegister(start, size, 0)))
+        finalize(self, runtime.cudaHostUnregister, start).atexit = False
+
+
+def _placed(memory: Tensor, start: int, like: Tensor) -> Tensor:
+    """Return the bytes of ``memory`` from ``start`` on as a tensor of the form of ``like``, which has no
+    gaps.
+    """
+    return memory[start : start + like.nbytes].view(like.dtype).as_strided(like.shape, like.stride())
 
 
 class Offloader:

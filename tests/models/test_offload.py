@@ -4,6 +4,7 @@ The device here is a CPU, where a fetched copy is a copy too, so the place of ea
 pinned memory are CUDA's alone.
 """
 
+import gc
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -45,9 +46,10 @@ def host(module: nn.Module) -> HostWeights:
 
 def test_weights_are_a_copy_while_they_are_fetched_and_the_hosts_own_otherwise() -> None:
     module = nn.BatchNorm1d(3)
-    before = [tensor.data_ptr() for tensor in tensors(module)]
     values = [tensor.clone() for tensor in tensors(module)]
     weights = host(module)
+    before = [tensor.data_ptr() for tensor in tensors(module)]
+    assert all(map(torch.equal, tensors(module), values))
     with torch.inference_mode():  # as a run does
         weights.fetch()
     fetched = weights.fetched
@@ -57,6 +59,63 @@ def test_weights_are_a_copy_while_they_are_fetched_and_the_hosts_own_otherwise()
     weights.release()
     assert not weights.fetched
     assert [tensor.data_ptr() for tensor in tensors(module)] == before
+
+
+def test_weights_of_a_part_lie_in_one_piece_each_as_it_was() -> None:
+    parts = [
+        torch.randn(5, 3, dtype=torch.float64),
+        torch.tensor(7),
+        torch.randn(2, 3, 4, 4).bfloat16().to(memory_format=torch.channels_last),
+        torch.randn(3, 5).t(),
+    ]
+    before = [(part.clone(), part.dtype, part.stride()) for part in parts]
+    weights = HostWeights(parts, CPU)
+
+    def check() -> int:
+        for part, (value, dtype, stride) in zip(parts, before, strict=True):
+            assert torch.equal(part, value)
+            assert (part.dtype, part.stride()) == (dtype, stride)
+            assert part.data_ptr() % 64 == parts[0].data_ptr() % 64  # where vectors are read from
+        (piece,) = {part.untyped_storage().data_ptr() for part in parts}
+        return piece
+
+    resting = check()
+    weights.fetch()
+    assert check() != resting
+    weights.release()
+    assert check() == resting
+
+
+class Runtime:
+    """The two calls of the CUDA runtime that pin memory."""
+
+    def __init__(self) -> None:
+        self.pinned: dict[int, int] = {}
+
+    def cudaHostRegister(self, start: int, size: int, flags: int) -> int:
+        self.pinned[start] = size
+        return flags
+
+    def cudaHostUnregister(self, start: int) -> int:
+        del self.pinned[start]
+        return 0
+
+
+def test_memory_is_pinned_to_its_exact_size_for_as_long_as_it_is_used(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    runtime = Runtime()
+    monkeypatch.setattr(torch.cuda, "cudart", lambda: runtime)
+    monkeypatch.setattr(torch.cuda, "check_error", lambda status: None)
+    part = torch.zeros(10_000, dtype=torch.bfloat16)
+    weights = HostWeights([part], CUDA)
+    assert list(runtime.pinned.values()) == [-(-part.nbytes // 256) * 256]
+    assert list(runtime.pinned) == [part.data_ptr()]
+    del weights
+    gc.collect()
+    assert runtime.pinned == {}
+    HostWeights([], CUDA)  # as of a transformer whose every tensor is in a block
+    assert runtime.pinned == {}
 
 
 def test_the_device_belongs_to_one_part_at_a_time() -> None:
