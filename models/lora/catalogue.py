@@ -84,6 +84,12 @@ def no_such_expert(expert: Expert) -> LoraFault:
     return LoraFault(f"is for the {expert} expert; this model has one for all noise.")
 
 
+def fault_of(file: Path, variant: Variant) -> LoraFault | None:
+    """Return why a LoRA file cannot be applied to a variant, None if it can."""
+    verdict = _verdict(file, _version(file), variant)
+    return verdict if isinstance(verdict, LoraFault) else None
+
+
 def too_large(cache_bytes: int) -> LoraFault:
     """Return the fault of LoRAs that do not go into the engine's cache together."""
     return LoraFault(f"is too much: a request's LoRAs may have {cache_bytes} bytes together.")

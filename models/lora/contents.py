@@ -168,15 +168,14 @@ def _check_alphas(file: Path, modules: Mapping[str, Parts]) -> None:
     try:
         with file.open("rb") as stream:
             for module, parts in modules.items():
-                alpha = parts.get("alpha")
-                if alpha is not None and not (alpha.dtype != "I8" and _is_finite(stream, alpha)):
+                if "alpha" in parts and not _is_finite(stream, parts["alpha"]):
                     raise LoraFault(f"has an alpha of {module} that is not a finite number.")
     except (OSError, ValueError, struct.error) as error:  # a place outside the file is no place
         raise WeightsError(f"{file} is not a safetensors file.") from error
 
 
 def _is_finite(stream: BinaryIO, alpha: StoredTensor) -> bool:
-    if prod(alpha.shape) != 1:
+    if prod(alpha.shape) != 1 or alpha.dtype == "I8":
         return False
     stream.seek(alpha.begin)
     if alpha.dtype == "F8_E4M3":

@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from models.engine import Expert
 from models.errors import PlanError
-from models.lora.catalogue import LoraCatalogue
+from models.lora.catalogue import LoraCatalogue, fault_of
 from models.parallel.plan import ParallelPlan, plan
 from models.tuning import OPTIONS, fault_in
 from models.variants import VARIANTS, Variant
@@ -228,8 +228,9 @@ class ModelSettings(Section):
         )
 
     def require_files(self, key: str) -> None:
-        """Raise ``SettingsError`` for a path that does not exist. ``key``: the place of these settings in the
-        file.
+        """Raise ``SettingsError`` for a path that does not exist and for a fused LoRA that does not fit.
+
+        ``key``: the place of these settings in the file.
         """
         if isinstance(self.weights, Path) and not self.weights.is_dir():
             raise SettingsError(
@@ -244,3 +245,6 @@ class ModelSettings(Section):
         for index, lora in enumerate(self.fused_loras):
             if not lora.file.is_file():
                 raise SettingsError(f"{key}.fused_loras[{index}].file: there is no file {lora.file}.")
+            fault = fault_of(lora.file, self.spec) if self.engine == _ENGINE else None
+            if fault is not None:
+                raise SettingsError(f"{key}.fused_loras[{index}].file: the LoRA {lora.file} {fault}")
