@@ -3,6 +3,8 @@
     ServiceError                 500  internal             the base class, not raised itself
     ├── ImageUnreadable          400  image_unreadable
     ├── Unauthorized             401  unauthorized
+    ├── HostNotAllowed           403  host_not_allowed
+    ├── OtherSite                403  other_site
     ├── PathForbidden            403  path_forbidden
     ├── NotFound                 404  not_found
     │   ├── TaskNotFound         404  task_not_found
@@ -32,11 +34,13 @@ __all__ = [
     "DiskLow",
     "Draining",
     "FileNotFound",
+    "HostNotAllowed",
     "IdempotencyMismatch",
     "ImageUnreadable",
     "InvalidField",
     "NoReplica",
     "NotFound",
+    "OtherSite",
     "OverQuota",
     "PathForbidden",
     "QueueFull",
@@ -77,6 +81,20 @@ class Unauthorized(ServiceError):
 
     status = 401
     code = "unauthorized"
+
+
+class HostNotAllowed(ServiceError):
+    """The request is addressed to a host name that is not this service's."""
+
+    status = 403
+    code = "host_not_allowed"
+
+
+class OtherSite(ServiceError):
+    """A web page of another site asked for a change."""
+
+    status = 403
+    code = "other_site"
 
 
 class PathForbidden(ServiceError):

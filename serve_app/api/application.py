@@ -2,17 +2,22 @@
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TypeAlias
 
 from fastapi import APIRouter, FastAPI
 
-from serve_app.api.http.api_document import add_keys
+from serve_app.api.http.api_document import add_keys, add_site_refusals, finish_document
 from serve_app.api.http.auth import KeyGate, is_open
 from serve_app.api.http.body_limit import BodyLimit
+from serve_app.api.http.cors import Cors
+from serve_app.api.http.hosts import AllowedHosts
 from serve_app.api.http.methods import Methods
 from serve_app.api.http.package_version import package_version
 from serve_app.api.http.parameters import provide
 from serve_app.api.http.refusals import CrashGuard, install_refusals
+from serve_app.api.http.safe_headers import SafeHeaders
+from serve_app.api.http.site_gate import SiteGate
 from serve_app.api.http.slashes import TrailingSlash
 from serve_app.api.lightx2v.surface import lightx2v_surface
 from serve_app.api.native.surface import native_surface
@@ -78,13 +83,21 @@ def build_api(
     install_docs(api)
     for surface in surfaces:
         api.include_router(surface())
-    if settings.keys:
-        add_keys(api.openapi(), is_open)  # FastAPI makes the document once and keeps it
+    with_keys = [partial(add_keys, is_open=is_open)] if settings.keys else []
+    finish_document(api, [add_site_refusals, *with_keys])
     api.add_middleware(Methods, routes=api.routes)
     # The last one added is the outermost. Base64 makes an image a third longer.
     api.add_middleware(BodyLimit, max_bytes=settings.limits.max_image_bytes * 4 // 3 + _BODY_SLACK_BYTES)
     api.add_middleware(KeyGate, keys=settings.keys)
+    api.add_middleware(Cors, origins=settings.allowed_origins)
+    api.add_middleware(
+        SiteGate,
+        hosts=AllowedHosts(settings.allowed_hosts, others_have_keys=bool(settings.keys)),
+        origins=settings.allowed_origins,
+        routes=api.routes,
+    )
     api.add_middleware(TrailingSlash)
+    api.add_middleware(SafeHeaders)
     api.add_middleware(CrashGuard)
     return api
 

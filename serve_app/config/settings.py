@@ -5,14 +5,33 @@ drain time. Relative folders are resolved against the folder that the service is
 """
 
 import os
+import re
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
 
 from serve_app.config.model_settings import ModelSettings
 from serve_app.config.section import Seconds, Section, SettingsError, model_in
 from serve_app.findings import Loc, path, reason, unknown
 from serve_app.tasks.fair_share import Share, Shares
+
+
+def _host_pattern(text: str) -> str:
+    if not re.fullmatch(r"\*|(\*\.)?\w([\w.-]*\w)?", text, re.ASCII):
+        raise ValueError("must be host names without a port, such as video.example.com, *.example.com or *")
+    return text
+
+
+def _origin(text: str) -> str:
+    if not re.fullmatch(r"https?://([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:\d{1,5})?", text, re.ASCII):
+        raise ValueError("must be origins as browsers write them, such as https://app.example.com")
+    return text
+
+
+HostPattern = Annotated[str, AfterValidator(_host_pattern)]
+Origin = Annotated[str, AfterValidator(_origin)]
+"""A site: scheme and host in lower case, and the port if it is not the scheme's own."""
 
 
 class TaskSettings(Section):
@@ -121,6 +140,15 @@ class AppSettings(Section):
     input_roots: tuple[Path, ...] = Field(default=(), description="folders that image_path may name files in")
     allow_image_urls: bool = Field(
         default=False, description="whether image_path may be an http(s) URL of a public address"
+    )
+    allowed_hosts: tuple[HostPattern, ...] = Field(
+        default=(),
+        description="names that requests may be addressed to, as `video.example.com`, `*.example.com` or "
+        "`*`, beside addresses and local names; without keys only those unless listed",
+    )
+    allowed_origins: tuple[Origin, ...] = Field(
+        default=(),
+        description="other sites whose pages may use the service, as `https://app.example.com` (CORS)",
     )
     ingress_replicas: int = Field(
         default=1,

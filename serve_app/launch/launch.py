@@ -37,6 +37,8 @@ def launch(path: Path, *, port: int | None = None, replicas: int | None = None) 
         if status := preflight.report(path):
             return status
         config = LaunchConfig.read(path, port=port, replicas=replicas)
+        if config.warning:
+            print(config.warning, file=sys.stderr, flush=True)
         with tempfile.NamedTemporaryFile("w", prefix="wan-serve-", suffix=".yaml") as file:
             yaml.safe_dump(config.document, file)
             file.flush()

@@ -25,6 +25,8 @@ class LaunchConfig:
     """The service's address on this machine."""
     drain_s: Mapping[str, float]
     """Longest drain of running tasks after a signal, in seconds, by application."""
+    warning: str | None
+    """Sentences on a risk of the configuration, None for one without."""
 
     @classmethod
     def read(cls, path: Path, *, port: int | None, replicas: int | None) -> Self:
@@ -34,7 +36,7 @@ class LaunchConfig:
             document["http_options"] = {**document.get("http_options", {}), "port": port}
         if replicas:
             _set_replicas(document, replicas)
-        return cls(document, _free_url(document), _drain_seconds(document))
+        return cls(document, _free_url(document), _drain_seconds(document), _open_to_others(document))
 
 
 def _set_replicas(document: dict[str, Any], replicas: int) -> None:
@@ -45,8 +47,7 @@ def _set_replicas(document: dict[str, Any], replicas: int) -> None:
 
 
 def _free_url(document: Mapping[str, Any]) -> str:
-    options = document.get("http_options", {})
-    host, port = options.get("host", "0.0.0.0"), options.get("port", 8000)
+    host, port = _address(document)
     # Serve's own message for a busy port comes late, from another process, and does not mention --port.
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -60,6 +61,25 @@ def _free_url(document: Mapping[str, Any]) -> str:
     here = "127.0.0.1" if host in ("0.0.0.0", "::") else host
     prefix: str = document["applications"][0].get("route_prefix") or "/"
     return f"http://{f'[{here}]' if ':' in here else here}:{port}{prefix.rstrip('/')}"
+
+
+def _address(document: Mapping[str, Any]) -> tuple[str, int]:
+    options = document.get("http_options", {})
+    return options.get("host", "0.0.0.0"), options.get("port", 8000)
+
+
+def _open_to_others(document: Mapping[str, Any]) -> str | None:
+    """Warn of an application without API keys that listens beyond the loopback addresses."""
+    host, port = _address(document)
+    if host == "localhost" or host.startswith("127.") or host == "::1":
+        return None
+    if all((application.get("args") or {}).get("keys") for application in document["applications"]):
+        return None
+    return (
+        f"Warning: there are no API keys, and the service listens on {host}:{port}. Whoever reaches this "
+        "machine can make videos, and see and delete those of others. Set http_options.host to 127.0.0.1, or "
+        "keys."
+    )
 
 
 def _drain_seconds(document: Mapping[str, Any]) -> Mapping[str, float]:

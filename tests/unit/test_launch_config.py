@@ -73,3 +73,29 @@ def test_each_application_drains_for_as_long_as_its_own_settings_say(tmp_path: P
     config = read(tmp_path, {"host": "127.0.0.1", "port": free_port}, *applications)
     assert config.drain_s["long"] == 33.0
     assert config.drain_s["plain"] > 0
+
+
+@pytest.mark.parametrize(
+    ("host", "keys", "warns"),
+    [
+        ("0.0.0.0", [], True),
+        ("::", [], True),
+        ("0.0.0.0", ["a key"], False),
+        ("127.0.0.1", [], False),
+        ("localhost", [], False),
+    ],
+)
+def test_a_service_that_is_open_to_others_is_warned_of(
+    tmp_path: Path, free_port: int, host: str, keys: list[str], warns: bool
+) -> None:
+    application = {"name": "wan", "args": {"keys": keys}}
+    warning = read(tmp_path, {"host": host, "port": free_port}, application).warning
+    if not warns:
+        assert warning is None
+    else:
+        assert warning is not None and f"listens on {host}:{free_port}." in warning
+
+
+def test_one_application_without_keys_beside_one_with_is_warned_of(tmp_path: Path, free_port: int) -> None:
+    keyed, open_to_all = {"name": "a", "args": {"keys": ["a key"]}}, {"name": "b"}
+    assert read(tmp_path, {"host": "0.0.0.0", "port": free_port}, keyed, open_to_all).warning

@@ -1,9 +1,10 @@
 """Request bodies and responses of the OpenAPI document, since handlers parse and serialise them directly."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NotRequired
 
+from fastapi import FastAPI
 from typing_extensions import TypedDict
 
 from serve_app.api.http.request_model import RequestModel, allowed
@@ -11,7 +12,7 @@ from serve_app.api.http.request_model import RequestModel, allowed
 _REASONS: Mapping[int, str] = {
     400: "The image cannot be decoded",
     401: "The request carries no known API key",
-    403: "A path leads outside the folders it may name",
+    403: "A path leads outside the folders it may name, or a host name or a web page is not this service's",
     404: "Nothing of that name",
     409: "The state or the id of the task does not allow it",
     413: "The body or the image is too large",
@@ -31,6 +32,16 @@ class Refusal(TypedDict):
     field: NotRequired[str]
 
 
+_REFUSED: Mapping[int, Mapping[str, Any]] = {
+    status: {
+        "description": reason,
+        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Refusal"}}},
+    }
+    for status, reason in _REASONS.items()
+}
+"""Refusals as a finished document has them, by status."""
+
+
 def answers(body: Any, *refusals: int) -> dict[int | str, dict[str, Any]]:
     """Return the documented answers of a route: 200 with ``body``, and the refusals by status."""
     return {200: {"model": body, "description": "Done"}, **_refused(refusals)}
@@ -42,6 +53,7 @@ def video_answers(*refusals: int) -> dict[int | str, dict[str, Any]]:
     return {
         200: {"content": content, "description": "The whole video"},
         206: {"content": content, "description": "The ranges that were asked for"},
+        304: {"description": "The client has this video already, by its `ETag`"},
         **_refused(refusals),
     }
 
@@ -67,19 +79,38 @@ def form_body(model: type[RequestModel], files: Mapping[str, str]) -> dict[str, 
     return _body("multipart/form-data", {**schema, "properties": {**fields, **uploads}})
 
 
+def finish_document(api: FastAPI, finishers: Iterable[Callable[[dict[str, Any]], None]]) -> None:
+    """Have these functions add to the application's document once it is asked for."""
+    draw_up = api.openapi
+
+    def openapi() -> dict[str, Any]:
+        is_new = api.openapi_schema is None
+        document = draw_up()  # which FastAPI keeps
+        for finish in finishers if is_new else ():
+            finish(document)
+        return document
+
+    api.openapi = openapi  # type: ignore[method-assign]  # FastAPI's way to extend the document
+
+
+def add_site_refusals(document: dict[str, Any]) -> None:
+    """Add the refusal of foreign hosts and of other sites' pages to a finished document, on all paths."""
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            operation["responses"].setdefault("403", _REFUSED[403])
+
+
 def add_keys(document: dict[str, Any], is_open: Callable[[str], bool]) -> None:
     """Add the API key security scheme to a finished document, on all paths except the open ones."""
     document.setdefault("components", {})["securitySchemes"] = {
         "bearer": {"type": "http", "scheme": "bearer"},
         "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
     }
-    schema = {"$ref": "#/components/schemas/Refusal"}
-    refused = {"description": _REASONS[401], "content": {"application/json": {"schema": schema}}}
     for path, operations in document["paths"].items():
         if not is_open(path):
             for operation in operations.values():
                 operation["security"] = [{"bearer": []}, {"header": []}]
-                operation["responses"]["401"] = refused
+                operation["responses"]["401"] = _REFUSED[401]
 
 
 def _form_field(field: Mapping[str, Any], required: bool) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from serve_app.errors import Unauthorized
 from serve_app.tasks.caller import EVERYONE, Caller
 
 _CALLER = "wan_serve.caller"
-_OPEN_PATHS = frozenset({"/", "/health", "/ready", "/docs", "/openapi.json"})
+_OPEN_PATHS = frozenset({"/", "/health", "/ready", "/docs", "/docs/start.js", "/openapi.json"})
 _OPEN_FOLDERS = ("/docs/assets/",)
 
 

@@ -65,6 +65,15 @@ class Methods:
         return frozenset().union(*(methods for pattern, methods in self._table if pattern.match(path)))
 
 
+def changing_gets(routes: Sequence[BaseRoute]) -> Sequence[Pattern[str]]:
+    """Return the paths of the GET routes that are marked with ``CHANGING_GET``."""
+    return [_pattern(route) for route in iter_route_contexts(routes) if _CHANGES in _extra(route)]
+
+
+def _extra(route: RouteContext) -> Mapping[str, Any]:
+    return getattr(route, "openapi_extra", None) or {}
+
+
 def _pattern(route: RouteContext) -> Pattern[str]:
     path = route.path or "/"
     is_mount = route.methods is None
@@ -73,7 +82,6 @@ def _pattern(route: RouteContext) -> Pattern[str]:
 
 def _taken(route: RouteContext) -> frozenset[str]:
     methods = {"GET"} if route.methods is None else set(route.methods)  # what is mounted are files
-    extra = getattr(route, "openapi_extra", None) or {}
-    if "GET" in methods and _CHANGES not in extra:
+    if "GET" in methods and _CHANGES not in _extra(route):
         methods.add("HEAD")
     return frozenset(methods | {"OPTIONS"})

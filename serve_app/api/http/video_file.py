@@ -16,12 +16,16 @@ _RANGE = re.compile(r"(\d{0,18})\s*-\s*(\d{0,18})")
 _MAX_RANGES = 16
 
 
+_CACHED = "private, no-cache"
+"""``Cache-Control``: kept by the client alone, which asks by ``ETag`` before each use if it still holds."""
+
+
 class _VideoResponse(FileResponse):
     chunk_size = 512 * 1024  # each chunk is a message between processes
 
 
 async def send_video(request: Request, path: Path, *, filename: str, attachment: bool) -> Response:
-    """Answer with the file at ``path``: 200, 206, or 416 for a range that lies past its end.
+    """Answer with the file at ``path``: 200, 206, 304, or 416 for a range that lies past its end.
 
     A ``Range`` header that makes no sense is passed over, as RFC 9110 asks. Raises ``FileNotFound`` when
     the file has gone.
@@ -47,13 +51,23 @@ def _response(request: Request, path: Path, filename: str, attachment: bool) -> 
         del headers["range"]
     else:
         headers["range"] = "bytes=" + ",".join(f"{first}-{last}" for first, last in ranges)
-    return _VideoResponse(
+    response = _VideoResponse(
         path,
+        headers={"Cache-Control": _CACHED},
         media_type="video/mp4",
         filename=filename,
         stat_result=stat_result,
         content_disposition_type="attachment" if attachment else "inline",
     )
+    if _has(request.headers.get("if-none-match"), response.headers["etag"]):
+        return Response(status_code=304, headers={"ETag": response.headers["etag"], "Cache-Control": _CACHED})
+    return response
+
+
+def _has(header: str | None, etag: str) -> bool:
+    """Return whether an ``If-None-Match`` header names this entity tag (RFC 9110, weak comparison)."""
+    tags = [] if header is None else [tag.strip().removeprefix("W/") for tag in header.split(",")]
+    return "*" in tags or etag in tags
 
 
 def _ranges(header: str | None, size: int) -> list[tuple[int, int]] | None:

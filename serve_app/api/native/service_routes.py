@@ -10,6 +10,7 @@ from serve_app.api.http.api_document import answers
 from serve_app.api.http.auth import Calling
 from serve_app.api.http.package_version import package_version
 from serve_app.api.http.parameters import RootPath, Service
+from serve_app.api.http.safe_headers import PAGE_POLICY
 from serve_app.api.native.service_document import (
     HealthDocument,
     MetadataDocument,
@@ -63,4 +64,5 @@ async def ready(service: Service) -> Response:
 @router.get("/", include_in_schema=False)
 async def front_page(root_path: RootPath) -> Response:
     """Show links to the documentation and the metadata."""
-    return HTMLResponse(_FRONT_PAGE.format(root=escape(root_path)))
+    page = _FRONT_PAGE.format(root=escape(root_path))
+    return HTMLResponse(page, headers={"Content-Security-Policy": PAGE_POLICY})

@@ -1,14 +1,23 @@
 """The page that shows the API to people: Swagger UI, served from here, so that no internet is needed."""
 
+import json
+from html import escape
+
 from fastapi import FastAPI
-from fastapi.openapi.docs import get_swagger_ui_html
-from starlette.responses import Response
+from starlette.responses import HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from serve_app.api.http.parameters import RootPath
+from serve_app.api.http.safe_headers import PAGE_POLICY
 
 _ASSETS = "/docs/assets"
+_SCRIPT = "/docs/start.js"
 _SWAGGER_UI = {
+    "dom_id": "#swagger-ui",
+    "layout": "BaseLayout",
+    "deepLinking": True,
+    "showExtensions": True,
+    "showCommonExtensions": True,
     "docExpansion": "list",
     # The schema has each field's bounds and example, the body's own example only what is required.
     "defaultModelRendering": "model",
@@ -17,19 +26,40 @@ _SWAGGER_UI = {
     # Or a badge asks validator.swagger.io for its opinion of the document.
     "validatorUrl": None,
 }
+# A file of its own: the page's policy allows no script within it.
+_START = f"""const place = document.getElementById("swagger-ui");
+SwaggerUIBundle({{
+  ...{json.dumps(_SWAGGER_UI, indent=2)},
+  url: place.dataset.url,
+  presets: [SwaggerUIBundle.presets.apis, SwaggerUIBundle.SwaggerUIStandalonePreset],
+}});
+"""
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{title}</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<link rel="stylesheet" href="{root}{assets}/swagger-ui.css">
+<link rel="icon" href="{root}{assets}/favicon.png"></head>
+<body><div id="swagger-ui" data-url="{root}{document}"></div>
+<script src="{root}{assets}/swagger-ui-bundle.js"></script>
+<script src="{root}{script}"></script></body></html>
+"""
 
 
 def install_docs(api: FastAPI) -> None:
-    """Serve ``/docs`` and what it loads: the files in the package fastapi-offline, and no others."""
+    """Serve ``/docs`` and what it loads: its script, and the files in the package fastapi-offline."""
     api.mount(_ASSETS, StaticFiles(packages=[("fastapi_offline", "static")]))
 
     @api.get("/docs", include_in_schema=False)
     async def docs_page(root_path: RootPath) -> Response:
-        return get_swagger_ui_html(
-            openapi_url=f"{root_path}{api.openapi_url}",
+        page = _PAGE.format(
             title=api.title,
-            swagger_js_url=f"{root_path}{_ASSETS}/swagger-ui-bundle.js",
-            swagger_css_url=f"{root_path}{_ASSETS}/swagger-ui.css",
-            swagger_favicon_url=f"{root_path}{_ASSETS}/favicon.png",
-            swagger_ui_parameters=_SWAGGER_UI,
+            root=escape(root_path),
+            assets=_ASSETS,
+            document=api.openapi_url,
+            script=_SCRIPT,
         )
+        return HTMLResponse(page, headers={"Content-Security-Policy": PAGE_POLICY})
+
+    @api.get(_SCRIPT, include_in_schema=False)
+    async def docs_script() -> Response:
+        return Response(_START, media_type="text/javascript")
