@@ -59,7 +59,7 @@ class Counts:
         block, fp8_block = _sum(self.block), _sum(self.fp8_block)
         return (
             Figure("a block-forward, between its products", block / 1e9, "GB", 8.5),
-            Figure("8-bit quantising, a guided step", _FORWARDS * (fp8_block - block) / 1e12, "TB", 0.3),
+            Figure("8-bit quantising, a guided step", _FORWARDS * (fp8_block - block) / 1e9, "GB", 300),
             Figure("a decode, beside its convolutions", _sum(self.decode) / 1e9, "GB", 300),
             Figure("a block-forward", self.block_launches, "launches"),
             Figure("a block-forward in 8 bits", self.fp8_block_launches, "launches"),
