@@ -18,6 +18,7 @@ from models.memory.scratch import kernel_scratch
 from models.pipeline.fragment import Fragment
 from models.pipeline.generation import Stage, WanGeneration
 from models.pipeline.parts import Parts
+from models.pipeline.readback import read_back
 from models.pipeline.sampling import (
     Euler,
     Solver,
@@ -168,10 +169,10 @@ class WanEngine:
                 yield rest
 
     def _decoded(self, latents: Tensor, tiling: Tiling | None = None) -> Iterator[Frames]:
+        # a CPU computes when it is asked to; in a group the commander looks ahead
+        ahead = latents.is_cuda and self._mesh.plan.devices == 1
         with as_model_errors("decoding"):
-            for chunk in self.parts.vae.decode(latents, tiling):
-                levels = (chunk.float() * 0.5 + 0.5).mul(255.0).round().to(torch.uint8)
-                yield levels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+            yield from read_back(map(_levels, self.parts.vae.decode(latents, tiling)), ahead)
 
     def _conditioned(self, request: GenerationRequest, tail: Frames | None, noise: Tensor) -> Condition:
         """Encode this fragment's conditioning: the request's pictures, or the tail of the fragment before."""
@@ -270,6 +271,12 @@ class WanEngine:
             return velocities
         conditional, unconditional = self._mesh.all_gather(velocities, "cfg").flatten(0, 1).chunk(2)
         return unconditional + run.stage.guidance_scale * (conditional - unconditional)
+
+
+def _levels(chunk: Tensor) -> Tensor:
+    """Convert frames ``[n, 3, height, width]`` in −1 … 1 to uint8, ``[n, height, width, 3]``."""
+    levels = (chunk.float() * 0.5 + 0.5).mul(255.0).round().to(torch.uint8)
+    return levels.permute(0, 2, 3, 1).contiguous()
 
 
 def _placed(latents: Tensor, known: KnownLatents | None, sigma: float) -> Tensor:
