@@ -26,7 +26,7 @@ from bench.contestants import Work, operations, request_of, work
 from bench.machine import describe
 from bench.matmul_peak import matmul_tflops
 from bench.report import HEADER, Row, as_json, line, markdown
-from models.errors import ModelError, OutOfMemory, TuningError, first_line
+from models.errors import OutOfMemory, TuningError, first_line
 from models.memory.estimate import KernelScratch, request_memory, resident_weights
 from models.memory.peak import peak_bytes
 from models.speed.fp8 import QUANTISING_BYTES
@@ -59,7 +59,7 @@ class Bench:
                 yield self._row(case)
             except (TuningError, OutOfMemory, torch.OutOfMemoryError) as error:
                 yield Row(case, note=first_line(error))
-            except (ModelError, RuntimeError) as error:
+            except Exception as error:  # one case that breaks must not cost the figures of the others
                 self.failed.append(case.name)
                 yield Row(case, note=f"failed: {first_line(error)}")
             gc.collect()

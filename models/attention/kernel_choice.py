@@ -106,10 +106,7 @@ def _preferred(device: torch.device, dtype: torch.dtype, shape: AttentionShape) 
     candidates = [name for name in order if shape.ring == 1 or KERNELS[name] in WITH_LOGS]
     reasons = {name: why_not(name, device, dtype, shape.head_dim) for name in candidates}
     ruled_out = {name: reason for name, reason in reasons.items() if reason is not None}
-    # its own generator, so that a measurement leaves the global random state unchanged
-    generator = torch.Generator(device).manual_seed(0)
-    size = (1, shape.heads, min(shape.tokens, _TOKENS), shape.head_dim)
-    inputs = tuple(torch.randn(size, generator=generator, device=device, dtype=dtype) for _ in range(3))
+    inputs = _noise(device, dtype, (1, shape.heads, min(shape.tokens, _TOKENS), shape.head_dim))
     measured: dict[str, float] = {}
     for name in candidates:
         if name in ruled_out:
@@ -121,6 +118,9 @@ def _preferred(device: torch.device, dtype: torch.dtype, shape: AttentionShape) 
                 measured[name] = _median_ms(KERNELS[name], inputs)
         except RuntimeError as error:
             ruled_out[name] = f"does not run here: {first_line(error)}"
+    if not measured:  # as after a kernel that broke the device
+        faults = ", ".join(f"{name} {reason}" for name, reason in ruled_out.items())
+        raise TuningError(f"attention auto finds no kernel here: {faults}.")
     chosen = clearly_fastest(measured)
     return AttentionChoice(chosen, KERNELS[chosen], measured, ruled_out)
 
@@ -132,6 +132,12 @@ def clearly_fastest(measured: Mapping[str, float]) -> str:
     """
     first, fastest = next(iter(measured)), min(measured, key=measured.__getitem__)
     return fastest if _CLEARLY * measured[fastest] < measured[first] else first
+
+
+def _noise(device: torch.device, dtype: torch.dtype, size: tuple[int, ...]) -> tuple[Tensor, ...]:
+    """Draw queries, keys and values with a generator of their own: the global random state stays."""
+    generator = torch.Generator(device).manual_seed(0)
+    return tuple(torch.randn(size, generator=generator, device=device, dtype=dtype) for _ in range(3))
 
 
 def _is_inexact(kernel: AttentionKernel, inputs: tuple[Tensor, ...], shape: AttentionShape) -> bool:

@@ -1,11 +1,13 @@
 """The benchmark of the real sizes, tried on tiny ones: the same code, without what a GPU machine lacks."""
 
+import argparse
 import json
 import re
 import subprocess
 import sys
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,9 +15,10 @@ import torch
 from diffusers import WanTransformer3DModel
 
 from bench import real_sizes
-from bench.cases import CASES, tiny
+from bench.cases import CASES, Case, tiny
+from bench.real_sizes import Bench
 from bench.report import Row, line, markdown
-from models.errors import OutOfMemory, TuningError
+from models.errors import DeviceLost, OutOfMemory, TuningError
 from models.tuning import Tuning
 from testbed.random_engine import RandomModel
 
@@ -69,6 +72,22 @@ def test_the_markdown_has_the_date_the_machine_the_command_and_a_row_for_each_ca
     assert re.search(r"\d{4}-\d\d-\d\d: .*torch .*; `python -m bench real_sizes --scale tiny", text)
     for name in RUN:
         assert re.search(rf"^\| {re.escape(name)} \|", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("error", [TypeError("no such option\nmore"), DeviceLost("no such option")])
+def test_a_case_that_breaks_costs_no_other(tmp_path: Path, error: Exception) -> None:
+    class Breaking(Bench):
+        def _row(self, case: Case) -> Row:
+            if case is CASES[0]:
+                raise error
+            return Row(case, ours_s=1.0)
+
+    options = argparse.Namespace(device="cpu", limit_s=60.0, repeats=1, text_encoder=False)
+    bench = Breaking(options, tmp_path)
+    broken, whole = bench.rows(list(CASES[:2]))
+    assert broken.note == "failed: no such option"
+    assert bench.failed == [CASES[0].name]
+    assert whole.ours_s == 1.0
 
 
 def test_a_case_that_there_is_not_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,7 +15,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from models.attention import kernels
+from models.attention import kernel_choice, kernels
 from models.attention.kernel_choice import (
     AttentionChoice,
     AttentionShape,
@@ -31,6 +31,7 @@ from models.parallel.mesh import Mesh
 from models.parallel.plan import ParallelPlan
 from models.transformer.denoiser import Denoiser
 from models.tuning import Attention
+from testbed.fake_device.device import FakeDevice
 
 from .conftest import REQUEST, build_model, remade
 
@@ -204,6 +205,29 @@ def test_what_is_preferred_stays_unless_another_is_clearly_faster() -> None:
     assert clearly_fastest({"flash3": 10.0, "cudnn": 9.6, "sdpa": 9.7}) == "flash3"
     assert clearly_fastest({"flash3": 10.0, "cudnn": 9.4, "sdpa": 9.3}) == "sdpa"
     assert clearly_fastest({"cudnn": 9.4}) == "cudnn"
+
+
+@pytest.mark.parametrize("ring", [1, 2])
+def test_auto_keeps_to_the_order_where_kernels_are_alike(
+    monkeypatch: pytest.MonkeyPatch, install: Any, ring: int
+) -> None:
+    """Choose on a fake Hopper device, on which every call takes as long as any other."""
+
+    def empty(device: torch.device, dtype: torch.dtype, size: tuple[int, ...]) -> Any:
+        return (torch.empty(size, device=device, dtype=dtype),) * 3
+
+    fake, shape = FakeDevice(), AttentionShape(heads=2, tokens=64, head_dim=128, ring=ring)
+    monkeypatch.setattr(kernel_choice, "_noise", empty)
+    with fake, pytest.raises(TuningError, match=r"auto finds no kernel here: .*sdpa gives other numbers"):
+        choose("auto", fake.device, torch.bfloat16, shape)
+    monkeypatch.setattr(kernel_choice, "_is_inexact", lambda *_: False)
+    with fake:
+        assert choose("auto", fake.device, torch.bfloat16, shape).name == "cudnn"
+        install("flash3 of fa3-fwd")
+        library.cache_clear()
+        choice = choose("auto", fake.device, torch.bfloat16, shape)
+    assert choice.name == "flash3"
+    assert list(choice.measured_ms) == ["flash3", "cudnn", "sdpa"]
 
 
 class RankOne:
