@@ -3,7 +3,7 @@
 import argparse
 
 from bench.requests import default_request
-from models.memory.estimate import GB, parameters, request_memory, resident_weights
+from models.memory.estimate import GB, KernelScratch, parameters, request_memory, resident_weights
 from models.variants import VARIANTS, Variant
 
 _ITEMSIZE = 2
@@ -28,7 +28,9 @@ def cells(variant: Variant) -> tuple[str, ...]:
     """Return the row of a variant, in GB."""
     counted = parameters(variant)
     weights = resident_weights(counted, _ITEMSIZE, variant)
-    request = request_memory(variant, default_request(variant), _ITEMSIZE).peak
+    request = request_memory(
+        variant, default_request(variant), _ITEMSIZE, scratch=KernelScratch(fused=True)
+    ).peak
     sizes = (
         weights,
         resident_weights(counted, _ITEMSIZE, variant, fp8=True),

@@ -27,9 +27,8 @@ from bench.machine import describe
 from bench.matmul_peak import matmul_tflops
 from bench.report import HEADER, Row, as_json, line, markdown
 from models.errors import OutOfMemory, TuningError, first_line
-from models.memory.estimate import KernelScratch, request_memory, resident_weights
+from models.memory.estimate import request_memory, resident_weights
 from models.memory.peak import peak_bytes
-from models.speed.fp8 import QUANTISING_BYTES
 from testbed.random_engine import RandomModel
 
 _SLOWER = 2.5
@@ -94,8 +93,8 @@ class Bench:
         weights = resident_weights(
             model.elements, itemsize, case.variant, fp8=tuning.fp8, offload=tuning.offload
         )
-        scratch = KernelScratch(quantising=QUANTISING_BYTES if tuning.fp8 else 0.0)
-        return weights + request_memory(case.variant, request_of(case), itemsize, scratch=scratch).peak
+        request = request_of(case)
+        return weights + request_memory(case.variant, request, itemsize, scratch=model.scratch).peak
 
     def _by_diffusers(self, case: Case, task: Work, ours_s: float) -> tuple[float | None, str]:
         """Return the known time of the same work, or measure it on untuned weights where there is time."""

@@ -22,7 +22,7 @@ from models.conditioning.text_encoder import Text, TextEncoder
 from models.demo.vocabulary import build_tokenizer
 from models.errors import OutOfMemory
 from models.memory.check import free_bytes
-from models.memory.estimate import GB, resident_weights
+from models.memory.estimate import GB, KernelScratch, resident_weights
 from models.parallel.mesh import Mesh
 from models.pipeline.parts import Parts
 from models.pipeline.wan_engine import WanEngine
@@ -73,6 +73,8 @@ class RandomModel:
         _fill(self.transformer, device)
         self.vae = _fill(vae, device)
         self.streaming_vae = StreamingVae(self.vae)
+        self.scratch = KernelScratch()
+        """Scratch memory of the kernels of the engine that was made last."""
         self.text: Text = RandomText(variant, device, dtype)
         if encoder is not None:
             self.text = TextEncoder(build_tokenizer(), _fill(encoder, device), cache_bytes=0)
@@ -86,8 +88,9 @@ class RandomModel:
         """
         tuned = TunedModel(tuning, self.variant, self.device, self.dtype, Mesh())
         denoiser = tuned.denoiser(self.transformer)
+        self.scratch = tuned.scratch
         parts = Parts(self.text, denoiser, self.streaming_vae, image_encoder=self.image_encoder)
-        return WanEngine(self.variant, parts, scratch=tuned.scratch)
+        return WanEngine(self.variant, parts, scratch=self.scratch)
 
 
 class RandomText:

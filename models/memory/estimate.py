@@ -132,8 +132,10 @@ class KernelScratch:
 
     linear: float = 0.0
     """Bytes of a linear layer, per element of its result."""
-    quantising: float = 0.0
-    """Bytes of a linear layer of a block, per element of its input."""
+    quantised: float = 0.0
+    """Bytes of GELU's result together with its quantising, per element; 0 where it is not quantised."""
+    fused: bool = False
+    """The operations of a block make no float32 copies, and queries, keys and values are one product."""
     result: float = 0.0
     """Bytes of a convolution, per element of its result."""
     column: float = 0.0
@@ -243,13 +245,13 @@ def _token_channel_bytes(
     variant: Variant, itemsize: int, plan: ParallelPlan, scratch: KernelScratch
 ) -> float:
     """Return the bytes alive per channel of a token at a block's peak."""
-    s, f = itemsize, _FLOAT if itemsize < _FLOAT else 0  # f: bytes of a float32 copy, where one is made
-    queries = (
-        5 * s + f + _FLOAT + (s if f else 0)
-    )  # the residual, three inputs and keys; queries being rotated
+    # f: bytes of a float32 copy, where one is made
+    s, f = itemsize, _FLOAT if itemsize < _FLOAT and not scratch.fused else 0
+    # the residual, its norm, one product of three inputs; queries and keys, rotated one by one unless fused
+    queries = 7 * s + (0 if scratch.fused else f + _FLOAT)
     ring = 10 * s + 3 * _FLOAT if plan.ring > 1 else 0  # keys sent and received, two results being merged
-    # the widest tensor twice: before and after GELU, or beside what its quantising takes
-    feeding = 5 * s + (s + max(s, scratch.quantising)) * variant.ffn_dim / variant.dim
+    # the widest tensor twice: before and after GELU
+    feeding = 4 * s + (s + (scratch.quantised or s)) * variant.ffn_dim / variant.dim
     adding = 6 * s + 2 * f + _FLOAT if f else 6 * s
     branch = 2 * s if variant.control_blocks else 0
     return max(queries, ring, feeding, adding) + branch

@@ -9,7 +9,8 @@ import torch
 from models.attention.kernel_choice import AttentionChoice, AttentionShape, agree, choose
 from models.kernels.choice import OperationsWidth, choose_operations
 from models.kernels.eager import EAGER
-from models.kernels.operations import Operations
+from models.kernels.fused import FUSED
+from models.kernels.operations import FP8, Operations
 from models.memory.estimate import KernelScratch
 from models.memory.scratch import kernel_scratch
 from models.parallel.mesh import Mesh
@@ -66,9 +67,11 @@ class TunedModel:
     @property
     def scratch(self) -> KernelScratch:
         """Scratch memory of the kernels that run the model."""
-        copies = self._tuning.fp8 and self._operations is EAGER  # a fused kernel holds a token in registers
-        quantising = QUANTISING_BYTES if copies else 0.0
-        return replace(kernel_scratch(self._device, self._dtype), quantising=quantising)
+        fused = self._operations is FUSED
+        quantised = 0.0
+        if self._tuning.fp8:  # a fused kernel has 8 bits as its only result
+            quantised = FP8.itemsize if fused else self._dtype.itemsize + QUANTISING_BYTES
+        return replace(kernel_scratch(self._device, self._dtype), quantised=quantised, fused=fused)
 
     def denoiser(self, transformer: Any) -> Denoiser:
         """Apply the settings to a transformer, the only one or one expert, and return its denoiser.

@@ -145,18 +145,31 @@ def _after_attention(
     video.
     """
     _, _, gate, shift, scale, ffn_gate = _modulation(block, time)
+    # a function of its own, so that its intermediate tensors are freed before the feed-forward network
+    x, fed = _attend_to_text(operations, block, x, attended, gate, Modulation(shift, scale), text)
+    widen, narrow = block.ffn.net[0].proj, block.ffn.net[2]
+    fed = narrow(operations.gelu(widen(fed), eight_bits=_take_eight_bits(narrow)))
+    return operations.residual(x, fed, ffn_gate)
+
+
+def _attend_to_text(
+    operations: Operations,
+    block: Any,
+    x: Tensor,
+    attended: Tensor,
+    gate: Tensor,
+    modulation: Modulation,
+    text: BlockKeys,
+) -> tuple[Tensor, Tokens]:
+    """Add self-attention and cross-attention; return the residual stream and the feed-forward's input."""
     rows = x.shape[1]
     projected = block.attn1.to_out[0](attended).unflatten(1, (rows, -1))
     x, queried = operations.residual_layer_norm(
         x, projected, gate, block.norm2, eight_bits=_take_eight_bits(block.attn2.to_q)
     )
     projected = text_attention(block.attn2, _in_sequence(queried), text).unflatten(1, (rows, -1))
-    widen, narrow = block.ffn.net[0].proj, block.ffn.net[2]
-    x, fed = operations.residual_layer_norm(
-        x, projected, None, block.norm3, Modulation(shift, scale), eight_bits=_take_eight_bits(widen)
-    )
-    fed = narrow(operations.gelu(widen(fed), eight_bits=_take_eight_bits(narrow)))
-    return operations.residual(x, fed, ffn_gate)
+    eight_bits = _take_eight_bits(block.ffn.net[0].proj)
+    return operations.residual_layer_norm(x, projected, None, block.norm3, modulation, eight_bits=eight_bits)
 
 
 def _take_eight_bits(*layers: Any) -> bool:
