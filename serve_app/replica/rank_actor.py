@@ -66,11 +66,12 @@ class RankActor:
     def load(self, port: int) -> None:
         """Join the process group at ``port`` and load this rank's part. Raises ``ModelError``."""
         start = self._start
+        # before the ranks have joined: imports take seconds, and after that one waits for the other's choices
+        factory = engine_factory(start.factory)
         # the only visible device
         device = "cuda:0" if start.settings.device == "cuda" else start.settings.device
         member = self._member.Member(port, start.number, start.plan.devices, device, start.timeout_s)
         member.join()
-        factory = engine_factory(start.factory)
         self._loaded = factory(replace(start.settings, device=device), member.mesh(start.plan))
         member.meet()
 
