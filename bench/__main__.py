@@ -7,7 +7,7 @@ BENCHMARKS = {
     "demo": "how well the demo model follows its prompts, plain and under each setting that costs quality",
     "eta": "how good the estimates are of when a task ends, in a steady mixed load",
     "engine": "one generation on this machine: seconds for each step, the text, the decoding; memory",
-    "real_sizes": "steps, decodes and runs at the sizes Wan is used at, on a GPU, with random weights",
+    "gpu": "all that ten minutes of one GPU can tell: gates, kernels, steps, decodes, runs; random weights",
     "communication": "what a group's devices send each other in a step, and how it should scale: counted",
     "bytes": "what the engine moves on a GPU beside its products, attention and convolutions: counted",
     "memory": "what each model needs of a device's memory, in GB: counted",

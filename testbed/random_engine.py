@@ -82,6 +82,12 @@ class RandomModel:
             None if clip is None else ImageEncoder(CLIPImageProcessorPil(), _fill(clip, device))
         )
 
+    def cast(self, dtype: torch.dtype) -> None:
+        """Cast the weights of transformer and VAE in place."""
+        self.dtype = dtype
+        _typed(self.transformer, dtype)
+        self.streaming_vae = StreamingVae(_typed(self.vae, dtype))
+
     def engine(self, tuning: Tuning) -> WanEngine:
         """Make the engine. Raises ``TuningError`` for settings that cannot work here; may change
         ``transformer``.

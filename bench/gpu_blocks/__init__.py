@@ -1,0 +1,1 @@
+"""The blocks of ``bench.gpu``: each measures one thing in a process of its own."""

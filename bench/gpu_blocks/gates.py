@@ -1,0 +1,77 @@
+"""Gates: a form of the engine is timed only after its numbers were near those of diffusers in float32."""
+
+from dataclasses import replace
+from math import inf, log10
+
+import torch
+from torch import Tensor
+
+from bench.gpu_blocks.bench import Bench
+from models.speed.fp8 import closeness
+from models.tuning import Tuning
+from models.variants import VARIANTS, Variant
+from testbed.random_engine import RandomModel
+
+_SIXTEEN_BITS, _EIGHT_BITS, _DECODE_DB = 0.02, 0.1, 30.0
+"""Bounds on the relative error of a velocity (L2 norm), and on the ratio of signal to error of a decode."""
+
+
+def exact(bench: Bench) -> None:
+    """Compare the engine as it is by default."""
+    _velocity(bench, Tuning(), _SIXTEEN_BITS)
+
+
+def compiled(bench: Bench) -> None:
+    """Compare the compiled engine."""
+    _velocity(bench, Tuning(compile=True), _SIXTEEN_BITS)
+
+
+def fp8(bench: Bench) -> None:
+    """Compare the engine with 8-bit layers."""
+    _velocity(bench, Tuning(fp8=True), _EIGHT_BITS)
+
+
+def decode(bench: Bench) -> None:
+    """Compare a decode in the model's dtype with one by diffusers in float32."""
+    variant = _variant(bench)
+    model = _model(variant, bench)
+    latents = torch.randn(1, variant.latent_channels, 3, 16, 16, device=bench.device)
+    mean, deviation = model.streaming_vae.mean, model.streaming_vae.deviation
+    with torch.inference_mode():
+        expected = model.vae.decode(latents * deviation + mean, return_dict=False)[0][0].transpose(0, 1)
+        model.cast(bench.dtype)
+        found = torch.cat(list(model.streaming_vae.decode(latents))).float()
+    error = float((found - expected).square().mean())
+    decibels = 10 * log10(4.0 / error) if error else inf
+    bench.found("gate", "decode", decibels, "dB", wanted=_DECODE_DB)
+
+
+def _velocity(bench: Bench, tuning: Tuning, bound: float) -> None:
+    variant = _variant(bench)
+    model = _model(variant, bench)
+    latents = torch.randn(1, variant.input_channels, 5, 16, 16, device=bench.device)
+    timestep = torch.full((1,), 500.0, device=bench.device)
+    prompt = model.text.encode("").float()
+    with torch.inference_mode():
+        expected: Tensor = model.transformer(latents, timestep, prompt[None], return_dict=False)[0]
+        model.cast(bench.dtype)
+        denoiser = model.engine(tuning).parts.denoiser
+        found = denoiser(latents, timestep, denoiser.text(prompt), denoiser.rotation(latents))
+    error = closeness(found, expected)
+    bench.found(
+        "gate", bench.block.removeprefix("gate-"), error.error, "error", wanted=bound, note=str(error)
+    )
+
+
+def _variant(bench: Bench) -> Variant:
+    """Return the 14B's widths with two layers."""
+    variant = replace(VARIANTS["wan2.1-t2v-14b"], layers=2)
+    if not bench.tiny:
+        return variant
+    return replace(variant, heads=2, ffn_dim=512, text_dim=64, vae_dim=8, vae_encoder_dim=8, vae_blocks=1)
+
+
+def _model(variant: Variant, bench: Bench) -> RandomModel:
+    torch.manual_seed(0)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    return RandomModel(variant, bench.device, torch.float32)
