@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from models.attention.kernels import LogsKernel, sdpa_with_logs
+from models.attention.kernels import LogsKernel
 from models.parallel.mesh import Mesh
 
 
@@ -20,7 +20,7 @@ def ring_attention(
     keys: Tensor,
     values: Tensor,
     unpadded: Callable[[Tensor, int], Tensor],
-    kernel: LogsKernel = sdpa_with_logs,
+    kernel: LogsKernel,
 ) -> Tensor:
     """Attend from this rank's queries to every ring rank's keys and values, ``[batch, heads, n, d]`` each.
 
