@@ -63,8 +63,8 @@ def ingress(settings: AppSettings, coordinator: Application) -> Application:
     deployment = serve.deployment(
         name=API,
         num_replicas=settings.ingress_replicas,
-        # Only short requests, bounded by what a replica's memory holds of images under way.
-        max_ongoing_requests=1000,
+        # Streams and waits are open for long and cost little; HAProxy takes as many connections.
+        max_ongoing_requests=4096,
         ray_actor_options={"num_cpus": 0.1},
         graceful_shutdown_timeout_s=10,
         logging_config=LoggingConfig(enable_access_log=settings.access_log),

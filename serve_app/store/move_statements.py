@@ -165,7 +165,7 @@ class MoveStatements:
         return (
             update(TASKS)
             .where(*where)
-            .values(status=transition.target, **_CHANGES[move])
+            .values(status=transition.target, version=TASKS.c.version + 1, **_CHANGES[move])
             # A report only needs to know whether a row changed.
             .returning(TASKS.c.uid if move is Move.REPORT else TASKS)
         )

@@ -52,6 +52,7 @@ def task_of(row: Mapping[str, Any] | RowMapping) -> Task:
         error=error,
         timings=row["timings"],
         tokens=row["tokens"],
+        version=row["version"],
     )
 
 
@@ -78,6 +79,7 @@ def values_of(new: NewTask, *, max_attempts: int, now: float) -> Mapping[str, An
         "progress": 0.0,
         "created_at": now,
         "timings": {},
+        "version": 0,
         **dict.fromkeys(_NULL_AT_FIRST),
     }
 

@@ -52,6 +52,8 @@ TASKS = Table(
     Column("error_code", String(64)),
     Column("error_message", Text),
     Column("timings", JSON, nullable=False),
+    # Counts the moves of the task.
+    Column("version", Integer, nullable=False, server_default="0"),
     UniqueConstraint("id", "owner", name="tasks_id"),
     UniqueConstraint("owner", "idempotency_key", name="tasks_idempotency"),
     Index("tasks_queue", "status", "model", "owner", "priority", "seq"),

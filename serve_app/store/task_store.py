@@ -4,8 +4,9 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import ColumnElement, bindparam, func, select, true
+from sqlalchemy import ColumnElement, Select, bindparam, func, or_, select, true
 
 from serve_app.errors import IdempotencyMismatch, TaskExists, TaskNotFound
 from serve_app.store.batching import Batching
@@ -18,7 +19,7 @@ from serve_app.store.tables import LEADERSHIP, TASKS
 from serve_app.tasks.admission import Admission
 from serve_app.tasks.caller import Caller
 from serve_app.tasks.fair_share import FairClock
-from serve_app.tasks.task import NewTask, QueuedTask, Task
+from serve_app.tasks.task import NewTask, QueuedTask, Task, TaskVersion
 from serve_app.tasks.transitions import Status
 
 _PAGE = 500
@@ -85,9 +86,7 @@ class TaskStore:
         )
         if after is not None:
             query = query.where(TASKS.c.seq < (await self.get(caller, after)).seq)
-        async with self._database.read() as connection:
-            rows = (await connection.execute(query)).mappings().all()
-        return [task_of(row) for row in rows]
+        return await self._tasks(query)
 
     async def published_at(self, caller: Caller, save_path: str) -> Task | None:
         """Return the newest succeeded task with that public path, or None."""
@@ -140,6 +139,39 @@ class TaskStore:
             async for page in (await connection.stream(query)).partitions(_PAGE):
                 yield [QueuedTask(*row) for row in page]
 
+    async def versions(self, newer_than: int) -> tuple[Sequence[TaskVersion], int]:
+        """Return the versions of all unended tasks and of those with a ``seq`` above ``newer_than``.
+
+        Also returns the largest ``seq`` among them, ``newer_than`` if there is none.
+        """
+        columns = TASKS.c.uid, TASKS.c.owner, TASKS.c.version, TASKS.c.seq
+        unended = TASKS.c.status.in_((Status.QUEUED, Status.RUNNING))
+        query = select(*columns).where(or_(unended, TASKS.c.seq > newer_than))
+        async with self._database.read() as connection:
+            rows = (await connection.execute(query)).all()
+        newest = max((row.seq for row in rows), default=newer_than)
+        return [TaskVersion(row.uid, row.owner, row.version) for row in rows], max(newest, newer_than)
+
+    async def newest_seq(self) -> int:
+        """Return the ``seq`` of the newest task, 0 without tasks."""
+        async with self._database.read() as connection:
+            return await connection.scalar(select(func.max(TASKS.c.seq))) or 0
+
+    async def of_uids(self, caller: Caller, uids: Sequence[str]) -> Sequence[Task]:
+        """Return those of these tasks that the caller sees, oldest first."""
+        query = select(TASKS).where(_seen_by(caller), TASKS.c.uid.in_(uids)).order_by(TASKS.c.seq)
+        return await self._tasks(query)
+
+    async def ended_since(self, caller: Caller, time: float, *, limit: int) -> Sequence[Task]:
+        """Return at most ``limit`` tasks that ended after ``time``, in seconds since 1970, oldest first."""
+        query = (
+            select(TASKS)
+            .where(_seen_by(caller), TASKS.c.finished_at > time)
+            .order_by(TASKS.c.finished_at)
+            .limit(limit)
+        )
+        return await self._tasks(query)
+
     async def clocks(self) -> Mapping[str, FairClock]:
         """Return the fair-share clock of each model; a model without an entry has a new clock."""
         async with self._database.read() as connection:
@@ -147,9 +179,7 @@ class TaskStore:
 
     async def running(self) -> Sequence[Task]:
         """Return all running tasks, oldest first."""
-        query = select(TASKS).where(TASKS.c.status == Status.RUNNING).order_by(TASKS.c.seq)
-        async with self._database.read() as connection:
-            return [task_of(row) for row in (await connection.execute(query)).mappings().all()]
+        return await self._tasks(select(TASKS).where(TASKS.c.status == Status.RUNNING).order_by(TASKS.c.seq))
 
     async def counts(self) -> dict[Status, int]:
         """Return the number of stored tasks in each status."""
@@ -171,6 +201,10 @@ class TaskStore:
         for row in rows:
             found[row["id"]].append(task_of(row))
         return [_chosen(question, found[question.task_id]) for question in questions]
+
+    async def _tasks(self, query: Select[Any]) -> Sequence[Task]:
+        async with self._database.read() as connection:
+            return [task_of(row) for row in (await connection.execute(query)).mappings().all()]
 
     async def _by_idempotency(self, new: NewTask) -> Task | None:
         if new.idempotency_key is None:

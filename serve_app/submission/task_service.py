@@ -2,7 +2,7 @@
 
 import asyncio
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,11 +10,13 @@ from pathlib import Path
 from serve_app.config.settings import AppSettings
 from serve_app.errors import DiskLow, FileNotFound, NoReplica, ServiceError, TaskNotFound
 from serve_app.files.artifacts import LocalArtifacts
+from serve_app.queue.feed import TaskFeed
 from serve_app.queue.snapshot import QueueSnapshot
 from serve_app.queue.view import QueueView
 from serve_app.store.group_commit import draining
 from serve_app.store.task_store import TaskStore
 from serve_app.submission.field_words import FieldWords
+from serve_app.submission.follow import Follower
 from serve_app.submission.frame_intake import FrameIntake
 from serve_app.submission.free_disk import FreeDisk
 from serve_app.submission.offer import Offer
@@ -67,6 +69,7 @@ class TaskService:
         """
         self._settings = settings
         self._store = store
+        self._follower = Follower(store, TaskFeed(store))
         self._view = view
         self._artifacts = artifacts
         self._free_disk = free_disk
@@ -121,6 +124,20 @@ class TaskService:
         if after is not None:
             _require_task_id(after)
         return await self._store.list(caller, statuses=statuses, limit=limit, after=after)
+
+    def following(self, caller: Caller, task: Task, *, pause_s: float) -> AsyncIterator[Task]:
+        """Yield a task now and after each change, and every ``pause_s`` seconds, until it has ended."""
+        return self._follower.task(caller, task, pause_s=pause_s)
+
+    def following_all(
+        self, caller: Caller, *, ended_since: float | None, pause_s: float
+    ) -> AsyncIterator[Sequence[Task]]:
+        """Yield the caller's tasks that ended since a time and those not ended, then those that change."""
+        return self._follower.all(caller, ended_since=ended_since, pause_s=pause_s)
+
+    async def ended(self, caller: Caller, task: Task, *, wait_s: float) -> Task:
+        """Return a task once it has ended, or as it stands after ``wait_s`` seconds."""
+        return await self._follower.until_ended(caller, task, wait_s=wait_s)
 
     async def published(self, caller: Caller, name: str) -> Task:
         """Return the finished task whose video has that name. Raises ``FileNotFound``, ``PathForbidden``."""

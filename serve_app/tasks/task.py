@@ -104,11 +104,22 @@ class Task:
     """Seconds of the successful run by stage."""
     tokens: int = 0
     """DiT tokens of one forward; 0 for a task of a version that did not record them."""
+    version: int = 0
+    """Number of moves of the task so far."""
 
     @property
     def is_final(self) -> bool:
         """True once the task is in a final state."""
         return self.status in FINAL
+
+
+@dataclass(frozen=True, slots=True)
+class TaskVersion:
+    """The version of a task, and who sees it."""
+
+    uid: str
+    owner: str
+    version: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,12 +26,28 @@ from serve_app.api.native.task_document import (
 )
 from serve_app.api.native.video_request import VideoRequest
 from serve_app.errors import InvalidField, ResultNotReady
-from serve_app.submission.task_service import TaskService
+from serve_app.submission.task_service import Submitted, TaskService
 from serve_app.tasks.caller import Caller
 from serve_app.tasks.transitions import Status
 
 _UPLOADS = {"image_file": "image_path", "last_frame_file": "last_frame_path"}
 """File fields of the form, each with the JSON field that holds the same image."""
+
+Wait = Annotated[
+    float,
+    Query(
+        ge=0,
+        le=600,
+        description="answer once the task has ended, at the latest after so many seconds",
+        examples=[30],
+    ),
+]
+"""Query parameter: how long to wait for the end of the task."""
+
+_SUBMIT_ANSWERS = {
+    **answers(SubmitDocument | TaskDocument, 400, 403, 409, 413, 422, 429, 503, 507),
+    202: {"model": TaskDocument, "description": "With `wait`: the task, which has not ended yet"},
+}
 
 _STATUSES: Mapping[str, Status] = {word: status for status, word in NATIVE_STATUS.items()}
 
@@ -41,22 +57,28 @@ router = APIRouter(tags=["tasks"])
 @router.post(
     "/v1/tasks/video",
     summary="Submit a video as JSON",
-    responses=answers(SubmitDocument, 400, 403, 409, 413, 422, 429, 503, 507),
+    responses=_SUBMIT_ANSWERS,
     openapi_extra=json_body(VideoRequest),
 )
-async def submit(request: Request, service: Service, caller: Calling) -> Response:
+async def submit(
+    request: Request, service: Service, caller: Calling, root_path: RootPath, wait: Wait = 0
+) -> Response:
     """Take a video request as a JSON object."""
     body = await read_object(request)
-    return await _submit(service, caller, request, VideoRequest.read_json(body), body, uploads={})
+    sent = VideoRequest.read_json(body)
+    submitted = await _submit(service, caller, request, sent, body, uploads={})
+    return await _submit_answer(service, caller, submitted, root_path, wait)
 
 
 @router.post(
     "/v1/tasks/video/form",
     summary="Submit a video as a form, with image files",
-    responses=answers(SubmitDocument, 400, 403, 409, 413, 422, 429, 503, 507),
+    responses=_SUBMIT_ANSWERS,
     openapi_extra=form_body(VideoRequest, _UPLOADS),
 )
-async def submit_form(request: Request, service: Service, caller: Calling) -> Response:
+async def submit_form(
+    request: Request, service: Service, caller: Calling, root_path: RootPath, wait: Wait = 0
+) -> Response:
     """Take a video request as a form; uploaded files replace the fields that hold images in JSON."""
     limit = service.offer.limits.max_image_bytes
     form = await read_form(request, files=_UPLOADS, max_file_bytes=limit, max_text_bytes=2 * limit)
@@ -67,9 +89,9 @@ async def submit_form(request: Request, service: Service, caller: Calling) -> Re
         raise InvalidField(name, f"{name}: is there twice, with two values; send it once.")
     named = {name: None for name in form.fields if name not in _UPLOADS}
     uploads = {_UPLOADS[name]: data for name, data in form.files.items()}
-    return await _submit(
-        service, caller, request, VideoRequest.read_form(form.fields), named, uploads=uploads
-    )
+    sent = VideoRequest.read_form(form.fields)
+    submitted = await _submit(service, caller, request, sent, named, uploads=uploads)
+    return await _submit_answer(service, caller, submitted, root_path, wait)
 
 
 # Stands before the status of a task, which "queue" would else be the id of.
@@ -80,10 +102,14 @@ async def queue_status(service: Service, caller: Calling) -> Response:
     return JSONResponse(queue_status_document(queue, caller, service.offer.limits.max_queued))
 
 
-@router.get("/v1/tasks/{task_id}/status", summary="How far a task is", responses=answers(TaskDocument, 404))
-async def status(task_id: str, service: Service, caller: Calling, root_path: RootPath) -> Response:
-    """Answer with the current status of one task."""
-    task = await service.task(caller, task_id)
+@router.get(
+    "/v1/tasks/{task_id}/status", summary="How far a task is", responses=answers(TaskDocument, 404, 422)
+)
+async def status(
+    task_id: str, service: Service, caller: Calling, root_path: RootPath, wait: Wait = 0
+) -> Response:
+    """Answer with the current status of one task, or once it has ended."""
+    task = await service.ended(caller, await service.task(caller, task_id), wait_s=wait)
     return JSONResponse(task_document(task, await service.queue(), root_path=root_path))
 
 
@@ -166,7 +192,7 @@ async def _submit(
     named: Mapping[str, object],
     *,
     uploads: Mapping[str, bytes],
-) -> Response:
+) -> Submitted:
     """Submit what was ``sent``; ``named`` are all fields of the body, of which unknown ones are reported."""
     unknown = VideoRequest.unknown_among(named)
     order = sent.order(
@@ -174,8 +200,17 @@ async def _submit(
         notes=(unknown,) if unknown else (),
         idempotency_key=idempotency_key(request),
     )
-    submitted = await service.submit(caller, order, sent.words())
-    return JSONResponse(submit_document(submitted.task, submitted.queue, is_new=submitted.is_new))
+    return await service.submit(caller, order, sent.words())
+
+
+async def _submit_answer(
+    service: TaskService, caller: Caller, submitted: Submitted, root_path: str, wait_s: float
+) -> Response:
+    if not wait_s:
+        return JSONResponse(submit_document(submitted.task, submitted.queue, is_new=submitted.is_new))
+    task = await service.ended(caller, submitted.task, wait_s=wait_s)
+    document = task_document(task, await service.queue(), root_path=root_path)
+    return JSONResponse(document, status_code=200 if task.is_final else 202)
 
 
 def _statuses(text: str) -> tuple[Status, ...]:

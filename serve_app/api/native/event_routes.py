@@ -1,0 +1,109 @@
+"""The native surface's streams of task changes: server-sent events with the tasks' status documents."""
+
+import math
+import time
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+from fastapi import APIRouter, Header
+from starlette.responses import Response
+
+from serve_app.api.http.api_document import answers
+from serve_app.api.http.auth import Calling
+from serve_app.api.http.event_stream import EVENT_STREAM, PING, PING_S, event, event_stream
+from serve_app.api.http.parameters import RootPath, Service
+from serve_app.api.native.task_document import TaskDocument, task_document
+from serve_app.submission.task_service import TaskService
+from serve_app.tasks.caller import Caller
+from serve_app.tasks.task import Task
+
+_POSITION_S = 2.0
+"""How often the place of a waiting task is looked at: it moves without a change of the task itself."""
+
+_LastEvent = Annotated[str, Header(alias="Last-Event-ID", description="the `id` of the last event received")]
+
+router = APIRouter(tags=["tasks"])
+
+
+@router.get(
+    "/v1/tasks/{task_id}/events",
+    summary="Follow a task as it changes",
+    responses={
+        **answers(None, 404),
+        200: dict(EVENT_STREAM),
+        204: {"description": "The task has ended, and the client has its last event"},
+    },
+    response_class=Response,
+)
+async def task_events(
+    task_id: str, service: Service, caller: Calling, root_path: RootPath, last: _LastEvent = ""
+) -> Response:
+    """Send the task's status now and at each change, to its end."""
+    task = await service.task(caller, task_id)
+    if task.is_final and last == _task_event_id(task):
+        return Response(status_code=204)
+    return event_stream(_events_of(service, caller, task, root_path))
+
+
+@router.get(
+    "/v1/events",
+    summary="Follow all of your tasks as they change",
+    responses={**answers(None), 200: dict(EVENT_STREAM)},
+    response_class=Response,
+)
+async def all_events(
+    service: Service, caller: Calling, root_path: RootPath, last: _LastEvent = ""
+) -> Response:
+    """Send the status of each unended task, then of each task that changes.
+
+    After a break, the tasks that ended meanwhile come first. An event may come twice.
+    """
+    return event_stream(_all_events(service, caller, _sent_at(last), root_path))
+
+
+async def _events_of(service: TaskService, caller: Caller, task: Task, root_path: str) -> AsyncIterator[str]:
+    told: TaskDocument | None = None
+    told_at = time.monotonic()
+    async for now in service.following(caller, task, pause_s=_POSITION_S):
+        document = task_document(now, await service.queue(), root_path=root_path)
+        if _is_news(document, told):
+            yield event(_task_event_id(now), document)
+        elif time.monotonic() < told_at + PING_S:
+            continue
+        else:
+            yield PING
+        told, told_at = document, time.monotonic()
+
+
+async def _all_events(
+    service: TaskService, caller: Caller, since: float | None, root_path: str
+) -> AsyncIterator[str]:
+    told: dict[str, TaskDocument] = {}
+    async for tasks in service.following_all(caller, ended_since=since, pause_s=PING_S):
+        queue = await service.queue()
+        if not tasks:
+            yield PING
+        for task in tasks:
+            document = task_document(task, queue, root_path=root_path)
+            if _is_news(document, told.get(task.uid)):
+                yield event(f"{time.time():.3f}", document)
+            told[task.uid] = document
+            if task.is_final:
+                del told[task.uid]
+
+
+def _is_news(document: TaskDocument, told: TaskDocument | None) -> bool:
+    return told is None or document != {**told, "eta_seconds": document["eta_seconds"]}
+
+
+def _task_event_id(task: Task) -> str:
+    return f"{task.uid}.{task.version}"
+
+
+def _sent_at(event_id: str) -> float | None:
+    """Return the time in the id of an event of all tasks, None for anything else."""
+    try:
+        sent_at = float(event_id)
+    except ValueError:
+        return None
+    return sent_at if math.isfinite(sent_at) else None
