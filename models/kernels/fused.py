@@ -2,11 +2,11 @@
 
 Each operator has a fake implementation (shapes and dtypes alone), so that a forward pass can be traced on
 fake tensors without a device or Triton. An operator reads each of its arguments once and writes each of its
-results once, nothing else: the bytes it moves are those of its tensors (see ``bytes_moved``). Results that
-were not asked for are empty.
+results once, nothing else: the bytes it moves are those of its tensors. Results that were not asked for are
+empty.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -14,11 +14,10 @@ from torch.library import custom_op
 
 from models.kernels.operations import FP8, Modulation, ScaledRows, Tokens
 
-NAMESPACE = "wan_serve"
-"""Namespace of the operators in ``torch.ops``."""
+_NAMESPACE = "wan_serve"
 
 
-@custom_op(f"{NAMESPACE}::residual_norm", mutates_args=())
+@custom_op(f"{_NAMESPACE}::residual_norm", mutates_args=())
 def _residual_norm(
     x: Tensor,
     update: Tensor | None,
@@ -56,7 +55,7 @@ def _(
     )
 
 
-@custom_op(f"{NAMESPACE}::rms_norm_rotate", mutates_args=())
+@custom_op(f"{_NAMESPACE}::rms_norm_rotate", mutates_args=())
 def _rms_norm_rotate(x: Tensor, weights: list[Tensor], rotation: Tensor, eps: float) -> Tensor:
     from models.kernels import rotation_kernel
 
@@ -70,7 +69,7 @@ def _(x: Tensor, weights: list[Tensor], rotation: Tensor, eps: float) -> Tensor:
     return x.new_empty(parts, batch, tokens, width)
 
 
-@custom_op(f"{NAMESPACE}::scaled_rows", mutates_args=())
+@custom_op(f"{_NAMESPACE}::scaled_rows", mutates_args=())
 def _scaled_rows(x: Tensor, gelu: bool) -> tuple[Tensor, Tensor]:
     from models.kernels import row_kernels
 
@@ -144,12 +143,3 @@ class FusedOperations:
 
 
 FUSED = FusedOperations()
-
-
-def bytes_moved(arguments: Iterable[object], results: Iterable[Tensor]) -> int:
-    """Count the bytes that one call of an operator here reads and writes."""
-    tensors: list[Tensor] = [*results]
-    for argument in arguments:
-        items = argument if isinstance(argument, (list, tuple)) else [argument]
-        tensors += [item for item in items if isinstance(item, Tensor)]
-    return sum(tensor.numel() * tensor.itemsize for tensor in tensors)

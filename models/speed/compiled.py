@@ -18,7 +18,7 @@ from torch._dynamo.exc import TorchDynamoException
 from models.errors import TuningError, first_line
 from models.parallel.plan import ParallelPlan
 from models.speed.dummy_forward import DummyShape, dummy_forward
-from models.transformer.block import BlockParts, eager_parts
+from models.transformer.block import BlockParts, uncompiled_parts
 from models.transformer.denoiser import Denoiser
 from models.variants import Variant
 
@@ -36,7 +36,7 @@ def compiled_parts(plan: ParallelPlan, backend: str | Callable[..., Any] = "indu
     What is compiled are the eager operations: the compiler fuses them in its own way.
     """
     compiled = partial(torch.compile, fullgraph=True, dynamic=True, backend=backend, **_limit())
-    eager = eager_parts(plan)
+    eager = uncompiled_parts(plan)
     return BlockParts(
         operations=eager.operations,
         together=eager.together,

@@ -19,7 +19,7 @@ from models.speed.dummy_forward import DummyShape, dummy_forward
 from models.speed.fp8 import QUANTISING_BYTES, check_fp8, closeness
 from models.speed.offload import Offloader, StreamedBlocks, WholeTransformer, check_offload
 from models.speed.quantised_blocks import QuantisedAfterUse
-from models.transformer.block import BlockParts, blocks_in_order, eager_parts
+from models.transformer.block import BlockParts, blocks_in_order, uncompiled_parts
 from models.transformer.block_weights import BlockWeights, Resident
 from models.transformer.denoiser import Denoiser
 from models.transformer.projections import join_projections
@@ -85,7 +85,7 @@ class TunedModel:
         if self._tuning.compile:
             block_parts = self._compiled(transformer)
         else:
-            block_parts = eager_parts(self._mesh.plan, self._operations)
+            block_parts = uncompiled_parts(self._mesh.plan, self._operations)
         weights = self._weights(transformer)
         return Denoiser(transformer, self._mesh, attention=kernel, block_parts=block_parts, weights=weights)
 

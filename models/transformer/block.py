@@ -42,7 +42,7 @@ class BlockParts:
     after_attention: Function
 
 
-def eager_parts(plan: ParallelPlan, operations: Operations = EAGER) -> BlockParts:
+def uncompiled_parts(plan: ParallelPlan, operations: Operations = EAGER) -> BlockParts:
     """Return the parts of a block as they are, without compilation."""
     return BlockParts(
         operations,

@@ -19,7 +19,7 @@ from models.attention.shard import Shard
 from models.kernels.operations import Modulation
 from models.limits import TEXT_TOKENS
 from models.parallel.mesh import Mesh
-from models.transformer.block import BlockParts, blocks_in_order, eager_parts, run_block
+from models.transformer.block import BlockParts, blocks_in_order, run_block, uncompiled_parts
 from models.transformer.block_weights import BlockWeights, Resident
 from models.transformer.step_cache import StepCache
 
@@ -47,7 +47,7 @@ class Denoiser:
         self.mesh.plan.check_heads(transformer.config.num_attention_heads)
         self.transformer = transformer
         self.attention = attention
-        self.block_parts = block_parts or eager_parts(self.mesh.plan)
+        self.block_parts = block_parts or uncompiled_parts(self.mesh.plan)
         self._weights = weights or Resident(transformer.device)
         self._patch: tuple[int, int, int] = tuple(transformer.config.patch_size)
         self._dtype: torch.dtype = transformer.dtype

@@ -23,7 +23,7 @@ from models.parallel.rank_launcher import LaunchedRank, RankLauncher
 from models.pipeline.wan_engine import WanEngine
 from models.speed.compiled import compiled_parts, rehearse
 from models.speed.dummy_forward import DummyShape, dummy_forward
-from models.transformer.block import eager_parts
+from models.transformer.block import uncompiled_parts
 from models.transformer.denoiser import Denoiser
 from models.variants import VARIANTS
 
@@ -155,7 +155,7 @@ def test_the_rotation_is_the_same_with_and_without_complex_numbers() -> None:
 
 def test_nothing_is_compiled_unless_asked(demo_weights: Path) -> None:
     parts = load_engine(EngineSettings(DEMO, demo_weights)).parts.denoiser.block_parts
-    assert parts == eager_parts(ParallelPlan())
+    assert parts == uncompiled_parts(ParallelPlan())
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from models.kernels.operations import Operations
 from models.parallel.plan import ParallelPlan
 from models.speed.dummy_forward import DummyShape, dummy_forward
 from models.speed.fp8 import closeness, quantise
-from models.transformer.block import blocks_in_order, eager_parts
+from models.transformer.block import blocks_in_order, uncompiled_parts
 from models.transformer.denoiser import Denoiser
 from models.transformer.projections import join_projections
 from models.variants import Variant
@@ -39,7 +39,7 @@ def velocity(
     if fp8:
         quantise(model, operations)
     plan = ParallelPlan() if joined else ParallelPlan(ulysses=2)  # which has the three one after the other
-    denoiser = Denoiser(model, block_parts=eager_parts(plan, operations))
+    denoiser = Denoiser(model, block_parts=uncompiled_parts(plan, operations))
     return dummy_forward(denoiser, variant, model.config, shape)
 
 
