@@ -66,11 +66,11 @@ def _busy(
 ) -> float:
     """Return the percentage of time that slots run a task, while there is a task for each slot."""
     tasks = int(for_s * processes * slots / seconds)
-    with _deploy(cluster, folder, processes, slots, seconds) as service:
-        asyncio.run(_submit(service, tasks))
-        _open(folder)
+    with deploy_slots(cluster, folder, processes, slots, seconds) as service:
+        asyncio.run(submit_all(service, tasks))
+        open_gate(folder)
         _drain(service)
-    runs = _runs(folder)
+    runs = runs_of(folder)
     since = min(began for began, _ in runs)
     until = max(began for began, _ in runs) - seconds
     busy_s = sum(max(0.0, min(ended, until) - began) for began, ended in runs)
@@ -79,22 +79,22 @@ def _busy(
 
 def _limit(cluster: Cluster, folder: Path, options: argparse.Namespace) -> Mapping[str, float]:
     """Measure the tasks a second that one coordinator can give to slots that never wait."""
-    with _deploy(cluster, folder, processes=4, slots=16, seconds=0.0) as service:
-        asyncio.run(_submit(service, 100 * options.seconds))
-        _open(folder)
+    with deploy_slots(cluster, folder, processes=4, slots=16, seconds=0.0) as service:
+        asyncio.run(submit_all(service, 100 * options.seconds))
+        open_gate(folder)
         _drain(service)
-    ends = sorted(ended for _, ended in _runs(folder))
+    ends = sorted(ended for _, ended in runs_of(folder))
     return {"tasks_per_s_at_most": len(ends) / (ends[-1] - ends[0])}
 
 
 def _burst(cluster: Cluster, folder: Path, options: argparse.Namespace) -> Mapping[str, float]:
     """Measure a burst of submits with nothing running, then one while sixty-four slots work it off."""
-    with _deploy(cluster, folder, processes=4, slots=16, seconds=1.0) as service:
-        submits = asyncio.run(_submit(service, options.burst))
-        _open(folder)
-        at_work = asyncio.run(_submit(service, options.burst // 5))
+    with deploy_slots(cluster, folder, processes=4, slots=16, seconds=1.0) as service:
+        submits = asyncio.run(submit_all(service, options.burst))
+        open_gate(folder)
+        at_work = asyncio.run(submit_all(service, options.burst // 5))
         _drain(service)
-    ends = sorted(ended for _, ended in _runs(folder))
+    ends = sorted(ended for _, ended in runs_of(folder))
     return {
         "burst_submit_rps": submits.rps,
         "burst_submit_p99_ms": submits.p99_ms,
@@ -131,7 +131,8 @@ def _step(cluster: Cluster, folder: Path, options: argparse.Namespace) -> Mappin
 PARTS = {"short": _short, "many": _many, "limit": _limit, "burst": _burst, "step": _step}
 
 
-def _deploy(cluster: Cluster, folder: Path, processes: int, slots: int, seconds: float) -> Any:
+def deploy_slots(cluster: Cluster, folder: Path, processes: int, slots: int, seconds: float) -> Any:
+    """Deploy the service with ``processes`` times ``slots`` slots, whose runs take ``seconds`` each."""
     (folder / "trace").mkdir(parents=True)
     paths = {"trace": str(folder / "trace"), "gate": str(_gate(folder))}
     model = paced(0.0, replicas=processes)
@@ -139,7 +140,8 @@ def _deploy(cluster: Cluster, folder: Path, processes: int, slots: int, seconds:
     return cluster.deploy(import_path="bench.slots:build", models=[model], limits={"max_queued": 100_000})
 
 
-async def _submit(service: Service, tasks: int) -> Load:
+async def submit_all(service: Service, tasks: int) -> Load:
+    """Submit so many tasks over ``CONNECTIONS`` connections."""
     request = post(f"{httpx.URL(service.url).path}/v1/tasks/video", json.dumps(_BODY).encode())
     return await load(service.url, lambda _: request, requests=tasks, connections=CONNECTIONS)
 
@@ -168,11 +170,12 @@ def _gate(folder: Path) -> Path:
     return folder / "open"
 
 
-def _open(folder: Path) -> None:
+def open_gate(folder: Path) -> None:
     """Let the slots begin."""
     _gate(folder).touch()
 
 
-def _runs(folder: Path) -> list[tuple[float, float]]:
+def runs_of(folder: Path) -> list[tuple[float, float]]:
+    """Return when each run began and ended, in seconds of the monotonic clock."""
     lines = [line.split() for file in (folder / "trace").iterdir() for line in file.read_text().splitlines()]
     return [(float(began), float(ended)) for began, ended in lines]

@@ -20,6 +20,7 @@ import psutil
 
 from bench.http_load import Load, get, load, post
 from bench.machine import describe
+from bench.streams import streams
 from testbed.cluster import Cluster, demo, paced
 from testbed.service import Service
 
@@ -35,6 +36,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     parser.add_argument("--requests", type=int, default=3000, help="requests of each load (default 3000)")
     parser.add_argument("--tasks", type=int, default=200, help="tasks of the memory run (default 200)")
+    parser.add_argument("--streams", type=int, default=1000, help="open streams (default 1000)")
     options = parser.parse_args(arguments)
     figures: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder, Cluster(Path(folder)) as cluster:
@@ -42,6 +44,7 @@ def main(arguments: list[str]) -> int:
         figures |= _idle_gap(cluster, Path(folder) / "trace")
         figures |= asyncio.run(_requests(cluster, options.requests))
         figures |= _memory(cluster, options.tasks)
+        figures |= streams(cluster, Path(folder) / "streams", count=options.streams)
     print(describe())
     for name, figure in figures.items():
         print(f"{name:<32}{figure:>12.3f}")

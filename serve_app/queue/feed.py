@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from serve_app.store.task_store import TaskStore
 from serve_app.tasks.caller import Caller
 
-_PAUSE_S = 0.2
+_PAUSE_S = 0.1
 """Pause between two looks: half of it, on average, is what a change takes to be noticed."""
 _COST_SHARE = 10
 """A look that took t seconds is followed by a pause of at least 10 t, as with very long queues."""

@@ -29,14 +29,17 @@ class Follower:
         Ends after its final state, or once the task is no longer kept.
         """
         async with self._feed.watching(caller, task.uid) as watch:
+            has_changed = True  # since it was read, for all that is known
             while True:
-                found = await self._store.of_uids(caller, [task.uid])
-                if not found:
+                if has_changed:
+                    found = await self._store.of_uids(caller, [task.uid])
+                    if not found:
+                        return
+                    task = found[0]
+                yield task
+                if task.is_final:
                     return
-                yield found[0]
-                if found[0].is_final:
-                    return
-                await watch.changed(pause_s)
+                has_changed = bool(await watch.changed(pause_s))
 
     async def until_ended(self, caller: Caller, task: Task, *, wait_s: float) -> Task:
         """Return the task once it has ended, or as it stands after ``wait_s`` seconds.
