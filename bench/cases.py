@@ -43,12 +43,12 @@ _1_3B, _14B = VARIANTS["wan2.1-t2v-1.3b"], VARIANTS["wan2.1-t2v-14b"]
 _14B_STEP = Case(name="14b-480p", kind="step", variant=_14B, width=832, height=480, target_s=5.0)
 _14B_720P = replace(_14B_STEP, name="14b-720p", width=1280, height=720, target_s=None)
 _14B_END = replace(
-    _14B_STEP, name="14b-480p-4-steps", kind="end", variant=VARIANTS["wan2.1-t2v-14b-distill"], target_s=9.0
+    _14B_STEP, name="14b-480p-4-steps", kind="end", variant=VARIANTS["wan2.1-t2v-14b-distill"], target_s=8.0
 )
 _1_3B_END = replace(
-    _14B_END, name="1.3b-480p-4-steps", variant=VARIANTS["wan2.1-t2v-1.3b-distill"], target_s=81 / 16
+    _14B_END, name="1.3b-480p-4-steps", variant=VARIANTS["wan2.1-t2v-1.3b-distill"], target_s=2.5
 )
-_DECODE = Case(name="decode-480p", kind="decode", variant=_1_3B, width=832, height=480, target_s=0.9)
+_DECODE = Case(name="decode-480p", kind="decode", variant=_1_3B, width=832, height=480, target_s=0.6)
 
 CASES = (
     _14B_STEP,

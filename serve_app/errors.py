@@ -10,6 +10,7 @@
     │   ├── TaskNotFound         404  task_not_found
     │   └── FileNotFound         404  file_not_found
     ├── Conflict                 409  conflict
+    │   ├── NotWaiting           409  not_waiting
     │   ├── ResultNotReady       409  result_not_ready
     │   └── TaskExists           409  task_exists
     ├── TooLarge                 413  too_large
@@ -40,6 +41,7 @@ __all__ = [
     "InvalidField",
     "NoReplica",
     "NotFound",
+    "NotWaiting",
     "OtherSite",
     "OverQuota",
     "PathForbidden",
@@ -128,6 +130,12 @@ class Conflict(ServiceError):
 
     status = 409
     code = "conflict"
+
+
+class NotWaiting(Conflict):
+    """The task runs or has ended, and so has no place in the queue."""
+
+    code = "not_waiting"
 
 
 class ResultNotReady(Conflict):

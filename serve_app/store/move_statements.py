@@ -43,6 +43,7 @@ _ATTEMPT = bindparam("of_attempt", type_=TASKS.c.attempt.type)
 _EPOCH = bindparam("epoch", type_=LEADERSHIP.c.epoch.type)
 _RUNNER, _STEP, _PROGRESS = _new("runner"), _new("step"), _new("progress")
 _STARTED_AT, _FINISHED_AT, _LEASE = _new("started_at"), _new("finished_at"), _new("lease_expires_at")
+_PRIORITY = _new("priority")
 _ARTIFACT, _TIMINGS = _new("artifact"), _new("timings")
 # None, for a run that added no note, must become SQL's NULL and not JSON's.
 _NOTES = bindparam("new_notes", type_=JSON(none_as_null=True))
@@ -73,6 +74,7 @@ _CHANGES: Mapping[Move, Mapping[str, Any]] = {
     Move.REQUEUE: _QUEUED,
     Move.HAND_BACK: {**_QUEUED, "attempts_left": TASKS.c.attempts_left + 1},
     Move.CANCEL: _ENDED,
+    Move.REORDER: {"priority": _PRIORITY},
 }
 """Columns that each move sets in addition to the status."""
 
@@ -138,6 +140,10 @@ class MoveStatements:
     def hand_back(self, run: RunKey) -> Write:
         """Queue the task for another attempt, without counting this one."""
         return self._of(run, Move.HAND_BACK, {})
+
+    def reorder(self, uid: str, *, priority: int) -> Write:
+        """Give a queued task another priority."""
+        return self._write(Move.REORDER, {_UID: uid, _PRIORITY: priority})
 
     def cancel(self, *which: ColumnElement[bool], finished_at: float) -> Write:
         """Cancel the tasks that match all conditions and are not in a final state."""

@@ -109,6 +109,17 @@ class TaskStore:
         cancelled = await self._cancel(TASKS.c.uid == task.uid)
         return (cancelled[0], True) if cancelled else (await self.get(caller, task_id), False)
 
+    async def reorder(self, caller: Caller, task_id: str, priority: int) -> tuple[Task, bool]:
+        """Give a queued task another priority; return it, and whether it was still queued.
+
+        Raises ``TaskNotFound``.
+        """
+        task = await self.get(caller, task_id)
+        write = MOVES.reorder(task.uid, priority=priority)
+        async with self._database.write() as connection:
+            row = (await connection.execute(write.statement, write.values)).mappings().first()
+        return (task_of(row), True) if row is not None else (await self.get(caller, task_id), False)
+
     async def cancel_all(self, caller: Caller, *statuses: Status) -> Sequence[Task]:
         """Cancel every task in one of ``statuses``; return the cancelled tasks."""
         return await self._cancel(_seen_by(caller), TASKS.c.status.in_(statuses or tuple(Status)))

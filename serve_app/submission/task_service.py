@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from serve_app.config.settings import AppSettings
-from serve_app.errors import DiskLow, FileNotFound, NoReplica, ServiceError, TaskNotFound
+from serve_app.errors import DiskLow, FileNotFound, NoReplica, NotWaiting, ServiceError, TaskNotFound
 from serve_app.files.artifacts import LocalArtifacts
 from serve_app.queue.feed import TaskFeed
 from serve_app.queue.snapshot import QueueSnapshot
@@ -176,6 +176,19 @@ class TaskService:
         if cancelled:
             self._tell_cancelled([task])
         return task, cancelled
+
+    async def reorder(self, caller: Caller, task_id: str, priority: int) -> Task:
+        """Give a waiting task another priority. Raises ``TaskNotFound``, ``InvalidField``, ``NotWaiting``."""
+        _require_task_id(task_id)
+        try:
+            self._check_priority(caller, priority)
+        except OrderFault as fault:
+            raise FieldWords({}).refusal(fault) from None
+        task, was_queued = await self._store.reorder(caller, task_id, priority)
+        if not was_queued:
+            raise NotWaiting("Only a task that waits in the queue can be given another priority.")
+        log_move("reorder", task, priority=priority)
+        return task
 
     async def cancel_all(self, caller: Caller, *statuses: Status) -> Sequence[Task]:
         """Cancel every task of the caller's that stands in one of ``statuses``; return those cancelled."""

@@ -5,7 +5,7 @@
     queued ──claim──► running ──publish──► succeeded
       ▲ │               │ │ └──fail/lose──► failed
       │ └──cancel──┐    │ └──cancel──► cancelled
-      └──requeue, hand_back──┘
+      └──requeue, hand_back──┘         queued ──reorder──► queued
 
 The store builds the WHERE of each UPDATE from this table, so no other move can happen.
 """
@@ -48,6 +48,8 @@ class Move(StrEnum):
     """The runner stops before the end: this attempt does not count."""
     CANCEL = "cancel"
     """A client cancels the task."""
+    REORDER = "reorder"
+    """A client gives the waiting task another priority."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,4 +77,5 @@ TRANSITIONS: Mapping[Move, Transition] = {
     Move.CANCEL: Transition(
         frozenset({Status.QUEUED, Status.RUNNING}), Status.CANCELLED, fenced=False, led=False
     ),
+    Move.REORDER: Transition(frozenset({Status.QUEUED}), Status.QUEUED, fenced=False, led=False),
 }

@@ -28,16 +28,18 @@ WRITES: Mapping[Move, Callable[[RunKey, int], Write]] = {
     Move.REQUEUE: lambda run, _: MOVES.requeue(run),
     Move.HAND_BACK: lambda run, _: MOVES.hand_back(run),
     Move.CANCEL: lambda run, _: MOVES.cancel(TASKS.c.uid == run.uid, finished_at=1.0),
+    Move.REORDER: lambda run, _: MOVES.reorder(run.uid, priority=3),
 }
 FROM = {
     Move.CLAIM: {Status.QUEUED},
     Move.CANCEL: {Status.QUEUED, Status.RUNNING},
-    **{move: {Status.RUNNING} for move in set(Move) - {Move.CLAIM, Move.CANCEL}},
+    Move.REORDER: {Status.QUEUED},
+    **{move: {Status.RUNNING} for move in set(Move) - {Move.CLAIM, Move.CANCEL, Move.REORDER}},
 }
 """The legal sources of each move, written a second time so that a slip in the table of transitions shows."""
-OF_A_RUN = set(Move) - {Move.CLAIM, Move.CANCEL}
+OF_A_RUN = set(Move) - {Move.CLAIM, Move.CANCEL, Move.REORDER}
 """The moves of one attempt."""
-OF_THE_LEADER = set(Move) - {Move.CANCEL}
+OF_THE_LEADER = set(Move) - {Move.CANCEL, Move.REORDER}
 
 
 async def changes(

@@ -27,8 +27,9 @@ BODIES: dict[str, dict[str, Any]] = {
     "/v1/tasks/video/form": {"prompt": "a dog"},
     "/v1/local/video/generate": {"task_id": "x", "prompt": "a dog", "save_video_path": "x.mp4"},
     "/v1/local/video/generate/task_status": {"task_id": DONE},
+    "/v1/tasks/{task_id}": {"priority": 1},
 }
-"""The body of each POST. A new route must be added here."""
+"""The body of each POST and PATCH. A new route must be added here."""
 
 STOPS = {
     ("DELETE", "/v1/tasks/{task_id}"),
@@ -93,7 +94,7 @@ async def call(
     """Call a route of the table; one about a task is asked for alice's."""
     url = path.replace(":path}", "}").format(task_id=task_id, file_path=f"outputs/alice/videos/{task_id}.mp4")
     body: dict[str, Any] = {}
-    if method == "POST":
+    if method in ("POST", "PATCH"):
         sent = BODIES[path]
         body = {"data" if path.endswith("/form") else "json": sent}
     return await service.client.request(method, url, headers=with_key(key), **body)
@@ -140,7 +141,7 @@ async def test_every_route_answers_the_owner_of_a_task_and_an_admin(service: Htt
     for method, path in routes(service):
         if (method, path) in STOPS or path == ENDLESS:
             continue
-        response = await call(service, method, path, key)
+        response = await call(service, method, path, key, QUEUED if method == "PATCH" else DONE)
         assert response.status_code == 200, (method, path, response.text)
         if method == "GET" and "{" not in path:
             assert all(task_id in response.text for task_id in TELLS_WHICH[path]), path
@@ -295,7 +296,13 @@ async def test_a_key_at_its_limit_of_queued_tasks_is_refused_and_the_others_are_
 
 async def test_a_key_has_its_own_highest_priority(folder: Path):
     async with running(settings(folder, keys=keys(max_priority=2))) as service:
+        await service.submit(key=ALICE, task_id=ALICE)
+        await service.submit(key=BOB, task_id=BOB)
         for key, priority, status in ((ALICE, 2, 200), (ALICE, 3, 422), (ALICE, -10, 200), (BOB, 10, 200)):
+            moved = await service.client.patch(
+                f"/v1/tasks/{key}", json={"priority": priority}, headers=with_key(key)
+            )
+            assert moved.status_code == status, (key, priority)
             response = await service.client.post(
                 "/v1/tasks/video", json={"prompt": "x", "priority": priority}, headers=with_key(key)
             )

@@ -51,8 +51,8 @@ async def paths(service: HttpService) -> dict[str, set[str]]:
         for path, operations in document["paths"].items()
     }
     assert len(found) >= 17, "the document was not read"
-    # A task of that id could be cancelled, too.
-    found["/v1/tasks/video"].add("DELETE")
+    # A task of that id could be cancelled and moved, too.
+    found["/v1/tasks/video"] |= {"DELETE", "PATCH"}
     return {**found, **UNLISTED}
 
 

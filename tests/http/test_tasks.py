@@ -119,6 +119,37 @@ async def test_all_queued_and_running_tasks_can_be_cancelled(service: HttpServic
     assert (await service.client.delete("/v1/tasks/all/running")).json()["stop_status"] == "do_nothing"
 
 
+async def test_a_waiting_task_is_moved_before_the_others(service: HttpService):
+    first, second = [(await service.submit())["task_id"] for _ in range(2)]
+    moved = await service.client.patch(f"/v1/tasks/{second}", json={"priority": 5})
+    assert moved.status_code == 200, moved.text
+    assert (moved.json()["task_id"], moved.json()["priority"]) == (second, 5)
+    assert moved.json()["queue_position"] == 1
+    assert [(await service.claim()).id for _ in range(2)] == [second, first]
+
+
+async def test_only_a_waiting_task_can_be_moved(service: HttpService):
+    running = (await service.submit())["task_id"]
+    await service.claim()
+    done = await service.finished()
+    for task_id in (running, done):
+        refused = await service.client.patch(f"/v1/tasks/{task_id}", json={"priority": 5})
+        assert (refused.status_code, refused.json()["code"]) == (409, "not_waiting")
+        assert (await service.status(task_id))["priority"] == 0
+    unknown = await service.client.patch("/v1/tasks/nobodys", json={"priority": 5})
+    assert (unknown.status_code, unknown.json()["code"]) == (404, "task_not_found")
+
+
+@pytest.mark.parametrize(
+    "body", [{}, {"priority": "high"}, {"priority": 1.5}, {"priority": 11}, {"priority": None}]
+)
+async def test_a_priority_that_makes_no_sense_moves_nothing(service: HttpService, body: dict[str, object]):
+    task_id = (await service.submit())["task_id"]
+    refused = await service.client.patch(f"/v1/tasks/{task_id}", json=body)
+    assert (refused.status_code, refused.json()["field"]) == (422, "priority")
+    assert (await service.status(task_id))["priority"] == 0
+
+
 async def test_the_log_notes_moves_and_no_prompts(service: HttpService, caplog: pytest.LogCaptureFixture):
     with caplog.at_level("INFO", logger="ray.serve"):
         task_id = (await service.submit(prompt="a secret cat"))["task_id"]

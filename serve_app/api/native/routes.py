@@ -12,6 +12,7 @@ from serve_app.api.http.body import idempotency_key, read_object
 from serve_app.api.http.form import read_form
 from serve_app.api.http.parameters import RootPath, Service
 from serve_app.api.http.video_file import send_video
+from serve_app.api.native.reorder_request import ReorderRequest
 from serve_app.api.native.task_document import (
     NATIVE_STATUS,
     QueueStatusDocument,
@@ -172,6 +173,21 @@ async def cancel_all(service: Service, caller: Calling) -> Response:
     if not cancelled:
         return _stopped({"stop_status": "do_nothing", "reason": "No queued or running task found."})
     return _stopped({"stop_status": "success", "reason": f"Tasks stopped successfully: {len(cancelled)}."})
+
+
+@router.patch(
+    "/v1/tasks/{task_id}",
+    summary="Give a waiting task another priority",
+    responses=answers(TaskDocument, 404, 409, 422),
+    openapi_extra=json_body(ReorderRequest),
+)
+async def reorder(
+    task_id: str, request: Request, service: Service, caller: Calling, root_path: RootPath
+) -> Response:
+    """Move a task in the queue, and answer with its status."""
+    wanted = ReorderRequest.read_json(await read_object(request))
+    task = await service.reorder(caller, task_id, wanted.priority)
+    return JSONResponse(task_document(task, await service.queue_now(), root_path=root_path))
 
 
 @router.delete("/v1/tasks/{task_id}", summary="Cancel a task", responses=answers(StopDocument, 404))
