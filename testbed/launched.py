@@ -55,7 +55,12 @@ class Launched:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "serve_app.cli", "run", str(self._config)],
                 cwd=ROOT,
-                env={**_environment_without_ray(), "RAY_AUTH_MODE": "disabled", "PYTHONPATH": str(ROOT)},
+                env={
+                    **_environment_without_ray(),
+                    "RAY_AUTH_MODE": "disabled",
+                    "RAY_worker_niceness": "0",  # as in testbed.cluster
+                    "PYTHONPATH": str(ROOT),
+                },
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,

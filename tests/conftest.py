@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # torch reads this when it is imported, also in the processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-SPARE_NICENESS = 10
+SPARE_NICENESS = 19
 
 
 @pytest.fixture(scope="session")
