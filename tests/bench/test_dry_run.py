@@ -29,6 +29,8 @@ from testbed.fake_device.dry_run import DryRun, Stage, dry_engine, dry_model, fe
 from testbed.fake_device.traffic import Traffic
 from testbed.random_engine import RandomModel
 
+pytestmark = pytest.mark.slow
+
 PERFORMANCE = Path(__file__).parents[2] / "docs" / "performance.md"
 COPY, SYNCHRONIZE = "a copy between host and device", "torch.cuda.synchronize"
 ARRIVED = "torch.cuda.Event.synchronize"

@@ -181,6 +181,7 @@ async def test_many_streams_of_one_task_all_get_its_end(live: Listening):
     assert await asyncio.gather(*followers) == ["a"] * 40
 
 
+@pytest.mark.slow
 async def test_the_place_of_a_waiting_task_is_told_when_it_moves(live: Listening):
     service = live.service
     await service.submit(task_id="first", key="alice")

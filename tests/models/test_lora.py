@@ -342,6 +342,7 @@ def on_rank(rank: LaunchedRank, plan: ParallelPlan, root: Path, folders: list[Pa
             rank.send(type(error).__name__)
 
 
+@pytest.mark.slow
 def test_the_ranks_of_a_group_have_a_lora_together_or_refuse_it_together(
     root: Path, tmp_path: Path, one: WanEngine
 ) -> None:
