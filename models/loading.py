@@ -145,7 +145,7 @@ def _model(cls: Any, folder: Path, device: torch.device, dtype: torch.dtype) -> 
     try:
         try:
             model, report = _pretrained(cls, folder, dtype, device_map={"": device})
-        except NotImplementedError:  # diffusers cannot place a tensor that the files lack: which is it?
+        except NotImplementedError:  # diffusers places no tensor that the files lack; the report names it
             model, report = _pretrained(cls, folder, dtype)
     except Exception as error:  # a broken file makes diffusers or transformers raise any type
         raise WeightsError(f"{folder} could not be loaded as {cls.__name__}: {first_line(error)}") from error

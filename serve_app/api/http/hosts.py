@@ -26,7 +26,7 @@ class AllowedHosts:
         self._names = frozenset(name.lower() for name in listed if not name.startswith("*"))
         self._endings = tuple(name[1:].lower() for name in listed if name.startswith("*."))
         self._any = ANY_HOST in listed or (others_have_keys and not listed)
-        self._own = frozenset(name.lower() for name in (socket.gethostname(), socket.getfqdn()))
+        self._own = socket.gethostname().lower()  # not the one in DNS, which would be asked at each start
 
     def allows(self, host: str) -> bool:
         """Return whether a request with this ``Host`` header is for this service."""
@@ -37,7 +37,7 @@ class AllowedHosts:
             return False
         return (
             "." not in name
-            or name in self._own
+            or name == self._own
             or name in self._names
             or name.endswith((*_NOT_IN_PUBLIC_DNS, *self._endings))
             or _is_address(name)
