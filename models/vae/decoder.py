@@ -6,7 +6,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.vae.layers import CausalConv, ChannelNorm, History, Middle, ResidualBlock, channels_last
+from models.vae.layers import (
+    CausalConv,
+    ChannelNorm,
+    History,
+    Middle,
+    ResidualBlock,
+    channels_last,
+    empty_pictures,
+)
 from models.vae.strips import Strips
 
 
@@ -54,14 +62,22 @@ class Upsample(nn.Module):
     def forward(self, x: Tensor, history: History, first: bool) -> Tensor:
         """Double the height and width, and with ``time_conv`` the number of frames."""
         if self.time_conv is not None:
-            alone, rest = (x[:1], x[1:]) if first else (x[:0], x)
-            if len(rest):
-                # t (2 c) h w -> (t 2) c h w
-                doubled = self.time_conv(rest, history, first).unflatten(1, (2, -1)).flatten(0, 1)
-                x = torch.cat([alone, doubled])
+            alone = 1 if first else 0
+            if len(x) > alone:
+                x = _in_turn(x[:alone], self.time_conv(x[alone:], history, first))
         x = F.interpolate(x, scale_factor=2.0, mode="nearest-exact")
         x, padding = history.with_halo(x, (1, 1))
         return F.conv2d(x, self.weight, self.bias, padding=padding)
+
+
+def _in_turn(alone: Tensor, pairs: Tensor) -> Tensor:
+    """Write frames ``[1 or 0, c, h, w]``, then pairs of frames ``[t, 2 · c, h, w]``, channels-last."""
+    channels, count = alone.shape[1], len(alone)
+    frames = empty_pictures((count + 2 * len(pairs), *alone.shape[1:]), pairs)
+    frames[:count] = alone
+    for half in range(2):
+        frames[count + half :: 2] = pairs[:, half * channels : (half + 1) * channels]
+    return frames
 
 
 class UpBlock(nn.Module):

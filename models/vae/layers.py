@@ -75,7 +75,7 @@ class CausalConv(nn.Module):
             return F.conv2d(x, self.weight_alone, self.bias, padding=padding)
         before = history.get(self)
         if before is None:
-            before = x.new_zeros(self.past, *x.shape[1:])
+            before = empty_pictures((self.past, *x.shape[1:]), x).zero_()
             history[self] = _latest(before, x, self.past)
             if x.shape[0] == 1:  # nothing but zeros lies before a first frame: skip their products
                 return F.conv2d(x, self.weight_alone, self.bias, padding=padding)
@@ -170,12 +170,7 @@ def _with_past(before: Tensor, x: Tensor) -> Tensor:
     w]``.
     """
     past, (t, channels, height, width) = len(before), x.shape
-    stacked = torch.empty(
-        (t, (past + 1) * channels, height, width),
-        dtype=x.dtype,
-        device=x.device,
-        memory_format=torch.channels_last,
-    )
+    stacked = empty_pictures((t, (past + 1) * channels, height, width), x)
     for position in range(past + 1):
         lag = past - position
         part = stacked[:, position * channels : (position + 1) * channels]
@@ -187,6 +182,11 @@ def _with_past(before: Tensor, x: Tensor) -> Tensor:
 def _latest(before: Tensor, x: Tensor, count: int) -> Tensor:
     """Copy the last ``count`` frames, so that the chunk they come from can be freed."""
     return x[-count:].clone() if len(x) >= count else torch.cat([before, x])[-count:].clone()
+
+
+def empty_pictures(shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """Allocate pictures of this shape, channels-last, of the dtype and on the device of ``like``."""
+    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=torch.channels_last)
 
 
 def channels_last(weight: Tensor) -> Tensor:
