@@ -15,6 +15,8 @@ from bench.requests import PROMPT, default_request
 from models.engine import GenerationRequest
 from models.generate import generate
 from models.pipeline.wan_engine import WanEngine
+from models.pixel_format import PixelFormat, video_format
+from serve_app.media.video_encoding import VideoEncoding
 from serve_app.media.video_writer import VideoWriter
 from testbed.random_engine import RandomModel
 
@@ -95,10 +97,11 @@ def _decode(case: Case, model: RandomModel) -> Work:
 
 def _end_to_end(case: Case, model: RandomModel, engine: WanEngine, folder: Path) -> Work:
     request = request_of(case)
+    pixels = video_format(str(model.device))
 
     def ours() -> None:
-        with _writer(folder / "ours.mp4", request) as writer:
-            for frames in generate(engine, request):
+        with _writer(folder / "ours.mp4", request, pixels) as writer:
+            for frames in generate(engine, request, pixel_format=pixels):
                 writer.write(frames)
 
     def diffusers() -> None:
@@ -137,5 +140,13 @@ def _filled(model: RandomModel) -> torch.Tensor:
     return filled
 
 
-def _writer(path: Path, request: GenerationRequest) -> VideoWriter:
-    return VideoWriter(path, width=request.width, height=request.height, fps=request.fps)
+def _writer(
+    path: Path, request: GenerationRequest, pixel_format: PixelFormat = PixelFormat.RGB24
+) -> VideoWriter:
+    return VideoWriter(
+        path,
+        width=request.width,
+        height=request.height,
+        fps=request.fps,
+        encoding=VideoEncoding(pixel_format),
+    )

@@ -12,12 +12,15 @@ from typing import Literal, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from models.pixel_format import PixelFormat
 from models.variants import Variant
 from models.video_spec import VideoSpec
 from models.weights_source import WeightsSource
 
 Frames: TypeAlias = NDArray[np.uint8]
-"""RGB frames, shape ``[n, height, width, 3]``, C-contiguous."""
+"""Frames ``[n, …]`` of their pixel format's shape, C-contiguous; RGB, ``[n, height, width, 3]``, unless
+another one is named.
+"""
 
 Picture: TypeAlias = NDArray[np.uint8]
 """One RGB picture, shape ``[height, width, 3]``."""
@@ -138,7 +141,9 @@ class Engine(Protocol):
     def denoise_step(self, generation: Generation) -> None:
         """Do exactly one denoise step. Raises ``models.errors.ModelError``, also if no step is left."""
 
-    def decode(self, generation: Generation) -> Iterator[Frames]:
+    def decode(
+        self, generation: Generation, pixel_format: PixelFormat = PixelFormat.RGB24
+    ) -> Iterator[Frames]:
         """Yield the frames in order as they are decoded: ``num_frames``, without the overlap with the
         fragment before.
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 
 from models.engine import Engine, Frames, Generation, GenerationRequest
+from models.pixel_format import PixelFormat
 
 OnStep = Callable[[int, int], None]
 """Callback with the steps done and the total steps, over all fragments. An exception from it ends the run."""
@@ -21,8 +22,9 @@ def generate(
     on_decoded: OnDecoded | None = None,
     *,
     on_prepared: OnPrepared | None = None,
+    pixel_format: PixelFormat = PixelFormat.RGB24,
 ) -> Iterator[Frames]:
-    """Make one video and yield its frames, ``[n, height, width, 3]`` uint8, as they are decoded.
+    """Make one video and yield its frames, in ``pixel_format``, as they are decoded.
 
     ``on_prepared`` is called before a fragment's first step, ``on_step`` after each step, ``on_decoded`` when
     the caller has taken a fragment's last frame and asks for more.
@@ -37,6 +39,6 @@ def generate(
             engine.denoise_step(generation)
             if on_step is not None:
                 on_step(fragment * steps + generation.step, request.num_fragments * steps)
-        yield from engine.decode(generation)
+        yield from engine.decode(generation, pixel_format)
         if on_decoded is not None:
             on_decoded()

@@ -9,6 +9,7 @@ from models.loading import load_engine
 from models.parallel.mesh import DEFAULT_TIMEOUT_S
 from models.parallel.plan import ParallelPlan
 from models.parallel.rank_launcher import LaunchedRank, RankLauncher
+from models.pixel_format import PixelFormat
 from models.weights.hub import local_folder
 
 OnNotes = Callable[[tuple[str, ...]], None]
@@ -22,6 +23,8 @@ def generate_in_group(
     on_step: OnStep | None = None,
     on_notes: OnNotes | None = None,
     timeout_s: float = DEFAULT_TIMEOUT_S,
+    *,
+    pixel_format: PixelFormat = PixelFormat.RGB24,
 ) -> Iterator[Frames]:
     """Make one video as ``generate`` does, on ``plan.devices`` devices of type ``settings.device`` (``cpu``
     or ``cuda``).
@@ -31,7 +34,14 @@ def generate_in_group(
     """
     settings = replace(settings, weights=local_folder(settings))
     with RankLauncher(
-        _on_rank, plan.devices, settings, plan, request, device=settings.device, timeout_s=timeout_s
+        _on_rank,
+        plan.devices,
+        settings,
+        plan,
+        request,
+        pixel_format,
+        device=settings.device,
+        timeout_s=timeout_s,
     ) as launcher:
         for _, content in launcher.messages():
             if isinstance(content, _StepDone):
@@ -56,7 +66,11 @@ class _StepDone:
 
 
 def _on_rank(
-    rank: LaunchedRank, settings: EngineSettings, plan: ParallelPlan, request: GenerationRequest
+    rank: LaunchedRank,
+    settings: EngineSettings,
+    plan: ParallelPlan,
+    request: GenerationRequest,
+    pixel_format: PixelFormat,
 ) -> None:
     rank.join()
     engine = load_engine(replace(settings, device=str(rank.device)), rank.mesh(plan))
@@ -70,5 +84,5 @@ def _on_rank(
         if rank.number == 0:
             rank.send(_Prepared(generation.notes))
 
-    for frames in generate(engine, request, tell, on_prepared=tell_prepared):
+    for frames in generate(engine, request, tell, on_prepared=tell_prepared, pixel_format=pixel_format):
         rank.send(frames)

@@ -7,12 +7,14 @@ from collections.abc import Iterator, Sequence
 from models.engine import Frames, GenerationRequest
 from models.errors import EngineLost, ModelError
 from models.parallel.plan import plan
+from models.pixel_format import PixelFormat, video_format
 from models.variants import VARIANTS, Variant
 from models.weights_source import HubModel
 from offline.notes import Notes
 from offline.options import Unusable, parser, request_of, settings_of, tell_of_loras
 from offline.progress import StepBar, show
 from serve_app.errors import ServiceError
+from serve_app.media.video_encoding import VideoEncoding
 from serve_app.media.video_writer import VideoWriteError, VideoWriter
 
 
@@ -42,8 +44,14 @@ def _make(options: argparse.Namespace) -> None:
     request = request_of(options, variant, tell)
     tell_of_loras(options, variant, tell)
     total = variant.video_frames(request.num_frames, request.num_fragments)
-    frames = _generated(options, variant, request, tell)
-    with VideoWriter(options.out, width=request.width, height=request.height, fps=request.fps) as writer:
+    frames, pixel_format = _generated(options, variant, request, tell)
+    with VideoWriter(
+        options.out,
+        width=request.width,
+        height=request.height,
+        fps=request.fps,
+        encoding=VideoEncoding(pixel_format),
+    ) as writer:
         for some in frames:
             writer.write(some)
             show(f"frame {writer.frames_written} of {total}")
@@ -69,7 +77,8 @@ def _variant_of(options: argparse.Namespace) -> Variant:
 
 def _generated(
     options: argparse.Namespace, variant: Variant, request: GenerationRequest, tell: Notes
-) -> Iterator[Frames]:
+) -> tuple[Iterator[Frames], PixelFormat]:
+    """Return the frames, made as they are asked for, and their format."""
     strongest = max(request.guidance_scale, request.guidance_scale_2 or 1.0)
     guidance = strongest > 1 and not variant.distilled
     chosen = plan(
@@ -84,10 +93,17 @@ def _generated(
 
     check_request(variant, request)
     show(f"loading {options.model}")
+    pixels = video_format(settings.device)
     if chosen.devices == 1:
         engine = load_engine(settings)
-        return generate(engine, request, StepBar(), on_prepared=lambda run: tell(run.notes))
-    return generate_in_group(settings, chosen, request, StepBar(), tell, timeout_s=options.timeout)
+        frames = generate(
+            engine, request, StepBar(), on_prepared=lambda run: tell(run.notes), pixel_format=pixels
+        )
+    else:
+        frames = generate_in_group(
+            settings, chosen, request, StepBar(), tell, timeout_s=options.timeout, pixel_format=pixels
+        )
+    return frames, pixels
 
 
 def _device_kind(options: argparse.Namespace) -> str:

@@ -23,6 +23,7 @@ import numpy as np
 
 from models.engine import EngineSettings, Frames, Generation, GenerationRequest
 from models.errors import DeviceLost, InvalidRequest, ModelError, OutOfMemory
+from models.pixel_format import PixelFormat
 from models.variants import VARIANTS
 
 DEFAULT_STEP_S = 0.05
@@ -105,12 +106,17 @@ class PacedEngine:
             self._agree(leave=False)
         run.step += 1
 
-    def decode(self, generation: Generation) -> Iterator[Frames]:
-        """Yield frames of the one colour that the seed chooses, with a column that moves."""
+    def decode(
+        self, generation: Generation, pixel_format: PixelFormat = PixelFormat.RGB24
+    ) -> Iterator[Frames]:
+        """Yield frames of the one colour that the seed chooses, with a column that moves.
+
+        As YUV they are gray, as bright as that colour's mean.
+        """
         run = _own(generation)
         if run.step < run.total_steps:
             raise ModelError(f"Only {run.step} of {run.total_steps} steps of this run are done.")
-        return self._frames(run)
+        return (_in_format(frames, pixel_format) for frames in self._frames(run))
 
     def preview(self, generation: Generation) -> Frames:
         """Return one small frame of the video's colour."""
@@ -217,6 +223,15 @@ def _next(before: PacedGeneration, request: GenerationRequest) -> PacedGeneratio
 
 def _colour(request: GenerationRequest) -> Frames:
     return np.random.default_rng(request.seed % 2**64).integers(0, 256, size=3, dtype=np.uint8)
+
+
+def _in_format(frames: Frames, pixel_format: PixelFormat) -> Frames:
+    if pixel_format is PixelFormat.RGB24:
+        return frames
+    count, height, width, _ = frames.shape
+    gray = np.full((count, *pixel_format.frame_shape(width, height)), 128, dtype=np.uint8)
+    gray[:, :height] = frames.mean(axis=-1)
+    return gray
 
 
 def _own(generation: Generation) -> PacedGeneration:

@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator
 
-import numpy as np
 import torch
+from torch import Tensor
 
 from models.engine import Frames, GenerationRequest
 from models.errors import ModelError
 from models.parallel.mesh import Mesh
+from models.pipeline.pixels import levels
 from models.variants import Variant
 
 
@@ -24,15 +25,18 @@ class Fragment:
         self._overlap = variant.overlap(request.num_frames)
         self._shape = (self._overlap, request.height, request.width, 3)
         self._has_next = index + 1 < request.num_fragments
-        self._tail = np.zeros((0, *self._shape[1:]), dtype=np.uint8)
+        self._tail = torch.empty((0, *self._shape[1:]), dtype=torch.uint8)
         self._decoded = False
 
-    def shown(self, frames: Iterator[Frames]) -> Iterator[Frames]:
-        """Yield this fragment's ``frames`` without the overlap that the fragment before has shown."""
+    def shown(self, chunks: Iterator[Tensor]) -> Iterator[Tensor]:
+        """Yield this fragment's decoded ``chunks``, ``[n, 3, height, width]`` in −1 … 1, without the overlap
+        that the fragment before has shown.
+        """
         repeated = self._overlap if self.index else 0
-        for chunk in frames:
+        for chunk in chunks:
             if self._has_next:
-                self._tail = np.concatenate([self._tail, chunk])[-self._overlap :]
+                last = levels(chunk[-self._overlap :])
+                self._tail = torch.cat([self._tail.to(last.device), last])[-self._overlap :]
             rest = chunk[repeated:]
             repeated = max(repeated - len(chunk), 0)
             if len(rest):
@@ -51,6 +55,6 @@ class Fragment:
         """
         if not self._decoded:
             raise ModelError("The fragment before this one is not decoded to its end.")
-        tail = torch.from_numpy(self._tail) if mesh.rank == 0 else torch.empty(self._shape, dtype=torch.uint8)
+        tail = self._tail.cpu() if mesh.rank == 0 else torch.empty(self._shape, dtype=torch.uint8)
         frames: Frames = mesh.broadcast(tail).numpy()
         return frames

@@ -18,6 +18,7 @@ from models.memory.scratch import kernel_scratch
 from models.pipeline.fragment import Fragment
 from models.pipeline.generation import Stage, WanGeneration
 from models.pipeline.parts import Parts
+from models.pipeline.pixels import converted
 from models.pipeline.readback import read_back
 from models.pipeline.sampling import (
     Euler,
@@ -29,6 +30,7 @@ from models.pipeline.sampling import (
     unipc_schedule,
 )
 from models.pipeline.torch_errors import as_model_errors
+from models.pixel_format import PixelFormat
 from models.prompt_notes import prompt_notes
 from models.request_check import check_request
 from models.transformer.step_cache import step_caches
@@ -129,7 +131,9 @@ class WanEngine:
                 torch.cuda.synchronize(latents.device)  # a reported step must be complete, not just queued
         run.step += 1
 
-    def decode(self, generation: Generation) -> Iterator[Frames]:
+    def decode(
+        self, generation: Generation, pixel_format: PixelFormat = PixelFormat.RGB24
+    ) -> Iterator[Frames]:
         """Yield the fragment's frames chunk by chunk, without the overlap with the fragment before.
 
         Raises ``ModelError`` at the call if steps are left to do.
@@ -137,7 +141,7 @@ class WanEngine:
         run = _own(generation)
         if run.step < run.total_steps:
             raise ModelError(f"Only {run.step} of {run.total_steps} steps of this run are done.")
-        return run.part.shown(self._frames(run.latents[:, :, len(run.request.references) :]))
+        return self._frames(run, pixel_format)
 
     @torch.inference_mode()
     def preview(self, generation: Generation) -> Frames:
@@ -152,27 +156,34 @@ class WanEngine:
             shown = _placed(clean, run.condition.known, sigma=0.0)
             return self._colours(shown[:, :, len(run.request.references) :])
 
-    def _frames(self, latents: Tensor) -> Iterator[Frames]:
+    def _frames(self, run: WanGeneration, pixel_format: PixelFormat) -> Iterator[Frames]:
+        """Bring the frames to the host; on a GPU while the next chunk is decoded."""
+        # a CPU computes when it is asked to; in a group the commander looks ahead
+        ahead = run.latents.is_cuda and self._mesh.plan.devices == 1
+        with as_model_errors("decoding"):
+            chunks = run.part.shown(self._chunks(run.latents[:, :, len(run.request.references) :]))
+            yield from read_back((converted(chunk, pixel_format) for chunk in chunks), ahead)
+
+    def _chunks(self, latents: Tensor) -> Iterator[Tensor]:
+        """Decode, once more in tiles if memory runs out and the settings say so."""
         shown = 0
         try:
-            for frames in self._decoded(latents):
-                shown += len(frames)
-                yield frames
+            for chunk in self._decoded(latents):
+                shown += len(chunk)
+                yield chunk
             return
         except OutOfMemory:
             if self._tiles_when_full is None:
                 raise
         # outside the except block: a live exception keeps the tensors that filled memory
-        for frames in self._decoded(latents, self._tiles_when_full):
-            rest, shown = frames[shown:], max(shown - len(frames), 0)
+        for chunk in self._decoded(latents, self._tiles_when_full):
+            rest, shown = chunk[shown:], max(shown - len(chunk), 0)
             if len(rest):
                 yield rest
 
-    def _decoded(self, latents: Tensor, tiling: Tiling | None = None) -> Iterator[Frames]:
-        # a CPU computes when it is asked to; in a group the commander looks ahead
-        ahead = latents.is_cuda and self._mesh.plan.devices == 1
+    def _decoded(self, latents: Tensor, tiling: Tiling | None = None) -> Iterator[Tensor]:
         with as_model_errors("decoding"):
-            yield from read_back(map(_levels, self.parts.vae.decode(latents, tiling)), ahead)
+            yield from self.parts.vae.decode(latents, tiling)
 
     def _conditioned(self, request: GenerationRequest, tail: Frames | None, noise: Tensor) -> Condition:
         """Encode this fragment's conditioning: the request's pictures, or the tail of the fragment before."""
@@ -271,12 +282,6 @@ class WanEngine:
             return velocities
         conditional, unconditional = self._mesh.all_gather(velocities, "cfg").flatten(0, 1).chunk(2)
         return unconditional + run.stage.guidance_scale * (conditional - unconditional)
-
-
-def _levels(chunk: Tensor) -> Tensor:
-    """Convert frames ``[n, 3, height, width]`` in −1 … 1 to uint8, ``[n, height, width, 3]``."""
-    levels = (chunk.float() * 0.5 + 0.5).mul(255.0).round().to(torch.uint8)
-    return levels.permute(0, 2, 3, 1).contiguous()
 
 
 def _placed(latents: Tensor, known: KnownLatents | None, sigma: float) -> Tensor:

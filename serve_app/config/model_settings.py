@@ -117,6 +117,11 @@ class ModelSettings(Section):
     options: dict[str, Any] = Field(
         default_factory=dict, description="handed to the engine factory; the default engine's are below"
     )
+    video_encoder: Literal["libx264", "h264_nvenc"] = Field(
+        default="libx264",
+        description="what encodes videos; h264_nvenc needs a GPU with a video encoder, which A100, H100 and "
+        "H200 lack, and is tried at start",
+    )
     lora_folder: Path | None = Field(default=None, description="LoRAs that requests may name")
     lora_cache_bytes: int = Field(default=4 << 30, ge=0, description="device memory for LoRAs in use")
     fused_loras: tuple[FusedLoraSettings, ...] = Field(

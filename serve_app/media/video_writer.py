@@ -1,8 +1,8 @@
 """Video writer: encodes frames as they come, while later frames are still being decoded."""
 
 import math
-import re
 import subprocess
+import sys
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
@@ -16,13 +16,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serve_app.files import durable
+from serve_app.media.video_encoding import LOG_PREFIX, VideoEncoding
+
+if sys.platform == "linux":
+    from fcntl import F_SETPIPE_SZ, fcntl
 
 
 class VideoWriteError(RuntimeError):
     """The video could not be written; the message ends with the error of ffmpeg or of the system."""
 
 
-_LOG_PREFIX = re.compile(r"\[[^]]* @ 0x[0-9a-f]+\] ")
+_PIPE_BYTES = 2**20
+"""Bytes that may wait for ffmpeg: Linux's most for an ordinary user, sixteen times its default."""
+_PLAIN = VideoEncoding()
 
 
 class VideoWriter:
@@ -40,9 +46,7 @@ class VideoWriter:
         width: int,
         height: int,
         fps: float,
-        crf: int = 18,
-        preset: str = "veryfast",
-        threads: int = 4,  # fixed, since the bytes of the file depend on it
+        encoding: VideoEncoding = _PLAIN,
     ) -> None:
         """Check the arguments; ffmpeg starts with the block. Raises ``ValueError`` for odd sizes, which
         yuv420p cannot hold, and for bad rates.
@@ -53,9 +57,9 @@ class VideoWriter:
             raise ValueError(f"a video's frame rate must be a number above 0, not {fps}")
         self.path = path.absolute()
         self.frames_written = 0
-        self._shape = (height, width, 3)
+        self._shape = encoding.pixel_format.frame_shape(width, height)
         self._temp = durable.temp_beside(self.path)
-        self._command = _command(self._temp, width, height, fps, crf, preset, threads)
+        self._command = _command(self._temp, width, height, fps, encoding)
         self._ffmpeg: subprocess.Popen[bytes] | None = None
         self._said: list[str] = []
         self._listener: threading.Thread | None = None
@@ -63,32 +67,35 @@ class VideoWriter:
     def __enter__(self) -> Self:
         self._ffmpeg = subprocess.Popen(
             self._command,
+            bufsize=0,  # frames go to the pipe as they are
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             start_new_session=True,  # Ctrl-C is for the service, which may still finish this file
         )
         assert self._ffmpeg.stderr is not None
+        _widen(self._pipe())
         # Read all the time: a full pipe would stop ffmpeg, and with it the writes that wait for ffmpeg.
         self._listener = threading.Thread(target=_listen, args=(self._ffmpeg.stderr, self._said), daemon=True)
         self._listener.start()
         return self
 
     def write(self, frames: NDArray[np.uint8]) -> None:
-        """Append ``frames``, uint8 ``[n, height, width, 3]``. Blocks while ffmpeg is behind.
+        """Append ``frames``, uint8 ``[n, …]`` of the pixel format's shape. Blocks while ffmpeg is behind.
 
         Raises ``ValueError`` for another shape or type, ``VideoWriteError`` when ffmpeg has ended.
         """
-        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[1:] != self._shape:
-            wanted = ", ".join(str(size) for size in self._shape)
+        if frames.dtype != np.uint8 or frames.shape[1:] != self._shape:
+            wanted = ", ".join(map(str, self._shape))
             raise ValueError(f"frames must be uint8 [n, {wanted}], not {frames.dtype} {list(frames.shape)}")
         pipe = self._pipe()
-        for frame in frames:
-            try:
-                pipe.write(np.ascontiguousarray(frame).data)
-            except OSError:  # a broken pipe: the reason is what ffmpeg said
-                raise self._failure(self._reap()) from None
-            self.frames_written += 1
+        left = np.ascontiguousarray(frames).reshape(-1).data
+        try:
+            while left:
+                left = left[pipe.write(left) :]
+        except OSError:  # a broken pipe: the reason is what ffmpeg said
+            raise self._failure(self._reap()) from None
+        self.frames_written += len(frames)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -130,25 +137,27 @@ class VideoWriter:
 
     def _failure(self, exit_status: int) -> VideoWriteError:
         reason = "; ".join(self._said) or f"it ended with status {exit_status}"
-        reason = _LOG_PREFIX.sub("", reason).replace(f"file:{self._temp}", "the file")
+        reason = LOG_PREFIX.sub("", reason).replace(f"file:{self._temp}", "the file")
         return VideoWriteError(f"ffmpeg could not write the video: {reason}")
 
 
-def _command(
-    target: Path, width: int, height: int, fps: float, crf: int, preset: str, threads: int
-) -> Sequence[str]:
-    # Without them the colours are converted as for standard definition, and players guess.
-    colours = "scale=out_color_matrix=bt709:out_range=tv,format=yuv420p"
-    tags = "setparams=range=tv:colorspace=bt709:color_primaries=bt709:color_trc=bt709"
+def _command(target: Path, width: int, height: int, fps: float, encoding: VideoEncoding) -> Sequence[str]:
     return [
         imageio_ffmpeg.get_ffmpeg_exe(),
         *("-nostdin", "-hide_banner", "-nostats", "-loglevel", "error", "-y"),
-        *("-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}"),
+        *("-f", "rawvideo", "-pix_fmt", encoding.pixel_format, "-s", f"{width}x{height}"),
         *("-framerate", str(Fraction(fps).limit_denominator(1001)), "-i", "pipe:0"),
-        *("-vf", f"{colours},{tags}"),
-        *("-c:v", "libx264", "-preset", preset, "-crf", str(crf), "-threads", str(threads)),
+        *("-vf", encoding.filters),
+        *encoding.encoder_arguments,
         *("-movflags", "+faststart", "-f", "mp4", f"file:{target}"),
     ]
+
+
+def _widen(pipe: IO[bytes]) -> None:
+    """Let more than a frame's part wait in the pipe, where the system knows and allows that."""
+    if sys.platform == "linux":
+        with suppress(OSError):
+            fcntl(pipe, F_SETPIPE_SZ, _PIPE_BYTES)
 
 
 def _listen(pipe: IO[Any], said: list[str]) -> None:

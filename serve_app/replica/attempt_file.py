@@ -4,6 +4,7 @@ from concurrent.futures import Executor, Future
 
 from models.engine import Frames
 from serve_app.files.artifacts import LocalArtifacts
+from serve_app.media.video_encoding import VideoEncoding
 from serve_app.media.video_writer import VideoWriter
 from serve_app.tasks.task import Task
 
@@ -11,9 +12,10 @@ from serve_app.tasks.task import Task
 class AttemptFile:
     """The video file that an attempt writes: whole after ``complete``, absent after ``drop``."""
 
-    def __init__(self, task: Task, artifacts: LocalArtifacts) -> None:
+    def __init__(self, task: Task, artifacts: LocalArtifacts, encoding: VideoEncoding) -> None:
         self._task = task
         self._artifacts = artifacts
+        self._encoding = encoding
         self._opening: Future[VideoWriter] | None = None
 
     def open(self, files: Executor) -> None:
@@ -36,7 +38,10 @@ class AttemptFile:
     def _open(self) -> VideoWriter:
         spec = self._task.spec
         target = self._artifacts.attempt_path(self._task.uid, self._task.attempt)
-        return VideoWriter(target, width=spec.width, height=spec.height, fps=spec.fps).__enter__()
+        writer = VideoWriter(
+            target, width=spec.width, height=spec.height, fps=spec.fps, encoding=self._encoding
+        )
+        return writer.__enter__()
 
     def _writer(self) -> VideoWriter:
         assert self._opening is not None, "call open first"

@@ -16,12 +16,14 @@ from ray.util import get_current_placement_group
 from models.engine import Engine, EngineSettings, FusedLora
 from models.errors import EngineLost, ModelError
 from models.phases import Phases
+from models.pixel_format import video_format
 from models.weights.hub import local_folder
 from serve_app.config.model_settings import ModelSettings
 from serve_app.config.placement import Placement
 from serve_app.config.settings import AppSettings
 from serve_app.files.artifacts import LocalArtifacts
 from serve_app.files.output_paths import OutputPaths
+from serve_app.media.video_encoding import VideoEncoding, require
 from serve_app.replica.claims import Claim, Claims
 from serve_app.replica.coordinator_link import CoordinatorLink
 from serve_app.replica.engine_factory import engine_factory
@@ -146,6 +148,7 @@ class ModelReplica:
             self._link,
             heartbeat_s=rules.heartbeat_s,
             step_timeout_s=rules.step_timeout_s,
+            encoding=VideoEncoding(video_format(self._placement.device), self._model.video_encoder),
         )
 
     async def _finish(self, run: Run, generated: Generated) -> None:
@@ -161,6 +164,7 @@ class ModelReplica:
 
     def _load(self) -> Engine:
         model = self._model
+        require(model.video_encoder)
         settings = EngineSettings(
             variant=model.spec,
             weights=model.weights,

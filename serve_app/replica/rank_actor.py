@@ -8,6 +8,7 @@ from typing import Any
 
 from models.engine import Engine, EngineSettings, Frames, Generation, GenerationRequest
 from models.parallel.plan import ParallelPlan
+from models.pixel_format import PixelFormat
 from serve_app.replica.engine_factory import engine_factory
 
 _MEMBER = "models.parallel.member"
@@ -97,9 +98,9 @@ class RankActor:
         preview = self._engine.preview(self._runs[number])
         return preview if self._start.number == 0 else None
 
-    def begin_decode(self, number: int) -> None:
+    def begin_decode(self, number: int, pixel_format: PixelFormat) -> None:
         """Start the decode of a run; ``next_frames`` returns its frames."""
-        self._decoding = self._engine.decode(self._runs[number])
+        self._decoding = self._engine.decode(self._runs[number], pixel_format)
 
     def next_frames(self) -> Frames | None:
         """Return the next frames of the decode, None at its end. Call on rank 0 only."""

@@ -16,6 +16,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from models.engine import EngineSettings, Frames, Generation, GenerationRequest
 from models.errors import GroupLost, ModelError, OutOfMemory, PlanError, TuningError, WeightsError
+from models.pixel_format import PixelFormat
 from serve_app.config.model_settings import ModelSettings
 from serve_app.config.placement import Placement
 from serve_app.replica.rank_actor import PreparedRun, RankActor, RankProcess, RankStart
@@ -126,7 +127,9 @@ class RankGroup:
             self._all("denoise_step", run.number)
         run.step += 1
 
-    def decode(self, generation: Generation) -> Iterator[Frames]:
+    def decode(
+        self, generation: Generation, pixel_format: PixelFormat = PixelFormat.RGB24
+    ) -> Iterator[Frames]:
         """Decode a finished run; closing or dropping the iterator ends the decode early.
 
         Raises ``ModelError`` or ``GroupLost``.
@@ -134,7 +137,7 @@ class RankGroup:
         run = self._checked(generation)
         if run.step < run.total_steps:
             raise ModelError(f"Only {run.step} of {run.total_steps} steps of this run are done.")
-        return self._frames(run)
+        return self._frames(run, pixel_format)
 
     def preview(self, generation: Generation) -> Frames:
         """Return the preview of rank 0. Raises ``ModelError`` or ``GroupLost``."""
@@ -142,10 +145,10 @@ class RankGroup:
         preview: Frames = self._all("preview", run.number)[0]
         return preview
 
-    def _frames(self, run: GroupRun) -> Iterator[Frames]:
+    def _frames(self, run: GroupRun, pixel_format: PixelFormat) -> Iterator[Frames]:
         first, *others = self._ranks
         with self._lockstep():
-            self._all("begin_decode", run.number)
+            self._all("begin_decode", run.number, pixel_format)
             following = [rank.follow_decode.remote() for rank in others]
             ahead = first.next_frames.remote()
             try:

@@ -19,6 +19,7 @@ from models.errors import EngineLost, ModelError
 from models.generate import generate
 from serve_app.files.artifacts import LocalArtifacts
 from serve_app.media.source_image import SourceImage
+from serve_app.media.video_encoding import VideoEncoding
 from serve_app.media.video_writer import VideoWriteError
 from serve_app.replica.attempt_file import AttemptFile
 from serve_app.replica.run_progress import RunProgress
@@ -27,6 +28,7 @@ from serve_app.tasks.task import Task, TaskError
 Notes: TypeAlias = tuple[str, ...]
 """All notes of a task, those that its run added among them; empty if the run added none."""
 
+_PLAIN = VideoEncoding()
 _logger = logging.getLogger("ray.serve")
 
 
@@ -87,14 +89,17 @@ class Run:
         *,
         heartbeat_s: float,
         step_timeout_s: float,
+        encoding: VideoEncoding = _PLAIN,
     ) -> None:
+        """``encoding``: also the format in which the engine gives the frames."""
         self._task = task
         self._engine = engine
         self._artifacts = artifacts
         self._control = control
         self._heartbeat_s = heartbeat_s
         self._step_timeout_s = step_timeout_s
-        self._file = AttemptFile(task, artifacts)
+        self._encoding = encoding
+        self._file = AttemptFile(task, artifacts, encoding)
         self._progress = RunProgress(task.spec)
         self._notes: Notes = ()
         self._abandoned = threading.Event()
@@ -192,7 +197,14 @@ class Run:
             self._check_abandoned()
 
         progress.begin()
-        for frames in generate(self._engine, request, stepped, progress.decoded, on_prepared=prepared):
+        for frames in generate(
+            self._engine,
+            request,
+            stepped,
+            progress.decoded,
+            on_prepared=prepared,
+            pixel_format=self._encoding.pixel_format,
+        ):
             self._check_abandoned()
             self._file.write(frames)
             progress.wrote(len(frames))

@@ -13,12 +13,14 @@ from models import loading
 from models.engine import Engine, EngineSettings, Frames, GenerationRequest
 from models.errors import InvalidRequest, ModelError
 from models.generate import generate
+from models.pixel_format import PixelFormat
 from models.variants import VARIANTS
 from testbed import paced_engine
 from testbed.cluster import demo
 from testbed.ranks import group_of
 
 RANK_PATIENCE_S = 120
+RGB, YUV = PixelFormat.RGB24, PixelFormat.YUV420P
 WEIGHTS = Path(__file__).resolve().parents[2] / "models" / "demo" / "weights"
 
 REQUEST = GenerationRequest(
@@ -103,13 +105,18 @@ def test_decoding_before_the_last_step_is_an_error_at_the_call(engine: Engine) -
         engine.decode(generation)
 
 
-@pytest.mark.parametrize("num_frames", [1, 5, 9])
-def test_decoding_yields_every_frame_as_contiguous_rgb_bytes(engine: Engine, num_frames: int) -> None:
-    chunks = list(generate(engine, replace(REQUEST, num_frames=num_frames, steps=1)))
+@pytest.mark.parametrize(
+    ("num_frames", "form"), [(1, RGB), (5, RGB), (9, RGB), (9, YUV)], ids=lambda value: str(value)
+)
+def test_decoding_yields_every_frame_as_contiguous_bytes(
+    engine: Engine, num_frames: int, form: PixelFormat
+) -> None:
+    request = replace(REQUEST, num_frames=num_frames, steps=1)
+    chunks = list(generate(engine, request, pixel_format=form))
     assert sum(len(chunk) for chunk in chunks) == num_frames
     for chunk in chunks:
         assert chunk.dtype == np.uint8
-        assert chunk.shape[1:] == (REQUEST.height, REQUEST.width, 3)
+        assert chunk.shape[1:] == form.frame_shape(REQUEST.width, REQUEST.height)
         assert chunk.flags.c_contiguous
 
 

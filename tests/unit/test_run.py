@@ -13,6 +13,7 @@ import pytest
 
 from models.engine import Engine, Frames, Generation
 from models.errors import DeviceLost, EngineLost, GroupLost
+from models.pixel_format import PixelFormat
 from serve_app.files.artifacts import LocalArtifacts
 from serve_app.files.output_paths import OutputPaths
 from serve_app.media.source_image import SourceImage
@@ -259,7 +260,7 @@ async def test_an_unexpected_error_is_told_without_its_text(
 
 
 class Misshapen(PacedEngine):
-    def decode(self, generation: Generation) -> Iterator[Frames]:
+    def decode(self, generation, pixel_format=PixelFormat.RGB24) -> Iterator[Frames]:
         yield np.zeros((1, 48, 64, 3), dtype=np.uint8)
         raise RuntimeError("out of frames")
 
@@ -333,9 +334,9 @@ async def test_a_coordinator_that_answers_late_does_not_hold_the_engine(
             return await super().report(uid, attempt, step, progress, notes)
 
     class Telling(PacedEngine):
-        def decode(self, generation: Generation) -> Iterator[Frames]:
+        def decode(self, generation, pixel_format=PixelFormat.RGB24) -> Iterator[Frames]:
             loop.call_soon_threadsafe(decoding.set)
-            return super().decode(generation)
+            return super().decode(generation, pixel_format)
 
     outcome = await execute(run(artifacts, Late(), engine=Telling(step_s=0.02)), thread)
     assert outcome is Outcome.PUBLISHED

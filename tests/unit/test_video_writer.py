@@ -1,5 +1,6 @@
 """Videos: the decoded frames are those written, and a failure leaves no file."""
 
+import fcntl
 import os
 import re
 import resource
@@ -12,6 +13,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from models.errors import TuningError
+from models.pixel_format import PixelFormat
+from serve_app.media.video_encoding import VideoEncoding, require
 from serve_app.media.video_writer import VideoWriteError, VideoWriter
 
 WIDTH, HEIGHT = 96, 64
@@ -184,7 +188,11 @@ def test_a_refused_setting_is_an_error_in_ffmpegs_words(tmp_path: Path) -> None:
     with (
         pytest.raises(VideoWriteError, match="no-such-preset"),
         VideoWriter(
-            tmp_path / "a.mp4", width=WIDTH, height=HEIGHT, fps=16, preset="no-such-preset"
+            tmp_path / "a.mp4",
+            width=WIDTH,
+            height=HEIGHT,
+            fps=16,
+            encoding=VideoEncoding(preset="no-such-preset"),
         ) as writer,
     ):
         writer.write(moving())
@@ -217,6 +225,38 @@ def test_a_full_disk_is_an_error_and_leaves_nothing(tmp_path: Path, children: Ch
             writer.write(noise)
     assert list(tmp_path.iterdir()) == []
     assert children() == set()
+
+
+def test_yuv_frames_are_written_as_they_are(tmp_path: Path) -> None:
+    form = PixelFormat.YUV420P
+    frames = np.random.default_rng(0).integers(40, 200, (5, *form.frame_shape(WIDTH, HEIGHT)), np.uint8)
+    encoding = VideoEncoding(form, quality=0)  # lossless
+    with VideoWriter(tmp_path / "a.mp4", width=WIDTH, height=HEIGHT, fps=16, encoding=encoding) as writer:
+        writer.write(frames)
+        with pytest.raises(ValueError, match=r"\[n, 96, 96\]"):
+            writer.write(moving())
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", str(tmp_path / "a.mp4")]
+    raw = subprocess.run([*command, "-f", "rawvideo", "pipe:1"], capture_output=True, check=True).stdout
+    assert np.array_equal(np.frombuffer(raw, np.uint8).reshape(frames.shape), frames)
+    assert "yuv420p(tv, bt709, progressive), 96x64" in describe(tmp_path / "a.mp4")
+
+
+@pytest.mark.skipif(not hasattr(fcntl, "F_GETPIPE_SZ"), reason="only Linux tells a pipe's size")
+def test_ffmpeg_reads_from_a_wide_pipe(tmp_path: Path, children: Children) -> None:
+    most = int(Path("/proc/sys/fs/pipe-max-size").read_text())
+    with VideoWriter(tmp_path / "a.mp4", width=WIDTH, height=HEIGHT, fps=16) as writer:
+        (ffmpeg,) = children()
+        pipe = os.open(f"/proc/{ffmpeg}/fd/0", os.O_RDONLY | os.O_NONBLOCK)
+        assert fcntl.fcntl(pipe, fcntl.F_GETPIPE_SZ) == min(2**20, most)
+        os.close(pipe)
+        writer.write(moving())
+
+
+def test_an_encoder_that_does_not_work_is_refused_in_ffmpegs_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # where there is a GPU, it is not for this test
+    require("libx264")
+    with pytest.raises(TuningError, match=r"^h264_nvenc cannot be used: [^@]+\.$"):
+        require("h264_nvenc")
 
 
 @pytest.mark.parametrize("size", [(95, 64), (96, 63), (0, 64), (96, -2)])
