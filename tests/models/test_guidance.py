@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from models.conditioning.text_encoder import TextEncoder
 from models.pipeline.generation import WanGeneration
 
 from .conftest import REQUEST, Model, build_model, remade
@@ -79,4 +80,5 @@ def test_a_run_computes_and_keeps_a_negative_prompt_only_where_it_is_guided(
     assert len(run.embeddings) == prompts
     assert sum(len(keys.of_block(0).keys) for keys in run.prompts) == prompts
     # the cache of the text encoder has what was encoded
+    assert isinstance(model.text, TextEncoder)
     assert model.text.cached_bytes == sum(embeddings.nbytes for embeddings in run.embeddings)
