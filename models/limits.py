@@ -13,5 +13,8 @@ device.
 CHUNK_PIXELS = 128 * 1024
 """Video pixels decoded in one chunk: enough to keep a device busy, few enough to bound its memory."""
 
+MAX_LORAS = 8
+"""Most LoRAs of one request."""
+
 MAX_LORA_STRENGTH = 10.0
 """Largest absolute value of a LoRA's strength."""

@@ -6,6 +6,7 @@ import numpy as np
 
 from models.engine import GenerationRequest, Picture
 from models.errors import InvalidRequest
+from models.lora_uses import check_uses
 from models.variants import Variant
 
 MAX_STEPS = 1000
@@ -32,6 +33,7 @@ def check_request(variant: Variant, request: GenerationRequest) -> None:
     _check_references(variant, request)
     _check_fragments(request)
     _check_control(variant, request)
+    check_uses(request.loras, two_experts=variant.boundary is not None)
 
 
 def _check_guidance(variant: Variant, request: GenerationRequest) -> None:

@@ -12,6 +12,13 @@ class LoraUse:
 
     name: str
     strength: float = 1.0
+    strength_low: float | None = None
+    """Strength for the low-noise expert of a model with two; None means ``strength``."""
+
+    @property
+    def strengths(self) -> tuple[float, float]:
+        """Strengths for the high-noise and the low-noise expert; the first is that of an only expert."""
+        return self.strength, self.strength if self.strength_low is None else self.strength_low
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +44,7 @@ class VideoSpec:
     guidance_scale_2: float | None = None
     """Guidance scale of the low-noise expert; None means ``guidance_scale``."""
     loras: tuple[LoraUse, ...] = ()
+    """Their effects add up; see ``models.lora_uses`` for the bounds."""
     num_fragments: int = 1
 
     @classmethod
@@ -61,6 +69,11 @@ class VideoSpec:
     def from_spec(cls, spec: "VideoSpec", **more: Any) -> Self:
         """Copy the fields of ``spec`` into a subclass and set ``more`` fields of that subclass."""
         return cls(**{field.name: getattr(spec, field.name) for field in fields(VideoSpec)}, **more)
+
+    @property
+    def loras_key(self) -> str | None:
+        """Names of the LoRAs as one text, the same for every use of them together; None without any."""
+        return ", ".join(lora.name for lora in self.loras) or None
 
     @property
     def total_steps(self) -> int:

@@ -58,8 +58,8 @@ def _add_model(group: argparse._ArgumentGroup) -> None:
         type=_lora,
         action="append",
         default=[],
-        metavar="NAME[:STRENGTH]",
-        help="a LoRA of that folder; may be given again",
+        metavar="NAME[:STRENGTH[:LOW]]",
+        help="a LoRA of that folder, with a strength for the low-noise expert; may be given again",
     )
     add(
         "--option",
@@ -190,13 +190,13 @@ def _size(text: str) -> tuple[int, int]:
 
 
 def _lora(text: str) -> LoraUse:
-    name, colon, strength = text.rpartition(":")
-    if not colon:
-        return LoraUse(text)
+    name, *strengths = text.split(":")
     try:
-        return LoraUse(name, float(strength))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"a LoRA looks like NAME or NAME:0.8, not {text}") from None
+        return LoraUse(name, *map(float, strengths))
+    except (TypeError, ValueError):
+        raise argparse.ArgumentTypeError(
+            f"a LoRA looks like NAME, NAME:0.8 or, for two experts, NAME:0.8:0.5, not {text}"
+        ) from None
 
 
 def _option(text: str) -> tuple[str, object]:

@@ -23,6 +23,7 @@ import numpy as np
 
 from models.engine import EngineSettings, Frames, Generation, GenerationRequest
 from models.errors import DeviceLost, InvalidRequest, ModelError, OutOfMemory
+from models.lora_uses import check_uses
 from models.pixel_format import PixelFormat
 from models.variants import VARIANTS
 
@@ -79,9 +80,12 @@ class PacedEngine:
         self._last_rank = 0 if mesh is None else mesh.plan.devices - 1
 
     def prepare(self, request: GenerationRequest, after: Generation | None = None) -> PacedGeneration:
-        """Begin a run of the request, or of its next fragment. Raises ``InvalidRequest`` on command."""
+        """Begin a run of the request, or of its next fragment. Raises ``InvalidRequest`` on command, and for
+        LoRAs that no engine takes.
+        """
         if after is not None:
             return _next(_own(after), request)
+        check_uses(request.loras, two_experts=True)
         self._note("begin")
         if "[[prepare-error]]" in request.prompt:
             raise InvalidRequest("The prompt asks for an error.", field="prompt")

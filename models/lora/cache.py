@@ -3,21 +3,20 @@
 import logging
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from math import isfinite
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 import torch
 
 from models.engine import EngineSettings, Expert
-from models.errors import InvalidRequest, LoraFault, WeightsError
-from models.limits import MAX_LORA_STRENGTH
+from models.errors import LoraFault, WeightsError
 from models.lora.adapters import Adapters, Weighted
 from models.lora.catalogue import NOT_WHOLE, no_such_expert, too_large
 from models.lora.contents import left_out_sentence
 from models.lora.file import Lora, read_lora
 from models.lora.folder import LoraFolder
 from models.lora.pairing import half_of
+from models.lora_uses import in_bounds, refusal, strength_reason
 from models.video_spec import LoraUse
 
 _LOGGER = logging.getLogger(__name__)
@@ -39,7 +38,8 @@ def load_loras(settings: EngineSettings, transformers: Sequence[Any], device: to
     adapters = [Adapters(transformer) for transformer in transformers]
     for fused in settings.fused_loras:
         try:
-            _check_strength(fused.strength)
+            if not in_bounds(fused.strength):
+                raise LoraFault(strength_reason(fused.strength))
             if fused.expert == "both" and len(adapters) > 1 and (half := half_of(fused.file.stem)):
                 _LOGGER.warning(
                     "The LoRA %s is fused into both experts, but its name says %s", fused.file, half
@@ -88,15 +88,17 @@ class LoraCache:
         return {file: lora for (file, _, _), lora in self._cached.items()}
 
     def choose(self, uses: Sequence[LoraUse]) -> ChosenLoras:
-        """Return the LoRAs of a request, ready to be put on. Raises ``InvalidRequest`` of ``loras``."""
+        """Return the LoRAs of a request, ready to be put on. Raises ``InvalidRequest``, its field as
+        ``loras[1].name``.
+        """
         chosen: list[list[Weighted]] = [[] for _ in self._adapters]
-        for use in uses:
+        for entry, use in enumerate(uses):
             try:
                 self._choose(use, chosen)
             except LoraFault as error:
-                raise _refusal(use, str(error)) from error
+                raise refusal(use, entry, "name", str(error)) from error
             except (WeightsError, OSError) as error:  # these may name a folder of the server
-                raise _refusal(use, NOT_WHOLE) from error
+                raise refusal(use, entry, "name", NOT_WHOLE) from error
         return tuple(map(tuple, chosen))
 
     def put_on(self, chosen: ChosenLoras) -> None:
@@ -109,13 +111,13 @@ class LoraCache:
         self._on = chosen
 
     def _choose(self, use: LoraUse, chosen: list[list[Weighted]]) -> None:
-        _check_strength(use.strength)
+        acting = list(zip(chosen, use.strengths, strict=False))
         for expert, file in self._files(use.name).items():
             adapters = _of_expert(self._adapters, expert)
             lora = self._fitted(file, adapters[0])  # two experts differ in their numbers alone
-            if use.strength:
-                for loras in _of_expert(chosen, expert):
-                    loras.append((lora, use.strength))
+            for loras, strength in _of_expert(acting, expert):
+                if strength:
+                    loras.append((lora, strength))
         if sum({lora: lora.size_bytes for loras in chosen for lora, _ in loras}.values()) > self._cache_bytes:
             raise too_large(self._cache_bytes)
 
@@ -160,13 +162,3 @@ def _of_expert(both: Sequence[_T], expert: Expert) -> Sequence[_T]:
     if len(both) == 1:
         raise no_such_expert(expert)
     return both[:1] if expert == "high_noise" else both[1:]
-
-
-def _check_strength(strength: float) -> None:
-    if not (isfinite(strength) and abs(strength) <= MAX_LORA_STRENGTH):
-        most = f"{MAX_LORA_STRENGTH:g}"
-        raise LoraFault(f"must have a strength of -{most} … {most}, not {strength}.")
-
-
-def _refusal(use: LoraUse, fault: str) -> InvalidRequest:
-    return InvalidRequest(f"The LoRA {use.name[:100]!r} {fault}", field="loras")

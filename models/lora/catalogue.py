@@ -51,22 +51,33 @@ class LoraCatalogue:
         """
         return self._notes(name, self._folder.listing().get(name, []))
 
+    def least_bytes(self, name: str) -> int:
+        """Return the bytes that a LoRA of the folder takes at least on the device.
+
+        Raises ``LoraFault`` for a LoRA that cannot be applied to the variant.
+        """
+        return self._least_bytes(self._fittings(self._folder.listing().get(name, [])))
+
     def _notes(self, name: str, groups: Sequence[LoraGroup]) -> list[str]:
+        fittings = self._fittings(groups)
+        if self._cache_bytes is not None and self._least_bytes(fittings) > self._cache_bytes:
+            raise too_large(self._cache_bytes)
+        said = [*(group.remark for group in groups), *(fitting.left_out for fitting in fittings)]
+        return [f"The LoRA {name!r} {remark}" for remark in dict.fromkeys(said) if remark is not None]
+
+    def _fittings(self, groups: Sequence[LoraGroup]) -> list["_Fitting"]:
+        """Return what of each file fits. Raises ``LoraFault``."""
         if not groups:
             return []
-        files = self._folder.files_of(groups)
-        remarks = [] if groups[0].remark is None else [groups[0].remark]
-        least_bytes = 0
-        for expert, file in files.items():
+        fittings = []
+        for expert, file in self._folder.files_of(groups).items():
             if expert != "both" and self._variant.boundary is None:
                 raise no_such_expert(expert)
-            fitting = _fitting(file, _version(file), self._variant)
-            if fitting.left_out is not None and fitting.left_out not in remarks:
-                remarks.append(fitting.left_out)
-            least_bytes += self._number_bytes * fitting.num_parameters
-        if self._cache_bytes is not None and least_bytes > self._cache_bytes:
-            raise too_large(self._cache_bytes)
-        return [f"The LoRA {name!r} {remark}" for remark in remarks]
+            fittings.append(_fitting(file, _version(file), self._variant))
+        return fittings
+
+    def _least_bytes(self, fittings: Sequence["_Fitting"]) -> int:
+        return self._number_bytes * sum(fitting.num_parameters for fitting in fittings)
 
     def remarks(self) -> dict[str, str]:
         """Return the notes of those LoRAs that have any, by name, or why a request with one is refused."""

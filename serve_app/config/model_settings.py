@@ -166,6 +166,15 @@ class ModelSettings(Section):
             return []
         return self._catalogue(self.lora_folder).notes(name)
 
+    def lora_bytes(self, name: str) -> int:
+        """Return the bytes that a LoRA of the folder takes at least on the device; 0 for another engine's.
+
+        Raises ``LoraFault`` for one that cannot be applied.
+        """
+        if self.lora_folder is None or self.engine != _ENGINE:
+            return 0
+        return self._catalogue(self.lora_folder).least_bytes(name)
+
     def lora_remarks(self) -> dict[str, str]:
         """Return the notes of those LoRAs in the folder that have any, or why a request is refused."""
         if self.lora_folder is None or self.engine != _ENGINE:

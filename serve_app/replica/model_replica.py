@@ -17,6 +17,7 @@ from models.engine import Engine, EngineSettings, FusedLora
 from models.errors import EngineLost, ModelError
 from models.phases import Phases
 from models.pixel_format import video_format
+from models.video_spec import VideoSpec
 from models.weights.hub import local_folder
 from serve_app.config.model_settings import ModelSettings
 from serve_app.config.placement import Placement
@@ -39,7 +40,7 @@ trip through the router; a long task returns the replica after its run, so that 
 """
 
 _CACHED_LORAS = 4
-"""The engine is assumed to still cache this many recently used LoRAs."""
+"""The engine is assumed to still cache the LoRAs of this many recent tasks that had different ones."""
 
 _logger = logging.getLogger("ray.serve")
 
@@ -78,7 +79,7 @@ class ModelReplica:
         self._claims = Claims(self._link.hand_back)
         self._starting: Health | None = Health.STARTING
         self._reason = ""
-        self._loras: deque[str] = deque(maxlen=_CACHED_LORAS)
+        self._loras: deque[frozenset[str]] = deque(maxlen=_CACHED_LORAS)
         self._heartbeats = asyncio.create_task(self._send_heartbeats())
         self._engine = await self._start()
 
@@ -110,15 +111,15 @@ class ModelReplica:
             task = await self._carry_out(task, claim, finishing, return_at)
 
     async def _claim(self, ticket: str) -> Task | None:
-        return await self._link.claim(self._model.name, self._id, ticket, tuple(self._loras))
+        cached = sorted(frozenset[str]().union(*self._loras))
+        return await self._link.claim(self._model.name, self._id, ticket, cached)
 
     async def _carry_out(
         self, task: Task, claim: Claim, finishing: asyncio.TaskGroup, return_at: float
     ) -> Task | None:
         """Run the task; return the next task to run, if any."""
         async with self._claims.after(task, claim) as prefetched:
-            for lora in task.spec.loras:
-                self._note_lora(lora.name)
+            self._note_loras(task.spec)
             run, began = self._run(task), time.monotonic()
             try:
                 generated = await run.generate(self._thread, self._files)
@@ -134,10 +135,13 @@ class ModelReplica:
                 return None
             return await prefetched.task()
 
-    def _note_lora(self, name: str) -> None:
-        if name in self._loras:
-            self._loras.remove(name)
-        self._loras.append(name)
+    def _note_loras(self, spec: VideoSpec) -> None:
+        if spec.loras_key is None:
+            return
+        keys = frozenset({spec.loras_key, *(lora.name for lora in spec.loras)})
+        if keys in self._loras:
+            self._loras.remove(keys)
+        self._loras.append(keys)
 
     def _run(self, task: Task) -> Run:
         rules = self._settings.tasks

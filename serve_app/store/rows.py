@@ -90,7 +90,11 @@ def _spec_of(stored: Mapping[str, Any]) -> TaskSpec:
     values["num_frames"] = stored.get("fragment_frames") or stored["num_frames"]
     if stored.get("num_fragments", 1) > 1:
         values["video_frames"] = stored["num_frames"]
-    if stored.get("lora_name") is not None:
+    if stored.get("loras") is not None:
+        values["loras"] = tuple(
+            LoraUse(use["name"], use["strength"], use["strength_low"]) for use in stored["loras"]
+        )
+    elif stored.get("lora_name") is not None:
         values["loras"] = (LoraUse(stored["lora_name"], stored.get("lora_strength", 1.0)),)
     return TaskSpec(**values)
 
@@ -98,14 +102,18 @@ def _spec_of(stored: Mapping[str, Any]) -> TaskSpec:
 def _spec_values(spec: TaskSpec) -> dict[str, Any]:
     """Return the spec in the row format of the first version, which other versions also read.
 
-    In that format ``num_frames`` counts the whole video. Raises ``ValueError`` for more than one LoRA.
+    In that format ``num_frames`` counts the whole video, and ``lora_name`` is the only LoRA. Of several it is
+    all their names, which a version that knows of one refuses as a name; ``loras`` then has the list.
     """
     stored = asdict(spec)
-    del stored["loras"], stored["video_frames"]
-    stored |= {"num_frames": spec.total_frames, "fragment_frames": spec.num_frames, "lora_name": None}
+    uses = stored.pop("loras")
+    del stored["video_frames"]
+    stored |= {"num_frames": spec.total_frames, "fragment_frames": spec.num_frames}
+    stored["lora_name"] = spec.loras_key
     if spec.loras:
-        (lora,) = spec.loras
-        stored |= {"lora_name": lora.name, "lora_strength": lora.strength}
+        stored["lora_strength"] = spec.loras[0].strength
+    if len(uses) > 1 or any(lora.strength_low is not None for lora in spec.loras):
+        stored["loras"] = uses
     return stored
 
 

@@ -10,17 +10,24 @@ _ORDER_FIELDS = frozenset(field.name for field in fields(VideoOrder))
 
 
 class FieldWords:
-    """Names that a surface has for the fields of ``VideoOrder``; a field without an entry keeps its name."""
+    """Names that a surface has for the fields of ``VideoOrder``; a field without an entry keeps its name.
+
+    A part of a field is spelt by its path: ``loras[0].name``. Without a word of its own it has the field's,
+    with the rest of the path after it.
+    """
 
     def __init__(self, words: Mapping[str, str]) -> None:
         """Raises ``ValueError`` for a name that is no field of ``VideoOrder``."""
-        unknown = words.keys() - _ORDER_FIELDS
+        unknown = {_field(path) for path in words} - _ORDER_FIELDS
         if unknown:
             raise ValueError(f"no fields of an order: {', '.join(sorted(unknown))}")
         self._words = dict(words)
 
-    def __getitem__(self, field: str) -> str:
-        return self._words.get(field, field)
+    def __getitem__(self, path: str) -> str:
+        if path in self._words:
+            return self._words[path]
+        field = _field(path)
+        return self._words.get(field, field) + path.removeprefix(field)
 
     def but(self, **words: str) -> "FieldWords":
         """Return a copy with some names replaced, for a request that spells a field differently."""
@@ -30,3 +37,8 @@ class FieldWords:
         """Return the error for the client, with the field's name as the client spells it."""
         word = self[fault.field]
         return InvalidField(word, f"{word}: {fault.reason}")
+
+
+def _field(path: str) -> str:
+    """Return the field that a path begins with."""
+    return path.partition("[")[0]

@@ -8,6 +8,8 @@ from typing import TypeVar
 
 from models.errors import InvalidRequest, LoraFault
 from models.fit import Fit, fit, frames_for, side_of_shape, size_of_shape
+from models.lora.catalogue import too_large
+from models.lora_uses import check_uses
 from models.variants import Variant, VideoKind
 from serve_app.config.model_settings import ModelSettings
 from serve_app.submission.video_order import OrderFault, VideoOrder
@@ -182,21 +184,30 @@ def _num_frames(order: VideoOrder, variant: Variant, fps: int) -> tuple[int, str
 def _lora_notes(order: VideoOrder, model: ModelSettings) -> list[str]:
     """Return what is to be told of the LoRAs that were asked for.
 
-    Raises ``OrderFault`` if the model lacks one, or cannot apply it.
+    Raises ``OrderFault`` if the model lacks one, or cannot apply it, or not all of them together.
     """
     if not order.loras:
         return []
+    try:
+        check_uses(order.loras, two_experts=model.spec.boundary is not None)
+    except InvalidRequest as error:
+        raise OrderFault(error.field, str(error)) from None
     names = model.lora_names()
-    if not all(lora.name in names for lora in order.loras):
-        more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
-        there = f"there are {', '.join(names[:_NAMES_SHOWN])}{more}" if names else "it has none"
-        raise OrderFault("loras", f"{model.name} has no LoRA of that name; {there}.")
     notes: list[str] = []
-    for lora in order.loras:
+    least_bytes = 0
+    for entry, lora in enumerate(order.loras):
+        field = f"loras[{entry}].name"
+        if lora.name not in names:
+            more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
+            there = f"there are {', '.join(names[:_NAMES_SHOWN])}{more}" if names else "it has none"
+            raise OrderFault(field, f"{model.name} has no LoRA of that name; {there}.")
         try:
             notes += model.lora_notes(lora.name)
+            least_bytes += model.lora_bytes(lora.name)
+            if least_bytes > model.lora_cache_bytes:
+                raise too_large(model.lora_cache_bytes)
         except LoraFault as fault:
-            raise OrderFault("loras", f"the LoRA {lora.name!r} {fault}") from None
+            raise OrderFault(field, f"the LoRA {lora.name!r} {fault}") from None
     return notes
 
 

@@ -12,7 +12,10 @@ Picture: TypeAlias = bytes | str
 
 
 class OrderFault(Exception):
-    """Error in an order: the invalid ``VideoOrder`` field, and a sentence without the field's name."""
+    """Error in an order: the invalid ``VideoOrder`` field, and a sentence without the field's name.
+
+    Of a field with entries the path of the part that is meant, such as ``loras[1].name``.
+    """
 
     def __init__(self, field: str, reason: str) -> None:
         super().__init__(field, reason)

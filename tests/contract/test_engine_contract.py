@@ -15,6 +15,7 @@ from models.errors import InvalidRequest, ModelError
 from models.generate import generate
 from models.pixel_format import PixelFormat
 from models.variants import VARIANTS
+from models.video_spec import LoraUse
 from testbed import paced_engine
 from testbed.cluster import demo
 from testbed.ranks import group_of
@@ -78,6 +79,23 @@ def test_each_step_counts_up_by_one_to_the_steps_of_the_request(engine: Engine) 
 
 def test_a_generation_carries_its_request(engine: Engine) -> None:
     assert engine.prepare(REQUEST).request == REQUEST
+
+
+@pytest.mark.parametrize(
+    ("loras", "field"),
+    [
+        ((LoraUse("a"), LoraUse("b"), LoraUse("a", 0.5)), "loras[2].name"),
+        ((LoraUse("a"), LoraUse("b", 10.5)), "loras[1].strength"),
+        ((LoraUse("a", 1.0, float("nan")),), "loras[0].strength_low"),
+        (tuple(LoraUse(str(number)) for number in range(9)), "loras"),
+    ],
+)
+def test_loras_that_no_engine_takes_are_refused(
+    engine: Engine, loras: tuple[LoraUse, ...], field: str
+) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        engine.prepare(replace(REQUEST, loras=loras))
+    assert refused.value.field == field
 
 
 def test_a_run_tells_in_every_fragment_what_of_its_prompt_was_not_read(engine: Engine) -> None:

@@ -138,6 +138,16 @@ async def test_a_replica_first_takes_tasks_whose_lora_it_has(
     assert await order(ledger, *loras) == taken
 
 
+async def test_several_loras_are_at_hand_together_or_not_at_all(store: TaskStore, ledger: RunLedger) -> None:
+    both = replace(SPEC, loras=(LoraUse("ink"), LoraUse("oil")))
+    for name, spec in {"a": SPEC, "b": both, "c": replace(SPEC, loras=(LoraUse("oil"),))}.items():
+        await store.submit(new(name, spec=spec), ADMISSION)
+    first = await ledger.claim("demo", "r", ["oil"])
+    assert first is not None and first.id == "c"
+    assert both.loras_key is not None
+    assert await order(ledger, both.loras_key) == "ba"
+
+
 async def test_a_lora_at_hand_comes_after_priority_and_the_owners_turn(
     database: Database, store: TaskStore
 ) -> None:

@@ -128,9 +128,17 @@ async def test_the_row_is_spelt_as_the_version_before_reads_it(database: Databas
     assert (await kept(database, "uid-a")).spec == OLD_SPEC
 
 
-@pytest.mark.parametrize("lora", [None, LoraUse("clay", 0.5)])
-async def test_a_spec_is_read_back_as_it_was_submitted(store: TaskStore, lora: LoraUse | None) -> None:
-    spec = replace(SPEC, loras=() if lora is None else (lora,), image_key="inputs/t-a/image.png")
+@pytest.mark.parametrize(
+    "loras",
+    [
+        (),
+        (LoraUse("clay", 0.5),),
+        (LoraUse("clay", 0.5, 0.0),),
+        (LoraUse("clay"), LoraUse("ink", -1.0, 2.0)),
+    ],
+)
+async def test_a_spec_is_read_back_as_it_was_submitted(store: TaskStore, loras: tuple[LoraUse, ...]) -> None:
+    spec = replace(SPEC, loras=loras, image_key="inputs/t-a/image.png")
     await store.submit(new("a", spec=spec), ADMISSION)
     assert (await store.get(EVERYONE, "a")).spec == spec
 

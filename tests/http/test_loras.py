@@ -55,6 +55,21 @@ async def test_a_lora_can_be_named_by_its_file(folder: Path, models):
         assert (await service.claim("styled")).spec.loras == (LoraUse("anime", 1.0),)
 
 
+async def test_several_loras_each_have_their_strengths(folder: Path):
+    for name in ("anime", "clay"):
+        save(folder / "loras" / f"{name}.safetensors", {f"{Q}.diff_b": (WIDE,)})
+    two = {"name": "two", "variant": "wan2.2-t2v-a14b", "weights": ".", "lora_folder": str(folder / "loras")}
+    sent = [{"name": "clay.safetensors", "strength": 0.5, "strength_low": -1}, {"name": "anime"}]
+    uses = (LoraUse("clay", 0.5, -1.0), LoraUse("anime"))
+    async with running(settings(folder, models=[two])) as service:
+        await service.submit(loras=sent)
+        assert (await service.claim("two")).spec.loras == uses
+        form = {"prompt": "x", "loras": json.dumps(sent)}
+        answer = await service.client.post("/v1/tasks/video/form", data=form)
+        assert answer.json()["message"] == "Task created successfully", answer.text
+        assert (await service.claim("two")).spec.loras == uses
+
+
 async def test_the_models_loras_are_listed(folder: Path, models):
     async with running(settings(folder, models=models)) as service:
         listed = (await service.client.get("/v1/service/metadata")).json()["models"]
@@ -78,6 +93,40 @@ async def test_an_unknown_lora_is_refused_with_those_there_are(folder: Path, mod
         response = await service.client.post("/v1/tasks/video", json={"prompt": "x", **fields})
         assert (response.status_code, response.json()["field"]) == (422, "lora_name")
         assert sentence in response.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("loras", "field", "sentence"),
+    [
+        ([{"name": "clay"}, {"name": "comic"}], "loras[1].name", "there are anime, clay"),
+        ([{"name": "clay"}, {"name": "clay.safetensors"}], "loras[1].name", "'clay' is there twice"),
+        ([{"name": "clay"}, {"name": ""}], "loras[1].name", "must be text of 1 to 256 characters"),
+        ([{"strength": 1}], "loras[0].name", "is required"),
+        ([{"name": "clay"}, {"name": "anime", "strength": 11}], "loras[1].strength", "from -10 to 10"),
+        ([{"name": "clay", "strength": None}], "loras[0].strength", "a number from -10 to 10"),
+        ([{"name": "clay", "strength_low": "1"}], "loras[0].strength_low", "a number from -10 to 10"),
+        ([{"name": "clay", "strength_low": 0.5}], "loras[0].strength_low", "this model has none"),
+        ([{"name": "clay", "strenght": 0.5}], "loras[0]", "name, strength, strength_low, and nothing else"),
+        ([{"name": f"clay{number}"} for number in range(9)], "loras", "at most 8 entries"),
+        ([{"name": "clay"}, "anime"], "loras", 'as [{"name": "anime", "strength": 0.8}]'),
+        ({"name": "clay"}, "loras", 'as [{"name": "anime", "strength": 0.8}]'),
+    ],
+    ids=lambda value: repr(value)[:60],
+)
+async def test_a_fault_in_several_loras_names_its_entry(folder: Path, models, loras, field, sentence: str):
+    async with running(settings(folder, models=[models[1]])) as service:
+        response = await service.client.post("/v1/tasks/video", json={"prompt": "x", "loras": loras})
+        assert (response.status_code, response.json().get("field")) == (422, field), response.text
+        detail = response.json()["detail"]
+        assert detail.startswith(f"{field}: ") and sentence in detail
+
+
+async def test_one_lora_and_several_contradict_each_other(folder: Path, models):
+    sent = {"prompt": "x", "lora_name": "clay", "loras": [{"name": "anime"}]}
+    async with running(settings(folder, models=models)) as service:
+        response = await service.client.post("/v1/tasks/video", json=sent)
+        assert (response.status_code, response.json()["field"]) == (422, "loras")
+        assert "lora_name was sent too" in response.json()["detail"]
 
 
 async def test_what_is_left_out_of_a_lora_is_told_in_the_notes(folder: Path, models):
@@ -140,6 +189,11 @@ async def test_a_lora_that_does_not_go_into_the_cache_is_refused_at_submit(folde
             )
             assert response.status_code == status
     assert f"is too much: a request's LoRAs may have {size - 1} bytes together" in response.json()["detail"]
+    models[1]["lora_cache_bytes"] = 2 * size - 1
+    async with running(settings(folder, models=models)) as service:
+        both = [{"name": "anime"}, {"name": "clay"}]
+        response = await service.client.post("/v1/tasks/video", json={"prompt": "x", "loras": both})
+        assert (response.status_code, response.json()["field"]) == (422, "loras[1].name")
 
 
 async def test_the_halves_of_a_pair_are_one_lora_and_a_lone_half_is_told(folder: Path):

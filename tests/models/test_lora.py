@@ -200,7 +200,8 @@ def test_whole_differences_are_added_and_taken_off_again(root: Path, tmp_path: P
         without = latents(added, REQUEST_1)
         assert (without - one_less).abs().max() > 10 * TOLERANCE, f"{name} shows nowhere"
     assert_same(latents(engine, REQUEST_1, LoraUse("whole", 0.5)), without, base)
-    halves = LoraUse("whole", 0.25), LoraUse("whole", 0.25)
+    shutil.copy(tmp_path / "whole.safetensors", tmp_path / "same.safetensors")
+    halves = LoraUse("whole", 0.25), LoraUse("same", 0.25)
     assert_same(latents(engine, REQUEST_1, *halves), without, base)
     assert torch.equal(latents(engine, REQUEST_1), base)
 
@@ -220,21 +221,23 @@ def test_a_product_for_a_convolution_is_added_too(root: Path, tmp_path: Path, ba
 @pytest.mark.parametrize(
     ("lora", "high", "low"),
     [
-        ("a", ("a", 1.0), ("a", 1.0)),
-        ("pair_v2", ("a", 2.0), ("b", 2.0)),
-        ("folder", ("b", 2.0), None),
-        ("alone", ("a", 2.0), None),
+        (LoraUse("a", 0.5), ("a", 1.0), ("a", 1.0)),
+        (LoraUse("a", 0.5, -0.25), ("a", 1.0), ("a", -0.5)),
+        (LoraUse("pair_v2", 0.0, 0.5), None, ("b", 2.0)),
+        (LoraUse("pair_v2", 0.5), ("a", 2.0), ("b", 2.0)),
+        (LoraUse("folder", 0.5), ("b", 2.0), None),
+        (LoraUse("alone", 0.5), ("a", 2.0), None),
     ],
 )
 def test_each_expert_has_the_lora_that_is_for_it(
-    root: Path, products: dict[str, Products], lora: str, high: Any, low: Any
+    root: Path, products: dict[str, Products], lora: LoraUse, high: Any, low: Any
 ) -> None:
     engine, added = load(root, TWO, lora_folder=root / "loras"), load(root, TWO)
     base = latents(added, REQUEST_2)
     for model, share in zip(transformers(added), (high, low), strict=True):
         if share is not None:
             add_products(model, products[share[0]], 0.5 * share[1])
-    found = latents(engine, REQUEST_2, LoraUse(lora, 0.5))
+    found = latents(engine, REQUEST_2, lora)
     assert_same(found, latents(added, REQUEST_2), base)
     assert torch.equal(latents(engine, REQUEST_2), base)
 

@@ -17,6 +17,12 @@ def test_a_field_without_a_word_keeps_the_orders_name():
     assert WORDS.refusal(OrderFault("seed", "is odd.")).field == "seed"
 
 
+def test_a_part_of_a_field_is_named_by_its_path():
+    words = FieldWords({"loras": "lora", "loras[0].name": "lora_name"})
+    assert words["loras[0].name"] == "lora_name"
+    assert (words["loras[1].name"], words["seed"]) == ("lora[1].name", "seed")
+
+
 def test_one_request_may_spell_a_field_otherwise():
     assert (WORDS.but(width="canvas")["width"], WORDS["width"]) == ("canvas", "size")
 

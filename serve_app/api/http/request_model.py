@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Val
 from pydantic_core import ErrorDetails
 
 from serve_app.errors import InvalidField
-from serve_app.findings import reason
+from serve_app.findings import Loc, path, reason
 
 _NAMED_AT_MOST = 20
 _NAME_CHARS = 40
@@ -82,18 +82,32 @@ class RequestModel(BaseModel):
 
 def _refusal(model: type[RequestModel], error: ValidationError) -> InvalidField:
     findings = error.errors(include_url=False, include_input=False)
-    sentences = {str(finding["loc"][0]): _sentence(model, finding) for finding in reversed(findings)}
-    first = str(findings[0]["loc"][0])
-    return InvalidField(first, "; ".join(sentences[name] for name in reversed(sentences)) + ".")
+    sentences = {}
+    for finding in reversed(findings):
+        place, schema = _placed(model, finding["loc"])
+        sentences[place] = f"{place}: {_reason(finding, schema)}"
+    return InvalidField(place, "; ".join(sentences[name] for name in reversed(sentences)) + ".")
 
 
-def _sentence(model: type[RequestModel], finding: ErrorDetails) -> str:
-    name = str(finding["loc"][0])
+def _placed(model: type[RequestModel], loc: Loc) -> tuple[str, Mapping[str, Any]]:
+    """Return the path of the innermost field that a finding is about, and the field's schema."""
+    schema: Mapping[str, Any] = {"properties": _properties(model)}
+    for depth, part in enumerate(loc):
+        inner = schema.get("items") if isinstance(part, int) else schema.get("properties", {}).get(part)
+        if inner is None:  # the name of a type, or what the client made up
+            return path(loc[:depth]), schema
+        schema = inner
+    return path(loc), schema
+
+
+def _reason(finding: ErrorDetails, schema: Mapping[str, Any]) -> str:
     if finding["type"] in ("missing", "value_error"):
-        return f"{name}: {reason(finding)}"
+        return reason(finding)
     if finding["type"] == "string_unicode":
-        return f"{name}: must be valid Unicode text"
-    return f"{name}: must be {allowed(_properties(model)[name])}"
+        return "must be valid Unicode text"
+    if finding["type"] == "extra_forbidden":
+        return f"may have {', '.join(schema['properties'])}, and nothing else"
+    return f"must be {allowed(schema)}"
 
 
 @cache

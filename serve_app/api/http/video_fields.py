@@ -4,10 +4,11 @@ import json
 import re
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic.json_schema import SkipJsonSchema
 
-from serve_app.api.http.request_model import WHOLE, Text
+from models.limits import MAX_LORA_STRENGTH, MAX_LORAS
+from serve_app.api.http.request_model import WHOLE, RequestModel, Text
 from serve_app.submission.task_id import RESERVED_IDS, TASK_ID_PATTERN, is_task_id
 
 MAX_PROMPT_CHARS = 4096
@@ -133,8 +134,48 @@ Guidance = Annotated[float, Field(ge=0, le=50)]
 FlowShift = Annotated[float, Field(gt=0, le=100)]
 ModelName = Annotated[Text, Field(max_length=64)]
 LoraName = Annotated[Text, Field(max_length=256)]
-LoraStrength = Annotated[float, Field(ge=-10, le=10)]
+LoraStrength = Annotated[float, Field(ge=-MAX_LORA_STRENGTH, le=MAX_LORA_STRENGTH)]
 Priority = Annotated[int, Field(ge=-1000, le=1000), WHOLE]
 """Range wider than any configured limit, which is checked when the order is planned."""
 SavePath = Annotated[Text, Field(max_length=1024)]
 Url = Annotated[Text, Field(max_length=2048)]
+
+
+def without_default(schema: dict[str, Any]) -> None:
+    """Drop the default from a field's schema: null says nothing, what is not sent is the model's own."""
+    schema.pop("default", None)
+
+
+class LoraEntry(RequestModel):
+    """A LoRA of a request, as an entry of a list."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: LoraName = Field(min_length=1, description="As the service's metadata lists it.")
+    strength: LoraStrength = Field(default=1.0, description="How much of it.")
+    strength_low: LoraStrength | Unset = Field(
+        default=None,
+        description="How much of it in the low-noise expert; default: as `strength`.",
+        json_schema_extra=without_default,
+    )
+
+
+def _checked_loras(value: object) -> object:
+    """Read a list of objects, also as text in a form."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            value = None
+    if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
+        raise ValueError('must be written as [{"name": "anime", "strength": 0.8}]')
+    if len(value) > MAX_LORAS:
+        raise ValueError(f"must have at most {MAX_LORAS} entries")
+    return value
+
+
+Loras = Annotated[
+    list[LoraEntry],
+    BeforeValidator(_checked_loras),
+    WithJsonSchema({"type": "array", "maxItems": MAX_LORAS, "items": LoraEntry.model_json_schema()}),
+]

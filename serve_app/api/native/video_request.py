@@ -17,6 +17,7 @@ from serve_app.api.http.video_fields import (
     Frames,
     Guidance,
     LoraName,
+    Loras,
     LoraStrength,
     ModelName,
     NegativePrompt,
@@ -33,6 +34,7 @@ from serve_app.api.http.video_fields import (
     Url,
     parse_aspect,
     parse_size,
+    without_default,
 )
 from serve_app.errors import InvalidField
 from serve_app.submission.field_words import FieldWords
@@ -46,14 +48,7 @@ _ONE_PIXEL = (
 
 
 def _field(description: str, example: object) -> Any:
-    return Field(
-        default=None, description=description, examples=[example], json_schema_extra=_without_default
-    )
-
-
-def _without_default(schema: dict[str, Any]) -> None:
-    # "default: null" says nothing: what is not sent is the model's own.
-    schema.pop("default", None)
+    return Field(default=None, description=description, examples=[example], json_schema_extra=without_default)
 
 
 _WORDS = FieldWords(
@@ -62,7 +57,6 @@ _WORDS = FieldWords(
         "last_frame": "last_frame_path",
         "aspect": "aspect_ratio",
         "steps": "infer_steps",
-        "loras": "lora_name",
         "duration_s": "video_duration",
         "save_path": "save_result_path",
     }
@@ -78,7 +72,7 @@ class VideoRequest(RequestModel):
         default="",
         description="What the video shows; surrounding blanks are dropped. May be empty beside an image.",
         examples=["A white cat sitting by the beach under sunset sky"],
-        json_schema_extra=_without_default,
+        json_schema_extra=without_default,
     )
     negative_prompt: NegativePrompt | Unset = _field(
         "What the video should not show; default: the model's own.", "blurry, low quality, static"
@@ -135,6 +129,13 @@ class VideoRequest(RequestModel):
         "A LoRA that the model is served with; an unknown name is refused.", ""
     )
     lora_strength: LoraStrength | Unset = _field("How much of the LoRA.", 1.0)
+    loras: Loras = Field(
+        default=[],
+        description="Several LoRAs, each with a strength of its own; in place of `lora_name`. For a model "
+        "with two experts `strength_low` may differ.",
+        examples=[[{"name": "anime", "strength": 0.8}]],
+        json_schema_extra=without_default,
+    )
     priority: Priority = Field(
         default=0, description="Higher goes first, within the service's own limit.", examples=[0]
     )
@@ -153,6 +154,8 @@ class VideoRequest(RequestModel):
             whole = "size" if self.size else "target_shape" if self.target_shape else None
             if whole is not None:
                 spelt |= {"width": whole, "height": whole}
+        if self.lora_name:
+            spelt |= {"loras": "lora_name", "loras[0].name": "lora_name"}
         return _WORDS.but(**spelt)
 
     def order(
@@ -202,10 +205,15 @@ def _picture(field: str, text: str, uploads: Mapping[str, bytes]) -> Picture | N
 
 def _loras(request: VideoRequest) -> tuple[LoraUse, ...]:
     if not request.lora_name:
-        return ()
-    # LightX2V's clients name the file.
-    name, strength = request.lora_name.removesuffix(".safetensors"), request.lora_strength
+        return tuple(LoraUse(_stem(lora.name), lora.strength, lora.strength_low) for lora in request.loras)
+    if request.loras:
+        raise InvalidField("loras", "loras: lora_name was sent too; send only one.")
+    name, strength = _stem(request.lora_name), request.lora_strength
     return (LoraUse(name) if strength is None else LoraUse(name, strength),)
+
+
+def _stem(name: str) -> str:
+    return name.removesuffix(".safetensors")  # LightX2V's clients name the file
 
 
 def _size(request: VideoRequest) -> tuple[int | None, int | None]:
