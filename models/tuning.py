@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self, get_args, get_type_hints
 
 from models.errors import TuningError
 
-Attention = Literal["auto", "sdpa", "cudnn", "flash2", "flash3", "sage", "xformers"]
+Attention = Literal["auto", "sdpa", "cudnn", "flash2", "flash3", "flash3_fp8", "sage", "xformers"]
 Offload = Literal["none", "model", "group"]
 
 
@@ -22,8 +22,20 @@ class Tuning:
     attention: Annotated[
         Attention,
         "The kernel of self-attention: auto measures the exact ones that are installed, once, at start, and "
-        "takes the one preferred on the device unless another is clearly faster; sage computes with 8 bits.",
+        "takes the one preferred on the device unless another is clearly faster; flash3_fp8 and sage compute "
+        "in 8 bits.",
     ] = "auto"
+    sparsity: Annotated[
+        float,
+        "Share of the blocks of 128 keys that self-attention leaves out, those that score lowest with each "
+        "block of queries; 0 leaves out none; not in a ring of devices.",
+    ] = 0.0
+    exact_steps: Annotated[
+        float, "Share of a run's steps, the first ones, in which attention is neither in 8 bits nor sparse."
+    ] = 0.2
+    exact_blocks: Annotated[
+        int, "Number of the transformer's blocks, the first ones, of which the same is true in every step."
+    ] = 1
     compile: Annotated[
         bool,
         "Compile the transformer's block with torch.compile, for any size, before the engine is ready, in "
@@ -79,17 +91,21 @@ class Option:
         """Allowed values, in words."""
         if self.choices:
             return f"one of {', '.join(self.choices)}"
-        return "true or false" if isinstance(self.default, bool) else "a number, at least 0 and below 1"
+        if isinstance(self.default, bool):
+            return "true or false"
+        if isinstance(self.default, int):
+            return "a whole number, at least 0"
+        return "a number, at least 0 and below 1"
 
     def allows(self, value: object) -> bool:
         """Return whether ``value`` is allowed on some device."""
         if self.choices:
             return value in self.choices
-        if isinstance(self.default, bool):
-            return isinstance(value, bool)
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            return False
-        return isfinite(value) and 0 <= value < 1
+        if isinstance(self.default, bool) or isinstance(value, bool):
+            return isinstance(self.default, bool) and isinstance(value, bool)
+        if isinstance(self.default, int):
+            return isinstance(value, int) and value >= 0
+        return isinstance(value, int | float) and isfinite(value) and 0 <= value < 1
 
 
 def _options() -> Iterator[Option]:

@@ -96,7 +96,7 @@ class RandomModel:
         denoiser = tuned.denoiser(self.transformer)
         self.scratch = tuned.scratch
         parts = Parts(self.text, denoiser, self.streaming_vae, image_encoder=self.image_encoder)
-        return WanEngine(self.variant, parts, scratch=self.scratch)
+        return WanEngine(self.variant, parts, exact_steps=tuning.exact_steps, scratch=self.scratch)
 
 
 class RandomText:

@@ -10,8 +10,18 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from models.attention.kernels import KERNELS, WITH_LOGS, AttentionKernel, sdpa, sdpa_with_logs, why_not
+from models.attention.kernels import (
+    KERNELS,
+    WITH_LOGS,
+    AttentionKernel,
+    flash3_fp8,
+    fp8_in_plain_torch,
+    sdpa,
+    sdpa_with_logs,
+    why_not,
+)
 from models.errors import TuningError, first_line
+from models.kernels.block_sparse import block_sparse_attention, block_sparse_in_plain_torch
 from models.parallel.mesh import Mesh
 from models.tuning import Attention
 
@@ -34,6 +44,10 @@ _TOKENS = 32768
 _WARM_UPS, _CALLS = 2, 5
 _TOLERANCE = 0.02
 """Largest relative difference (L2 norm) from sdpa's result at which a kernel counts as exact in 16 bits."""
+_TOLERANCE_IN_8_BITS = 0.1
+"""The same of a kernel that rounds the softmax's weights to 8 bits, from one that does not."""
+_TRIAL_BLOCK, _TRIAL_TOKENS = 128, 320
+"""Two blocks and a shorter one, to try sparse attention on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +95,32 @@ def choose(
                 f"scores' sums: choose auto or one of {able}, or Ulysses in place of the ring."
             )
         reason = why_not(setting, device, dtype, shape.head_dim)
+        if reason is None and KERNELS[setting] is flash3_fp8:
+            reason = _why_not_right(device, dtype, shape.head_dim)
         if reason is not None:
             raise TuningError(f"attention {setting} cannot be used: it {reason}.")
         return AttentionChoice(setting, KERNELS[setting])
     if device.type != "cuda":
         return AttentionChoice("sdpa", sdpa)
     return _preferred(device, dtype, shape)
+
+
+def why_not_sparse(device: torch.device, dtype: torch.dtype, head_dim: int) -> str | None:
+    """Return why sparse attention cannot run here, as the end of a sentence; None if it can.
+
+    On CUDA the kernel is tried; elsewhere plain torch attends.
+    """
+    if device.type != "cuda":
+        return None
+    try:
+        inputs = _few(device, dtype, head_dim)
+        kept = torch.tensor([[[[0, 1], [1, 2], [0, 2]]] * 2], dtype=torch.int32).to(device)
+        found = block_sparse_attention(*inputs, kept, _TRIAL_BLOCK)
+        torch.cuda.synchronize(device)
+    except Exception as error:  # a missing Triton, C compiler or an old driver makes Triton raise any type
+        return f"does not run here: {first_line(error)}"
+    expected = block_sparse_in_plain_torch(*inputs, kept, _TRIAL_BLOCK)
+    return "gives other numbers here" if differs(found, expected) else None
 
 
 def agree(choice: AttentionChoice, mesh: Mesh) -> AttentionChoice:
@@ -99,6 +133,13 @@ def agree(choice: AttentionChoice, mesh: Mesh) -> AttentionChoice:
     if name in choice.ruled_out:
         raise TuningError(f"attention {name}, rank 0's choice, cannot be used: it {choice.ruled_out[name]}.")
     return replace(choice, name=name, kernel=KERNELS[name])
+
+
+def _why_not_right(device: torch.device, dtype: torch.dtype, head_dim: int) -> str | None:
+    """Compare ``flash3_fp8`` with the same in plain torch: a library may take its scales in another way."""
+    inputs = _few(device, dtype, head_dim)
+    wrong = differs(flash3_fp8(*inputs), fp8_in_plain_torch(*inputs), _TOLERANCE_IN_8_BITS)
+    return "gives other numbers here" if wrong else None
 
 
 def _preferred(device: torch.device, dtype: torch.dtype, shape: AttentionShape) -> AttentionChoice:
@@ -134,10 +175,21 @@ def clearly_fastest(measured: Mapping[str, float]) -> str:
     return fastest if _CLEARLY * measured[fastest] < measured[first] else first
 
 
-def _noise(device: torch.device, dtype: torch.dtype, size: tuple[int, ...]) -> tuple[Tensor, ...]:
+def _noise(device: torch.device, dtype: torch.dtype, size: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
     """Draw queries, keys and values with a generator of their own: the global random state stays."""
     generator = torch.Generator(device).manual_seed(0)
-    return tuple(torch.randn(size, generator=generator, device=device, dtype=dtype) for _ in range(3))
+    queries, keys, values = (
+        torch.randn(size, generator=generator, device=device, dtype=dtype) for _ in range(3)
+    )
+    return queries, keys, values
+
+
+def _few(device: torch.device, dtype: torch.dtype, head_dim: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Draw a trial's queries, keys and values, of two heads: one has keys with much in common."""
+    size = (1, 2, _TRIAL_TOKENS, head_dim)
+    queries, keys, values = _noise(torch.device("cpu"), torch.float32, size)
+    keys[:, 1] += 3.0
+    return queries.to(device, dtype), keys.to(device, dtype), values.to(device, dtype)
 
 
 def _is_inexact(kernel: AttentionKernel, inputs: tuple[Tensor, ...], shape: AttentionShape) -> bool:
@@ -148,10 +200,10 @@ def _is_inexact(kernel: AttentionKernel, inputs: tuple[Tensor, ...], shape: Atte
     return any(differs(one, other) for one, other in zip(found, expected, strict=True))
 
 
-def differs(attended: Tensor, expected: Tensor) -> bool:
-    """Return whether a kernel's result differs by more than 16-bit rounding, or has NaNs."""
+def differs(attended: Tensor, expected: Tensor, tolerance: float = _TOLERANCE) -> bool:
+    """Return whether a kernel's result differs by more than rounding, by default to 16 bits, or has NaNs."""
     difference = (attended.float() - expected.float()).norm()
-    return not bool(difference <= _TOLERANCE * expected.float().norm())
+    return not bool(difference <= tolerance * expected.float().norm())
 
 
 def _median_ms(kernel: AttentionKernel, inputs: tuple[Tensor, ...]) -> float:

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from models.errors import first_line
+from models.kernels.scaled_heads import scaled_heads, scaled_heads_in_plain_torch
 
 _HALF = (torch.bfloat16, torch.float16)
 
@@ -88,6 +89,26 @@ def flash3_with_logs(queries: Tensor, keys: Tensor, values: Tensor) -> tuple[Ten
     return _with_logs("flash3", queries, keys, values)
 
 
+def flash3_fp8(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Attend in 8 bits with FlashAttention 3, on Hopper; the keys are centred."""
+    scaled = scaled_heads(queries), scaled_heads(keys, centred=True), scaled_heads(values)
+    names = "q_descale", "k_descale", "v_descale"
+    scales = {name: heads.scale for name, heads in zip(names, scaled, strict=True)}
+    attend = partial(library("flash3_fp8").flash_attn_func, **scales)
+    return _by_tokens(attend, *(heads.values for heads in scaled))[0].to(queries.dtype)
+
+
+def fp8_in_plain_torch(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Attend in float32 to what ``flash3_fp8`` quantises, which rounds the softmax's weights as well."""
+    scaled = (
+        scaled_heads_in_plain_torch(queries),
+        scaled_heads_in_plain_torch(keys, centred=True),
+        scaled_heads_in_plain_torch(values),
+    )
+    exact = [heads.values.float() * heads.scale[:, :, None, None] for heads in scaled]
+    return sdpa(*exact).to(queries.dtype)
+
+
 def sage(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     """Attend in 8 bits with SageAttention."""
     attended: Tensor = library("sage").sageattn(queries, keys, values, tensor_layout="HND")
@@ -121,6 +142,7 @@ KERNELS: Mapping[str, AttentionKernel] = MappingProxyType(
         "cudnn": cudnn,
         "flash2": flash2,
         "flash3": flash3,
+        "flash3_fp8": flash3_fp8,
         "sage": sage,
         "xformers": xformers,
     }
@@ -131,12 +153,14 @@ WITH_LOGS: Mapping[AttentionKernel, LogsKernel] = MappingProxyType(
 )
 """The kernels that can serve a ring, by the same kernels without logs."""
 
-LOSSY = frozenset({"sage"})
+LOSSY = frozenset({"flash3_fp8", "sage"})
 """Kernels that compute in lower precision than the model's own dtype."""
 
+_FLASH3 = ("flash_attn_interface", "fa3_fwd_interface")
 _LIBRARIES = {
     "flash2": ("flash_attn",),
-    "flash3": ("flash_attn_interface", "fa3_fwd_interface"),
+    "flash3": _FLASH3,
+    "flash3_fp8": _FLASH3,
     "sage": ("sageattention",),
     "xformers": ("xformers.ops",),
 }
@@ -147,7 +171,9 @@ _SAGE_FOR_HOPPER = 2
 """First major version of SageAttention with a kernel for Hopper."""
 _CAPABILITIES = {"cudnn": (8, 0), "flash2": (8, 0), "sage": (8, 0), "xformers": (7, 0)}
 """Lowest CUDA compute capability each kernel supports."""
-_MAX_HEAD_DIM = {"cudnn": 128, "flash2": 256, "flash3": 256, "sage": 128, "xformers": 256}
+_MAX_HEAD_DIM = {"cudnn": 128, "flash2": 256, "flash3": 256, "flash3_fp8": 256, "sage": 128, "xformers": 256}
+_MULTIPLES = {"flash3_fp8": 16}
+"""What the channels of a head must be a multiple of: 16 bytes; where nothing else is said, 8 channels."""
 
 
 def why_not(name: str, device: torch.device, dtype: torch.dtype, head_dim: int) -> str | None:
@@ -159,15 +185,16 @@ def why_not(name: str, device: torch.device, dtype: torch.dtype, head_dim: int) 
     if dtype not in _HALF:
         return f"needs bfloat16 or float16, not {str(dtype).removeprefix('torch.')}"
     capability = torch.cuda.get_device_capability(device)
-    if name == "flash3":
+    if _LIBRARIES.get(name) is _FLASH3:
         if capability[0] != 9:
             return (
                 f"is made for Hopper devices (compute capability 9.0), and this one has {_dotted(capability)}"
             )
     elif capability < _CAPABILITIES[name]:
         return f"needs compute capability {_dotted(_CAPABILITIES[name])}, not {_dotted(capability)}"
-    if head_dim > _MAX_HEAD_DIM[name] or head_dim % 8:
-        return f"takes heads of up to {_MAX_HEAD_DIM[name]} channels in eights, not of {head_dim}"
+    most, multiple = _MAX_HEAD_DIM[name], _MULTIPLES.get(name, 8)
+    if head_dim > most or head_dim % multiple:
+        return f"takes heads of up to {most} channels in multiples of {multiple}, not of {head_dim}"
     return (
         _why_not_installed(name)
         or _why_not_worthwhile(name, capability)

@@ -26,11 +26,22 @@ class Shard:
     padding is removed from the keys before attention and from the result.
     """
 
-    def __init__(self, mesh: Mesh, rows: int, row_tokens: int, kernel: AttentionKernel = sdpa) -> None:
-        """``kernel``: the attention kernel; in a ring one of ``models.attention.kernels.WITH_LOGS``."""
+    def __init__(
+        self,
+        mesh: Mesh,
+        rows: int,
+        row_tokens: int,
+        kernel: AttentionKernel = sdpa,
+        order: Tensor | None = None,
+    ) -> None:
+        """``kernel``: the attention kernel; in a ring one of ``models.attention.kernels.WITH_LOGS``.
+        ``order``: the tokens of a row in the order in which the kernel is to take them, row after row, as
+        queries and as keys; not in a ring. None leaves it as it is, and to the ranks.
+        """
         parts = mesh.plan.sequence
         self._mesh = mesh
         self._kernel = kernel
+        self._order = order
         self.rows = rows
         self._row_tokens = row_tokens
         self._tokens = -(-row_tokens // parts)
@@ -39,6 +50,8 @@ class Shard:
 
     def cut(self, tokens: Tensor) -> Tensor:
         """Cut this rank's shard of whole rows, ``[..., rows, tokens, dim]`` to ``[..., rows, n, dim]``."""
+        if self._order is not None:
+            tokens = tokens.index_select(-2, self._order)
         if self._mesh.plan.sequence == 1:
             return tokens
         start = min(self._mesh.sequence_index * self._tokens, self._row_tokens)
@@ -52,11 +65,11 @@ class Shard:
 
     def whole(self, tokens: Tensor) -> Tensor:
         """Gather whole rows from the shards of all ranks, on every rank (all-gather)."""
-        if self._mesh.plan.sequence == 1:
-            return tokens
-        parts = self._mesh.all_gather(self._mesh.all_gather(tokens, "ulysses"), "ring")
-        # ring ulysses b rows n dim -> b rows (ring ulysses n) dim
-        return parts.flatten(0, 1).movedim(0, 2).flatten(2, 3)[..., : self._row_tokens, :]
+        if self._mesh.plan.sequence > 1:
+            parts = self._mesh.all_gather(self._mesh.all_gather(tokens, "ulysses"), "ring")
+            # ring ulysses b rows n dim -> b rows (ring ulysses n) dim
+            tokens = parts.flatten(0, 1).movedim(0, 2).flatten(2, 3)[..., : self._row_tokens, :]
+        return tokens if self._order is None else tokens.index_select(-2, self._order.argsort())
 
     def by_heads(self, tokens: Tensor) -> Callable[[], Tensor]:
         """Start the Ulysses all-to-all from all heads of this shard to this rank's heads of the whole ring
@@ -95,6 +108,8 @@ class Shard:
         if self._mesh.plan.ring > 1:
             kernel = WITH_LOGS[self._kernel]
             return ring_attention(self._mesh, queries, keys, values, self._unpadded, kernel)
+        if self._order is not None:
+            return self._dealt(self._kernel(*map(self._ordered, (queries, keys, values))))
         return self._kernel(queries, self._unpadded(keys, 0), self._unpadded(values, 0))
 
     def _unpadded(self, tokens: Tensor, ring_part: int) -> Tensor:
@@ -113,3 +128,20 @@ class Shard:
         if rest == 0:
             return whole
         return torch.cat([whole, parts[:, :, full, :, :rest].flatten(2, 3)], dim=2)
+
+    def _ordered(self, tokens: Tensor) -> Tensor:
+        """Put the tokens of all Ulysses ranks in their order, without padding: ``[batch, heads, ulysses · n,
+        d]`` to ``[batch, heads, tokens, d]``. A view unless rows are shared out.
+        """
+        # b heads (ulysses rows n) d -> b heads rows (ulysses n) d
+        parts = tokens.unflatten(2, (self._mesh.plan.ulysses, self.rows, self._tokens)).transpose(2, 3)
+        ordered: Tensor = parts.flatten(3, 4)[:, :, :, : self._row_tokens].flatten(2, 3)
+        return ordered
+
+    def _dealt(self, tokens: Tensor) -> Tensor:
+        """Reverse ``_ordered``, with zeros for padding."""
+        ranks = self._mesh.plan.ulysses
+        padding = ranks * self._tokens - self._row_tokens
+        rows = F.pad(tokens.unflatten(2, (self.rows, self._row_tokens)), (0, 0, 0, padding))
+        dealt: Tensor = rows.unflatten(3, (ranks, self._tokens)).transpose(2, 3).flatten(2, 4)
+        return dealt

@@ -55,18 +55,20 @@ class WanEngine:
         *,
         batched_tokens: int = BATCHED_TOKENS,
         cache_threshold: float = 0.0,
+        exact_steps: float = 0.0,
         tiles_when_full: Tiling | None = None,
         scratch: KernelScratch | None = None,
     ) -> None:
         """``batched_tokens``: sequence length up to which both guidance forwards run as one batch;
-        ``cache_threshold``: see ``models.tuning.Tuning``; ``tiles_when_full``: tiles for a decode that runs
-        out of memory on whole pictures, None for no second try; ``scratch``: of the model's kernels, None for
-        those of a model without speed settings.
+        ``cache_threshold``, ``exact_steps``: see ``models.tuning.Tuning``; ``tiles_when_full``: tiles for a
+        decode that runs out of memory on whole pictures, None for no second try; ``scratch``: of the model's
+        kernels, None for those of a model without speed settings.
         """
         self.variant = variant
         self.parts = parts
         self._batched_tokens = batched_tokens
         self._cache_threshold = cache_threshold
+        self._exact_steps = exact_steps
         self._tiles_when_full = tiles_when_full
         self._scratch = scratch or kernel_scratch(parts.denoiser.device, parts.denoiser.dtype)
         self._condition = conditioner(variant, parts.vae, parts.image_encoder)
@@ -272,8 +274,9 @@ class WanEngine:
         if run.step + 1 == run.total_steps:  # never skip in the last step: its output is the video
             caches = (None,) * len(run.prompts)
         control, scale = run.condition.control, run.request.control_scale
+        exact = run.step / run.total_steps < self._exact_steps
         batches = [
-            run.stage.denoiser(inputs, timesteps, prompt, run.rotation, control, scale, cache)
+            run.stage.denoiser(inputs, timesteps, prompt, run.rotation, control, scale, cache, exact=exact)
             for prompt, cache in zip(run.prompts, caches, strict=True)
         ]
         run.skipped_steps += caches[0] is not None and caches[0].skipping

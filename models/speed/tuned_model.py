@@ -6,7 +6,11 @@ from typing import Any
 
 import torch
 
-from models.attention.kernel_choice import AttentionChoice, AttentionShape, agree, choose
+from models.attention.approximation import Approximation
+from models.attention.kernel_choice import AttentionChoice, AttentionShape, agree, choose, why_not_sparse
+from models.attention.kernels import LOSSY
+from models.attention.sparse import SparseAttention
+from models.errors import TuningError
 from models.kernels.choice import OperationsWidth, choose_operations
 from models.kernels.eager import EAGER
 from models.kernels.fused import FUSED
@@ -55,6 +59,7 @@ class TunedModel:
         self._mesh = mesh
         self._offloader = Offloader(device)
         self._attention = self._chosen_attention()
+        self._approximation = self._chosen_approximation()
         self._operations = self._chosen_operations()
         self._block_parts: BlockParts | None = None
 
@@ -87,7 +92,14 @@ class TunedModel:
         else:
             block_parts = uncompiled_parts(self._mesh.plan, self._operations)
         weights = self._weights(transformer)
-        return Denoiser(transformer, self._mesh, attention=kernel, block_parts=block_parts, weights=weights)
+        return Denoiser(
+            transformer,
+            self._mesh,
+            attention=kernel,
+            approximation=self._approximation,
+            block_parts=block_parts,
+            weights=weights,
+        )
 
     def offloaded(self, module: Any) -> Any:
         """Register another part of the model for offloading, if set, and return the part."""
@@ -107,16 +119,45 @@ class TunedModel:
         _LOGGER.info("%s in fp8, beside %s: %s", self._variant.name, self._dtype, found)
 
     def _chosen_attention(self) -> AttentionChoice:
-        """Choose the kernel of all ranks, which are all here: later, some still load when others do not."""
-        plan, variant = self._mesh.plan, self._variant
-        plan.check_heads(variant.heads)
-        tokens = variant.tokens(variant.width, variant.height, variant.num_frames)
-        shape = AttentionShape(variant.heads // plan.ulysses, tokens, variant.head_dim, plan.ring)
+        """Choose the exact kernel of all ranks, which are all here: later, some still load when others do
+        not.
+        """
+        self._mesh.plan.check_heads(self._variant.heads)
+        setting = self._tuning.attention
         with self._mesh.together():
-            choice = choose(self._tuning.attention, self._device, self._dtype, shape)
+            choice = choose("auto" if setting in LOSSY else setting, self._device, self._dtype, self._shape)
         choice = agree(choice, self._mesh)
-        _LOGGER.info("%s: %s", variant.name, choice)
+        _LOGGER.info("%s: %s", self._variant.name, choice)
         return choice
+
+    def _chosen_approximation(self) -> Approximation | None:
+        """Make what the settings put in place of exact attention, if anything."""
+        attention, sparsity, blocks = self._tuning.attention, self._tuning.sparsity, self._tuning.exact_blocks
+        if attention in LOSSY:
+            if sparsity > 0:
+                raise TuningError(
+                    f"sparsity must be 0 with attention {attention}: sparse attention is a kernel too."
+                )
+            with self._mesh.together():
+                choice = choose(attention, self._device, self._dtype, self._shape)
+            return Approximation(choice.kernel, blocks)
+        if sparsity == 0:
+            return None
+        if self._mesh.plan.ring > 1:
+            raise TuningError(
+                "sparsity must be 0 in a ring, where no device has all keys of a head: choose Ulysses."
+            )
+        with self._mesh.together():
+            reason = why_not_sparse(self._device, self._dtype, self._variant.head_dim)
+            if reason is not None:
+                raise TuningError(f"sparsity must be 0 here: sparse attention {reason}.")
+        return Approximation(SparseAttention(sparsity), blocks, in_order=True)
+
+    @property
+    def _shape(self) -> AttentionShape:
+        plan, variant = self._mesh.plan, self._variant
+        tokens = variant.tokens(variant.width, variant.height, variant.num_frames)
+        return AttentionShape(variant.heads // plan.ulysses, tokens, variant.head_dim, plan.ring)
 
     def _chosen_operations(self) -> Operations:
         if self._tuning.compile:

@@ -13,9 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from models.attention.approximation import Approximation
 from models.attention.cross_attention import ImageKeys, TextKeys, image_keys, text_keys
 from models.attention.kernels import AttentionKernel, sdpa
 from models.attention.shard import Shard
+from models.attention.token_order import neighbourhood_order
 from models.kernels.operations import Modulation
 from models.limits import TEXT_TOKENS
 from models.parallel.mesh import Mesh
@@ -40,13 +42,19 @@ class Denoiser:
         mesh: Mesh | None = None,
         *,
         attention: AttentionKernel = sdpa,
+        approximation: Approximation | None = None,
         block_parts: BlockParts | None = None,
         weights: BlockWeights | None = None,
     ) -> None:
+        """``attention``: the exact kernel of self-attention; ``approximation``: what takes its place in some
+        blocks and steps, None for nothing.
+        """
         self.mesh = mesh or Mesh()
         self.mesh.plan.check_heads(transformer.config.num_attention_heads)
         self.transformer = transformer
         self.attention = attention
+        self.approximation = approximation
+        self._exact_blocks = 0 if approximation is None else approximation.exact_blocks
         self.block_parts = block_parts or uncompiled_parts(self.mesh.plan)
         self._weights = weights or Resident(transformer.device)
         self._patch: tuple[int, int, int] = tuple(transformer.config.patch_size)
@@ -104,13 +112,16 @@ class Denoiser:
         control: Tensor | None = None,
         control_scale: float = 1.0,
         cache: StepCache | None = None,
+        *,
+        exact: bool = False,
     ) -> Tensor:
         """Predict the velocity for each prompt of ``text``, ``[batch, channels, frames, height, width]``.
 
         ``timesteps``: one for the whole video ``[1]``, or one for each latent frame ``[frames]``.
         ``control``: input of the control blocks (VACE models only), ``[1, channels, frames, height, width]``
         of the latents' frames and size; ``control_scale``: factor on the control blocks' output.
-        ``cache``: the run's step cache for ``text``; None runs every block.
+        ``cache``: the run's step cache for ``text``; None runs every block. ``exact``: attend exactly in all
+        blocks.
         """
         self._weights.ready()
         model = self.transformer
@@ -119,18 +130,33 @@ class Denoiser:
         # a row is the tokens that share one timestep: b (rows n) dim -> b rows n dim
         rows = timesteps.shape[0]
         x = tokens.unflatten(1, (rows, -1))
-        shard = Shard(self.mesh, rows, x.shape[2], self.attention)
+        exact_shard, shard = self._shards(latents, rows, exact)
         x = shard.cut(x).contiguous()
         rotation = shard.cut(rotation.unflatten(2, (rows, -1))).flatten(2, 3)
         time, block_time = self._embed_time(timesteps)
 
         def run(number: int, block: Any, x: Tensor) -> Tensor:
-            return run_block(self.block_parts, block, x, block_time, text.of_block(number), rotation, shard)
+            own = exact_shard if number < self._exact_blocks else shard
+            return run_block(self.block_parts, block, x, block_time, text.of_block(number), rotation, own)
 
         x = self._through_blocks(x, run, shard, control, control_scale, cache)
         shift, scale = (model.scale_shift_table + time[:, None]).chunk(2, dim=1)
         x = self.block_parts.operations.layer_norm(model.norm_out, x, Modulation(shift, scale))
         return self._unpatchify(shard.whole(model.proj_out(x)).flatten(1, 2), latents)
+
+    def _shards(self, latents: Tensor, rows: int, exact: bool) -> tuple[Shard, Shard]:
+        """Return this rank's shard as exact attention sees it, and as this pass's later blocks do."""
+        frames, height, width = (
+            size // patch for size, patch in zip(latents.shape[2:], self._patch, strict=True)
+        )
+        order = None
+        if self.approximation is not None and self.approximation.in_order:
+            order = neighbourhood_order(frames // rows, height, width, latents.device)
+        row_tokens = frames * height * width // rows
+        shard = Shard(self.mesh, rows, row_tokens, self.attention, order)
+        if self.approximation is None or exact:
+            return shard, shard
+        return shard, Shard(self.mesh, rows, row_tokens, self.approximation.kernel, order)
 
     def _through_blocks(
         self,

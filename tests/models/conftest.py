@@ -85,6 +85,7 @@ def remade(
     variant: Variant | None = None,
     batched_tokens: int = BATCHED_TOKENS,
     cache_threshold: float = 0.0,
+    exact_steps: float = 0.0,
     **parts: Any,
 ) -> WanEngine:
     """Make another engine on the weights of ``engine``, with the given parts and settings."""
@@ -93,6 +94,7 @@ def remade(
         replace(engine.parts, **parts),
         batched_tokens=batched_tokens,
         cache_threshold=cache_threshold,
+        exact_steps=exact_steps,
     )
 
 

@@ -27,7 +27,7 @@ from models.variants import VARIANTS
 
 from . import group_work
 from .checkpoints import save_checkpoint, small
-from .group_work import HEADS, KINDS, LONG, REQUESTS, SHORT, UNBATCHED
+from .group_work import HEADS, KINDS, LONG, REQUESTS, SHORT, SPARSE, UNBATCHED
 from .test_vae import wan21
 
 pytestmark = pytest.mark.slow
@@ -78,6 +78,16 @@ def test_the_video_is_that_of_one_device(plan: ParallelPlan, name: str) -> None:
     for latents in group(plan.devices)[plan, name]:
         assert latents.shape == expected.shape
         np.testing.assert_allclose(latents, expected, atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize("name", SPARSE)
+def test_sparse_attention_keeps_the_blocks_that_one_device_keeps(name: str) -> None:
+    expected = group_work.sparse_latents(group_work.model().engine, name).numpy()
+    dense = group_work.run_to_end(group_work.model().engine, SPARSE[name]).numpy()
+    assert np.abs(dense - expected).max() > 100 * TOLERANCE
+    for by_heads in (each for each in PLANS if each.ring == 1):
+        for latents in group(by_heads.devices)[by_heads, name]:
+            np.testing.assert_allclose(latents, expected, atol=TOLERANCE, rtol=0)
 
 
 @pytest.mark.parametrize("plan", PLANS, ids=name_of)

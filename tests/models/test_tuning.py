@@ -21,11 +21,21 @@ from .conftest import Model
 DEMO = VARIANTS["demo"]
 
 REFUSED: list[tuple[dict[str, object], str]] = [
-    ({"attenton": "auto"}, "attenton is not an engine option; there are attention, compile, fp8"),
-    ({"attention": "fast"}, "attention must be one of auto, sdpa, cudnn, flash2, flash3, sage, xformers"),
+    (
+        {"attenton": "auto"},
+        "attenton is not an engine option; there are attention, sparsity, exact_steps, exact_blocks",
+    ),
+    (
+        {"attention": "fast"},
+        "attention must be one of auto, sdpa, cudnn, flash2, flash3, flash3_fp8, sage, xformers",
+    ),
     ({"attention": None}, "attention must be one of"),
     ({"compile": "yes"}, "compile must be true or false, not 'yes'"),
     ({"fp8": 1}, "fp8 must be true or false, not 1"),
+    ({"sparsity": 1.0}, "sparsity must be a number, at least 0 and below 1, not 1.0"),
+    ({"exact_blocks": -1}, "exact_blocks must be a whole number, at least 0, not -1"),
+    ({"exact_blocks": 1.5}, "exact_blocks must be a whole number, at least 0, not 1.5"),
+    ({"exact_blocks": True}, "exact_blocks must be a whole number"),
     ({"cache_threshold": -0.1}, "cache_threshold must be a number, at least 0 and below 1, not -0.1"),
     ({"cache_threshold": 1.0}, "below 1"),
     ({"cache_threshold": True}, "below 1"),
@@ -38,6 +48,7 @@ IMPOSSIBLE_ON_A_CPU: list[tuple[dict[str, object], str]] = [
     ({"attention": "cudnn"}, "attention cudnn cannot be used: it needs a CUDA device"),
     ({"attention": "flash2"}, "flash2 cannot be used: it needs a CUDA device"),
     ({"attention": "flash3"}, "flash3 cannot be used: it needs a CUDA device"),
+    ({"attention": "flash3_fp8"}, "flash3_fp8 cannot be used: it needs a CUDA device"),
     ({"attention": "sage"}, "sage cannot be used: it needs a CUDA device"),
     ({"attention": "xformers"}, "xformers cannot be used: it needs a CUDA device"),
     ({"fp8": True}, "fp8 must be false on a CPU"),
@@ -71,7 +82,15 @@ def test_loras_of_requests_and_compiled_blocks_do_not_go_together(demo_weights: 
 def test_the_defaults_are_those_of_no_options() -> None:
     assert Tuning.from_options({}) == Tuning()
     assert Tuning() == Tuning(
-        attention="auto", compile=False, fp8=False, cache_threshold=0.0, offload="none", vae_tiling=False
+        attention="auto",
+        sparsity=0.0,
+        exact_steps=0.2,
+        exact_blocks=1,
+        compile=False,
+        fp8=False,
+        cache_threshold=0.0,
+        offload="none",
+        vae_tiling=False,
     )
 
 

@@ -45,11 +45,30 @@ def _begin() -> None:
     # The interpreter's own conversion cuts digits off, and does not carry into the exponent; a device rounds.
     assert callable(triton_interpreter._convert_float)  # noqa: SLF001
     triton_interpreter._convert_float = _rounded  # noqa: SLF001
+    # It multiplies the bits of bfloat16 as integers; a device multiplies the numbers, and adds in float32.
+    builder = triton_interpreter.InterpreterBuilder
+    multiply = builder.create_dot
+
+    def create_dot(self: Any, a: Any, b: Any, *options: Any) -> Any:
+        return multiply(self, _widened(a), _widened(b), *options)
+
+    builder.create_dot = create_dot
 
 
 def _run(function: Callable[..., Any], arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
     with torch.no_grad():
         return function(*arguments, **options)
+
+
+def _widened(operand: Any) -> Any:
+    """Return a bfloat16 operand in float32, and any other as it is."""
+    import triton.language as tl
+    from triton.runtime.interpreter import TensorHandle
+
+    if operand.dtype.scalar is not tl.bfloat16:
+        return operand
+    bits = operand.data.astype(np.uint32) << 16
+    return TensorHandle(bits.view(np.float32), tl.float32)
 
 
 def _rounded(values: Any, dtype: Any, wanted: Any, _mode: Any) -> Any:

@@ -9,7 +9,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from models.kernels import rotation_kernel, row_kernels
+from models.kernels import block_sparse_kernel, head_kernels, rotation_kernel, row_kernels
 
 HOPPER = GPUTarget("cuda", 90, 32)
 NORM = {
@@ -18,8 +18,10 @@ NORM = {
     "eps": "fp32",
 }
 
+TILE = {"HEAD_DIM": 128, "CHUNK": 1024, "ROWS": 64, "BLOCK": 128}
 
-def compiled(kernel: Any, types: dict[str, str], warps: int, **constants: Any) -> str:
+
+def compiled(kernel: Any, types: dict[str, str], warps: int, stages: int = 3, **constants: Any) -> str:
     """Compile a kernel; return its assembly. What neither ``types`` nor ``constants`` has is an integer.
 
     Addresses and integers are multiples of 16, as the real ones are.
@@ -34,7 +36,9 @@ def compiled(kernel: Any, types: dict[str, str], warps: int, **constants: Any) -
         {places[name]: value for name, value in constants.items()},
         {places[name]: aligned for name, kind in signature.items() if kind == "i32" or kind[0] == "*"},
     )
-    assembly: str = triton.compile(source, target=HOPPER, options={"num_warps": warps}).asm["ptx"]
+    assembly: str = triton.compile(
+        source, target=HOPPER, options={"num_warps": warps, "num_stages": stages}
+    ).asm["ptx"]
     return assembly
 
 
@@ -69,9 +73,37 @@ def test_kernels_compile_for_hopper_and_move_16_bytes_at_a_time(
             16,
             BLOCK=8192,
         ),
+        "statistics of heads": compiled(
+            head_kernels.head_statistics_kernel, {"x": "*bf16", "statistics": "*fp32"}, 4, **TILE
+        ),
+        "heads in 8 bits": compiled(
+            head_kernels.scaled_heads_kernel,
+            {"x": "*bf16", "statistics": "*fp32", "values": "*fp8e4nv"} | scales,
+            4,
+            CENTRED=True,
+            GROUP=16,
+            **TILE,
+        ),
     }
     for name, assembly in made.items():
         loads = set(re.findall(r"ld\.global[.\w]*", assembly))
         assert loads == {"ld.global.v4.b32"}, f"{name}: {loads}"
-        assert "st.global.v4.b32" in assembly, name
+        assert ("st.global.v4.b32" in assembly) != (name == "statistics of heads"), name
         assert ("cvt.rn.satfinite.e4m3x2.f32" in assembly) == ("8 bits" in name), name
+
+
+@pytest.mark.slow
+def test_block_sparse_attention_compiles_to_hoppers_products_and_fits_its_shared_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    types = {
+        **dict.fromkeys(("queries", "keys", "values", "out"), "*bf16"),
+        "kept": "*i32",
+        "scale": "fp32",
+    }
+    assembly = compiled(
+        block_sparse_kernel.block_sparse_kernel, types, 8, 3, HEAD_DIM=128, TOKENS=128, KEYS=64, BLOCK=128
+    )
+    assert "wgmma.mma_async" in assembly
+    assert "cp.async" in assembly  # keys and values are on their way while others are multiplied
