@@ -13,6 +13,7 @@ from pathlib import Path
 from ray import serve
 from ray.serve import Application
 
+from models.phase import Phase
 from serve_app.api.ingress import ingress
 from serve_app.app import coordinator
 from serve_app.config.model_settings import ModelSettings
@@ -74,7 +75,7 @@ class Slots:
     async def _run(self, task: Task) -> None:
         began = time.monotonic()
         await asyncio.sleep(self._seconds / 2)
-        half = asyncio.create_task(self._link.report(task.uid, task.attempt, 1, 0.5))
+        half = asyncio.create_task(self._link.report(task.uid, task.attempt, 1, 0.5, (), Phase.DENOISING))
         await asyncio.sleep(began + self._seconds - time.monotonic())
         with self._trace.open("a") as trace:
             trace.write(f"{began} {time.monotonic()}\n")

@@ -12,6 +12,7 @@ from typing import Literal, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from models.phase import OnPhase, untold
 from models.pixel_format import PixelFormat
 from models.variants import Variant
 from models.video_spec import VideoSpec
@@ -131,11 +132,13 @@ class Engine(Protocol):
     A run may be abandoned at any point by dropping its ``Generation``.
     """
 
-    def prepare(self, request: GenerationRequest, after: Generation | None = None) -> Generation:
+    def prepare(
+        self, request: GenerationRequest, after: Generation | None = None, on_phase: OnPhase = untold
+    ) -> Generation:
         """Encode the prompt and pictures and draw the noise. Raises ``models.errors.InvalidRequest``.
 
         ``after``: the run of the fragment before, of the same request and decoded; None for the first
-        fragment.
+        fragment. ``on_phase`` is told of the phases of this call, as far as the engine knows them.
         """
 
     def denoise_step(self, generation: Generation) -> None:

@@ -24,6 +24,7 @@ import numpy as np
 from models.engine import EngineSettings, Frames, Generation, GenerationRequest
 from models.errors import DeviceLost, InvalidRequest, ModelError, OutOfMemory
 from models.lora_uses import check_uses
+from models.phase import OnPhase, Phase, untold
 from models.pixel_format import PixelFormat
 from models.variants import VARIANTS
 
@@ -79,10 +80,13 @@ class PacedEngine:
         self._rank = 0 if mesh is None else mesh.rank
         self._last_rank = 0 if mesh is None else mesh.plan.devices - 1
 
-    def prepare(self, request: GenerationRequest, after: Generation | None = None) -> PacedGeneration:
+    def prepare(
+        self, request: GenerationRequest, after: Generation | None = None, on_phase: OnPhase = untold
+    ) -> PacedGeneration:
         """Begin a run of the request, or of its next fragment. Raises ``InvalidRequest`` on command, and for
         LoRAs that no engine takes.
         """
+        on_phase(Phase.ENCODING_TEXT)
         if after is not None:
             return _next(_own(after), request)
         check_uses(request.loras, two_experts=True)

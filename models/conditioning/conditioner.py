@@ -47,6 +47,11 @@ def conditioner(variant: Variant, vae: StreamingVae, encoder: ImageEncoder | Non
     return KnownFirstFrame(vae)
 
 
+def encodes(variant: Variant, request: GenerationRequest) -> bool:
+    """Return whether a model's conditioner encodes anything for a request."""
+    return variant.control_blocks > 0 or variant.image_channels or request.image is not None
+
+
 class KnownFirstFrame:
     """Replaces the first latent frame by the encoded first frame, at timestep 0 (Wan2.2-TI2V-5B)."""
 

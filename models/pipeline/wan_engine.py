@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from models.attention.cross_attention import TextKeys, stacked
-from models.conditioning.conditioner import Condition, conditioner, pixels
+from models.conditioning.conditioner import Condition, conditioner, encodes, pixels
 from models.conditioning.known_latents import KnownLatents
 from models.engine import Frames, Generation, GenerationRequest
 from models.errors import ModelError, OutOfMemory
@@ -15,6 +15,7 @@ from models.limits import BATCHED_TOKENS
 from models.memory.check import check_memory
 from models.memory.estimate import KernelScratch
 from models.memory.scratch import kernel_scratch
+from models.phase import OnPhase, Phase, untold
 from models.pipeline.fragment import Fragment
 from models.pipeline.generation import Stage, WanGeneration
 from models.pipeline.parts import Parts
@@ -76,7 +77,9 @@ class WanEngine:
         self._mesh = parts.denoiser.mesh
 
     @torch.inference_mode()
-    def prepare(self, request: GenerationRequest, after: Generation | None = None) -> WanGeneration:
+    def prepare(
+        self, request: GenerationRequest, after: Generation | None = None, on_phase: OnPhase = untold
+    ) -> WanGeneration:
         """Check the request and its memory, encode prompts and pictures, draw the noise.
 
         Raises ``InvalidRequest``, ``OutOfMemory`` or another ``ModelError``; ``DeviceLost``, or ``GroupLost``
@@ -89,13 +92,17 @@ class WanEngine:
         with as_model_errors("preparing"):
             solver = self._solver(request)
             stages = self._stages(request, solver)
+        on_phase(Phase.ENCODING_TEXT)
         embeddings = self._embeddings(request, stages)
         tail = None if after is None else _own(after).part.tail(self._mesh)
         part = Fragment(self.variant, request, 0 if after is None else after.fragment + 1)
         with self._mesh.together(), as_model_errors("preparing"):
             loras = self.parts.loras.choose(request.loras)
             noise = self._noise(request, part)
+            if tail is not None or encodes(self.variant, request):
+                on_phase(Phase.ENCODING_IMAGE)
             condition = self._conditioned(request, tail, noise)
+            on_phase(Phase.PREPARING)
             run = WanGeneration(
                 request=request,
                 solver=solver,

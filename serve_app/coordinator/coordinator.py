@@ -128,14 +128,23 @@ class Coordinator:
         return task
 
     async def report(
-        self, uid: str, attempt: int, step: int, progress: float, notes: Sequence[str] = ()
+        self,
+        uid: str,
+        attempt: int,
+        step: int,
+        progress: float,
+        notes: Sequence[str] = (),
+        phase: str = "",
     ) -> bool:
         """Record a run's progress and renew its lease; return False if the runner must abandon the run.
 
-        ``notes``: all notes of the task, if the run added some; a replica of the version before sends none.
+        ``notes``: all notes of the task, if the run added some; ``phase``: a ``models.phase.Phase``. A
+        replica of the version before sends neither.
         """
         try:
-            return await self._ledger.report(uid, attempt, step=step, progress=progress, notes=notes)
+            return await self._ledger.report(
+                uid, attempt, step=step, progress=progress, notes=notes, phase=phase
+            )
         except Superseded:
             return True  # only the new leader may end the run
 

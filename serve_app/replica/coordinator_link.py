@@ -10,6 +10,7 @@ from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
+from models.phase import Phase
 from serve_app.metrics import LinkMetrics
 from serve_app.tasks.replica import Replica
 from serve_app.tasks.task import Task, TaskError
@@ -53,11 +54,14 @@ class CoordinatorLink:
             self._note_unanswered("hand_back", error)
 
     async def report(
-        self, uid: str, attempt: int, step: int, progress: float, notes: tuple[str, ...] = ()
+        self, uid: str, attempt: int, step: int, progress: float, notes: tuple[str, ...], phase: Phase
     ) -> bool:
-        """Report progress; return False if the run must be abandoned."""
+        """Report progress; return False if the run must be abandoned.
+
+        A coordinator of the version before does not know phases: while it still leads, it counts as away.
+        """
         try:
-            answer = self._handle.report.remote(uid, attempt, step, progress, *_told(notes))
+            answer = self._handle.report.remote(uid, attempt, step, progress, notes, str(phase))
             return bool(await asyncio.wait_for(answer, self._patience_s))
         except _UNREACHABLE as error:
             self._note_unanswered("report", error)
@@ -102,5 +106,5 @@ class CoordinatorLink:
 
 
 def _told(notes: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
-    """Return the last argument of a report with notes: a coordinator of the version before takes none."""
+    """Return the last argument of a publish with notes: a coordinator of the version before takes none."""
     return (notes,) if notes else ()

@@ -16,6 +16,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from models.engine import EngineSettings, Frames, Generation, GenerationRequest
 from models.errors import GroupLost, ModelError, OutOfMemory, PlanError, TuningError, WeightsError
+from models.phase import OnPhase, untold
 from models.pixel_format import PixelFormat
 from serve_app.config.model_settings import ModelSettings
 from serve_app.config.placement import Placement
@@ -105,8 +106,12 @@ class RankGroup:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
 
-    def prepare(self, request: GenerationRequest, after: Generation | None = None) -> GroupRun:
-        """Prepare a run on every rank. Raises ``ModelError`` or ``GroupLost``."""
+    def prepare(
+        self, request: GenerationRequest, after: Generation | None = None, on_phase: OnPhase = untold
+    ) -> GroupRun:
+        """Prepare a run on every rank, in one call: its phases stay with them. Raises ``ModelError`` or
+        ``GroupLost``.
+        """
         before = None if after is None else self._checked(after)
         self._prepared &= set() if before is None else {before.number}
         number = next(self._numbers)

@@ -17,6 +17,7 @@ from typing import Protocol, TypeAlias
 from models.engine import Engine, Generation, GenerationRequest, Picture
 from models.errors import EngineLost, ModelError
 from models.generate import generate
+from models.phase import Phase
 from serve_app.files.artifacts import LocalArtifacts
 from serve_app.media.source_image import SourceImage
 from serve_app.media.video_encoding import VideoEncoding
@@ -27,6 +28,9 @@ from serve_app.tasks.task import Task, TaskError
 
 Notes: TypeAlias = tuple[str, ...]
 """All notes of a task, those that its run added among them; empty if the run added none."""
+
+_BRIEF_S = 0.2
+"""Seconds that completing a file takes as a rule: it is worth no report before."""
 
 _PLAIN = VideoEncoding()
 _logger = logging.getLogger("ray.serve")
@@ -46,7 +50,9 @@ class Outcome(StrEnum):
 class Control(Protocol):
     """The interface of a run to the coordinator; every call waits for the answer."""
 
-    async def report(self, uid: str, attempt: int, step: int, progress: float, notes: Notes) -> bool:
+    async def report(
+        self, uid: str, attempt: int, step: int, progress: float, notes: Notes, phase: Phase
+    ) -> bool:
         """Report a run's progress; return False if the run must be abandoned."""
 
     async def publish(
@@ -130,9 +136,7 @@ class Run:
         try:
             if generated.error is not None:
                 raise generated.error
-            self._progress.begin()
-            await asyncio.get_running_loop().run_in_executor(files, generated.file.complete)
-            self._progress.finished()
+            await self._complete(generated.file, files)
         except _Abandoned:
             return Outcome.LEFT
         except ModelError as error:
@@ -152,13 +156,36 @@ class Run:
         )
         return Outcome.PUBLISHED if published else Outcome.LEFT
 
+    async def _complete(self, file: AttemptFile, files: Executor) -> None:
+        """Complete the file; report that the run is alive where this takes longer than usual."""
+        self._progress.begin()
+        work = asyncio.get_running_loop().run_in_executor(files, file.complete)
+        self._progress.entered(Phase.WRITING)
+        patience_s = _BRIEF_S
+        while not (await asyncio.wait([work], timeout=patience_s))[0]:
+            await self._report()
+            patience_s = self._heartbeat_s
+        await work
+        self._progress.finished()
+
+    async def _report(self) -> bool:
+        """Report the position; return False if the run must be abandoned."""
+        position = self._progress.position
+        return await self._control.report(
+            self._task.uid,
+            self._task.attempt,
+            position.step,
+            position.progress,
+            self._notes,
+            position.phase,
+        )
+
     async def _fail(self, error: TaskError, outcome: Outcome) -> Outcome:
         await self._control.fail(self._task.uid, self._task.attempt, error)
         return outcome
 
     async def _follow(self, work: asyncio.Future[None]) -> None:
         """Report each step, and at least each heartbeat, until ``work`` ends. Raises ``Hung``."""
-        task = self._task
         work.add_done_callback(lambda _: self._moved.set())
         while not work.done():
             with contextlib.suppress(TimeoutError):
@@ -169,9 +196,7 @@ class Run:
             position = self._progress.position
             if time.monotonic() - position.moved_at > self._step_timeout_s:
                 raise Hung(f"no progress for {self._step_timeout_s} s at step {position.step}")
-            if not await self._control.report(
-                task.uid, task.attempt, position.step, position.progress, self._notes
-            ):
+            if not await self._report():
                 self._abandoned.set()
 
     def _generate(self, loop: asyncio.AbstractEventLoop, files: Executor) -> None:
@@ -196,6 +221,11 @@ class Run:
             wake()
             self._check_abandoned()
 
+        def entered(phase: Phase) -> None:
+            progress.entered(phase)
+            if phase is not Phase.PREPARING:  # what a claimed task is at in any case
+                wake()
+
         progress.begin()
         for frames in generate(
             self._engine,
@@ -203,6 +233,7 @@ class Run:
             stepped,
             progress.decoded,
             on_prepared=prepared,
+            on_phase=entered,
             pixel_format=self._encoding.pixel_format,
         ):
             self._check_abandoned()

@@ -2,8 +2,9 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from models.phase import Phase
 from models.video_spec import VideoSpec
 
 _NEARLY_DONE = 0.99
@@ -18,6 +19,7 @@ class Position:
     """Steps done, of all fragments together."""
     progress: float
     moved_at: float
+    phase: Phase
 
 
 class RunProgress:
@@ -31,12 +33,18 @@ class RunProgress:
         self._decoded_frames = 0
         self._seconds: dict[str, float] = {}
         self._lap_began = time.monotonic()
-        self.position = Position(0, 0.0, self._lap_began)
+        self._phase = Phase.PREPARING
+        self.position = Position(0, 0.0, self._lap_began, self._phase)
 
     @property
     def timings(self) -> Mapping[str, float]:
         """Seconds by stage, summed over the fragments."""
         return {stage: round(seconds, 4) for stage, seconds in self._seconds.items()}
+
+    def entered(self, phase: Phase) -> None:
+        """Record the phase that begins. A long one is no progress in itself: the clock of a hang runs on."""
+        self._phase = phase
+        self.position = replace(self.position, phase=phase)
 
     def begin(self) -> None:
         """Start timing the next stage."""
@@ -71,7 +79,7 @@ class RunProgress:
         # The decode of a fragment counts as one step, and each of its frames as a fraction of that step.
         done = self._step + self._decoded_fragments + self._decoded_frames / self._spec.num_frames
         progress = done / (self._total_steps + self._spec.num_fragments)
-        self.position = Position(self._step, min(progress, _NEARLY_DONE), time.monotonic())
+        self.position = Position(self._step, min(progress, _NEARLY_DONE), time.monotonic(), self._phase)
 
     def _lap(self, stage: str) -> None:
         now = time.monotonic()

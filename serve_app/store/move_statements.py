@@ -43,7 +43,7 @@ _ATTEMPT = bindparam("of_attempt", type_=TASKS.c.attempt.type)
 _EPOCH = bindparam("epoch", type_=LEADERSHIP.c.epoch.type)
 _RUNNER, _STEP, _PROGRESS = _new("runner"), _new("step"), _new("progress")
 _STARTED_AT, _FINISHED_AT, _LEASE = _new("started_at"), _new("finished_at"), _new("lease_expires_at")
-_PRIORITY = _new("priority")
+_PRIORITY, _PHASE = _new("priority"), _new("phase")
 _ARTIFACT, _TIMINGS = _new("artifact"), _new("timings")
 # None, for a run that added no note, must become SQL's NULL and not JSON's.
 _NOTES = bindparam("new_notes", type_=JSON(none_as_null=True))
@@ -59,11 +59,13 @@ _CHANGES: Mapping[Move, Mapping[str, Any]] = {
         "attempts_left": TASKS.c.attempts_left - 1,
         "runner": _RUNNER,
         "step": 0,
+        "phase": "",
         "started_at": _STARTED_AT,
         "lease_expires_at": _LEASE,
     },
     Move.REPORT: {
         "step": _STEP,
+        "phase": _PHASE,
         "progress": case((TASKS.c.progress > _PROGRESS, TASKS.c.progress), else_=_PROGRESS),
         "lease_expires_at": _LEASE,
         **_NOTED,
@@ -104,12 +106,19 @@ class MoveStatements:
         progress: float,
         lease_expires_at: float,
         notes: Sequence[str] = (),
+        phase: str = "",
     ) -> Write:
         """Renew the lease; the stored progress never decreases. The statement returns only the uid.
 
         ``notes`` replace those of the task, unless there are none.
         """
-        new = {_STEP: step, _PROGRESS: progress, _LEASE: lease_expires_at, **_noted(notes)}
+        new = {
+            _STEP: step,
+            _PHASE: phase,
+            _PROGRESS: progress,
+            _LEASE: lease_expires_at,
+            **_noted(notes),
+        }
         return self._of(run, Move.REPORT, new)
 
     def publish(

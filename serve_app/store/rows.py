@@ -53,6 +53,7 @@ def task_of(row: Mapping[str, Any] | RowMapping) -> Task:
         timings=row["timings"],
         tokens=row["tokens"],
         version=row["version"],
+        phase=row["phase"],
     )
 
 
@@ -77,6 +78,7 @@ def values_of(new: NewTask, *, max_attempts: int, now: float) -> Mapping[str, An
         "attempts_left": max_attempts,
         "step": 0,
         "progress": 0.0,
+        "phase": "",
         "created_at": now,
         "timings": {},
         "version": 0,

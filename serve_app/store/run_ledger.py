@@ -116,11 +116,19 @@ class RunLedger:
         return None
 
     async def report(
-        self, uid: str, attempt: int, *, step: int, progress: float, notes: Sequence[str] = ()
+        self,
+        uid: str,
+        attempt: int,
+        *,
+        step: int,
+        progress: float,
+        notes: Sequence[str] = (),
+        phase: str = "",
     ) -> bool:
         """Renew the lease and record the progress; return False if the runner must abandon the run.
 
-        ``notes``: all notes of the task, if the run added some. Raises ``Superseded``.
+        ``notes``: all notes of the task, if the run added some; ``phase``: empty where it is not known.
+        Raises ``Superseded``.
         """
         lease_expires_at = time.time() + self._lease_s
         write = self.moves.report(
@@ -129,6 +137,7 @@ class RunLedger:
             progress=progress,
             lease_expires_at=lease_expires_at,
             notes=notes,
+            phase=phase,
         )
         return await self._commit(write) is not None
 

@@ -44,6 +44,8 @@ TASKS = Table(
     Column("runner", String(255)),
     Column("step", Integer, nullable=False),
     Column("progress", Float, nullable=False),
+    # Of the current attempt, as its runner told it last.
+    Column("phase", String(32), nullable=False, server_default=""),
     Column("created_at", Float, nullable=False),
     Column("started_at", Float),
     Column("finished_at", Float),

@@ -106,6 +106,8 @@ class Task:
     """DiT tokens of one forward; 0 for a task of a version that did not record them."""
     version: int = 0
     """Number of moves of the task so far."""
+    phase: str = ""
+    """Phase of the current attempt, a ``models.phase.Phase``, as it told it last; empty before."""
 
     @property
     def is_final(self) -> bool:

@@ -1,11 +1,13 @@
 """Tasks for the store's tests."""
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
+from models.phase import Phase
 from serve_app.store.run_ledger import RunLedger
 from serve_app.store.task_store import TaskStore
 from serve_app.tasks.admission import Admission
-from serve_app.tasks.task import NewTask, Task, TaskSpec
+from serve_app.tasks.task import NewTask, Task, TaskError, TaskSpec
 
 SPEC = TaskSpec(
     prompt="a cat",
@@ -35,3 +37,24 @@ async def claimed(store: TaskStore, ledger: RunLedger, name: str = "a") -> Task:
     task = await ledger.claim("demo", "replica-1")
     assert task is not None
     return task
+
+
+@dataclass(frozen=True)
+class Direct:
+    """An implementation of ``Control`` over a ledger in this process."""
+
+    ledger: RunLedger
+
+    async def report(
+        self, uid: str, attempt: int, step: int, progress: float, notes: tuple[str, ...], phase: Phase
+    ) -> bool:
+        return await self.ledger.report(uid, attempt, step=step, progress=progress, notes=notes, phase=phase)
+
+    async def publish(
+        self, uid: str, attempt: int, artifact: str, timings: Mapping[str, float], notes: tuple[str, ...]
+    ) -> bool:
+        task = await self.ledger.publish(uid, attempt, artifact=artifact, timings=timings, notes=notes)
+        return task is not None
+
+    async def fail(self, uid: str, attempt: int, error: TaskError) -> bool:
+        return await self.ledger.fail(uid, attempt, error) is not None

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import pairwise
+from itertools import groupby, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from models import loading
 from models.engine import Engine, EngineSettings, Frames, GenerationRequest
 from models.errors import InvalidRequest, ModelError
 from models.generate import generate
+from models.phase import Phase
 from models.pixel_format import PixelFormat
 from models.variants import VARIANTS
 from models.video_spec import LoraUse
@@ -155,6 +156,13 @@ def test_progress_is_told_after_each_step(engine: Engine) -> None:
     told: list[tuple[int, int]] = []
     list(generate(engine, REQUEST, on_step=lambda done, total: told.append((done, total))))
     assert told == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_phases_are_told_in_the_order_of_every_fragment(engine: Engine) -> None:
+    told: list[Phase] = []
+    list(generate(engine, replace(REQUEST, num_fragments=2, steps=1), on_phase=told.append))
+    stages = [phase for phase in told if not phase.startswith("encoding")]
+    assert [phase for phase, _ in groupby(stages)] == [Phase.PREPARING, Phase.DENOISING, Phase.DECODING] * 2
 
 
 def test_fragments_follow_each_other_without_a_repeated_frame(engine: Engine) -> None:

@@ -1,9 +1,8 @@
 """A task is read back as it was submitted, whichever version wrote its row."""
 
 import json
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +19,10 @@ from serve_app.store.run_ledger import RunLedger
 from serve_app.store.tables import TASKS
 from serve_app.store.task_store import TaskStore
 from serve_app.tasks.caller import EVERYONE
-from serve_app.tasks.task import TaskError, TaskSpec
+from serve_app.tasks.task import TaskSpec
 from serve_app.tasks.transitions import Status
 from testbed.paced_engine import PacedEngine
-from tests.contract.tasks import ADMISSION, SPEC, new
+from tests.contract.tasks import ADMISSION, SPEC, Direct, new
 
 OLD_SPEC = {
     "prompt": "a cat",
@@ -67,27 +66,6 @@ SPEC_OF_IT = TaskSpec(
     num_fragments=3,
     video_frames=25,
 )
-
-
-@dataclass(frozen=True)
-class Direct:
-    """An implementation of ``Control`` over a ledger in this process."""
-
-    ledger: RunLedger
-
-    async def report(
-        self, uid: str, attempt: int, step: int, progress: float, notes: tuple[str, ...]
-    ) -> bool:
-        return await self.ledger.report(uid, attempt, step=step, progress=progress, notes=notes)
-
-    async def publish(
-        self, uid: str, attempt: int, artifact: str, timings: Mapping[str, float], notes: tuple[str, ...]
-    ) -> bool:
-        task = await self.ledger.publish(uid, attempt, artifact=artifact, timings=timings, notes=notes)
-        return task is not None
-
-    async def fail(self, uid: str, attempt: int, error: TaskError) -> bool:
-        return await self.ledger.fail(uid, attempt, error) is not None
 
 
 async def write_old_row(database: Database, **more: Any) -> None:

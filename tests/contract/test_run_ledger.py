@@ -87,6 +87,15 @@ async def test_progress_never_falls(store: TaskStore, ledger: RunLedger) -> None
     assert (seen.step, seen.progress) == (1, 0.6)
 
 
+async def test_a_claim_forgets_the_phase_of_the_attempt_before(store: TaskStore, ledger: RunLedger) -> None:
+    task = await claimed(store, ledger)
+    assert await ledger.report(task.uid, 1, step=1, progress=0.2, phase="denoising")
+    assert (await store.get(EVERYONE, "a")).phase == "denoising"
+    await ledger.give_up(task.uid, 1)
+    second = await ledger.claim("demo", "replica-2")
+    assert second is not None and second.phase == ""
+
+
 async def test_a_runs_notes_replace_its_tasks_and_stay_without_new_ones(
     store: TaskStore, ledger: RunLedger
 ) -> None:

@@ -5,6 +5,7 @@ import hashlib
 import json
 import socket
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +16,11 @@ import pytest
 import pytest_asyncio
 import uvicorn
 
+from serve_app.replica.run import Run
 from serve_app.tasks.task import TaskError
 from serve_app.tasks.transitions import Status
+from testbed.paced_engine import PacedEngine
+from tests.contract.tasks import Direct
 from tests.http.http_service import HttpService, running, settings, with_key
 
 DEADLINE_S = 30
@@ -118,6 +122,23 @@ async def test_a_task_is_followed_from_the_queue_to_its_end(live: Listening):
         assert await events.next() is None, "the stream ends with the task"
     again = {**with_key("alice"), "Last-Event-ID": last.id}
     assert (await live.client.get("/v1/tasks/a/events", headers=again)).status_code == 204
+
+
+async def test_what_a_run_is_at_comes_to_who_follows_it(live: Listening, tmp_path: Path):
+    service = live.service
+    await service.submit(task_id="a", key="alice", prompt="[[hold:go]]", infer_steps=2, num_frames=5)
+    async with live.events("/v1/tasks/a/events", key="alice") as events:
+        task = await service.claim()
+        await events.until(status="running", phase="preparing")
+        engine, control = PacedEngine(step_s=0, releases=tmp_path), Direct(service.ledger)
+        run = Run(task, engine, service.artifacts, control, heartbeat_s=1.0, step_timeout_s=DEADLINE_S)
+        with ThreadPoolExecutor(1) as thread, ThreadPoolExecutor(1) as files:
+            generating = asyncio.create_task(run.generate(thread, files))
+            await events.until(phase="step 1 of 2", step=0)
+            (tmp_path / "go").touch()
+            await run.finish(await generating, files)
+        last = await events.until(status="succeed")
+    assert last.data["phase"] is None and last.data["step"] > 0
 
 
 async def test_a_client_that_lost_the_end_of_a_task_gets_it(live: Listening):

@@ -27,6 +27,33 @@ async def test_a_status_follows_the_task_to_its_end(service: HttpService):
     assert times == sorted(times) and done["created_at"].endswith("Z")
 
 
+@pytest.mark.parametrize(
+    ("told", "step", "phase"),
+    [
+        ("preparing", 0, "preparing"),
+        ("encoding text", 0, "encoding text"),
+        ("denoising", 0, "step 1 of 4"),
+        ("denoising", 2, "step 3 of 4"),
+        ("denoising", 4, "step 4 of 4"),
+        ("decoding", 4, "decoding"),
+        ("writing", 4, "writing"),
+        ("", 0, "preparing"),  # by a replica of the version before
+        ("", 2, "step 3 of 4"),
+        ("", 4, "decoding"),
+    ],
+)
+async def test_a_running_task_says_what_it_is_at(service: HttpService, told: str, step: int, phase: str):
+    task_id = (await service.submit(infer_steps=4))["task_id"]
+    assert (await service.status(task_id))["phase"] is None
+    task = await service.claim()
+    assert (await service.status(task_id))["phase"] == "preparing"
+    await service.ledger.report(task.uid, task.attempt, step=step, progress=0.1, phase=told)
+    running = await service.status(task_id)
+    assert (running["phase"], running["message"]) == (phase, f"Processing, {phase}")
+    await service.publish(task)
+    assert (await service.status(task_id))["phase"] is None
+
+
 async def test_progress_is_one_only_at_the_end(service: HttpService):
     task_id = (await service.submit())["task_id"]
     task = await service.claim()

@@ -13,8 +13,10 @@ from models.conditioning.conditioner import pixels
 from models.engine import Frames, GenerationRequest
 from models.errors import InvalidRequest, ModelError
 from models.generate import generate
+from models.phase import Phase
 from models.pipeline.generation import WanGeneration
 from models.pipeline.wan_engine import WanEngine
+from models.pixel_format import PixelFormat
 
 from .conftest import REQUEST, SMALL, Model, build_model, picture, remade
 
@@ -113,6 +115,28 @@ def test_steps_are_counted_over_all_fragments(expanding_model: Model) -> None:
     for _ in generate(expanding_model.engine, LONG, lambda step, total: seen.append((step, total))):
         pass
     assert seen == [(step, 9) for step in range(1, 10)]
+
+
+def test_a_picture_is_encoded_where_a_fragment_has_one(expanding_model: Model) -> None:
+    told: list[Phase] = []
+    list(generate(expanding_model.engine, replace(LONG, num_fragments=2), on_phase=told.append))
+    text, image, end = Phase.ENCODING_TEXT, Phase.ENCODING_IMAGE, [Phase.DENOISING, Phase.DECODING]
+    assert told == [
+        *(Phase.PREPARING, text, Phase.PREPARING, *end),
+        *(Phase.PREPARING, text, image, Phase.PREPARING, *end),
+    ]
+
+
+def test_the_next_fragment_is_the_same_in_whatever_format_the_frames_were_taken(
+    expanding_model: Model, t2v_only: Model
+) -> None:
+    for model in (expanding_model, t2v_only):
+        found = []
+        for form in PixelFormat:
+            before = denoised(model.engine, LONG, None)
+            list(model.engine.decode(before, form))
+            found.append(denoised(model.engine, LONG, before).latents)
+        assert torch.equal(*found)
 
 
 def test_a_fragment_that_is_not_decoded_cannot_be_followed(t2v_only: Model) -> None:

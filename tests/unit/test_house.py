@@ -50,6 +50,15 @@ def test_no_file_and_no_function_is_two_things() -> None:
     assert not list(long_functions()), f"over {FUNCTION_LINES} lines"
 
 
+def test_each_migration_follows_the_one_before() -> None:
+    files = sorted((ROOT / "serve_app/store/migrations/versions").glob("0*.py"))
+    links = [
+        re.findall(r'^(?:down_)?revision = "?(\w+)"?$', file.read_text(), re.MULTILINE) for file in files
+    ]
+    numbers = [file.name[:4] for file in files]
+    assert links == [list(link) for link in zip(numbers, ["None", *numbers[:-1]], strict=True)]
+
+
 @pytest.mark.parametrize("page", tracked("*.md"), ids=name)
 def test_a_line_of_the_docs_fits_a_screen(page: Path) -> None:
     for number, line in enumerate(page.read_text().splitlines(), 1):

@@ -1,10 +1,12 @@
 """A run of one attempt: its reports, its outcome, and the files it leaves."""
 
 import asyncio
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from pathlib import Path
 
 import imageio_ffmpeg
@@ -13,6 +15,7 @@ import pytest
 
 from models.engine import Engine, Frames, Generation
 from models.errors import DeviceLost, EngineLost, GroupLost
+from models.phase import Phase, untold
 from models.pixel_format import PixelFormat
 from serve_app.files.artifacts import LocalArtifacts
 from serve_app.files.output_paths import OutputPaths
@@ -63,11 +66,13 @@ class Coordinator:
     reported_notes: list[tuple[str, ...]] = field(default_factory=list)
     published_notes: list[tuple[str, ...]] = field(default_factory=list)
     failures: list[TaskError] = field(default_factory=list)
+    phases: list[Phase] = field(default_factory=list)
 
     async def report(
-        self, uid: str, attempt: int, step: int, progress: float, notes: tuple[str, ...]
+        self, uid: str, attempt: int, step: int, progress: float, notes: tuple[str, ...], phase: Phase
     ) -> bool:
         assert (uid, attempt) == ("u1", 2)
+        self.phases.append(phase)
         self.reported_notes.append(notes)
         self.reports.append((step, progress))
         return self.leave_at_step is None or step < self.leave_at_step
@@ -172,6 +177,48 @@ async def test_reports_go_up_step_by_step_and_never_say_done(
     assert coordinator.reports == sorted(coordinator.reports)
     assert {step for step, _ in coordinator.reports} >= {1, 2, 3}
     assert all(0.0 <= progress < 1.0 for _, progress in coordinator.reports)
+
+
+async def test_the_phases_of_a_run_are_reported_and_a_long_writing_keeps_its_lease(
+    artifacts: LocalArtifacts, thread: ThreadPoolExecutor
+) -> None:
+    coordinator = Coordinator()
+    disk = threading.Event()
+
+    class Watched(Attentive):
+        """An engine that goes on only once the coordinator has heard of its phase."""
+
+        def prepare(self, request, after=None, on_phase=untold):
+            on_phase(Phase.ENCODING_IMAGE)
+            self._hear(Phase.ENCODING_IMAGE)
+            return super().prepare(request, after, on_phase)
+
+        def decode(self, generation, pixel_format=PixelFormat.RGB24):
+            self._hear(Phase.DECODING)
+            return super().decode(generation, pixel_format)
+
+        def _hear(self, phase: Phase) -> None:
+            deadline = time.monotonic() + DEADLINE_S
+            while phase not in coordinator.phases:
+                assert time.monotonic() < deadline
+                time.sleep(0.001)
+
+    with ThreadPoolExecutor(1) as files:
+        task = run(artifacts, coordinator, engine=Watched(coordinator))
+        generated = await task.generate(thread, files)
+        files.submit(disk.wait)  # before the file is completed
+        finishing = asyncio.create_task(task.finish(generated, files))
+        async with asyncio.timeout(DEADLINE_S):
+            while coordinator.phases.count(Phase.WRITING) < 3:
+                await asyncio.sleep(0.001)
+        disk.set()
+        assert await finishing is Outcome.PUBLISHED
+    assert [phase for phase, _ in groupby(coordinator.phases) if phase != Phase.ENCODING_TEXT] == [
+        Phase.ENCODING_IMAGE,
+        Phase.DENOISING,
+        Phase.DECODING,
+        Phase.WRITING,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -303,9 +350,9 @@ async def test_a_refused_publish_is_no_success(artifacts: LocalArtifacts, thread
 class Watching(PacedEngine):
     image: Frames | None = None
 
-    def prepare(self, request, after=None):
+    def prepare(self, request, after=None, on_phase=untold):
         self.image = request.image
-        return super().prepare(request, after)
+        return super().prepare(request, after, on_phase)
 
 
 async def test_the_stored_image_comes_to_the_engine_in_the_size_of_the_video(
@@ -328,10 +375,10 @@ async def test_a_coordinator_that_answers_late_does_not_hold_the_engine(
 
     class Late(Coordinator):
         async def report(
-            self, uid: str, attempt: int, step: int, progress: float, notes: tuple[str, ...]
+            self, uid: str, attempt: int, step: int, progress: float, notes: tuple[str, ...], phase: Phase
         ) -> bool:
             await asyncio.wait_for(decoding.wait(), DEADLINE_S)
-            return await super().report(uid, attempt, step, progress, notes)
+            return await super().report(uid, attempt, step, progress, notes, phase)
 
     class Telling(PacedEngine):
         def decode(self, generation, pixel_format=PixelFormat.RGB24) -> Iterator[Frames]:

@@ -6,6 +6,7 @@ import pytest
 
 from models.engine import Generation, GenerationRequest
 from models.errors import OutOfMemory
+from models.phase import OnPhase, untold
 from models.phases import Phases
 from models.variants import VARIANTS
 from serve_app.replica.warm_up import warm_up
@@ -23,10 +24,12 @@ class Recording(PacedEngine):
         self.made: list[tuple[int, int, int]] = []
         self._most_frames = most_frames
 
-    def prepare(self, request: GenerationRequest, after: Generation | None = None) -> PacedGeneration:
+    def prepare(
+        self, request: GenerationRequest, after: Generation | None = None, on_phase: OnPhase = untold
+    ) -> PacedGeneration:
         if request.num_frames > self._most_frames:
             raise OutOfMemory("17 frames need 99.0 GB.")
-        return super().prepare(request, after)
+        return super().prepare(request, after, on_phase)
 
     def _frames(self, run: PacedGeneration):
         yield from super()._frames(run)

@@ -7,6 +7,7 @@ from typing import Literal
 
 from typing_extensions import TypedDict
 
+from models.phase import Phase
 from serve_app.queue.snapshot import QueueSnapshot
 from serve_app.tasks.caller import Caller
 from serve_app.tasks.task import Task
@@ -51,7 +52,8 @@ class SubmitDocument(TypedDict):
 class TaskDocument(TypedDict):
     """Current status of a task. Times are RFC 3339 in UTC, `timings` and `eta_seconds` are seconds.
 
-    `owner` is the name of the API key that it was submitted with, empty without keys.
+    `owner` is the name of the API key that it was submitted with, empty without keys. `phase` is what a
+    running task is at: `preparing`, `encoding text`, `encoding image`, `step 3 of 40`, `decoding`, `writing`.
     """
 
     task_id: str
@@ -59,6 +61,7 @@ class TaskDocument(TypedDict):
     status: NativeStatus
     progress: float
     message: str
+    phase: str | None
     model: str
     created_at: str
     started_at: str | None
@@ -131,6 +134,7 @@ def task_document(task: Task, queue: QueueSnapshot, *, root_path: str) -> TaskDo
         "status": NATIVE_STATUS[task.status],
         "progress": math.floor(task.progress * 1e4) / 1e4,  # rounded up it would say 1.0 before the end
         "message": _with_notes(_message(task, place.position) + _awaited_replica(task, queue), task),
+        "phase": _phase(task),
         "model": task.model,
         "created_at": _time(task.created_at),
         "started_at": _time(task.started_at) if task.started_at is not None else None,
@@ -192,12 +196,22 @@ def _message(task: Task, position: int | None) -> str:
     if task.status is Status.QUEUED:
         return f"Waiting in the queue, number {position}"
     if task.status is Status.RUNNING:
-        return f"Processing, step {task.step} of {task.spec.total_steps}"
+        return f"Processing, {_phase(task)}"
     if task.status is Status.FAILED and task.error is not None:
         return task.error.message
     return {Status.SUCCEEDED: "Task completed successfully", Status.CANCELLED: "Task cancelled"}.get(
         task.status, "Task failed"
     )
+
+
+def _phase(task: Task) -> str | None:
+    """Return what a running task is at, None for another task."""
+    if task.status is not Status.RUNNING:
+        return None
+    total = task.spec.total_steps
+    if task.phase == Phase.DENOISING or (not task.phase and 0 < task.step < total):
+        return f"step {min(task.step + 1, total)} of {total}"
+    return task.phase or (Phase.DECODING if task.step else Phase.PREPARING)
 
 
 def _time(seconds: float) -> str:
