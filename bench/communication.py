@@ -1,8 +1,9 @@
 """Bytes that the devices of a group send each other in a step, and how the step should scale with them.
 
-A calculation: bytes follow from the plan and the model's sizes, seconds from two rates that are given. The
-work of a step is taken as split evenly but for the filling of tokens, and nothing as sent while something is
-computed. The latency of messages and kernels that do worse on smaller parts are left out, so it is no bound.
+A calculation: bytes and messages follow from the plan and the model's sizes, seconds from two rates and the
+latency of a message, which are given. The work of a step is taken as split evenly but for the filling of
+tokens. Kernels that do worse on smaller parts, and on fewer processors while others of theirs send, are left
+out, so it is no bound.
 """
 
 import argparse
@@ -18,6 +19,7 @@ from models.variants import VARIANTS, Variant
 _ITEMSIZE = 2
 _VELOCITY_ITEMSIZE = 4
 _NVLINK_BYTES_S = 450e9
+_LATENCY_S = 20e-6
 _TFLOPS = 600.0
 _COLUMNS = (
     "devices",
@@ -26,7 +28,9 @@ _COLUMNS = (
     "output MB",
     "guidance MB",
     "computing s",
+    "messages",
     "sending s",
+    "hidden s",
     "step s",
     "times as fast",
 )
@@ -49,11 +53,22 @@ class Sent:
     """The parts of the velocity, so that every device has all of it."""
     guidance: int
     """The velocities of the two prompts."""
+    attentions: int
+    """Self-attentions, each of a prompt or of a batch of them. Ulysses exchanges four times in each; a ring
+    passes keys and values on together.
+    """
+    gathers: int
+    """Messages of ``output`` and ``guidance``."""
 
     @property
     def total(self) -> int:
         """The bytes of all parts together."""
         return self.ulysses + self.ring + self.output + self.guidance
+
+    def messages(self, plan: ParallelPlan) -> int:
+        """Count the times that a device begins to send."""
+        each = (4 if plan.ulysses > 1 else 0) + plan.ring - 1
+        return self.attentions * each + self.gathers
 
 
 def sent(variant: Variant, request: GenerationRequest, plan: ParallelPlan, itemsize: int = _ITEMSIZE) -> Sent:
@@ -70,11 +85,15 @@ def sent(variant: Variant, request: GenerationRequest, plan: ParallelPlan, items
     attentions = (variant.layers + variant.control_blocks) * here - first * (here - 1)
     of_block = local * variant.dim * itemsize
     output = local * variant.latent_channels * variant.patch**2 * itemsize * here
+    passes = 1 if batched else here
+    gathers = passes * ((plan.ulysses > 1) + (plan.ring > 1))
     return Sent(
         ulysses=4 * attentions * of_block * (plan.ulysses - 1) // plan.ulysses,
         ring=2 * attentions * of_block * (plan.ring - 1),
         output=output * (plan.ulysses - 1) + output * plan.ulysses * (plan.ring - 1),
         guidance=_velocity_bytes(variant, request, frames) if here < prompts else 0,
+        attentions=(variant.layers + variant.control_blocks) * passes,
+        gathers=gathers + (here < prompts),
     )
 
 
@@ -98,30 +117,74 @@ def _velocity_bytes(variant: Variant, request: GenerationRequest, frames: int) -
 
 
 @dataclass(frozen=True, slots=True)
+class Rates:
+    """What a device is taken to do: operations a second, bytes sent a second, and seconds of each message."""
+
+    flops: float = _TFLOPS * 1e12
+    bytes_s: float = _NVLINK_BYTES_S
+    latency_s: float = _LATENCY_S
+
+    def sending_s(self, messages: float, sent: float) -> float:
+        """Return the seconds of so many messages with so many bytes together."""
+        return messages * self.latency_s + sent / self.bytes_s
+
+
+@dataclass(frozen=True, slots=True)
 class Scaling:
     """The calculated time of a step on so many devices."""
 
     computing_s: float
     sending_s: float
+    hidden_s: float
+    """Of the sending, what goes on while something is computed."""
 
     @property
     def step_s(self) -> float:
-        """The seconds of a step: sending is not overlapped with computing."""
-        return self.computing_s + self.sending_s
+        """The seconds of a step."""
+        return self.computing_s + self.sending_s - self.hidden_s
 
 
-def scaling(
-    variant: Variant, request: GenerationRequest, plan: ParallelPlan, tflops: float, bytes_s: float
-) -> Scaling:
-    """Calculate the time of a step, at ``tflops`` TFLOP/s and ``bytes_s`` bytes a second for each device."""
-    forward = flops.forward(variant, request.width, request.height, request.num_frames).total
+def scaling(variant: Variant, request: GenerationRequest, plan: ParallelPlan, rates: Rates) -> Scaling:
+    """Calculate the time of a step."""
+    forward = flops.forward(variant, request.width, request.height, request.num_frames)
     tokens = variant.tokens(request.width, request.height, request.num_frames)
     filled = -(-tokens // plan.sequence) * plan.sequence / tokens
-    passes = prompts_here(variant, request, plan)
+    here = forward.times(prompts_here(variant, request, plan))
+    volumes = sent(variant, request, plan)
+    share = filled / plan.sequence / rates.flops
+    # of one self-attention: each of its three products, and its attention, of which the text's is a hundredth
+    product_s = 2 * tokens * variant.dim**2 * share * prompts_here(variant, request, plan)
+    product_s *= (variant.layers + variant.control_blocks) / volumes.attentions
+    attention_s = here.attention * share / volumes.attentions
+    hidden_s = _hidden_by_products(volumes, plan, rates, product_s)
+    hidden_s += _hidden_by_attention(volumes, plan, rates, attention_s)
     return Scaling(
-        computing_s=forward * passes * filled / plan.sequence / tflops / 1e12,
-        sending_s=sent(variant, request, plan).total / bytes_s,
+        computing_s=here.total * share,
+        sending_s=rates.sending_s(volumes.messages(plan), volumes.total),
+        hidden_s=volumes.attentions * hidden_s,
     )
+
+
+def _hidden_by_products(volumes: Sent, plan: ParallelPlan, rates: Rates, product_s: float) -> float:
+    """Return the seconds of an attention's exchange that pass while its products are computed: values leave
+    during that of the keys, keys during that of the queries. Queries and results leave by themselves.
+    """
+    if plan.ulysses == 1:
+        return 0.0
+    exchange_s = rates.sending_s(1, volumes.ulysses / volumes.attentions / 4)
+    free_at = 0.0
+    for ready_at in (product_s, 2 * product_s, 3 * product_s):
+        free_at = max(free_at, ready_at) + exchange_s
+    return 3 * exchange_s - (free_at - 3 * product_s)
+
+
+def _hidden_by_attention(volumes: Sent, plan: ParallelPlan, rates: Rates, attention_s: float) -> float:
+    """Return the seconds of an attention's ring that pass while it attends to the parts of the keys."""
+    if plan.ring == 1:
+        return 0.0
+    shifts = plan.ring - 1
+    shift_s = rates.sending_s(1, volumes.ring / volumes.attentions / shifts)
+    return shifts * min(shift_s, attention_s / plan.ring)
 
 
 def main(arguments: list[str]) -> int:
@@ -133,9 +196,19 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--gb-s", type=float, default=_NVLINK_BYTES_S / 1e9, help="that a device sends at (450: NVLink 4)"
     )
+    parser.add_argument(
+        "--latency-us",
+        type=float,
+        default=_LATENCY_S * 1e6,
+        help="microseconds of each message beside its bytes (20, an assumption)",
+    )
     parser.add_argument("--devices", type=int, nargs="+", default=[1, 2, 4, 8])
     options = parser.parse_args(arguments)
-    print(f"Calculated at {options.tflops:g} TFLOP/s and {options.gb_s:g} GB/s for each device, in bfloat16.")
+    rates = Rates(options.tflops * 1e12, options.gb_s * 1e9, options.latency_us / 1e6)
+    print(
+        f"Calculated at {options.tflops:g} TFLOP/s and {options.gb_s:g} GB/s for each device and "
+        f"{options.latency_us:g} µs for each message, in bfloat16."
+    )
     for name, width, height in _RUNS:
         variant = VARIANTS[name]
         request = default_request(variant, width=width, height=height)
@@ -144,16 +217,14 @@ def main(arguments: list[str]) -> int:
         print("|" + "---|" * len(_COLUMNS))
         for devices in options.devices:
             chosen = plan(devices, variant.heads, guidance=True)
-            print(f"| {' | '.join(_cells(variant, request, chosen, options.tflops, options.gb_s * 1e9))} |")
+            print(f"| {' | '.join(_cells(variant, request, chosen, rates))} |")
     return 0
 
 
-def _cells(
-    variant: Variant, request: GenerationRequest, plan: ParallelPlan, tflops: float, bytes_s: float
-) -> tuple[str, ...]:
+def _cells(variant: Variant, request: GenerationRequest, plan: ParallelPlan, rates: Rates) -> tuple[str, ...]:
     volumes = sent(variant, request, plan)
-    alone = scaling(variant, request, ParallelPlan(), tflops, bytes_s)
-    shared = scaling(variant, request, plan, tflops, bytes_s)
+    alone = scaling(variant, request, ParallelPlan(), rates)
+    shared = scaling(variant, request, plan, rates)
     return (
         str(plan.devices),
         f"{plan.cfg} x {plan.ring} x {plan.ulysses}",
@@ -161,7 +232,9 @@ def _cells(
         f"{volumes.output / 1e6:.1f}",
         f"{volumes.guidance / 1e6:.1f}",
         f"{shared.computing_s:.3f}",
+        str(volumes.messages(plan)),
         f"{shared.sending_s:.3f}",
+        f"{shared.hidden_s:.3f}",
         f"{shared.step_s:.3f}",
         f"{alone.step_s / shared.step_s:.2f}",
     )

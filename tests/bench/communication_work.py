@@ -18,21 +18,24 @@ COUNTED = {
 
 
 class Counter:
-    """A wrapper around torch's own transfers that adds up the bytes that this rank sends."""
+    """A wrapper around torch's own transfers that adds up the bytes and messages that this rank sends."""
 
     def __init__(self) -> None:
-        self.sent = {"ulysses": 0, "ring": 0, "gathered": 0}
+        self.sent = {"ulysses": 0, "ring": 0, "gathered": 0, "messages": 0}
         exchange, pass_on, gather = dist.all_to_all_single, dist.batch_isend_irecv, dist.all_gather_single
 
         def counted_exchange(arriving: Any, tensor: Any, group: Any, **options: Any) -> Any:
+            self.sent["messages"] += 1
             self.sent["ulysses"] += tensor.nbytes * (group.size() - 1) // group.size()
             return exchange(arriving, tensor, group=group, **options)
 
         def counted_pass_on(transfers: list[Any]) -> Any:
+            self.sent["messages"] += 1
             self.sent["ring"] += sum(one.tensor.nbytes for one in transfers if one.op is dist.isend)
             return pass_on(transfers)
 
         def counted_gather(gathered: Any, tensor: Any, group: Any) -> Any:
+            self.sent["messages"] += 1
             self.sent["gathered"] += tensor.nbytes * (group.size() - 1)
             return gather(gathered, tensor, group=group)
 

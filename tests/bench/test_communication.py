@@ -2,11 +2,12 @@
 
 from dataclasses import replace
 from functools import cache
+from math import inf
 
 import pytest
 
 from bench import communication
-from bench.communication import scaling, sent
+from bench.communication import Rates, scaling, sent
 from bench.requests import default_request
 from models.parallel.plan import ParallelPlan, plan
 from models.parallel.rank_launcher import RankLauncher
@@ -26,6 +27,7 @@ PLANS = [
     ParallelPlan(cfg=2, ulysses=2),
     ParallelPlan(cfg=2, ring=2),
 ]
+ULYSSES = ParallelPlan(ulysses=4)
 MODEL = replace(SMALL, heads=HEADS)
 
 
@@ -52,6 +54,7 @@ def test_a_step_sends_the_bytes_that_are_counted(
         assert rank["ulysses"] == expected.ulysses
         assert rank["ring"] == expected.ring
         assert rank["gathered"] == expected.output + expected.guidance
+        assert rank["messages"] == expected.messages(plan)
     assert expected.total > 0
 
 
@@ -59,6 +62,32 @@ def test_more_devices_never_slow_a_step_down_by_calculation() -> None:
     variant = VARIANTS["wan2.1-t2v-14b"]
     request = default_request(variant)
     plans = [plan(devices, variant.heads, guidance=True) for devices in (1, 2, 4, 8)]
-    seconds = [scaling(variant, request, chosen, 600, 450e9).step_s for chosen in plans]
+    seconds = [scaling(variant, request, chosen, Rates()).step_s for chosen in plans]
     assert seconds == sorted(seconds, reverse=True)
     assert seconds[0] / seconds[-1] < 8
+
+
+def test_what_is_hidden_is_what_fits_behind_products_and_attention() -> None:
+    variant = VARIANTS["wan2.1-t2v-14b"]
+    request = default_request(variant)
+    volumes = sent(variant, request, ULYSSES)
+    assert volumes.attentions == 2 * variant.layers
+    # a link as fast as can be: only latencies are left, and values' and keys' are behind the products
+    quick = scaling(variant, request, ULYSSES, Rates(bytes_s=inf))
+    assert quick.sending_s == pytest.approx(volumes.messages(ULYSSES) * Rates().latency_s)
+    assert quick.hidden_s == pytest.approx(2 * volumes.attentions * Rates().latency_s)
+    # a link as slow as can be: of three exchanges nothing but the time of two products is won
+    product_s = 2 * variant.tokens(832, 480, 81) / 4 * variant.dim**2 / Rates().flops
+    slow = scaling(variant, request, ULYSSES, Rates(bytes_s=1e6))
+    assert slow.hidden_s == pytest.approx(volumes.attentions * 2 * product_s)
+    # a ring sends while it attends, and gathers its results by itself
+    ring = ParallelPlan(ring=4)
+    around = scaling(variant, request, ring, Rates(bytes_s=inf))
+    gathered_s = sent(variant, request, ring).gathers * Rates().latency_s
+    assert around.sending_s - around.hidden_s == pytest.approx(gathered_s)
+
+
+def test_nothing_is_sent_by_one_device() -> None:
+    variant = VARIANTS["wan2.1-t2v-1.3b"]
+    alone = scaling(variant, default_request(variant), ParallelPlan(), Rates())
+    assert (alone.sending_s, alone.hidden_s) == (0.0, 0.0)
