@@ -59,7 +59,10 @@ def load_engine(settings: EngineSettings, mesh: Mesh | None = None) -> WanEngine
         raise TuningError("tile_when_full is for one device; in a group each has a strip of the picture.")
     folder = WeightsFolder(local_folder(settings), settings.replaced)
     folder.check(variant)
-    check_weights(folder.path, settings, device, dtype, has_text=mesh.rank == 0)
+    has_text = mesh.rank == 0
+    model.place(
+        check_weights(folder.path, settings, device, dtype, has_text, plan=mesh.plan, scratch=model.scratch)
+    )
     phases.done("checks and kernels")
     names = ["transformer"] if variant.boundary is None else ["transformer", "transformer_2"]
     transformers = [_transformer(settings, folder, name, model.loading_device, dtype) for name in names]
@@ -73,7 +76,7 @@ def load_engine(settings: EngineSettings, mesh: Mesh | None = None) -> WanEngine
     for network in streaming.networks:
         model.offloaded(network)
     phases.done("VAE")
-    encoder = _text_encoder(folder, device, dtype, model) if mesh.rank == 0 else None
+    encoder = _text_encoder(folder, device, dtype, model) if has_text else None
     parts = Parts(
         text=SharedText(mesh, encoder, device),
         denoiser=denoiser,

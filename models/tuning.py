@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self, get_args, get_type_hints
 from models.errors import TuningError
 
 Attention = Literal["auto", "sdpa", "cudnn", "flash2", "flash3", "flash3_fp8", "sage", "xformers"]
-Offload = Literal["none", "model", "group"]
+Offload = Literal["none", "experts", "model", "group"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,8 +51,9 @@ class Tuning:
     ] = 0.0
     offload: Annotated[
         Offload,
-        "Weights wait in the host's memory: with model each part is on the device only while it works, "
-        "with group the transformer's blocks, too, each a little ahead of its turn.",
+        "Weights wait in the host's memory: with experts that of two transformers that is not at work, with "
+        "model each part but the one at work, with group the transformer's blocks, too, each a little ahead "
+        "of its turn. Two experts that do not fit on a GPU together take turns without being told to.",
     ] = "none"
     vae_tiling: Annotated[
         bool, "Decode overlapping tiles of the picture one after the other: less memory, more time."

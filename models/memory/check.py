@@ -1,5 +1,6 @@
 """Checks, before any work is done, that a device's free memory is enough for the weights and for a run."""
 
+import logging
 from collections.abc import Iterable
 from math import prod
 from pathlib import Path
@@ -10,20 +11,21 @@ from models.engine import EngineSettings, GenerationRequest
 from models.errors import OutOfMemory, WeightsError
 from models.memory.estimate import (
     GB,
+    MARGIN,
     KernelScratch,
     most_frames,
     parameters,
     request_memory,
     resident_weights,
 )
+from models.memory.experts import expert_room, may_take_turns
 from models.parallel.plan import ParallelPlan
-from models.tuning import Tuning
+from models.tuning import Offload, Tuning
 from models.variants import Variant
 from models.weights.checkpoint_contents import read_contents
 from models.weights.safetensors_header import StoredTensor, stored_tensors, weight_files
 
-MARGIN = 1.15
-"""Safety factor on the estimate of a run, which was measured to be up to an eighth too low."""
+_LOGGER = logging.getLogger(__name__)
 
 _CGROUP = Path("/sys/fs/cgroup")
 
@@ -62,24 +64,44 @@ def check_memory(
 
 
 def check_weights(
-    folder: Path, settings: EngineSettings, device: torch.device, dtype: torch.dtype, has_text: bool = True
-) -> None:
-    """Raise ``WeightsError`` if the device's free memory is not enough for the weights of ``folder``.
+    folder: Path,
+    settings: EngineSettings,
+    device: torch.device,
+    dtype: torch.dtype,
+    has_text: bool = True,
+    *,
+    plan: ParallelPlan | None = None,
+    scratch: KernelScratch | None = None,
+) -> Offload:
+    """Return the offloading with which the device has room for the weights of ``folder``: that of the
+    settings, or one expert at a time where both do not fit on a GPU and nothing forbids it.
 
     ``folder``: the local folder of ``settings.weights``; ``has_text``: whether this process loads the text
-    encoder.
+    encoder. Raises ``WeightsError`` if the device's free memory is not enough.
     """
-    tuning = Tuning.from_options(settings.options)
-    parts = [part for part in parameters(settings.variant) if has_text or part != "text_encoder"]
+    tuning, variant, free = Tuning.from_options(settings.options), settings.variant, free_bytes(device)
+    parts = [part for part in parameters(variant) if has_text or part != "text_encoder"]
     elements = {part: _elements(_tensors(part, folder, settings)) for part in parts}
-    needed = resident_weights(
-        elements, dtype.itemsize, settings.variant, fp8=tuning.fp8, offload=tuning.offload
-    )
-    free = free_bytes(device)
+    offload = tuning.offload
+    loras = settings.lora_folder is not None
+    if device.type == "cuda" and may_take_turns(tuning, variant, loras=loras):
+        room = expert_room(
+            variant,
+            elements,
+            dtype.itemsize,
+            plan or ParallelPlan(),
+            scratch or KernelScratch(),
+            free=free,
+            host_free=free_bytes(torch.device("cpu")),
+        )
+        _LOGGER.info("%s: %s", variant.name, room)
+        offload = "experts" if room.in_turn else "none"
+    needed = resident_weights(elements, dtype.itemsize, variant, fp8=tuning.fp8, offload=offload)
     if needed > free:
         raise WeightsError(
             f"The weights of {folder} need {needed / GB:.1f} GB on {device} and {free / GB:.1f} GB are free."
         )
+    return offload
 
 
 def _tensors(part: str, folder: Path, settings: EngineSettings) -> Iterable[StoredTensor]:

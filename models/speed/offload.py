@@ -21,10 +21,14 @@ _ALIGNMENT = 256
 """Bytes to a multiple of which each tensor begins, as torch's own allocations do at least."""
 
 
-def check_offload(tuning: Tuning, device: torch.device) -> None:
-    """Raise ``TuningError`` if offloading is set for a CPU, or together with a setting it excludes."""
+def check_offload(tuning: Tuning, device: torch.device, *, two_experts: bool = False) -> None:
+    """Raise ``TuningError`` if offloading is set for a CPU, for experts that a model does not have, or
+    together with a setting it excludes.
+    """
     if tuning.offload == "none":
         return
+    if tuning.offload == "experts" and not two_experts:
+        raise TuningError("offload experts is for a model with two: this one has a single transformer.")
     if device.type != "cuda":
         raise TuningError(
             f"offload must be none on a {device.type} engine: it is for the memory of CUDA devices."

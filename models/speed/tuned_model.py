@@ -28,7 +28,7 @@ from models.transformer.block_weights import BlockWeights, Resident
 from models.transformer.denoiser import Denoiser
 from models.transformer.projections import join_projections
 from models.transformer.step_cache import check_cache
-from models.tuning import Tuning
+from models.tuning import Offload, Tuning
 from models.variants import Variant
 
 _LOGGER = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ class TunedModel:
         self, tuning: Tuning, variant: Variant, device: torch.device, dtype: torch.dtype, mesh: Mesh
     ) -> None:
         check_cache(tuning.cache_threshold, variant)
-        check_offload(tuning, device)
+        check_offload(tuning, device, two_experts=variant.boundary is not None)
         if tuning.fp8:
             check_fp8(device, dtype)
         self._tuning = tuning
@@ -62,6 +62,10 @@ class TunedModel:
         self._approximation = self._chosen_approximation()
         self._operations = self._chosen_operations()
         self._block_parts: BlockParts | None = None
+
+    def place(self, offload: Offload) -> None:
+        """Set the offloading that was chosen by what fits, before a part is loaded."""
+        self._tuning = replace(self._tuning, offload=offload)
 
     @property
     def loading_device(self) -> torch.device:
@@ -103,7 +107,7 @@ class TunedModel:
 
     def offloaded(self, module: Any) -> Any:
         """Register another part of the model for offloading, if set, and return the part."""
-        if self._tuning.offload != "none":
+        if self._tuning.offload in ("model", "group"):
             self._offloader.add(module)
         return module
 
@@ -178,7 +182,7 @@ class TunedModel:
         return self._block_parts
 
     def _weights(self, transformer: Any) -> BlockWeights | None:
-        if self._tuning.offload == "model":
+        if self._tuning.offload in ("experts", "model"):
             return WholeTransformer(transformer, self._offloader)
         if self._tuning.offload == "group":
             blocks, _ = blocks_in_order(transformer)

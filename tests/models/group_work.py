@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import torch.distributed as dist
 
@@ -22,6 +23,7 @@ from models.parallel.mesh import Mesh
 from models.parallel.plan import ParallelPlan
 from models.parallel.rank_launcher import LaunchedRank, RankLauncher
 from models.pipeline.wan_engine import WanEngine
+from models.speed import tuned_model
 from models.transformer.denoiser import Denoiser
 from models.vae.streaming_vae import StreamingVae
 
@@ -51,6 +53,7 @@ DECODES = [(form, height) for form in (wan21, wan22) for height in (8, 9, 3)]
 # published kinds of model: the variant, the task and what differs from its defaults
 KINDS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "two experts": ("wan2.2-t2v-a14b", "t2v", {}),
+    "two experts in turn": ("wan2.2-t2v-a14b", "t2v", {}),
     "two experts, the second without guidance": ("wan2.2-t2v-a14b", "t2v", {"guidance_scale_2": 1.0}),
     "two experts, the first without guidance": ("wan2.2-t2v-a14b", "t2v", {"guidance_scale": 1.0}),
     "image channels and two experts": ("wan2.2-i2v-a14b", "i2v", {}),
@@ -102,7 +105,13 @@ def run_to_end(engine: WanEngine, request: GenerationRequest) -> torch.Tensor:
 
 def loaded(kind: str, folders: dict[str, Path], mesh: Mesh | None = None) -> WanEngine:
     name, _, _ = KINDS[kind]
-    return load_engine(EngineSettings(small(name), folders[name]), mesh)
+    settings = EngineSettings(small(name), folders[name])
+    if "in turn" not in kind:
+        return load_engine(settings, mesh)
+    # on a CPU, where a fetched copy is a copy too
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tuned_model, "check_offload", lambda *_, **__: None)
+        return load_engine(replace(settings, options={"offload": "experts"}), mesh)
 
 
 def request_of(kind: str) -> GenerationRequest:

@@ -18,11 +18,14 @@ from torch import nn
 from models.engine import EngineSettings
 from models.errors import TuningError
 from models.loading import load_engine
+from models.memory.estimate import KernelScratch, parameters
+from models.memory.experts import ExpertRoom, expert_room, may_take_turns
+from models.parallel.plan import plan
 from models.pipeline.wan_engine import WanEngine
 from models.speed import tuned_model as tuned
 from models.speed.offload import HostWeights, Offloader, StreamedBlocks, check_offload
 from models.tuning import Tuning
-from models.variants import VARIANTS
+from models.variants import VARIANTS, Variant
 
 from .checkpoints import save_checkpoint, small
 from .conftest import DEMO_REQUEST, Model, picture
@@ -199,21 +202,32 @@ def test_the_layers_outside_the_blocks_take_their_turn_as_one_part() -> None:
     assert not stream.others.fetched
 
 
-@pytest.mark.parametrize("how", ["model", "group"])
 @pytest.mark.parametrize(
-    ("name", "task"), [("wan2.2-i2v-a14b", "i2v"), ("wan2.1-flf2v-14b", "flf2v"), ("wan2.1-vace-1.3b", "i2v")]
+    ("name", "task", "how"),
+    [
+        ("wan2.2-i2v-a14b", "i2v", "experts"),
+        *(
+            (name, task, how)
+            for how in ("model", "group")
+            for name, task in (
+                ("wan2.2-i2v-a14b", "i2v"),
+                ("wan2.1-flf2v-14b", "flf2v"),
+                ("wan2.1-vace-1.3b", "i2v"),
+            )
+        ),
+    ],
 )
 def test_a_video_does_not_depend_on_where_weights_rest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, task: str, how: str
 ) -> None:
-    monkeypatch.setattr(tuned, "check_offload", lambda *_: None)  # which would ask for a CUDA device
+    monkeypatch.setattr(tuned, "check_offload", lambda *_, **__: None)  # which would ask for a CUDA device
     save_checkpoint(small(name), tmp_path / "weights")
     request = defaults(name, task, steps=4)
 
     def made(**options: object) -> tuple[Any, Any]:
         engine = load_engine(EngineSettings(small(name), tmp_path / "weights", options=options))
         if "offload" in options:
-            check_weights(engine)
+            check_weights(engine, everything=options["offload"] != "experts")
         waiting = engine.prepare(request)
         frames = Model(engine, engine.parts.text, None).frames(request)  # takes all parts through their turns
         while waiting.step < waiting.total_steps:
@@ -227,12 +241,13 @@ def test_a_video_does_not_depend_on_where_weights_rest(
         assert np.abs(frames.astype(int) - expected_frames).max() <= 1
 
 
-def check_weights(engine: WanEngine) -> None:
-    """Make any computation with offloaded weights fail; all of them are offloaded now."""
+def check_weights(engine: WanEngine, everything: bool) -> None:
+    """Make any computation with offloaded weights fail: with all of them, or with the transformers'."""
     text: Any = engine.parts.text
-    transformers = [expert.transformer for expert in engine.parts.denoisers]
-    parts = [*transformers, *engine.parts.vae.networks, text.text.encoder]
-    if engine.parts.image_encoder is not None:
+    parts = [expert.transformer for expert in engine.parts.denoisers]
+    if everything:
+        parts += [*engine.parts.vae.networks, text.text.encoder]
+    if everything and engine.parts.image_encoder is not None:
         parts.append(engine.parts.image_encoder.encoder)
     homes = {id(tensor): tensor.data_ptr() for part in parts for tensor in tensors(part)}
 
@@ -256,6 +271,73 @@ def test_options_that_exclude_offload_are_refused_with_it(how: Any) -> None:
             check_offload(Tuning(offload=how, **other), CUDA)
     check_offload(Tuning(offload=how, cache_threshold=0.1), CUDA)
     check_offload(Tuning(fp8=True, compile=True), CPU)  # not this one's business
+
+
+def test_experts_take_turns_only_where_there_are_two() -> None:
+    with pytest.raises(TuningError, match="for a model with two"):
+        check_offload(Tuning(offload="experts"), CUDA)
+    check_offload(Tuning(offload="experts"), CUDA, two_experts=True)
+
+
+A14B = VARIANTS["wan2.2-t2v-a14b"]
+HOST = 2**40
+
+
+def room(devices: int, free_gb: float, *, rank: int = 0, host_free: int = HOST) -> ExpertRoom:
+    """The room of a rank of a group whose GPUs have so much free memory."""
+    elements = {
+        part: count for part, count in parameters(A14B).items() if part != "text_encoder" or rank == 0
+    }
+    shared = plan(devices, A14B.heads, guidance=True)
+    free = int(free_gb * 1e9)
+    return expert_room(A14B, elements, 2, shared, KernelScratch(fused=True), free=free, host_free=host_free)
+
+
+@pytest.mark.parametrize(
+    ("devices", "rank", "free_gb", "in_turn"),
+    [
+        (1, 0, 140.0, False),  # an H200
+        (8, 0, 84.0, False),  # H100s, whose share of a run is small
+        (8, 0, 47.0, True),  # of 48 GB
+        (8, 7, 47.0, True),
+        (8, 7, 62.0, False),  # a rank without the text encoder has room for both
+        (8, 0, 62.0, True),
+        (1, 0, 40.0, False),  # where not even one fits, the settings must say what to offload
+    ],
+)
+def test_both_experts_stay_on_the_device_where_they_fit(
+    devices: int, rank: int, free_gb: float, in_turn: bool
+) -> None:
+    found = room(devices, free_gb, rank=rank)
+    assert found.in_turn is in_turn
+    assert str(found).startswith("one expert at a time" if in_turn else "both experts stay")
+    assert found.both - found.one == 2 * parameters(A14B)["transformer"]
+    assert found.waiting == 2 * (found.both - found.one) * devices
+
+
+def test_experts_take_turns_only_with_room_in_the_host_for_those_of_all_ranks() -> None:
+    needed = room(8, 47.0).waiting
+    assert needed == pytest.approx(457e9, rel=0.01)
+    assert room(8, 47.0, host_free=needed).in_turn
+    assert not room(8, 47.0, host_free=needed - 1).in_turn
+
+
+@pytest.mark.parametrize(
+    ("options", "variant", "loras", "expected"),
+    [
+        ({}, A14B, False, True),
+        ({"attention": "sdpa"}, A14B, False, True),
+        ({}, VARIANTS["wan2.1-t2v-14b"], False, False),
+        ({}, A14B, True, False),
+        ({"fp8": True}, A14B, False, False),
+        ({"compile": True}, A14B, False, False),
+        ({"offload": "model"}, A14B, False, False),
+    ],
+)
+def test_what_is_set_or_excludes_offloading_is_left_alone(
+    options: dict[str, Any], variant: Variant, loras: bool, expected: bool
+) -> None:
+    assert may_take_turns(Tuning(**options), variant, loras=loras) is expected
 
 
 @pytest.mark.gpu

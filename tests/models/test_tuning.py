@@ -41,7 +41,7 @@ REFUSED: list[tuple[dict[str, object], str]] = [
     ({"cache_threshold": True}, "below 1"),
     ({"cache_threshold": float("nan")}, "below 1"),
     ({"cache_threshold": "0.1"}, "below 1"),
-    ({"offload": "disk"}, "offload must be one of none, model, group"),
+    ({"offload": "disk"}, "offload must be one of none, experts, model, group"),
 ]
 
 IMPOSSIBLE_ON_A_CPU: list[tuple[dict[str, object], str]] = [

@@ -49,7 +49,7 @@ def test_each_section_is_listed_with_all_of_its_keys(place: str, section: type[A
 def test_the_engines_options_are_listed_with_their_values() -> None:
     keys = [setting.key for setting in group("args.models[].options").settings]
     assert set(keys) == set(Tuning.__slots__)
-    assert setting("args.models[].options", "offload").takes == "one of none, model, group"
+    assert setting("args.models[].options", "offload").takes == "one of none, experts, model, group"
 
 
 def test_defaults_and_ranges_are_told_in_words() -> None:
