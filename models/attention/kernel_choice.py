@@ -202,8 +202,8 @@ def _is_inexact(kernel: AttentionKernel, inputs: tuple[Tensor, ...], shape: Atte
 
 def differs(attended: Tensor, expected: Tensor, tolerance: float = _TOLERANCE) -> bool:
     """Return whether a kernel's result differs by more than rounding, by default to 16 bits, or has NaNs."""
-    difference = (attended.float() - expected.float()).norm()
-    return not bool(difference <= tolerance * expected.float().norm())
+    difference = float((attended.float() - expected.float()).norm())
+    return not difference <= tolerance * float(expected.float().norm())
 
 
 def _median_ms(kernel: AttentionKernel, inputs: tuple[Tensor, ...]) -> float:

@@ -141,6 +141,8 @@ class KernelScratch:
     """Bytes of GELU's result together with its quantising, per element; 0 where it is not quantised."""
     fused: bool = False
     """The operations of a block make no float32 copies, and queries, keys and values are one product."""
+    eight_bit_heads: bool = False
+    """Queries, keys and values are held in 8 bits as well while they attend."""
     result: float = 0.0
     """Bytes of a convolution, per element of its result."""
     column: float = 0.0
@@ -254,12 +256,13 @@ def _token_channel_bytes(
     s, f = itemsize, _FLOAT if itemsize < _FLOAT and not scratch.fused else 0
     # the residual, its norm, one product of three inputs; queries and keys, rotated one by one unless fused
     queries = 7 * s + (0 if scratch.fused else f + _FLOAT)
+    attending = 8 * s + 3 if scratch.eight_bit_heads else 0
     ring = 10 * s + 3 * _FLOAT if plan.ring > 1 else 0  # keys sent and received, two results being merged
     # the widest tensor twice: before and after GELU
     feeding = 4 * s + (s + (scratch.quantised or s)) * variant.ffn_dim / variant.dim
     adding = 6 * s + 2 * f + _FLOAT if f else 6 * s
     branch = 2 * s if variant.control_blocks else 0
-    return max(queries, ring, feeding, adding) + branch
+    return max(queries, attending, ring, feeding, adding) + branch
 
 
 def _encode(variant: Variant, request: GenerationRequest, itemsize: int, scratch: KernelScratch) -> int:

@@ -58,8 +58,9 @@ class TunedModel:
         self._dtype = dtype
         self._mesh = mesh
         self._offloader = Offloader(device)
-        self._attention = self._chosen_attention()
+        mesh.plan.check_heads(variant.heads)
         self._approximation = self._chosen_approximation()
+        self._attention = self._chosen_attention()
         self._operations = self._chosen_operations()
         self._block_parts: BlockParts | None = None
 
@@ -80,7 +81,13 @@ class TunedModel:
         quantised = 0.0
         if self._tuning.fp8:  # a fused kernel has 8 bits as its only result
             quantised = FP8.itemsize if fused else self._dtype.itemsize + QUANTISING_BYTES
-        return replace(kernel_scratch(self._device, self._dtype), quantised=quantised, fused=fused)
+        eight_bit_heads = self._tuning.attention == "flash3_fp8"
+        return replace(
+            kernel_scratch(self._device, self._dtype),
+            quantised=quantised,
+            fused=fused,
+            eight_bit_heads=eight_bit_heads,
+        )
 
     def denoiser(self, transformer: Any) -> Denoiser:
         """Apply the settings to a transformer, the only one or one expert, and return its denoiser.
@@ -126,7 +133,6 @@ class TunedModel:
         """Choose the exact kernel of all ranks, which are all here: later, some still load when others do
         not.
         """
-        self._mesh.plan.check_heads(self._variant.heads)
         setting = self._tuning.attention
         with self._mesh.together():
             choice = choose("auto" if setting in LOSSY else setting, self._device, self._dtype, self._shape)
@@ -136,17 +142,18 @@ class TunedModel:
 
     def _chosen_approximation(self) -> Approximation | None:
         """Make what the settings put in place of exact attention, if anything."""
-        attention, sparsity, blocks = self._tuning.attention, self._tuning.sparsity, self._tuning.exact_blocks
-        if attention in LOSSY:
-            if sparsity > 0:
-                raise TuningError(
-                    f"sparsity must be 0 with attention {attention}: sparse attention is a kernel too."
-                )
-            with self._mesh.together():
-                choice = choose(attention, self._device, self._dtype, self._shape)
-            return Approximation(choice.kernel, blocks)
-        if sparsity == 0:
-            return None
+        tuning = self._tuning
+        if tuning.attention not in LOSSY:
+            return self._sparse() if tuning.sparsity > 0 else None
+        if tuning.sparsity > 0:
+            raise TuningError(
+                f"sparsity must be 0 with attention {tuning.attention}: sparse attention is a kernel too."
+            )
+        with self._mesh.together():
+            choice = choose(tuning.attention, self._device, self._dtype, self._shape)
+        return Approximation(choice.kernel, tuning.exact_blocks)
+
+    def _sparse(self) -> Approximation:
         if self._mesh.plan.ring > 1:
             raise TuningError(
                 "sparsity must be 0 in a ring, where no device has all keys of a head: choose Ulysses."
@@ -155,7 +162,7 @@ class TunedModel:
             reason = why_not_sparse(self._device, self._dtype, self._variant.head_dim)
             if reason is not None:
                 raise TuningError(f"sparsity must be 0 here: sparse attention {reason}.")
-        return Approximation(SparseAttention(sparsity), blocks, in_order=True)
+        return Approximation(SparseAttention(self._tuning.sparsity), self._tuning.exact_blocks, in_order=True)
 
     @property
     def _shape(self) -> AttentionShape:

@@ -1,0 +1,84 @@
+"""Steps of a 14B with attention in 8 bits and with sparse attention, on a fake Hopper device."""
+
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from models.attention import kernel_choice
+from models.attention.kernels import library
+from models.memory.estimate import request_memory
+from models.parallel.mesh import Mesh
+from models.speed.tuned_model import TunedModel
+from models.tuning import Tuning
+from models.variants import VARIANTS
+from testbed.fake_device.device import FakeDevice
+from testbed.fake_device.dry_run import DryRun, dry_engine, dry_model, few_layers, sized_request
+
+pytestmark = pytest.mark.slow
+
+VARIANT = few_layers(VARIANTS["wan2.1-t2v-14b"])
+TOKENS, HEADS, HEAD_DIM = 32760, 40, 128
+VALUES = TOKENS * HEADS * HEAD_DIM
+FORWARDS = 2
+"""Of a guided step: in each, the first of two blocks attends exactly."""
+
+
+@pytest.fixture(autouse=True)
+def flash3(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Stand in for FlashAttention 3, by shapes, and for what ``auto`` draws on a device."""
+
+    def flash_attn_func(q: Tensor, k: Tensor, v: Tensor, **scales: Tensor) -> Tensor:
+        if scales:
+            assert {tensor.dtype for tensor in (q, k, v)} == {torch.float8_e4m3fn}
+            assert {scale.shape for scale in scales.values()} == {(1, q.shape[2])}
+        return torch.empty(q.shape, dtype=torch.bfloat16, device=q.device)
+
+    def empty(device: torch.device, dtype: torch.dtype, size: tuple[int, ...]) -> Any:
+        return tuple(torch.empty(size, device=device, dtype=dtype) for _ in range(3))
+
+    module = ModuleType("flash_attn_interface")
+    module.flash_attn_func = flash_attn_func  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "flash_attn_interface", module)
+    monkeypatch.setattr(kernel_choice, "_noise", empty)
+    library.cache_clear()
+    yield
+    library.cache_clear()
+
+
+def launches(tuning: Tuning) -> tuple[Counter[str], int]:
+    """Take two steps; return the second's launches by name and the bytes of those of our own kernels."""
+    device = FakeDevice()
+    with device:
+        model = dry_model(device, VARIANT)
+        run = DryRun(device, model, dry_engine(model, VARIANT, tuning))
+        request = sized_request(VARIANT)
+        stages = [run.prepare(request), run.step(), run.step()]
+        scratch = TunedModel(tuning, VARIANT, device.device, torch.bfloat16, Mesh()).scratch
+    assert [stage.traffic.waits for stage in stages[1:]] == [["torch.cuda.synchronize"]] * 2
+    memory = request_memory(VARIANT, request, 2, scratch=scratch)
+    assert memory.text_keys + memory.step == pytest.approx(max(stage.peak_bytes for stage in stages), rel=0.1)
+    moved = stages[-1].traffic.launches
+    ours = [each for each in moved if each.name.rpartition(".")[2] in ("head_statistics", "scaled_heads")]
+    return Counter(each.name for each in moved), sum(each.bytes for each in ours)
+
+
+def test_attention_in_8_bits_moves_queries_keys_and_values_twice_and_writes_them_once() -> None:
+    names, moved = launches(Tuning(attention="flash3_fp8"))
+    assert names["wan_serve.head_statistics"] == names["wan_serve.scaled_heads"] == 3 * FORWARDS
+    assert names["aten.scaled_dot_product_attention"] == 2 * FORWARDS  # to the text alone
+    assert moved == pytest.approx(FORWARDS * 3 * VALUES * (2 + 2 + 1), rel=0.02)
+
+
+def test_sparse_attention_takes_one_kernel_and_no_copy_of_what_attends() -> None:
+    names, _ = launches(Tuning(sparsity=0.5, attention="sdpa"))
+    dense, _ = launches(Tuning(attention="sdpa"))
+    assert names["wan_serve.block_sparse_attention"] == FORWARDS
+    assert dense["aten.scaled_dot_product_attention"] - names["aten.scaled_dot_product_attention"] == FORWARDS
+    for copy in ("aten.clone", "aten.copy_", "aten._to_copy"):
+        assert names[copy] <= dense[copy] + 2 * FORWARDS, copy  # of lists and of the blocks' means
