@@ -7,9 +7,16 @@ from dataclasses import asdict, replace
 import torch
 
 from bench.machine import describe
+from models.attention.approximation import Approximation
+from models.attention.kernels import fp8_in_plain_torch
+from models.attention.sparse import SparseAttention
 from models.demo.exam import Marks, answers, marks, settings_of
+from models.engine import EngineSettings
 from models.errors import TuningError
 from models.loading import load_engine
+from models.pipeline.wan_engine import WanEngine
+from models.transformer.denoiser import Denoiser
+from models.tuning import Tuning
 from models.variants import VARIANTS
 
 _PLAIN = settings_of(VARIANTS["demo"])
@@ -20,6 +27,16 @@ SETTINGS = {
     "cache_threshold 0.1": replace(_PLAIN, options={"cache_threshold": 0.1}),
     "4 steps": settings_of(VARIANTS["demo-distill"]),
 }
+_TOKENS = 4
+"""Tokens of a block for sparse attention: a clip of the demo model has 30, fewer than one block for a GPU."""
+APPROXIMATIONS = {
+    "attention in 8 bits": Approximation(fp8_in_plain_torch),
+    "sparsity 0.3": Approximation(SparseAttention(0.3, _TOKENS), in_order=True),
+    "sparsity 0.5": Approximation(SparseAttention(0.5, _TOKENS), in_order=True),
+}
+"""What ``attention: flash3_fp8`` and ``sparsity`` do on a GPU, by the plain torch that defines it; the first
+steps and the first block are exact, as by default.
+"""
 _COLUMNS = ("background", "colour", "motion", "everything", "first_frame")
 
 
@@ -27,7 +44,7 @@ def main(arguments: list[str]) -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="scripts/bench demo", description=__doc__)
     parser.add_argument("--prompts", type=int, default=100, help="of each setting and task (default 100)")
-    parser.add_argument("--only", choices=SETTINGS, help="this setting alone")
+    parser.add_argument("--only", choices=(*SETTINGS, *APPROXIMATIONS), help="this setting alone")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default cpu)")
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     options = parser.parse_args(arguments)
@@ -36,10 +53,11 @@ def main(arguments: list[str]) -> int:
     print("|---|---|---|---|---|---|---|---|")
     told: dict[str, Marks] = {}
     for task in ("t2v", "i2v"):
-        for name, settings in SETTINGS.items():
+        for name in (*SETTINGS, *APPROXIMATIONS):
+            settings = SETTINGS.get(name, _PLAIN)
             if options.only in (None, name):
                 try:
-                    engine = load_engine(replace(settings, device=options.device))
+                    engine = _engine(replace(settings, device=options.device), APPROXIMATIONS.get(name))
                 except TuningError as error:  # some settings are for GPUs alone
                     print(f"| {task} | {name} | not here: {error} | | | | | |", flush=True)
                     continue
@@ -49,6 +67,16 @@ def main(arguments: list[str]) -> int:
     if options.json:
         print(json.dumps({name: asdict(each) for name, each in told.items()}))
     return 0
+
+
+def _engine(settings: EngineSettings, approximation: Approximation | None) -> WanEngine:
+    engine = load_engine(settings)
+    if approximation is None:
+        return engine
+    denoiser = Denoiser(engine.parts.denoiser.transformer, approximation=approximation)
+    return WanEngine(
+        engine.variant, replace(engine.parts, denoiser=denoiser), exact_steps=Tuning().exact_steps
+    )
 
 
 def _cells(found: Marks) -> str:

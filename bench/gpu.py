@@ -116,7 +116,7 @@ def run_block(block: Block, bench: Bench) -> None:
 def _line(finding: Finding) -> str:
     value = "" if finding.value is None else f" {finding.value:.4g} {finding.unit}"
     wanted = "" if finding.wanted is None else f" (wanted {finding.wanted:g})"
-    return f"{finding.block:<26}{finding.kind:<9}{finding.name}:{value}{wanted} {finding.note}".rstrip()
+    return f"{finding.block:<32}{finding.kind:<9}{finding.name}:{value}{wanted} {finding.note}".rstrip()
 
 
 def _options(arguments: list[str]) -> argparse.Namespace:

@@ -7,13 +7,18 @@ import torch
 from torch import Tensor
 
 from bench.gpu_blocks.bench import Bench
+from models.attention.approximation import Approximation
+from models.attention.sparse import block_tokens, kept_blocks
+from models.kernels.block_sparse import block_sparse_in_plain_torch
 from models.speed.fp8 import closeness
+from models.transformer.denoiser import Denoiser
 from models.tuning import Tuning
 from models.variants import VARIANTS, Variant
 from testbed.random_engine import RandomModel
 
 _SIXTEEN_BITS, _EIGHT_BITS, _DECODE_DB = 0.02, 0.1, 30.0
 """Bounds on the relative error of a velocity (L2 norm), and on the ratio of signal to error of a decode."""
+_SPARSITY = 0.5
 
 
 def exact(bench: Bench) -> None:
@@ -29,6 +34,38 @@ def compiled(bench: Bench) -> None:
 def fp8(bench: Bench) -> None:
     """Compare the engine with 8-bit layers."""
     _velocity(bench, Tuning(fp8=True), _EIGHT_BITS)
+
+
+def flash3_fp8(bench: Bench) -> None:
+    """Compare the engine with attention in 8 bits, in every block."""
+    _velocity(bench, Tuning(attention="flash3_fp8", exact_steps=0.0, exact_blocks=0), _EIGHT_BITS)
+
+
+def sparse(bench: Bench) -> None:
+    """Compare the kernel of sparse attention with plain torch, in every block of the engine.
+
+    Not with exact attention, since random weights have no blocks that matter less; of two that score nearly
+    the same, the kernel and plain torch may keep different ones.
+    """
+    variant = _variant(bench)
+    model = _model(variant, bench)
+    model.cast(bench.dtype)
+    frames, side = (5, 16) if bench.tiny else (9, 32)
+    latents = torch.randn(1, variant.input_channels, frames, side, side, device=bench.device)
+    timestep = torch.full((1,), 500.0, device=bench.device)
+    with torch.inference_mode():
+        own = model.engine(Tuning(sparsity=_SPARSITY, exact_steps=0.0, exact_blocks=0)).parts.denoiser
+        plain = Approximation(_sparse_in_plain_torch, exact_blocks=0, in_order=True)
+        other = Denoiser(own.transformer, approximation=plain, block_parts=own.block_parts)
+        text, rotation = own.text(model.text.encode("")), own.rotation(latents)
+        found, expected = (each(latents, timestep, text, rotation) for each in (own, other))
+    _gate(bench, found, expected, _EIGHT_BITS)
+
+
+def _sparse_in_plain_torch(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    size = block_tokens(keys.shape[2])
+    kept = kept_blocks(queries, keys, size, _SPARSITY)
+    return block_sparse_in_plain_torch(queries, keys, values, kept, size)
 
 
 def decode(bench: Bench) -> None:
@@ -57,6 +94,10 @@ def _velocity(bench: Bench, tuning: Tuning, bound: float) -> None:
         model.cast(bench.dtype)
         denoiser = model.engine(tuning).parts.denoiser
         found = denoiser(latents, timestep, denoiser.text(prompt), denoiser.rotation(latents))
+    _gate(bench, found, expected, bound)
+
+
+def _gate(bench: Bench, found: Tensor, expected: Tensor, bound: float) -> None:
     error = closeness(found, expected)
     bench.found(
         "gate", bench.block.removeprefix("gate-"), error.error, "error", wanted=bound, note=str(error)

@@ -10,7 +10,14 @@ from bench.gpu_blocks.bench import Bench
 
 _LIMITS_S = {"step": 75.0, "decode": 45.0, "end": 75.0}
 _COMPILING_S = 90.0
-_FIRST = ("14b-480p", "decode-480p", "14b-480p-fp8", "14b-480p-4-steps", "1.3b-480p-4-steps")
+_FIRST = (
+    "14b-480p",
+    "decode-480p",
+    "14b-480p-fp8",
+    "14b-480p-fp8-flash3_fp8",
+    "14b-480p-4-steps",
+    "1.3b-480p-4-steps",
+)
 _BY_DIFFUSERS = ("14b-480p", "decode-480p")
 
 
@@ -34,6 +41,8 @@ def _plan() -> tuple[Block, ...]:
         Block("gate-exact", gates.exact, 30.0),
         Block("gate-decode", gates.decode, 30.0),
         Block("gate-fp8", gates.fp8, 30.0),
+        Block("gate-flash3_fp8", gates.flash3_fp8, 30.0),
+        Block("gate-sparse", gates.sparse, 30.0),
         Block("attention", attention.measure, 30.0),
         Block("products", products.measure, 25.0),
         *map(_case, first),
@@ -50,6 +59,8 @@ def _case(case: Case) -> Block:
         "exact": case.kind != "decode",
         "decode": case.kind != "step",
         "fp8": tuning.fp8,
+        "flash3_fp8": tuning.attention == "flash3_fp8",
+        "sparse": tuning.sparsity > 0,
         "compiled": tuning.compile,
     }
     return Block(
