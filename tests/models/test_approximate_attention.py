@@ -28,10 +28,12 @@ from models.loading import load_engine
 from models.parallel.mesh import Mesh
 from models.parallel.plan import ParallelPlan
 from models.pipeline.wan_engine import WanEngine
+from models.speed.dummy_forward import DummyShape, dummy_forward
 from models.speed.fp8 import closeness
 from models.transformer.denoiser import Denoiser
 from models.variants import VARIANTS
 
+from .checkpoints import small, transformer
 from .conftest import DEMO_REQUEST, REQUEST, Model, picture, remade
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -181,6 +183,19 @@ def test_sparse_attention_that_keeps_all_makes_the_same_video(expanding_model: M
     )
     some = closeness(with_attention(expanding_model, SPARSE).latents(request), expected).error
     assert 1e-3 < some < 0.1
+
+
+def test_the_tokens_of_control_blocks_are_put_in_the_same_order() -> None:
+    variant = small("wan2.1-vace-1.3b")
+    model = transformer(variant)
+    all_kept = replace(SPARSE, kernel=SparseAttention(0.0))
+    dense, ordered = (
+        dummy_forward(
+            Denoiser(model, approximation=approximation), variant, model.config, DummyShape(3, 12, 10)
+        )
+        for approximation in (None, all_kept)
+    )
+    torch.testing.assert_close(ordered, dense, atol=1e-4, rtol=0)
 
 
 def test_attention_in_8_bits_makes_nearly_the_same_video(plain_model: Model) -> None:
