@@ -1,6 +1,7 @@
 """The application builder that ``serve_config.yaml`` names: settings in, Serve deployments out."""
 
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from ray.serve.config import AutoscalingConfig
 from ray.serve.schema import LoggingConfig
 
 from serve_app.api.ingress import ingress
+from serve_app.api.native.task_document import message_document
 from serve_app.config.model_settings import AutoscalingSettings, ModelSettings
 from serve_app.config.placement import Placement, place
 from serve_app.config.settings import AppSettings, parse_settings
@@ -62,7 +64,8 @@ def coordinator(
         health_check_period_s=1,
         logging_config=_QUIET,
     )(Coordinator)
-    return deployment.bind(settings, models, windows)
+    describe = partial(message_document, root_path=settings.webhooks.public_url.rstrip("/"))
+    return deployment.bind(settings, models, windows, describe=describe)
 
 
 def _model(settings: AppSettings, model: ModelSettings, placement: Placement) -> Application:

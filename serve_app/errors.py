@@ -10,6 +10,7 @@
     │   ├── TaskNotFound         404  task_not_found
     │   └── FileNotFound         404  file_not_found
     ├── Conflict                 409  conflict
+    │   ├── NothingToSend        409  nothing_to_send
     │   ├── NotWaiting           409  not_waiting
     │   ├── ResultNotReady       409  result_not_ready
     │   └── TaskExists           409  task_exists
@@ -42,6 +43,7 @@ __all__ = [
     "NoReplica",
     "NotFound",
     "NotWaiting",
+    "NothingToSend",
     "OtherSite",
     "OverQuota",
     "PathForbidden",
@@ -130,6 +132,12 @@ class Conflict(ServiceError):
 
     status = 409
     code = "conflict"
+
+
+class NothingToSend(Conflict):
+    """No webhook message is stored about the task."""
+
+    code = "nothing_to_send"
 
 
 class NotWaiting(Conflict):

@@ -26,11 +26,14 @@ from serve_app.config.settings import AppSettings
 from serve_app.files.artifacts import LocalArtifacts
 from serve_app.files.output_paths import OutputPaths
 from serve_app.media.image_intake import ImageIntake
+from serve_app.media.public_http import public_or_in
 from serve_app.media.url_fetch import UrlFetch
 from serve_app.queue.view import QueueView
 from serve_app.store.database import Database
 from serve_app.store.fleet import Fleet
+from serve_app.store.outbox import Outbox
 from serve_app.store.task_store import TaskStore
+from serve_app.submission.callbacks import Callbacks
 from serve_app.submission.frame_intake import FrameIntake
 from serve_app.submission.free_disk import FreeDisk
 from serve_app.submission.prompt_notes import PromptNotes
@@ -124,12 +127,16 @@ def _service(
     return TaskService(
         settings=settings,
         store=store,
+        outbox=Outbox(database),
         view=QueueView(store, fleet, settings.shares, seen_within_s=settings.tasks.silence_s),
         artifacts=artifacts,
         free_disk=FreeDisk(artifacts.free_bytes),
         places=VideoPlaces(outputs, store),
         frames=FrameIntake(_image_intake(settings), artifacts),
         prompts=PromptNotes(settings.models),
+        callbacks=Callbacks(
+            lambda owner: bool(settings.webhook_secrets(owner)), public_or_in(settings.webhooks.networks)
+        ),
         nudge=nudge,
         on_cancelled=on_cancelled,
     )

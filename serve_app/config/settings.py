@@ -6,13 +6,16 @@ drain time. Relative folders are resolved against the folder that the service is
 
 import os
 import re
+from collections.abc import Mapping
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, Field, SecretStr, ValidationError, model_validator
 
 from serve_app.config.model_settings import ModelSettings
 from serve_app.config.section import Seconds, Section, SettingsError, model_in
+from serve_app.config.webhook_secret import secret_bytes
 from serve_app.findings import Loc, path, reason, unknown
 from serve_app.tasks.fair_share import Share, Shares
 
@@ -29,6 +32,13 @@ def _origin(text: str) -> str:
     return text
 
 
+def _webhook_secret(secret: SecretStr) -> SecretStr:
+    secret_bytes(secret.get_secret_value())
+    return secret
+
+
+WebhookSecret = Annotated[SecretStr, AfterValidator(_webhook_secret)]
+"""A secret that is in no text of the settings; ``scripts/make_key`` makes one."""
 HostPattern = Annotated[str, AfterValidator(_host_pattern)]
 Origin = Annotated[str, AfterValidator(_origin)]
 """A site: scheme and host in lower case, and the port if it is not the scheme's own."""
@@ -92,6 +102,26 @@ class LimitSettings(Section):
     max_priority: int = Field(default=10, ge=0, description="priorities are -max_priority … max_priority")
 
 
+class WebhookSettings(Section):
+    """The messages to the ``callback_url`` of a task (webhooks)."""
+
+    secrets: tuple[WebhookSecret, ...] = Field(
+        default=(),
+        description="secrets, each whsec_…, that sign the messages of a service without keys; "
+        "a key has its own",
+    )
+    networks: tuple[IPv4Network | IPv6Network, ...] = Field(
+        default=(),
+        description="networks that receivers may be in beside the public internet, as `10.1.0.0/16`",
+    )
+    public_url: str = Field(
+        default="",
+        pattern=r"^(https?://[^\s?#]+)?$",
+        description="where clients reach this service: begins the result_url of a message",
+    )
+    timeout_s: Seconds = Field(default=15.0, description="how long a receiver may take to answer")
+
+
 class KeySettings(Section):
     """One API key, stored as its hash, and its holder's rights and limits. ``scripts/make_key`` makes one."""
 
@@ -115,6 +145,11 @@ class KeySettings(Section):
         ge=0.01,
         le=100,
         description="share of a busy service, in proportion to the weights of the other keys",
+    )
+    webhook_secrets: tuple[WebhookSecret, ...] = Field(
+        default=(),
+        description="secrets, each whsec_…, that sign the messages to its callback_url; two while one is "
+        "replaced by the other",
     )
 
     @model_validator(mode="after")
@@ -159,6 +194,9 @@ class AppSettings(Section):
     access_log: bool = Field(default=False, description="whether each HTTP request gets a log line")
     tasks: TaskSettings = Field(default=TaskSettings(), description="how tasks live and die")
     limits: LimitSettings = Field(default=LimitSettings(), description="what the service takes in")
+    webhooks: WebhookSettings = Field(
+        default=WebhookSettings(), description="how clients are told of their tasks at their callback_url"
+    )
     keys: tuple[KeySettings, ...] = Field(
         default=(), description="who may use the service; with none, whoever reaches it"
     )
@@ -200,6 +238,12 @@ class AppSettings(Section):
     def shares(self) -> Shares:
         """The fair share of each key's owner."""
         return {key.name: Share(key.weight, key.max_running) for key in self.keys}
+
+    def webhook_secrets(self, owner: str) -> tuple[bytes, ...]:
+        """Return the secrets that sign the messages about an owner's tasks, none without any."""
+        of_owner = {key.name: key.webhook_secrets for key in self.keys}
+        secrets = of_owner.get(owner, ()) if owner else self.webhooks.secrets
+        return tuple(secret_bytes(secret.get_secret_value()) for secret in secrets)
 
 
 def parse_settings(args: object, base: Path) -> AppSettings:
@@ -258,7 +302,7 @@ def _first_sentence(error: ValidationError) -> str:
     finding = error.errors(include_url=False)[0]
     loc, section = _place(finding["loc"], finding["type"] == "extra_forbidden")
     key = path(("args", *loc))
-    if finding["type"] == "value_error":
+    if finding["type"] == "value_error" and isinstance(finding["input"], Mapping | BaseModel):
         # Our own checks look at a whole section and begin their sentence with the key at fault.
         return f"{key}.{reason(finding)}."
     if finding["type"] == "extra_forbidden":

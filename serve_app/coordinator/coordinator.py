@@ -22,14 +22,20 @@ from serve_app.coordinator.janitor import Janitor
 from serve_app.coordinator.scaling import Scaling, deployment_of
 from serve_app.files.artifacts import LocalArtifacts
 from serve_app.files.output_paths import OutputPaths
+from serve_app.media.public_http import PublicHttp, public_or_in
 from serve_app.metrics import TaskMetrics
 from serve_app.store.database import Database
+from serve_app.store.delivery_ledger import DeliveryLedger
 from serve_app.store.fleet import Fleet
-from serve_app.store.run_ledger import RunLedger, Superseded
+from serve_app.store.leadership import Superseded
+from serve_app.store.run_ledger import RunLedger
 from serve_app.store.task_store import TaskStore
 from serve_app.tasks.move_log import log_move
 from serve_app.tasks.replica import ENDED, Health, Replica
 from serve_app.tasks.task import Task, TaskError
+from serve_app.webhooks.courier import Courier
+from serve_app.webhooks.message import Describe
+from serve_app.webhooks.sender import Sender
 
 _LEASE_CHECK_S = 1.0
 _DEPLOYMENTS_CHECK_S = 2.0
@@ -42,8 +48,14 @@ class Coordinator:
 
     # Serve awaits an asynchronous constructor.
     async def __init__(  # type: ignore[misc]
-        self, settings: AppSettings, models: Mapping[str, DeploymentHandle[Any]], windows: Mapping[str, int]
+        self,
+        settings: AppSettings,
+        models: Mapping[str, DeploymentHandle[Any]],
+        windows: Mapping[str, int],
+        *,
+        describe: Describe,
     ) -> None:
+        """``describe`` returns the status document of a task, for the messages to its client."""
         self._models = models
         paths = OutputPaths(settings.outputs, settings.output_roots)
         self._database = Database(settings.store_url)
@@ -75,9 +87,12 @@ class Coordinator:
         self._dispatcher = Dispatcher(
             self._ledger, list(models), self._scaling.window, self._send, self._give_up
         )
+        deliveries = DeliveryLedger(self._database, self._ledger.epoch)
+        self._courier = Courier(deliveries, _sender(settings, describe))
         self._janitor = Janitor(
             TaskStore(self._database),
             self._ledger,
+            deliveries,
             self._fleet,
             LocalArtifacts(paths, settings.data_dir),
             paths,
@@ -87,19 +102,22 @@ class Coordinator:
         )
         self._followups: set[asyncio.Task[None]] = set()
         self._failure: BaseException | None = None
-        self._loops = [
-            asyncio.create_task(self._supervise(loop))
-            for loop in (
-                self._dispatcher.run(),
-                self._check_leases(),
-                self._check_deployments(),
-                self._janitor.run(),
-            )
-        ]
+        self._loops = self._begin_loops()
+
+    def _begin_loops(self) -> Sequence[asyncio.Task[None]]:
+        loops = (
+            self._dispatcher.run(),
+            self._check_leases(),
+            self._check_deployments(),
+            self._janitor.run(),
+            self._courier.run(),
+        )
+        return [asyncio.create_task(self._supervise(loop)) for loop in loops]
 
     async def nudge(self) -> None:
-        """Wake the dispatcher after a submit or a cancel."""
+        """Wake the dispatcher and the courier after a submit or a cancel."""
         self._dispatcher.nudge()
+        self._courier.nudge()
 
     async def saw(self, replica: Replica) -> None:
         """Record a replica's heartbeat, stamped with this process's clock."""
@@ -125,6 +143,9 @@ class Coordinator:
             self._dispatcher.claimed(ticket, task)
             self._metrics.claimed(task)
             log_move("claim", task, waited_s=round(time.time() - task.created_at, 3))
+            self._courier.nudge()
+            # no business of the runner, and unknown to one of the version before
+            task = replace(task, callback=None)
         return task
 
     async def report(
@@ -241,6 +262,7 @@ class Coordinator:
     def _ended(self, move: str, task: Task, **facts: float) -> None:
         self._metrics.ended(task)
         log_move(move, task, **facts)
+        self._courier.nudge()
 
     async def _check_leases(self) -> None:
         while True:
@@ -287,3 +309,9 @@ class Coordinator:
         for loop in self._loops:
             if loop is not asyncio.current_task():
                 loop.cancel()
+
+
+def _sender(settings: AppSettings, describe: Describe) -> Sender:
+    timeout_s = settings.webhooks.timeout_s
+    http = PublicHttp(timeout_s, public_or_in(settings.webhooks.networks))
+    return Sender(http, settings.webhook_secrets, describe, timeout_s=timeout_s)

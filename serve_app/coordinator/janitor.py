@@ -7,6 +7,7 @@ import time
 from serve_app.errors import ServiceError
 from serve_app.files.artifacts import LocalArtifacts
 from serve_app.files.output_paths import OutputPaths
+from serve_app.store.delivery_ledger import DeliveryLedger
 from serve_app.store.fleet import Fleet
 from serve_app.store.run_ledger import RunLedger
 from serve_app.store.task_store import TaskStore
@@ -28,6 +29,7 @@ class Janitor:
         self,
         store: TaskStore,
         ledger: RunLedger,
+        deliveries: DeliveryLedger,
         fleet: Fleet,
         artifacts: LocalArtifacts,
         paths: OutputPaths,
@@ -38,6 +40,7 @@ class Janitor:
     ) -> None:
         self._store = store
         self._ledger = ledger
+        self._deliveries = deliveries
         self._fleet = fleet
         self._artifacts = artifacts
         self._paths = paths
@@ -54,10 +57,11 @@ class Janitor:
             await asyncio.sleep(self._period_s)
 
     async def sweep(self) -> None:
-        """Delete expired tasks with their files, then files of unknown tasks, then silent replicas."""
+        """Delete expired tasks with files and messages, then files of unknown tasks, then silent replicas."""
         for task in await self._ledger.forget_ended(before=time.time() - self._retention_s):
             await asyncio.to_thread(self._delete_files, task)
             log_move("forget", task)
+        await self._deliveries.forget()
         await self._delete_orphans()
         await self._fleet.gone(unseen_for_s=self._replica_retention_s)
 

@@ -9,6 +9,7 @@ from sqlalchemy import RowMapping
 from models.video_spec import LoraUse
 from serve_app.tasks.task import NewTask, Task, TaskError, TaskSpec
 from serve_app.tasks.transitions import Status
+from serve_app.tasks.webhook import Callback, EventType
 
 _NULL_AT_FIRST = (
     "runner",
@@ -54,7 +55,15 @@ def task_of(row: Mapping[str, Any] | RowMapping) -> Task:
         tokens=row["tokens"],
         version=row["version"],
         phase=row["phase"],
+        callback=callback_of(row),
     )
+
+
+def callback_of(row: Mapping[str, Any] | RowMapping) -> Callback | None:
+    """Return the callback of a row of ``tasks``, None without one."""
+    if row["callback_url"] is None:
+        return None
+    return Callback(row["callback_url"], tuple(map(EventType, row["callback_events"].split())))
 
 
 def values_of(new: NewTask, *, max_attempts: int, now: float) -> Mapping[str, Any]:
@@ -82,6 +91,8 @@ def values_of(new: NewTask, *, max_attempts: int, now: float) -> Mapping[str, An
         "created_at": now,
         "timings": {},
         "version": 0,
+        "callback_url": new.callback.url if new.callback else None,
+        "callback_events": " ".join(new.callback.events) if new.callback else None,
         **dict.fromkeys(_NULL_AT_FIRST),
     }
 

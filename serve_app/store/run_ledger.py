@@ -11,13 +11,15 @@ from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
-from sqlalchemy import RowMapping, delete, exists, func, select, update
+from sqlalchemy import RowMapping, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from serve_app.store.batching import Batching
 from serve_app.store.database import Database
 from serve_app.store.fair_queue import FairQueue
+from serve_app.store.leadership import leads, require_lead
 from serve_app.store.move_statements import MOVES, MoveStatements, RunKey, Write
+from serve_app.store.outbox import announce
 from serve_app.store.rows import task_of
 from serve_app.store.tables import LEADERSHIP, TASKS
 from serve_app.tasks.fair_share import Shares
@@ -25,10 +27,6 @@ from serve_app.tasks.task import Task, TaskError
 from serve_app.tasks.transitions import FINAL, Status
 
 WORKER_LOST = TaskError("worker_lost", "Every replica that ran this task was lost")
-
-
-class Superseded(Exception):
-    """Another coordinator has taken the lead: writes of this one's epoch are rejected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +61,6 @@ class RunLedger:
         self._queue = FairQueue(shares)
         self._draining = False
         self._writing: Batching[_Job, RowMapping | None] = Batching(self._write_all)
-        # Part of the WHERE of a write, so that the check and the write are atomic.
-        self._is_leader = exists().where(LEADERSHIP.c.epoch == epoch)
 
     @classmethod
     async def take_lead(
@@ -112,7 +108,7 @@ class RunLedger:
                 await self._queue.charge(connection, model, turn)
                 return row
             # On PostgreSQL the task may have been cancelled in the meantime: choose again.
-        await self._check_lead(connection)
+        await require_lead(connection, self.epoch)
         return None
 
     async def report(
@@ -139,7 +135,8 @@ class RunLedger:
             notes=notes,
             phase=phase,
         )
-        return await self._commit(write) is not None
+        # A report changes nothing that anybody is told of.
+        return await self._writing.ask(partial(self._write, write=write)) is not None
 
     async def publish(
         self,
@@ -192,14 +189,14 @@ class RunLedger:
     async def _drain(self, connection: AsyncConnection) -> None:
         query = update(LEADERSHIP).where(LEADERSHIP.c.epoch == self.epoch).values(draining=True)
         if (await connection.execute(query)).rowcount == 0:
-            await self._check_lead(connection)
+            await require_lead(connection, self.epoch)
         # Writes are serialized: claims before this one are in this transaction or already committed.
         self._draining = True
 
     async def check_lead(self) -> None:
         """Raise ``Superseded`` once another coordinator leads."""
         async with self._database.read() as connection:
-            await self._check_lead(connection)
+            await require_lead(connection, self.epoch)
 
     async def expire_leases(self) -> Sequence[Task]:
         """Give up every run with an expired lease; return the tasks. Raises ``Superseded``."""
@@ -219,7 +216,7 @@ class RunLedger:
     async def forget_ended(self, *, before: float) -> Sequence[Task]:
         """Delete and return the final tasks that ended before ``before`` (seconds since 1970)."""
         ended = (TASKS.c.status.in_(FINAL), TASKS.c.finished_at < before)
-        query = delete(TASKS).where(*ended, self._is_leader).returning(TASKS)
+        query = delete(TASKS).where(*ended, leads(self.epoch)).returning(TASKS)
         async with self._database.write() as connection:
             return [task_of(row) for row in (await connection.execute(query)).mappings().all()]
 
@@ -279,17 +276,19 @@ class RunLedger:
         return await self._execute(connection, write)
 
     async def _execute(self, connection: AsyncConnection, write: Write) -> RowMapping | None:
+        """Execute ``write`` and store its messages; return the changed row, if any. Raises ``Superseded``."""
+        row = await self._write(connection, write)
+        if row is not None:
+            await announce(connection, [row])
+        return row
+
+    async def _write(self, connection: AsyncConnection, write: Write) -> RowMapping | None:
         """Execute ``write``; return the changed row, if any. Raises ``Superseded`` if the epoch has ended."""
         changed = await connection.execute(write.statement, write.values)
         row: RowMapping | None = changed.mappings().first()
         if row is None:
-            await self._check_lead(connection)
+            await require_lead(connection, self.epoch)
         return row
-
-    async def _check_lead(self, connection: AsyncConnection) -> None:
-        current = await connection.scalar(select(LEADERSHIP.c.epoch))
-        if current != self.epoch:
-            raise Superseded(f"epoch {self.epoch} ended, {current} leads")
 
 
 def _task(row: RowMapping | None) -> Task | None:

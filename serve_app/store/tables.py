@@ -56,6 +56,9 @@ TASKS = Table(
     Column("timings", JSON, nullable=False),
     # Counts the moves of the task.
     Column("version", Integer, nullable=False, server_default="0"),
+    Column("callback_url", Text),
+    # The types of the wanted events, with blanks between.
+    Column("callback_events", Text),
     UniqueConstraint("id", "owner", name="tasks_id"),
     UniqueConstraint("owner", "idempotency_key", name="tasks_idempotency"),
     Index("tasks_queue", "status", "model", "owner", "priority", "seq"),
@@ -119,4 +122,36 @@ SCALES = Table(
     Column("model", String(64), primary_key=True),
     Column("wanted", Integer, nullable=False),
     Column("failing", Boolean, nullable=False),
+)
+
+WEBHOOKS = Table(
+    "webhooks",
+    METADATA,
+    Column("id", String(128), primary_key=True),
+    Column("task_uid", String(64), nullable=False),
+    Column("owner", String(128), nullable=False),
+    Column("url", Text, nullable=False),
+    Column("endpoint", String(64), nullable=False),
+    Column("type", String(32), nullable=False),
+    Column("occurred_at", Float, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("attempts", Integer, nullable=False),
+    # Null once no attempt is to come.
+    Column("next_at", Float),
+    Column("last_at", Float),
+    Column("last_code", Integer),
+    Column("last_fault", Text),
+    Index("webhooks_due", "next_at"),
+    Index("webhooks_task", "task_uid"),
+    Index("webhooks_endpoint", "endpoint"),
+)
+
+WEBHOOK_ENDPOINTS = Table(
+    "webhook_endpoints",
+    METADATA,
+    # Only receivers that have refused something have a row.
+    Column("endpoint", String(64), primary_key=True),
+    Column("disabled", Boolean, nullable=False),
+    # Nothing is sent there before; 0 where it is not asked to slow down.
+    Column("rests_until", Float, nullable=False),
 )

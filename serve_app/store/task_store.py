@@ -14,6 +14,7 @@ from serve_app.store.database import Database
 from serve_app.store.fair_queue import read_clocks
 from serve_app.store.group_commit import GroupCommit
 from serve_app.store.move_statements import MOVES
+from serve_app.store.outbox import announce
 from serve_app.store.rows import task_of
 from serve_app.store.tables import LEADERSHIP, TASKS
 from serve_app.tasks.admission import Admission
@@ -127,8 +128,9 @@ class TaskStore:
     async def _cancel(self, *which: ColumnElement[bool]) -> Sequence[Task]:
         write = MOVES.cancel(*which, finished_at=time.time())
         async with self._database.write() as connection:
-            cancelled = await connection.execute(write.statement, write.values)
-            return [task_of(row) for row in cancelled.mappings().all()]
+            cancelled = (await connection.execute(write.statement, write.values)).mappings().all()
+            await announce(connection, cancelled)
+        return [task_of(row) for row in cancelled]
 
     async def queue(self) -> AsyncIterator[Sequence[QueuedTask]]:
         """Yield all queued tasks by priority and age, in pages that do not block the event loop."""

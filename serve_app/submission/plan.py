@@ -59,7 +59,6 @@ def plan(order: VideoOrder, models: Sequence[ModelSettings]) -> Plan:
     kind = order.kind
     if not order.prompt and order.first_frame is None:
         raise OrderFault("prompt", "is required for a video without an image.")
-    _refuse_unoffered(order)
     model = _choose(order, models, kind)
     variant = model.spec
     fps = order.fps or variant.fps
@@ -101,12 +100,6 @@ def shaped(planned: Plan, order: VideoOrder, picture: tuple[int, int]) -> Plan:
 
 def _or(value: Value | None, default: Value) -> Value:
     return default if value is None else value
-
-
-def _refuse_unoffered(order: VideoOrder) -> None:
-    """Reject features that are not offered. Raises ``OrderFault``."""
-    if order.callback_url:
-        raise OrderFault("callback_url", "callbacks are not offered yet; poll the task's status instead.")
 
 
 def _choose(order: VideoOrder, models: Sequence[ModelSettings], kind: VideoKind) -> ModelSettings:

@@ -8,13 +8,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from serve_app.config.settings import AppSettings
-from serve_app.errors import DiskLow, FileNotFound, NoReplica, NotWaiting, ServiceError, TaskNotFound
+from serve_app.errors import (
+    DiskLow,
+    FileNotFound,
+    NoReplica,
+    NothingToSend,
+    NotWaiting,
+    ServiceError,
+    TaskNotFound,
+)
 from serve_app.files.artifacts import LocalArtifacts
 from serve_app.queue.feed import TaskFeed
 from serve_app.queue.snapshot import QueueSnapshot
 from serve_app.queue.view import QueueView
 from serve_app.store.group_commit import draining
+from serve_app.store.outbox import Outbox
 from serve_app.store.task_store import TaskStore
+from serve_app.submission.callbacks import Callbacks
 from serve_app.submission.field_words import FieldWords
 from serve_app.submission.follow import Follower
 from serve_app.submission.frame_intake import FrameIntake
@@ -31,6 +41,7 @@ from serve_app.tasks.caller import Caller
 from serve_app.tasks.move_log import log_move
 from serve_app.tasks.task import NewTask, Task
 from serve_app.tasks.transitions import Status
+from serve_app.tasks.webhook import Callback, Delivery
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +65,14 @@ class TaskService:
         *,
         settings: AppSettings,
         store: TaskStore,
+        outbox: Outbox,
         view: QueueView,
         artifacts: LocalArtifacts,
         free_disk: FreeDisk,
         places: VideoPlaces,
         frames: FrameIntake,
         prompts: PromptNotes,
+        callbacks: Callbacks,
         nudge: Callable[[], None],
         on_cancelled: Callable[[Task], None],
     ) -> None:
@@ -69,6 +82,7 @@ class TaskService:
         """
         self._settings = settings
         self._store = store
+        self._outbox = outbox
         self._follower = Follower(store, TaskFeed(store))
         self._view = view
         self._artifacts = artifacts
@@ -76,6 +90,7 @@ class TaskService:
         self._places = places
         self._frames = frames
         self._prompts = prompts
+        self._callbacks = callbacks
         self._nudge = nudge
         self._on_cancelled = on_cancelled
         self._submitting = asyncio.Lock()
@@ -138,6 +153,18 @@ class TaskService:
     async def ended(self, caller: Caller, task: Task, *, wait_s: float) -> Task:
         """Return a task once it has ended, or as it stands after ``wait_s`` seconds."""
         return await self._follower.until_ended(caller, task, wait_s=wait_s)
+
+    async def webhooks(self, tasks: Sequence[Task]) -> Mapping[str, Sequence[Delivery]]:
+        """Return the messages about each task, by uid; a task without any has no entry."""
+        return await self._outbox.of(tasks)
+
+    async def resend(self, caller: Caller, task_id: str) -> Task:
+        """Have the messages about a task sent again. Raises ``TaskNotFound``, ``NothingToSend``."""
+        task = await self.task(caller, task_id)
+        if not await self._outbox.resend(task):
+            raise NothingToSend("There is no message about this task that could be sent again.")
+        self._nudge()
+        return task
 
     async def published(self, caller: Caller, name: str) -> Task:
         """Return the finished task whose video has that name. Raises ``FileNotFound``, ``PathForbidden``."""
@@ -218,6 +245,12 @@ class TaskService:
         if not -limit <= priority <= highest:
             raise OrderFault("priority", f"must be a whole number from {-limit} to {highest}.")
 
+    def _callback(self, caller: Caller, order: VideoOrder, words: FieldWords) -> Callback | None:
+        try:
+            return self._callbacks.of(order, caller.name)
+        except OrderFault as fault:
+            raise words.refusal(fault) from None
+
     async def _accept(
         self,
         caller: Caller,
@@ -229,6 +262,7 @@ class TaskService:
         replace_same_id: bool,
     ) -> Submitted:
         """Store a planned task, frames first. ``queue``: its current state, if already known."""
+        callback = self._callback(caller, order, words)
         uid = uuid.uuid4().hex
         save_path = await self._places.of_order(caller, order, words, uid)
         await self._check_disk()
@@ -253,6 +287,7 @@ class TaskService:
             save_path=save_path,
             priority=order.priority,
             owner=caller.name,
+            callback=callback,
             notes=(*planned.notes, *frames.notes, *prompt_notes, *order.notes),
             request=without_pictures(order, words),
             idempotency_key=order.idempotency_key,

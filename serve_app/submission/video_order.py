@@ -59,6 +59,9 @@ class VideoOrder:
     save_path: str | None = None
     """Name of the finished video; None: one made of the task's id."""
     callback_url: str | None = None
+    """Where the client wants to be told of the task."""
+    callback_events: tuple[str, ...] = ()
+    """Types of the events to tell of; empty: the end of the task, whatever it is."""
     task_id: str | None = None
     idempotency_key: str | None = None
     """A second order with the same key gives the same task."""

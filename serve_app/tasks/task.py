@@ -9,6 +9,7 @@ from serve_app.tasks.replica import Health as Health
 from serve_app.tasks.replica import Replica as Replica
 from serve_app.tasks.replica import Scale as Scale
 from serve_app.tasks.transitions import FINAL, Status
+from serve_app.tasks.webhook import Callback
 
 # ``Health``, ``Replica`` and ``Scale`` stay importable from this module for one version: during a rolling
 # redeploy, replicas of the previous version send heartbeats pickled under these names.
@@ -58,6 +59,8 @@ class NewTask:
     idempotency_key: str | None = None
     digest: str = ""
     """Hash of the request body: distinguishes a retry from a different request under the same key."""
+    callback: Callback | None = None
+    """Whom to tell of the task; None for a client that asks for itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +111,8 @@ class Task:
     """Number of moves of the task so far."""
     phase: str = ""
     """Phase of the current attempt, a ``models.phase.Phase``, as it told it last; empty before."""
+    callback: Callback | None = None
+    """Whom to tell of the task; None for a client that asks for itself."""
 
     @property
     def is_final(self) -> bool:

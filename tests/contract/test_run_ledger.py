@@ -6,7 +6,8 @@ import pytest
 
 from serve_app.errors import Draining
 from serve_app.store.database import Database
-from serve_app.store.run_ledger import RunLedger, Superseded
+from serve_app.store.leadership import Superseded
+from serve_app.store.run_ledger import RunLedger
 from serve_app.store.task_store import TaskStore
 from serve_app.tasks.caller import EVERYONE
 from serve_app.tasks.task import TaskError

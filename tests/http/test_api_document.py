@@ -19,12 +19,13 @@ LOCAL = "/v1/local/video/generate"
 @pytest_asyncio.fixture
 async def service(folder: Path) -> AsyncIterator[HttpService]:
     """A service with two replicas, a finished task, a failed one's replica and a queued task."""
-    async with running(settings(folder, limits={"max_queued": 5})) as service:
+    webhooks = {"secrets": ["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"]}
+    async with running(settings(folder, limits={"max_queued": 5}, webhooks=webhooks)) as service:
         await service.add_replica()
         await service.add_replica(
             "demo-2", health=Health.SETUP_FAILED, reason="The model could not be loaded."
         )
-        await service.finished(task_id="done")
+        await service.finished(task_id="done", callback_url="https://hooks.example/")
         await service.submit(task_id="waiting")
         yield service
 
@@ -103,6 +104,8 @@ async def test_every_post_and_delete_answers_as_described(service: HttpService):
         (f"{LOCAL}/task_status", {"task_id": "waiting"}),
     ):
         check(document, "post", path, await service.client.post(path, json=body))
+    resend = "/v1/tasks/{task_id}/webhooks/resend"
+    check(document, "post", resend, await service.client.post(resend.format(task_id="done")))
     for path, url in (
         ("/v1/tasks/{task_id}", "/v1/tasks/waiting"),
         ("/v1/tasks/all/running", "/v1/tasks/all/running"),

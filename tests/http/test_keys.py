@@ -21,6 +21,8 @@ from tests.http.http_service import VIDEO, HttpService, running, settings, with_
 ALICE, BOB, BOSS = "key-of-alice", "key-of-bob", "key-of-boss"
 DONE, RUNNING, QUEUED = "hers-done", "hers-running", "hers-queued"
 SECRET = "a cat that only alice knows"
+WEBHOOK_SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+HOOK = "https://hooks.example/alice-only"
 
 BODIES: dict[str, dict[str, Any]] = {
     "/v1/tasks/video": {"prompt": "a dog"},
@@ -28,6 +30,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "/v1/local/video/generate": {"task_id": "x", "prompt": "a dog", "save_video_path": "x.mp4"},
     "/v1/local/video/generate/task_status": {"task_id": DONE},
     "/v1/tasks/{task_id}": {"priority": 1},
+    "/v1/tasks/{task_id}/webhooks/resend": {},
 }
 """The body of each POST and PATCH. A new route must be added here."""
 
@@ -58,7 +61,7 @@ def configured(name: str, key: str, **rules: Any) -> dict[str, Any]:
 
 def keys(**of_alice: Any) -> list[dict[str, Any]]:
     return [
-        configured("alice", ALICE, **of_alice),
+        configured("alice", ALICE, webhook_secrets=[WEBHOOK_SECRET], **of_alice),
         configured("bob", BOB),
         configured("boss", BOSS, admin=True),
     ]
@@ -69,7 +72,7 @@ async def service(folder: Path) -> AsyncIterator[HttpService]:
     """The service with three keys, and three tasks of alice's."""
     async with running(settings(folder, keys=keys())) as service:
         await service.add_replica()
-        await service.finished(key=ALICE, task_id=DONE, prompt=SECRET)
+        await service.finished(key=ALICE, task_id=DONE, prompt=SECRET, callback_url=HOOK)
         await service.submit(key=ALICE, task_id=RUNNING, prompt=SECRET)
         await service.claim()
         await service.submit(key=ALICE, task_id=QUEUED, prompt=SECRET)
@@ -125,7 +128,7 @@ async def test_no_route_shows_or_touches_a_task_of_another_key(service: HttpServ
         if "{" not in path:
             response = await call(service, method, path, BOB)
             assert response.status_code == 200, (method, path, response.text)
-            for text in (SECRET, "alice", DONE, RUNNING, QUEUED):
+            for text in (SECRET, WEBHOOK_SECRET, HOOK, "alice", DONE, RUNNING, QUEUED):
                 assert text not in response.text, (method, path)
             continue
         for task_id in (DONE, RUNNING, QUEUED):

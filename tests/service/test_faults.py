@@ -4,24 +4,31 @@ import asyncio
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Event, Thread
+from typing import ClassVar
 
 import httpx
 import psutil
 import pytest
 
 from serve_app.store.database import Database
-from serve_app.store.run_ledger import RunLedger, Superseded
+from serve_app.store.leadership import Superseded
+from serve_app.store.run_ledger import RunLedger
 from testbed.cluster import Cluster, paced
 from testbed.service import Service, wait_for
 
 FAST = {"lease_s": 3.0, "heartbeat_s": 0.5}
 STEPS = 10
+DEADLINE_S = 60
 
 
 @pytest.fixture(scope="module")
 def service(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     model = paced(0.2, options={"step_s": 0.2, "releases": str(tmp_path_factory.mktemp("releases"))})
-    with cluster.deploy(models=[model], tasks=FAST) as service:
+    webhooks = {"secrets": ["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"], "networks": ["127.0.0.0/8"]}
+    with cluster.deploy(models=[model], tasks=FAST, webhooks=webhooks) as service:
         yield service
 
 
@@ -69,6 +76,44 @@ def test_a_killed_coordinator_leaves_the_run_going(service: Service) -> None:
     assert ended["attempt"] == 1, "the run was there all the time and must not be done again"
     assert_published_once(service, task_id)
     assert service.until(waiting, "succeed")["attempt"] == 1
+
+
+class Hook(BaseHTTPRequestHandler):
+    """A receiver of webhooks that answers none before it is released."""
+
+    ids: ClassVar[list[str]] = []
+    released: ClassVar[Event] = Event()
+
+    def do_POST(self) -> None:
+        self.ids.append(self.headers["webhook-id"])
+        self.released.wait()
+        with suppress(OSError):  # whoever asked may be dead
+            self.send_response(204)
+            self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_coordinator_killed_after_a_webhook_sends_it_again_under_its_id(service: Service) -> None:
+    receiver = ThreadingHTTPServer(("127.0.0.1", 0), Hook)
+    Thread(target=receiver.serve_forever).start()
+    try:
+        url = f"http://127.0.0.1:{receiver.server_port}/"
+        task_id = small(service, infer_steps=1, callback_url=url)
+        wait_for(lambda: len(Hook.ids) == 1, DEADLINE_S, lambda: "no message")
+        service.kill("coordinator")
+        Hook.released.set()
+        wait_for(lambda: len(Hook.ids) == 2, DEADLINE_S, lambda: "no message again")
+        wait_for(
+            lambda: service.status(task_id)["webhooks"][0]["state"] == "delivered",
+            DEADLINE_S,
+            lambda: str(service.status(task_id)),
+        )
+    finally:
+        receiver.shutdown()
+        receiver.server_close()
+    assert len(set(Hook.ids)) == 1 and service.status(task_id)["attempt"] == 1
 
 
 def test_a_killed_ingress_replica_takes_no_task_with_it(service: Service) -> None:

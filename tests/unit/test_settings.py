@@ -188,6 +188,10 @@ def key_with(**changes: Any) -> dict[str, Any]:
         (key_with(name="videos"), "args.keys[0].name: must not be videos, the folder of videos"),
         (key_with(max_queued=0), "args.keys[0].max_queued: "),
         (key_with(weight=0), "args.keys[0].weight: "),
+        (
+            key_with(webhook_secrets=["whsec_the key itself"]),
+            "args.keys[0].webhook_secrets[0]: must be whsec_ and base64.",
+        ),
         ({"keys": key_with()["keys"] * 2}, "args.keys: each must have a name of its own."),
         (
             {"keys": key_with()["keys"] + key_with(name="bob")["keys"]},

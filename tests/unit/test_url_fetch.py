@@ -17,7 +17,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from serve_app.errors import ImageUnreadable, PathForbidden, ServiceError, TooLarge
 from serve_app.media.image_intake import ImageIntake
-from serve_app.media.url_fetch import Address, UrlFetch, is_public
+from serve_app.media.public_http import Address, PublicHttp, is_public
+from serve_app.media.url_fetch import UrlFetch
 
 LOOPBACK = ipaddress.ip_address("127.0.0.1")
 Answer = Callable[[str, asyncio.StreamWriter], Awaitable[None]]
@@ -63,9 +64,10 @@ def always(data: bytes) -> Answer:
     return answer
 
 
-def fetch(**changes: Any) -> UrlFetch:
+def fetch(*, timeout_s: float = 10.0, **changes: Any) -> UrlFetch:
     """Return a fetch for which loopback addresses are allowed."""
-    return replace(UrlFetch(max_bytes=1000, is_allowed=lambda address: address.is_loopback), **changes)
+    http = PublicHttp(is_allowed=lambda address: address.is_loopback)
+    return UrlFetch(max_bytes=1000, timeout_s=timeout_s, http=replace(http, **changes))
 
 
 def resolving(**names: str) -> Callable[[str, int], Awaitable[tuple[Address, ...]]]:

@@ -22,6 +22,7 @@ MAX_SIDE = 4096
 _SIZE = re.compile(r"(\d{1,5})\s*[xX*]\s*(\d{1,5})")
 _ASPECT = re.compile(r"(\d{1,4})\s*[:/]\s*(\d{1,4})")
 _MAX_ASPECT = 16
+_MAX_WORDS = 16
 _FORMS = f"832x480 or [480, 832] with the height first, each side {MIN_SIDE} to {MAX_SIDE} pixels"
 
 
@@ -92,6 +93,24 @@ def _checked_shape(value: object) -> object:
     return value or None
 
 
+def _checked_words(value: object) -> object:
+    """Read a list of words, in a form as JSON or with commas; an empty one counts as not sent."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value) if value.lstrip().startswith("[") else value.split(",")
+        except (ValueError, RecursionError):
+            value = None
+    if not isinstance(value, list) or len(value) > _MAX_WORDS or not _are_words(value):
+        raise ValueError(
+            f'must be a list of at most {_MAX_WORDS} words, such as ["task.started", "task.failed"]'
+        )
+    return [word.strip() for word in value if word.strip()] or None
+
+
+def _are_words(value: list[Any]) -> bool:
+    return all(isinstance(word, str) for word in value)
+
+
 def _is_height_and_width(value: list[Any]) -> bool:
     return len(value) == 2 and all(type(side) is int and MIN_SIDE <= side <= MAX_SIDE for side in value)
 
@@ -121,6 +140,8 @@ Aspect = Annotated[Text | Unset, BeforeValidator(_checked_aspect)]
 """Width to height, as ``16:9``."""
 Shape = Annotated[list[int] | Unset, BeforeValidator(_checked_shape)]
 """Height and width as ``[480, 832]``."""
+EventTypes = Annotated[list[Text] | Unset, BeforeValidator(_checked_words)]
+"""Types of webhook messages."""
 Side = Annotated[int, Field(ge=MIN_SIDE, le=MAX_SIDE), WHOLE]
 Steps = Annotated[int, Field(ge=1, le=200), WHOLE]
 Seconds = Annotated[float, Field(gt=0, le=600)]

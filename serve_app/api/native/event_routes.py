@@ -12,7 +12,8 @@ from serve_app.api.http.api_document import answers
 from serve_app.api.http.auth import Calling
 from serve_app.api.http.event_stream import EVENT_STREAM, PING, PING_S, event, event_stream
 from serve_app.api.http.parameters import RootPath, Service
-from serve_app.api.native.task_document import TaskDocument, task_document
+from serve_app.api.native.describe import describe, describe_all
+from serve_app.api.native.task_document import TaskDocument
 from serve_app.submission.task_service import TaskService
 from serve_app.tasks.caller import Caller
 from serve_app.tasks.task import Task
@@ -65,7 +66,7 @@ async def _events_of(service: TaskService, caller: Caller, task: Task, root_path
     told: TaskDocument | None = None
     told_at = time.monotonic()
     async for now in service.following(caller, task, pause_s=_POSITION_S):
-        document = task_document(now, await service.queue(), root_path=root_path)
+        document = await describe(service, now, root_path)
         if _is_news(document, told):
             yield event(_task_event_id(now), document)
         elif time.monotonic() < told_at + PING_S:
@@ -80,11 +81,10 @@ async def _all_events(
 ) -> AsyncIterator[str]:
     told: dict[str, TaskDocument] = {}
     async for tasks in service.following_all(caller, ended_since=since, pause_s=PING_S):
-        queue = await service.queue()
         if not tasks:
             yield PING
-        for task in tasks:
-            document = task_document(task, queue, root_path=root_path)
+        documents = await describe_all(service, tasks, root_path)
+        for task, document in zip(tasks, documents, strict=True):
             if _is_news(document, told.get(task.uid)):
                 yield event(f"{time.time():.3f}", document)
             told[task.uid] = document

@@ -12,6 +12,7 @@ from serve_app.api.http.body import idempotency_key, read_object
 from serve_app.api.http.form import read_form
 from serve_app.api.http.parameters import RootPath, Service
 from serve_app.api.http.video_file import send_video
+from serve_app.api.native.describe import describe, describe_all
 from serve_app.api.native.reorder_request import ReorderRequest
 from serve_app.api.native.task_document import (
     NATIVE_STATUS,
@@ -22,7 +23,6 @@ from serve_app.api.native.task_document import (
     TaskListDocument,
     queue_status_document,
     submit_document,
-    task_document,
     why_no_result,
 )
 from serve_app.api.native.video_request import VideoRequest
@@ -111,7 +111,7 @@ async def status(
 ) -> Response:
     """Answer with the current status of one task, or once it has ended."""
     task = await service.ended(caller, await service.task(caller, task_id), wait_s=wait)
-    return JSONResponse(task_document(task, await service.queue(), root_path=root_path))
+    return JSONResponse(await describe(service, task, root_path))
 
 
 @router.get(
@@ -154,9 +154,8 @@ async def list_tasks(
 ) -> Response:
     """Answer with one page of the caller's tasks."""
     tasks = await service.tasks(caller, statuses=_statuses(status), limit=limit + 1, after=after or None)
-    queue = await service.queue()
     page: TaskListDocument = {
-        "tasks": [task_document(task, queue, root_path=root_path) for task in tasks[:limit]],
+        "tasks": await describe_all(service, tasks[:limit], root_path),
         "has_more": len(tasks) > limit,
     }
     return JSONResponse(page)
@@ -187,7 +186,7 @@ async def reorder(
     """Move a task in the queue, and answer with its status."""
     wanted = ReorderRequest.read_json(await read_object(request))
     task = await service.reorder(caller, task_id, wanted.priority)
-    return JSONResponse(task_document(task, await service.queue_now(), root_path=root_path))
+    return JSONResponse(await describe(service, task, root_path, queue_now=True))
 
 
 @router.delete("/v1/tasks/{task_id}", summary="Cancel a task", responses=answers(StopDocument, 404))
@@ -198,6 +197,17 @@ async def cancel(task_id: str, service: Service, caller: Calling) -> Response:
         return _stopped({"stop_status": "success", "reason": "Task stopped successfully."})
     ended = f"The task had already ended as {NATIVE_STATUS[task.status]}."
     return _stopped({"stop_status": "do_nothing", "reason": ended})
+
+
+@router.post(
+    "/v1/tasks/{task_id}/webhooks/resend",
+    summary="Send the webhook messages about a task again",
+    responses=answers(TaskDocument, 404, 409),
+)
+async def resend_webhooks(task_id: str, service: Service, caller: Calling, root_path: RootPath) -> Response:
+    """Have every message about a task sent again, and answer with its status."""
+    task = await service.resend(caller, task_id)
+    return JSONResponse(await describe(service, task, root_path))
 
 
 async def _submit(
@@ -225,7 +235,7 @@ async def _submit_answer(
     if not wait_s:
         return JSONResponse(submit_document(submitted.task, submitted.queue, is_new=submitted.is_new))
     task = await service.ended(caller, submitted.task, wait_s=wait_s)
-    document = task_document(task, await service.queue(), root_path=root_path)
+    document = await describe(service, task, root_path)
     return JSONResponse(document, status_code=200 if task.is_final else 202)
 
 

@@ -1,9 +1,9 @@
 """JSON documents of the native surface about tasks and the queue."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Any, Literal
 
 from typing_extensions import TypedDict
 
@@ -12,6 +12,7 @@ from serve_app.queue.snapshot import QueueSnapshot
 from serve_app.tasks.caller import Caller
 from serve_app.tasks.task import Task
 from serve_app.tasks.transitions import Status
+from serve_app.tasks.webhook import Delivery
 
 NativeStatus = Literal["submitted", "running", "succeed", "failed", "cancelled"]
 
@@ -31,12 +32,30 @@ LIGHTX2V_STATUS: Mapping[Status, str] = {
     Status.CANCELLED: "cancelled",
 }
 
+_NO_QUEUE = QueueSnapshot({}, (), (), {}, {}, (), 0.0)
+
 
 class ErrorOfTask(TypedDict):
     """Cause of a task's failure: a stable code and a sentence."""
 
     code: str
     message: str
+
+
+class WebhookDocument(TypedDict):
+    """One webhook message about a task: how its delivery stands, and what the last attempt came to.
+
+    `id` is the header `webhook-id`; `state` is pending, delivered, failed or disabled.
+    """
+
+    id: str
+    type: str
+    state: str
+    attempts: int
+    last_attempt_at: str | None
+    last_status: int | None
+    last_error: str | None
+    next_attempt_at: str | None
 
 
 class SubmitDocument(TypedDict):
@@ -84,6 +103,7 @@ class TaskDocument(TypedDict):
     timings: Mapping[str, float]
     notes: list[str]
     error: ErrorOfTask | None
+    webhooks: list[WebhookDocument]
 
 
 class TaskListDocument(TypedDict):
@@ -124,7 +144,9 @@ def submit_document(task: Task, queue: QueueSnapshot, *, is_new: bool) -> Submit
     }
 
 
-def task_document(task: Task, queue: QueueSnapshot, *, root_path: str) -> TaskDocument:
+def task_document(
+    task: Task, queue: QueueSnapshot, webhooks: Sequence[Delivery], *, root_path: str
+) -> TaskDocument:
     """Return the current status of ``task``; ``root_path`` is where the API is mounted."""
     place = queue.place(task)
     succeeded = task.status is Status.SUCCEEDED
@@ -137,8 +159,8 @@ def task_document(task: Task, queue: QueueSnapshot, *, root_path: str) -> TaskDo
         "phase": _phase(task),
         "model": task.model,
         "created_at": _time(task.created_at),
-        "started_at": _time(task.started_at) if task.started_at is not None else None,
-        "finished_at": _time(task.finished_at) if task.finished_at is not None else None,
+        "started_at": _time_if_any(task.started_at),
+        "finished_at": _time_if_any(task.finished_at),
         "step": task.step,
         "total_steps": task.spec.total_steps,
         "queue_position": place.position,
@@ -157,7 +179,17 @@ def task_document(task: Task, queue: QueueSnapshot, *, root_path: str) -> TaskDo
         "timings": task.timings,
         "notes": list(task.notes),
         "error": {"code": task.error.code, "message": task.error.message} if task.error else None,
+        "webhooks": [_webhook(delivery) for delivery in webhooks],
     }
+
+
+def message_document(task: Task, *, root_path: str) -> Mapping[str, Any]:
+    """Return the status of a task that runs or has ended, as a webhook message tells it.
+
+    It is without what is not of the task alone: the queue, and the messages themselves.
+    """
+    document = task_document(task, _NO_QUEUE, (), root_path=root_path)
+    return {name: value for name, value in document.items() if name != "webhooks"}
 
 
 def queue_status_document(queue: QueueSnapshot, caller: Caller, max_queued: int) -> QueueStatusDocument:
@@ -212,6 +244,23 @@ def _phase(task: Task) -> str | None:
     if task.phase == Phase.DENOISING or (not task.phase and 0 < task.step < total):
         return f"step {min(task.step + 1, total)} of {total}"
     return task.phase or (Phase.DECODING if task.step else Phase.PREPARING)
+
+
+def _webhook(delivery: Delivery) -> WebhookDocument:
+    return {
+        "id": delivery.id,
+        "type": delivery.type,
+        "state": delivery.state,
+        "attempts": delivery.attempts,
+        "last_attempt_at": _time_if_any(delivery.last_at),
+        "last_status": delivery.last_code,
+        "last_error": delivery.last_fault,
+        "next_attempt_at": _time_if_any(delivery.next_at),
+    }
+
+
+def _time_if_any(seconds: float | None) -> str | None:
+    return None if seconds is None else _time(seconds)
 
 
 def _time(seconds: float) -> str:

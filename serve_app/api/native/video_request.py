@@ -11,6 +11,7 @@ from serve_app.api.http.video_fields import (
     DRAWN_SEED,
     Aspect,
     EitherSize,
+    EventTypes,
     FlowShift,
     Fps,
     Fragments,
@@ -139,7 +140,14 @@ class VideoRequest(RequestModel):
     priority: Priority = Field(
         default=0, description="Higher goes first, within the service's own limit.", examples=[0]
     )
-    callback_url: Url | Unset = _field("Refused: not offered yet.", "")
+    callback_url: Url | Unset = _field(
+        "Where a signed message is sent at the task's end (a webhook), for a key with a webhook secret.", ""
+    )
+    callback_events: EventTypes = _field(
+        "Which messages: of `task.started`, `task.succeeded`, `task.failed` and `task.cancelled`; default: "
+        "all but the first.",
+        [],
+    )
     save_result_path: SavePath | Unset = _field(
         "A file name under the output root; default: `videos/<task_id>.mp4`.", "cats/beach.mp4"
     )
@@ -188,6 +196,7 @@ class VideoRequest(RequestModel):
             priority=self.priority,
             save_path=self.save_result_path,
             callback_url=self.callback_url,
+            callback_events=tuple(self.callback_events or ()),
             task_id=self.task_id,
             idempotency_key=idempotency_key,
             notes=notes,

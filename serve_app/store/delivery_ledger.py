@@ -1,0 +1,123 @@
+"""The coordinator's side of the outbox: which messages are due, and what became of each attempt."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import and_, delete, exists, insert, not_, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from serve_app.store.database import Database
+from serve_app.store.leadership import leads, require_lead
+from serve_app.store.outbox import DISABLED, delivery_of
+from serve_app.store.rows import task_of
+from serve_app.store.tables import TASKS, WEBHOOK_ENDPOINTS, WEBHOOKS
+from serve_app.tasks.task import Task
+from serve_app.tasks.webhook import Delivery, DeliveryState
+
+# A task that was replaced by another of its id leaves its messages to the janitor.
+_IS_ABOUT_A_TASK = exists().where(TASKS.c.uid == WEBHOOKS.c.task_uid)
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A message that is to be sent now, and the task that it is about."""
+
+    delivery: Delivery
+    task: Task
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of an attempt: the message's new state, and what its receiver asked for."""
+
+    state: DeliveryState
+    at: float
+    """Time of the attempt, in seconds since 1970."""
+    code: int | None
+    """HTTP status of the answer; None without one."""
+    fault: str | None
+    """Why the attempt failed, as a sentence; None for a message that was delivered."""
+    next_at: float | None
+    """Time of the next attempt; None when there is none to come."""
+    rests_until: float | None = None
+    """Time before which nothing is to be sent to this receiver; None where it did not ask to slow down."""
+
+
+class DeliveryLedger:
+    """Writes of one epoch. A method raises ``Superseded`` once a newer epoch has begun."""
+
+    def __init__(self, database: Database, epoch: int) -> None:
+        self._database = database
+        self._epoch = epoch
+
+    async def due(
+        self, now: float, *, limit: int, under_way: Collection[str], busy: Collection[str]
+    ) -> Sequence[Due]:
+        """Return the messages due at ``now``, at most ``limit``, those that have waited longest first.
+
+        Left out are the messages ``under_way``, by id, and those to ``busy`` or resting receivers.
+        """
+        resting = exists().where(
+            WEBHOOK_ENDPOINTS.c.endpoint == WEBHOOKS.c.endpoint, WEBHOOK_ENDPOINTS.c.rests_until > now
+        )
+        query = (
+            select(WEBHOOKS)
+            .where(
+                WEBHOOKS.c.next_at <= now,
+                _IS_ABOUT_A_TASK,
+                WEBHOOKS.c.id.not_in(under_way),
+                WEBHOOKS.c.endpoint.not_in(busy),
+                not_(resting),
+            )
+            .order_by(WEBHOOKS.c.next_at)
+            .limit(limit)
+        )
+        async with self._database.read() as connection:
+            found = [delivery_of(row) for row in (await connection.execute(query)).mappings().all()]
+            if not found:
+                return []
+            await require_lead(connection, self._epoch)
+            about = select(TASKS).where(TASKS.c.uid.in_({each.task_uid for each in found}))
+            tasks = {row["uid"]: task_of(row) for row in (await connection.execute(about)).mappings().all()}
+        return [
+            Due(each, tasks[each.task_uid])
+            for each in found
+            if each.task_uid in tasks  # which may have been deleted a moment ago
+        ]
+
+    async def record(self, delivery: Delivery, outcome: Outcome) -> None:
+        """Store what became of the next attempt at a message. Raises ``Superseded``."""
+        values = {
+            "state": outcome.state,
+            "attempts": delivery.attempts + 1,
+            "next_at": outcome.next_at,
+            "last_at": outcome.at,
+            "last_code": outcome.code,
+            "last_fault": outcome.fault,
+        }
+        # A resend during the attempt counts from 0 again and is not to be lost.
+        same = and_(WEBHOOKS.c.id == delivery.id, WEBHOOKS.c.attempts == delivery.attempts)
+        query = update(WEBHOOKS).where(same, leads(self._epoch)).values(values)
+        async with self._database.write() as connection:
+            if (await connection.execute(query)).rowcount == 0:
+                await require_lead(connection, self._epoch)
+                return
+            if outcome.state is DeliveryState.DISABLED:
+                await self._note(connection, delivery.endpoint, disabled=True)
+                waiting = WEBHOOKS.c.endpoint == delivery.endpoint, WEBHOOKS.c.state == DeliveryState.PENDING
+                await connection.execute(update(WEBHOOKS).where(*waiting).values(DISABLED))
+            elif outcome.rests_until is not None:
+                await self._note(connection, delivery.endpoint, rests_until=outcome.rests_until)
+
+    async def forget(self) -> None:
+        """Delete the messages about tasks that are no longer stored, and receivers without messages."""
+        used = exists().where(WEBHOOKS.c.endpoint == WEBHOOK_ENDPOINTS.c.endpoint)
+        async with self._database.write() as connection:
+            await connection.execute(delete(WEBHOOKS).where(not_(_IS_ABOUT_A_TASK), leads(self._epoch)))
+            await connection.execute(delete(WEBHOOK_ENDPOINTS).where(not_(used), leads(self._epoch)))
+
+    async def _note(self, connection: AsyncConnection, endpoint: str, **values: bool | float) -> None:
+        known = update(WEBHOOK_ENDPOINTS).where(WEBHOOK_ENDPOINTS.c.endpoint == endpoint)
+        if (await connection.execute(known.values(values))).rowcount == 0:
+            first = {"endpoint": endpoint, "disabled": False, "rests_until": 0.0}
+            await connection.execute(insert(WEBHOOK_ENDPOINTS).values({**first, **values}))
