@@ -60,6 +60,14 @@ class TunedModel:
         self._offloader = Offloader(device)
         mesh.plan.check_heads(variant.heads)
         self._approximation = self._chosen_approximation()
+        if self._approximation is not None:
+            _LOGGER.info(
+                "%s: attention %s, but exact in the first %g of the steps and %d of the blocks",
+                variant.name,
+                f"of sparsity {tuning.sparsity:g}" if tuning.sparsity > 0 else tuning.attention,
+                tuning.exact_steps,
+                tuning.exact_blocks,
+            )
         self._attention = self._chosen_attention()
         self._operations = self._chosen_operations()
         self._block_parts: BlockParts | None = None

@@ -23,7 +23,7 @@ from models.attention.sparse import SparseAttention, block_tokens, kept_blocks
 from models.attention.token_order import neighbourhood_order
 from models.engine import EngineSettings
 from models.errors import TuningError
-from models.kernels.scaled_heads import scaled_heads
+from models.kernels.scaled_heads import scaled_heads, scaled_heads_in_plain_torch
 from models.loading import load_engine
 from models.parallel.mesh import Mesh
 from models.parallel.plan import ParallelPlan
@@ -236,9 +236,16 @@ def loaded(demo_weights: Path, mesh: Mesh | None = None, **options: object) -> W
     return load_engine(EngineSettings(VARIANTS["demo"], demo_weights, options=options), mesh)
 
 
-def test_the_settings_reach_the_engine(demo_weights: Path) -> None:
+def test_the_settings_reach_the_engine_and_the_log(
+    demo_weights: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     assert loaded(demo_weights).parts.denoiser.approximation is None
-    engine = loaded(demo_weights, sparsity=0.5, exact_steps=0.4, exact_blocks=4)
+    with caplog.at_level("INFO", "models.speed.tuned_model"):
+        engine = loaded(demo_weights, sparsity=0.5, exact_steps=0.4, exact_blocks=4)
+    assert (
+        "attention of sparsity 0.5, but exact in the first 0.4 of the steps and 4 of the blocks"
+        in caplog.text
+    )
     approximation = engine.parts.denoiser.approximation
     assert approximation is not None and approximation.in_order
     assert isinstance(approximation.kernel, SparseAttention) and approximation.kernel.sparsity == 0.5
@@ -303,3 +310,15 @@ def test_a_kernel_that_goes_by_places_gets_tokens_in_their_order(
     for tokens in seen:
         assert torch.equal(tokens.flatten(), expected)
     assert torch.equal(attended, dealt)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="runs Triton's kernels on a CUDA device")
+def test_a_device_quantises_and_attends_as_plain_torch_does() -> None:
+    q, k, v = (part.to(CUDA, torch.bfloat16) for part in noise(1, 3, 2500, 128))
+    for centred in (False, True):
+        found, expected = scaled_heads(k, centred=centred), scaled_heads_in_plain_torch(k, centred=centred)
+        torch.testing.assert_close(found.scale, expected.scale, rtol=1e-5, atol=0)
+        assert (found.values.float() != expected.values.float()).float().mean() < 0.02
+    assert why_not_sparse(CUDA, torch.bfloat16, 128) is None
+    assert closeness(SparseAttention(0.0)(q, k, v), sdpa(q, k, v)).error < 0.01
