@@ -141,7 +141,8 @@ class Shard:
     def _dealt(self, tokens: Tensor) -> Tensor:
         """Reverse ``_ordered``, with zeros for padding."""
         ranks = self._mesh.plan.ulysses
-        padding = ranks * self._tokens - self._row_tokens
-        rows = F.pad(tokens.unflatten(2, (self.rows, self._row_tokens)), (0, 0, 0, padding))
+        rows = tokens.unflatten(2, (self.rows, self._row_tokens))
+        if self._padded:
+            rows = F.pad(rows, (0, 0, 0, ranks * self._tokens - self._row_tokens))
         dealt: Tensor = rows.unflatten(3, (ranks, self._tokens)).transpose(2, 3).flatten(2, 4)
         return dealt

@@ -19,6 +19,7 @@ from models.tuning import Tuning
 from models.variants import VARIANTS
 from testbed.fake_device.device import FakeDevice
 from testbed.fake_device.dry_run import DryRun, dry_engine, dry_model, few_layers, sized_request
+from testbed.fake_device.traffic import Moved, total_bytes
 
 pytestmark = pytest.mark.slow
 
@@ -51,8 +52,8 @@ def flash3(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     library.cache_clear()
 
 
-def launches(tuning: Tuning) -> tuple[Counter[str], int]:
-    """Take two steps; return the second's launches by name and the bytes of those of our own kernels."""
+def launches(tuning: Tuning) -> list[Moved]:
+    """Take two steps; return the launches of the second."""
     device = FakeDevice()
     with device:
         model = dry_model(device, VARIANT)
@@ -63,22 +64,26 @@ def launches(tuning: Tuning) -> tuple[Counter[str], int]:
     assert [stage.traffic.waits for stage in stages[1:]] == [["torch.cuda.synchronize"]] * 2
     memory = request_memory(VARIANT, request, 2, scratch=scratch)
     assert memory.text_keys + memory.step == pytest.approx(max(stage.peak_bytes for stage in stages), rel=0.1)
-    moved = stages[-1].traffic.launches
-    ours = [each for each in moved if each.name.rpartition(".")[2] in ("head_statistics", "scaled_heads")]
-    return Counter(each.name for each in moved), sum(each.bytes for each in ours)
+    return stages[-1].traffic.launches
+
+
+def counted(moved: list[Moved]) -> Counter[str]:
+    return Counter(each.name for each in moved)
 
 
 def test_attention_in_8_bits_moves_queries_keys_and_values_twice_and_writes_them_once() -> None:
-    names, moved = launches(Tuning(attention="flash3_fp8"))
+    moved = launches(Tuning(attention="flash3_fp8"))
+    names = counted(moved)
     assert names["wan_serve.head_statistics"] == names["wan_serve.scaled_heads"] == 3 * FORWARDS
     assert names["aten.scaled_dot_product_attention"] == 2 * FORWARDS  # to the text alone
-    assert moved == pytest.approx(FORWARDS * 3 * VALUES * (2 + 2 + 1), rel=0.02)
+    ours = [each for each in moved if each.name in ("wan_serve.head_statistics", "wan_serve.scaled_heads")]
+    assert total_bytes(ours) == pytest.approx(FORWARDS * 3 * VALUES * (2 + 2 + 1), rel=0.02)
 
 
 def test_sparse_attention_takes_one_kernel_and_no_copy_of_what_attends() -> None:
-    names, _ = launches(Tuning(sparsity=0.5, attention="sdpa"))
-    dense, _ = launches(Tuning(attention="sdpa"))
-    assert names["wan_serve.block_sparse_attention"] == FORWARDS
-    assert dense["aten.scaled_dot_product_attention"] - names["aten.scaled_dot_product_attention"] == FORWARDS
-    for copy in ("aten.clone", "aten.copy_", "aten._to_copy"):
-        assert names[copy] <= dense[copy] + 2 * FORWARDS, copy  # of lists and of the blocks' means
+    sparse, dense = launches(Tuning(sparsity=0.5, attention="sdpa")), launches(Tuning(attention="sdpa"))
+    replaced = counted(dense) - counted(sparse)
+    assert counted(sparse)["wan_serve.block_sparse_attention"] == FORWARDS
+    assert replaced["aten.scaled_dot_product_attention"] == FORWARDS
+    # beside reading queries and keys for their means: choosing blocks, and the order of tokens
+    assert total_bytes(sparse) - total_bytes(dense) < 1.4 * FORWARDS * 2 * VALUES * 2
