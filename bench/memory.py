@@ -29,7 +29,7 @@ def cells(variant: Variant) -> tuple[str, ...]:
     counted = parameters(variant)
     weights = resident_weights(counted, _ITEMSIZE, variant)
     request = request_memory(
-        variant, default_request(variant), _ITEMSIZE, scratch=KernelScratch(fused=True)
+        variant, default_request(variant), _ITEMSIZE, scratch=KernelScratch(fused=True, volumes=True)
     ).peak
     sizes = (
         weights,

@@ -11,7 +11,14 @@ device.
 """
 
 CHUNK_PIXELS = 128 * 1024
-"""Video pixels decoded in one chunk: enough to keep a device busy, few enough to bound its memory."""
+"""Video pixels decoded in one chunk on a CPU, and in one of tiles: enough to keep it busy, few enough to
+bound its memory.
+"""
+
+CUDA_CHUNK_PIXELS = 8 * 1280 * 720
+"""The same on a CUDA device: four latent frames at 832x480. No tensor of the decoder has more than 192 values
+for each of them, and so none has 2³¹, from where on cuDNN's kernels are slow; unless one latent frame does.
+"""
 
 MAX_LORAS = 8
 """Most LoRAs of one request."""

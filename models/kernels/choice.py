@@ -1,6 +1,6 @@
 """Choice of the fused operations: Triton's kernels on a CUDA device where they work, else plain torch."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 
@@ -55,18 +55,27 @@ def choose_operations(
     The trial also compiles them, so that no run waits for that. ``eight_bits``: whether those with 8-bit
     results are needed.
     """
+    reason = reason_against(
+        device, lambda: first_difference(FUSED, device, dtype, width, eight_bits=eight_bits)
+    )
+    return OperationsChoice(FUSED if reason is None else EAGER, reason)
+
+
+def reason_against(device: torch.device, first_difference: Callable[[], str | None]) -> str | None:
+    """Return why fused kernels cannot be used on a device, as the end of a sentence; None where they can.
+
+    ``first_difference``: tries them, and returns the name of one that differs from plain torch.
+    """
     if device.type != "cuda":
-        return OperationsChoice(EAGER, "they need a CUDA device")
+        return "they need a CUDA device"
     if find_spec("triton") is None:
-        return OperationsChoice(EAGER, "Triton is not installed")
+        return "Triton is not installed"
     try:
-        differing = first_difference(FUSED, device, dtype, width, eight_bits=eight_bits)
+        differing = first_difference()
         torch.cuda.synchronize(device)
     except Exception as error:  # a missing C compiler or an old driver makes Triton raise any type
-        return OperationsChoice(EAGER, f"they do not run here: {first_line(error)}")
-    if differing is not None:
-        return OperationsChoice(EAGER, f"{differing} gives other numbers here")
-    return OperationsChoice(FUSED)
+        return f"they do not run here: {first_line(error)}"
+    return None if differing is None else f"{differing} gives other numbers here"
 
 
 def first_difference(
@@ -81,9 +90,14 @@ def first_difference(
     found = _trial(operations, device, dtype, width, eight_bits)
     expected = _trial(EAGER, device, dtype, width, eight_bits)
     for (name, result), (_, wanted) in zip(found, expected, strict=True):
-        if not float((result - wanted).norm()) <= _TOLERANCE * float(wanted.norm()):  # NaNs differ, too
+        if differ(result, wanted):
             return name
     return None
+
+
+def differ(result: Tensor, wanted: Tensor) -> bool:
+    """Return whether a kernel's result differs from plain torch's by more than rounding."""
+    return not float((result - wanted).norm()) <= _TOLERANCE * float(wanted.norm())  # NaNs differ, too
 
 
 @torch.inference_mode()

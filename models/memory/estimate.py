@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from models.engine import GenerationRequest
-from models.limits import BATCHED_TOKENS, CHUNK_PIXELS, TEXT_TOKENS
+from models.limits import BATCHED_TOKENS, CHUNK_PIXELS, CUDA_CHUNK_PIXELS, TEXT_TOKENS
 from models.memory import vae_convolutions
 from models.memory.vae_convolutions import Conv
 from models.parallel.plan import ParallelPlan
@@ -143,6 +143,8 @@ class KernelScratch:
     """The operations of a block make no float32 copies, and queries, keys and values are one product."""
     eight_bit_heads: bool = False
     """Queries, keys and values are held in 8 bits as well while they attend."""
+    volumes: bool = False
+    """The VAE convolves volumes, in the large chunks of a CUDA device, and copies no past frames."""
     result: float = 0.0
     """Bytes of a convolution, per element of its result."""
     column: float = 0.0
@@ -285,7 +287,8 @@ def _walk(
     height = request.height // variant.spatial_stride
     width = request.width // variant.spatial_stride
     pixels = height * width * variant.spatial_stride**2 * variant.temporal_stride
-    latents = min(chunk or max(CHUNK_PIXELS // pixels, 1), variant.latent_frames(request.num_frames))
+    limit = CUDA_CHUNK_PIXELS if scratch.volumes else CHUNK_PIXELS
+    latents = min(chunk or max(limit // pixels, 1), variant.latent_frames(request.num_frames))
     kept, fullest = 0, 0.0
     for conv in convs:
         rows = -(-height // devices) if conv.strip and height >= devices else height
@@ -294,8 +297,20 @@ def _walk(
         kept += earlier
         columns = conv.inputs * conv.taps * conv.kernel**2
         own = conv.outputs * scratch.result + columns * scratch.column
-        fullest = max(fullest, latents * conv.rate * picture * (conv.alive * itemsize + own) + earlier)
+        copies = 0 if scratch.volumes else _copies(conv, itemsize)
+        # past frames are in a volume besides, and for a moment those before them are kept
+        past = 2 * earlier if scratch.volumes else earlier
+        fullest = max(fullest, latents * conv.rate * picture * (conv.alive * itemsize + copies + own) + past)
     return kept + int(fullest)
+
+
+def _copies(conv: Conv, itemsize: int) -> int:
+    """Return the bytes per output pixel of a CPU's copies of a convolution's input."""
+    if conv.taps == 1:
+        return 0
+    # in 16 bits the norm before has two copies in float32, more than the input looked back on takes later
+    norm = 2 * _FLOAT * conv.inputs if itemsize < _FLOAT else 0
+    return max(conv.inputs * conv.taps * itemsize, norm)
 
 
 def _latent_frames(variant: Variant, request: GenerationRequest) -> int:

@@ -27,7 +27,7 @@ _ROWS, _INPUTS, _OUTPUTS = 256, 64, 512
 def kernel_scratch(device: torch.device, dtype: torch.dtype) -> KernelScratch:
     """Return the scratch memory of kernels of ``dtype`` on ``device``, measured once per process."""
     if device.type != "cpu" or dtype.itemsize >= torch.float32.itemsize:
-        return KernelScratch()
+        return KernelScratch(volumes=device.type == "cuda")
     return _measured(dtype)
 
 

@@ -43,9 +43,8 @@ class Conv:
 
     @property
     def alive(self) -> int:
-        """Values alive per output pixel: input, concatenated past frames, output and ``beside``."""
-        copied = self.inputs * self.taps if self.taps > 1 else 0
-        return self.inputs + copied + self.outputs + self.beside
+        """Values alive per output pixel: input, output and ``beside``."""
+        return self.inputs + self.outputs + self.beside
 
 
 def decoder(variant: Variant) -> Iterator[Conv]:
@@ -61,13 +60,11 @@ def decoder(variant: Variant) -> Iterator[Conv]:
     for level, (inputs, outputs) in enumerate(pairwise(dims)):
         doubles = level < last and _doubles_time(last - 1 - level)
         faster = 2 if doubles else 1
-        # the result of the shortcut around the block stays alive until its end, at the size and rate there
-        waiting = outputs * 4 * faster if residual and level < last else 0
         arriving = inputs // 2 if level and not residual else inputs
-        entered = arriving
+        # with a shortcut around it, the block's input stays alive until its end
+        waiting = arriving if residual and level < last else 0
         for block in range(variant.vae_blocks + 1):
-            held = waiting + (entered if block else 0)  # the level's input stays alive until its end
-            yield from _residual_block(arriving, outputs, scale, rate, held)
+            yield from _residual_block(arriving, outputs, scale, rate, waiting if block else 0)
             arriving = outputs
         if level == last:
             continue
@@ -80,22 +77,23 @@ def decoder(variant: Variant) -> Iterator[Conv]:
             taps=1,
             scale=scale,
             rate=rate,
-            beside=outputs // 2 + (outputs if residual else 0),
+            # the frames before, half as large; of a shortcut, later, the channels repeated and laid out anew
+            beside=outputs // 4 + (outputs if residual else 0),
         )
     yield Conv(inputs=dims[-1], outputs=3 * patch**2, scale=scale, rate=rate, beside=dims[-1])
 
 
 def encoder(variant: Variant) -> Iterator[Conv]:
     """Yield the encoder's convolutions, in the order frames pass through them."""
-    _, patch = _form(variant)
+    residual, patch = _form(variant)
     dims = [variant.vae_encoder_dim * multiple for multiple in (1, *_MULTIPLES)]
     z, last = variant.latent_channels, len(_MULTIPLES) - 1
     scale, rate = 2**last, variant.temporal_stride
     yield Conv(inputs=3 * patch**2, outputs=dims[0], scale=scale, rate=rate)
     for level, (inputs, outputs) in enumerate(pairwise(dims)):
         arriving = inputs
-        for _ in range(variant.vae_blocks):
-            yield from _residual_block(arriving, outputs, scale, rate, 0)
+        for block in range(variant.vae_blocks):
+            yield from _residual_block(arriving, outputs, scale, rate, inputs if residual and block else 0)
             arriving = outputs
         if level == last:
             continue
@@ -131,7 +129,7 @@ def _residual_block(inputs: int, outputs: int, scale: int, rate: int, waiting: i
     """Yield a residual block's convolutions; its input and ``waiting`` outer channels stay alive."""
     shortcut = outputs if inputs != outputs else 0
     if shortcut:
-        yield Conv(inputs=inputs, outputs=outputs, taps=1, kernel=1, scale=scale, rate=rate, beside=waiting)
-    held = waiting + inputs + shortcut
-    yield Conv(inputs=inputs, outputs=outputs, scale=scale, rate=rate, beside=held)
-    yield Conv(inputs=outputs, outputs=outputs, scale=scale, rate=rate, beside=held + outputs)
+        beside = waiting + outputs  # the first convolution's result
+        yield Conv(inputs=inputs, outputs=outputs, taps=1, kernel=1, scale=scale, rate=rate, beside=beside)
+    yield Conv(inputs=inputs, outputs=outputs, scale=scale, rate=rate, beside=waiting + inputs)
+    yield Conv(inputs=outputs, outputs=outputs, scale=scale, rate=rate, beside=waiting + inputs + shortcut)

@@ -1,36 +1,32 @@
 """The decoder of Wan's causal VAE, and one run of it over a video's latents, in chunks of latent frames."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.vae.layers import (
-    CausalConv,
-    ChannelNorm,
-    History,
-    Middle,
-    ResidualBlock,
-    channels_last,
-    empty_pictures,
-)
+from models.vae.causal_conv import ConvForm
+from models.vae.channel_norm import ChannelNorm
+from models.vae.history import History
+from models.vae.layers import Layer, Middle, ResidualBlock
+from models.vae.pending_sum import PendingSum
 from models.vae.strips import Strips
 
 
 class Decoder(nn.Module):
     """The decoder of Wan's causal VAE, from latents to pixels."""
 
-    def __init__(self, vae: Any) -> None:
+    def __init__(self, vae: Any, conv: ConvForm) -> None:
         super().__init__()
         self.patch: int = vae.config.patch_size or 1
         decoder = vae.decoder
-        self.unquantise = CausalConv(vae.post_quant_conv)
-        self.conv_in = CausalConv(decoder.conv_in)
-        self.middle = Middle(decoder.mid_block)
-        self.up = nn.ModuleList(UpBlock(block) for block in decoder.up_blocks)
+        self.unquantise = conv(vae.post_quant_conv)
+        self.conv_in = conv(decoder.conv_in)
+        self.middle = Middle(decoder.mid_block, conv)
+        self.up = nn.ModuleList(layer for block in decoder.up_blocks for layer in _up_layers(block, conv))
         self.norm = ChannelNorm(decoder.norm_out)
-        self.conv_out = CausalConv(decoder.conv_out)
+        self.conv_out = conv(decoder.conv_out)
 
     def forward(self, x: Tensor, history: History, strip_history: History, first: bool) -> Tensor:
         """Decode this rank's strip of the frames.
@@ -38,70 +34,68 @@ class Decoder(nn.Module):
         The layers up to the attention among all pixels of a frame, a small part of the work, run on whole
         frames on every rank.
         """
-        x = self.conv_in(self.unquantise(x, history, first), history, first)
-        x = strip_history.cut(self.middle(x, history, first))
-        for block in self.up:
-            x = block(x, strip_history, first)
-        out: Tensor = self.conv_out(F.silu(self.norm(x)), strip_history, first)
-        return out
+        latents = self.unquantise(PendingSum(x), history)
+        pictures = self.middle(self.conv_in(latents, history), history, first)
+        pictures = PendingSum(strip_history.cut(pictures.whole()))
+        for layer in self.up:
+            pictures = layer(pictures, strip_history, first)
+        pixels: PendingSum = self.conv_out(pictures, strip_history, self.norm, keep=False)
+        return pixels.whole()
+
+
+def _up_layers(block: Any, conv: ConvForm) -> Iterator[Layer]:
+    """Yield the layers of an up block; one with a shortcut around it is a layer of its own."""
+    if getattr(block, "avg_shortcut", None) is not None:
+        yield ShortcutBlock(block, conv)
+        return
+    for resnet in block.resnets:
+        yield ResidualBlock(resnet, conv)
+    # Wan 2.2's residual VAE has one upsampler, Wan 2.1's VAE has a list of one
+    upsampler = getattr(block, "upsampler", None) or next(
+        iter(getattr(block, "upsamplers", None) or ()), None
+    )
+    if upsampler is not None:
+        yield Upsample(upsampler, conv)
 
 
 class Upsample(nn.Module):
     """Doubles the size and, with ``time_conv``, the frame rate of every frame but the video's first."""
 
-    weight: Tensor
-    bias: Tensor
-
-    def __init__(self, resample: Any) -> None:
+    def __init__(self, resample: Any, conv: ConvForm) -> None:
         super().__init__()
-        self.time_conv = CausalConv(resample.time_conv) if resample.mode == "upsample3d" else None
-        conv = resample.resample[1]
-        self.register_buffer("weight", channels_last(conv.weight.detach()))
-        self.register_buffer("bias", conv.bias.detach())
+        self.time_conv = conv(resample.time_conv) if resample.mode == "upsample3d" else None
+        self.conv = conv(resample.resample[1])
 
-    def forward(self, x: Tensor, history: History, first: bool) -> Tensor:
+    def forward(self, x: PendingSum, history: History, first: bool) -> PendingSum:
         """Double the height and width, and with ``time_conv`` the number of frames."""
-        if self.time_conv is not None:
-            alone = 1 if first else 0
-            if len(x) > alone:
-                x = _in_turn(x[:alone], self.time_conv(x[alone:], history, first))
-        x = F.interpolate(x, scale_factor=2.0, mode="nearest-exact")
-        x, padding = history.with_halo(x, (1, 1))
-        return F.conv2d(x, self.weight, self.bias, padding=padding)
+        enlarged: PendingSum = self.conv.enlarged(self._frames(x.taken(), history, first), history)
+        return enlarged
+
+    def _frames(self, x: PendingSum, history: History, first: bool) -> list[PendingSum]:
+        """Return frames with the channels of one, then frames with those of two."""
+        if self.time_conv is None:
+            return [x]
+        alone, rest = x.taken().split(1 if first else 0)
+        pairs = [self.time_conv(rest, history, keep=False)] if len(rest) else []
+        return [alone, *pairs] if first else pairs
 
 
-def _in_turn(alone: Tensor, pairs: Tensor) -> Tensor:
-    """Write frames ``[1 or 0, c, h, w]``, then pairs of frames ``[t, 2 · c, h, w]``, channels-last."""
-    channels, count = alone.shape[1], len(alone)
-    frames = empty_pictures((count + 2 * len(pairs), *alone.shape[1:]), pairs)
-    frames[:count] = alone
-    for half in range(2):
-        frames[count + half :: 2] = pairs[:, half * channels : (half + 1) * channels]
-    return frames
+class ShortcutBlock(nn.Module):
+    """The residual VAE's up block: residual blocks and an upsampling, with a shortcut around them."""
 
-
-class UpBlock(nn.Module):
-    """Residual blocks, then an upsampling if the block has one."""
-
-    def __init__(self, block: Any) -> None:
+    def __init__(self, block: Any, conv: ConvForm) -> None:
         super().__init__()
-        self.resnets = nn.ModuleList(ResidualBlock(resnet) for resnet in block.resnets)
-        # Wan 2.2's residual VAE has one upsampler, Wan 2.1's VAE has a list of one
-        upsampler = getattr(block, "upsampler", None) or next(
-            iter(getattr(block, "upsamplers", None) or ()), None
-        )
-        self.upsample = None if upsampler is None else Upsample(upsampler)
-        shortcut = getattr(block, "avg_shortcut", None)
-        self.shortcut = None if shortcut is None else Duplicate(shortcut)
+        self.resnets = nn.ModuleList(ResidualBlock(resnet, conv) for resnet in block.resnets)
+        self.upsample = Upsample(block.upsampler, conv)
+        self.shortcut = Duplicate(block.avg_shortcut)
 
-    def forward(self, x: Tensor, history: History, first: bool) -> Tensor:
-        """Run the block: with an upsampling, the frames come out larger and possibly more of them."""
-        shortcut = None if self.shortcut is None else self.shortcut(x, first)
+    def forward(self, x: PendingSum, history: History, first: bool) -> PendingSum:
+        """Run the block: the frames come out larger, and possibly more of them."""
+        entered = x
         for resnet in self.resnets:
             x = resnet(x, history, first)
-        if self.upsample is not None:
-            x = self.upsample(x, history, first)
-        return x if shortcut is None else x + shortcut
+        x = self.upsample(x, history, first)
+        return x.plus(PendingSum(self.shortcut(entered.whole(), first)))
 
 
 class Duplicate(nn.Module):
@@ -115,14 +109,14 @@ class Duplicate(nn.Module):
 
     def forward(self, x: Tensor, first: bool) -> Tensor:
         """Repeat the channels and rearrange them into larger and more frames."""
-        # t (c time ph pw) h w -> (t time) c (h ph) (w pw)
+        # t h w (c time ph pw) -> (t time) (h ph) (w pw) c
         t, _, height, width = x.shape
-        x = x.repeat_interleave(self.repeats, dim=1)
-        x = x.view(t, self.out_channels, self.time, self.size, self.size, height, width)
-        x = x.permute(0, 2, 1, 5, 3, 6, 4).reshape(
-            t * self.time, self.out_channels, height * self.size, width * self.size
+        x = x.permute(0, 2, 3, 1).repeat_interleave(self.repeats, dim=3)
+        x = x.view(t, height, width, self.out_channels, self.time, self.size, self.size)
+        x = x.permute(0, 4, 1, 5, 2, 6, 3).reshape(
+            t * self.time, height * self.size, width * self.size, self.out_channels
         )
-        return x[self.time - 1 :] if first else x
+        return x[self.time - 1 if first else 0 :].permute(0, 3, 1, 2)
 
 
 class Decoding:

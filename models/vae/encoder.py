@@ -6,53 +6,57 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.vae.layers import (
-    CausalConv,
-    ChannelNorm,
-    History,
-    Layer,
-    Middle,
-    PictureAttention,
-    ResidualBlock,
-    channels_last,
-)
+from models.vae.causal_conv import ConvForm, channels_last
+from models.vae.channel_norm import ChannelNorm
+from models.vae.history import History
+from models.vae.layers import Layer, Middle, PictureAttention, ResidualBlock
+from models.vae.pending_sum import PendingSum
 from models.vae.strips import Strips
 
 
 class Encoder(nn.Module):
     """The encoder of Wan's causal VAE as a list of layers, each called as ``layer(x, history, first)``."""
 
-    def __init__(self, vae: Any) -> None:
+    def __init__(self, vae: Any, conv: ConvForm) -> None:
         super().__init__()
         self.patch: int = vae.config.patch_size or 1
         encoder = vae.encoder
         self.layers = nn.ModuleList(
             [
-                CausalConv(encoder.conv_in),
-                *(down_layer(layer) for layer in encoder.down_blocks),
-                Middle(encoder.mid_block),
-                _Head(encoder, vae.quant_conv),
+                _Entry(encoder.conv_in, conv),
+                *(down_layer(layer, conv) for layer in encoder.down_blocks),
+                Middle(encoder.mid_block, conv),
+                _Head(encoder, vae.quant_conv, conv),
             ]
         )
         self.whole_from = next(index for index, layer in enumerate(self.layers) if _attends(layer))
         """Index of the first layer with attention among all pixels of a frame, which needs whole frames."""
 
-    def forward(self, index: int, x: Tensor, history: History, first: bool) -> Tensor:
+    def forward(self, index: int, x: PendingSum, history: History, first: bool) -> PendingSum:
         """Run one layer, by its index: ``Encoding`` skips layers whose result it has."""
-        out: Tensor = self.layers[index](x, history, first)
+        out: PendingSum = self.layers[index](x, history, first)
+        return out
+
+
+class _Entry(nn.Module):
+    def __init__(self, conv_in: Any, conv: ConvForm) -> None:
+        super().__init__()
+        self.conv_in = conv(conv_in)
+
+    def forward(self, x: PendingSum, history: History, first: bool) -> PendingSum:
+        out: PendingSum = self.conv_in(x, history)
         return out
 
 
 class _Head(nn.Module):
-    def __init__(self, encoder: Any, quantise: Any) -> None:
+    def __init__(self, encoder: Any, quantise: Any, conv: ConvForm) -> None:
         super().__init__()
         self.norm = ChannelNorm(encoder.norm_out)
-        self.conv_out = CausalConv(encoder.conv_out)
-        self.quantise = CausalConv(quantise)
+        self.conv_out = conv(encoder.conv_out)
+        self.quantise = conv(quantise)
 
-    def forward(self, x: Tensor, history: History, first: bool) -> Tensor:
-        x = self.conv_out(F.silu(self.norm(x)), history, first)
-        out: Tensor = self.quantise(x, history, first)
+    def forward(self, x: PendingSum, history: History, first: bool) -> PendingSum:
+        out: PendingSum = self.quantise(self.conv_out(x, history, self.norm), history)
         return out
 
 
@@ -77,11 +81,13 @@ class Downsample(nn.Module):
             )
             self.register_buffer("time_bias", time.bias.detach())
 
-    def forward(self, x: Tensor, history: History, first: bool) -> Tensor:
+    def forward(self, x: PendingSum, history: History, first: bool) -> PendingSum:
         """Halve the height and width, and with ``time_conv`` the number of frames."""
-        x = F.conv2d(history.with_row_below(x), self.weight, self.bias, stride=2)
-        if not self.in_time:
-            return x
+        halved = F.conv2d(history.with_row_below(x.whole()), self.weight, self.bias, stride=2)
+        return PendingSum(self._fewer(halved, history) if self.in_time else halved)
+
+    def _fewer(self, x: Tensor, history: History) -> Tensor:
+        """Convolve each frame before the chunk's first, and every second one after, with the next two."""
         before = history.get(self)
         history[self] = x[-1:].clone()
         if before is None:
@@ -94,21 +100,20 @@ class Downsample(nn.Module):
 class ResidualDownBlock(nn.Module):
     """Residual blocks and a downsampling, with an averaging shortcut around them."""
 
-    def __init__(self, block: Any) -> None:
+    def __init__(self, block: Any, conv: ConvForm) -> None:
         super().__init__()
-        self.resnets = nn.ModuleList(ResidualBlock(resnet) for resnet in block.resnets)
+        self.resnets = nn.ModuleList(ResidualBlock(resnet, conv) for resnet in block.resnets)
         self.downsample = None if block.downsampler is None else Downsample(block.downsampler)
         self.shortcut = Average(block.avg_shortcut)
 
-    def forward(self, x: Tensor, history: History, first: bool) -> Tensor:
+    def forward(self, x: PendingSum, history: History, first: bool) -> PendingSum:
         """Run the block: with a downsampling, the frames come out smaller and possibly fewer of them."""
-        shortcut = self.shortcut(x)
+        entered = x
         for resnet in self.resnets:
             x = resnet(x, history, first)
         if self.downsample is not None:
             x = self.downsample(x, history, first)
-        halved: Tensor = x + shortcut
-        return halved
+        return x.plus(PendingSum(self.shortcut(entered.whole())))
 
 
 class Average(nn.Module):
@@ -132,15 +137,17 @@ class Average(nn.Module):
         return means
 
 
-def down_layer(layer: Any) -> Layer:
+def down_layer(layer: Any, conv: ConvForm) -> Layer:
     """Build the counterpart of one of diffusers' encoder layers."""
-    counterparts: dict[str, type[nn.Module]] = {
-        "WanResidualBlock": ResidualBlock,
-        "WanAttentionBlock": PictureAttention,
-        "WanResample": Downsample,
-        "WanResidualDownBlock": ResidualDownBlock,
-    }
-    return counterparts[type(layer).__name__](layer)
+    match type(layer).__name__:
+        case "WanResidualBlock":
+            return ResidualBlock(layer, conv)
+        case "WanResidualDownBlock":
+            return ResidualDownBlock(layer, conv)
+        case "WanAttentionBlock":
+            return PictureAttention(layer)
+        case _:
+            return Downsample(layer)
 
 
 class Encoding:
@@ -160,7 +167,7 @@ class Encoding:
         self._strip_history, self._history = History(strips), History()
         self._settled = 0
         """Number of settled layers, counted from the first."""
-        self._settled_output: Tensor | None = None
+        self._settled_output: PendingSum | None = None
         """Output of the last settled layer; this rank's part of the chunk itself where none has settled."""
         self._first = True
 
@@ -177,7 +184,7 @@ class Encoding:
         settling = chunk is None
         if chunk is not None:
             patches = _patchify(chunk, self._encoder.patch)
-            self._settled, self._settled_output = 0, self._strip_history.cut(patches)
+            self._settled, self._settled_output = 0, PendingSum(self._strip_history.cut(patches))
         assert self._settled_output is not None, "there is no chunk before the first"
         x = self._settled_output
         for index in range(self._settled, len(self._encoder.layers)):
@@ -188,19 +195,20 @@ class Encoding:
             if settling:
                 self._settled, self._settled_output = index + 1, x
         self._first = False
+        latents = x.whole()
         self._move(torch.device("cpu"))
-        return x
+        return latents
 
     def _move(self, device: torch.device) -> None:
         if self._parked and self._settled_output is not None:
-            self._settled_output = self._settled_output.to(device)
+            self._settled_output.move(device)
             self._strip_history.move(device)
             self._history.move(device)
 
-    def _run(self, index: int, x: Tensor) -> Tensor:
-        if index == self._encoder.whole_from:
-            x = self._strips.whole(x)
-        out: Tensor = self._encoder(index, x, self._history_of(index), self._first)
+    def _run(self, index: int, x: PendingSum) -> PendingSum:
+        if index == self._encoder.whole_from and self._strips.several:
+            x = PendingSum(channels_last(self._strips.whole(x.whole())))
+        out: PendingSum = self._encoder(index, x, self._history_of(index), self._first)
         return out
 
     def _past_frames(self, index: int) -> list[Tensor | None]:

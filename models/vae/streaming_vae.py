@@ -6,7 +6,7 @@ channels-last.
 """
 
 from collections.abc import Iterable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from itertools import chain, islice
 from typing import Any
 
@@ -14,8 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from models.errors import TuningError
-from models.limits import CHUNK_PIXELS
+from models.limits import CHUNK_PIXELS, CUDA_CHUNK_PIXELS
 from models.parallel.mesh import Mesh
+from models.vae.causal_conv import ConvForm
+from models.vae.conv_form import conv_form
 from models.vae.decoder import Decoder, Decoding
 from models.vae.encoder import Encoder, Encoding
 from models.vae.strips import Strips
@@ -35,10 +37,14 @@ class StreamingVae:
     def __init__(
         self,
         vae: Any,
-        chunk_pixels: int = CHUNK_PIXELS,
+        chunk_pixels: int | None = None,
         mesh: Mesh | None = None,
         tiling: Tiling | None = None,
+        conv: ConvForm | None = None,
     ) -> None:
+        """``chunk_pixels``: video pixels to decode at once, ``conv``: form of the convolutions; None for
+        those of the device that ``vae`` is on.
+        """
         config = vae.config
         self._mesh = mesh or Mesh()
         if tiling is not None and self._mesh.plan.devices > 1:
@@ -49,11 +55,13 @@ class StreamingVae:
         self.z_dim: int = config.z_dim
         self.temporal_stride: int = config.scale_factor_temporal
         self.spatial_stride: int = config.scale_factor_spatial
-        self.chunk_pixels = chunk_pixels
+        on_cuda = self._device.type == "cuda"
+        self.chunk_pixels = chunk_pixels or (CUDA_CHUNK_PIXELS if on_cuda else CHUNK_PIXELS)
         self.mean = torch.tensor(config.latents_mean, device=self._device).view(1, -1, 1, 1, 1)
         self.deviation = torch.tensor(config.latents_std, device=self._device).view(1, -1, 1, 1, 1)
-        self.encoder = Encoder(vae)
-        self.decoder = Decoder(vae)
+        conv = conv or conv_form(vae)
+        self.encoder = Encoder(vae, conv)
+        self.decoder = Decoder(vae, conv)
 
     @property
     def networks(self) -> tuple[nn.Module, nn.Module]:
@@ -106,7 +114,7 @@ class StreamingVae:
         decodings = [Decoding(self.decoder, strips, parked=len(tiles) > 1) for _ in range(len(tiles))]
         for chunk in frames.split(self._latents_per_chunk(tiles)):
             # not around the yield: inference mode would leak into the consumer's code
-            with torch.inference_mode(), self._mesh.lockstep():
+            with torch.inference_mode(), self._mesh.lockstep(), _measured_convolutions():
                 video = None
                 if strips.takes_part:
                     parts = zip(decodings, tiles.cut(chunk), strict=True)
@@ -126,7 +134,19 @@ class StreamingVae:
 
     def _latents_per_chunk(self, tiles: Tiles) -> int:
         pixels = tiles.largest * self.spatial_stride**2 * self.temporal_stride
-        return max(self.chunk_pixels // pixels, 1)
+        limit = min(self.chunk_pixels, CHUNK_PIXELS) if len(tiles) > 1 else self.chunk_pixels
+        return max(limit // pixels, 1)
+
+
+@contextmanager
+def _measured_convolutions() -> Iterator[None]:
+    """Let cuDNN measure, once for each shape, which of its kernels is fastest: a decode has few shapes."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 def _chunks(frames: Iterator[Tensor], size: int) -> Iterator[Tensor | None]:

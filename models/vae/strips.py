@@ -43,15 +43,15 @@ class Strips:
 
         Returns the strip with the row above it and the row below it, zeros where the picture ends.
         """
-        rank = self._mesh.rank
-        above, below = _row_of(strip), _row_of(strip)
-        sent, awaited = {}, {}
-        if rank > 0:
-            sent[rank - 1], awaited[rank - 1] = strip[:, :, 0].contiguous(), above
-        if rank + 1 < self._ranks:
-            sent[rank + 1], awaited[rank + 1] = strip[:, :, -1].contiguous(), below
-        self._mesh.exchange(sent, awaited).wait()
+        above, below = self._borders(strip[:, :, 0], strip[:, :, -1])
         return torch.cat([above[:, :, None], strip, below[:, :, None]], dim=2)
+
+    def fill_halo(self, pictures: Tensor) -> None:
+        """Exchange border rows, and write them to the first and the last row of ``pictures``.
+
+        The rows between these two are the strip.
+        """
+        pictures[:, :, 0], pictures[:, :, -1] = self._borders(pictures[:, :, 1], pictures[:, :, -2])
 
     def exchange_row_below(self, strip: Tensor) -> Tensor:
         """Exchange the lower half of the halo: the strip with the row below, zeros where the picture ends."""
@@ -82,6 +82,18 @@ class Strips:
     def agreed(self, vote: bool) -> bool:
         """Return whether all ranks vote true; without strips, this rank's own vote."""
         return not self._mesh.agree(leave=not vote) if self.several else vote
+
+    def _borders(self, first: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
+        """Send this strip's first and last row to the neighbours; return the rows above and below it."""
+        rank = self._mesh.rank
+        above, below = first.new_zeros(first.shape), last.new_zeros(last.shape)
+        sent, awaited = {}, {}
+        if rank > 0:
+            sent[rank - 1], awaited[rank - 1] = first.contiguous(), above
+        if rank + 1 < self._ranks:
+            sent[rank + 1], awaited[rank + 1] = last.contiguous(), below
+        self._mesh.exchange(sent, awaited).wait()
+        return above, below
 
     def _collected(self, strip: Tensor, sent: dict[int, Tensor]) -> Tensor:
         rank = self._mesh.rank

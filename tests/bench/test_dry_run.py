@@ -119,6 +119,14 @@ def test_a_run_waits_once_a_step_and_once_a_chunk(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_no_convolution_of_a_decode_has_more_values_than_cudnn_is_fast_for(name: str) -> None:
+    convolutions = measured(name).decode.traffic.of("convolution")
+    assert convolutions
+    most = max(max(moved.read_bytes, moved.written_bytes) for moved in convolutions)
+    assert most < 2**31 * ITEMSIZE
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_a_step_has_the_operations_that_are_counted(name: str) -> None:
     run = measured(name)
     variant = run.variant

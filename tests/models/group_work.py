@@ -25,12 +25,14 @@ from models.parallel.rank_launcher import LaunchedRank, RankLauncher
 from models.pipeline.wan_engine import WanEngine
 from models.speed import tuned_model
 from models.transformer.denoiser import Denoiser
+from models.vae.causal_conv import ConvForm
+from models.vae.look_back import LookBackConv
 from models.vae.streaming_vae import StreamingVae
 
 from .checkpoints import small
 from .conftest import REQUEST, Model, build_model, picture, remade
 from .test_checkpoints import defaults
-from .test_vae import noise, wan21, wan22
+from .test_vae import VOLUMES, noise, wan21, wan22
 
 HEADS = 4
 
@@ -49,7 +51,9 @@ REQUESTS = {
 }
 LONG = replace(REQUESTS["i2v"], num_fragments=2)
 # latent heights: one that every group divides, one that none does, one with fewer rows than many a group
-DECODES = [(form, height) for form in (wan21, wan22) for height in (8, 9, 3)]
+HEIGHTS = [("look-back", 8), ("look-back", 9), ("look-back", 3), ("volumes", 9)]
+DECODES = [(form, height, conv) for form in (wan21, wan22) for conv, height in HEIGHTS]
+CONVS: dict[str, ConvForm] = {"look-back": LookBackConv, "volumes": VOLUMES}
 # published kinds of model: the variant, the task and what differs from its defaults
 KINDS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "two experts": ("wan2.2-t2v-a14b", "t2v", {}),
@@ -119,15 +123,15 @@ def request_of(kind: str) -> GenerationRequest:
     return defaults(name, task, **changes)
 
 
-def decoded(form: Any, height: int, mesh: Mesh | None = None) -> list[torch.Tensor]:
+def decoded(form: Any, height: int, conv: str, mesh: Mesh | None = None) -> list[torch.Tensor]:
     """Decode a video of three latent frames, in chunks."""
-    vae = StreamingVae(form(), chunk_pixels=1, mesh=mesh)
+    vae = StreamingVae(form(), chunk_pixels=1, mesh=mesh, conv=CONVS[conv])
     return list(vae.decode(noise(1, 8, 3, height, 5)))
 
 
-def encoded(form: Any, height: int, mesh: Mesh | None = None) -> torch.Tensor:
+def encoded(form: Any, height: int, conv: str, mesh: Mesh | None = None) -> torch.Tensor:
     """Encode a picture, gray for a while, and another picture."""
-    vae = StreamingVae(form(), mesh=mesh)
+    vae = StreamingVae(form(), mesh=mesh, conv=CONVS[conv])
     video = torch.zeros(1, 3, 21, height * vae.spatial_stride, 3 * vae.spatial_stride)
     video[:, :, ::20] = noise(1, 3, 2, *video.shape[3:]).clamp(-1, 1)
     return vae.encode(video)
@@ -145,11 +149,11 @@ def runs(rank: LaunchedRank, plans: list[ParallelPlan]) -> None:
                 rank.send((plan, name, sparse_latents(built.engine, name).numpy()))
         rank.send((plan, "frames", list(generate(built.engine, LONG))))
     mesh = built.engine.parts.denoiser.mesh
-    for form, height in DECODES:
-        chunks = [chunk.numpy() for chunk in decoded(form, height, mesh)]
-        rank.send((plan, f"decode {form.__name__} {height}", chunks))
-    for form, height in DECODES:
-        rank.send((plan, f"encode {form.__name__} {height}", encoded(form, height, mesh).numpy()))
+    for form, height, conv in DECODES:
+        chunks = [chunk.numpy() for chunk in decoded(form, height, conv, mesh)]
+        rank.send((plan, f"decode {form.__name__} {height} {conv}", chunks))
+        latents_of_all = encoded(form, height, conv, mesh).numpy()
+        rank.send((plan, f"encode {form.__name__} {height} {conv}", latents_of_all))
     rank.send((plan, "stopped", decode_stopped(built.engine)))
     rank.send((plan, "left", left_at(built.engine, who=rank.ranks - 1, me=rank.number)))
     rank.send((plan, "refused", refused(built.engine, culprit=rank.number == rank.ranks - 1)))

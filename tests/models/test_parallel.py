@@ -154,22 +154,24 @@ def test_all_leave_at_the_step_where_one_wants_to(devices: int) -> None:
     assert answers == [2] * devices
 
 
-@pytest.mark.parametrize(("form", "height"), group_work.DECODES)
+@pytest.mark.parametrize(("form", "height", "conv"), group_work.DECODES)
 @pytest.mark.parametrize("devices", SIZES)
-def test_strips_join_to_the_whole_decode(devices: int, form: Any, height: int) -> None:
-    name = f"decode {form.__name__} {height}"
+def test_strips_join_to_the_whole_decode(devices: int, form: Any, height: int, conv: str) -> None:
+    name = f"decode {form.__name__} {height} {conv}"
     ((first, *others),) = (made for (_, made_name), made in group(devices).items() if made_name == name)
     assert others == [[]] * (devices - 1)
-    for chunk, expected in zip(first, group_work.decoded(form, height), strict=True):
+    for chunk, expected in zip(first, group_work.decoded(form, height, conv), strict=True):
         np.testing.assert_allclose(chunk, expected, atol=TOLERANCE, rtol=0)
 
 
-@pytest.mark.parametrize(("form", "height"), group_work.DECODES)
+@pytest.mark.parametrize(("form", "height", "conv"), group_work.DECODES)
 @pytest.mark.parametrize("devices", SIZES)
-def test_strips_are_encoded_to_the_whole_latents_on_every_rank(devices: int, form: Any, height: int) -> None:
-    name = f"encode {form.__name__} {height}"
+def test_strips_are_encoded_to_the_whole_latents_on_every_rank(
+    devices: int, form: Any, height: int, conv: str
+) -> None:
+    name = f"encode {form.__name__} {height} {conv}"
     (made,) = (made for (_, made_name), made in group(devices).items() if made_name == name)
-    expected = group_work.encoded(form, height).numpy()
+    expected = group_work.encoded(form, height, conv).numpy()
     assert expected.std() > 0.01
     for latents in made:
         np.testing.assert_allclose(latents, expected, atol=1e-5, rtol=0)

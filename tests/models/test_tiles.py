@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from models.engine import EngineSettings
 from models.errors import OutOfMemory, TuningError
 from models.generate import generate
+from models.limits import CUDA_CHUNK_PIXELS
 from models.loading import load_engine
 from models.parallel.mesh import Mesh
 from models.parallel.plan import ParallelPlan
@@ -23,7 +24,7 @@ from models.variants import VARIANTS
 
 from .checkpoints import small, vae
 from .conftest import REQUEST
-from .test_vae import noise
+from .test_vae import VOLUMES, noise
 
 TILING = Tiling(size=96, overlap=32)
 
@@ -75,6 +76,23 @@ def test_a_tiled_decode_is_the_whole_one_but_for_the_seams(local_vae: Any) -> No
     assert error[352:].max() < 1e-5
     assert error.mean() < 0.1 * torch.cat(whole).std()
     assert 1e-4 < error[192:256].max() < torch.cat(whole).std()
+
+
+def test_tiles_are_decoded_as_volumes_too(local_vae: Any) -> None:
+    stride = local_vae.config.scale_factor_spatial
+    latents = noise(1, local_vae.config.z_dim, 3, 128 // stride, 32 // stride)
+    expected = decoded(local_vae, latents, TILING)
+    vae = StreamingVae(local_vae, tiling=TILING, conv=VOLUMES)
+    vae.chunk_pixels = 2 * 96 * 32 * 4  # two latent frames of a tile
+    torch.testing.assert_close(torch.cat(list(vae.decode(latents))), torch.cat(expected), atol=1e-4, rtol=0)
+
+
+def test_tiles_are_decoded_in_small_chunks_on_a_device_of_large_ones(local_vae: Any) -> None:
+    stride = local_vae.config.scale_factor_spatial
+    latents = noise(1, local_vae.config.z_dim, 2, 256 // stride, 256 // stride)
+    streaming = StreamingVae(local_vae, chunk_pixels=CUDA_CHUNK_PIXELS)
+    chunks = [len(next(streaming.decode(latents, tiling))) for tiling in (None, Tiling(size=192))]
+    assert chunks == [5, 1]
 
 
 def test_a_tiled_encode_is_the_whole_one_but_for_the_seams(local_vae: Any) -> None:

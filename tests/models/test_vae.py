@@ -1,20 +1,28 @@
-"""The streaming VAE against diffusers', in both of its forms."""
+"""The streaming VAE against diffusers', in both of its forms, with the convolutions of CPUs and of CUDA."""
 
 import weakref
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from diffusers import AutoencoderKLWan
 
+from models.kernels.pixel_operations import EAGER_PIXELS
 from models.parallel.mesh import Mesh
+from models.vae.causal_conv import ConvForm
+from models.vae.channel_norm import ChannelNorm
 from models.vae.encoder import Encoding
-from models.vae.layers import ChannelNorm, History
+from models.vae.history import History
+from models.vae.look_back import LookBackConv
 from models.vae.streaming_vae import StreamingVae
 from models.vae.strips import Strips
+from models.vae.volumes import VolumeConv
 
 TOLERANCE = 1e-4
+VOLUMES: ConvForm = partial(VolumeConv, operations=EAGER_PIXELS)
+"""As on a CUDA device, with the kernels' counterparts in plain torch."""
 MEAN, DEVIATION = [0.1 * i for i in range(-4, 4)], [0.5 + 0.25 * i for i in range(8)]
 
 
@@ -57,6 +65,12 @@ def wan22() -> AutoencoderKLWan:
     )
 
 
+@pytest.fixture(params=[LookBackConv, VOLUMES], ids=["look-back", "volumes"])
+def conv(request: pytest.FixtureRequest) -> ConvForm:
+    form: ConvForm = request.param
+    return form
+
+
 @pytest.fixture(scope="module", params=[wan21, wan22])
 def vae(request: pytest.FixtureRequest) -> AutoencoderKLWan:
     made: AutoencoderKLWan = request.param()
@@ -81,26 +95,27 @@ def noise(*shape: int) -> torch.Tensor:
 @pytest.mark.parametrize(("frames", "height", "width"), [(1, 4, 6), (2, 3, 5), (3, 1, 1), (6, 5, 2)])
 @pytest.mark.parametrize("latents_per_chunk", [1, 2, 100])
 def test_decode_is_that_of_diffusers(
-    vae: Any, frames: int, height: int, width: int, latents_per_chunk: int
+    vae: Any, conv: ConvForm, frames: int, height: int, width: int, latents_per_chunk: int
 ) -> None:
     latents = noise(1, 8, frames, height, width)
     expected = decoded_by_diffusers(vae, latents)
     assert expected.std() > 0.02
     stride = vae.config.scale_factor_spatial
-    streaming = StreamingVae(vae, chunk_pixels=latents_per_chunk * height * width * stride**2 * 4)
+    chunk_pixels = latents_per_chunk * height * width * stride**2 * 4
+    streaming = StreamingVae(vae, chunk_pixels=chunk_pixels, conv=conv)
     actual = torch.cat(list(streaming.decode(latents))).transpose(0, 1)[None]
     assert actual.shape == (1, 3, 4 * (frames - 1) + 1, height * stride, width * stride)
     torch.testing.assert_close(actual, expected, atol=TOLERANCE, rtol=0)
 
 
 @pytest.mark.parametrize(("frames", "height", "width"), [(1, 64, 32), (5, 48, 16), (13, 16, 80)])
-def test_encode_is_that_of_diffusers(vae: Any, frames: int, height: int, width: int) -> None:
+def test_encode_is_that_of_diffusers(vae: Any, conv: ConvForm, frames: int, height: int, width: int) -> None:
     video = noise(1, 3, frames, height, width).clamp(-1, 1)
     mean, deviation = statistics()
     with torch.inference_mode():
         expected = (vae.encode(video).latent_dist.mode() - mean) / deviation
     assert expected.std() > 0.01
-    actual = StreamingVae(vae).encode(video)
+    actual = StreamingVae(vae, conv=conv).encode(video)
     torch.testing.assert_close(actual, expected, atol=TOLERANCE, rtol=0)
 
 
@@ -132,9 +147,9 @@ def encoded_in_full(vae: StreamingVae, video: torch.Tensor) -> torch.Tensor:
     ],
 )
 def test_a_repeated_frame_is_encoded_once_and_to_the_same_bits(
-    vae: Any, monkeypatch: pytest.MonkeyPatch, video: torch.Tensor, most: tuple[int, ...]
+    vae: Any, conv: ConvForm, monkeypatch: pytest.MonkeyPatch, video: torch.Tensor, most: tuple[int, ...]
 ) -> None:
-    streaming = StreamingVae(vae)
+    streaming = StreamingVae(vae, conv=conv)
     expected = encoded_in_full(streaming, video)
     runs = counted_runs(streaming, monkeypatch)
     assert torch.equal(streaming.encode(video), expected)
@@ -179,9 +194,9 @@ def test_frames_come_out_while_later_ones_are_latents(vae: Any) -> None:
 
 
 def test_the_state_between_chunks_does_not_grow_with_the_video(
-    vae: Any, monkeypatch: pytest.MonkeyPatch
+    vae: Any, conv: ConvForm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    streaming = StreamingVae(vae, chunk_pixels=1)
+    streaming = StreamingVae(vae, chunk_pixels=1, conv=conv)
     kept: list[int] = []
     forward: Callable[..., torch.Tensor] = streaming.decoder.forward
 

@@ -9,7 +9,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from models.kernels import block_sparse_kernel, head_kernels, rotation_kernel, row_kernels
+from models.kernels import block_sparse_kernel, head_kernels, pixel_kernels, rotation_kernel, row_kernels
 
 HOPPER = GPUTarget("cuda", 90, 32)
 NORM = {
@@ -21,20 +21,26 @@ NORM = {
 TILE = {"HEAD_DIM": 128, "CHUNK": 1024, "ROWS": 64, "BLOCK": 128}
 
 
-def compiled(kernel: Any, types: dict[str, str], warps: int, stages: int = 3, **constants: Any) -> str:
+def compiled(
+    kernel: Any, types: dict[str, str], warps: int, stages: int = 3, multiple: int = 16, **constants: Any
+) -> str:
     """Compile a kernel; return its assembly. What neither ``types`` nor ``constants`` has is an integer.
 
-    Addresses and integers are multiples of 16, as the real ones are.
+    Addresses are multiples of 16, as the real ones are, and integers of ``multiple``.
     """
     kinds = types | dict.fromkeys(constants, "constexpr")
     signature = {name: kinds.get(name, "i32") for name in kernel.arg_names}
     places = {name: (place,) for place, name in enumerate(kernel.arg_names)}
-    aligned = [["tt.divisibility", 16]]
+    known = {"i32": [["tt.divisibility", multiple]]}
     source = ASTSource(
         kernel,
         signature,
         {places[name]: value for name, value in constants.items()},
-        {places[name]: aligned for name, kind in signature.items() if kind == "i32" or kind[0] == "*"},
+        {
+            places[name]: known.get(kind, [["tt.divisibility", 16]])
+            for name, kind in signature.items()
+            if kind == "i32" or kind[0] == "*"
+        },
     )
     assembly: str = triton.compile(
         source, target=HOPPER, options={"num_warps": warps, "num_stages": stages}
@@ -90,6 +96,23 @@ def test_kernels_compile_for_hopper_and_move_16_bytes_at_a_time(
         assert loads == {"ld.global.v4.b32"}, f"{name}: {loads}"
         assert ("st.global.v4.b32" in assembly) != (name == "statistics of heads"), name
         assert ("cvt.rn.satfinite.e4m3x2.f32" in assembly) == ("8 bits" in name), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("channels", "width"), [(96, 128), (384, 512)])
+def test_the_vaes_kernels_move_16_bytes_at_a_time_in_frames_of_any_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, channels: int, width: int
+) -> None:
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    types = dict.fromkeys(("x", "residual", "gamma", "out", "summed"), "*bf16")
+    types |= {"bias": "*fp32", "eps": "fp32"}
+    sizes: dict[str, Any] = {"CHANNELS": channels, "WIDTH": width, "PIXELS": 4096 // width}
+    for assembly in (
+        compiled(pixel_kernels.add_norm_kernel, types, 4, **sizes, multiple=1),
+        compiled(pixel_kernels.add_enlarge_kernel, types, 4, **sizes, PARTS=2, multiple=1),
+    ):
+        assert assembly.count("ld.global.v4.b32") >= 8  # frames and residual, of four each
+        assert set(re.findall(r"st\.global[.\w]*", assembly)) == {"st.global.v4.b32"}
 
 
 @pytest.mark.slow

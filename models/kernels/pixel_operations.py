@@ -1,0 +1,86 @@
+"""What the VAE does to each pixel between its convolutions, on a CUDA device, and that in plain torch.
+
+Two implementations: ``EAGER_PIXELS`` here, which defines the numbers, and ``models.kernels.fused_pixels``,
+which moves every value through the device's memory once.
+
+Pictures are ``[t, channels, height, width]``, channels-last; those that are written to may be rows inside
+larger ones. ``bias``: ``[channels]``, of any dtype.
+"""
+
+from typing import Protocol
+
+import torch.nn.functional as F
+from torch import Tensor
+
+PIXEL_EPS = 1e-24
+"""Epsilon of the norm's mean square: diffusers divides by max(‖x‖, 1e-12); this prevents NaN for a pixel of
+zeros.
+"""
+
+
+class PixelOperations(Protocol):
+    """Operations between two convolutions. Sums and norms are computed in float32."""
+
+    def add_norm(
+        self,
+        x: Tensor,
+        bias: Tensor | None,
+        residual: Tensor | None,
+        gamma: Tensor | None,
+        out: Tensor,
+        keep: bool,
+    ) -> None:
+        """Write ``SiLU(RMS norm(x + bias + residual) · gamma)`` to ``out``; without gamma the sum.
+
+        With ``keep`` the sum is written to ``x`` as well. The norm is that of the rounded sum.
+        """
+
+    def add_enlarge(self, x: Tensor, bias: Tensor | None, residual: Tensor | None, out: Tensor) -> None:
+        """Write ``x + bias + residual`` to ``out``, each pixel as two times two.
+
+        ``out``: twice as high and wide, of the same channels, or of a part of them and so many times the
+        frames: each part of the channels is a frame.
+        """
+
+
+class EagerPixels:
+    """Implements ``PixelOperations`` by torch's own operators, several passes over the memory each."""
+
+    def add_norm(
+        self,
+        x: Tensor,
+        bias: Tensor | None,
+        residual: Tensor | None,
+        gamma: Tensor | None,
+        out: Tensor,
+        keep: bool,
+    ) -> None:
+        """Write norm and SiLU of the sum to ``out``, and the sum itself to ``x``."""
+        total = _sum(x, bias, residual)
+        if keep:
+            x.copy_(total)
+        if gamma is not None:
+            pixels = total.permute(0, 2, 3, 1).float()
+            normed = F.rms_norm(pixels, (pixels.shape[-1],), gamma.float(), eps=PIXEL_EPS)
+            total = F.silu(normed, inplace=True).permute(0, 3, 1, 2)
+        out.copy_(total)
+
+    def add_enlarge(self, x: Tensor, bias: Tensor | None, residual: Tensor | None, out: Tensor) -> None:
+        """Write the sum to ``out``, each pixel as two times two."""
+        t, channels, height, width = x.shape
+        # t (parts c) h w -> (t parts) c h 2 w 2
+        total = _sum(x, bias, residual).view(t, channels // out.shape[1], out.shape[1], height, 1, width, 1)
+        squares = out.unflatten(3, (width, 2)).unflatten(2, (height, 2)).unflatten(0, (t, -1))
+        squares.copy_(total)
+
+
+EAGER_PIXELS = EagerPixels()
+
+
+def _sum(x: Tensor, bias: Tensor | None, residual: Tensor | None) -> Tensor:
+    total = x.float()
+    if bias is not None:
+        total = total + bias.float()[:, None, None]
+    if residual is not None:
+        total = total + residual
+    return total.type_as(x)

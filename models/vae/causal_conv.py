@@ -1,0 +1,62 @@
+"""A convolution of the VAE over a frame and its past, and the two forms that there are of it.
+
+``LookBackConv`` is for CPUs, ``VolumeConv`` for CUDA devices.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from models.vae.channel_norm import ChannelNorm
+from models.vae.history import History
+from models.vae.pending_sum import PendingSum
+
+
+class CausalConv(nn.Module):
+    """A 3D convolution, causal in time: over a frame and its past, zeros before the video.
+
+    Also a 2D convolution, as one without a past.
+    """
+
+    def __init__(self, conv: Any) -> None:
+        super().__init__()
+        shape: torch.Size = conv.weight.shape
+        self.inputs: int = shape[1]
+        """Channels of the input."""
+        self.past: int = shape[2] - 1 if len(shape) == 5 else 0
+        """Number of earlier frames in the receptive field: 2 or 0."""
+        self.padding = (shape[-2] // 2, shape[-1] // 2)
+
+    def forward(
+        self, x: PendingSum, history: History, norm: ChannelNorm | None = None, keep: bool = True
+    ) -> PendingSum:
+        """Convolve frames, each together with the frames before it.
+
+        ``norm``: norm, and SiLU after it, to apply to the frames first. Unless ``keep``, nothing is left in
+        ``x``.
+        """
+        raise NotImplementedError
+
+    def enlarged(self, parts: Sequence[PendingSum], history: History) -> PendingSum:
+        """Convolve frames that are made twice as high and wide, pixel by pixel, without their past.
+
+        ``parts``: consecutive frames, of which those with a multiple of the input's channels become as many
+        frames each. Nothing is left in them.
+        """
+        raise NotImplementedError
+
+
+ConvForm: TypeAlias = Callable[[Any], CausalConv]
+"""Makes the counterpart of a convolution of diffusers: one of the forms, and the kernels that it uses."""
+
+
+def empty_pictures(shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """Allocate pictures of this shape, channels-last, of the dtype and on the device of ``like``."""
+    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=torch.channels_last)
+
+
+def channels_last(tensor: Tensor) -> Tensor:
+    """Lay out pictures or a weight channels-last in memory, which convolutions run fastest on."""
+    return tensor.contiguous(memory_format=torch.channels_last)

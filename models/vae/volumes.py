@@ -1,0 +1,111 @@
+"""The convolutions of the VAE on a CUDA device.
+
+A 3D convolution reads a volume: its past frames, then the chunk's, channels-last, so that one kernel of cuDNN
+does it. The sum, norm and SiLU before it are written straight into the volume, by one kernel too; the bias
+after it is left to the next such kernel.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from models.kernels.pixel_operations import PixelOperations
+from models.vae.causal_conv import CausalConv, channels_last, empty_pictures
+from models.vae.channel_norm import ChannelNorm
+from models.vae.history import History
+from models.vae.pending_sum import PendingSum
+
+
+class VolumeConv(CausalConv):
+    """Convolves a volume of past frames and the chunk's, ``[1, channels, past + t, height, width]``."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, conv: Any, operations: PixelOperations) -> None:
+        super().__init__(conv)
+        self._operations = operations
+        weight: Tensor = conv.weight.detach()
+        if self.past:
+            weight = weight.contiguous(memory_format=torch.channels_last_3d)
+        else:
+            weight = channels_last(weight if weight.ndim == 4 else weight[:, :, 0])
+        self.register_buffer("weight", weight)
+        self.register_buffer("bias", conv.bias.detach().float())
+
+    def forward(
+        self, x: PendingSum, history: History, norm: ChannelNorm | None = None, keep: bool = True
+    ) -> PendingSum:
+        """Convolve frames, each together with the frames before it."""
+        if self.past == 0:
+            assert norm is None, "a norm is written into volumes only"
+            pictures, padding = history.with_halo(x.whole(), self.padding)
+            return PendingSum(F.conv2d(pictures, self.weight, padding=padding), self.bias)
+        rows = history.halo_rows(self.padding)
+        volume = self._volume(x if keep else x.taken(), history, norm, rows, keep)
+        height, width = self.padding
+        # 1 c t h w -> t c h w
+        frames = F.conv3d(volume, self.weight, padding=(0, height - rows, width))[0].transpose(0, 1)
+        return PendingSum(channels_last(frames), self.bias)
+
+    def enlarged(self, parts: Sequence[PendingSum], history: History) -> PendingSum:
+        """Convolve frames that are made twice as high and wide."""
+        rows = history.halo_rows(self.padding)
+        pictures = self._enlarged([part.taken() for part in parts], rows)
+        if rows:
+            history.fill_halo(pictures)
+        padding = self.padding[0] - rows, self.padding[1]
+        return PendingSum(F.conv2d(pictures, self.weight, padding=padding), self.bias)
+
+    def _volume(
+        self, x: PendingSum, history: History, norm: ChannelNorm | None, rows: int, keep: bool
+    ) -> Tensor:
+        """Write the past frames and the chunk's, with room for a halo of ``rows``, filled."""
+        t, channels, height, width = x.x.shape
+        volume = torch.empty(
+            (1, channels, self.past + t, height + 2 * rows, width),
+            dtype=x.x.dtype,
+            device=x.x.device,
+            memory_format=torch.channels_last_3d,
+        )
+        frames = volume[0].transpose(0, 1)
+        before = history.get(self)
+        if before is None:
+            frames[: self.past].zero_()
+        else:
+            frames[: self.past] = before
+        new = frames[self.past :]
+        keep = keep and x.pending
+        gamma = None if norm is None else norm.gamma
+        self._operations.add_norm(*_laid_out(x), gamma, _inside(new, rows), keep)
+        if keep:
+            x.added()
+        if rows:
+            history.fill_halo(new)
+        history[self] = frames[-self.past :].clone()  # so that the volume can be freed
+        return volume
+
+    def _enlarged(self, parts: list[PendingSum], rows: int) -> Tensor:
+        t = sum(part.x.shape[0] * part.x.shape[1] // self.inputs for part in parts)
+        _, _, height, width = parts[0].x.shape
+        pictures = empty_pictures((t, self.inputs, 2 * (height + rows), 2 * width), parts[0].x)
+        begin = 0
+        for part in parts:
+            end = begin + part.x.shape[0] * part.x.shape[1] // self.inputs
+            self._operations.add_enlarge(*_laid_out(part), _inside(pictures[begin:end], rows))
+            begin = end
+        return pictures
+
+
+def _inside(pictures: Tensor, rows: int) -> Tensor:
+    """Return the pictures without the ``rows`` of a halo above and below."""
+    return pictures[:, :, rows : pictures.shape[2] - rows]
+
+
+def _laid_out(x: PendingSum) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Return frames, bias and residual as kernels read them. Only frames that are no sum may be copied."""
+    assert not x.pending or x.x.is_contiguous(memory_format=torch.channels_last)
+    return channels_last(x.x), x.bias, None if x.residual is None else channels_last(x.residual)
