@@ -6,6 +6,7 @@
     ├── HostNotAllowed           403  host_not_allowed
     ├── OtherSite                403  other_site
     ├── PathForbidden            403  path_forbidden
+    ├── AdminOnly                403  admin_only
     ├── NotFound                 404  not_found
     │   ├── TaskNotFound         404  task_not_found
     │   └── FileNotFound         404  file_not_found
@@ -32,6 +33,7 @@ address or stack trace. The errors can be pickled, since they cross process boun
 from typing import ClassVar
 
 __all__ = [
+    "AdminOnly",
     "Conflict",
     "DiskLow",
     "Draining",
@@ -106,6 +108,13 @@ class PathForbidden(ServiceError):
 
     status = 403
     code = "path_forbidden"
+
+
+class AdminOnly(ServiceError):
+    """The request is for the holders of admin keys."""
+
+    status = 403
+    code = "admin_only"
 
 
 class NotFound(ServiceError):

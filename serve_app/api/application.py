@@ -32,10 +32,12 @@ from serve_app.queue.view import QueueView
 from serve_app.store.database import Database
 from serve_app.store.fleet import Fleet
 from serve_app.store.outbox import Outbox
+from serve_app.store.pause_book import PauseBook
 from serve_app.store.task_store import TaskStore
 from serve_app.submission.callbacks import Callbacks
 from serve_app.submission.frame_intake import FrameIntake
 from serve_app.submission.free_disk import FreeDisk
+from serve_app.submission.pausing import Pausing
 from serve_app.submission.prompt_notes import PromptNotes
 from serve_app.submission.task_service import TaskService
 from serve_app.submission.video_places import VideoPlaces
@@ -137,6 +139,7 @@ def _service(
         callbacks=Callbacks(
             lambda owner: bool(settings.webhook_secrets(owner)), public_or_in(settings.webhooks.networks)
         ),
+        pausing=Pausing(PauseBook(database), [model.name for model in settings.models], nudge),
         nudge=nudge,
         on_cancelled=on_cancelled,
     )

@@ -270,6 +270,8 @@ class Coordinator:
             for task in await self._ledger.expire_leases():
                 self._note_given_up(task)
                 self._dispatcher.nudge()
+            for task in await self._ledger.expire_waiting():
+                self._ended("expire", task)
             await self._heartbeats.write()
             queued = (await self._ledger.demand()).queued
             self._metrics.queued({model: queued.get(model, 0) for model in self._models})

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from serve_app.queue.forecast import Forecast, Speed
 from serve_app.tasks.caller import Caller
+from serve_app.tasks.pauses import Pauses
 from serve_app.tasks.replica import Replica, Scale
 from serve_app.tasks.task import Task
 from serve_app.tasks.transitions import Status
@@ -41,6 +42,8 @@ class ModelLine:
     forecast: Forecast = field(default_factory=Forecast)
     scale: Scale | None = None
     """Serve's target number of replicas; None for a model without autoscaling."""
+    held: int = 0
+    """Number of queued tasks that a pause holds."""
 
     @property
     def awaits_replica(self) -> str | None:
@@ -79,25 +82,34 @@ class QueueSnapshot:
     """Seconds from the snapshot until each queued task of any model starts, ascending."""
     taken_at: float
     """Reading of the monotonic clock."""
+    pauses: Pauses = field(default_factory=Pauses)
 
     def line(self, model: str) -> ModelLine:
         """Return the model's line; an empty one for an unknown model."""
         return self.lines.get(model, _EMPTY)
 
     def place(self, task: Task) -> Place:
-        """Return the current place of ``task``."""
+        """Return the current place of ``task``; one that a pause holds has none."""
+        if self.holds(task):
+            return Place(None, None)
         return self.line(task.model).place(task, age_s=self._age_s)
+
+    def holds(self, task: Task) -> bool:
+        """Return True if a pause keeps the queued task from being begun."""
+        return task.status is Status.QUEUED and self.pauses.hold(task.owner, task.model)
 
     def has_free_replica(self, model: str) -> bool:
         """Return True if a task submitted now would start without waiting for another task."""
         line = self.line(model)
         # A model that scales from zero starts a replica for its first task.
         from_zero = line.scale is not None and not line.scale.failing
-        under_way = line.queued + line.running - line.leaving
+        under_way = line.queued - line.held + line.running - line.leaving
         return under_way < max(len(line.replicas), int(from_zero))
 
-    def may_start(self, caller: Caller) -> bool:
-        """Return True if the caller's ``max_running`` leaves room for one more task."""
+    def may_start(self, caller: Caller, model: str) -> bool:
+        """Return True if no pause and no ``max_running`` keeps the caller's next task from being begun."""
+        if self.pauses.hold(caller.name, model):
+            return False
         under_way = self.queued.get(caller.name, 0) + sum(task.owner == caller.name for task in self.running)
         return caller.max_running is None or under_way < caller.max_running
 

@@ -12,6 +12,7 @@ from serve_app.queue.snapshot import ModelLine, QueueSnapshot
 from serve_app.store.fleet import Fleet
 from serve_app.store.task_store import TaskStore
 from serve_app.tasks.fair_share import FairClock, Shares
+from serve_app.tasks.pauses import Pauses
 from serve_app.tasks.replica import Health, Replica
 from serve_app.tasks.task import QueuedTask, Task
 
@@ -73,7 +74,8 @@ class QueueView:
         taken_at = time.monotonic()
         running = await self._store.running()
         replicas = await self._replicas(running)
-        lines = await self._lines(queue, running, replicas)
+        pauses = await self._store.pauses()
+        lines = await self._lines(queue, running, replicas, pauses)
         following: dict[str, str] = {}
         for task in queue:
             following.setdefault(task.owner, task.id)
@@ -85,6 +87,7 @@ class QueueView:
             following,
             sorted(start for line in lines.values() for start in line.forecast.starts_s),
             taken_at,
+            pauses,
         )
         self._cost_s = time.monotonic() - began
         return self._snapshot
@@ -105,16 +108,24 @@ class QueueView:
         ]
 
     async def _lines(
-        self, queue: Sequence[QueuedTask], running: Sequence[Task], replicas: Sequence[Replica]
+        self,
+        queue: Sequence[QueuedTask],
+        running: Sequence[Task],
+        replicas: Sequence[Replica],
+        pauses: Pauses,
     ) -> Mapping[str, ModelLine]:
         waiting: dict[str, list[QueuedTask]] = defaultdict(list)
+        held: Counter[str] = Counter()
         for task in queue:
-            waiting[task.model].append(task)
+            if pauses.hold(task.owner, task.model):
+                held[task.model] += 1
+            else:
+                waiting[task.model].append(task)
         speeds, clocks = await self._speeds(), await self._store.clocks()
         scales = await self._fleet.scales()
         busy = Counter(task.owner for task in running)
         seen = {*(task.model for task in running), *(known.model for known in replicas)}
-        names = {*waiting, *speeds, *scales, *seen}
+        names = {*waiting, *held, *speeds, *scales, *seen}
         lines = {}
         for name in names:
             speed, runs = speeds.get(name, Speed()), [task for task in running if task.model == name]
@@ -133,7 +144,7 @@ class QueueView:
             while forecaster.advance(_SLICE):
                 await asyncio.sleep(0)
             lines[name] = ModelLine(
-                len(waiting[name]),
+                len(waiting[name]) + held[name],
                 len(runs),
                 working,
                 [replica for replica in known if not replica.works],
@@ -141,6 +152,7 @@ class QueueView:
                 speed,
                 forecaster.forecast(),
                 scales.get(name),
+                held[name],
             )
         return lines
 

@@ -21,6 +21,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from serve_app.store.pause_book import read_pauses
 from serve_app.store.tables import SHARES, TASKS
 from serve_app.tasks.fair_share import FairClock, Shares, share_of
 from serve_app.tasks.transitions import Status
@@ -38,6 +39,8 @@ class Waiting:
     owner: str
     priority: int
     work: float
+    place: int = 0
+    """Below 0 for a task that was put first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,7 @@ class Turn:
     clock: FairClock
 
 
-def _first_of_each_owner() -> Select[int, str, int, float]:
+def _first_of_each_owner() -> Select[int, str, int, float, int]:
     """Build the query for the first queued task of each owner of a model.
 
     Every step is one index look-up, so the cost does not grow with the length of the queue. A recursive query
@@ -59,16 +62,22 @@ def _first_of_each_owner() -> Select[int, str, int, float]:
     owners = (
         select(func.min(TASKS.c.owner).label("owner")).where(_queued(TASKS)).cte("owners", recursive=True)
     )
-    later, top, oldest = TASKS.alias("later"), TASKS.alias("top"), TASKS.alias("oldest")
+    later, top, front, oldest = (TASKS.alias(name) for name in ("later", "top", "front", "oldest"))
     following = select(func.min(later.c.owner)).where(_queued(later), later.c.owner > owners.c.owner)
     owners = owners.union_all(select(following.scalar_subquery()).where(owners.c.owner.is_not(None)))
     highest = select(func.max(top.c.priority)).where(_queued(top), top.c.owner == owners.c.owner)
+    foremost = select(func.min(front.c.place)).where(
+        _queued(front),
+        front.c.owner == owners.c.owner,
+        front.c.priority == highest.correlate(owners).scalar_subquery(),
+    )
     first = select(func.min(oldest.c.seq)).where(
         _queued(oldest),
         oldest.c.owner == owners.c.owner,
         oldest.c.priority == highest.correlate(owners).scalar_subquery(),
+        oldest.c.place == foremost.correlate(owners).scalar_subquery(),
     )
-    return select(TASKS.c.seq, TASKS.c.owner, TASKS.c.priority, TASKS.c.work).join(
+    return select(TASKS.c.seq, TASKS.c.owner, TASKS.c.priority, TASKS.c.work, TASKS.c.place).join(
         owners, TASKS.c.seq == first.correlate(owners).scalar_subquery()
     )
 
@@ -106,13 +115,16 @@ class FairQueue:
         self._limited = any(share.max_running is not None for share in shares.values())
 
     async def next(self, connection: AsyncConnection, model: str, loras: Collection[str] = ()) -> Turn | None:
-        """Choose the next task; return None if every owner is at its limit or has no queued task.
+        """Choose the next task; return None if every owner is at its limit, paused or without a queued task.
 
         A task of the same owner and priority within the reorder window goes first if it uses one of
-        ``loras``, the LoRAs that the replica has cached.
+        ``loras``, the LoRAs that the replica has cached; but not before a task that was put first.
         """
         rows = (await connection.execute(_HEADS, {"model": model})).all()
-        heads = [Waiting(seq, owner, priority, work) for seq, owner, priority, work in rows]
+        heads = [Waiting(*row) for row in rows]
+        if heads:
+            pauses = await read_pauses(connection)
+            heads = [head for head in heads if not pauses.hold(head.owner, model)]
         if self._limited:
             running = await _running(connection)
             heads = [head for head in heads if self.room(head.owner, running.get(head.owner, 0)) > 0]
@@ -122,7 +134,8 @@ class FairQueue:
         if self._shares:
             clock = _clock_of((await connection.execute(_CLOCK, {"model": model})).all())
         first = min(heads, key=clock.key)
-        cached = await _with_cached_lora(connection, model, first, loras) if loras else None
+        overtake = loras and first.place == 0
+        cached = await _with_cached_lora(connection, model, first, loras) if overtake else None
         return Turn(cached or first, heads, clock)
 
     async def charge(self, connection: AsyncConnection, model: str, turn: Turn) -> None:

@@ -7,12 +7,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import JSON, BindParameter, ColumnElement, bindparam, case, exists, func, or_, update
+from sqlalchemy import (
+    JSON,
+    BindParameter,
+    ColumnElement,
+    ScalarSelect,
+    bindparam,
+    case,
+    exists,
+    func,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from serve_app.store.tables import LEADERSHIP, TASKS
 from serve_app.tasks.task import TaskError
-from serve_app.tasks.transitions import TRANSITIONS, Move, Transition
+from serve_app.tasks.transitions import TRANSITIONS, Move, Status, Transition
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +55,26 @@ _ATTEMPT = bindparam("of_attempt", type_=TASKS.c.attempt.type)
 _EPOCH = bindparam("epoch", type_=LEADERSHIP.c.epoch.type)
 _RUNNER, _STEP, _PROGRESS = _new("runner"), _new("step"), _new("progress")
 _STARTED_AT, _FINISHED_AT, _LEASE = _new("started_at"), _new("finished_at"), _new("lease_expires_at")
-_PRIORITY, _PHASE = _new("priority"), _new("phase")
+_PRIORITY, _PLACE, _PHASE = _new("priority"), _new("place"), _new("phase")
 _ARTIFACT, _TIMINGS = _new("artifact"), _new("timings")
 # None, for a run that added no note, must become SQL's NULL and not JSON's.
 _NOTES = bindparam("new_notes", type_=JSON(none_as_null=True))
 _ERROR_CODE, _ERROR_MESSAGE = _new("error_code"), _new("error_message")
+
+
+def _highest_beside() -> ScalarSelect[int | None]:
+    """Build the highest priority among the queued tasks of the same owner and model."""
+    other = TASKS.alias("other")
+    return (
+        select(func.max(other.c.priority))
+        .where(
+            other.c.status == Status.QUEUED,
+            other.c.model == TASKS.c.model,
+            other.c.owner == TASKS.c.owner,
+        )
+        .scalar_subquery()
+    )
+
 
 _NOTED = {"notes": func.coalesce(_NOTES, TASKS.c.notes)}
 _ENDED = {"finished_at": _FINISHED_AT, "lease_expires_at": None}
@@ -62,6 +89,7 @@ _CHANGES: Mapping[Move, Mapping[str, Any]] = {
         "phase": "",
         "started_at": _STARTED_AT,
         "lease_expires_at": _LEASE,
+        "expires_at": None,
     },
     Move.REPORT: {
         "step": _STEP,
@@ -75,10 +103,18 @@ _CHANGES: Mapping[Move, Mapping[str, Any]] = {
     Move.LOSE: _FAILED,
     Move.REQUEUE: _QUEUED,
     Move.HAND_BACK: {**_QUEUED, "attempts_left": TASKS.c.attempts_left + 1},
-    Move.CANCEL: _ENDED,
-    Move.REORDER: {"priority": _PRIORITY},
+    Move.CANCEL: {**_ENDED, "expires_at": None},
+    Move.REORDER: {"priority": _PRIORITY, "place": 0},
+    Move.PUT_FIRST: {"priority": _highest_beside(), "place": _PLACE},
+    Move.EXPIRE: {**_FAILED, "expires_at": None},
 }
 """Columns that each move sets in addition to the status."""
+
+_WHICH: Mapping[Move, ColumnElement[bool]] = {
+    Move.CLAIM: TASKS.c.seq == _SEQ,
+    Move.EXPIRE: TASKS.c.expires_at <= _FINISHED_AT,
+}
+"""The tasks that a move is made of; of a move without an entry, the one of a uid."""
 
 
 class MoveStatements:
@@ -154,6 +190,14 @@ class MoveStatements:
         """Give a queued task another priority."""
         return self._write(Move.REORDER, {_UID: uid, _PRIORITY: priority})
 
+    def put_first(self, uid: str, *, place: int) -> Write:
+        """Put a queued task before all others of its owner and model; ``place``: below that of any other."""
+        return self._write(Move.PUT_FIRST, {_UID: uid, _PLACE: place})
+
+    def expire(self, error: TaskError, *, epoch: int, finished_at: float) -> Write:
+        """End all queued tasks as failed whose deadline is not after ``finished_at``."""
+        return self._write(Move.EXPIRE, {_EPOCH: epoch, **_failed(error, finished_at)})
+
     def cancel(self, *which: ColumnElement[bool], finished_at: float) -> Write:
         """Cancel the tasks that match all conditions and are not in a final state."""
         statement = self._statement(Move.CANCEL, *which)
@@ -171,7 +215,7 @@ class MoveStatements:
 
     def _statement(self, move: Move, *which: ColumnElement[bool]) -> ReturningUpdate[Any]:
         transition = self._transitions[move]
-        where = list(which) or [TASKS.c.seq == _SEQ if move is Move.CLAIM else TASKS.c.uid == _UID]
+        where = list(which) or [_WHICH.get(move, TASKS.c.uid == _UID)]
         where.append(or_(*(TASKS.c.status == source for source in sorted(transition.sources))))
         if transition.fenced:
             where.append(TASKS.c.attempt == _ATTEMPT)

@@ -56,6 +56,7 @@ def task_of(row: Mapping[str, Any] | RowMapping) -> Task:
         version=row["version"],
         phase=row["phase"],
         callback=callback_of(row),
+        expires_at=row["expires_at"],
     )
 
 
@@ -91,6 +92,8 @@ def values_of(new: NewTask, *, max_attempts: int, now: float) -> Mapping[str, An
         "created_at": now,
         "timings": {},
         "version": 0,
+        "place": 0,
+        "expires_at": None if new.expires_in_s is None else now + new.expires_in_s,
         "callback_url": new.callback.url if new.callback else None,
         "callback_events": " ".join(new.callback.events) if new.callback else None,
         **dict.fromkeys(_NULL_AT_FIRST),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
-from sqlalchemy import RowMapping, delete, func, select, update
+from sqlalchemy import RowMapping, delete, exists, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from serve_app.store.batching import Batching
@@ -20,6 +20,7 @@ from serve_app.store.fair_queue import FairQueue
 from serve_app.store.leadership import leads, require_lead
 from serve_app.store.move_statements import MOVES, MoveStatements, RunKey, Write
 from serve_app.store.outbox import announce
+from serve_app.store.pause_book import read_pauses
 from serve_app.store.rows import task_of
 from serve_app.store.tables import LEADERSHIP, TASKS
 from serve_app.tasks.fair_share import Shares
@@ -27,6 +28,7 @@ from serve_app.tasks.task import Task, TaskError
 from serve_app.tasks.transitions import FINAL, Status
 
 WORKER_LOST = TaskError("worker_lost", "Every replica that ran this task was lost")
+EXPIRED = TaskError("expired", "The task had not begun when its deadline came")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,7 @@ class Demand:
     running: Mapping[str, frozenset[str]]
     """Uids of the running tasks."""
     ready: Mapping[str, int]
-    """Number of queued tasks within their owner's limit of running tasks; 0 during a drain."""
+    """Number of queued tasks within their owner's limit of running tasks; 0 during a drain or a pause."""
 
 
 _Job = Callable[[AsyncConnection], Awaitable[RowMapping | None]]
@@ -213,6 +215,21 @@ class RunLedger:
             ]
         return [task_of(row) for row in given_up if row is not None]
 
+    async def expire_waiting(self) -> Sequence[Task]:
+        """Fail every queued task whose deadline has passed; return the tasks. Raises ``Superseded``."""
+        now = time.time()
+        overdue = select(exists().where(TASKS.c.status == Status.QUEUED, TASKS.c.expires_at <= now))
+        async with self._database.read() as connection:
+            if not await connection.scalar(overdue):
+                return []
+        write = self.moves.expire(EXPIRED, epoch=self.epoch, finished_at=now)
+        async with self._database.write() as connection:
+            expired = (await connection.execute(write.statement, write.values)).mappings().all()
+            await announce(connection, expired)
+            if not expired:
+                await require_lead(connection, self.epoch)
+        return [task_of(row) for row in expired]
+
     async def forget_ended(self, *, before: float) -> Sequence[Task]:
         """Delete and return the final tasks that ended before ``before`` (seconds since 1970)."""
         ended = (TASKS.c.status.in_(FINAL), TASKS.c.finished_at < before)
@@ -248,11 +265,13 @@ class RunLedger:
         async with self._database.read() as connection:
             lines = [(model, owner, count) for model, owner, count in await connection.execute(waiting)]
             runs = [(model, uid, owner) for model, uid, owner in await connection.execute(running)]
+            pauses = await read_pauses(connection)
         busy = Counter(owner for _, _, owner in runs)
         queued, ready = Counter[str](), Counter[str]()
         for model, owner, count in lines:
             queued[model] += count
-            ready[model] += 0 if self._draining else min(count, self._queue.room(owner, busy[owner]))
+            begins = not self._draining and not pauses.hold(owner, model)
+            ready[model] += min(count, self._queue.room(owner, busy[owner])) if begins else 0
         uids = {model: frozenset(uid for name, uid, _ in runs if name == model) for model, *_ in runs}
         return Demand(queued, uids, ready)
 

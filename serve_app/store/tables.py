@@ -33,6 +33,8 @@ TASKS = Table(
     Column("work", Float, nullable=False),
     Column("tokens", Integer, nullable=False, server_default="0"),
     Column("priority", Integer, nullable=False),
+    # Before the seq in the order of one priority: below 0 for a task that was put first.
+    Column("place", BigInteger, nullable=False, server_default="0"),
     Column("owner", String(128), nullable=False),
     Column("notes", JSON, nullable=False),
     Column("request", JSON, nullable=False),
@@ -56,12 +58,15 @@ TASKS = Table(
     Column("timings", JSON, nullable=False),
     # Counts the moves of the task.
     Column("version", Integer, nullable=False, server_default="0"),
+    # Null for a task without a deadline, and for one that has begun or ended.
+    Column("expires_at", Float),
     Column("callback_url", Text),
     # The types of the wanted events, with blanks between.
     Column("callback_events", Text),
     UniqueConstraint("id", "owner", name="tasks_id"),
     UniqueConstraint("owner", "idempotency_key", name="tasks_idempotency"),
-    Index("tasks_queue", "status", "model", "owner", "priority", "seq"),
+    Index("tasks_queue", "status", "model", "owner", "priority", "place", "seq"),
+    Index("tasks_expires", "expires_at"),
     Index("tasks_owner", "owner", "seq"),
     Index("tasks_save_path", "save_path", "seq"),
     Index("tasks_finished", "finished_at"),
@@ -75,6 +80,14 @@ LEADERSHIP = Table(
     Column("epoch", Integer, nullable=False),
     # True while the service is shutting down and accepts no task; reset by the next leader.
     Column("draining", Boolean, nullable=False, server_default=false()),
+)
+
+PAUSES = Table(
+    "pauses",
+    METADATA,
+    # One of the two is empty: a pause is of a model or of an owner. The owner of a service without keys is.
+    Column("model", String(64), primary_key=True),
+    Column("owner", String(128), primary_key=True),
 )
 
 SHARES = Table(

@@ -13,13 +13,15 @@ from serve_app.store.batching import Batching
 from serve_app.store.database import Database
 from serve_app.store.fair_queue import read_clocks
 from serve_app.store.group_commit import GroupCommit
-from serve_app.store.move_statements import MOVES
+from serve_app.store.move_statements import MOVES, Write
 from serve_app.store.outbox import announce
+from serve_app.store.pause_book import read_pauses
 from serve_app.store.rows import task_of
 from serve_app.store.tables import LEADERSHIP, TASKS
 from serve_app.tasks.admission import Admission
 from serve_app.tasks.caller import Caller
 from serve_app.tasks.fair_share import FairClock
+from serve_app.tasks.pauses import Pauses
 from serve_app.tasks.task import NewTask, QueuedTask, Task, TaskVersion
 from serve_app.tasks.transitions import Status
 
@@ -116,10 +118,21 @@ class TaskStore:
         Raises ``TaskNotFound``.
         """
         task = await self.get(caller, task_id)
-        write = MOVES.reorder(task.uid, priority=priority)
+        return await self._move(caller, task, MOVES.reorder(task.uid, priority=priority))
+
+    async def put_first(self, caller: Caller, task_id: str) -> tuple[Task, bool]:
+        """Put a queued task before all others of its owner and model; return it, and whether it was queued.
+
+        Raises ``TaskNotFound``.
+        """
+        task = await self.get(caller, task_id)
+        # Whichever is put first later comes earlier.
+        return await self._move(caller, task, MOVES.put_first(task.uid, place=-time.time_ns() // 1000))
+
+    async def _move(self, caller: Caller, task: Task, write: Write) -> tuple[Task, bool]:
         async with self._database.write() as connection:
             row = (await connection.execute(write.statement, write.values)).mappings().first()
-        return (task_of(row), True) if row is not None else (await self.get(caller, task_id), False)
+        return (task_of(row), True) if row is not None else (await self.get(caller, task.id), False)
 
     async def cancel_all(self, caller: Caller, *statuses: Status) -> Sequence[Task]:
         """Cancel every task in one of ``statuses``; return the cancelled tasks."""
@@ -133,7 +146,7 @@ class TaskStore:
         return [task_of(row) for row in cancelled]
 
     async def queue(self) -> AsyncIterator[Sequence[QueuedTask]]:
-        """Yield all queued tasks by priority and age, in pages that do not block the event loop."""
+        """Yield all queued tasks by priority, place and age, in pages that do not block the event loop."""
         columns = (
             TASKS.c.id,
             TASKS.c.model,
@@ -146,7 +159,7 @@ class TaskStore:
         query = (
             select(*columns)
             .where(TASKS.c.status == Status.QUEUED)
-            .order_by(TASKS.c.priority.desc(), TASKS.c.seq)
+            .order_by(TASKS.c.priority.desc(), TASKS.c.place, TASKS.c.seq)
         )
         async with self._database.read() as connection:
             async for page in (await connection.stream(query)).partitions(_PAGE):
@@ -189,6 +202,11 @@ class TaskStore:
         """Return the fair-share clock of each model; a model without an entry has a new clock."""
         async with self._database.read() as connection:
             return await read_clocks(connection)
+
+    async def pauses(self) -> Pauses:
+        """Return the paused queues."""
+        async with self._database.read() as connection:
+            return await read_pauses(connection)
 
     async def running(self) -> Sequence[Task]:
         """Return all running tasks, oldest first."""

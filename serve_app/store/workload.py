@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from sqlalchemy import case, func, select
 
 from serve_app.store.database import Database
+from serve_app.store.pause_book import IS_NOT_HELD
 from serve_app.store.tables import TASKS
 from serve_app.tasks.transitions import Status
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """Queued and running work of one model, in units of ``Task.work``."""
+    """Queued and running work of one model, without paused tasks, in units of ``Task.work``."""
 
     queued: int
     """Number of queued tasks."""
@@ -31,7 +32,7 @@ class Workload:
         """Query the model's work, except runs on ``stopping`` replicas; ``cap``: largest work of a task."""
         capped = case((TASKS.c.work > cap, cap), else_=TASKS.c.work)
         waiting = select(func.count(), func.sum(TASKS.c.work), func.sum(capped)).where(
-            TASKS.c.status == Status.QUEUED, TASKS.c.model == model
+            TASKS.c.status == Status.QUEUED, TASKS.c.model == model, IS_NOT_HELD
         )
         running = select(TASKS.c.work, TASKS.c.progress).where(
             TASKS.c.status == Status.RUNNING, TASKS.c.model == model, TASKS.c.runner.not_in(stopping)

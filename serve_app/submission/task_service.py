@@ -30,6 +30,7 @@ from serve_app.submission.follow import Follower
 from serve_app.submission.frame_intake import FrameIntake
 from serve_app.submission.free_disk import FreeDisk
 from serve_app.submission.offer import Offer
+from serve_app.submission.pausing import Pausing
 from serve_app.submission.plan import Plan, plan, shaped
 from serve_app.submission.prompt_notes import PromptNotes
 from serve_app.submission.request_record import digest, without_pictures
@@ -73,6 +74,7 @@ class TaskService:
         frames: FrameIntake,
         prompts: PromptNotes,
         callbacks: Callbacks,
+        pausing: Pausing,
         nudge: Callable[[], None],
         on_cancelled: Callable[[Task], None],
     ) -> None:
@@ -91,6 +93,7 @@ class TaskService:
         self._frames = frames
         self._prompts = prompts
         self._callbacks = callbacks
+        self.pausing = pausing
         self._nudge = nudge
         self._on_cancelled = on_cancelled
         self._submitting = asyncio.Lock()
@@ -116,7 +119,7 @@ class TaskService:
         # One at a time, so that two requests do not both see the same free replica.
         async with self._submitting:
             queue = await self._view.fresh()
-            if not (queue.has_free_replica(planned.model) and queue.may_start(caller)):
+            if not (queue.has_free_replica(planned.model) and queue.may_start(caller, planned.model)):
                 return None
             return await self._accept(
                 caller, order, words, planned, queue=queue, replace_same_id=replace_same_id
@@ -217,6 +220,15 @@ class TaskService:
         log_move("reorder", task, priority=priority)
         return task
 
+    async def put_first(self, caller: Caller, task_id: str) -> Task:
+        """Put a waiting task before all of its owner and model. Raises ``TaskNotFound``, ``NotWaiting``."""
+        _require_task_id(task_id)
+        task, was_queued = await self._store.put_first(caller, task_id)
+        if not was_queued:
+            raise NotWaiting("Only a task that waits in the queue can be put before others.")
+        log_move("put_first", task, priority=task.priority)
+        return task
+
     async def cancel_all(self, caller: Caller, *statuses: Status) -> Sequence[Task]:
         """Cancel every task of the caller's that stands in one of ``statuses``; return those cancelled."""
         tasks = await self._store.cancel_all(caller, *statuses)
@@ -288,6 +300,7 @@ class TaskService:
             priority=order.priority,
             owner=caller.name,
             callback=callback,
+            expires_in_s=order.expires_in_s,
             notes=(*planned.notes, *frames.notes, *prompt_notes, *order.notes),
             request=without_pictures(order, words),
             idempotency_key=order.idempotency_key,

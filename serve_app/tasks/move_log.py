@@ -12,6 +12,11 @@ from serve_app.tasks.task import Task
 _LOGGER = logging.getLogger("ray.serve")
 
 
+def log_pause(change: str, owner: str, model: str | None) -> None:
+    """Log that ``owner`` has paused or resumed its own queue, or that of ``model``."""
+    _LOGGER.info("%s", json.dumps({"event": "queue", "move": change, "owner": owner, "model": model}))
+
+
 def log_move(move: str, task: Task, **facts: str | int | float | None) -> None:
     """Log that ``task``, in its new state, has made ``move``; ``facts`` are added to the line."""
     line: dict[str, str | int | float | None] = {

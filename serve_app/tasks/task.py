@@ -61,6 +61,8 @@ class NewTask:
     """Hash of the request body: distinguishes a retry from a different request under the same key."""
     callback: Callback | None = None
     """Whom to tell of the task; None for a client that asks for itself."""
+    expires_in_s: float | None = None
+    """Seconds in which the task must have begun; None without a deadline."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +115,8 @@ class Task:
     """Phase of the current attempt, a ``models.phase.Phase``, as it told it last; empty before."""
     callback: Callback | None = None
     """Whom to tell of the task; None for a client that asks for itself."""
+    expires_at: float | None = None
+    """Time by which the queued task must begin; None without a deadline."""
 
     @property
     def is_final(self) -> bool:

@@ -5,7 +5,8 @@
     queued ──claim──► running ──publish──► succeeded
       ▲ │               │ │ └──fail/lose──► failed
       │ └──cancel──┐    │ └──cancel──► cancelled
-      └──requeue, hand_back──┘         queued ──reorder──► queued
+      └──requeue, hand_back──┘         queued ──reorder, put_first──► queued
+                                       queued ──expire──► failed
 
 The store builds the WHERE of each UPDATE from this table, so no other move can happen.
 """
@@ -50,6 +51,10 @@ class Move(StrEnum):
     """A client cancels the task."""
     REORDER = "reorder"
     """A client gives the waiting task another priority."""
+    PUT_FIRST = "put_first"
+    """A client puts the waiting task before all others of its owner and model."""
+    EXPIRE = "expire"
+    """The task has not begun before its deadline."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +69,11 @@ class Transition:
     """True if only the current leader (its epoch) may make the move."""
 
 
+_QUEUED = frozenset({Status.QUEUED})
 _RUNNING = frozenset({Status.RUNNING})
 
 TRANSITIONS: Mapping[Move, Transition] = {
-    Move.CLAIM: Transition(frozenset({Status.QUEUED}), Status.RUNNING, fenced=False, led=True),
+    Move.CLAIM: Transition(_QUEUED, Status.RUNNING, fenced=False, led=True),
     Move.REPORT: Transition(_RUNNING, Status.RUNNING, fenced=True, led=True),
     Move.PUBLISH: Transition(_RUNNING, Status.SUCCEEDED, fenced=True, led=True),
     Move.FAIL: Transition(_RUNNING, Status.FAILED, fenced=True, led=True),
@@ -77,5 +83,7 @@ TRANSITIONS: Mapping[Move, Transition] = {
     Move.CANCEL: Transition(
         frozenset({Status.QUEUED, Status.RUNNING}), Status.CANCELLED, fenced=False, led=False
     ),
-    Move.REORDER: Transition(frozenset({Status.QUEUED}), Status.QUEUED, fenced=False, led=False),
+    Move.REORDER: Transition(_QUEUED, Status.QUEUED, fenced=False, led=False),
+    Move.PUT_FIRST: Transition(_QUEUED, Status.QUEUED, fenced=False, led=False),
+    Move.EXPIRE: Transition(_QUEUED, Status.FAILED, fenced=False, led=True),
 }

@@ -29,17 +29,19 @@ WRITES: Mapping[Move, Callable[[RunKey, int], Write]] = {
     Move.HAND_BACK: lambda run, _: MOVES.hand_back(run),
     Move.CANCEL: lambda run, _: MOVES.cancel(TASKS.c.uid == run.uid, finished_at=1.0),
     Move.REORDER: lambda run, _: MOVES.reorder(run.uid, priority=3),
+    Move.PUT_FIRST: lambda run, _: MOVES.put_first(run.uid, place=-1),
+    Move.EXPIRE: lambda run, _: MOVES.expire(ERROR, epoch=run.epoch, finished_at=1.0),
 }
+OF_THE_QUEUE = {Move.CLAIM, Move.REORDER, Move.PUT_FIRST, Move.EXPIRE}
 FROM = {
-    Move.CLAIM: {Status.QUEUED},
+    **{move: {Status.RUNNING} for move in Move},
+    **{move: {Status.QUEUED} for move in OF_THE_QUEUE},
     Move.CANCEL: {Status.QUEUED, Status.RUNNING},
-    Move.REORDER: {Status.QUEUED},
-    **{move: {Status.RUNNING} for move in set(Move) - {Move.CLAIM, Move.CANCEL, Move.REORDER}},
 }
 """The legal sources of each move, written a second time so that a slip in the table of transitions shows."""
-OF_A_RUN = set(Move) - {Move.CLAIM, Move.CANCEL, Move.REORDER}
+OF_A_RUN = set(Move) - OF_THE_QUEUE - {Move.CANCEL}
 """The moves of one attempt."""
-OF_THE_LEADER = set(Move) - {Move.CANCEL, Move.REORDER}
+OF_THE_LEADER = set(Move) - {Move.CANCEL, Move.REORDER, Move.PUT_FIRST}
 
 
 async def changes(
@@ -48,7 +50,7 @@ async def changes(
     """Return whether the move changes a task in ``status``."""
     await store.submit(new("a"), ADMISSION)
     async with database.write() as connection:
-        await connection.execute(update(TASKS).values(status=status, attempt=ATTEMPT))
+        await connection.execute(update(TASKS).values(status=status, attempt=ATTEMPT, expires_at=0.5))
     task = await store.get(EVERYONE, "a")
     write = WRITES[move](RunKey(task.uid, attempt, epoch), task.seq)
     async with database.write() as connection:

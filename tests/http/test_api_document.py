@@ -106,7 +106,10 @@ async def test_every_post_and_delete_answers_as_described(service: HttpService):
         check(document, "post", path, await service.client.post(path, json=body))
     resend = "/v1/tasks/{task_id}/webhooks/resend"
     check(document, "post", resend, await service.client.post(resend.format(task_id="done")))
+    for path in ("/v1/tasks/{task_id}/next", "/v1/tasks/queue/pause", "/v1/tasks/queue/resume"):
+        check(document, "post", path, await service.client.post(path.format(task_id="waiting")))
     for path, url in (
+        ("/v1/tasks/all/waiting", "/v1/tasks/all/waiting"),
         ("/v1/tasks/{task_id}", "/v1/tasks/waiting"),
         ("/v1/tasks/all/running", "/v1/tasks/all/running"),
     ):

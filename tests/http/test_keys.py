@@ -31,6 +31,9 @@ BODIES: dict[str, dict[str, Any]] = {
     "/v1/local/video/generate/task_status": {"task_id": DONE},
     "/v1/tasks/{task_id}": {"priority": 1},
     "/v1/tasks/{task_id}/webhooks/resend": {},
+    "/v1/tasks/{task_id}/next": {},
+    "/v1/tasks/queue/pause": {},
+    "/v1/tasks/queue/resume": {},
 }
 """The body of each POST and PATCH. A new route must be added here."""
 
@@ -39,6 +42,8 @@ STOPS = {
     ("DELETE", "/v1/tasks/all/running"),
     ("GET", "/v1/local/video/generate/stop_running_task"),
 }
+STOPS_WAITING = ("DELETE", "/v1/tasks/all/waiting")
+OF_A_WAITING_TASK = {("PATCH", "/v1/tasks/{task_id}"), ("POST", "/v1/tasks/{task_id}/next")}
 TELLS_WHICH = {
     "/v1/tasks": [DONE, RUNNING, QUEUED],
     "/v1/tasks/queue/status": [RUNNING],
@@ -142,9 +147,10 @@ async def test_no_route_shows_or_touches_a_task_of_another_key(service: HttpServ
 @pytest.mark.parametrize("key", [ALICE, BOSS], ids=["owner", "admin"])
 async def test_every_route_answers_the_owner_of_a_task_and_an_admin(service: HttpService, key: str):
     for method, path in routes(service):
-        if (method, path) in STOPS or path == ENDLESS:
+        if (method, path) in STOPS | {STOPS_WAITING} or path == ENDLESS:
             continue
-        response = await call(service, method, path, key, QUEUED if method == "PATCH" else DONE)
+        task_id = QUEUED if (method, path) in OF_A_WAITING_TASK else DONE
+        response = await call(service, method, path, key, task_id)
         assert response.status_code == 200, (method, path, response.text)
         if method == "GET" and "{" not in path:
             assert all(task_id in response.text for task_id in TELLS_WHICH[path]), path
@@ -160,6 +166,13 @@ async def test_its_owner_and_an_admin_can_stop_a_task(service: HttpService, key:
     response = await call(service, method, path, key, RUNNING)
     assert response.json()["stop_status"] == "success"
     assert (await statuses(service))[:2] == [Status.SUCCEEDED, Status.CANCELLED]
+
+
+@pytest.mark.parametrize("key", [ALICE, BOSS], ids=["owner", "admin"])
+async def test_waiting_tasks_are_cancelled_by_their_owner_and_an_admin(service: HttpService, key: str):
+    assert STOPS_WAITING in routes(service)
+    assert (await call(service, *STOPS_WAITING, key)).json()["stop_status"] == "success"
+    assert await statuses(service) == [Status.SUCCEEDED, Status.RUNNING, Status.CANCELLED]
 
 
 async def test_open_routes_need_no_key_and_tell_of_no_task(service: HttpService):

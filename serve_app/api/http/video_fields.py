@@ -145,6 +145,8 @@ EventTypes = Annotated[list[Text] | Unset, BeforeValidator(_checked_words)]
 Side = Annotated[int, Field(ge=MIN_SIDE, le=MAX_SIDE), WHOLE]
 Steps = Annotated[int, Field(ge=1, le=200), WHOLE]
 Seconds = Annotated[float, Field(gt=0, le=600)]
+Wait = Annotated[float, Field(gt=0, le=2_592_000)]
+"""Seconds that a task may wait; at most 30 days."""
 Frames = Annotated[int, Field(ge=1, le=10_000), WHOLE]
 Fragments = Annotated[int, Field(ge=1, le=100), WHOLE]
 Fps = Annotated[int, Field(ge=1, le=60), WHOLE]

@@ -13,15 +13,12 @@ from serve_app.api.http.form import read_form
 from serve_app.api.http.parameters import RootPath, Service
 from serve_app.api.http.video_file import send_video
 from serve_app.api.native.describe import describe, describe_all
-from serve_app.api.native.reorder_request import ReorderRequest
 from serve_app.api.native.task_document import (
     NATIVE_STATUS,
-    QueueStatusDocument,
     StopDocument,
     SubmitDocument,
     TaskDocument,
     TaskListDocument,
-    queue_status_document,
     submit_document,
     why_no_result,
 )
@@ -95,14 +92,6 @@ async def submit_form(
     return await _submit_answer(service, caller, submitted, root_path, wait)
 
 
-# Stands before the status of a task, which "queue" would else be the id of.
-@router.get("/v1/tasks/queue/status", summary="How full the queue is", responses=answers(QueueStatusDocument))
-async def queue_status(service: Service, caller: Calling) -> Response:
-    """Answer with the queue's length and its room."""
-    queue = await service.queue_now()
-    return JSONResponse(queue_status_document(queue, caller, service.offer.limits.max_queued))
-
-
 @router.get(
     "/v1/tasks/{task_id}/status", summary="How far a task is", responses=answers(TaskDocument, 404, 422)
 )
@@ -159,34 +148,6 @@ async def list_tasks(
         "has_more": len(tasks) > limit,
     }
     return JSONResponse(page)
-
-
-@router.delete(
-    "/v1/tasks/all/running",
-    summary="Cancel every queued and running task that is yours",
-    responses=answers(StopDocument),
-)
-async def cancel_all(service: Service, caller: Calling) -> Response:
-    """Cancel all of the caller's queued and running tasks."""
-    cancelled = await service.cancel_all(caller, Status.QUEUED, Status.RUNNING)
-    if not cancelled:
-        return _stopped({"stop_status": "do_nothing", "reason": "No queued or running task found."})
-    return _stopped({"stop_status": "success", "reason": f"Tasks stopped successfully: {len(cancelled)}."})
-
-
-@router.patch(
-    "/v1/tasks/{task_id}",
-    summary="Give a waiting task another priority",
-    responses=answers(TaskDocument, 404, 409, 422),
-    openapi_extra=json_body(ReorderRequest),
-)
-async def reorder(
-    task_id: str, request: Request, service: Service, caller: Calling, root_path: RootPath
-) -> Response:
-    """Move a task in the queue, and answer with its status."""
-    wanted = ReorderRequest.read_json(await read_object(request))
-    task = await service.reorder(caller, task_id, wanted.priority)
-    return JSONResponse(await describe(service, task, root_path, queue_now=True))
 
 
 @router.delete("/v1/tasks/{task_id}", summary="Cancel a task", responses=answers(StopDocument, 404))

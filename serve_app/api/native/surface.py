@@ -2,12 +2,12 @@
 
 from fastapi import APIRouter
 
-from serve_app.api.native import event_routes, routes, service_routes
+from serve_app.api.native import event_routes, queue_routes, routes, service_routes
 
 
 def native_surface() -> APIRouter:
     """Return the routes of tasks, files and the service."""
     surface = APIRouter()
-    for router in (routes.router, event_routes.router, service_routes.router):
+    for router in (queue_routes.router, routes.router, event_routes.router, service_routes.router):
         surface.include_router(router)
     return surface

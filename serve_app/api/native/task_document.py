@@ -97,6 +97,7 @@ class TaskDocument(TypedDict):
     num_frames: int
     fps: int
     priority: int
+    expires_at: str | None
     save_result_path: str
     video_path: str | None
     result_url: str | None
@@ -121,7 +122,10 @@ class StopDocument(TypedDict):
 
 
 class QueueStatusDocument(TypedDict):
-    """Occupancy of the queue. `current_task` is the longest-running task that the caller sees."""
+    """Occupancy of the queue. `current_task` is the longest-running task that the caller sees.
+
+    `paused` tells whether the caller's own queue is paused, `paused_models` which models' are.
+    """
 
     is_processing: bool
     current_task: str | None
@@ -129,6 +133,8 @@ class QueueStatusDocument(TypedDict):
     active_count: int
     queue_size: int
     queue_available: int
+    paused: bool
+    paused_models: list[str]
 
 
 def submit_document(task: Task, queue: QueueSnapshot, *, is_new: bool) -> SubmitDocument:
@@ -173,6 +179,7 @@ def task_document(
         "num_frames": task.spec.total_frames,
         "fps": task.spec.fps,
         "priority": task.priority,
+        "expires_at": _time_if_any(task.expires_at),
         "save_result_path": task.save_path,
         "video_path": task.save_path if succeeded else None,
         "result_url": f"{root_path}/v1/tasks/{task.id}/result" if succeeded else None,
@@ -202,6 +209,8 @@ def queue_status_document(queue: QueueSnapshot, caller: Caller, max_queued: int)
         "active_count": len(queue.running),
         "queue_size": max_queued,
         "queue_available": max(max_queued - queue.pending, 0),
+        "paused": caller.name in queue.pauses.owners,
+        "paused_models": sorted(queue.pauses.models),
     }
 
 
@@ -226,7 +235,9 @@ def _awaited_replica(task: Task, queue: QueueSnapshot) -> str:
 
 def _message(task: Task, position: int | None) -> str:
     if task.status is Status.QUEUED:
-        return f"Waiting in the queue, number {position}"
+        return (
+            "Waiting: the queue is paused" if position is None else f"Waiting in the queue, number {position}"
+        )
     if task.status is Status.RUNNING:
         return f"Processing, {_phase(task)}"
     if task.status is Status.FAILED and task.error is not None:

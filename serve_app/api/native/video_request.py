@@ -33,6 +33,7 @@ from serve_app.api.http.video_fields import (
     TaskId,
     Unset,
     Url,
+    Wait,
     parse_aspect,
     parse_size,
     without_default,
@@ -148,6 +149,9 @@ class VideoRequest(RequestModel):
         "all but the first.",
         [],
     )
+    expires_in_s: Wait | Unset = _field(
+        "Seconds in which the task must have begun; else it ends as failed, with the code `expired`.", 3600
+    )
     save_result_path: SavePath | Unset = _field(
         "A file name under the output root; default: `videos/<task_id>.mp4`.", "cats/beach.mp4"
     )
@@ -196,6 +200,7 @@ class VideoRequest(RequestModel):
             priority=self.priority,
             save_path=self.save_result_path,
             callback_url=self.callback_url,
+            expires_in_s=self.expires_in_s,
             callback_events=tuple(self.callback_events or ()),
             task_id=self.task_id,
             idempotency_key=idempotency_key,
