@@ -31,7 +31,9 @@ class Tuning:
         "block of queries; 0 leaves out none; not in a ring of devices.",
     ] = 0.0
     exact_steps: Annotated[
-        float, "Share of a run's steps, the first ones, in which attention is neither in 8 bits nor sparse."
+        float,
+        "Share of a run's steps, the first ones and rounded up, in which attention is neither in 8 bits nor "
+        "sparse.",
     ] = 0.2
     exact_blocks: Annotated[
         int, "Number of the transformer's blocks, the first ones, of which the same is true in every step."

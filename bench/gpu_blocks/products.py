@@ -1,12 +1,16 @@
 """Matrix products of a 14B's block in bfloat16 and in 8 bits, quantising, and a sustained product."""
 
 import time
+from functools import partial
 
 import torch
 from torch import nn
 
 from bench.gpu_blocks.bench import Bench
 from models.errors import TuningError
+from models.kernels.choice import OperationsWidth, choose_operations
+from models.kernels.eager import EAGER
+from models.kernels.operations import Operations
 from models.speed.fp8 import Fp8Linear, check_fp8
 
 _SUSTAINED_S = 2.0
@@ -26,19 +30,22 @@ def measure(bench: Bench) -> None:
 
 
 def _in_8_bits(bench: Bench, layer: nn.Linear, rows: torch.Tensor, operations: int) -> None:
+    name = f"{layer.in_features} to {layer.out_features} in 8 bits"
     try:
         check_fp8(bench.device, bench.dtype)
-        quantised = Fp8Linear(layer)
     except TuningError as error:
-        bench.found("note", f"{layer.in_features} to {layer.out_features} in 8 bits", note=str(error))
+        bench.found("note", name, note=str(error))
         return
-    seconds = bench.seconds(lambda: quantised(rows))
-    _rate(
-        bench,
-        f"{layer.in_features} to {layer.out_features} in 8 bits, quantised eagerly",
-        seconds,
-        operations,
-    )
+    width = OperationsWidth(heads=1, head_dim=layer.in_features, ffn_dim=layer.in_features)
+    choice = choose_operations(bench.device, bench.dtype, width, eight_bits=True)
+    forms: dict[str, Operations] = {"eagerly": EAGER}
+    if choice.ruled_out is None:
+        forms["by a fused kernel"] = choice.operations
+    else:
+        bench.found("note", f"{name}, quantised by a fused kernel", note=choice.ruled_out)
+    for how, quantising in forms.items():
+        seconds = bench.seconds(partial(Fp8Linear(layer, quantising), rows))
+        _rate(bench, f"{name}, quantised {how}", seconds, operations)
 
 
 def _sustained(bench: Bench, size: int) -> None:

@@ -3,6 +3,7 @@
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -10,6 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from bench.gpu_blocks import attention, gates, products
+from bench.gpu_blocks.bench import Bench
+from bench.gpu_blocks.finding import Findings
 from models.attention import kernel_choice
 from models.attention.kernels import library
 from models.memory.estimate import request_memory
@@ -87,3 +91,19 @@ def test_sparse_attention_takes_one_kernel_and_no_copy_of_what_attends() -> None
     assert replaced["aten.scaled_dot_product_attention"] == FORWARDS
     # beside reading queries and keys for their means: choosing blocks, and the order of tokens
     assert total_bytes(sparse) - total_bytes(dense) < 1.4 * FORWARDS * 2 * VALUES * 2
+
+
+def test_the_benchmarks_blocks_find_a_figure_for_each_form_on_a_device(tmp_path: Path) -> None:
+    device = FakeDevice()
+    bench = Bench("block", Findings(tmp_path / "findings.jsonl"), device.device, tiny=True, folder=tmp_path)
+    with device:
+        for work in (attention.measure, products.measure, gates.flash3_fp8, gates.sparse):
+            work(bench)
+    found = bench.findings.read()
+    figures = {finding.name for finding in found if finding.kind == "figure"}
+    for name in ("flash3_fp8", "flash3_fp8, 512 tokens, its quantising", "sparsity 0.5", "sparsity 0.7"):
+        assert any(figure.startswith(name) for figure in figures), name
+    for how in ("eagerly", "by a fused kernel"):
+        assert f"64 to 128 in 8 bits, quantised {how}" in figures
+    assert not [finding for finding in found if finding.kind == "failure"]
+    assert [finding.passed for finding in found if finding.kind == "gate"] == [True, True]
