@@ -1,7 +1,7 @@
 """The work of a case as the engine does it and as diffusers does, on the same random weights."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,11 @@ from diffusers import UniPCMultistepScheduler, WanPipeline
 
 from bench import flops
 from bench.cases import Case
+from bench.laps import Laps
 from bench.requests import PROMPT, default_request
 from models.engine import GenerationRequest
 from models.generate import generate
+from models.phase import Phase
 from models.pipeline.wan_engine import WanEngine
 from models.pixel_format import PixelFormat, video_format
 from serve_app.media.video_encoding import VideoEncoding
@@ -29,6 +31,8 @@ class Work:
 
     ours: Callable[[], object]
     diffusers: Callable[[], object]
+    laps: Laps = field(default_factory=Laps)
+    """Of a run to its file, the seconds of each phase of the last one by us."""
 
 
 def operations(case: Case) -> int:
@@ -99,10 +103,15 @@ def _end_to_end(case: Case, model: RandomModel, engine: WanEngine, folder: Path)
     request = request_of(case)
     pixels = video_format(str(model.device))
 
+    laps = Laps()
+
     def ours() -> None:
+        laps.begin()
         with _writer(folder / "ours.mp4", request, pixels) as writer:
-            for frames in generate(engine, request, pixel_format=pixels):
+            for frames in generate(engine, request, on_phase=laps.entered, pixel_format=pixels):
                 writer.write(frames)
+            laps.entered(Phase.WRITING)
+        laps.entered(None)
 
     def diffusers() -> None:
         frames = _pipeline(model)(
@@ -117,7 +126,7 @@ def _end_to_end(case: Case, model: RandomModel, engine: WanEngine, folder: Path)
         with _writer(folder / "diffusers.mp4", request) as writer:
             writer.write((frames * 255).round().astype(np.uint8))
 
-    return Work(ours, diffusers)
+    return Work(ours, diffusers, laps)
 
 
 def _pipeline(model: RandomModel) -> Any:

@@ -14,15 +14,12 @@ import signal
 import sys
 import time
 from collections.abc import Iterable
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
-import torch
-
-from bench.gpu_blocks.bench import Bench
 from bench.gpu_blocks.finding import Finding, Findings, Kind
-from bench.gpu_blocks.plan import PLAN, Block
+from bench.gpu_blocks.plan import MODULES, PLAN, Block
 from bench.gpu_blocks.section import markdown
-from models.errors import OutOfMemory, TuningError, first_line
 
 _LEAST_SHARE = 0.3
 """Share of a block's limit that must be left for it to be begun."""
@@ -47,9 +44,7 @@ class Run:
         self._tiny = tiny
         self._findings = Findings(folder / "findings.jsonl")
         self._findings.path.unlink(missing_ok=True)
-        # one process imports everything and touches no device; each block is a fork of it
-        self._processes = multiprocessing.get_context("forkserver")
-        self._processes.set_forkserver_preload(["bench.gpu_blocks.plan"])
+        self._processes = _processes()
 
     def all(self, blocks: Iterable[Block], budget_s: float, command: str) -> list[Finding]:
         """Run the blocks in order for as long as the budget lasts; print and return what they find."""
@@ -80,8 +75,8 @@ class Run:
 
     def _run(self, block: Block, limit_s: float) -> None:
         """Run a block, and kill its processes at its limit."""
-        bench = Bench(block.name, self._findings, torch.device(self._device), self._tiny, self._folder)
-        process = self._processes.Process(target=run_block, args=(block, bench))
+        place = self._findings, self._device, self._tiny, self._folder
+        process = self._processes.Process(target=run_block, args=(block, *place))
         process.start()
         process.join(limit_s)
         if process.is_alive():
@@ -96,21 +91,36 @@ class Run:
         self._findings.add(Finding(block=block.name, kind=kind, name=name, note=note))
 
 
-def run_block(block: Block, bench: Bench) -> None:
-    """Run one block in this process, the first of a group; an exception becomes a finding."""
-    os.setsid()
-    if bench.device.type == "cuda":
-        torch.cuda.set_device(bench.device)
-        # compiled once, for all later blocks
-        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str((bench.folder / "inductor").resolve()))
-    elif bench.tiny:
-        torch.set_num_threads(1)
-    try:
-        block.work(bench)
-    except (TuningError, OutOfMemory, torch.OutOfMemoryError) as error:
-        bench.found("note", "left out", note=first_line(error))
-    except Exception as error:
-        bench.found("failure", type(error).__name__, note=first_line(error))
+def run_block(block: Block, findings: Findings, device: str, tiny: bool, folder: Path) -> None:
+    """Run one block in this process."""
+    # here, since they take seconds to import: the process that all blocks are forks of has them
+    import torch
+
+    from bench.gpu_blocks.bench import Bench
+    from bench.gpu_blocks.running import run
+
+    run(block, Bench(block.name, findings, torch.device(device), tiny, folder))
+
+
+def exit_without_cuda() -> None:
+    """End this process, with exit status 1 if it has no CUDA device."""
+    import torch
+
+    sys.exit(0 if torch.cuda.is_available() else 1)
+
+
+def _processes() -> ForkServerContext:
+    """Return what makes processes: forks of one that imports everything and touches no device."""
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(list(MODULES))
+    return processes
+
+
+def _device(processes: ForkServerContext) -> str:
+    looking = processes.Process(target=exit_without_cuda)
+    looking.start()
+    looking.join()
+    return "cpu" if looking.exitcode else "cuda:0"
 
 
 def _line(finding: Finding) -> str:
@@ -127,11 +137,12 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     add("--out", type=Path, default=Path("gpu_findings"), help="folder of findings.jsonl and section.md")
     add("--blocks", nargs="+", default=["*"], metavar="NAME", help=f"names or patterns, of {names}")
     add("--scale", choices=("real", "tiny"), default="real", help="tiny: small models, to try the benchmark")
-    add("--device", default="cuda:0" if torch.cuda.is_available() else "cpu")
+    add("--device", help="by default cuda:0 where there is one, else cpu")
     options = parser.parse_args(arguments)
     for wanted in options.blocks:
         if not fnmatch.filter([block.name for block in PLAN], wanted):
             parser.error(f"there is no block {wanted}; there are {names}")
+    options.device = options.device or _device(_processes())
     if options.scale == "real" and not options.device.startswith("cuda"):
         parser.error("the real sizes need a CUDA device; --scale tiny runs everywhere")
     return options

@@ -164,7 +164,7 @@ def umt5_of(variant: Variant) -> Any:
     """Make the encoder of UMT5-XXL, or a small one for a variant of other embeddings, on the meta device."""
     small = variant.text_dim != 4096
     config = UMT5Config(
-        vocab_size=256384,
+        vocab_size=2048 if small else 256384,
         d_model=variant.text_dim,
         d_kv=64,
         d_ff=variant.text_dim * 5 // 2,

@@ -18,6 +18,7 @@ from bench.gpu_blocks.finding import Finding, Findings
 from bench.gpu_blocks.plan import PLAN, Block
 from bench.gpu_blocks.section import markdown
 from models.errors import OutOfMemory, TuningError
+from models.phase import Phase
 from models.tuning import Tuning
 from testbed.random_engine import RandomModel
 
@@ -54,6 +55,13 @@ def test_a_step_and_a_decode_are_timed_and_broken_down_by_kernel_beside_diffuser
         assert min(seconds[name], seconds[f"{name} by diffusers"]) > 0.0
         assert f"{name}: {seconds[f'{name} by diffusers'] / seconds[name]:.2f} times as fast" in section
         assert sum(finding.kind == "kernel" and finding.block == name for finding in findings) > 5
+
+
+def test_a_whole_run_tells_the_seconds_of_each_phase_and_a_text_encoder_its_own() -> None:
+    values = {finding.name: finding.value or 0.0 for finding in tiny_run()[0] if finding.kind == "figure"}
+    phases = [phase for phase in Phase if phase is not Phase.ENCODING_IMAGE]
+    assert min(values[f"14b-480p-4-steps, {phase}"] for phase in phases) > 0.0
+    assert min(values["prompt, short"], values["prompt, 512 tokens"]) > 0.0
 
 
 def test_the_engine_is_past_its_gates() -> None:
@@ -95,6 +103,16 @@ def test_a_block_that_breaks_costs_that_block_only(tmp_path: Path) -> None:
         ("finds", "figure", ""),
     ]
     assert "| finds | found | 1 |" in (tmp_path / "section.md").read_text()
+
+
+def test_a_test_that_fails_is_told_with_its_reason(tmp_path: Path) -> None:
+    run = gpu.Run(tmp_path, "cpu", tiny=True)
+    found = run.all([Block("tests", gpu_work.tests_that_end_in_every_way, 60.0)], 60.0, "command")
+    broken, fails, passed = found
+    assert (broken.kind, broken.note) == ("failure", "ModuleNotFoundError: No module named 'no_such_module'")
+    assert (fails.kind, fails.note) == ("failure", "assert 1 == 2")
+    assert fails.name.endswith("::test_fails")
+    assert (passed.name, passed.value, passed.note) == ("passed", 1, "1 skipped")
 
 
 def test_nothing_is_timed_whose_gate_is_not_passed(tmp_path: Path) -> None:
