@@ -14,6 +14,7 @@ from models.vae.causal_conv import ConvForm
 from models.vae.channel_norm import ChannelNorm
 from models.vae.history import History
 from models.vae.pending_sum import PendingSum
+from models.vae.picture_attention import choose_attention
 
 Layer: TypeAlias = nn.Module
 """A module called as ``layer(x, history, first)`` with a ``PendingSum``, which returns one.
@@ -53,16 +54,15 @@ class PictureAttention(nn.Module):
         for name in ("to_qkv", "proj"):
             self.register_buffer(f"{name}_weight", getattr(block, name).weight.detach().flatten(1))
             self.register_buffer(f"{name}_bias", getattr(block, name).bias.detach())
+        weight = self.proj_weight
+        self._attend = choose_attention(weight.device, weight.dtype, weight.shape[0])
 
     def forward(self, x: PendingSum, history: History, first: bool) -> PendingSum:
         """Add to each pixel its attention to the pixels of its own frame."""
         pictures = x.whole()
         pixels = self.norm(pictures).permute(0, 2, 3, 1).flatten(1, 2)  # [t, h·w, channels]
-        queries, keys, values = F.linear(pixels, self.to_qkv_weight, self.to_qkv_bias)[:, None].chunk(
-            3, dim=-1
-        )
-        attended = F.scaled_dot_product_attention(queries, keys, values)[:, 0]
-        projected = F.linear(attended, self.proj_weight, self.proj_bias)
+        queries, keys, values = F.linear(pixels, self.to_qkv_weight, self.to_qkv_bias).chunk(3, dim=-1)
+        projected = F.linear(self._attend(queries, keys, values), self.proj_weight, self.proj_bias)
         attention: Tensor = projected.unflatten(1, pictures.shape[2:]).permute(0, 3, 1, 2)
         return PendingSum(attention, residual=pictures)
 
