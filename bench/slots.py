@@ -24,6 +24,7 @@ from serve_app.files.output_paths import OutputPaths
 from serve_app.replica.claims import Claims
 from serve_app.replica.coordinator_link import CoordinatorLink
 from serve_app.scaling_policy import COORDINATOR
+from serve_app.tasks.command import Command
 from serve_app.tasks.replica import Replica
 from serve_app.tasks.task import Task
 
@@ -49,7 +50,7 @@ class Slots:
             patience_s=settings.tasks.heartbeat_s,
             give_up_s=2 * settings.tasks.lease_s,
         )
-        self._reports: set[asyncio.Task[bool]] = set()
+        self._reports: set[asyncio.Task[Command]] = set()
         self._gate = Path(model.options["gate"])
         self._trace = Path(model.options["trace"], self._id)
         self._claims = Claims(self._link.hand_back)

@@ -144,6 +144,11 @@ class Engine(Protocol):
     def denoise_step(self, generation: Generation) -> None:
         """Do exactly one denoise step. Raises ``models.errors.ModelError``, also if no step is left."""
 
+    def cut_short(self, generation: Generation) -> None:
+        """End the denoising here: ``total_steps`` becomes ``step``, and the video that the latest step
+        predicts is what is decoded. Raises ``models.errors.ModelError`` before the first step.
+        """
+
     def decode(
         self, generation: Generation, pixel_format: PixelFormat = PixelFormat.RGB24
     ) -> Iterator[Frames]:

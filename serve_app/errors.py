@@ -12,6 +12,7 @@
     │   └── FileNotFound         404  file_not_found
     ├── Conflict                 409  conflict
     │   ├── NothingToSend        409  nothing_to_send
+    │   ├── NotRunning           409  not_running
     │   ├── NotWaiting           409  not_waiting
     │   ├── ResultNotReady       409  result_not_ready
     │   └── TaskExists           409  task_exists
@@ -44,6 +45,7 @@ __all__ = [
     "InvalidField",
     "NoReplica",
     "NotFound",
+    "NotRunning",
     "NotWaiting",
     "NothingToSend",
     "OtherSite",
@@ -147,6 +149,12 @@ class NothingToSend(Conflict):
     """No webhook message is stored about the task."""
 
     code = "nothing_to_send"
+
+
+class NotRunning(Conflict):
+    """The task waits or has ended, and so has nothing to finish."""
+
+    code = "not_running"
 
 
 class NotWaiting(Conflict):

@@ -49,12 +49,13 @@ class PacedGeneration:
     fragment: int = 0
     step: int = 0
     decoded: bool = False
+    is_cut: bool = False
     notes: tuple[str, ...] = ()
 
     @property
     def total_steps(self) -> int:
-        """The denoise steps of each fragment."""
-        return self.request.steps
+        """The denoise steps of each fragment, or those done when it was cut short."""
+        return self.step if self.is_cut else self.request.steps
 
 
 class PacedEngine:
@@ -113,6 +114,13 @@ class PacedEngine:
                     time.sleep(self._step_s)
             self._agree(leave=False)
         run.step += 1
+
+    def cut_short(self, generation: Generation) -> None:
+        """End the steps here. Raises ``ModelError`` before the first."""
+        run = _own(generation)
+        if run.step == 0:
+            raise ModelError("A run of which no step is done has nothing to show.")
+        run.is_cut = run.step < run.total_steps
 
     def decode(
         self, generation: Generation, pixel_format: PixelFormat = PixelFormat.RGB24

@@ -48,6 +48,8 @@ class WanGeneration:
     skipped_steps: int = 0
     """Number of steps so far in which the step cache skipped all blocks but the first."""
     step: int = 0
+    is_cut: bool = False
+    """True once the denoising was ended before the last step."""
 
     @property
     def fragment(self) -> int:
@@ -61,5 +63,5 @@ class WanGeneration:
 
     @property
     def total_steps(self) -> int:
-        """Number of steps in the schedule."""
-        return len(self.solver.schedule.timesteps)
+        """Number of steps in the schedule, or of those done when it was cut short."""
+        return self.step if self.is_cut else len(self.solver.schedule.timesteps)

@@ -140,6 +140,20 @@ class WanEngine:
                 torch.cuda.synchronize(latents.device)  # a reported step must be complete, not just queued
         run.step += 1
 
+    @torch.inference_mode()
+    def cut_short(self, generation: Generation) -> None:
+        """End the denoising here; the predicted clean latents are what is decoded. Runs on this rank alone.
+
+        Raises ``ModelError`` before the first step.
+        """
+        run = _own(generation)
+        if run.step == run.total_steps:
+            return
+        if run.solver.clean is None:
+            raise ModelError("A run of which no step is done has nothing to show.")
+        run.latents = _placed(run.solver.clean, run.condition.known, sigma=0.0)
+        run.is_cut = True
+
     def decode(
         self, generation: Generation, pixel_format: PixelFormat = PixelFormat.RGB24
     ) -> Iterator[Frames]:

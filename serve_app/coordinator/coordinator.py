@@ -30,6 +30,7 @@ from serve_app.store.fleet import Fleet
 from serve_app.store.leadership import Superseded
 from serve_app.store.run_ledger import RunLedger
 from serve_app.store.task_store import TaskStore
+from serve_app.tasks.command import Command
 from serve_app.tasks.move_log import log_move
 from serve_app.tasks.replica import ENDED, Health, Replica
 from serve_app.tasks.task import Task, TaskError
@@ -156,18 +157,19 @@ class Coordinator:
         progress: float,
         notes: Sequence[str] = (),
         phase: str = "",
-    ) -> bool:
-        """Record a run's progress and renew its lease; return False if the runner must abandon the run.
+    ) -> int:
+        """Record a run's progress and renew its lease; return a ``Command`` to the runner.
 
         ``notes``: all notes of the task, if the run added some; ``phase``: a ``models.phase.Phase``. A
         replica of the version before sends neither.
         """
         try:
-            return await self._ledger.report(
+            command = await self._ledger.report(
                 uid, attempt, step=step, progress=progress, notes=notes, phase=phase
             )
+            return int(command)
         except Superseded:
-            return True  # only the new leader may end the run
+            return int(Command.GO_ON)  # only the new leader may end the run
 
     async def publish(
         self,
@@ -176,12 +178,15 @@ class Coordinator:
         artifact: str,
         timings: Mapping[str, float],
         notes: Sequence[str] = (),
+        frames: int | None = None,
     ) -> bool:
         """Commit a finished video; return False if the attempt is no longer current.
 
         Raises ``Superseded``.
         """
-        task = await self._ledger.publish(uid, attempt, artifact=artifact, timings=timings, notes=notes)
+        task = await self._ledger.publish(
+            uid, attempt, artifact=artifact, timings=timings, notes=notes, frames=frames
+        )
         if task is None:
             return await self._is_published(uid, attempt)
         self._ended("publish", task, seconds=round(sum(timings.values()), 3))

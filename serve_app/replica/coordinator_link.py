@@ -12,6 +12,7 @@ from ray.serve.handle import DeploymentHandle
 
 from models.phase import Phase
 from serve_app.metrics import LinkMetrics
+from serve_app.tasks.command import Command
 from serve_app.tasks.replica import Replica
 from serve_app.tasks.task import Task, TaskError
 
@@ -55,17 +56,17 @@ class CoordinatorLink:
 
     async def report(
         self, uid: str, attempt: int, step: int, progress: float, notes: tuple[str, ...], phase: Phase
-    ) -> bool:
-        """Report progress; return False if the run must be abandoned.
+    ) -> Command:
+        """Report progress; return what is to be done with the run.
 
         A coordinator of the version before does not know phases: while it still leads, it counts as away.
         """
         try:
             answer = self._handle.report.remote(uid, attempt, step, progress, notes, str(phase))
-            return bool(await asyncio.wait_for(answer, self._patience_s))
+            return Command(await asyncio.wait_for(answer, self._patience_s))
         except _UNREACHABLE as error:
             self._note_unanswered("report", error)
-            return True
+            return Command.GO_ON
 
     async def publish(
         self,
@@ -74,9 +75,11 @@ class CoordinatorLink:
         artifact: str,
         timings: Mapping[str, float],
         notes: tuple[str, ...] = (),
+        frames: int | None = None,
     ) -> bool:
         """Publish the video; return True once it is committed."""
-        return await self._retry_until_answered("publish", uid, attempt, artifact, timings, *_told(notes))
+        told = (notes,) if frames is None else (notes, frames)
+        return await self._retry_until_answered("publish", uid, attempt, artifact, timings, *told)
 
     async def fail(self, uid: str, attempt: int, error: TaskError) -> bool:
         """Record the failure; return True once it is committed."""
@@ -103,8 +106,3 @@ class CoordinatorLink:
                 if time.monotonic() > deadline:
                     return False
                 await asyncio.sleep(_RETRY_S)
-
-
-def _told(notes: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
-    """Return the last argument of a publish with notes: a coordinator of the version before takes none."""
-    return (notes,) if notes else ()

@@ -93,6 +93,10 @@ class RankActor:
         """Execute the next denoise step of a run."""
         self._engine.denoise_step(self._runs[number])
 
+    def cut_short(self, number: int) -> None:
+        """End the denoising of a run before its last step."""
+        self._engine.cut_short(self._runs[number])
+
     def preview(self, number: int) -> Frames | None:
         """Return a run's preview on rank 0, None on the other ranks."""
         preview = self._engine.preview(self._runs[number])

@@ -132,6 +132,12 @@ class RankGroup:
             self._all("denoise_step", run.number)
         run.step += 1
 
+    def cut_short(self, generation: Generation) -> None:
+        """End the denoising on every rank. Raises ``ModelError`` or ``GroupLost``."""
+        run = self._checked(generation)
+        self._all("cut_short", run.number)
+        run.total_steps = run.step
+
     def decode(
         self, generation: Generation, pixel_format: PixelFormat = PixelFormat.RGB24
     ) -> Iterator[Frames]:

@@ -24,6 +24,7 @@ from serve_app.media.video_encoding import VideoEncoding
 from serve_app.media.video_writer import VideoWriteError
 from serve_app.replica.attempt_file import AttemptFile
 from serve_app.replica.run_progress import RunProgress
+from serve_app.tasks.command import Command
 from serve_app.tasks.task import Task, TaskError
 
 Notes: TypeAlias = tuple[str, ...]
@@ -52,13 +53,22 @@ class Control(Protocol):
 
     async def report(
         self, uid: str, attempt: int, step: int, progress: float, notes: Notes, phase: Phase
-    ) -> bool:
-        """Report a run's progress; return False if the run must be abandoned."""
+    ) -> Command:
+        """Report a run's progress; return what is to be done with the run."""
 
     async def publish(
-        self, uid: str, attempt: int, artifact: str, timings: Mapping[str, float], notes: Notes
+        self,
+        uid: str,
+        attempt: int,
+        artifact: str,
+        timings: Mapping[str, float],
+        notes: Notes,
+        frames: int | None,
     ) -> bool:
-        """Commit a run's video; return False if the attempt is no longer current."""
+        """Commit a run's video; return False if the attempt is no longer current.
+
+        ``frames``: their number, if it is not that of the task's spec.
+        """
 
     async def fail(self, uid: str, attempt: int, error: TaskError) -> bool:
         """Commit a run's error; return False if the attempt is no longer current."""
@@ -109,6 +119,7 @@ class Run:
         self._progress = RunProgress(task.spec)
         self._notes: Notes = ()
         self._abandoned = threading.Event()
+        self._finish = threading.Event()
         self._moved = asyncio.Event()
 
     async def generate(self, engine_thread: Executor, files: Executor) -> Generated:
@@ -152,7 +163,7 @@ class Run:
             )
         artifact = self._artifacts.key(task.uid, task.attempt)
         published = await self._control.publish(
-            task.uid, task.attempt, artifact, self._progress.timings, self._notes
+            task.uid, task.attempt, artifact, self._progress.timings, self._notes, self._frames_if_fewer
         )
         return Outcome.PUBLISHED if published else Outcome.LEFT
 
@@ -168,8 +179,8 @@ class Run:
         await work
         self._progress.finished()
 
-    async def _report(self) -> bool:
-        """Report the position; return False if the run must be abandoned."""
+    async def _report(self) -> Command:
+        """Report the position; return what is to be done with the run."""
         position = self._progress.position
         return await self._control.report(
             self._task.uid,
@@ -196,8 +207,11 @@ class Run:
             position = self._progress.position
             if time.monotonic() - position.moved_at > self._step_timeout_s:
                 raise Hung(f"no progress for {self._step_timeout_s} s at step {position.step}")
-            if not await self._report():
+            command = await self._report()
+            if not command:
                 self._abandoned.set()
+            if Command.FINISH in command:
+                self._finish.set()
 
     def _generate(self, loop: asyncio.AbstractEventLoop, files: Executor) -> None:
         """Generate in the engine's thread and write every frame to ffmpeg; ``finish`` completes the file."""
@@ -234,12 +248,24 @@ class Run:
             progress.decoded,
             on_prepared=prepared,
             on_phase=entered,
+            is_enough=self._is_enough,
             pixel_format=self._encoding.pixel_format,
         ):
             self._check_abandoned()
             self._file.write(frames)
             progress.wrote(len(frames))
             wake()
+
+        if self._progress.is_cut:
+            self._note((self._progress.cut_note,))
+
+    def _is_enough(self) -> bool:
+        return self._finish.is_set() and self._progress.cut()
+
+    @property
+    def _frames_if_fewer(self) -> int | None:
+        frames = self._progress.frames
+        return frames if self._progress.is_cut and frames != self._task.spec.total_frames else None
 
     def _note(self, notes: tuple[str, ...]) -> None:
         """Take up a fragment's notes, but for those that the submit or another fragment gave already."""

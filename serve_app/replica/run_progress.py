@@ -31,6 +31,10 @@ class RunProgress:
         self._total_steps = spec.total_steps
         self._decoded_fragments = 0
         self._decoded_frames = 0
+        self.frames = 0
+        """Frames written so far, of all fragments."""
+        self.is_cut = False
+        """True if the run ends before its last step."""
         self._seconds: dict[str, float] = {}
         self._lap_began = time.monotonic()
         self._phase = Phase.PREPARING
@@ -60,8 +64,20 @@ class RunProgress:
         self._step, self._total_steps = step, total_steps
         self._move()
 
+    def cut(self) -> bool:
+        """End the steps here; return False if all are done, so that there is nothing to leave out."""
+        self.is_cut = self.is_cut or self._step < self._total_steps
+        return self.is_cut
+
+    @property
+    def cut_note(self) -> str:
+        """Sentence for the client of a run that was cut."""
+        steps = f"{self._step} of {self._total_steps} denoise steps"
+        return f"Finished early, as was asked: after {steps}, with {self.frames} frames."
+
     def wrote(self, frames: int) -> None:
         """Record further frames of this fragment as decoded and written."""
+        self.frames += frames
         self._decoded_frames += frames
         self._move()
 

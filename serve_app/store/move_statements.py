@@ -56,7 +56,7 @@ _EPOCH = bindparam("epoch", type_=LEADERSHIP.c.epoch.type)
 _RUNNER, _STEP, _PROGRESS = _new("runner"), _new("step"), _new("progress")
 _STARTED_AT, _FINISHED_AT, _LEASE = _new("started_at"), _new("finished_at"), _new("lease_expires_at")
 _PRIORITY, _PLACE, _PHASE = _new("priority"), _new("place"), _new("phase")
-_ARTIFACT, _TIMINGS = _new("artifact"), _new("timings")
+_ARTIFACT, _TIMINGS, _FRAMES = _new("artifact"), _new("timings"), _new("frames")
 # None, for a run that added no note, must become SQL's NULL and not JSON's.
 _NOTES = bindparam("new_notes", type_=JSON(none_as_null=True))
 _ERROR_CODE, _ERROR_MESSAGE = _new("error_code"), _new("error_message")
@@ -90,6 +90,7 @@ _CHANGES: Mapping[Move, Mapping[str, Any]] = {
         "started_at": _STARTED_AT,
         "lease_expires_at": _LEASE,
         "expires_at": None,
+        "finish_early": False,
     },
     Move.REPORT: {
         "step": _STEP,
@@ -98,7 +99,14 @@ _CHANGES: Mapping[Move, Mapping[str, Any]] = {
         "lease_expires_at": _LEASE,
         **_NOTED,
     },
-    Move.PUBLISH: {**_ENDED, **_NOTED, "artifact": _ARTIFACT, "timings": _TIMINGS, "progress": 1.0},
+    Move.PUBLISH: {
+        **_ENDED,
+        **_NOTED,
+        "artifact": _ARTIFACT,
+        "timings": _TIMINGS,
+        "frames": _FRAMES,
+        "progress": 1.0,
+    },
     Move.FAIL: _FAILED,
     Move.LOSE: _FAILED,
     Move.REQUEUE: _QUEUED,
@@ -106,9 +114,13 @@ _CHANGES: Mapping[Move, Mapping[str, Any]] = {
     Move.CANCEL: {**_ENDED, "expires_at": None},
     Move.REORDER: {"priority": _PRIORITY, "place": 0},
     Move.PUT_FIRST: {"priority": _highest_beside(), "place": _PLACE},
+    Move.FINISH_EARLY: {"finish_early": True},
     Move.EXPIRE: {**_FAILED, "expires_at": None},
 }
 """Columns that each move sets in addition to the status."""
+
+_REPORTED = TASKS.c.uid, TASKS.c.finish_early
+"""Columns that a report returns; the other moves return all."""
 
 _WHICH: Mapping[Move, ColumnElement[bool]] = {
     Move.CLAIM: TASKS.c.seq == _SEQ,
@@ -144,7 +156,7 @@ class MoveStatements:
         notes: Sequence[str] = (),
         phase: str = "",
     ) -> Write:
-        """Renew the lease; the stored progress never decreases. The statement returns only the uid.
+        """Renew the lease; the stored progress never decreases. The statement returns only ``_REPORTED``.
 
         ``notes`` replace those of the task, unless there are none.
         """
@@ -165,9 +177,19 @@ class MoveStatements:
         timings: Mapping[str, float],
         finished_at: float,
         notes: Sequence[str] = (),
+        frames: int | None = None,
     ) -> Write:
-        """End the task as succeeded. ``notes`` replace those of the task, unless there are none."""
-        new = {_ARTIFACT: artifact, _TIMINGS: dict(timings), _FINISHED_AT: finished_at, **_noted(notes)}
+        """End the task as succeeded. ``notes`` replace those of the task, unless there are none.
+
+        ``frames``: their number in the video; None for as many as the spec says.
+        """
+        new = {
+            _ARTIFACT: artifact,
+            _TIMINGS: dict(timings),
+            _FRAMES: frames,
+            _FINISHED_AT: finished_at,
+            **_noted(notes),
+        }
         return self._of(run, Move.PUBLISH, new)
 
     def fail(self, run: RunKey, error: TaskError, *, finished_at: float) -> Write:
@@ -193,6 +215,10 @@ class MoveStatements:
     def put_first(self, uid: str, *, place: int) -> Write:
         """Put a queued task before all others of its owner and model; ``place``: below that of any other."""
         return self._write(Move.PUT_FIRST, {_UID: uid, _PLACE: place})
+
+    def finish_early(self, uid: str) -> Write:
+        """Have the run of a task end with what it has made."""
+        return self._write(Move.FINISH_EARLY, {_UID: uid})
 
     def expire(self, error: TaskError, *, epoch: int, finished_at: float) -> Write:
         """End all queued tasks as failed whose deadline is not after ``finished_at``."""
@@ -225,8 +251,7 @@ class MoveStatements:
             update(TASKS)
             .where(*where)
             .values(status=transition.target, version=TASKS.c.version + 1, **_CHANGES[move])
-            # A report only needs to know whether a row changed.
-            .returning(TASKS.c.uid if move is Move.REPORT else TASKS)
+            .returning(*(_REPORTED if move is Move.REPORT else TASKS.c))
         )
 
 

@@ -23,6 +23,7 @@ from serve_app.store.outbox import announce
 from serve_app.store.pause_book import read_pauses
 from serve_app.store.rows import task_of
 from serve_app.store.tables import LEADERSHIP, TASKS
+from serve_app.tasks.command import Command
 from serve_app.tasks.fair_share import Shares
 from serve_app.tasks.task import Task, TaskError
 from serve_app.tasks.transitions import FINAL, Status
@@ -122,8 +123,8 @@ class RunLedger:
         progress: float,
         notes: Sequence[str] = (),
         phase: str = "",
-    ) -> bool:
-        """Renew the lease and record the progress; return False if the runner must abandon the run.
+    ) -> Command:
+        """Renew the lease and record the progress; return what the runner is to do.
 
         ``notes``: all notes of the task, if the run added some; ``phase``: empty where it is not known.
         Raises ``Superseded``.
@@ -138,7 +139,10 @@ class RunLedger:
             phase=phase,
         )
         # A report changes nothing that anybody is told of.
-        return await self._writing.ask(partial(self._write, write=write)) is not None
+        row = await self._writing.ask(partial(self._write, write=write))
+        if row is None:
+            return Command.LEAVE
+        return Command.GO_ON | (Command.FINISH if row["finish_early"] else Command.LEAVE)
 
     async def publish(
         self,
@@ -148,10 +152,12 @@ class RunLedger:
         artifact: str,
         timings: Mapping[str, float],
         notes: Sequence[str] = (),
+        frames: int | None = None,
     ) -> Task | None:
         """Commit ``artifact`` as the task's result; return None if the attempt is not current.
 
-        ``notes``: all notes of the task, if the run added some. Raises ``Superseded``.
+        ``notes``: all notes of the task, if the run added some; ``frames``: their number, if it is not that
+        of the spec. Raises ``Superseded``.
         """
         write = self.moves.publish(
             self._run(uid, attempt),
@@ -159,6 +165,7 @@ class RunLedger:
             timings=timings,
             finished_at=time.time(),
             notes=notes,
+            frames=frames,
         )
         return _task(await self._commit(write))
 

@@ -60,6 +60,10 @@ TASKS = Table(
     Column("version", Integer, nullable=False, server_default="0"),
     # Null for a task without a deadline, and for one that has begun or ended.
     Column("expires_at", Float),
+    # Of the current run: whether a client is content with what there is of it.
+    Column("finish_early", Boolean, nullable=False, server_default=false()),
+    # Of a video that has not as many as its spec.
+    Column("frames", Integer),
     Column("callback_url", Text),
     # The types of the wanted events, with blanks between.
     Column("callback_events", Text),

@@ -129,6 +129,14 @@ class TaskStore:
         # Whichever is put first later comes earlier.
         return await self._move(caller, task, MOVES.put_first(task.uid, place=-time.time_ns() // 1000))
 
+    async def finish_early(self, caller: Caller, task_id: str) -> tuple[Task, bool]:
+        """Have a run end with what it has made; return the task, and whether it was running.
+
+        Raises ``TaskNotFound``.
+        """
+        task = await self.get(caller, task_id)
+        return await self._move(caller, task, MOVES.finish_early(task.uid))
+
     async def _move(self, caller: Caller, task: Task, write: Write) -> tuple[Task, bool]:
         async with self._database.write() as connection:
             row = (await connection.execute(write.statement, write.values)).mappings().first()

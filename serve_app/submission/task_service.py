@@ -13,6 +13,7 @@ from serve_app.errors import (
     FileNotFound,
     NoReplica,
     NothingToSend,
+    NotRunning,
     NotWaiting,
     ServiceError,
     TaskNotFound,
@@ -227,6 +228,15 @@ class TaskService:
         if not was_queued:
             raise NotWaiting("Only a task that waits in the queue can be put before others.")
         log_move("put_first", task, priority=task.priority)
+        return task
+
+    async def finish_early(self, caller: Caller, task_id: str) -> Task:
+        """Have a run end with what it has made. Raises ``TaskNotFound``, ``NotRunning``."""
+        _require_task_id(task_id)
+        task, was_running = await self._store.finish_early(caller, task_id)
+        if not was_running:
+            raise NotRunning("Only a task that runs can be finished early.")
+        log_move("finish_early", task)
         return task
 
     async def cancel_all(self, caller: Caller, *statuses: Status) -> Sequence[Task]:

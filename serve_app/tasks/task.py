@@ -117,6 +117,8 @@ class Task:
     """Whom to tell of the task; None for a client that asks for itself."""
     expires_at: float | None = None
     """Time by which the queued task must begin; None without a deadline."""
+    frames: int | None = None
+    """Number of frames of a video that finished early; None for one with as many as its spec says."""
 
     @property
     def is_final(self) -> bool:

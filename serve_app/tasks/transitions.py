@@ -7,6 +7,7 @@
       │ └──cancel──┐    │ └──cancel──► cancelled
       └──requeue, hand_back──┘         queued ──reorder, put_first──► queued
                                        queued ──expire──► failed
+                                       running ──finish_early──► running
 
 The store builds the WHERE of each UPDATE from this table, so no other move can happen.
 """
@@ -53,6 +54,8 @@ class Move(StrEnum):
     """A client gives the waiting task another priority."""
     PUT_FIRST = "put_first"
     """A client puts the waiting task before all others of its owner and model."""
+    FINISH_EARLY = "finish_early"
+    """A client is content with what the run has made: it decodes that and ends."""
     EXPIRE = "expire"
     """The task has not begun before its deadline."""
 
@@ -85,5 +88,6 @@ TRANSITIONS: Mapping[Move, Transition] = {
     ),
     Move.REORDER: Transition(_QUEUED, Status.QUEUED, fenced=False, led=False),
     Move.PUT_FIRST: Transition(_QUEUED, Status.QUEUED, fenced=False, led=False),
+    Move.FINISH_EARLY: Transition(_RUNNING, Status.RUNNING, fenced=False, led=False),
     Move.EXPIRE: Transition(_QUEUED, Status.FAILED, fenced=False, led=True),
 }

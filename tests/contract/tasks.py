@@ -7,6 +7,7 @@ from models.phase import Phase
 from serve_app.store.run_ledger import RunLedger
 from serve_app.store.task_store import TaskStore
 from serve_app.tasks.admission import Admission
+from serve_app.tasks.command import Command
 from serve_app.tasks.task import NewTask, Task, TaskError, TaskSpec
 
 SPEC = TaskSpec(
@@ -47,13 +48,21 @@ class Direct:
 
     async def report(
         self, uid: str, attempt: int, step: int, progress: float, notes: tuple[str, ...], phase: Phase
-    ) -> bool:
+    ) -> Command:
         return await self.ledger.report(uid, attempt, step=step, progress=progress, notes=notes, phase=phase)
 
     async def publish(
-        self, uid: str, attempt: int, artifact: str, timings: Mapping[str, float], notes: tuple[str, ...]
+        self,
+        uid: str,
+        attempt: int,
+        artifact: str,
+        timings: Mapping[str, float],
+        notes: tuple[str, ...],
+        frames: int | None,
     ) -> bool:
-        task = await self.ledger.publish(uid, attempt, artifact=artifact, timings=timings, notes=notes)
+        task = await self.ledger.publish(
+            uid, attempt, artifact=artifact, timings=timings, notes=notes, frames=frames
+        )
         return task is not None
 
     async def fail(self, uid: str, attempt: int, error: TaskError) -> bool:

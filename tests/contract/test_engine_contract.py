@@ -196,6 +196,34 @@ def test_a_fragment_follows_only_a_decoded_one_and_never_the_last(engine: Engine
         engine.prepare(request, after=second)
 
 
+def test_a_run_that_is_cut_short_is_decoded_as_it_is_then_and_leaves_the_next_as_it_was(
+    engine: Engine,
+) -> None:
+    alone = video(engine, REQUEST)
+    generation = engine.prepare(REQUEST)
+    with pytest.raises(ModelError):
+        engine.cut_short(generation)
+    engine.denoise_step(generation)
+    engine.cut_short(generation)
+    assert generation.total_steps == generation.step == 1
+    with pytest.raises(ModelError):
+        engine.denoise_step(generation)
+    assert np.concatenate(list(engine.decode(generation))).shape == alone.shape
+    assert np.array_equal(video(engine, REQUEST), alone)
+
+
+def test_generation_ends_with_the_fragment_in_which_it_is_enough(engine: Engine) -> None:
+    request = replace(REQUEST, num_fragments=3)
+    steps: list[int] = []
+    enough = REQUEST.steps + 1
+    frames = generate(
+        engine, request, lambda done, _: steps.append(done), is_enough=lambda: len(steps) >= enough
+    )
+    one = REQUEST.num_frames
+    assert one < sum(map(len, frames)) < 2 * one + 1
+    assert steps == list(range(1, enough + 1))
+
+
 def test_a_preview_is_a_few_small_pictures_and_changes_nothing(engine: Engine) -> None:
     alone = video(engine, REQUEST)
     generation = engine.prepare(REQUEST)

@@ -30,6 +30,7 @@ WRITES: Mapping[Move, Callable[[RunKey, int], Write]] = {
     Move.CANCEL: lambda run, _: MOVES.cancel(TASKS.c.uid == run.uid, finished_at=1.0),
     Move.REORDER: lambda run, _: MOVES.reorder(run.uid, priority=3),
     Move.PUT_FIRST: lambda run, _: MOVES.put_first(run.uid, place=-1),
+    Move.FINISH_EARLY: lambda run, _: MOVES.finish_early(run.uid),
     Move.EXPIRE: lambda run, _: MOVES.expire(ERROR, epoch=run.epoch, finished_at=1.0),
 }
 OF_THE_QUEUE = {Move.CLAIM, Move.REORDER, Move.PUT_FIRST, Move.EXPIRE}
@@ -39,9 +40,9 @@ FROM = {
     Move.CANCEL: {Status.QUEUED, Status.RUNNING},
 }
 """The legal sources of each move, written a second time so that a slip in the table of transitions shows."""
-OF_A_RUN = set(Move) - OF_THE_QUEUE - {Move.CANCEL}
+OF_A_RUN = set(Move) - OF_THE_QUEUE - {Move.CANCEL, Move.FINISH_EARLY}
 """The moves of one attempt."""
-OF_THE_LEADER = set(Move) - {Move.CANCEL, Move.REORDER, Move.PUT_FIRST}
+OF_THE_LEADER = set(Move) - {Move.CANCEL, Move.FINISH_EARLY, Move.REORDER, Move.PUT_FIRST}
 
 
 async def changes(

@@ -13,6 +13,7 @@ from serve_app.store.run_ledger import EXPIRED, RunLedger
 from serve_app.store.task_store import TaskStore
 from serve_app.store.workload import Workload
 from serve_app.tasks.caller import EVERYONE
+from serve_app.tasks.command import Command
 from serve_app.tasks.fair_share import Share
 from serve_app.tasks.transitions import Status
 from serve_app.tasks.webhook import Callback, EventType
@@ -148,3 +149,23 @@ async def test_a_task_that_has_not_begun_by_its_deadline_fails_and_is_told(
     await ledger.give_up(begun.uid, begun.attempt)
     assert await ledger.expire_waiting() == []
     assert await listed(store) == ["begins", "in time", "patient"]
+
+
+async def test_a_run_is_told_to_finish_early_at_its_next_report_and_its_successor_is_not(
+    store: TaskStore, ledger: RunLedger
+) -> None:
+    await submit(store, "a")
+    waiting, was_running = await store.finish_early(EVERYONE, "a")
+    assert (waiting.status, was_running) == (Status.QUEUED, False)
+    await claims(ledger)
+    assert await ledger.report("uid-a", 1, step=1, progress=0.1) == Command.GO_ON
+    _, was_running = await store.finish_early(EVERYONE, "a")
+    assert was_running
+    assert await ledger.report("uid-a", 1, step=2, progress=0.2) == Command.GO_ON | Command.FINISH
+    await ledger.give_up("uid-a", 1)
+    await claims(ledger)
+    assert await ledger.report("uid-a", 1, step=3, progress=0.3) == Command.LEAVE
+    assert await ledger.report("uid-a", 2, step=1, progress=0.3) == Command.GO_ON
+    done = await ledger.publish("uid-a", 2, artifact="a", timings={}, frames=3)
+    assert done is not None and done.frames == 3
+    assert not (await store.finish_early(EVERYONE, "a"))[1]

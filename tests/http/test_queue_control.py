@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from serve_app.tasks.command import Command
 from serve_app.tasks.transitions import Status
 from tests.http.http_service import HttpService, running, settings, with_key
 
@@ -120,3 +121,16 @@ async def test_a_task_that_waits_too_long_says_so(service: HttpService):
 async def test_a_deadline_that_makes_no_sense_is_refused(service: HttpService, seconds: object):
     refused = await service.client.post("/v1/tasks/video", json={"prompt": "x", "expires_in_s": seconds})
     assert (refused.status_code, refused.json()["field"]) == (422, "expires_in_s")
+
+
+async def test_a_running_task_is_finished_early_and_no_other(service: HttpService):
+    task_id = (await service.submit())["task_id"]
+    waiting = await service.client.post(f"/v1/tasks/{task_id}/finish_early")
+    assert (waiting.status_code, waiting.json()["code"]) == (409, "not_running")
+    task = await service.claim()
+    assert (await change(service, f"/v1/tasks/{task_id}/finish_early"))["status"] == "running"
+    assert Command.FINISH in await service.ledger.report(task.uid, 1, step=1, progress=0.1)
+    key = service.artifacts.key(task.uid, 1)
+    await service.ledger.publish(task.uid, 1, artifact=key, timings={}, notes=["Early."], frames=5)
+    done = await service.status(task_id)
+    assert (done["status"], done["num_frames"], done["notes"]) == ("succeed", 5, ["Early."])

@@ -3,9 +3,9 @@
 import asyncio
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
@@ -13,80 +13,18 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 
-from models.engine import Engine, Frames, Generation
+from models.engine import Frames, Generation
 from models.errors import DeviceLost, EngineLost, GroupLost
 from models.phase import Phase, untold
 from models.pixel_format import PixelFormat
 from serve_app.files.artifacts import LocalArtifacts
 from serve_app.files.output_paths import OutputPaths
 from serve_app.media.source_image import SourceImage
-from serve_app.replica.run import Hung, Outcome, Run
-from serve_app.tasks.task import Task, TaskError, TaskSpec
-from serve_app.tasks.transitions import Status
+from serve_app.replica.run import Hung, Outcome
+from serve_app.tasks.command import Command
+from serve_app.tasks.task import TaskError
 from testbed.paced_engine import NOTE, PacedEngine
-
-DEADLINE_S = 20
-SPEC = TaskSpec("a cat", "", 64, 48, 9, 16, 4, 5.0, 5.0, 1)
-TASK = Task(
-    uid="u1",
-    id="t1",
-    seq=1,
-    status=Status.RUNNING,
-    model="demo",
-    spec=SPEC,
-    work=1.0,
-    priority=0,
-    owner="",
-    notes=(),
-    request={},
-    save_path="outputs/videos/t1.mp4",
-    attempt=2,
-    attempts_left=1,
-    runner="r",
-    step=0,
-    progress=0.0,
-    created_at=0.0,
-    started_at=0.0,
-    finished_at=None,
-    lease_expires_at=None,
-    artifact=None,
-    error=None,
-    timings={},
-)
-
-
-@dataclass
-class Coordinator:
-    """A coordinator that records a run's calls and gives set answers."""
-
-    leave_at_step: int | None = None
-    accepts: bool = True
-    reports: list[tuple[int, float]] = field(default_factory=list)
-    published: list[tuple[str, Mapping[str, float]]] = field(default_factory=list)
-    reported_notes: list[tuple[str, ...]] = field(default_factory=list)
-    published_notes: list[tuple[str, ...]] = field(default_factory=list)
-    failures: list[TaskError] = field(default_factory=list)
-    phases: list[Phase] = field(default_factory=list)
-
-    async def report(
-        self, uid: str, attempt: int, step: int, progress: float, notes: tuple[str, ...], phase: Phase
-    ) -> bool:
-        assert (uid, attempt) == ("u1", 2)
-        self.phases.append(phase)
-        self.reported_notes.append(notes)
-        self.reports.append((step, progress))
-        return self.leave_at_step is None or step < self.leave_at_step
-
-    async def publish(
-        self, uid: str, attempt: int, artifact: str, timings: Mapping[str, float], notes: tuple[str, ...]
-    ) -> bool:
-        self.published_notes.append(notes)
-        self.published.append((artifact, timings))
-        return self.accepts
-
-    async def fail(self, uid: str, attempt: int, error: TaskError) -> bool:
-        self.failures.append(error)
-        return True
+from tests.unit.run_stage import DEADLINE_S, SPEC, TASK, Attentive, Coordinator, execute, run
 
 
 @pytest.fixture
@@ -98,24 +36,6 @@ def artifacts(tmp_path: Path) -> LocalArtifacts:
 def thread() -> Iterator[ThreadPoolExecutor]:
     with ThreadPoolExecutor(1) as thread:
         yield thread
-
-
-async def execute(run: Run, thread: ThreadPoolExecutor) -> Outcome:
-    with ThreadPoolExecutor(1) as files:
-        return await run.finish(await run.generate(thread, files), files)
-
-
-def run(
-    artifacts: LocalArtifacts,
-    coordinator: Coordinator,
-    *,
-    engine: Engine | None = None,
-    task: Task = TASK,
-    heartbeat_s: float = 0.02,
-    step_timeout_s: float = 30.0,
-) -> Run:
-    engine = engine or PacedEngine(step_s=0.02)
-    return Run(task, engine, artifacts, coordinator, heartbeat_s=heartbeat_s, step_timeout_s=step_timeout_s)
 
 
 async def test_a_video_of_fragments_is_one_run_whose_progress_never_falls(artifacts, thread) -> None:
@@ -147,26 +67,6 @@ async def test_a_run_publishes_a_video_of_its_own_attempt(
     assert imageio_ffmpeg.count_frames_and_secs(str(artifacts.path_of(key)))[0] == SPEC.num_frames
     assert set(timings) == {"prepare_s", "denoise_s", "decode_s", "finish_s"} and timings["denoise_s"] >= 0.08
     assert coordinator.failures == []
-
-
-class Attentive(PacedEngine):
-    """An engine whose step ends only once the coordinator has heard of all earlier steps."""
-
-    def __init__(self, coordinator: Coordinator) -> None:
-        super().__init__(step_s=0)
-        self._coordinator = coordinator
-        self._reports = 0
-
-    def denoise_step(self, generation: Generation) -> None:
-        deadline = time.monotonic() + DEADLINE_S
-        while not self._heard(generation.step):
-            assert time.monotonic() < deadline
-            time.sleep(0.001)
-        super().denoise_step(generation)
-
-    def _heard(self, step: int) -> bool:
-        heard = list(self._coordinator.reports)
-        return len(heard) >= self._reports and max((step for step, _ in heard), default=0) >= step
 
 
 async def test_reports_go_up_step_by_step_and_never_say_done(
@@ -376,7 +276,7 @@ async def test_a_coordinator_that_answers_late_does_not_hold_the_engine(
     class Late(Coordinator):
         async def report(
             self, uid: str, attempt: int, step: int, progress: float, notes: tuple[str, ...], phase: Phase
-        ) -> bool:
+        ) -> Command:
             await asyncio.wait_for(decoding.wait(), DEADLINE_S)
             return await super().report(uid, attempt, step, progress, notes, phase)
 

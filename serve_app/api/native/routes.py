@@ -161,6 +161,17 @@ async def cancel(task_id: str, service: Service, caller: Calling) -> Response:
 
 
 @router.post(
+    "/v1/tasks/{task_id}/finish_early",
+    summary="End a running task with what it has made",
+    responses=answers(TaskDocument, 404, 409),
+)
+async def finish_early(task_id: str, service: Service, caller: Calling, root_path: RootPath) -> Response:
+    """Have a run decode what there is after the step that it is at; the task then succeeds, with a note."""
+    task = await service.finish_early(caller, task_id)
+    return JSONResponse(await describe(service, task, root_path))
+
+
+@router.post(
     "/v1/tasks/{task_id}/webhooks/resend",
     summary="Send the webhook messages about a task again",
     responses=answers(TaskDocument, 404, 409),

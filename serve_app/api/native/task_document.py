@@ -176,7 +176,7 @@ def task_document(
         "seed": task.spec.seed,
         "width": task.spec.width,
         "height": task.spec.height,
-        "num_frames": task.spec.total_frames,
+        "num_frames": task.frames or task.spec.total_frames,
         "fps": task.spec.fps,
         "priority": task.priority,
         "expires_at": _time_if_any(task.expires_at),

@@ -1,0 +1,16 @@
+"""The answer to a runner's report: what it is to do with its run."""
+
+from enum import IntFlag
+
+
+class Command(IntFlag):
+    """What the coordinator tells a runner.
+
+    Sent as a plain number, of which a replica of an earlier version knows only whether it is 0.
+    """
+
+    LEAVE = 0
+    """Abandon the run: the task was cancelled or given to another replica."""
+    GO_ON = 1
+    FINISH = 2
+    """Decode what there is, and begin no further step and no further fragment."""
