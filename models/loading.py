@@ -20,7 +20,7 @@ from models.conditioning.text_encoder import TextEncoder
 from models.engine import EngineSettings
 from models.errors import TuningError, WeightsError, first_line
 from models.lora.cache import load_loras
-from models.memory.check import check_weights
+from models.memory.check import check_weights, holds_originals
 from models.parallel.mesh import Mesh
 from models.phases import Phases
 from models.pipeline.parts import Parts
@@ -54,22 +54,25 @@ def load_engine(settings: EngineSettings, mesh: Mesh | None = None) -> WanEngine
     prepare(device)
     tuning = Tuning.from_options(settings.options)
     model = TunedModel(tuning, variant, device, dtype, mesh)
-    _check_loras(settings, tuning)
     if tuning.tile_when_full and mesh.plan.devices > 1:
         raise TuningError("tile_when_full is for one device; in a group each has a strip of the picture.")
     folder = WeightsFolder(local_folder(settings), settings.replaced)
     folder.check(variant)
     has_text = mesh.rank == 0
-    model.place(
-        check_weights(folder.path, settings, device, dtype, has_text, plan=mesh.plan, scratch=model.scratch)
+    offload = check_weights(
+        folder.path, settings, device, dtype, has_text, plan=mesh.plan, scratch=model.scratch
+    )
+    model.place(offload)
+    merges = settings.lora_folder is not None and _merges_loras(
+        tuning, mesh, holds_originals(folder.path, settings, device, dtype, mesh.plan, offload)
     )
     phases.done("checks and kernels")
     names = ["transformer"] if variant.boundary is None else ["transformer", "transformer_2"]
     transformers = [_transformer(settings, folder, name, model.loading_device, dtype) for name in names]
     phases.done("transformer")
-    loras = load_loras(settings, transformers, device)
+    loras = load_loras(settings, transformers, device, merges=merges, rest=model.rest)
     phases.done("LoRAs")
-    denoiser, *others = [model.denoiser(transformer) for transformer in transformers]
+    denoiser, *others = [model.denoiser(transformer, keeps_originals=merges) for transformer in transformers]
     phases.done("speed settings")
     vae = _model(AutoencoderKLWan, folder.path / "vae", device, dtype)
     streaming = StreamingVae(vae, mesh=mesh, tiling=Tiling() if tuning.vae_tiling else None)
@@ -97,18 +100,24 @@ def load_engine(settings: EngineSettings, mesh: Mesh | None = None) -> WanEngine
     )
 
 
-def _check_loras(settings: EngineSettings, tuning: Tuning) -> None:
-    if settings.lora_folder is None:
-        return
-    for name, wanted in (
-        ("compile", tuning.compile),
-        (f"offload {tuning.offload}", tuning.offload != "none"),
-    ):
-        if wanted:
-            raise TuningError(
-                f"{name} and a LoRA folder do not go together: LoRAs change the model from run to run. "
-                "Fused LoRAs do."
-            )
+def _merges_loras(tuning: Tuning, mesh: Mesh, has_memory: bool) -> bool:
+    """Return whether LoRAs of requests are merged into the weights, or stand beside the layers for want of
+    memory for the originals: the same on all ranks.
+
+    Raises ``TuningError`` for a setting that takes merged ones alone.
+    """
+    if not mesh.agree(leave=not has_memory):
+        return True
+    if tuning.compile:  # its parts take the layers as they are
+        raise TuningError(
+            "compile and a LoRA folder need memory for a second copy of the transformer's weights, and there "
+            "is too little."
+        )
+    _LOGGER.warning(
+        "LoRAs of requests run beside the layers, which takes longer: there is no memory for a second copy "
+        "of the transformer's weights"
+    )
+    return False
 
 
 def _transformer(

@@ -2,7 +2,7 @@
 
 import logging
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
@@ -10,13 +10,16 @@ import torch
 
 from models.engine import EngineSettings, Expert
 from models.errors import LoraFault, WeightsError
-from models.lora.adapters import Adapters, Weighted
+from models.lora.adapters import Adapters
 from models.lora.catalogue import NOT_WHOLE, no_such_expert, too_large
 from models.lora.contents import left_out_sentence
 from models.lora.file import Lora, read_lora
 from models.lora.folder import LoraFolder
+from models.lora.merging import Weighted
+from models.lora.originals import Room
 from models.lora.pairing import half_of
 from models.lora_uses import in_bounds, refusal, strength_reason
+from models.memory.check import free_bytes
 from models.video_spec import LoraUse
 
 _LOGGER = logging.getLogger(__name__)
@@ -29,13 +32,20 @@ ChosenLoras: TypeAlias = tuple[tuple[Weighted, ...], ...]
 """The LoRAs that are on each of the engine's transformers in a run."""
 
 
-def load_loras(settings: EngineSettings, transformers: Sequence[Any], device: torch.device) -> "LoraCache":
+def load_loras(
+    settings: EngineSettings,
+    transformers: Sequence[Any],
+    device: torch.device,
+    *,
+    merges: bool = True,
+    rest: Callable[[], None] | None = None,
+) -> "LoraCache":
     """Add the fused LoRAs to the transformers, which were just loaded; return the cache for the others.
 
-    ``transformers``: one, or the high-noise and the low-noise expert. Logs the tensors that have no place in
-    them. Raises ``WeightsError``.
+    ``transformers``: one, or the high-noise and the low-noise expert; ``merges``: see ``Adapters``; ``rest``:
+    see ``LoraCache``. Logs the tensors that have no place in them. Raises ``WeightsError``.
     """
-    adapters = [Adapters(transformer) for transformer in transformers]
+    adapters = [Adapters(transformer, device, merges=merges) for transformer in transformers]
     for fused in settings.fused_loras:
         try:
             if not in_bounds(fused.strength):
@@ -54,7 +64,7 @@ def load_loras(settings: EngineSettings, transformers: Sequence[Any], device: to
     folder = None
     if settings.lora_folder is not None:
         folder = LoraFolder(settings.lora_folder, two_experts=len(adapters) > 1)
-    return LoraCache(folder, adapters, device, settings.lora_cache_bytes)
+    return LoraCache(folder, adapters, device, settings.lora_cache_bytes, rest)
 
 
 class LoraCache:
@@ -70,11 +80,16 @@ class LoraCache:
         adapters: Sequence[Adapters] = (),
         device: torch.device | None = None,
         cache_bytes: int = 0,
+        rest: Callable[[], None] | None = None,
     ) -> None:
+        """``rest``: brings the transformers' weights to where they may be changed in place; None where they
+        always are there.
+        """
         self._folder = folder
         self._adapters = adapters
         self._device = device or torch.device("cpu")
         self._cache_bytes = cache_bytes
+        self._rest = rest or (lambda: None)
         # by file, and by the time and size of what was in it
         self._cached: OrderedDict[tuple[Path, int, int], Lora] = OrderedDict()
         self._told: set[str] = set()
@@ -101,14 +116,35 @@ class LoraCache:
                 raise refusal(use, entry, "name", NOT_WHOLE) from error
         return tuple(map(tuple, chosen))
 
-    def put_on(self, chosen: ChosenLoras) -> None:
-        """Put these LoRAs on the transformers in place of others. Costs nothing where they are on already."""
+    @property
+    def movable_bytes(self) -> int:
+        """Bytes of the device's memory that ``make_room`` can give to a run."""
+        return sum(adapters.originals.movable_bytes for adapters in self._adapters)
+
+    def put_on(self, chosen: ChosenLoras, needed_bytes: int) -> None:
+        """Put these LoRAs on the transformers in place of others, for a run that needs so much memory.
+
+        Costs nothing where they are on already. Raises ``OutOfMemory``. What an error leaves half done, the
+        next call puts right.
+        """
         if chosen == self._on:
             return
+        room = Room(free_bytes(self._device) - needed_bytes)
+        self._rest()
         self._on = None
         for adapters, loras in zip(self._adapters, chosen, strict=True):
-            adapters.put_on(loras)
+            adapters.put_on(loras, room)
         self._on = chosen
+
+    def make_room(self, needed_bytes: int) -> None:
+        """Make room for a run that begins: originals leave the device as far as it needs their memory.
+
+        Raises ``OutOfMemory`` if the host has none for them.
+        """
+        if self.movable_bytes:
+            room = Room(free_bytes(self._device) - needed_bytes)
+            for adapters in self._adapters:
+                adapters.originals.make_room(room)
 
     def _choose(self, use: LoraUse, chosen: list[list[Weighted]]) -> None:
         acting = list(zip(chosen, use.strengths, strict=False))
@@ -141,7 +177,7 @@ class LoraCache:
         status = file.stat()
         version = file, status.st_mtime_ns, status.st_size
         if version not in self._cached:
-            self._cached[version] = adapters.fitted(read_lora(file, adapters.shapes), self._device)
+            self._cached[version] = adapters.fitted(read_lora(file, adapters.shapes))
             _tell_left_out(file, self._cached[version])
         self._cached.move_to_end(version)
         fitted = self._cached[version]

@@ -18,6 +18,9 @@ from models.weights.transformer_shapes import transformer_shapes
 _Version: TypeAlias = tuple[tuple[int, int] | None, ...]
 """Modification time and size of a LoRA file, and of the settings beside it."""
 
+_NUMBER_BYTES = 2
+"""Bytes that a number of a LoRA takes at least on the device: those of a file with fewer are widened."""
+
 NOT_WHOLE = "is not a whole safetensors file."
 
 
@@ -27,17 +30,13 @@ class LoraCatalogue:
     Only headers are read, and each once for as long as its file stays as it is.
     """
 
-    def __init__(
-        self, path: Path, variant: Variant, *, cache_bytes: int | None = None, number_bytes: int = 2
-    ) -> None:
-        """``cache_bytes``: see ``EngineSettings.lora_cache_bytes``, None for no limit; ``number_bytes``: the
-        bytes that a number of a LoRA takes at least on the device.
+    def __init__(self, path: Path, variant: Variant, *, cache_bytes: int | None = None) -> None:
+        """``cache_bytes``: see ``EngineSettings.lora_cache_bytes``, None for no limit.
 
         Raises ``WeightsError`` where there is no such folder.
         """
         self._variant = variant
         self._cache_bytes = cache_bytes
-        self._number_bytes = number_bytes
         self._folder = LoraFolder(path, two_experts=variant.boundary is not None)
 
     def names(self) -> list[str]:
@@ -56,11 +55,11 @@ class LoraCatalogue:
 
         Raises ``LoraFault`` for a LoRA that cannot be applied to the variant.
         """
-        return self._least_bytes(self._fittings(self._folder.listing().get(name, [])))
+        return _least_bytes(self._fittings(self._folder.listing().get(name, [])))
 
     def _notes(self, name: str, groups: Sequence[LoraGroup]) -> list[str]:
         fittings = self._fittings(groups)
-        if self._cache_bytes is not None and self._least_bytes(fittings) > self._cache_bytes:
+        if self._cache_bytes is not None and _least_bytes(fittings) > self._cache_bytes:
             raise too_large(self._cache_bytes)
         said = [*(group.remark for group in groups), *(fitting.left_out for fitting in fittings)]
         return [f"The LoRA {name!r} {remark}" for remark in dict.fromkeys(said) if remark is not None]
@@ -75,9 +74,6 @@ class LoraCatalogue:
                 raise no_such_expert(expert)
             fittings.append(_fitting(file, _version(file), self._variant))
         return fittings
-
-    def _least_bytes(self, fittings: Sequence["_Fitting"]) -> int:
-        return self._number_bytes * sum(fitting.num_parameters for fitting in fittings)
 
     def remarks(self) -> dict[str, str]:
         """Return the notes of those LoRAs that have any, by name, or why a request with one is refused."""
@@ -112,6 +108,10 @@ class _Fitting:
 
     left_out: str | None
     num_parameters: int
+
+
+def _least_bytes(fittings: Sequence[_Fitting]) -> int:
+    return _NUMBER_BYTES * sum(fitting.num_parameters for fitting in fittings)
 
 
 def _fitting(file: Path, version: _Version, variant: Variant) -> _Fitting:

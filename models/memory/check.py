@@ -48,13 +48,18 @@ def check_memory(
     dtype: torch.dtype,
     plan: ParallelPlan,
     scratch: KernelScratch,
-) -> None:
-    """Raise ``OutOfMemory`` if a run needs more than is free, with both figures and what would fit."""
-    free = free_bytes(device)
+    movable_bytes: int = 0,
+) -> int:
+    """Return the bytes that a run needs on the device. Raises ``OutOfMemory`` if they are more than are free,
+    with both figures and what would fit.
+
+    ``movable_bytes``: bytes on the device that will make room for the run.
+    """
+    free = free_bytes(device) + movable_bytes
     itemsize = dtype.itemsize
-    needed = MARGIN * request_memory(variant, request, itemsize, plan, scratch).peak
+    needed = int(MARGIN * request_memory(variant, request, itemsize, plan, scratch).peak)
     if needed <= free:
-        return
+        return needed
     frames = most_frames(variant, request, itemsize, plan, int(free / MARGIN), scratch)
     advice = "ask for a smaller size" if frames is None else f"at this size, {frames} frames fit"
     raise OutOfMemory(
@@ -83,8 +88,7 @@ def check_weights(
     parts = [part for part in parameters(variant) if has_text or part != "text_encoder"]
     elements = {part: _elements(_tensors(part, folder, settings)) for part in parts}
     offload = tuning.offload
-    loras = settings.lora_folder is not None
-    if device.type == "cuda" and may_take_turns(tuning, variant, loras=loras):
+    if device.type == "cuda" and may_take_turns(tuning, variant):
         room = expert_room(
             variant,
             elements,
@@ -102,6 +106,31 @@ def check_weights(
             f"The weights of {folder} need {needed / GB:.1f} GB on {device} and {free / GB:.1f} GB are free."
         )
     return offload
+
+
+def holds_originals(
+    folder: Path,
+    settings: EngineSettings,
+    device: torch.device,
+    dtype: torch.dtype,
+    plan: ParallelPlan,
+    offload: Offload,
+) -> bool:
+    """Return whether there is memory for the originals of all the transformer's weights, beside the weights:
+    on the device, or in the host's memory, which the ranks of a group share.
+    """
+    variant, fp8 = settings.variant, Tuning.from_options(settings.options).fp8
+    elements = {part: _elements(_tensors(part, folder, settings)) for part in parameters(variant)}
+    transformers = [part for part in elements if part.startswith("transformer")]
+    originals = sum(elements[part] for part in transformers) * dtype.itemsize
+    on_device = resident_weights(elements, dtype.itemsize, variant) + originals
+    if device.type == "cpu":
+        return plan.devices * on_device <= free_bytes(device)
+    waits = fp8 or offload != "none"  # in the host's memory: while it is loaded, or for good
+    on_host = (2 if waits else 1) * originals
+    if plan.devices * on_host <= free_bytes(torch.device("cpu")):
+        return True
+    return not waits and on_device <= free_bytes(device)
 
 
 def _tensors(part: str, folder: Path, settings: EngineSettings) -> Iterable[StoredTensor]:

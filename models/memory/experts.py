@@ -58,10 +58,9 @@ def expert_room(
     return ExpertRoom(both, one, experts * itemsize * plan.devices, free, host_free)
 
 
-def may_take_turns(tuning: Tuning, variant: Variant, *, loras: bool) -> bool:
-    """Return whether the settings leave it to the engine where a model's experts are.
-
-    ``loras``: whether requests may name LoRAs, which exclude offloading, as ``compile`` and ``fp8`` do.
+def may_take_turns(tuning: Tuning, variant: Variant) -> bool:
+    """Return whether the settings leave it to the engine where a model's experts are: ``compile`` and ``fp8``
+    exclude offloading.
     """
-    excluded = tuning.compile or tuning.fp8 or loras
+    excluded = tuning.compile or tuning.fp8
     return variant.boundary is not None and tuning.offload == "none" and not excluded

@@ -39,6 +39,8 @@ class WanGeneration:
     rotation: Tensor
     part: Fragment
     loras: ChosenLoras
+    needed_bytes: int
+    """Estimate of the memory that the run takes on its device."""
     notes: tuple[str, ...] = ()
     """Notes on the prompts; in a group, rank 0 alone has those of the text encoder."""
     prompts: tuple[TextKeys, ...] = ()

@@ -88,7 +88,9 @@ class WanEngine:
         check_request(self.variant, request)
         with self._mesh.together(), as_model_errors("preparing"):
             device, dtype = self.parts.denoiser.device, self.parts.denoiser.dtype
-            check_memory(self.variant, request, device, dtype, self._mesh.plan, self._scratch)
+            movable = self.parts.loras.movable_bytes
+            plan, scratch = self._mesh.plan, self._scratch
+            needed = check_memory(self.variant, request, device, dtype, plan, scratch, movable)
         with as_model_errors("preparing"):
             solver = self._solver(request)
             stages = self._stages(request, solver)
@@ -113,9 +115,12 @@ class WanEngine:
                 rotation=self.parts.denoiser.rotation(noise),
                 part=part,
                 loras=loras,
+                needed_bytes=needed,
                 notes=self._notes(request),
             )
-            self.parts.loras.put_on(run.loras)
+            # merging takes no more than a run's text keys, which are counted
+            self.parts.loras.put_on(run.loras, needed)
+            self.parts.loras.make_room(needed)
             self._enter_stage(run)
             return run
 
@@ -130,7 +135,8 @@ class WanEngine:
         if run.step == run.total_steps:
             raise ModelError(f"All {run.total_steps} steps of this run are done.")
         with as_model_errors("denoising"), self._mesh.lockstep():
-            self.parts.loras.put_on(run.loras)  # another run may have put on its own in between
+            # another run may have put on its own in between
+            self.parts.loras.put_on(run.loras, run.needed_bytes)
             if run.step == run.stage.begin > 0:
                 self._enter_stage(run)
             velocity = self._velocity(run)

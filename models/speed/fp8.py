@@ -5,6 +5,7 @@ and an outlier costs precision only in its own row.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from models.errors import TuningError
 from models.kernels.eager import EAGER
 from models.kernels.operations import Operations, ScaledRows, Tokens
+from models.memory.host_memory import HostCopy
 from models.transformer.block import blocks_in_order
 from models.transformer.projections import NAMES, joined_projections, replace_joined
 
@@ -51,10 +53,13 @@ class Fp8Linear(nn.Module):
     scale: Tensor
     bias: Tensor | None
 
-    def __init__(self, linear: nn.Linear, operations: Operations = EAGER) -> None:
+    def __init__(
+        self, linear: nn.Linear, operations: Operations = EAGER, *, keeps_original: bool = False
+    ) -> None:
         """Quantise ``linear``. Raises ``TuningError`` if its sizes are no multiples of 16.
 
-        ``operations`` quantise its inputs.
+        ``operations`` quantise its inputs; ``keeps_original``: keep the weight as it was in the host's
+        memory, so that LoRAs can be merged into it.
         """
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features
@@ -65,7 +70,9 @@ class Fp8Linear(nn.Module):
             )
         self._operations = operations
         self._dtype = linear.weight.dtype
-        weight, scale = EAGER.scaled_rows(linear.weight.detach())
+        whole = linear.weight.detach()
+        self._original = HostCopy(whole, whole.device) if keeps_original else None
+        weight, scale = EAGER.scaled_rows(whole)
         self.register_buffer("weight", weight)  # [out, in]
         self.register_buffer("scale", scale.t())  # [1, out]
         self.register_buffer("bias", None if linear.bias is None else linear.bias.detach())
@@ -89,30 +96,58 @@ class Fp8Linear(nn.Module):
         shaped: Tensor = product.unflatten(0, values.shape[:-1])
         return shaped
 
+    @property
+    def merging_place(self) -> "QuantisedRows | None":
+        """All rows of the weight, for a LoRA; None where no original is kept."""
+        return self.rows(slice(0, self.out_features))
 
-def quantise(transformer: Any, operations: Operations = EAGER) -> None:
+    def rows(self, outputs: slice) -> "QuantisedRows | None":
+        """Return the rows of a range of outputs, for a LoRA; None where no original is kept."""
+        if self._original is None:
+            return None
+        return QuantisedRows(self._original.tensor[outputs], self.weight[outputs], self.scale[:, outputs])
+
+
+@dataclass(frozen=True, slots=True)
+class QuantisedRows:
+    """Implements ``models.lora.merging.Place``: rows of a quantised weight, ``[n, in]``."""
+
+    original: Tensor
+    """The rows in full precision, on the host."""
+    values: Tensor
+    scale: Tensor
+
+    def write(self, parameter: Tensor) -> None:
+        """Quantise rows in full precision, on the weight's device, and put them in place."""
+        values, scale = EAGER.scaled_rows(parameter)
+        self.values.copy_(values)
+        self.scale.copy_(scale.t())
+
+
+def quantise(transformer: Any, operations: Operations = EAGER, *, keeps_originals: bool = False) -> None:
     """Replace the linear layers of attention and of the feed-forward network in every block, most of a
     model's weights.
 
     Replaces one layer at a time, so that memory never holds both forms of the whole model. Raises
-    ``TuningError`` if a layer's sizes are unsuitable.
+    ``TuningError`` if a layer's sizes are unsuitable. ``keeps_originals``: see ``Fp8Linear``.
     """
     for block in blocks_in_order(transformer)[0]:
-        quantise_block(block, operations)
+        quantise_block(block, operations, keeps_originals=keeps_originals)
 
 
-def quantise_block(block: Any, operations: Operations = EAGER) -> None:
+def quantise_block(block: Any, operations: Operations = EAGER, *, keeps_originals: bool = False) -> None:
     """Replace the linear layers of one block, as ``quantise`` does those of all."""
+    quantised = partial(Fp8Linear, operations=operations, keeps_original=keeps_originals)
     for attn in (block.attn1, block.attn2):
         joined = joined_projections(attn)
         if joined is not None:
-            replace_joined(attn, Fp8Linear(joined, operations))
+            replace_joined(attn, quantised(joined))
         else:
             for name in NAMES:
-                setattr(attn, name, Fp8Linear(getattr(attn, name), operations))
-        attn.to_out[0] = Fp8Linear(attn.to_out[0], operations)
-    block.ffn.net[0].proj = Fp8Linear(block.ffn.net[0].proj, operations)
-    block.ffn.net[2] = Fp8Linear(block.ffn.net[2], operations)
+                setattr(attn, name, quantised(getattr(attn, name)))
+        attn.to_out[0] = quantised(attn.to_out[0])
+    block.ffn.net[0].proj = quantised(block.ffn.net[0].proj)
+    block.ffn.net[2] = quantised(block.ffn.net[2])
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
 """Offloading, for models larger than the device: weights stay in host memory and are copied to the device for
 use.
 
-Weights never change, so nothing is copied back: offloading drops the device's copy.
+A run never changes weights, so nothing is copied back: offloading drops the device's copy. LoRAs are merged
+into the host's copy, between runs.
 """
 
 from collections import deque
@@ -9,12 +10,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from itertools import accumulate
 from typing import Any
-from weakref import finalize
 
 import torch
 from torch import Tensor, nn
 
 from models.errors import TuningError
+from models.memory.host_memory import HostMemory, placed
 from models.tuning import Tuning
 
 _ALIGNMENT = 256
@@ -41,8 +42,7 @@ def check_offload(tuning: Tuning, device: torch.device, *, two_experts: bool = F
 class HostWeights:
     """Tensors of a model whose data is the host's copy or, while fetched, the device's copy.
 
-    Either copy is one piece of memory, so that a fetch is one transfer. On CUDA the host's is pinned to its
-    exact size: torch's own pinned memory would round it up to a power of two.
+    Either copy is one piece of memory, so that a fetch is one transfer.
     """
 
     def __init__(self, tensors: Iterable[Tensor], device: torch.device) -> None:
@@ -50,13 +50,12 @@ class HostWeights:
         self._tensors = list(tensors)
         sizes = [-(-tensor.nbytes // _ALIGNMENT) * _ALIGNMENT for tensor in self._tensors]
         self._starts = [0, *accumulate(sizes)]
-        self._host = torch.empty(self._starts.pop(), dtype=torch.uint8)
-        if device.type == "cuda":
-            self._pin()
+        self._memory = HostMemory(self._starts.pop(), device)
+        self._host = self._memory.bytes
         self.fetched = False
         # one by one, so that memory never holds a second copy of all of them
         for tensor, start in zip(self._tensors, self._starts, strict=True):
-            tensor.data = _placed(self._host, start, tensor).copy_(tensor.data)
+            tensor.data = placed(self._host, start, tensor).copy_(tensor.data)
 
     def fetch(self) -> None:
         """Copy the tensors to the device. On CUDA, from pinned memory, the copy is asynchronous."""
@@ -73,22 +72,7 @@ class HostWeights:
 
     def _place(self, memory: Tensor) -> None:
         for tensor, start in zip(self._tensors, self._starts, strict=True):
-            tensor.data = _placed(memory, start, tensor)
-
-    def _pin(self) -> None:
-        start, size = self._host.data_ptr(), self._host.nbytes
-        if size == 0:
-            return
-        runtime = torch.cuda.cudart()
-        torch.cuda.check_error(int(runtime.cudaHostRegister(start, size, 0)))
-        finalize(self, runtime.cudaHostUnregister, start).atexit = False
-
-
-def _placed(memory: Tensor, start: int, like: Tensor) -> Tensor:
-    """Return the bytes of ``memory`` from ``start`` on as a tensor of the form of ``like``, which has no
-    gaps.
-    """
-    return memory[start : start + like.nbytes].view(like.dtype).as_strided(like.shape, like.stride())
+            tensor.data = placed(memory, start, tensor)
 
 
 class Offloader:
@@ -103,8 +87,7 @@ class Offloader:
         if self._loaded is weights:
             return
         if self._loaded is not None:
-            self._loaded.release()
-            self._loaded = None
+            self.rest()
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()  # parts differ in size: cached pieces of one would not fit another
         try:
@@ -113,6 +96,12 @@ class Offloader:
             weights.release()  # drop the tensors that were copied before memory ran out
             raise
         self._loaded = weights
+
+    def rest(self) -> None:
+        """Offload the part that is loaded: all weights are the host's, and may be changed in place."""
+        if self._loaded is not None:
+            self._loaded.release()
+            self._loaded = None
 
     def add(self, module: nn.Module) -> None:
         """Register a hook that moves ``module`` and its tensor arguments to the device at each call."""

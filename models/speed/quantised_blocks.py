@@ -20,12 +20,20 @@ class QuantisedAfterUse:
     So one forward pass, in full precision, leaves a quantised transformer on the device.
     """
 
-    def __init__(self, transformer: Any, device: torch.device, operations: Operations = EAGER) -> None:
+    def __init__(
+        self,
+        transformer: Any,
+        device: torch.device,
+        operations: Operations = EAGER,
+        *,
+        keeps_originals: bool = False,
+    ) -> None:
         """Bring to ``device`` what lies outside the blocks, and each block's cross-attention: a prompt is
         encoded by that of all blocks, before the first of them is used. ``operations`` quantise the inputs of
-        the quantised layers.
+        the quantised layers; ``keeps_originals``: see ``Fp8Linear``.
         """
         self.device = device
+        self._keeps_originals = keeps_originals
         self._operations = operations
         blocks = blocks_in_order(transformer)[0]
         for block in blocks:
@@ -51,4 +59,4 @@ class QuantisedAfterUse:
                 block.to(self.device)
             yield block
             with torch.inference_mode(False):
-                quantise_block(block, self._operations)
+                quantise_block(block, self._operations, keeps_originals=self._keeps_originals)

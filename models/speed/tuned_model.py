@@ -97,14 +97,15 @@ class TunedModel:
             eight_bit_heads=eight_bit_heads,
         )
 
-    def denoiser(self, transformer: Any) -> Denoiser:
+    def denoiser(self, transformer: Any, *, keeps_originals: bool = False) -> Denoiser:
         """Apply the settings to a transformer, the only one or one expert, and return its denoiser.
 
+        ``keeps_originals``: keep quantised weights as they were, too, so that LoRAs can be merged into them.
         Raises ``TuningError`` for a setting that does not work with this transformer.
         """
         join_projections(blocks_in_order(transformer)[0])
         if self._tuning.fp8:
-            self._quantise(transformer)
+            self._quantise(transformer, keeps_originals)
         kernel = self._attention.kernel
         if self._tuning.compile:
             block_parts = self._compiled(transformer)
@@ -120,18 +121,23 @@ class TunedModel:
             weights=weights,
         )
 
+    def rest(self) -> None:
+        """Bring all weights to where they may be changed in place: offloaded ones to the host."""
+        self._offloader.rest()
+
     def offloaded(self, module: Any) -> Any:
         """Register another part of the model for offloading, if set, and return the part."""
         if self._tuning.offload in ("model", "group"):
             self._offloader.add(module)
         return module
 
-    def _quantise(self, transformer: Any) -> None:
+    def _quantise(self, transformer: Any, keeps_originals: bool) -> None:
         """Quantise the transformer on its way to the device; log how near it stays to what it was."""
         variant, config = self._variant, transformer.config
-        passing = Denoiser(
-            transformer, weights=QuantisedAfterUse(transformer, self._device, self._operations)
+        quantised = QuantisedAfterUse(
+            transformer, self._device, self._operations, keeps_originals=keeps_originals
         )
+        passing = Denoiser(transformer, weights=quantised)
         encoder = Denoiser(transformer, weights=Resident(self._device))
         expected = dummy_forward(passing, variant, config, _COMPARISON, encoder)
         found = closeness(dummy_forward(Denoiser(transformer), variant, config, _COMPARISON), expected)

@@ -60,6 +60,14 @@ class Projection(nn.Module):
         """True if the joined layer takes ``ScaledRows``."""
         return getattr(self.joined, "takes_eight_bits", False)
 
+    @property
+    def merging_place(self) -> Any:
+        """This layer's part of a joined weight that is not a plain tensor, for a LoRA; None for one that
+        is.
+        """
+        rows = getattr(self.joined, "rows", None)
+        return None if rows is None else rows(self._outputs)
+
     def forward(self, tokens: Tokens) -> Tensor:
         """Compute this layer's outputs alone."""
         part: Tensor = self.joined.part(tokens, self._outputs)

@@ -182,10 +182,7 @@ class ModelSettings(Section):
         return self._catalogue(self.lora_folder).remarks()
 
     def _catalogue(self, folder: Path) -> LoraCatalogue:
-        wide = self.dtype == "float32" or (self.dtype == "auto" and self.device == "cpu")
-        return LoraCatalogue(
-            folder, self.spec, cache_bytes=self.lora_cache_bytes, number_bytes=4 if wide else 2
-        )
+        return LoraCatalogue(folder, self.spec, cache_bytes=self.lora_cache_bytes)
 
     @model_validator(mode="after")
     def _devices_share_a_run(self) -> "ModelSettings":

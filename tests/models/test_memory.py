@@ -1,6 +1,7 @@
 """Memory: the estimate is near the measured peak, and a request that does not fit is refused in time."""
 
 import json
+import math
 import re
 import shutil
 import struct
@@ -41,6 +42,7 @@ from models.speed.fp8 import QUANTISING_BYTES, quantise
 from models.tuning import Tuning
 from models.vae.streaming_vae import StreamingVae
 from models.variants import VARIANTS
+from models.weights.safetensors_header import stored_tensors
 from testbed.random_engine import RandomModel, autoencoder_of, clip_vision, transformer_of, umt5_of
 
 from .checkpoints import save_checkpoint, small
@@ -273,6 +275,42 @@ def test_shards_that_no_index_names_are_not_counted(checkpoint: Path, tmp_path: 
     (folder / "transformer" / "other.safetensors").write_bytes(b"of another format")
     settings = EngineSettings(small("wan2.1-t2v-1.3b"), folder)
     device_memory.check_weights(folder, settings, CPU, torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("device", "options", "ranks", "host", "on_device", "holds"),
+    [
+        ("cpu", {}, 1, 50, 0, True),  # with room for the text encoder and the VAE, too
+        ("cpu", {}, 50, 50, 0, False),
+        ("cuda", {}, 1, 1, 0, True),
+        ("cuda", {}, 2, 1, 0, False),
+        ("cuda", {}, 2, 1, 50, True),
+        ("cuda", {"offload": "group"}, 1, 2, 0, True),
+        ("cuda", {"offload": "group"}, 1, 1, 50, False),
+        ("cuda", {"fp8": True}, 1, 1, 50, False),
+    ],
+)
+def test_originals_of_weights_need_memory_beside_them(
+    checkpoint: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    device: str,
+    options: dict[str, object],
+    ranks: int,
+    host: int,
+    on_device: int,
+    holds: bool,
+) -> None:
+    settings, tuning = (
+        EngineSettings(small("wan2.1-t2v-1.3b"), checkpoint, options=options),
+        Tuning.from_options(options),
+    )
+    files = (checkpoint / "transformer").glob("*.safetensors")
+    weights = sum(math.prod(tensor.shape) for file in files for tensor in stored_tensors(file)) * 4
+    free = {"cpu": host * weights, "cuda": on_device * weights}
+    monkeypatch.setattr(device_memory, "free_bytes", lambda asked: free[asked.type])
+    plan, place = ParallelPlan(ulysses=ranks), torch.device(device)
+    found = device_memory.holds_originals(checkpoint, settings, place, torch.float32, plan, tuning.offload)
+    assert found is holds
 
 
 def test_the_estimate_counts_offload() -> None:

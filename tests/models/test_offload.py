@@ -323,21 +323,20 @@ def test_experts_take_turns_only_with_room_in_the_host_for_those_of_all_ranks() 
 
 
 @pytest.mark.parametrize(
-    ("options", "variant", "loras", "expected"),
+    ("options", "variant", "expected"),
     [
-        ({}, A14B, False, True),
-        ({"attention": "sdpa"}, A14B, False, True),
-        ({}, VARIANTS["wan2.1-t2v-14b"], False, False),
-        ({}, A14B, True, False),
-        ({"fp8": True}, A14B, False, False),
-        ({"compile": True}, A14B, False, False),
-        ({"offload": "model"}, A14B, False, False),
+        ({}, A14B, True),
+        ({"attention": "sdpa"}, A14B, True),
+        ({}, VARIANTS["wan2.1-t2v-14b"], False),
+        ({"fp8": True}, A14B, False),
+        ({"compile": True}, A14B, False),
+        ({"offload": "model"}, A14B, False),
     ],
 )
 def test_what_is_set_or_excludes_offloading_is_left_alone(
-    options: dict[str, Any], variant: Variant, loras: bool, expected: bool
+    options: dict[str, Any], variant: Variant, expected: bool
 ) -> None:
-    assert may_take_turns(Tuning(**options), variant, loras=loras) is expected
+    assert may_take_turns(Tuning(**options), variant) is expected
 
 
 @pytest.mark.gpu

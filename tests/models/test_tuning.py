@@ -73,12 +73,6 @@ def test_a_distilled_model_skips_no_step(demo_weights: Path) -> None:
         load_engine(settings)
 
 
-def test_loras_of_requests_and_compiled_blocks_do_not_go_together(demo_weights: Path, tmp_path: Path) -> None:
-    settings = EngineSettings(DEMO, demo_weights, options={"compile": True}, lora_folder=tmp_path)
-    with pytest.raises(TuningError, match="compile and a LoRA folder do not go together"):
-        load_engine(settings)
-
-
 def test_the_defaults_are_those_of_no_options() -> None:
     assert Tuning.from_options({}) == Tuning()
     assert Tuning() == Tuning(
