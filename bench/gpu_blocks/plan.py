@@ -60,7 +60,7 @@ def _plan() -> tuple[Block, ...]:
     return (
         Block("device", Work("device"), 25.0),
         Block("gpu-tests", Work("gpu_tests"), 60.0),
-        Block("attention", Work("attention"), 30.0),
+        Block("attention", Work("attention"), 45.0),
         Block("products", Work("products"), 25.0),
         *(Block(f"gate-{gate}", Work("gates", gate), 30.0) for gate in _GATES),
         *map(_case, first),
