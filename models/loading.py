@@ -56,6 +56,8 @@ def load_engine(settings: EngineSettings, mesh: Mesh | None = None) -> WanEngine
     model = TunedModel(tuning, variant, device, dtype, mesh)
     if tuning.tile_when_full and mesh.plan.devices > 1:
         raise TuningError("tile_when_full is for one device; in a group each has a strip of the picture.")
+    if tuning.vae_float16 and dtype != torch.bfloat16:
+        raise TuningError("vae_float16 decodes in place of bfloat16: the model must be in bfloat16.")
     folder = WeightsFolder(local_folder(settings), settings.replaced)
     folder.check(variant)
     has_text = mesh.rank == 0
@@ -74,8 +76,7 @@ def load_engine(settings: EngineSettings, mesh: Mesh | None = None) -> WanEngine
     phases.done("LoRAs")
     denoiser, *others = [model.denoiser(transformer, keeps_originals=merges) for transformer in transformers]
     phases.done("speed settings")
-    vae = _model(AutoencoderKLWan, folder.path / "vae", device, dtype)
-    streaming = StreamingVae(vae, mesh=mesh, tiling=Tiling() if tuning.vae_tiling else None)
+    streaming = _vae(folder, device, dtype, mesh, tuning)
     for network in streaming.networks:
         model.offloaded(network)
     phases.done("VAE")
@@ -130,6 +131,15 @@ def _transformer(
     model = _empty_model(cls, folder.path / part)
     SingleFile(settings.replaced[part]).fill(model, settings.variant, device, dtype)
     return model.eval().requires_grad_(False).to(device)
+
+
+def _vae(
+    folder: WeightsFolder, device: torch.device, dtype: torch.dtype, mesh: Mesh, tuning: Tuning
+) -> StreamingVae:
+    decoding = torch.float16 if tuning.vae_float16 else dtype
+    vae = _model(AutoencoderKLWan, folder.path / "vae", device, decoding)
+    tiling = Tiling() if tuning.vae_tiling else None
+    return StreamingVae(vae, mesh=mesh, tiling=tiling, sturdy=dtype if tuning.vae_float16 else None)
 
 
 def _image_encoder(

@@ -28,6 +28,11 @@ class Decoder(nn.Module):
         self.norm = ChannelNorm(decoder.norm_out)
         self.conv_out = conv(decoder.conv_out)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype that is computed in."""
+        return self.norm.gamma.dtype
+
     def forward(self, x: Tensor, history: History, strip_history: History, first: bool) -> Tensor:
         """Decode this rank's strip of the frames.
 

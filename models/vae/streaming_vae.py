@@ -5,8 +5,9 @@ Wan 2.2 VAE), with the same results. Frames are a batch of pictures ``[t, channe
 channels-last.
 """
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+import logging
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing, contextmanager, nullcontext
 from itertools import chain, islice
 from typing import Any
 
@@ -22,6 +23,12 @@ from models.vae.decoder import Decoder, Decoding
 from models.vae.encoder import Encoder, Encoding
 from models.vae.strips import Strips
 from models.vae.tiles import Tiles, Tiling
+
+_LOGGER = logging.getLogger(__name__)
+
+
+class _OverflowError(Exception):
+    """A chunk overflowed: an infinite value on its way becomes NaN in the next norm, and stays so."""
 
 
 class StreamingVae:
@@ -41,9 +48,11 @@ class StreamingVae:
         mesh: Mesh | None = None,
         tiling: Tiling | None = None,
         conv: ConvForm | None = None,
+        sturdy: torch.dtype | None = None,
     ) -> None:
         """``chunk_pixels``: video pixels to decode at once, ``conv``: form of the convolutions; None for
-        those of the device that ``vae`` is on.
+        those of the device that ``vae`` is on. ``sturdy``: a dtype that overflows less easily than that of
+        ``vae``: it encodes, and decodes a video that overflows.
         """
         config = vae.config
         self._mesh = mesh or Mesh()
@@ -51,7 +60,7 @@ class StreamingVae:
             raise TuningError("vae_tiling is for one device; in a group each has a strip of the picture.")
         self.tiling = tiling
         self._device: torch.device = vae.device
-        self._dtype: torch.dtype = vae.dtype
+        self._dtype: torch.dtype = sturdy or vae.dtype
         self.z_dim: int = config.z_dim
         self.temporal_stride: int = config.scale_factor_temporal
         self.spatial_stride: int = config.scale_factor_spatial
@@ -62,11 +71,16 @@ class StreamingVae:
         conv = conv or conv_form(vae)
         self.encoder = Encoder(vae, conv)
         self.decoder = Decoder(vae, conv)
+        self._sturdy_decoder: Decoder | None = None
+        if sturdy is not None:
+            self.encoder.to(sturdy)
+            self._sturdy_decoder = Decoder(vae, conv).to(sturdy)
 
     @property
-    def networks(self) -> tuple[nn.Module, nn.Module]:
-        """The encoder and the decoder."""
-        return self.encoder, self.decoder
+    def networks(self) -> tuple[nn.Module, ...]:
+        """The encoder, the decoder, and that for videos which overflow if there is one."""
+        sturdy = () if self._sturdy_decoder is None else (self._sturdy_decoder,)
+        return self.encoder, self.decoder, *sturdy
 
     def encode(self, video: Tensor) -> Tensor:
         """Encode a whole video ``[1, 3, 4k + 1, height, width]``; see ``encode_frames``."""
@@ -91,7 +105,7 @@ class StreamingVae:
         encodings = [Encoding(self.encoder, strips, parked=len(tiles) > 1) for _ in range(len(tiles))]
 
         def latents(chunk: Tensor | None) -> Tensor:
-            parts = [None] * len(tiles) if chunk is None else tiles.cut(self._on_device(chunk))
+            parts = [None] * len(tiles) if chunk is None else tiles.cut(self._on_device(chunk, self._dtype))
             pairs = zip(encodings, parts, strict=True)
             with self._mesh.lockstep() if strips.several else nullcontext():
                 return tiles.joined(encode(part) for encode, part in pairs)
@@ -108,10 +122,35 @@ class StreamingVae:
         A group decodes together, one strip to each rank: every rank iterates, and rank 0 alone gets the
         frames. If rank 0 stops before the end, the others stop too.
         """
-        frames = self._on_device((latents.float() * self.deviation + self.mean)[0].transpose(0, 1))
+        if self._sturdy_decoder is None:
+            yield from self._decoded(self.decoder, latents, tiling)
+            return
+        shown = 0
+        try:
+            with closing(self._decoded(self.decoder, latents, tiling, watched=True)) as chunks:
+                for video in chunks:
+                    shown += len(video)
+                    yield video
+            return
+        except _OverflowError:
+            _LOGGER.warning("The VAE's decode overflows in %s: again in %s", self.decoder.dtype, self._dtype)
+        with closing(self._decoded(self._sturdy_decoder, latents, tiling)) as chunks:
+            for video in chunks:
+                rest, shown = video[shown:], max(shown - len(video), 0)
+                if len(rest):
+                    yield rest
+
+    def _decoded(
+        self, decoder: Decoder, latents: Tensor, tiling: Tiling | None, watched: bool = False
+    ) -> Generator[Tensor]:
+        """Yield chunks of frames. If ``watched``, raises ``_OverflowError`` on all ranks in place of a chunk
+        with a value that is none.
+        """
+        latents = (latents.float() * self.deviation + self.mean)[0].transpose(0, 1)
+        frames = self._on_device(latents, decoder.dtype)
         strips = Strips(self._mesh, frames.shape[2])
         tiles = Tiles(frames.shape[2], frames.shape[3], self.spatial_stride, tiling or self.tiling)
-        decodings = [Decoding(self.decoder, strips, parked=len(tiles) > 1) for _ in range(len(tiles))]
+        decodings = [Decoding(decoder, strips, parked=len(tiles) > 1) for _ in range(len(tiles))]
         for chunk in frames.split(self._latents_per_chunk(tiles)):
             # not around the yield: inference mode would leak into the consumer's code
             with torch.inference_mode(), self._mesh.lockstep(), _measured_convolutions():
@@ -119,6 +158,8 @@ class StreamingVae:
                 if strips.takes_part:
                     parts = zip(decodings, tiles.cut(chunk), strict=True)
                     video = strips.joined(tiles.joined(decode(part) for decode, part in parts))
+            if watched and self._mesh.agree(leave=video is not None and bool(video.isnan().any())):
+                raise _OverflowError
             if video is not None:
                 try:
                     yield video
@@ -128,8 +169,8 @@ class StreamingVae:
             if self._mesh.agree(leave=False):
                 return
 
-    def _on_device(self, frames: Tensor) -> Tensor:
-        frames = frames.to(self._device, self._dtype)
+    def _on_device(self, frames: Tensor, dtype: torch.dtype) -> Tensor:
+        frames = frames.to(self._device, dtype)
         return frames.contiguous(memory_format=torch.channels_last)
 
     def _latents_per_chunk(self, tiles: Tiles) -> int:

@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -32,6 +33,7 @@ from models.vae.streaming_vae import StreamingVae
 from .checkpoints import small
 from .conftest import REQUEST, Model, build_model, picture, remade
 from .test_checkpoints import defaults
+from .test_overflow import late_overflow
 from .test_vae import VOLUMES, noise, wan21, wan22
 
 HEADS = 4
@@ -129,6 +131,12 @@ def decoded(form: Any, height: int, conv: str, mesh: Mesh | None = None) -> list
     return list(vae.decode(noise(1, 8, 3, height, 5)))
 
 
+def overflowing(mesh: Mesh | None = None) -> Iterator[torch.Tensor]:
+    """Decode a video that overflows from its second chunk on."""
+    vae, latents = late_overflow(height=8)
+    return StreamingVae(vae, chunk_pixels=1, mesh=mesh, sturdy=torch.float64).decode(latents)
+
+
 def encoded(form: Any, height: int, conv: str, mesh: Mesh | None = None) -> torch.Tensor:
     """Encode a picture, gray for a while, and another picture."""
     vae = StreamingVae(form(), mesh=mesh, conv=CONVS[conv])
@@ -154,6 +162,7 @@ def runs(rank: LaunchedRank, plans: list[ParallelPlan]) -> None:
         rank.send((plan, f"decode {form.__name__} {height} {conv}", chunks))
         latents_of_all = encoded(form, height, conv, mesh).numpy()
         rank.send((plan, f"encode {form.__name__} {height} {conv}", latents_of_all))
+    rank.send((plan, "overflow", [chunk.double().numpy() for chunk in overflowing(mesh)]))
     rank.send((plan, "stopped", decode_stopped(built.engine)))
     rank.send((plan, "left", left_at(built.engine, who=rank.ranks - 1, me=rank.number)))
     rank.send((plan, "refused", refused(built.engine, culprit=rank.number == rank.ranks - 1)))

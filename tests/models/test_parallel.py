@@ -164,6 +164,14 @@ def test_strips_join_to_the_whole_decode(devices: int, form: Any, height: int, c
         np.testing.assert_allclose(chunk, expected, atol=TOLERANCE, rtol=0)
 
 
+@pytest.mark.parametrize("devices", SIZES)
+def test_all_decode_again_what_overflows_in_one_strip(devices: int) -> None:
+    ((first, *others),) = (made for (_, name), made in group(devices).items() if name == "overflow")
+    assert others == [[]] * (devices - 1)
+    for chunk, expected in zip(first, group_work.overflowing(), strict=True):
+        np.testing.assert_allclose(chunk, expected, atol=TOLERANCE, rtol=0)
+
+
 @pytest.mark.parametrize(("form", "height", "conv"), group_work.DECODES)
 @pytest.mark.parametrize("devices", SIZES)
 def test_strips_are_encoded_to_the_whole_latents_on_every_rank(
