@@ -10,6 +10,7 @@ import torch
 from models.engine import GenerationRequest
 from models.pipeline.generation import WanGeneration
 from models.pipeline.wan_engine import WanEngine
+from models.pixel_format import PixelFormat
 from models.tuning import Tuning
 from models.variants import Variant
 from testbed.fake_device.device import FakeDevice
@@ -48,10 +49,10 @@ class DryRun:
         run = self._prepared
         return self._stage(lambda: self._engine.denoise_step(run))
 
-    def decode(self, chunks: int | None = None) -> Stage:
+    def decode(self, chunks: int | None = None, pixel_format: PixelFormat = PixelFormat.RGB24) -> Stage:
         """Decode so many chunks, or all of them; no frame is kept. All steps must be done."""
         run = self._prepared
-        return self._stage(lambda: [None for _ in islice(self._engine.decode(run), chunks)])
+        return self._stage(lambda: [None for _ in islice(self._engine.decode(run, pixel_format), chunks)])
 
     @property
     def _prepared(self) -> WanGeneration:

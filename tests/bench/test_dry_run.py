@@ -20,6 +20,7 @@ from models.limits import BATCHED_TOKENS
 from models.memory.estimate import request_memory
 from models.parallel.mesh import Mesh
 from models.pipeline.wan_engine import WanEngine
+from models.pixel_format import PixelFormat
 from models.speed.tuned_model import TunedModel
 from models.transformer.denoiser import Denoiser
 from models.tuning import Tuning
@@ -124,6 +125,18 @@ def test_no_convolution_of_a_decode_has_more_values_than_cudnn_is_fast_for(name:
     assert convolutions
     most = max(max(moved.read_bytes, moved.written_bytes) for moved in convolutions)
     assert most < 2**31 * ITEMSIZE
+
+
+def test_frames_for_a_file_are_converted_on_the_device_without_a_wait() -> None:
+    variant = few_layers(VARIANTS["demo"])
+    with DEVICE:
+        model = model_of(architecture(variant))
+        run = DryRun(DEVICE, model, dry_engine(model, variant))
+        run.prepare(sized_request(variant, steps=1))
+        run.step()
+        rgb, yuv = (run.decode(pixel_format=form).traffic for form in PixelFormat)
+    assert yuv.waits == rgb.waits
+    assert set(yuv.waits) == {ARRIVED}
 
 
 @pytest.mark.parametrize("name", NAMES)

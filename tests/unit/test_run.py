@@ -108,10 +108,12 @@ async def test_the_phases_of_a_run_are_reported_and_a_long_writing_keeps_its_lea
         generated = await task.generate(thread, files)
         files.submit(disk.wait)  # before the file is completed
         finishing = asyncio.create_task(task.finish(generated, files))
-        async with asyncio.timeout(DEADLINE_S):
-            while coordinator.phases.count(Phase.WRITING) < 3:
-                await asyncio.sleep(0.001)
-        disk.set()
+        try:
+            async with asyncio.timeout(DEADLINE_S):
+                while coordinator.phases.count(Phase.WRITING) < 3:
+                    await asyncio.sleep(0.001)
+        finally:
+            disk.set()
         assert await finishing is Outcome.PUBLISHED
     assert [phase for phase, _ in groupby(coordinator.phases) if phase != Phase.ENCODING_TEXT] == [
         Phase.ENCODING_IMAGE,
