@@ -27,6 +27,8 @@ use_environment() {
         ) 9>"$root/.venv.lock"
     fi
     export VIRTUAL_ENV="$venv" PATH="$venv/bin:$PATH"
+    # Many a container image sets it. Here it would have every process of a cluster compile torch and the rest anew.
+    unset PYTHONDONTWRITEBYTECODE
 }
 
 # The stamp has three lines: the folder it was made in, the pins, and the extras that are installed.

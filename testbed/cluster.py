@@ -23,7 +23,6 @@ READY_S = 240
 os.environ.update(
     ray_environment(),
     RAY_AUTH_MODE="disabled",
-    RAY_SERVE_CONTROL_LOOP_INTERVAL_S="0.02",
     # Ray's workers have a niceness of 15, so anything else that runs would come before every replica.
     RAY_worker_niceness="0",
     # Serve replaces a proxy that is not up within five seconds: on a busy machine none ever is.

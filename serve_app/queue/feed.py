@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Mapping, Set
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -13,7 +14,9 @@ from serve_app.tasks.caller import Caller
 _PAUSE_S = 0.1
 """Pause between two looks: half of it, on average, is what a change takes to be noticed."""
 _COST_SHARE = 10
-"""A look that took t seconds is followed by a pause of at least 10 t, as with very long queues."""
+"""A look that costs t seconds is followed by a pause of at least 10 t, as with very long queues."""
+_LOOKS_COMPARED = 5
+"""The quickest of the last looks tells what one costs: the others waited for the processor or the disk."""
 
 _logger = logging.getLogger("ray.serve")
 
@@ -88,6 +91,7 @@ class TaskFeed:
     async def _look(self, first: asyncio.Future[None]) -> None:
         newest: int | None = None
         before: dict[str, tuple[str, int]] | None = None
+        took_s: deque[float] = deque(maxlen=_LOOKS_COMPARED)
         while self._is_watched:
             began = time.monotonic()
             try:
@@ -102,7 +106,8 @@ class TaskFeed:
                 before = now
             except Exception:  # the store is away: whoever watches goes on once it is back
                 _logger.warning("The open tasks could not be looked at", exc_info=True)
-            await asyncio.sleep(max(_PAUSE_S, _COST_SHARE * (time.monotonic() - began)))
+            took_s.append(time.monotonic() - began)
+            await asyncio.sleep(max(_PAUSE_S, _COST_SHARE * min(took_s)))
 
     def _tell(self, before: Mapping[str, tuple[str, int]], now: Mapping[str, tuple[str, int]]) -> None:
         for uid, (owner, _) in dict(before.items() ^ now.items()).items():
