@@ -8,6 +8,7 @@
     ├── PathForbidden            403  path_forbidden
     ├── AdminOnly                403  admin_only
     ├── NotFound                 404  not_found
+    │   ├── NoPreview            404  no_preview
     │   ├── TaskNotFound         404  task_not_found
     │   └── FileNotFound         404  file_not_found
     ├── Conflict                 409  conflict
@@ -43,6 +44,7 @@ __all__ = [
     "IdempotencyMismatch",
     "ImageUnreadable",
     "InvalidField",
+    "NoPreview",
     "NoReplica",
     "NotFound",
     "NotRunning",
@@ -124,6 +126,12 @@ class NotFound(ServiceError):
 
     status = 404
     code = "not_found"
+
+
+class NoPreview(NotFound):
+    """The task has no preview: none yet, or nobody looked while it ran."""
+
+    code = "no_preview"
 
 
 class TaskNotFound(NotFound):

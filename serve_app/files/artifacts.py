@@ -19,6 +19,7 @@ from serve_app.files.output_paths import OutputPaths, SavePath
 
 _ATTEMPTS = ".attempts"
 _INPUTS = "inputs"
+_PREVIEWS = "previews"
 _TASK_PREFIX = "t-"  # a task id may be ".." or start with a dot; a folder's name must not
 _TASK_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _INPUT_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
@@ -39,6 +40,7 @@ class LocalArtifacts:
         self._data = data_folder
         durable.make_folder(self._root / _ATTEMPTS)
         durable.make_folder(self._data / _INPUTS)
+        durable.make_folder(self._data / _PREVIEWS)
 
     def key(self, task_id: str, attempt: int) -> str:
         """Return the key under which a task's row stores the video of this attempt."""
@@ -91,6 +93,28 @@ class LocalArtifacts:
         """Read a stored input. Raises ``FileNotFound``."""
         return _file_below(self._data / _INPUTS, self._data, key).read_bytes()
 
+    def put_preview(self, task_id: str, attempt: int, *, still: bytes, strip: bytes) -> None:
+        """Store the newest preview of an attempt, over the one before: whole, but not to survive a power cut.
+
+        Raises ``OSError``.
+        """
+        for form, data in (("still", still), ("strip", strip)):
+            path = self._preview_path(task_id, attempt, form)
+            path.parent.mkdir(exist_ok=True)
+            temp = durable.temp_beside(path)
+            try:
+                temp.write_bytes(data)
+                os.replace(temp, path)
+            finally:
+                temp.unlink(missing_ok=True)
+
+    def read_preview(self, task_id: str, attempt: int, form: str) -> bytes:
+        """Read an attempt's newest preview, WebP; ``form``: still or strip. Raises ``FileNotFound``."""
+        try:
+            return self._preview_path(task_id, attempt, form).read_bytes()
+        except OSError:
+            raise FileNotFound("There is no preview.") from None
+
     def delete_task_files(self, task_id: str, place: SavePath | None, key: str | None) -> None:
         """Delete a task's files, and its public name if that still names its video. Idempotent.
 
@@ -109,7 +133,7 @@ class LocalArtifacts:
     def task_ids_with_files(self) -> Iterator[str]:
         """Return the ids of all tasks that have files, each once, in no particular order."""
         seen: set[str] = set()
-        for parent in (self._root / _ATTEMPTS, self._data / _INPUTS):
+        for parent in (self._root / _ATTEMPTS, self._data / _INPUTS, self._data / _PREVIEWS):
             with os.scandir(parent) as entries:
                 seen.update(
                     entry.name.removeprefix(_TASK_PREFIX)
@@ -122,9 +146,12 @@ class LocalArtifacts:
         """Return the free bytes of the fuller of the two disks that are written to."""
         return min(shutil.disk_usage(folder).free for folder in (self._root, self._data))
 
-    def _task_folders(self, task_id: str) -> tuple[Path, Path]:
+    def _preview_path(self, task_id: str, attempt: int, form: str) -> Path:
+        return self._data / _PREVIEWS / _folder_name(task_id) / f"{attempt:d}-{form}.webp"
+
+    def _task_folders(self, task_id: str) -> tuple[Path, ...]:
         name = _folder_name(task_id)
-        return self._root / _ATTEMPTS / name, self._data / _INPUTS / name
+        return self._root / _ATTEMPTS / name, self._data / _INPUTS / name, self._data / _PREVIEWS / name
 
 
 def _folder_name(task_id: str) -> str:

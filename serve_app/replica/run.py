@@ -23,6 +23,7 @@ from serve_app.media.source_image import SourceImage
 from serve_app.media.video_encoding import VideoEncoding
 from serve_app.media.video_writer import VideoWriteError
 from serve_app.replica.attempt_file import AttemptFile
+from serve_app.replica.run_previews import RunPreviews
 from serve_app.replica.run_progress import RunProgress
 from serve_app.tasks.command import Command
 from serve_app.tasks.task import Task, TaskError
@@ -120,6 +121,7 @@ class Run:
         self._notes: Notes = ()
         self._abandoned = threading.Event()
         self._finish = threading.Event()
+        self._previews = RunPreviews(engine, task, artifacts)
         self._moved = asyncio.Event()
 
     async def generate(self, engine_thread: Executor, files: Executor) -> Generated:
@@ -210,6 +212,7 @@ class Run:
             command = await self._report()
             if not command:
                 self._abandoned.set()
+            self._previews.is_wanted = Command.SHOW in command
             if Command.FINISH in command:
                 self._finish.set()
 
@@ -217,15 +220,18 @@ class Run:
         """Generate in the engine's thread and write every frame to ffmpeg; ``finish`` completes the file."""
         self._file.open(files)
         try:
-            self._generate_frames(wake=lambda: loop.call_soon_threadsafe(self._moved.set))
+            self._generate_frames(files, wake=lambda: loop.call_soon_threadsafe(self._moved.set))
         except BaseException as error:
             self._file.drop(error)
             raise
 
-    def _generate_frames(self, wake: Callable[[], object]) -> None:
+    def _generate_frames(self, files: Executor, wake: Callable[[], object]) -> None:
         request, progress = self._request(), self._progress
+        current: Generation | None = None
 
         def prepared(generation: Generation) -> None:
+            nonlocal current
+            current = generation
             progress.prepared()
             self._note(generation.notes)
             self._check_abandoned()
@@ -234,6 +240,8 @@ class Run:
             progress.stepped(done, total)
             wake()
             self._check_abandoned()
+            assert current is not None  # ``prepared`` comes before any step
+            self._previews.stepped(current, files)
 
         def entered(phase: Phase) -> None:
             progress.entered(phase)

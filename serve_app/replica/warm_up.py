@@ -4,7 +4,7 @@ import logging
 
 import numpy as np
 
-from models.engine import Engine, GenerationRequest
+from models.engine import Engine, Generation, GenerationRequest
 from models.errors import OutOfMemory
 from models.generate import generate
 from models.variants import Variant
@@ -40,5 +40,9 @@ def _generate(engine: Engine, variant: Variant, *, width: int, height: int, num_
         image=None if "t2v" in variant.tasks else gray,
         last_image=None if variant.tasks & {"t2v", "i2v"} else gray,
     )
-    for _ in generate(engine, request):
+
+    def show(run: Generation) -> None:
+        engine.preview(run)  # whose first call fits its map
+
+    for _ in generate(engine, request, on_prepared=show):
         pass

@@ -119,7 +119,7 @@ _CHANGES: Mapping[Move, Mapping[str, Any]] = {
 }
 """Columns that each move sets in addition to the status."""
 
-_REPORTED = TASKS.c.uid, TASKS.c.finish_early
+_REPORTED = TASKS.c.uid, TASKS.c.finish_early, TASKS.c.previews_until
 """Columns that a report returns; the other moves return all."""
 
 _WHICH: Mapping[Move, ColumnElement[bool]] = {

@@ -58,6 +58,7 @@ def task_of(row: Mapping[str, Any] | RowMapping) -> Task:
         callback=callback_of(row),
         expires_at=row["expires_at"],
         frames=row["frames"],
+        previews_until=row["previews_until"],
     )
 
 
@@ -96,6 +97,7 @@ def values_of(new: NewTask, *, max_attempts: int, now: float) -> Mapping[str, An
         "place": 0,
         "finish_early": False,
         "frames": None,
+        "previews_until": None,
         "expires_at": None if new.expires_in_s is None else now + new.expires_in_s,
         "callback_url": new.callback.url if new.callback else None,
         "callback_events": " ".join(new.callback.events) if new.callback else None,

@@ -142,7 +142,7 @@ class RunLedger:
         row = await self._writing.ask(partial(self._write, write=write))
         if row is None:
             return Command.LEAVE
-        return Command.GO_ON | (Command.FINISH if row["finish_early"] else Command.LEAVE)
+        return _command(row)
 
     async def publish(
         self,
@@ -315,6 +315,15 @@ class RunLedger:
         if row is None:
             await require_lead(connection, self.epoch)
         return row
+
+
+def _command(row: RowMapping) -> Command:
+    command = Command.GO_ON
+    if row["finish_early"]:
+        command |= Command.FINISH
+    if (row["previews_until"] or 0.0) > time.time():
+        command |= Command.SHOW
+    return command
 
 
 def _task(row: RowMapping | None) -> Task | None:

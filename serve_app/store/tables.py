@@ -62,6 +62,8 @@ TASKS = Table(
     Column("expires_at", Float),
     # Of the current run: whether a client is content with what there is of it.
     Column("finish_early", Boolean, nullable=False, server_default=false()),
+    # Until when previews of the current run are wanted.
+    Column("previews_until", Float),
     # Of a video that has not as many as its spec.
     Column("frames", Integer),
     Column("callback_url", Text),

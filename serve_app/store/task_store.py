@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, bindparam, func, or_, select, true
+from sqlalchemy import ColumnElement, Select, bindparam, func, or_, select, true, update
 
 from serve_app.errors import IdempotencyMismatch, TaskExists, TaskNotFound
 from serve_app.store.batching import Batching
@@ -26,6 +26,8 @@ from serve_app.tasks.task import NewTask, QueuedTask, Task, TaskVersion
 from serve_app.tasks.transitions import Status
 
 _PAGE = 500
+_LOOKED_AT_S = 10.0
+"""Seconds for which previews are made after somebody has looked at one."""
 # Newest first. An id is unique per owner, so one id has at most as many rows as there are API keys.
 _BY_IDS = select(TASKS).where(TASKS.c.id.in_(bindparam("ids", expanding=True))).order_by(TASKS.c.seq.desc())
 
@@ -136,6 +138,16 @@ class TaskStore:
         """
         task = await self.get(caller, task_id)
         return await self._move(caller, task, MOVES.finish_early(task.uid))
+
+    async def want_previews(self, task: Task) -> None:
+        """Note that somebody looks at a running task; that lapses after some seconds."""
+        now = time.time()
+        if (task.previews_until or 0.0) > now + _LOOKED_AT_S / 2:
+            return
+        running = TASKS.c.uid == task.uid, TASKS.c.status == Status.RUNNING
+        query = update(TASKS).where(*running).values(previews_until=now + _LOOKED_AT_S)
+        async with self._database.write() as connection:
+            await connection.execute(query)
 
     async def _move(self, caller: Caller, task: Task, write: Write) -> tuple[Task, bool]:
         async with self._database.write() as connection:

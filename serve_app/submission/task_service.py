@@ -11,6 +11,7 @@ from serve_app.config.settings import AppSettings
 from serve_app.errors import (
     DiskLow,
     FileNotFound,
+    NoPreview,
     NoReplica,
     NothingToSend,
     NotRunning,
@@ -180,6 +181,20 @@ class TaskService:
             return await asyncio.to_thread(self._artifacts.path_of, task.artifact or "")
         except (FileNotFound, OSError):
             raise FileNotFound("The video is no longer kept.") from None
+
+    async def preview(self, task: Task, form: str) -> bytes:
+        """Return a task's newest preview, WebP, and have more made while it runs. Raises ``NoPreview``.
+
+        ``form``: ``still`` or ``strip``.
+        """
+        if task.status is Status.RUNNING:
+            await self._store.want_previews(task)
+        try:
+            return await asyncio.to_thread(self._artifacts.read_preview, task.uid, task.attempt, form)
+        except FileNotFound:
+            raise NoPreview(
+                "The task has no preview yet; ask again." if not task.is_final else "The task has no preview."
+            ) from None
 
     async def queue(self) -> QueueSnapshot:
         """Return the queue as it stood a moment ago; one snapshot serves many requests."""

@@ -14,3 +14,5 @@ class Command(IntFlag):
     GO_ON = 1
     FINISH = 2
     """Decode what there is, and begin no further step and no further fragment."""
+    SHOW = 4
+    """Somebody looks: make previews until a command is without this."""

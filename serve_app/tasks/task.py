@@ -119,6 +119,8 @@ class Task:
     """Time by which the queued task must begin; None without a deadline."""
     frames: int | None = None
     """Number of frames of a video that finished early; None for one with as many as its spec says."""
+    previews_until: float | None = None
+    """Time until which previews are wanted; None if nobody has looked."""
 
     @property
     def is_final(self) -> bool:

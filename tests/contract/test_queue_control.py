@@ -4,12 +4,14 @@ import time
 from dataclasses import replace
 
 import pytest
+from sqlalchemy import update
 
 from models.video_spec import LoraUse
 from serve_app.store.database import Database
 from serve_app.store.outbox import Outbox
 from serve_app.store.pause_book import PauseBook
 from serve_app.store.run_ledger import EXPIRED, RunLedger
+from serve_app.store.tables import TASKS
 from serve_app.store.task_store import TaskStore
 from serve_app.store.workload import Workload
 from serve_app.tasks.caller import EVERYONE
@@ -169,3 +171,22 @@ async def test_a_run_is_told_to_finish_early_at_its_next_report_and_its_successo
     done = await ledger.publish("uid-a", 2, artifact="a", timings={}, frames=3)
     assert done is not None and done.frames == 3
     assert not (await store.finish_early(EVERYONE, "a"))[1]
+
+
+async def test_previews_are_asked_for_while_somebody_looks_and_for_a_moment_after(
+    database: Database, store: TaskStore, ledger: RunLedger
+) -> None:
+    await submit(store, "a")
+    await store.want_previews(await store.get(EVERYONE, "a"))
+    await claims(ledger)
+    assert await ledger.report("uid-a", 1, step=1, progress=0.1) == Command.GO_ON
+    looked_at = await store.get(EVERYONE, "a")
+    await store.want_previews(looked_at)
+    assert await ledger.report("uid-a", 1, step=1, progress=0.1) == Command.GO_ON | Command.SHOW
+    seen = await store.get(EVERYONE, "a")
+    assert seen.previews_until is not None and seen.version == looked_at.version + 1
+    await store.want_previews(seen)  # which writes nothing so soon
+    assert (await store.get(EVERYONE, "a")).previews_until == seen.previews_until
+    async with database.write() as connection:
+        await connection.execute(update(TASKS).values(previews_until=time.time() - 1))
+    assert await ledger.report("uid-a", 1, step=1, progress=0.1) == Command.GO_ON

@@ -27,6 +27,8 @@ from serve_app.tasks.task import Task
 VIDEO = bytes(range(256)) * 40
 """The bytes of a finished video: 10,240 that differ, so that one range can be told from another."""
 
+PREVIEW = b"RIFF....WEBP"
+
 
 @dataclass
 class HttpService:
@@ -70,8 +72,9 @@ class HttpService:
         return task
 
     async def publish(self, task: Task, video: bytes = VIDEO) -> Task:
-        """End a run with a video."""
+        """End a run with a video and a preview."""
         self.artifacts.attempt_path(task.uid, task.attempt).write_bytes(video)
+        self.artifacts.put_preview(task.uid, task.attempt, still=PREVIEW, strip=PREVIEW + PREVIEW)
         key = self.artifacts.key(task.uid, task.attempt)
         done = await self.ledger.publish(task.uid, task.attempt, artifact=key, timings={"denoise": 1.5})
         assert done is not None

@@ -50,6 +50,7 @@ class Coordinator:
 
     leave_at_step: int | None = None
     finish_at_step: int | None = None
+    shows: bool = False
     accepts: bool = True
     reports: list[tuple[int, float]] = field(default_factory=list)
     published: list[tuple[str, Mapping[str, float]]] = field(default_factory=list)
@@ -69,7 +70,8 @@ class Coordinator:
         if self.leave_at_step is not None and step >= self.leave_at_step:
             return Command.LEAVE
         enough = self.finish_at_step is not None and step >= self.finish_at_step
-        return Command.GO_ON | (Command.FINISH if enough else Command.LEAVE)
+        shown = Command.SHOW if self.shows else Command.LEAVE
+        return Command.GO_ON | shown | (Command.FINISH if enough else Command.LEAVE)
 
     async def publish(
         self,

@@ -58,6 +58,16 @@ def video_answers(*refusals: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
+def picture_answers(*refusals: int) -> dict[int | str, dict[str, Any]]:
+    """Return the documented answers of a route that sends a WebP picture."""
+    content = {"image/webp": {"schema": {"type": "string", "format": "binary"}}}
+    return {
+        200: {"content": content, "description": "The newest picture"},
+        304: {"description": "The client has this picture already, by its `ETag`"},
+        **_refused(refusals),
+    }
+
+
 def json_body(model: type[RequestModel]) -> dict[str, Any]:
     """Document the JSON body that a route reads as ``model``."""
     return _body("application/json", model.model_json_schema())

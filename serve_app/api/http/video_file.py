@@ -9,15 +9,12 @@ from fastapi import Request
 from starlette.datastructures import MutableHeaders
 from starlette.responses import FileResponse, Response
 
+from serve_app.api.http.etag import CACHED, is_known
 from serve_app.api.http.refusals import refused
 from serve_app.errors import FileNotFound
 
 _RANGE = re.compile(r"(\d{0,18})\s*-\s*(\d{0,18})")
 _MAX_RANGES = 16
-
-
-_CACHED = "private, no-cache"
-"""``Cache-Control``: kept by the client alone, which asks by ``ETag`` before each use if it still holds."""
 
 
 class _VideoResponse(FileResponse):
@@ -53,21 +50,15 @@ def _response(request: Request, path: Path, filename: str, attachment: bool) -> 
         headers["range"] = "bytes=" + ",".join(f"{first}-{last}" for first, last in ranges)
     response = _VideoResponse(
         path,
-        headers={"Cache-Control": _CACHED},
+        headers={"Cache-Control": CACHED},
         media_type="video/mp4",
         filename=filename,
         stat_result=stat_result,
         content_disposition_type="attachment" if attachment else "inline",
     )
-    if _has(request.headers.get("if-none-match"), response.headers["etag"]):
-        return Response(status_code=304, headers={"ETag": response.headers["etag"], "Cache-Control": _CACHED})
+    if is_known(request, response.headers["etag"]):
+        return Response(status_code=304, headers={"ETag": response.headers["etag"], "Cache-Control": CACHED})
     return response
-
-
-def _has(header: str | None, etag: str) -> bool:
-    """Return whether an ``If-None-Match`` header names this entity tag (RFC 9110, weak comparison)."""
-    tags = [] if header is None else [tag.strip().removeprefix("W/") for tag in header.split(",")]
-    return "*" in tags or etag in tags
 
 
 def _ranges(header: str | None, size: int) -> list[tuple[int, int]] | None:

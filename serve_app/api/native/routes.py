@@ -6,9 +6,10 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from starlette.responses import JSONResponse, Response
 
-from serve_app.api.http.api_document import answers, form_body, json_body, video_answers
+from serve_app.api.http.api_document import answers, form_body, json_body, picture_answers, video_answers
 from serve_app.api.http.auth import Calling
 from serve_app.api.http.body import idempotency_key, read_object
+from serve_app.api.http.etag import send_tagged
 from serve_app.api.http.form import read_form
 from serve_app.api.http.parameters import RootPath, Service
 from serve_app.api.http.video_file import send_video
@@ -116,6 +117,28 @@ async def result(task_id: str, request: Request, service: Service, caller: Calli
         raise ResultNotReady(why_no_result(task))
     path = await service.video(task)
     return await send_video(request, path, filename=f"{task.id}.mp4", attachment=False)
+
+
+@router.get(
+    "/v1/tasks/{task_id}/preview",
+    summary="What a running task looks like so far",
+    responses=picture_answers(404, 422),
+    response_class=Response,
+)
+async def preview(
+    task_id: str,
+    request: Request,
+    service: Service,
+    caller: Calling,
+    form: Annotated[
+        str, Query(description="`still`, or `strip` for an animation", examples=["still"])
+    ] = "still",
+) -> Response:
+    """Send the newest preview; they are made while somebody asks for them."""
+    if form not in ("still", "strip"):
+        raise InvalidField("form", "form: must be still or strip.")
+    task = await service.task(caller, task_id)
+    return send_tagged(request, await service.preview(task, form), "image/webp")
 
 
 @router.get(

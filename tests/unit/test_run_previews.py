@@ -1,0 +1,93 @@
+"""Previews of a run: made while somebody looks, stored as WebP, and never at the cost of the run."""
+
+import io
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageSequence
+
+from models.engine import Frames, Generation
+from models.errors import ModelError
+from serve_app.errors import FileNotFound
+from serve_app.files.artifacts import LocalArtifacts
+from serve_app.files.output_paths import OutputPaths
+from serve_app.media.preview_pictures import still, strip
+from serve_app.replica.run import Outcome
+from testbed.paced_engine import PREVIEW_STRIDE
+from tests.unit.run_stage import SPEC, TASK, Attentive, Coordinator, execute, run
+
+LONG = replace(TASK, spec=replace(SPEC, steps=60))
+
+
+class Shown(Attentive):
+    """An engine that counts its previews; they are of three pictures."""
+
+    previews = 0
+
+    def preview(self, generation: Generation) -> Frames:
+        self.previews += 1
+        return np.concatenate([super().preview(generation)] * 3)
+
+
+@pytest.fixture
+def artifacts(tmp_path: Path) -> LocalArtifacts:
+    return LocalArtifacts(OutputPaths(tmp_path / "outputs"), tmp_path)
+
+
+async def outcome_of(artifacts: LocalArtifacts, coordinator: Coordinator, engine: Shown) -> Outcome:
+    with ThreadPoolExecutor(1) as thread:
+        return await execute(run(artifacts, coordinator, engine=engine, task=LONG), thread)
+
+
+async def test_a_run_that_is_looked_at_has_a_preview_and_makes_one_a_second(
+    artifacts: LocalArtifacts,
+) -> None:
+    coordinator = Coordinator(shows=True)
+    engine, began = Shown(coordinator), time.monotonic()
+    assert await outcome_of(artifacts, coordinator, engine) is Outcome.PUBLISHED
+    assert 1 <= engine.previews <= 1 + (time.monotonic() - began)
+    with Image.open(io.BytesIO(artifacts.read_preview("u1", 2, "still"))) as picture:
+        assert picture.format == "WEBP"
+        assert picture.size == (SPEC.width // PREVIEW_STRIDE, SPEC.height // PREVIEW_STRIDE)
+    with Image.open(io.BytesIO(artifacts.read_preview("u1", 2, "strip"))) as moving:
+        assert moving.format == "WEBP"
+    assert list(artifacts.task_ids_with_files()) == ["u1"]
+    artifacts.delete_task_files("u1", None, None)
+    assert list(artifacts.task_ids_with_files()) == []
+
+
+async def test_a_run_that_nobody_looks_at_makes_none(artifacts: LocalArtifacts) -> None:
+    coordinator = Coordinator()
+    engine = Shown(coordinator)
+    await outcome_of(artifacts, coordinator, engine)
+    assert engine.previews == 0
+    with pytest.raises(FileNotFound):
+        artifacts.read_preview("u1", 2, "still")
+
+
+async def test_a_preview_that_fails_costs_the_run_nothing(artifacts: LocalArtifacts) -> None:
+    class Blind(Shown):
+        def preview(self, generation: Generation) -> Frames:
+            self.previews += 1
+            raise ModelError("no memory for it")
+
+    coordinator = Coordinator(shows=True)
+    engine = Blind(coordinator)
+    assert await outcome_of(artifacts, coordinator, engine) is Outcome.PUBLISHED
+    assert engine.previews >= 1 and coordinator.failures == []
+
+
+def test_a_strip_shows_all_pictures_for_as_long_as_the_video() -> None:
+    pictures = np.zeros((3, 16, 24, 3), dtype=np.uint8)
+    pictures[1], pictures[2] = 90, 200
+    with Image.open(io.BytesIO(strip(pictures, seconds=1.5))) as moving:
+        durations = [frame.copy().info["duration"] for frame in ImageSequence.Iterator(moving)]
+        assert (durations, moving.size) == ([500] * 3, (24, 16))
+    with Image.open(io.BytesIO(still(pictures))) as picture:
+        level = picture.convert("RGB").getpixel((0, 0))
+    assert isinstance(level, tuple) and abs(level[0] - 90) < 8
+    strip(pictures[:1], seconds=0.1)
