@@ -7,7 +7,16 @@ from models.memory.estimate import GB, KernelScratch, parameters, request_memory
 from models.variants import VARIANTS, Variant
 
 _ITEMSIZE = 2
-_COLUMNS = ("model", "weights", "fp8", "offload: model", "offload: group", "a default video", "together")
+_COLUMNS = (
+    "model",
+    "weights",
+    "fp8",
+    "offload: experts",
+    "offload: model",
+    "offload: group",
+    "a default video",
+    "together",
+)
 
 
 def main(arguments: list[str]) -> int:
@@ -34,9 +43,10 @@ def cells(variant: Variant) -> tuple[str, ...]:
     sizes = (
         weights,
         resident_weights(counted, _ITEMSIZE, variant, fp8=True),
+        resident_weights(counted, _ITEMSIZE, variant, offload="experts") if variant.boundary else None,
         resident_weights(counted, _ITEMSIZE, variant, offload="model"),
         resident_weights(counted, _ITEMSIZE, variant, offload="group"),
         request,
         weights + request,
     )
-    return variant.name, *(f"{size / GB:.1f}" for size in sizes)
+    return variant.name, *("" if size is None else f"{size / GB:.1f}" for size in sizes)

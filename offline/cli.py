@@ -97,7 +97,12 @@ def _generated(
     if chosen.devices == 1:
         engine = load_engine(settings)
         frames = generate(
-            engine, request, StepBar(), on_prepared=lambda run: tell(run.notes), pixel_format=pixels
+            engine,
+            request,
+            StepBar(),
+            on_prepared=lambda run: tell(run.notes),
+            on_phase=show,
+            pixel_format=pixels,
         )
     else:
         frames = generate_in_group(
