@@ -15,19 +15,23 @@ from models.engine import FusedLora
 from models.errors import InvalidRequest, ModelError, OutOfMemory, TuningError
 from models.lora import cache as lora_cache
 from models.lora import originals as lora_originals
+from models.lora.adapters import Adapters
 from models.lora.beside import AdaptedLinear
-from models.lora.file import LowRank
+from models.lora.file import LowRank, read_lora
 from models.lora.originals import Originals, Room
 from models.parallel.plan import ParallelPlan
 from models.pipeline.wan_engine import WanEngine
 from models.speed import tuned_model as tuned
 from models.speed.compiled import compiled_parts
-from models.speed.fp8 import Fp8Linear
+from models.speed.fp8 import Fp8Linear, quantise
+from models.transformer.block import blocks_in_order
 from models.transformer.denoiser import Denoiser
+from models.transformer.projections import join_projections
 from models.video_spec import LoraUse
 from testbed.fake_device.device import FakeDevice
 
 from .checkpoints import save_checkpoint, small
+from .checkpoints import transformer as small_transformer
 from .conftest import remade
 from .lora_files import random_products, save_products
 from .test_lora import ONE, REQUEST_1, TOLERANCE, latents, load, transformers, with_loras
@@ -251,6 +255,30 @@ def test_originals_are_on_the_device_while_there_is_room(device: torch.device) -
     }
     assert [originals.leave(name) for name in "abc"] == [0, weight.nbytes, 0]
     assert originals.find("a") is not None and originals.find("b") is None
+
+
+@pytest.mark.parametrize("eight_bits", [False, True])
+def test_on_a_device_weights_meet_tensors_of_the_device_alone(
+    root: Path, device: torch.device, eight_bits: bool
+) -> None:
+    model = small_transformer(small(ONE)).requires_grad_(False).bfloat16().to(device)
+    with torch.no_grad():
+        adapters = Adapters(model, device)
+        join_projections(blocks_in_order(model)[0])
+        if eight_bits:
+            quantise(model, keeps_originals=True)
+        lora = read_lora(root / "loras" / "a.safetensors", adapters.shapes)
+        bias = torch.zeros(model.blocks[0].norm2.bias.shape)
+        whole = replace(lora, differences={"blocks.0.norm2.bias": bias})
+        loras = [(adapters.fitted(whole), STRENGTH)]
+        room = Room(10**9)
+        adapters.put_on(loras, room)
+        taken = 10**9 - room.bytes
+        assert taken == adapters.originals.movable_bytes > 0
+        adapters.put_on([], room)
+        assert (adapters.originals.movable_bytes, room.bytes) == (0, 10**9)
+        adapters.put_on(loras, Room(0))
+        assert adapters.originals.movable_bytes == 0
 
 
 def test_originals_that_no_memory_takes_are_refused(
