@@ -100,6 +100,9 @@ class WanEngine:
         part = Fragment(self.variant, request, 0 if after is None else after.fragment + 1)
         with self._mesh.together(), as_model_errors("preparing"):
             loras = self.parts.loras.choose(request.loras)
+            # merging takes no more than a run's text keys, which are counted
+            self.parts.loras.put_on(loras, needed)
+            self.parts.loras.make_room(needed)
             noise = self._noise(request, part)
             if tail is not None or encodes(self.variant, request):
                 on_phase(Phase.ENCODING_IMAGE)
@@ -118,9 +121,6 @@ class WanEngine:
                 needed_bytes=needed,
                 notes=self._notes(request),
             )
-            # merging takes no more than a run's text keys, which are counted
-            self.parts.loras.put_on(run.loras, needed)
-            self.parts.loras.make_room(needed)
             self._enter_stage(run)
             return run
 
