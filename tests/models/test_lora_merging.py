@@ -53,7 +53,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seed, name in enumerate("ab"):
         products = random_products(model, seed)
         products["blocks.1.attn1.to_v"] = products["blocks.0.attn1.to_q"]  # the last part of a joined weight
-        tensors = {}
+        tensors: dict[str, Tensor] = {}
         for module, (down, up) in products.items():
             tensors |= {f"{module}.lora_A.weight": down.clone(), f"{module}.lora_B.weight": up.clone()}
         save_file(tensors, root / "loras" / f"{name}.safetensors")
