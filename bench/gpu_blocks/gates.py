@@ -1,5 +1,6 @@
 """Gates: a form of the engine is timed only after its numbers were near those of diffusers in float32."""
 
+from copy import deepcopy
 from dataclasses import replace
 from math import inf, log10
 
@@ -13,6 +14,7 @@ from models.kernels.block_sparse import block_sparse_in_plain_torch
 from models.speed.fp8 import closeness
 from models.transformer.denoiser import Denoiser
 from models.tuning import Tuning
+from models.vae.streaming_vae import StreamingVae
 from models.variants import VARIANTS, Variant
 from testbed.random_engine import RandomModel
 
@@ -69,18 +71,25 @@ def _sparse_in_plain_torch(queries: Tensor, keys: Tensor, values: Tensor) -> Ten
 
 
 def decode(bench: Bench) -> None:
-    """Compare a decode in the model's dtype with one by diffusers in float32."""
+    """Compare a decode in the model's dtype, and one in float16, with one by diffusers in float32."""
     variant = _variant(bench)
     model = _model(variant, bench)
     latents = torch.randn(1, variant.latent_channels, 3, 16, 16, device=bench.device)
     mean, deviation = model.streaming_vae.mean, model.streaming_vae.deviation
     with torch.inference_mode():
         expected = model.vae.decode(latents * deviation + mean, return_dict=False)[0][0].transpose(0, 1)
+        in_float16 = StreamingVae(deepcopy(model.vae).to(torch.float16))
+        decibels = _decibels(in_float16, latents, expected)
+        bench.found("figure", "decode in float16, beside float32", decibels, "dB")
         model.cast(bench.dtype)
-        found = torch.cat(list(model.streaming_vae.decode(latents))).float()
+    bench.found("gate", "decode", _decibels(model.streaming_vae, latents, expected), "dB", wanted=_DECODE_DB)
+
+
+def _decibels(vae: StreamingVae, latents: Tensor, expected: Tensor) -> float:
+    """Return the ratio of a decode's range to its error."""
+    found = torch.cat(list(vae.decode(latents))).float()
     error = float((found - expected).square().mean())
-    decibels = 10 * log10(4.0 / error) if error else inf
-    bench.found("gate", "decode", decibels, "dB", wanted=_DECODE_DB)
+    return 10 * log10(4.0 / error) if error else inf
 
 
 def _velocity(bench: Bench, tuning: Tuning, bound: float) -> None:

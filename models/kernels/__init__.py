@@ -1,1 +1,1 @@
-"""Fused operations of the transformer: what a block does between its matrix products and attention."""
+"""Fused operations: of a block between its products, in attention, and of the VAE between convolutions."""

@@ -1,8 +1,8 @@
 """The VAE's fused operations: operators of torch's library that launch Triton kernels, imported at the first
 call.
 
-An operator reads each of its arguments once, but those that it writes to, and writes those once: the bytes it
-moves are those of its tensors.
+An operator writes ``out`` and ``summed`` once and reads each of its other arguments once: the bytes it moves
+are those of its tensors.
 """
 
 import torch

@@ -69,6 +69,10 @@ def test_the_engine_is_past_its_gates() -> None:
     assert gates["exact"].passed
     assert gates["exact"].value is not None and gates["exact"].value < 1e-5
     assert gates["decode"].passed
+    figures = {
+        finding.name: finding.value or 0.0 for finding in tiny_run()[0] if finding.block == "gate-decode"
+    }
+    assert figures["decode in float16, beside float32"] > 40.0
 
 
 def test_what_cannot_run_here_is_left_out_with_a_reason() -> None:
