@@ -51,12 +51,12 @@ class MergedParameters:
             self._merge(name, changes, room)
 
     def _merge(self, name: str, loras: Sequence[Weighted], room: Room) -> None:
-        place, parameter = self._place(name), self._parameter(name)
+        place = self._place(name)
         if place is not None:
             self._changed.add(name)
             place.write(self._merged(name, place.original, loras))
             return
-        original = self.originals.find(name)
+        parameter, original = self._parameter(name), self.originals.find(name)
         if original is None:
             original = self.originals.keep(name, parameter, room)
         self._changed.add(name)
