@@ -15,12 +15,14 @@ from serve_app.api.http.hosts import AllowedHosts
 from serve_app.api.http.methods import Methods
 from serve_app.api.http.package_version import package_version
 from serve_app.api.http.parameters import provide
-from serve_app.api.http.refusals import CrashGuard, install_refusals
+from serve_app.api.http.refusals import CrashGuard, RefusalShapes, install_refusals
 from serve_app.api.http.safe_headers import SafeHeaders
 from serve_app.api.http.site_gate import SiteGate
 from serve_app.api.http.slashes import TrailingSlash
 from serve_app.api.lightx2v.surface import lightx2v_surface
 from serve_app.api.native.surface import native_surface
+from serve_app.api.openai.refusal import OPENAI_SHAPES
+from serve_app.api.openai.surface import openai_surface
 from serve_app.api.web.docs_page import install_docs
 from serve_app.config.settings import AppSettings
 from serve_app.files.artifacts import LocalArtifacts
@@ -46,7 +48,7 @@ from serve_app.tasks.task import Task
 Surface: TypeAlias = Callable[[], APIRouter]
 """Factory of the routes of one API surface; the routes receive the task service by dependency injection."""
 
-SURFACES: Sequence[Surface] = (native_surface, lightx2v_surface)
+SURFACES: Sequence[Surface] = (native_surface, lightx2v_surface, openai_surface)
 """All surfaces that are served. A new surface is a folder beside this file and an entry in this list."""
 
 _BODY_SLACK_BYTES = 1_000_000
@@ -104,6 +106,7 @@ def build_api(
     api.add_middleware(TrailingSlash)
     api.add_middleware(SafeHeaders)
     api.add_middleware(CrashGuard)
+    api.add_middleware(RefusalShapes, shapes=OPENAI_SHAPES)
     return api
 
 

@@ -74,10 +74,7 @@ class Janitor:
         self._previous_orphans = orphans
 
     def _delete_files(self, task: Task) -> None:
-        try:
-            place = self._paths.resolve(task.save_path)
-        except ServiceError:  # the output folders in the settings have changed since the submit
-            place = None
+        place = self._paths.place_of(task.save_path)
         self._artifacts.delete_task_files(task.uid, place, task.artifact)
 
     async def _link_published(self) -> None:

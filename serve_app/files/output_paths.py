@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from serve_app.errors import InvalidField, PathForbidden
+from serve_app.errors import InvalidField, PathForbidden, ServiceError
 
 PUBLIC_ROOT = "outputs"  # name of the output root in responses, independent of its real path
 SUFFIX = ".mp4"
@@ -87,6 +87,13 @@ class OutputPaths:
         if place.root == self.output_root:
             return str(PUBLIC_ROOT / place.relative)
         return str(place.path)
+
+    def place_of(self, public_path: str) -> SavePath | None:
+        """Return the place that a task's row names, None if it is in none of the output folders any more."""
+        try:
+            return self.resolve(public_path)
+        except ServiceError:  # the output folders in the settings have changed since the submit
+            return None
 
     def _below_the_folder(self, segments: list[str]) -> list[str]:
         if segments[0] == PUBLIC_ROOT and len(segments) > 1:

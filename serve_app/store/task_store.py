@@ -1,4 +1,4 @@
-"""The clients' side of the task store: submit, read and cancel. Only ``RunLedger`` writes runs."""
+"""The clients' side of the task store: submit, read, cancel and forget. Only ``RunLedger`` writes runs."""
 
 import time
 from collections import defaultdict
@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, bindparam, func, or_, select, true, update
+from sqlalchemy import ColumnElement, Select, bindparam, delete, func, or_, select, true, update
 
 from serve_app.errors import IdempotencyMismatch, TaskExists, TaskNotFound
 from serve_app.store.batching import Batching
@@ -23,7 +23,7 @@ from serve_app.tasks.caller import Caller
 from serve_app.tasks.fair_share import FairClock
 from serve_app.tasks.pauses import Pauses
 from serve_app.tasks.task import NewTask, QueuedTask, Task, TaskVersion
-from serve_app.tasks.transitions import Status
+from serve_app.tasks.transitions import FINAL, Status
 
 _PAGE = 500
 _LOOKED_AT_S = 10.0
@@ -39,7 +39,7 @@ class _Lookup:
 
 
 class TaskStore:
-    """Submits, reads and cancels tasks. Methods return committed state.
+    """Submits, reads, cancels and forgets tasks. Methods return committed state.
 
     A caller has access only to the tasks that it sees. Among tasks with the same id, the caller's own task
     comes first, then the newest.
@@ -78,19 +78,22 @@ class TaskStore:
         statuses: Sequence[Status] = tuple(Status),
         limit: int,
         after: str | None = None,
+        oldest_first: bool = False,
     ) -> Sequence[Task]:
-        """Return at most ``limit`` tasks, newest first, older than the task with id ``after``.
+        """Return at most ``limit`` tasks, newest first, that come after the task with id ``after``.
 
         Raises ``TaskNotFound`` for an unknown ``after``.
         """
+        seq = TASKS.c.seq
         query = (
             select(TASKS)
             .where(_seen_by(caller), TASKS.c.status.in_(statuses))
-            .order_by(TASKS.c.seq.desc())
+            .order_by(seq if oldest_first else seq.desc())
             .limit(limit)
         )
         if after is not None:
-            query = query.where(TASKS.c.seq < (await self.get(caller, after)).seq)
+            last = (await self.get(caller, after)).seq
+            query = query.where(seq > last if oldest_first else seq < last)
         return await self._tasks(query)
 
     async def published_at(self, caller: Caller, save_path: str) -> Task | None:
@@ -113,6 +116,13 @@ class TaskStore:
         task = await self.get(caller, task_id)
         cancelled = await self._cancel(TASKS.c.uid == task.uid)
         return (cancelled[0], True) if cancelled else (await self.get(caller, task_id), False)
+
+    async def forget(self, uid: str) -> Task | None:
+        """Delete a task in a final state; return it, or None if there is no such task."""
+        query = delete(TASKS).where(TASKS.c.uid == uid, TASKS.c.status.in_(FINAL)).returning(TASKS)
+        async with self._database.write() as connection:
+            row = (await connection.execute(query)).mappings().first()
+        return task_of(row) if row is not None else None
 
     async def reorder(self, caller: Caller, task_id: str, priority: int) -> tuple[Task, bool]:
         """Give a queued task another priority; return it, and whether it was still queued.

@@ -3,11 +3,12 @@
 import asyncio
 from dataclasses import dataclass
 
+from serve_app.errors import FileNotFound
 from serve_app.files.artifacts import LocalArtifacts
 from serve_app.media.image_intake import ImageIntake
 from serve_app.media.source_image import SourceImage
 from serve_app.submission.field_words import FieldWords
-from serve_app.submission.video_order import Picture, VideoOrder
+from serve_app.submission.video_order import KeptPicture, Picture, VideoOrder
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,15 @@ class FrameIntake:
             return None
         if isinstance(picture, bytes):
             return await asyncio.to_thread(self.intake.from_bytes, picture)
+        if isinstance(picture, KeptPicture):
+            return await asyncio.to_thread(self._read_kept, picture)
         return await self.intake.read(picture, word)
+
+    def _read_kept(self, picture: KeptPicture) -> SourceImage:
+        try:
+            return SourceImage.from_png(self.artifacts.read_input(picture.key))
+        except (FileNotFound, OSError):
+            raise FileNotFound("The picture that the video began or ended with is no longer kept.") from None
 
     async def _store(self, uid: str, file_name: str, image: SourceImage | None) -> str | None:
         if image is None:

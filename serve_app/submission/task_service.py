@@ -20,6 +20,7 @@ from serve_app.errors import (
     TaskNotFound,
 )
 from serve_app.files.artifacts import LocalArtifacts
+from serve_app.media.video_stills import StillKind, VideoStills
 from serve_app.queue.feed import TaskFeed
 from serve_app.queue.snapshot import QueueSnapshot
 from serve_app.queue.view import QueueView
@@ -98,6 +99,7 @@ class TaskService:
         self.pausing = pausing
         self._nudge = nudge
         self._on_cancelled = on_cancelled
+        self._stills = VideoStills()
         self._submitting = asyncio.Lock()
         self._offer = Offer.of(settings)
 
@@ -139,11 +141,14 @@ class TaskService:
         statuses: Sequence[Status] = tuple(Status),
         limit: int,
         after: str | None = None,
+        oldest_first: bool = False,
     ) -> Sequence[Task]:
-        """Return at most ``limit`` tasks, newest first, all older than ``after``. Raises ``TaskNotFound``."""
+        """Return at most ``limit`` tasks, newest first, from ``after`` on. Raises ``TaskNotFound``."""
         if after is not None:
             _require_task_id(after)
-        return await self._store.list(caller, statuses=statuses, limit=limit, after=after)
+        return await self._store.list(
+            caller, statuses=statuses, limit=limit, after=after, oldest_first=oldest_first
+        )
 
     def following(self, caller: Caller, task: Task, *, pause_s: float) -> AsyncIterator[Task]:
         """Yield a task now and after each change, and every ``pause_s`` seconds, until it has ended."""
@@ -196,6 +201,10 @@ class TaskService:
                 "The task has no preview yet; ask again." if not task.is_final else "The task has no preview."
             ) from None
 
+    async def still(self, task: Task, kind: StillKind) -> Path:
+        """Return the file of a picture of a finished task's video. Raises ``FileNotFound``."""
+        return await self._stills.of(await self.video(task), kind, task.spec.total_frames)
+
     async def queue(self) -> QueueSnapshot:
         """Return the queue as it stood a moment ago; one snapshot serves many requests."""
         return await self._view.recent()
@@ -222,6 +231,18 @@ class TaskService:
         if cancelled:
             self._tell_cancelled([task])
         return task, cancelled
+
+    async def forget(self, caller: Caller, task_id: str) -> None:
+        """Delete a task with its files, and cancel it before if it has not ended. Raises ``TaskNotFound``."""
+        task, _ = await self.cancel(caller, task_id)
+        if await self._store.forget(task.uid) is None:
+            return  # another call was faster
+        log_move("forget", task)
+        if task.status is Status.CANCELLED and task.attempt > 0:
+            return  # its run may still read and write there; the janitor deletes what has no task
+        place = await self._places.place_of(task)
+        with suppress(OSError):  # the janitor will try again
+            await asyncio.to_thread(self._artifacts.delete_task_files, task.uid, place, task.artifact)
 
     async def reorder(self, caller: Caller, task_id: str, priority: int) -> Task:
         """Give a waiting task another priority. Raises ``TaskNotFound``, ``InvalidField``, ``NotWaiting``."""

@@ -7,7 +7,15 @@ from typing import Any, TypeAlias
 from models.variants import VideoKind
 from models.video_spec import LoraUse
 
-Picture: TypeAlias = bytes | str
+
+@dataclass(frozen=True, slots=True)
+class KeptPicture:
+    """A frame of an earlier task, by its key among the stored inputs."""
+
+    key: str
+
+
+Picture: TypeAlias = bytes | str | KeptPicture
 """A picture as a client sent it: the bytes of an uploaded file, or text (base64, a URL or a path)."""
 
 

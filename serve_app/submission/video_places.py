@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import dataclass
 
 from serve_app.errors import FileNotFound, InvalidField, PathForbidden
-from serve_app.files.output_paths import OutputPaths
+from serve_app.files.output_paths import OutputPaths, SavePath
 from serve_app.store.task_store import TaskStore
 from serve_app.submission.field_words import FieldWords
 from serve_app.submission.video_order import VideoOrder
@@ -50,6 +50,10 @@ class VideoPlaces:
             if task is not None:
                 return task
         raise FileNotFound("There is no finished video of that name.")
+
+    async def place_of(self, task: Task) -> SavePath | None:
+        """Return the place of the task's video, None if it is in none of the output folders any more."""
+        return await asyncio.to_thread(self.outputs.place_of, task.save_path)
 
     def _of(self, caller: Caller) -> OutputPaths:
         """Return where the caller may have videos put: anywhere without keys, else below its own folder."""

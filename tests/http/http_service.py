@@ -1,7 +1,9 @@
 """The whole HTTP service over a real store and real folders, without Ray."""
 
+import asyncio
 import base64
 import io
+import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -10,6 +12,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+import uvicorn
 from fastapi import FastAPI
 from PIL import Image
 
@@ -113,6 +116,30 @@ async def running(
             cancelled=cancelled,
         )
         await database.close()
+
+
+@asynccontextmanager
+async def listening_at(service: HttpService) -> AsyncIterator[str]:
+    """Have the service answer on a port of 127.0.0.1 too, and yield its URL."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        config = uvicorn.Config(service.api, lifespan="off", log_level="warning")
+        server = uvicorn.Server(config)
+        serving = asyncio.create_task(server.serve([listener]))
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        server.should_exit = True
+        await serving
+
+
+def refusal_of(response: httpx.Response) -> dict[str, str]:
+    """Return ``detail``, ``code`` and perhaps ``field`` of a refusal, in whichever shape it was sent."""
+    body: dict[str, Any] = response.json()
+    if response.request.url.path.startswith(("/v1/videos", "/v1/models")):
+        error = body.pop("error")
+        assert not body and set(error) == {"message", "type", "param", "code"}
+        body = {"detail": error["message"], "code": error["code"]}
+        body |= {} if error["param"] is None else {"field": error["param"]}
+    return body
 
 
 def settings(folder: Path, **changes: Any) -> AppSettings:

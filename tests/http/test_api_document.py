@@ -87,6 +87,10 @@ def check(document: Schema, method: str, path: str, response: httpx.Response) ->
         ("/v1/service/metadata", "/v1/service/metadata"),
         ("/health", "/health"),
         ("/ready", "/ready"),
+        ("/v1/videos/{task_id}", "/v1/videos/done"),
+        ("/v1/videos/{task_id}", "/v1/videos/waiting"),
+        ("/v1/videos", "/v1/videos"),
+        ("/v1/models", "/v1/models"),
         (f"{LOCAL}/service_status", f"{LOCAL}/service_status"),
         (f"{LOCAL}/get_all_tasks", f"{LOCAL}/get_all_tasks"),
     ],
@@ -99,6 +103,7 @@ async def test_every_post_and_delete_answers_as_described(service: HttpService):
     document = await document_of(service)
     for path, body in (
         ("/v1/tasks/video", {"prompt": "x"}),
+        ("/v1/videos", {"prompt": "x"}),
         (LOCAL, {"task_id": "x", "prompt": "x", "save_video_path": "x.mp4"}),
         (f"{LOCAL}/task_status", {"task_id": "done"}),
         (f"{LOCAL}/task_status", {"task_id": "waiting"}),

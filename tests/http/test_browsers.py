@@ -10,7 +10,7 @@ import pytest_asyncio
 
 from serve_app.api.application import SURFACES
 from serve_app.api.http.hosts import AllowedHosts
-from tests.http.http_service import HttpService, running, settings, with_key
+from tests.http.http_service import HttpService, refusal_of, running, settings, with_key
 from tests.http.toy_surface import toy_surface
 
 STOP = "/v1/local/video/generate/stop_running_task"
@@ -53,7 +53,7 @@ async def service(folder: Path, request: pytest.FixtureRequest) -> AsyncIterator
 
 
 def assert_refused(response: httpx.Response, code: str) -> None:
-    assert (response.status_code, response.json()["code"]) == (403, code), response.text
+    assert (response.status_code, refusal_of(response)["code"]) == (403, code), response.text
 
 
 async def changes(service: HttpService) -> list[tuple[str, str]]:

@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 import json
-import socket
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -14,14 +13,13 @@ from typing import Any
 import httpx
 import pytest
 import pytest_asyncio
-import uvicorn
 
 from serve_app.replica.run import Run
 from serve_app.tasks.task import TaskError
 from serve_app.tasks.transitions import Status
 from testbed.paced_engine import PacedEngine
 from tests.contract.tasks import Direct
-from tests.http.http_service import HttpService, running, settings, with_key
+from tests.http.http_service import HttpService, listening_at, running, settings, with_key
 
 DEADLINE_S = 30
 
@@ -86,16 +84,11 @@ class Listening:
 
 @asynccontextmanager
 async def listening(service: HttpService) -> AsyncIterator[Listening]:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        config = uvicorn.Config(service.api, lifespan="off", log_level="warning")
-        server = uvicorn.Server(config)
-        serving = asyncio.create_task(server.serve([listener]))
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        async with httpx.AsyncClient(base_url=url, timeout=DEADLINE_S) as client:
-            yield Listening(service, client)
-        server.should_exit = True
-        await serving
+    async with (
+        listening_at(service) as url,
+        httpx.AsyncClient(base_url=url, timeout=DEADLINE_S) as client,
+    ):
+        yield Listening(service, client)
 
 
 @pytest_asyncio.fixture

@@ -5,6 +5,7 @@ import json
 import random
 
 from serve_app.api.native.video_request import VideoRequest
+from serve_app.api.openai.create_request import CreateRequest
 from tests.http.http_service import HttpService
 
 ODD_VALUES: tuple[object, ...] = (
@@ -32,6 +33,9 @@ PATHS = (
     "/v1/tasks/{}/result",
     "/v1/tasks/{}",
     "/v1/files/download/{}",
+    "/v1/videos/{}",
+    "/v1/videos/{}/content?variant={}",
+    "/v1/videos?after={}&limit={}&order={}",
     "/v1/tasks?after={}&limit={}&status={}",
     "/docs/assets/{}/{}",
     "/{}/{}",
@@ -39,11 +43,16 @@ PATHS = (
 BODIES = (
     "/v1/tasks/video",
     "/v1/tasks/video/form",
+    "/v1/videos",
     "/v1/local/video/generate",
     "/v1/local/video/generate/task_status",
 )
 FIELDS = (
     *VideoRequest.model_fields,
+    *CreateRequest.model_fields,
+    "extra_body",
+    "loras[][name]",
+    "input_reference[image_url]",
     "save_video_path",
     "task_id_must_unique",
     "use_prompt_enhancer",
@@ -62,7 +71,7 @@ async def send(service: HttpService, chance: random.Random) -> int:
     body = {"prompt": "a cat", "task_id": f"cat-{chance.randrange(5)}", "save_video_path": "x.mp4", **fields}
     path = chance.choice(BODIES)
     key = {"Idempotency-Key": str(chance.randrange(3))} if chance.random() < 0.2 else {}
-    if path.endswith("form") and chance.random() < 0.8:
+    if path.endswith(("form", "videos")) and chance.random() < 0.8:
         text = {name: str(value).encode("utf-8", "surrogatepass") for name, value in body.items()}
         return (await service.client.post(path, files=text, headers=key)).status_code
     content = bytearray(json.dumps(body).encode())

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from serve_app.tasks.caller import EVERYONE
-from tests.http.http_service import HttpService, as_text, png, running, settings
+from tests.http.http_service import HttpService, as_text, png, refusal_of, running, settings
 
 PDF = b"%PDF-1.7\n1 0 obj\n<<>>\nendobj\n%%EOF\n"
 
@@ -30,7 +30,7 @@ def assert_refused(response: httpx.Response, status: int) -> dict[str, str]:
     """Assert that an answer is a refusal: the status, a sentence, a code, no path or trace of the server."""
     assert response.status_code == status, response.text
     assert response.headers["content-type"] == "application/json"
-    body: dict[str, str] = response.json()
+    body = refusal_of(response)
     assert set(body) - {"field"} == {"detail", "code"}
     assert isinstance(body["detail"], str) and len(body["detail"]) > 10 and body["code"]
     for secret in ("Traceback", "/tmp/", "/usr/", "site-packages", 'File "', "pydantic", "sqlite"):

@@ -1,7 +1,7 @@
 """Request bodies and responses of the OpenAPI document, since handlers parse and serialise them directly."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NotRequired
 
 from fastapi import FastAPI
@@ -42,19 +42,24 @@ _REFUSED: Mapping[int, Mapping[str, Any]] = {
 """Refusals as a finished document has them, by status."""
 
 
-def answers(body: Any, *refusals: int) -> dict[int | str, dict[str, Any]]:
-    """Return the documented answers of a route: 200 with ``body``, and the refusals by status."""
-    return {200: {"model": body, "description": "Done"}, **_refused(refusals)}
+def answers(body: Any, *refusals: int, refusal: Any = Refusal) -> dict[int | str, dict[str, Any]]:
+    """Return the documented answers of a route: 200 with ``body``, and the refusals by status.
+
+    ``refusal``: the document that the surface refuses with.
+    """
+    return {200: {"model": body, "description": "Done"}, **_refused(refusals, refusal)}
 
 
-def video_answers(*refusals: int) -> dict[int | str, dict[str, Any]]:
-    """Return the documented answers of a route that sends a video."""
-    content = {"video/mp4": {"schema": {"type": "string", "format": "binary"}}}
+def video_answers(
+    *refusals: int, refusal: Any = Refusal, media_types: Sequence[str] = ("video/mp4",)
+) -> dict[int | str, dict[str, Any]]:
+    """Return the documented answers of a route that sends a video, or a picture of it."""
+    content = {media_type: {"schema": {"type": "string", "format": "binary"}} for media_type in media_types}
     return {
-        200: {"content": content, "description": "The whole video"},
+        200: {"content": content, "description": "The whole file"},
         206: {"content": content, "description": "The ranges that were asked for"},
-        304: {"description": "The client has this video already, by its `ETag`"},
-        **_refused(refusals),
+        304: {"description": "The client has this file already, by its `ETag`"},
+        **_refused(refusals, refusal),
     }
 
 
@@ -89,6 +94,13 @@ def form_body(model: type[RequestModel], files: Mapping[str, str]) -> dict[str, 
     return _body("multipart/form-data", {**schema, "properties": {**fields, **uploads}})
 
 
+def either_body(model: type[RequestModel], files: Mapping[str, str]) -> dict[str, Any]:
+    """Document a body that a route reads as ``model``, sent as JSON or as a form."""
+    json_content = json_body(model)["requestBody"]["content"]
+    form_content = form_body(model, files)["requestBody"]["content"]
+    return {"requestBody": {"required": True, "content": {**json_content, **form_content}}}
+
+
 def finish_document(api: FastAPI, finishers: Iterable[Callable[[dict[str, Any]], None]]) -> None:
     """Have these functions add to the application's document once it is asked for."""
     draw_up = api.openapi
@@ -107,7 +119,8 @@ def add_site_refusals(document: dict[str, Any]) -> None:
     """Add the refusal of foreign hosts and of other sites' pages to a finished document, on all paths."""
     for operations in document["paths"].values():
         for operation in operations.values():
-            operation["responses"].setdefault("403", _REFUSED[403])
+            responses = operation["responses"]
+            responses.setdefault("403", _refused_as_others(responses, 403))
 
 
 def add_keys(document: dict[str, Any], is_open: Callable[[str], bool]) -> None:
@@ -120,7 +133,7 @@ def add_keys(document: dict[str, Any], is_open: Callable[[str], bool]) -> None:
         if not is_open(path):
             for operation in operations.values():
                 operation["security"] = [{"bearer": []}, {"header": []}]
-                operation["responses"]["401"] = _REFUSED[401]
+                operation["responses"]["401"] = _refused_as_others(operation["responses"], 401)
 
 
 def _form_field(field: Mapping[str, Any], required: bool) -> dict[str, Any]:
@@ -145,5 +158,14 @@ def _body(content_type: str, schema: Mapping[str, Any]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": content}}
 
 
-def _refused(statuses: tuple[int, ...]) -> dict[int | str, dict[str, Any]]:
-    return {status: {"model": Refusal, "description": _REASONS[status]} for status in statuses}
+def _refused(statuses: tuple[int, ...], refusal: Any) -> dict[int | str, dict[str, Any]]:
+    return {status: {"model": refusal, "description": _REASONS[status]} for status in statuses}
+
+
+def _refused_as_others(responses: Mapping[str, Any], status: int) -> Mapping[str, Any]:
+    """Return the refusal of that status, in the shape of the refusals among an operation's responses."""
+    for other, response in responses.items():
+        # FastAPI's own description of a 422 is of no answer that is sent.
+        if other in map(str, _REASONS) and "HTTPValidationError" not in str(response):
+            return {**_REFUSED[status], "content": response["content"]}
+    return _REFUSED[status]

@@ -5,7 +5,7 @@ import binascii
 import codecs
 import quopri
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 from urllib.parse import parse_qsl
@@ -36,6 +36,8 @@ class Form:
     files: Mapping[str, bytes]
     repeated: frozenset[str]
     """Names of text fields that were sent with several values; ``fields`` has the last value."""
+    texts: Sequence[tuple[str, str]]
+    """Name and value of every text field, in the order in which they were sent."""
 
 
 @dataclass(slots=True)
@@ -236,7 +238,7 @@ def _urlencoded(body: bytes, charset: str) -> Form:
     return _form(pairs, {})
 
 
-def _form(texts: Iterable[tuple[str, str]], files: Mapping[str, bytes]) -> Form:
+def _form(texts: Sequence[tuple[str, str]], files: Mapping[str, bytes]) -> Form:
     fields: dict[str, str] = {}
     repeated = set()
     for name, text in texts:
@@ -245,7 +247,7 @@ def _form(texts: Iterable[tuple[str, str]], files: Mapping[str, bytes]) -> Form:
             fields[name] = text
     if len(fields) > MAX_FORM_FIELDS:
         raise InvalidField("body", _MALFORMED)
-    return Form(fields, files, frozenset(repeated))
+    return Form(fields, files, frozenset(repeated), texts)
 
 
 def _name(part: _Part) -> str:

@@ -1,7 +1,9 @@
-"""Error responses: ``{"detail", "code"}``, with ``field`` for an invalid field."""
+"""Error responses: ``{"detail", "code"}``, with ``field`` for a bad field, or in the shape of a surface."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -14,12 +16,61 @@ from serve_app.errors import Draining, InvalidField, ServiceError, TooManyReques
 
 _logger = logging.getLogger("ray.serve")
 
+_SHAPE = "wan_serve.refusal_shape"
 _HTTP_CODES: Mapping[int, tuple[str, str]] = {
     404: ("There is no such path; /docs lists them all.", "not_found"),
 }
 
 
-def refusal(error: ServiceError) -> Response:
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """The reason of a refusal: its HTTP status, a sentence for people and a stable word for programs."""
+
+    status: int
+    detail: str
+    code: str
+    field: str | None
+    """Name of the field that cannot be taken; None where it is not about one."""
+    headers: Mapping[str, str]
+
+
+Shape: TypeAlias = Callable[[Reason], Response]
+"""A surface's own form of a refusal."""
+
+
+class RefusalResponse(JSONResponse):
+    """A refusal, which takes the shape that its path has when it is sent."""
+
+    def __init__(self, reason: Reason) -> None:
+        body = {"detail": reason.detail, "code": reason.code}
+        body |= {} if reason.field is None else {"field": reason.field}
+        super().__init__(body, status_code=reason.status, headers=reason.headers)
+        self._reason = reason
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the refusal."""
+        shape: Shape | None = scope.get(_SHAPE)
+        if shape is None:
+            await super().__call__(scope, receive, send)
+        else:
+            await shape(self._reason)(scope, receive, send)
+
+
+class RefusalShapes:
+    """Middleware that has the refusals on some paths sent in other shapes, also on paths below them."""
+
+    def __init__(self, app: ASGIApp, shapes: Mapping[str, Shape]) -> None:
+        self._app = app
+        self._shapes = shapes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        path = f"{scope.get('path', '').removeprefix(scope.get('root_path', ''))}/"
+        shape = next((shape for above, shape in self._shapes.items() if path.startswith(f"{above}/")), None)
+        await self._app(scope if shape is None else {**scope, _SHAPE: shape}, receive, send)
+
+
+def refusal(error: ServiceError) -> RefusalResponse:
     """Return the HTTP response for a ``ServiceError``."""
     headers = {}
     if isinstance(error, TooManyRequests | Draining):
@@ -32,10 +83,9 @@ def refusal(error: ServiceError) -> Response:
 
 def refused(
     status: int, detail: str, code: str, *, field: str | None = None, headers: Mapping[str, str] | None = None
-) -> Response:
-    """Return an error response in the shape shared by all errors."""
-    body = {"detail": detail, "code": code} | ({} if field is None else {"field": field})
-    return JSONResponse(body, status_code=status, headers=headers)
+) -> RefusalResponse:
+    """Return an error response."""
+    return RefusalResponse(Reason(status, detail, code, field, headers or {}))
 
 
 def install_refusals(api: FastAPI) -> None:

@@ -47,14 +47,16 @@ class RequestModel(BaseModel):
         return cls._read(body, strict=True)
 
     @classmethod
-    def read_form(cls, fields: Mapping[str, str]) -> Self:
-        """Validate a form's text fields; an empty field counts as not sent. Raises ``InvalidField``."""
-        for name, text in fields.items():
+    def read_lenient(cls, fields: Mapping[str, Any]) -> Self:
+        """Validate a form: numbers may be text, an empty text counts as not sent. Raises ``InvalidField``."""
+        texts = {name: value for name, value in fields.items() if isinstance(value, str)}
+        for name, text in texts.items():
             schema = _properties(cls).get(name, {})
             # Python's own numbers may be written 1_000, those of JSON may not.
             if "_" in text and schema.get("type") in ("integer", "number"):
                 raise InvalidField(name, f"{name}: must be {allowed(schema)}.")
-        return cls._read({name: text for name, text in fields.items() if text.strip()}, strict=False)
+        empty = {name for name, text in texts.items() if not text.strip()}
+        return cls._read({name: fields[name] for name in fields if name not in empty}, strict=False)
 
     @classmethod
     def _read(cls, values: Mapping[str, Any], *, strict: bool) -> Self:

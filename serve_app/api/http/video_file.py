@@ -1,4 +1,4 @@
-"""Responses with a finished video: the whole file, or the requested byte ranges."""
+"""Responses with a finished video or its pictures: the whole file, or the requested byte ranges."""
 
 import asyncio
 import os
@@ -17,23 +17,27 @@ _RANGE = re.compile(r"(\d{0,18})\s*-\s*(\d{0,18})")
 _MAX_RANGES = 16
 
 
-class _VideoResponse(FileResponse):
+class _FileResponse(FileResponse):
     chunk_size = 512 * 1024  # each chunk is a message between processes
 
 
-async def send_video(request: Request, path: Path, *, filename: str, attachment: bool) -> Response:
-    """Answer with the file at ``path``: 200, 206, 304, or 416 for a range that lies past its end.
+async def send_video(
+    request: Request, path: Path, *, filename: str, attachment: bool, media_type: str = "video/mp4"
+) -> Response:
+    """Answer with the video, or a picture of it, at ``path``.
+
+    That is 200, 206, 304, or 416 for a range that lies past its end.
 
     A ``Range`` header that makes no sense is passed over, as RFC 9110 asks. Raises ``FileNotFound`` when
     the file has gone.
     """
     try:
-        return await asyncio.to_thread(_response, request, path, filename, attachment)
+        return await asyncio.to_thread(_response, request, path, filename, attachment, media_type)
     except OSError:
         raise FileNotFound("The video is no longer kept.") from None
 
 
-def _response(request: Request, path: Path, filename: str, attachment: bool) -> Response:
+def _response(request: Request, path: Path, filename: str, attachment: bool, media_type: str) -> Response:
     stat_result = os.stat(path)
     ranges = _ranges(request.headers.get("range"), stat_result.st_size)
     headers = MutableHeaders(scope=request.scope)
@@ -41,17 +45,17 @@ def _response(request: Request, path: Path, filename: str, attachment: bool) -> 
         if ranges is not None:
             return refused(
                 416,
-                "The range lies outside the video.",
+                "The range lies outside the file.",
                 "range_not_satisfiable",
                 headers={"Content-Range": f"bytes */{stat_result.st_size}"},
             )
         del headers["range"]
     else:
         headers["range"] = "bytes=" + ",".join(f"{first}-{last}" for first, last in ranges)
-    response = _VideoResponse(
+    response = _FileResponse(
         path,
         headers={"Cache-Control": CACHED},
-        media_type="video/mp4",
+        media_type=media_type,
         filename=filename,
         stat_result=stat_result,
         content_disposition_type="attachment" if attachment else "inline",

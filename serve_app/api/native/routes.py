@@ -88,7 +88,7 @@ async def submit_form(
         raise InvalidField(name, f"{name}: is there twice, with two values; send it once.")
     named = {name: None for name in form.fields if name not in _UPLOADS}
     uploads = {_UPLOADS[name]: data for name, data in form.files.items()}
-    sent = VideoRequest.read_form(form.fields)
+    sent = VideoRequest.read_lenient(form.fields)
     submitted = await _submit(service, caller, request, sent, named, uploads=uploads)
     return await _submit_answer(service, caller, submitted, root_path, wait)
 

@@ -1,0 +1,12 @@
+"""The OpenAI surface: all its routes."""
+
+from fastapi import APIRouter
+
+from serve_app.api.openai import video_routes
+
+
+def openai_surface() -> APIRouter:
+    """Return the routes of videos and models."""
+    surface = APIRouter()
+    surface.include_router(video_routes.router)
+    return surface

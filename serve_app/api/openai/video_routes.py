@@ -1,0 +1,182 @@
+"""The OpenAI surface's routes: ``/v1/videos`` and ``/v1/models``."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query, Request
+from starlette.responses import JSONResponse, Response
+
+from serve_app.api.http.api_document import either_body, json_body, video_answers
+from serve_app.api.http.auth import Calling
+from serve_app.api.http.body import idempotency_key, read_object
+from serve_app.api.http.form import header_parameters, read_form
+from serve_app.api.http.parameters import Service
+from serve_app.api.http.refusals import refused
+from serve_app.api.http.video_file import send_video
+from serve_app.api.openai.bracket_fields import nested
+from serve_app.api.openai.create_request import UPLOAD, CreateRequest, with_extras
+from serve_app.api.openai.refusal import ErrorBody, openai_answers
+from serve_app.api.openai.remix_request import RemixRequest
+from serve_app.api.openai.video_document import (
+    DeletedVideo,
+    ModelPage,
+    VideoObject,
+    VideoPage,
+    model_page,
+    poll_after_ms,
+    video_object,
+    video_page,
+)
+from serve_app.errors import ResultNotReady
+from serve_app.media.video_stills import StillKind
+from serve_app.queue.snapshot import QueueSnapshot
+from serve_app.submission.field_words import FieldWords
+from serve_app.submission.task_service import TaskService
+from serve_app.tasks.task import Task
+
+_REFUSED_SUBMITS = (400, 403, 413, 422, 429, 503, 507)
+_FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
+_MEDIA_TYPES: Mapping[StillKind, str] = {
+    StillKind.THUMBNAIL: "image/webp",
+    StillKind.SPRITESHEET: "image/jpeg",
+}
+
+Variant = Annotated[
+    Literal["video", "thumbnail", "spritesheet", "0"],
+    Query(description="the video, its first frame (WebP), or up to 16 of its frames (JPEG); 0: the video"),
+]
+
+router = APIRouter(tags=["openai"])
+
+
+@router.post(
+    "/v1/videos",
+    summary="Submit a video, as JSON or as a form",
+    responses=openai_answers(VideoObject, *_REFUSED_SUBMITS),
+    openapi_extra=either_body(CreateRequest, {UPLOAD: f"{UPLOAD}[image_url]"}),
+)
+async def create(request: Request, service: Service, caller: Calling) -> Response:
+    """Take a video request, and answer with the video in the queue."""
+    sent, fields, upload = await _read(request, service)
+    order = sent.order(
+        upload=upload,
+        unknown=CreateRequest.unknown_among(fields),
+        idempotency_key=idempotency_key(request),
+    )
+    submitted = await service.submit(caller, order, sent.words())
+    return _video(service, submitted.task, submitted.queue)
+
+
+@router.get("/v1/videos", summary="Videos, newest first", responses=openai_answers(VideoPage, 404, 422))
+async def list_videos(
+    service: Service,
+    caller: Calling,
+    after: Annotated[str, Query(description="only those that come after this id")] = "",
+    limit: Annotated[int, Query(ge=1, le=100, description="at most so many")] = 20,
+    order: Annotated[Literal["asc", "desc"], Query(description="oldest or newest first")] = "desc",
+) -> Response:
+    """Answer with one page of the caller's videos."""
+    tasks = await service.tasks(caller, limit=limit + 1, after=after or None, oldest_first=order == "asc")
+    page = video_page(tasks[:limit], await service.queue(), service.offer, has_more=len(tasks) > limit)
+    return JSONResponse(page)
+
+
+@router.get("/v1/videos/{task_id}", summary="How far a video is", responses=openai_answers(VideoObject, 404))
+async def retrieve(task_id: str, service: Service, caller: Calling) -> Response:
+    """Answer with a video's status; a failed one says why."""
+    return _video(service, await service.task(caller, task_id), await service.queue())
+
+
+@router.delete(
+    "/v1/videos/{task_id}",
+    summary="Delete a video and its file; cancel it first",
+    responses=openai_answers(DeletedVideo, 404),
+)
+async def delete(task_id: str, service: Service, caller: Calling) -> Response:
+    """Cancel a video if it has not ended, and forget it."""
+    await service.forget(caller, task_id)
+    deleted: DeletedVideo = {"id": task_id, "object": "video.deleted", "deleted": True}
+    return JSONResponse(deleted)
+
+
+@router.post(
+    "/v1/videos/{task_id}/cancel",
+    summary="Cancel a video",
+    responses=openai_answers(VideoObject, 404),
+)
+async def cancel(task_id: str, service: Service, caller: Calling) -> Response:
+    """Cancel a video, and answer with it; nothing happens to one that has ended."""
+    task, _ = await service.cancel(caller, task_id)
+    return _video(service, task, await service.queue())
+
+
+@router.post(
+    "/v1/videos/{task_id}/remix",
+    summary="Make a video again with another prompt",
+    responses=openai_answers(VideoObject, 404, *_REFUSED_SUBMITS),
+    openapi_extra=json_body(RemixRequest),
+)
+async def remix(task_id: str, request: Request, service: Service, caller: Calling) -> Response:
+    """Submit a video with the settings, the seed and the pictures of another one."""
+    sent = RemixRequest.read_json(await read_object(request))
+    order = sent.order(await service.task(caller, task_id), idempotency_key=idempotency_key(request))
+    submitted = await service.submit(caller, order, FieldWords({}))
+    return _video(service, submitted.task, submitted.queue)
+
+
+@router.get(
+    "/v1/videos/{task_id}/content",
+    summary="The finished video, or a picture of it",
+    responses=video_answers(
+        404, 409, 416, 422, refusal=ErrorBody, media_types=("video/mp4", *_MEDIA_TYPES.values())
+    ),
+    response_class=Response,
+)
+async def content(
+    task_id: str, request: Request, service: Service, caller: Calling, variant: Variant = "video"
+) -> Response:
+    """Send a video, or a picture of it, which is made when it is first asked for."""
+    task = await service.task(caller, task_id)
+    if task.artifact is None:
+        raise ResultNotReady("There is no video yet, or none any more to come: see its status and error.")
+    if variant in ("video", "0"):
+        path = await service.video(task)
+        return await send_video(request, path, filename=f"{task.id}.mp4", attachment=False)
+    kind = StillKind(variant)
+    path = await service.still(task, kind)
+    return await send_video(
+        request, path, filename=f"{task.id}{path.suffix}", attachment=False, media_type=_MEDIA_TYPES[kind]
+    )
+
+
+@router.get("/v1/models", summary="The served models", responses=openai_answers(ModelPage))
+async def list_models(service: Service) -> Response:
+    """Answer with the names of the models."""
+    return JSONResponse(model_page(service.offer))
+
+
+@router.post("/v1/videos/edits", include_in_schema=False)
+@router.post("/v1/videos/extensions", include_in_schema=False)
+@router.post("/v1/videos/characters", include_in_schema=False)
+async def unsupported(_caller: Calling) -> Response:
+    """Refuse what OpenAI's API has and this one has not."""
+    detail = "Edits, extensions and characters are not offered; /v1/videos/{id}/remix takes another prompt."
+    return refused(400, detail, "unsupported")
+
+
+async def _read(
+    request: Request, service: TaskService
+) -> tuple[CreateRequest, Mapping[str, Any], bytes | None]:
+    """Read a body of either kind: the request, all its fields, and the uploaded picture."""
+    if header_parameters(request.headers.get("content-type", ""))[0] not in _FORMS:
+        body = with_extras(await read_object(request))
+        return CreateRequest.read_json(body), body, None
+    limit = service.offer.limits.max_image_bytes
+    form = await read_form(request, files=(UPLOAD,), max_file_bytes=limit, max_text_bytes=2 * limit)
+    fields = with_extras(nested(form.texts))
+    return CreateRequest.read_lenient(fields), fields, form.files.get(UPLOAD)
+
+
+def _video(service: TaskService, task: Task, queue: QueueSnapshot) -> Response:
+    headers = {} if task.is_final else {"openai-poll-after-ms": str(poll_after_ms(task, queue))}
+    return JSONResponse(video_object(task, queue, service.offer), headers=headers)
