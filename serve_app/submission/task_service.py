@@ -4,7 +4,7 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from serve_app.config.settings import AppSettings
@@ -20,6 +20,7 @@ from serve_app.errors import (
     TaskNotFound,
 )
 from serve_app.files.artifacts import LocalArtifacts
+from serve_app.files.output_paths import SavePath
 from serve_app.media.video_stills import StillKind, VideoStills
 from serve_app.queue.feed import TaskFeed
 from serve_app.queue.snapshot import QueueSnapshot
@@ -37,6 +38,7 @@ from serve_app.submission.pausing import Pausing
 from serve_app.submission.plan import Plan, plan, shaped
 from serve_app.submission.prompt_notes import PromptNotes
 from serve_app.submission.request_record import digest, without_pictures
+from serve_app.submission.submitted import Submitted
 from serve_app.submission.task_id import is_task_id
 from serve_app.submission.video_order import OrderFault, VideoOrder
 from serve_app.submission.video_places import VideoPlaces
@@ -46,16 +48,6 @@ from serve_app.tasks.move_log import log_move
 from serve_app.tasks.task import NewTask, Task
 from serve_app.tasks.transitions import Status
 from serve_app.tasks.webhook import Callback, Delivery
-
-
-@dataclass(frozen=True, slots=True)
-class Submitted:
-    """The stored task, and the queue as it stood at the submit."""
-
-    task: Task
-    queue: QueueSnapshot
-    is_new: bool
-    """False when an earlier order with the same idempotency key made the task."""
 
 
 class TaskService:
@@ -240,9 +232,7 @@ class TaskService:
         log_move("forget", task)
         if task.status is Status.CANCELLED and task.attempt > 0:
             return  # its run may still read and write there; the janitor deletes what has no task
-        place = await self._places.place_of(task)
-        with suppress(OSError):  # the janitor will try again
-            await asyncio.to_thread(self._artifacts.delete_task_files, task.uid, place, task.artifact)
+        await self._forget_files(task.uid, await self._places.place_of(task), task.artifact)
 
     async def reorder(self, caller: Caller, task_id: str, priority: int) -> Task:
         """Give a waiting task another priority. Raises ``TaskNotFound``, ``InvalidField``, ``NotWaiting``."""
@@ -392,9 +382,9 @@ class TaskService:
         if new.spec.image_key is not None:
             await self._forget_files(new.uid)
 
-    async def _forget_files(self, uid: str) -> None:
+    async def _forget_files(self, uid: str, place: SavePath | None = None, key: str | None = None) -> None:
         with suppress(OSError):  # the janitor will try again
-            await asyncio.to_thread(self._artifacts.delete_task_files, uid, None, None)
+            await asyncio.to_thread(self._artifacts.delete_task_files, uid, place, key)
 
 
 def _require_task_id(text: str) -> None:

@@ -158,7 +158,7 @@ def _body(content_type: str, schema: Mapping[str, Any]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": content}}
 
 
-def _refused(statuses: tuple[int, ...], refusal: Any) -> dict[int | str, dict[str, Any]]:
+def _refused(statuses: tuple[int, ...], refusal: Any = Refusal) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": refusal, "description": _REASONS[status]} for status in statuses}
 
 

@@ -25,7 +25,8 @@ from serve_app.api.native.task_document import (
 )
 from serve_app.api.native.video_request import VideoRequest
 from serve_app.errors import InvalidField, ResultNotReady
-from serve_app.submission.task_service import Submitted, TaskService
+from serve_app.submission.submitted import Submitted
+from serve_app.submission.task_service import TaskService
 from serve_app.tasks.caller import Caller
 from serve_app.tasks.transitions import Status
 
