@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import imageio_ffmpeg
 import numpy as np
 import psutil
@@ -68,6 +69,20 @@ def frames_over_http(service: Service, file: Path, **fields: object) -> np.ndarr
     command += ["-f", "rawvideo", "-pix_fmt", "rgb24", "pipe:1"]
     pixels = subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
     return np.frombuffer(pixels, np.uint8).reshape(-1, 64, 96, 3)
+
+
+def test_a_group_shows_its_run_to_who_looks_and_finishes_it_early(service: Service) -> None:
+    before = rank_pids()
+    task_id = small(service, infer_steps=200)
+    service.until(task_id, "running", step=1)
+    url = f"{service.url}/v1/tasks/{task_id}"
+    wait_for(lambda: httpx.get(f"{url}/preview").status_code == 200, 60, lambda: "no preview")
+    assert httpx.get(f"{url}/preview").content[8:12] == b"WEBP"
+    assert httpx.post(f"{url}/finish_early").status_code == 200
+    ended = service.until(task_id, "succeed")
+    assert (ended["attempt"], ended["num_frames"]) == (1, 5) and ended["step"] < 200
+    assert ended["notes"][-1].startswith("Finished early")
+    assert rank_pids() == before
 
 
 def test_a_cancelled_run_and_an_invalid_request_leave_the_ranks_as_they_are(service: Service) -> None:
