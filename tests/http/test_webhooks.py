@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 import pytest_asyncio
+from openai import InvalidWebhookSignatureError, OpenAI
 from standardwebhooks import Webhook
 
 from serve_app.api.native.task_document import message_document
@@ -353,3 +354,13 @@ async def test_the_receiver_of_the_documentation_takes_a_message_once_and_refuse
         receiver.server_close()
     expected = f"task.succeeded {task_id} https://video.example/wan/v1/tasks/{task_id}/result\n"
     assert capsys.readouterr().out == expected
+
+
+async def test_openais_client_takes_the_signature(post: Post, receiver: Receiver):
+    await post.service.finished(callback_url=receiver.url())
+    await post.deliver()
+    (received,) = receiver.received
+    webhooks = OpenAI(api_key="none", webhook_secret=SECRET).webhooks
+    webhooks.verify_signature(received.body, received.headers)
+    with pytest.raises(InvalidWebhookSignatureError):
+        webhooks.verify_signature(received.body + b" ", received.headers)
