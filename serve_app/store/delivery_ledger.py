@@ -44,7 +44,7 @@ class Outcome:
 
 
 class DeliveryLedger:
-    """Writes of one epoch. A method raises ``Superseded`` once a newer epoch has begun."""
+    """Reads and writes of one epoch; once a newer one has begun, nothing is due and nothing is written."""
 
     def __init__(self, database: Database, epoch: int) -> None:
         self._database = database
@@ -55,7 +55,8 @@ class DeliveryLedger:
     ) -> Sequence[Due]:
         """Return the messages due at ``now``, at most ``limit``, those that have waited longest first.
 
-        Left out are the messages ``under_way``, by id, and those to ``busy`` or resting receivers.
+        Left out are the messages ``under_way``, by id, and those to ``busy`` or resting receivers. Raises
+        ``Superseded``.
         """
         resting = exists().where(
             WEBHOOK_ENDPOINTS.c.endpoint == WEBHOOKS.c.endpoint, WEBHOOK_ENDPOINTS.c.rests_until > now

@@ -1,6 +1,7 @@
 """One attempt at a message: a signed POST to an address that is checked anew each time."""
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 
 import httpx
@@ -12,6 +13,8 @@ from serve_app.webhooks.schedule import Answer, retry_after_s
 
 SecretsOf = Callable[[str], Sequence[bytes]]
 """Returns the secrets of a task's owner; none where the owner has none."""
+
+_logger = logging.getLogger("ray.serve")
 
 
 class Sender:
@@ -30,9 +33,9 @@ class Sender:
         secrets = self._secrets_of(due.delivery.owner)
         if not secrets:
             return Answer(None, "The service has no webhook secret for this key any more.")
-        body = body_of(due.delivery, self._describe(due.task))
-        headers = headers_of(due.delivery, body, secrets, at=at)
         try:
+            body = body_of(due.delivery, self._describe(due.task))
+            headers = headers_of(due.delivery, body, secrets, at=at)
             async with asyncio.timeout(self._timeout_s):
                 return await self._post(due.delivery.url, body, headers, at)
         except TimeoutError:
@@ -41,8 +44,13 @@ class Sender:
             return Answer(None, f"The URL {error}.")
         except NotPublic:
             return Answer(None, "The URL's host has no public address.")
-        except Exception:  # of httpx, TLS or the system; their texts may name addresses
+        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError, ValueError):
+            # Their texts may name addresses, so none is passed on.
             return Answer(None, "The receiver could not be reached.")
+        except Exception:
+            # A fault of ours must follow the schedule too, and not be tried again at each look.
+            _logger.exception("webhook %s could not be made", due.delivery.id)
+            return Answer(None, "The message could not be made; the service's log says more.")
 
     async def _post(self, url: str, body: bytes, headers: dict[str, str], at: float) -> Answer:
         async with self._http.request("POST", checked_url(url), headers, body) as response:

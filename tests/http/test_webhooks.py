@@ -23,6 +23,7 @@ from serve_app.media.public_http import PublicHttp, public_or_in
 from serve_app.store.delivery_ledger import DeliveryLedger
 from serve_app.store.leadership import Superseded
 from serve_app.store.run_ledger import RunLedger
+from serve_app.tasks.task import Task
 from serve_app.webhooks.courier import Courier
 from serve_app.webhooks.schedule import DELAYS_S, MAX_JITTER
 from serve_app.webhooks.sender import Sender
@@ -242,6 +243,21 @@ async def test_a_coordinator_lost_between_delivery_and_record_sends_again_under_
     await post.deliver()
     assert len(receiver.received) == 2 and len(set(receiver.ids)) == 1
     assert (await post.webhooks(task_id))[0]["state"] == "delivered"
+
+
+async def test_a_message_that_cannot_be_made_follows_the_schedule_too(post: Post, receiver: Receiver):
+    def broken(task: Task) -> dict[str, Any]:
+        raise KeyError(task.id)
+
+    sender = Sender(PublicHttp(), post.service.settings.webhook_secrets, broken, timeout_s=1.0)
+    deliveries = DeliveryLedger(post.service.database, post.service.ledger.epoch)
+    post.courier = Courier(deliveries, sender, clock=lambda: post.now)
+    task_id = await post.service.finished(callback_url=receiver.url())
+    await post.deliver()
+    await post.deliver()
+    (message,) = await post.webhooks(task_id)
+    assert (message["state"], message["attempts"]) == ("pending", 1)
+    assert "could not be made" in message["last_error"]
 
 
 async def test_a_host_that_has_become_private_is_not_asked(folder: Path, receiver: Receiver):
