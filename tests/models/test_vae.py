@@ -1,5 +1,7 @@
 """The streaming VAE against diffusers', in both of its forms, with the convolutions of CPUs and of CUDA."""
 
+import copy
+import logging
 import weakref
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -117,6 +119,21 @@ def test_encode_is_that_of_diffusers(vae: Any, conv: ConvForm, frames: int, heig
     assert expected.std() > 0.01
     actual = StreamingVae(vae, conv=conv).encode(video)
     torch.testing.assert_close(actual, expected, atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_cuda_device_decodes_by_the_fused_kernels_as_a_cpu_does(
+    vae: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    latents = noise(1, 8, 6, 5, 7)
+    expected = torch.cat(list(StreamingVae(vae).decode(latents)))
+    with caplog.at_level(logging.INFO):
+        there = StreamingVae(copy.deepcopy(vae).cuda())
+    assert "by fused Triton kernels" in caplog.text
+    found = torch.cat(list(there.decode(latents.cuda()))).cpu()
+    # cuDNN multiplies in TensorFloat-32
+    torch.testing.assert_close(found, expected, atol=2e-2, rtol=0)
 
 
 def still(frames: int, *given: int) -> torch.Tensor:
