@@ -10,6 +10,7 @@ from models.parallel.plan import plan
 from models.pixel_format import PixelFormat, video_format
 from models.variants import VARIANTS, Variant
 from models.weights_source import HubModel
+from offline.comment import comment_of
 from offline.notes import Notes
 from offline.options import Unusable, parser, request_of, settings_of, tell_of_loras
 from offline.progress import StepBar, show
@@ -51,6 +52,7 @@ def _make(options: argparse.Namespace) -> None:
         height=request.height,
         fps=request.fps,
         encoding=VideoEncoding(pixel_format),
+        comment=None if options.no_settings else comment_of(options, variant, request),
     ) as writer:
         for some in frames:
             writer.write(some)

@@ -94,6 +94,7 @@ def _add_video(group: argparse._ArgumentGroup) -> None:
     add("--guidance-scale-2", type=float, metavar="X", help="of the low-noise expert")
     add("--flow-shift", type=float, metavar="X")
     add("--seed", type=int, default=0, metavar="N")
+    add("--no-settings", action="store_true", help="write no settings into the file")
 
 
 def _add_devices(group: argparse._ArgumentGroup) -> None:
@@ -127,7 +128,7 @@ def request_of(options: argparse.Namespace, variant: Variant, tell: Notes) -> Ge
     Without a size, the first frame's shape decides it. Reads the pictures. Raises ``Unusable`` for a file
     that cannot be read, ``ImageUnreadable`` for one that is no image.
     """
-    first, last = _picture(options.image), _picture(options.last_image)
+    first, last = read_picture(options.image), read_picture(options.last_image)
     own = variant.width, variant.height
     shaped = own if first is None else size_of_shape(variant, (first.width, first.height))
     width, height = options.size or shaped
@@ -170,7 +171,8 @@ def tell_of_loras(options: argparse.Namespace, variant: Variant, tell: Notes) ->
             raise Unusable(f"The LoRA {lora.name!r} {fault}") from None
 
 
-def _picture(file: Path | None) -> SourceImage | None:
+def read_picture(file: Path | None) -> SourceImage | None:
+    """Return the picture in a file, None without a file. Raises ``Unusable`` or ``ImageUnreadable``."""
     return None if file is None else _read(file)
 
 

@@ -13,7 +13,6 @@ from serve_app.api.http.body_limit import BodyLimit
 from serve_app.api.http.cors import Cors
 from serve_app.api.http.hosts import AllowedHosts
 from serve_app.api.http.methods import Methods
-from serve_app.api.http.package_version import package_version
 from serve_app.api.http.parameters import provide
 from serve_app.api.http.refusals import CrashGuard, RefusalShapes, install_refusals
 from serve_app.api.http.safe_headers import SafeHeaders
@@ -30,6 +29,7 @@ from serve_app.files.output_paths import OutputPaths
 from serve_app.media.image_intake import ImageIntake
 from serve_app.media.public_http import public_or_in
 from serve_app.media.url_fetch import UrlFetch
+from serve_app.package_version import package_version
 from serve_app.queue.view import QueueView
 from serve_app.store.database import Database
 from serve_app.store.fleet import Fleet

@@ -152,6 +152,10 @@ class KeySettings(Section):
         "replaced by the other",
     )
 
+    settings_in_file: bool = Field(
+        default=True, description="whether its videos hold their settings, the prompt among them"
+    )
+
     @model_validator(mode="after")
     def _folder_of_its_own(self) -> "KeySettings":
         if self.name == "videos":
@@ -190,6 +194,11 @@ class AppSettings(Section):
         ge=1,
         le=64,
         description="processes that answer HTTP; more for thousands of requests a second",
+    )
+    settings_in_file: bool = Field(
+        default=True,
+        description="whether videos hold their settings, the prompt among them, of a service without keys; "
+        "a key has its own",
     )
     access_log: bool = Field(default=False, description="whether each HTTP request gets a log line")
     tasks: TaskSettings = Field(default=TaskSettings(), description="how tasks live and die")
@@ -238,6 +247,11 @@ class AppSettings(Section):
     def shares(self) -> Shares:
         """The fair share of each key's owner."""
         return {key.name: Share(key.weight, key.max_running) for key in self.keys}
+
+    def has_settings_in_file(self, owner: str) -> bool:
+        """Return whether an owner's videos hold their settings."""
+        of_owner = {key.name: key.settings_in_file for key in self.keys}
+        return of_owner.get(owner, False) if owner else self.settings_in_file
 
     def webhook_secrets(self, owner: str) -> tuple[bytes, ...]:
         """Return the secrets that sign the messages about an owner's tasks, none without any."""

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serve_app.files import durable
+from serve_app.media.mp4_comment import as_metadata_file
 from serve_app.media.video_encoding import LOG_PREFIX, VideoEncoding
 
 if sys.platform == "linux":
@@ -47,9 +48,10 @@ class VideoWriter:
         height: int,
         fps: float,
         encoding: VideoEncoding = _PLAIN,
+        comment: str | None = None,
     ) -> None:
         """Check the arguments; ffmpeg starts with the block. Raises ``ValueError`` for odd sizes, which
-        yuv420p cannot hold, and for bad rates.
+        yuv420p cannot hold, and for bad rates. ``comment``: that of the file, as players show it.
         """
         if width < 2 or height < 2 or width % 2 or height % 2:
             raise ValueError(f"a video's width and height must be even, not {width}x{height}")
@@ -59,12 +61,17 @@ class VideoWriter:
         self.frames_written = 0
         self._shape = encoding.pixel_format.frame_shape(width, height)
         self._temp = durable.temp_beside(self.path)
-        self._command = _command(self._temp, width, height, fps, encoding)
+        self._comment = comment
+        # A file, since a command line is short on some systems and everybody's to read on most.
+        self._metadata = None if comment is None else durable.temp_beside(self.path)
+        self._command = _command(self._temp, width, height, fps, encoding, self._metadata)
         self._ffmpeg: subprocess.Popen[bytes] | None = None
         self._said: list[str] = []
         self._listener: threading.Thread | None = None
 
     def __enter__(self) -> Self:
+        if self._metadata is not None and self._comment is not None:
+            self._metadata.write_text(as_metadata_file(self._comment), encoding="utf-8")
         self._ffmpeg = subprocess.Popen(
             self._command,
             bufsize=0,  # frames go to the pipe as they are
@@ -106,6 +113,8 @@ class VideoWriter:
         finally:
             self._reap(kill=True)
             self._temp.unlink(missing_ok=True)
+            if self._metadata is not None:
+                self._metadata.unlink(missing_ok=True)
 
     def _finish(self) -> None:
         if self.frames_written == 0:
@@ -141,12 +150,18 @@ class VideoWriter:
         return VideoWriteError(f"ffmpeg could not write the video: {reason}")
 
 
-def _command(target: Path, width: int, height: int, fps: float, encoding: VideoEncoding) -> Sequence[str]:
+def _command(
+    target: Path, width: int, height: int, fps: float, encoding: VideoEncoding, metadata: Path | None
+) -> Sequence[str]:
+    described = (
+        () if metadata is None else ("-f", "ffmetadata", "-i", f"file:{metadata}", "-map_metadata", "1")
+    )
     return [
         imageio_ffmpeg.get_ffmpeg_exe(),
         *("-nostdin", "-hide_banner", "-nostats", "-loglevel", "error", "-y"),
         *("-f", "rawvideo", "-pix_fmt", encoding.pixel_format, "-s", f"{width}x{height}"),
         *("-framerate", str(Fraction(fps).limit_denominator(1001)), "-i", "pipe:0"),
+        *described,
         *("-vf", encoding.filters),
         *encoding.encoder_arguments,
         *("-movflags", "+faststart", "-f", "mp4", f"file:{target}"),

@@ -6,14 +6,19 @@ from models.engine import Frames
 from serve_app.files.artifacts import LocalArtifacts
 from serve_app.media.video_encoding import VideoEncoding
 from serve_app.media.video_writer import VideoWriter
+from serve_app.replica.task_comment import task_comment
 from serve_app.tasks.task import Task
 
 
 class AttemptFile:
     """The video file that an attempt writes: whole after ``complete``, absent after ``drop``."""
 
-    def __init__(self, task: Task, artifacts: LocalArtifacts, encoding: VideoEncoding) -> None:
+    def __init__(
+        self, task: Task, artifacts: LocalArtifacts, encoding: VideoEncoding, variant: str | None
+    ) -> None:
+        """``variant``: that of the model, for the settings in the file; None: none are written."""
         self._task = task
+        self._variant = variant
         self._artifacts = artifacts
         self._encoding = encoding
         self._opening: Future[VideoWriter] | None = None
@@ -36,10 +41,15 @@ class AttemptFile:
             self._opening.result().__exit__(type(error), error, error.__traceback__)
 
     def _open(self) -> VideoWriter:
-        spec = self._task.spec
+        spec, variant = self._task.spec, self._variant
         target = self._artifacts.attempt_path(self._task.uid, self._task.attempt)
         writer = VideoWriter(
-            target, width=spec.width, height=spec.height, fps=spec.fps, encoding=self._encoding
+            target,
+            width=spec.width,
+            height=spec.height,
+            fps=spec.fps,
+            encoding=self._encoding,
+            comment=None if variant is None else task_comment(self._task, variant, self._artifacts),
         )
         return writer.__enter__()
 

@@ -145,6 +145,7 @@ class ModelReplica:
 
     def _run(self, task: Task) -> Run:
         rules = self._settings.tasks
+        has_settings = self._settings.has_settings_in_file(task.owner)
         return Run(
             task,
             self._engine,
@@ -153,6 +154,7 @@ class ModelReplica:
             heartbeat_s=rules.heartbeat_s,
             step_timeout_s=rules.step_timeout_s,
             encoding=VideoEncoding(video_format(self._placement.device), self._model.video_encoder),
+            variant=self._model.spec.name if has_settings else None,
         )
 
     async def _finish(self, run: Run, generated: Generated) -> None:

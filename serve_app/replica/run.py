@@ -107,8 +107,12 @@ class Run:
         heartbeat_s: float,
         step_timeout_s: float,
         encoding: VideoEncoding = _PLAIN,
+        variant: str | None = None,
     ) -> None:
-        """``encoding``: also the format in which the engine gives the frames."""
+        """``encoding``: also the format in which the engine gives the frames.
+
+        ``variant``: that of the model, for the settings in the file; None: none are written.
+        """
         self._task = task
         self._engine = engine
         self._artifacts = artifacts
@@ -116,7 +120,7 @@ class Run:
         self._heartbeat_s = heartbeat_s
         self._step_timeout_s = step_timeout_s
         self._encoding = encoding
-        self._file = AttemptFile(task, artifacts, encoding)
+        self._file = AttemptFile(task, artifacts, encoding, variant)
         self._progress = RunProgress(task.spec)
         self._notes: Notes = ()
         self._abandoned = threading.Event()

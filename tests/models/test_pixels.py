@@ -85,7 +85,7 @@ def test_a_file_of_yuv_frames_has_the_colours_and_tags_of_one_of_rgb_frames(
         files[form] = tmp_path / f"{form}.mp4"
         encoding = VideoEncoding(form, quality=0)  # lossless
         size = {"width": REQUEST.width, "height": REQUEST.height}
-        with VideoWriter(files[form], fps=16, encoding=encoding, **size) as writer:
+        with VideoWriter(files[form], **size, fps=16, encoding=encoding, comment=None) as writer:
             for frames in generate(expanding_model.engine, REQUEST, pixel_format=form):
                 assert frames.flags.c_contiguous
                 assert frames.shape[1:] == form.frame_shape(**size)

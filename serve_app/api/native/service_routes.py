@@ -8,7 +8,6 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from serve_app.api.http.api_document import answers
 from serve_app.api.http.auth import Calling
-from serve_app.api.http.package_version import package_version
 from serve_app.api.http.parameters import RootPath, Service
 from serve_app.api.http.safe_headers import PAGE_POLICY
 from serve_app.api.native.service_document import (
@@ -19,6 +18,7 @@ from serve_app.api.native.service_document import (
     metadata_document,
     status_document,
 )
+from serve_app.package_version import package_version
 
 _FRONT_PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Wan Serve</title></head>

@@ -1,0 +1,81 @@
+"""The settings that a video was made with, as they stand in its file: a JSON object in the MP4's comment."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from types import MappingProxyType
+from typing import Any
+
+from models.video_spec import VideoSpec
+from serve_app.media.mp4_comment import comment_of
+from serve_app.media.source_image import SourceImage
+from serve_app.package_version import package_version
+
+_TITLE = "wan_serve"
+_FIELDS: Mapping[str, str] = MappingProxyType(
+    {
+        "prompt": "prompt",
+        "negative_prompt": "negative_prompt",
+        "seed": "seed",
+        "infer_steps": "steps",
+        "guidance_scale": "guidance_scale",
+        "guidance_scale_2": "guidance_scale_2",
+        "flow_shift": "flow_shift",
+        "width": "width",
+        "height": "height",
+        "num_frames": "num_frames",
+        "num_fragments": "num_fragments",
+        "fps": "fps",
+    }
+)
+"""Fields of a request, each with the field of the spec that it decides."""
+
+_REQUESTED = frozenset({*_FIELDS, "model", "loras"})
+_PICTURES = ("image_sha256", "last_image_sha256")
+
+
+def request_fields(spec: VideoSpec, model: str) -> dict[str, Any]:
+    """Return the request that asks for this very video, without its pictures, as a JSON object."""
+    values = {name: getattr(spec, field) for name, field in _FIELDS.items()}
+    loras = [
+        {name: value for name, value in asdict(lora).items() if value is not None} for lora in spec.loras
+    ]
+    fields = {"model": model, **values, "loras": loras}
+    return {name: value for name, value in fields.items() if value is not None and value != []}
+
+
+def settings_comment(
+    spec: VideoSpec,
+    *,
+    model: str,
+    variant: str,
+    image: SourceImage | None = None,
+    last_image: SourceImage | None = None,
+) -> str:
+    """Return the comment of a video's file: its request, what made it, and hashes of its pictures."""
+    hashes = {
+        name: hashlib.sha256(picture.pixels.tobytes()).hexdigest()
+        for name, picture in zip(_PICTURES, (image, last_image), strict=True)
+        if picture is not None
+    }
+    made_by = {"version": package_version(), "variant": variant}
+    settings = {_TITLE: {**made_by, **request_fields(spec, model), **hashes}}
+    return json.dumps(settings, ensure_ascii=False)
+
+
+def settings_in(video: bytes) -> tuple[Mapping[str, Any], Mapping[str, Any]] | None:
+    """Return the request in a video's file, and the hashes of the pictures that it had; None without one.
+
+    Trusts nothing: the fields may have any value, and are those of ``request_fields`` alone. The file may be
+    cut off after its index.
+    """
+    try:
+        comment = json.loads(comment_of(video) or "")
+    except (ValueError, RecursionError):
+        return None
+    settings = comment.get(_TITLE) if isinstance(comment, dict) else None
+    if not isinstance(settings, dict):
+        return None
+    request = {name: settings[name] for name in settings.keys() & _REQUESTED}
+    return request, {name: settings[name] for name in settings.keys() & set(_PICTURES)}

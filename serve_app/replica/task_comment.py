@@ -1,0 +1,22 @@
+"""The comment of a task's video: the settings that the task was run with."""
+
+from serve_app.files.artifacts import LocalArtifacts
+from serve_app.media.file_settings import settings_comment
+from serve_app.media.source_image import SourceImage
+from serve_app.tasks.task import Task
+
+
+def task_comment(task: Task, variant: str, artifacts: LocalArtifacts) -> str:
+    """Return the comment of a task's video. Raises ``FileNotFound`` if an input is gone."""
+
+    def picture(key: str | None) -> SourceImage | None:
+        return None if key is None else SourceImage.from_png(artifacts.read_input(key))
+
+    spec = task.spec
+    return settings_comment(
+        spec,
+        model=task.model,
+        variant=variant,
+        image=picture(spec.image_key),
+        last_image=picture(spec.last_image_key),
+    )
