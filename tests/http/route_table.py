@@ -6,6 +6,8 @@ DONE, RUNNING, QUEUED = "hers-done", "hers-running", "hers-queued"
 
 UNSUPPORTED = {"/v1/videos/edits", "/v1/videos/extensions", "/v1/videos/characters"}
 """What OpenAI's API has and this one has not: refused with a sentence, whoever asks."""
+SAYS_NOTHING = ("DELETE", "/lightx2v/v1/tasks/{task_id}")
+"""Answers 200 for a task that is not the caller's, as for one that is not there: LightX2V's own shape."""
 FORGETS = ("DELETE", "/v1/videos/{task_id}")
 
 BODIES: dict[str, dict[str, Any]] = {
@@ -19,6 +21,9 @@ BODIES: dict[str, dict[str, Any]] = {
     "/v1/tasks/{task_id}/finish_early": {},
     "/v1/tasks/queue/pause": {},
     "/v1/tasks/queue/resume": {},
+    **{f"/lightx2v/v1/tasks{end}": {"prompt": "a dog"} for end in ("", "/form", "/video", "/video/form")},
+    "/lightx2v/v1/local/video/generate": {"task_id": "y", "prompt": "a dog", "save_video_path": "y.mp4"},
+    "/lightx2v/v1/local/video/generate/task_status": {"task_id": DONE},
     "/v1/videos": {"prompt": "a dog"},
     "/v1/videos/{task_id}/cancel": {},
     "/v1/videos/{task_id}/remix": {"prompt": "a dog"},
@@ -30,6 +35,10 @@ STOPS = {
     ("DELETE", "/v1/tasks/{task_id}"),
     ("DELETE", "/v1/tasks/all/running"),
     ("GET", "/v1/local/video/generate/stop_running_task"),
+    ("DELETE", "/lightx2v/v1/tasks/{task_id}"),
+    ("DELETE", "/lightx2v/v1/tasks/running"),
+    ("DELETE", "/lightx2v/v1/tasks/all/running"),
+    ("GET", "/lightx2v/v1/local/video/generate/stop_running_task"),
 }
 STOPS_WAITING = ("DELETE", "/v1/tasks/all/waiting")
 OF_A_WAITING_TASK = {("PATCH", "/v1/tasks/{task_id}"), ("POST", "/v1/tasks/{task_id}/next")}
@@ -38,6 +47,13 @@ TELLS_WHICH = {
     "/v1/tasks/queue/status": [RUNNING],
     "/v1/service/status": [RUNNING],
     "/v1/service/metadata": [],
+    "/lightx2v/v1/tasks": [DONE, RUNNING, QUEUED],
+    "/lightx2v/v1/tasks/queue/status": [RUNNING],
+    "/lightx2v/v1/service/status": [RUNNING],
+    "/lightx2v/v1/service/metadata": [],
+    "/lightx2v/v1/local/video/generate/service_status": [],
+    "/lightx2v/v1/local/video/generate/get_all_tasks": [DONE],
+    "/lightx2v/v1/local/video/generate/stop_running_task": [],
     "/v1/videos": [DONE, RUNNING, QUEUED],
     "/v1/models": [],
     "/v1/local/video/generate/service_status": [],

@@ -87,6 +87,8 @@ def check(document: Schema, method: str, path: str, response: httpx.Response) ->
         ("/v1/service/metadata", "/v1/service/metadata"),
         ("/health", "/health"),
         ("/ready", "/ready"),
+        ("/lightx2v/v1/tasks/{task_id}/status", "/lightx2v/v1/tasks/done/status"),
+        ("/lightx2v/v1/tasks", "/lightx2v/v1/tasks"),
         ("/v1/videos/{task_id}", "/v1/videos/done"),
         ("/v1/videos/{task_id}", "/v1/videos/waiting"),
         ("/v1/videos", "/v1/videos"),
@@ -104,6 +106,7 @@ async def test_every_post_and_delete_answers_as_described(service: HttpService):
     for path, body in (
         ("/v1/tasks/video", {"prompt": "x"}),
         ("/v1/videos", {"prompt": "x"}),
+        ("/lightx2v/v1/tasks/video", {"prompt": "x", "not_known": 1}),
         (LOCAL, {"task_id": "x", "prompt": "x", "save_video_path": "x.mp4"}),
         (f"{LOCAL}/task_status", {"task_id": "done"}),
         (f"{LOCAL}/task_status", {"task_id": "waiting"}),

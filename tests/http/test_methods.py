@@ -20,6 +20,7 @@ from tests.http.test_refusals import assert_refused
 from tests.http.toy_surface import toy_surface
 
 STOP = "/v1/local/video/generate/stop_running_task"
+STOPS = {STOP, f"/lightx2v{STOP}"}
 ENDLESS = "/v1/events"
 """The stream whose body has no end."""
 ALL = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
@@ -53,11 +54,13 @@ async def paths(service: HttpService) -> dict[str, set[str]]:
     assert len(found) >= 17, "the document was not read"
     # A task of that id could be cancelled and moved, too.
     found["/v1/tasks/video"] |= {"DELETE", "PATCH"}
+    found["/lightx2v/v1/tasks/video"] |= {"DELETE"}
+    found["/lightx2v/v1/tasks"] |= {"POST"}
     return {**found, **UNLISTED}
 
 
 def taken(methods: set[str], path: str) -> set[str]:
-    head = {"HEAD"} if "GET" in methods and path != STOP else set()
+    head = {"HEAD"} if "GET" in methods and path not in STOPS else set()
     return methods | head | {"OPTIONS"}
 
 
@@ -75,7 +78,7 @@ async def test_options_says_what_each_path_takes(service: HttpService, slash: st
 
 async def test_head_is_answered_as_get_is_without_the_body(service: HttpService):
     for path, methods in (await paths(service)).items():
-        if "GET" not in methods or path == STOP:
+        if "GET" not in methods or path in STOPS:
             continue
         head = await service.client.head(path)
         if path == ENDLESS:

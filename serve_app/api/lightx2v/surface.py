@@ -4,12 +4,20 @@ from functools import cache
 
 from fastapi import APIRouter
 
-from serve_app.api.lightx2v import local
+from serve_app.api.lightx2v import local, task_routes
+
+PREFIX = "/lightx2v"
+"""Base URL for LightX2V's clients: its task API has the native API's paths, and other words."""
 
 
 @cache
 def lightx2v_surface() -> APIRouter:
-    """Return the routes of LightX2V's local API, one router for every application."""
+    """Return the routes of LightX2V's server below the prefix, and of its local API without it too.
+
+    It is one router for every application.
+    """
     surface = APIRouter()
     surface.include_router(local.router)
+    surface.include_router(local.router, prefix=PREFIX)
+    surface.include_router(task_routes.router, prefix=PREFIX)
     return surface

@@ -10,7 +10,6 @@ from serve_app.api.http.api_document import answers, form_body, json_body, pictu
 from serve_app.api.http.auth import Calling
 from serve_app.api.http.body import idempotency_key, read_object
 from serve_app.api.http.etag import send_tagged
-from serve_app.api.http.form import read_form
 from serve_app.api.http.parameters import RootPath, Service
 from serve_app.api.http.video_file import send_video
 from serve_app.api.native.describe import describe, describe_all
@@ -23,15 +22,13 @@ from serve_app.api.native.task_document import (
     submit_document,
     why_no_result,
 )
+from serve_app.api.native.video_form import UPLOADS, read_video_form
 from serve_app.api.native.video_request import VideoRequest
 from serve_app.errors import InvalidField, ResultNotReady
 from serve_app.submission.submitted import Submitted
 from serve_app.submission.task_service import TaskService
 from serve_app.tasks.caller import Caller
 from serve_app.tasks.transitions import Status
-
-_UPLOADS = {"image_file": "image_path", "last_frame_file": "last_frame_path"}
-"""File fields of the form, each with the JSON field that holds the same image."""
 
 Wait = Annotated[
     float,
@@ -74,23 +71,15 @@ async def submit(
     "/v1/tasks/video/form",
     summary="Submit a video as a form, with image files",
     responses=_SUBMIT_ANSWERS,
-    openapi_extra=form_body(VideoRequest, _UPLOADS),
+    openapi_extra=form_body(VideoRequest, UPLOADS),
 )
 async def submit_form(
     request: Request, service: Service, caller: Calling, root_path: RootPath, wait: Wait = 0
 ) -> Response:
     """Take a video request as a form; uploaded files replace the fields that hold images in JSON."""
-    limit = service.offer.limits.max_image_bytes
-    form = await read_form(request, files=_UPLOADS, max_file_bytes=limit, max_text_bytes=2 * limit)
-    for name in _UPLOADS.keys() & form.fields.keys():
-        if form.fields[name]:
-            raise InvalidField(name, f"{name}: must be an uploaded file; text goes in {_UPLOADS[name]}.")
-    for name in form.repeated & VideoRequest.model_fields.keys():
-        raise InvalidField(name, f"{name}: is there twice, with two values; send it once.")
-    named = {name: None for name in form.fields if name not in _UPLOADS}
-    uploads = {_UPLOADS[name]: data for name, data in form.files.items()}
+    form = await read_video_form(request, max_file_bytes=service.offer.limits.max_image_bytes)
     sent = VideoRequest.read_lenient(form.fields)
-    submitted = await _submit(service, caller, request, sent, named, uploads=uploads)
+    submitted = await _submit(service, caller, request, sent, form.named, uploads=form.uploads)
     return await _submit_answer(service, caller, submitted, root_path, wait)
 
 
