@@ -71,10 +71,35 @@ def _settings(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _add_mcp(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--url", default="http://127.0.0.1:8000", help="of the service (default: %(default)s)")
+    add(
+        "--http",
+        type=int,
+        choices=range(1, 65536),
+        metavar="1-65535",
+        help="a port of 127.0.0.1 for streamable HTTP, where callers send their own API keys; default: "
+        "stdio, with the key in WAN_SERVE_KEY",
+    )
+
+
+def _mcp(arguments: argparse.Namespace) -> int:
+    try:
+        from serve_app.mcp.server import run
+    except ModuleNotFoundError as error:
+        if error.name not in ("mcp", "mcp_types"):
+            raise
+        print('wan-serve mcp needs the extra mcp: pip install "wan-serve[mcp]"', file=sys.stderr)
+        return 2
+    return run(arguments.url, arguments.http)
+
+
 COMMANDS: Mapping[str, Command] = {
     "run": Command("serve a configuration until Ctrl-C or SIGTERM", _add_run, _run),
     "check": Command("say what is wrong with a configuration, without starting it", _add_config, _check),
     "settings": Command("list every setting with its default and range", _add_settings, _settings),
+    "mcp": Command("offer a running service to language models, as tools (MCP)", _add_mcp, _mcp),
 }
 
 

@@ -1,0 +1,188 @@
+"""The MCP server between the SDK's own client and the HTTP service on a real socket."""
+
+import asyncio
+import hashlib
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import httpx2
+import pytest
+import pytest_asyncio
+from mcp import Client, StdioServerParameters, stdio_client
+from mcp.client.streamable_http import streamable_http_client
+from mcp_types import CallToolResult, TextContent
+
+from serve_app.mcp.server import build_server
+from serve_app.tasks.task import Task
+from tests.http.http_service import VIDEO, HttpService, listening_at, running, settings, with_key
+
+DEADLINE_S = 60
+
+
+@dataclass
+class Listening:
+    """The service on a port of 127.0.0.1, for the keys ``alice`` and ``bob``."""
+
+    service: HttpService
+    url: str
+
+    @asynccontextmanager
+    async def tools(self, key: str = "alice") -> AsyncIterator[Client]:
+        """Yield a client of an MCP server in this process."""
+        async with httpx.AsyncClient(base_url=self.url) as http, Client(build_server(http, key)) as client:
+            yield client
+
+
+@dataclass
+class Reports:
+    """The progress that was reported to a client."""
+
+    told: list[tuple[float, str]] = field(default_factory=list)
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def __call__(self, progress: float, total: float | None, message: str | None) -> None:
+        assert total == 1.0 and message is not None
+        self.told.append((progress, message))
+        self.news.set()
+
+    async def until(self, message: str) -> None:
+        async with asyncio.timeout(DEADLINE_S):
+            while not any(told.startswith(message) for _, told in self.told):
+                self.news.clear()
+                await self.news.wait()
+
+
+@pytest_asyncio.fixture
+async def live(folder: Path) -> AsyncIterator[Listening]:
+    keys = [{"name": name, "sha256": hashlib.sha256(name.encode()).hexdigest()} for name in ("alice", "bob")]
+    async with running(settings(folder, keys=keys)) as service, listening_at(service) as url:
+        yield Listening(service, url)
+
+
+def sentence(result: CallToolResult) -> str:
+    """Return the text of a refusal."""
+    (content,) = result.content
+    assert result.is_error and isinstance(content, TextContent)
+    return content.text
+
+
+async def made(service: HttpService, reports: Reports) -> Task:
+    """Have the waiting task run, one step of two, and succeed."""
+    await reports.until("Waiting in the queue, number 1")
+    task = await service.claim()
+    await reports.until("preparing")
+    await service.ledger.report(task.uid, 1, step=1, progress=0.5)
+    await reports.until("step 2 of 2")
+    return await service.publish(task)
+
+
+@pytest.mark.slow
+async def test_a_submit_over_stdio_tells_of_each_step_and_answers_with_the_end(
+    live: Listening, tmp_path: Path
+):
+    command = ["-m", "serve_app.cli", "mcp", "--url", live.url]
+    server = StdioServerParameters(command=sys.executable, args=command, env={"WAN_SERVE_KEY": "alice"})
+    reports, log = Reports(), tmp_path / "log"
+    asked = {"prompt": "a red ball", "seconds": 1, "steps": 2, "wait": 60}
+    with log.open("w") as errors:
+        async with Client(stdio_client(server, errlog=errors), mode="legacy") as client:
+            waiting = asyncio.create_task(client.call_tool("submit_video", asked, progress_callback=reports))
+            task = await made(live.service, reports)
+            video = (await waiting).structured_content
+    assert video is not None
+    assert (task.owner, video["task_id"], video["status"]) == ("alice", task.id, "succeed")
+    progress = [told for told, _ in reports.told]
+    assert progress == sorted(set(progress)), "each above the last"
+    assert log.read_text() == ""
+
+
+@pytest.mark.slow
+async def test_over_http_each_caller_is_known_by_its_own_key(live: Listening):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = ["-m", "serve_app.cli", "mcp", "--url", live.url, "--http", str(port)]
+    server = await asyncio.create_subprocess_exec(sys.executable, *command, env={"WAN_SERVE_KEY": "alice"})
+    try:
+        async with asyncio.timeout(DEADLINE_S):
+            while True:
+                try:
+                    _, writer = await asyncio.open_connection("127.0.0.1", port)
+                    break
+                except ConnectionRefusedError:
+                    await asyncio.sleep(0.05)
+            writer.close()
+            for headers in (with_key("bob"), {"X-API-Key": "bob"}):
+                answer = await called_over_http(port, headers)
+                assert not answer.is_error and answer.structured_content is not None
+                task_id = answer.structured_content["task_id"]
+                mine = await live.service.client.get(f"/v1/tasks/{task_id}/status", headers=with_key("bob"))
+                assert mine.json()["owner"] == "bob"
+            refused = sentence(await called_over_http(port, {}))
+            assert refused == "A known API key is required: Authorization: Bearer KEY."
+    finally:
+        server.terminate()
+        await server.wait()
+
+
+async def called_over_http(port: int, headers: dict[str, str]) -> CallToolResult:
+    async with (
+        httpx2.AsyncClient(headers=headers) as http,
+        Client(streamable_http_client(f"http://127.0.0.1:{port}/mcp", http_client=http)) as client,
+    ):
+        return await client.call_tool("submit_video", {"prompt": "x"})
+
+
+async def test_a_video_is_listed_cancelled_and_linked(live: Listening):
+    service = live.service
+    async with live.tools() as client:
+        await service.submit(key="alice", task_id="first")
+        await service.submit(key="bob", task_id="other")
+        await service.publish(await service.claim())
+        await service.submit(key="alice", task_id="second")
+        listed = (await client.call_tool("list_videos", {"status": "submitted"})).structured_content
+        assert listed is not None and [task["task_id"] for task in listed["tasks"]] == ["second"]
+        early = sentence(await client.call_tool("video_link", {"task_id": "second"}))
+        assert early.startswith("The task has not finished: it is submitted.")
+        gone = (await client.call_tool("cancel_video", {"task_id": "second"})).structured_content
+        assert gone is not None and gone["stop_status"] == "success"
+        after = (await client.call_tool("video_status", {"task_id": "second", "wait": 60})).structured_content
+        assert after is not None and after["status"] == "cancelled", "a wait for what has ended ends at once"
+        link = (await client.call_tool("video_link", {"task_id": "first"})).structured_content
+    assert link is not None and link["needs_key"]
+    async with httpx.AsyncClient(headers=with_key("alice")) as http:
+        assert (await http.get(link["url"])).content == VIDEO
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments", "said"),
+    [
+        ("submit_video", {"prompt": "x", "steps": 0}, "steps: must be a whole number from 1 to 200."),
+        ("cancel_video", {"task_id": "other"}, "There is no task other"),
+        ("cancel_video", {"task_id": "all/waiting"}, "There is no task all/waiting"),
+    ],
+)
+async def test_what_the_service_refuses_is_said_in_its_words(
+    live: Listening, tool: str, arguments: dict[str, object], said: str
+):
+    await live.service.submit(key="alice", task_id="mine")
+    await live.service.submit(key="bob", task_id="other")
+    async with live.tools() as client:
+        assert sentence(await client.call_tool(tool, arguments)) == said
+    for task_id, key in (("mine", "alice"), ("other", "bob")):
+        status = await live.service.client.get(f"/v1/tasks/{task_id}/status", headers=with_key(key))
+        assert status.json()["status"] == "submitted"
+
+
+async def test_a_service_that_is_not_there_is_said_without_the_key():
+    async with (
+        httpx.AsyncClient(base_url="http://127.0.0.1:9") as http,
+        Client(build_server(http, "secret\n")) as client,
+    ):
+        said = sentence(await client.call_tool("video_status", {"task_id": "a", "wait": 1}))
+    assert said == "No service answers at http://127.0.0.1:9."
