@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
 from functools import wraps
-from typing import Annotated, Any, ParamSpec, TypeVar
+from typing import Annotated, Any, ParamSpec, TypeAlias, TypeVar
 
 import anyio
 import httpx
@@ -18,7 +18,7 @@ _KEY_HEADERS = ("authorization", "x-api-key")
 _LEAST_PROGRESS = 1e-6
 """What progress grows by where only the phase has changed: the protocol wants each report above the last."""
 
-Calling = Context[Any, Any]
+Calling: TypeAlias = Context[Any, Any]
 TaskId = Annotated[str, Field(description="The task_id that submit_video answered with")]
 Wait = Annotated[
     float,

@@ -68,7 +68,8 @@ def sentence(result: CallToolResult) -> str:
     """Return the text of a refusal."""
     (content,) = result.content
     assert result.is_error and isinstance(content, TextContent)
-    return content.text
+    text: str = content.text
+    return text
 
 
 async def made(service: HttpService, reports: Reports) -> Task:
