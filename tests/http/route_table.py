@@ -10,9 +10,13 @@ SAYS_NOTHING = ("DELETE", "/lightx2v/v1/tasks/{task_id}")
 """Answers 200 for a task that is not the caller's, as for one that is not there: LightX2V's own shape."""
 FORGETS = ("DELETE", "/v1/videos/{task_id}")
 
+AGAIN = "/v1/tasks/video/again"
+"""The route that names a task in its body."""
+
 BODIES: dict[str, dict[str, Any]] = {
     "/v1/tasks/video": {"prompt": "a dog"},
     "/v1/tasks/video/form": {"prompt": "a dog"},
+    AGAIN: {"task_id": DONE},
     "/v1/local/video/generate": {"task_id": "x", "prompt": "a dog", "save_video_path": "x.mp4"},
     "/v1/local/video/generate/task_status": {"task_id": DONE},
     "/v1/tasks/{task_id}": {"priority": 1},

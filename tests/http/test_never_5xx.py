@@ -43,6 +43,7 @@ PATHS = (
 BODIES = (
     "/v1/tasks/video",
     "/v1/tasks/video/form",
+    "/v1/tasks/video/again",
     "/v1/videos",
     "/v1/local/video/generate",
     "/v1/local/video/generate/task_status",

@@ -85,7 +85,7 @@ def form_body(model: type[RequestModel], files: Mapping[str, str]) -> dict[str, 
         name: {
             "type": "string",
             "format": "binary",
-            "description": f"An image file, in place of `{instead_of}`.",
+            "description": f"A file, in place of `{instead_of}`.",
         }
         for name, instead_of in files.items()
     }

@@ -9,7 +9,7 @@ from serve_app.api.http.request_model import Text
 from serve_app.api.http.video_fields import Seed, Unset
 from serve_app.api.native.video_request import VideoRequest
 from serve_app.errors import InvalidField
-from serve_app.submission.video_order import VideoOrder
+from serve_app.submission.video_order import Picture, VideoOrder
 
 _SEED = 42
 
@@ -23,7 +23,7 @@ class LightX2VRequest(VideoRequest):
     )
 
     def order(
-        self, *, uploads: Mapping[str, bytes], notes: tuple[str, ...], idempotency_key: str | None
+        self, *, uploads: Mapping[str, Picture], notes: tuple[str, ...], idempotency_key: str | None
     ) -> VideoOrder:
         """Return the order of this request; an empty text counts as not sent."""
         order = super().order(uploads=uploads, notes=notes, idempotency_key=idempotency_key)

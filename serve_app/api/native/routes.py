@@ -13,13 +13,12 @@ from serve_app.api.http.etag import send_tagged
 from serve_app.api.http.parameters import RootPath, Service
 from serve_app.api.http.video_file import send_video
 from serve_app.api.native.describe import describe, describe_all
+from serve_app.api.native.submit_answers import SUBMIT_ANSWERS, Wait, submit_answer
 from serve_app.api.native.task_document import (
     NATIVE_STATUS,
     StopDocument,
-    SubmitDocument,
     TaskDocument,
     TaskListDocument,
-    submit_document,
     why_no_result,
 )
 from serve_app.api.native.video_form import UPLOADS, read_video_form
@@ -30,22 +29,6 @@ from serve_app.submission.task_service import TaskService
 from serve_app.tasks.caller import Caller
 from serve_app.tasks.transitions import Status
 
-Wait = Annotated[
-    float,
-    Query(
-        ge=0,
-        le=600,
-        description="answer once the task has ended, at the latest after so many seconds",
-        examples=[30],
-    ),
-]
-"""Query parameter: how long to wait for the end of the task."""
-
-_SUBMIT_ANSWERS = {
-    **answers(SubmitDocument | TaskDocument, 400, 403, 409, 413, 422, 429, 503, 507),
-    202: {"model": TaskDocument, "description": "With `wait`: the task, which has not ended yet"},
-}
-
 _STATUSES: Mapping[str, Status] = {word: status for status, word in NATIVE_STATUS.items()}
 
 router = APIRouter(tags=["tasks"])
@@ -54,7 +37,7 @@ router = APIRouter(tags=["tasks"])
 @router.post(
     "/v1/tasks/video",
     summary="Submit a video as JSON",
-    responses=_SUBMIT_ANSWERS,
+    responses=SUBMIT_ANSWERS,
     openapi_extra=json_body(VideoRequest),
 )
 async def submit(
@@ -64,13 +47,13 @@ async def submit(
     body = await read_object(request)
     sent = VideoRequest.read_json(body)
     submitted = await _submit(service, caller, request, sent, body, uploads={})
-    return await _submit_answer(service, caller, submitted, root_path, wait)
+    return await submit_answer(service, caller, submitted, root_path, wait)
 
 
 @router.post(
     "/v1/tasks/video/form",
     summary="Submit a video as a form, with image files",
-    responses=_SUBMIT_ANSWERS,
+    responses=SUBMIT_ANSWERS,
     openapi_extra=form_body(VideoRequest, UPLOADS),
 )
 async def submit_form(
@@ -80,7 +63,7 @@ async def submit_form(
     form = await read_video_form(request, max_file_bytes=service.offer.limits.max_image_bytes)
     sent = VideoRequest.read_lenient(form.fields)
     submitted = await _submit(service, caller, request, sent, form.named, uploads=form.uploads)
-    return await _submit_answer(service, caller, submitted, root_path, wait)
+    return await submit_answer(service, caller, submitted, root_path, wait)
 
 
 @router.get(
@@ -212,16 +195,6 @@ async def _submit(
         idempotency_key=idempotency_key(request),
     )
     return await service.submit(caller, order, sent.words())
-
-
-async def _submit_answer(
-    service: TaskService, caller: Caller, submitted: Submitted, root_path: str, wait_s: float
-) -> Response:
-    if not wait_s:
-        return JSONResponse(submit_document(submitted.task, submitted.queue, is_new=submitted.is_new))
-    task = await service.ended(caller, submitted.task, wait_s=wait_s)
-    document = await describe(service, task, root_path)
-    return JSONResponse(document, status_code=200 if task.is_final else 202)
 
 
 def _statuses(text: str) -> tuple[Status, ...]:

@@ -4,13 +4,19 @@ from functools import cache
 
 from fastapi import APIRouter
 
-from serve_app.api.native import event_routes, queue_routes, routes, service_routes
+from serve_app.api.native import again_routes, event_routes, queue_routes, routes, service_routes
 
 
 @cache
 def native_surface() -> APIRouter:
     """Return the routes of tasks, files and the service, one router for every application."""
     surface = APIRouter()
-    for router in (queue_routes.router, routes.router, event_routes.router, service_routes.router):
+    for router in (
+        queue_routes.router,
+        again_routes.router,
+        routes.router,
+        event_routes.router,
+        service_routes.router,
+    ):
         surface.include_router(router)
     return surface

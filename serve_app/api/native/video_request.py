@@ -171,7 +171,7 @@ class VideoRequest(RequestModel):
         return _WORDS.but(**spelt)
 
     def order(
-        self, *, uploads: Mapping[str, bytes], notes: tuple[str, ...], idempotency_key: str | None
+        self, *, uploads: Mapping[str, Picture], notes: tuple[str, ...], idempotency_key: str | None
     ) -> VideoOrder:
         """Return the order of this request; ``uploads`` are files by the field that each stands for.
 
@@ -209,7 +209,7 @@ class VideoRequest(RequestModel):
         )
 
 
-def _picture(field: str, text: str, uploads: Mapping[str, bytes]) -> Picture | None:
+def _picture(field: str, text: str, uploads: Mapping[str, Picture]) -> Picture | None:
     if field not in uploads:
         return text or None
     if text:

@@ -1,0 +1,93 @@
+"""The native surface's route of a video made again, with changes: ``/v1/tasks/video/again``."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from serve_app.api.http.api_document import either_body
+from serve_app.api.http.auth import Calling
+from serve_app.api.http.body import idempotency_key, read_object
+from serve_app.api.http.form import header_parameters, read_form
+from serve_app.api.http.parameters import RootPath, Service
+from serve_app.api.native.again_request import FILE, AgainRequest, Earlier
+from serve_app.api.native.submit_answers import SUBMIT_ANSWERS, Wait, submit_answer
+from serve_app.errors import InvalidField
+from serve_app.submission.task_service import TaskService
+from serve_app.tasks.caller import Caller
+
+_UPLOADS = {FILE: "task_id", "image_file": "image_path", "last_frame_file": "last_frame_path"}
+"""File fields of the form, each with the field that it takes the place of."""
+
+_AGAIN = "again"
+"""The entry of a stored request that names the earlier task."""
+
+router = APIRouter(tags=["tasks"])
+
+
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """What a client sent: the changes, all its fields by name, and its files by the field of each."""
+
+    changes: AgainRequest
+    named: Mapping[str, Any]
+    files: Mapping[str, bytes]
+
+
+@router.post(
+    "/v1/tasks/video/again",
+    summary="Submit an earlier video again, of a task or a file, with changes",
+    responses=SUBMIT_ANSWERS,
+    openapi_extra=either_body(AgainRequest, _UPLOADS),
+)
+async def again(
+    request: Request, service: Service, caller: Calling, root_path: RootPath, wait: Wait = 0
+) -> Response:
+    """Take an earlier video and changes to it, as a JSON object or as a form."""
+    sent = await _read(request, service)
+    earlier = await _earlier(service, caller, sent)
+    pictures = {field: data for field, data in sent.files.items() if field != _UPLOADS[FILE]}
+    changed, pictures_of_all = sent.changes.applied(earlier, pictures)
+    unknown = AgainRequest.unknown_among(sent.named)
+    order = changed.order(
+        uploads=pictures_of_all,
+        notes=(unknown,) if unknown else (),
+        idempotency_key=idempotency_key(request),
+    )
+    source = {} if sent.changes.task_id is None else {_AGAIN: sent.changes.task_id}
+    order = replace(order, sent={**order.sent, **source})
+    submitted = await service.submit(caller, order, changed.words())
+    return await submit_answer(service, caller, submitted, root_path, wait)
+
+
+async def _earlier(service: TaskService, caller: Caller, sent: _Sent) -> Earlier:
+    """Return the earlier video. Raises ``TaskNotFound``, ``InvalidField``."""
+    video, task_id = sent.files.get(_UPLOADS[FILE]), sent.changes.task_id
+    if (video is None) == (task_id is None):
+        raise InvalidField(
+            "task_id", "task_id: send the id of a task, or in a form an MP4 as file; one of them."
+        )
+    if task_id is not None:
+        return Earlier.of_task(await service.task(caller, task_id))
+    assert video is not None
+    return await asyncio.to_thread(Earlier.of_file, video)
+
+
+async def _read(request: Request, service: TaskService) -> _Sent:
+    kind, _ = header_parameters(request.headers.get("content-type", ""))
+    if kind not in ("multipart/form-data", "application/x-www-form-urlencoded"):
+        body = await read_object(request)
+        return _Sent(AgainRequest.read_json(body), body, {})
+    limit = service.offer.limits.max_image_bytes
+    form = await read_form(request, files=_UPLOADS, max_file_bytes=limit, max_text_bytes=2 * limit)
+    for name in _UPLOADS.keys() & form.fields.keys():
+        if form.fields[name]:
+            raise InvalidField(name, f"{name}: must be an uploaded file; text goes in {_UPLOADS[name]}.")
+    for name in form.repeated & AgainRequest.model_fields.keys():
+        raise InvalidField(name, f"{name}: is there twice, with two values; send it once.")
+    named = {name: None for name in form.fields if name not in _UPLOADS}
+    files = {_UPLOADS[name]: data for name, data in form.files.items()}
+    return _Sent(AgainRequest.read_lenient(form.fields), named, files)
