@@ -79,7 +79,7 @@ def model_with(**changes: Any) -> dict[str, Any]:
         (
             model_with(options={"cache_treshold": 0.1}),
             "args.models[0].options.cache_treshold: is not a setting; did you mean cache_threshold? "
-            "allowed here: attention, compile, ",
+            "allowed here: attention, sparsity, ",
         ),
         (
             model_with(options={"attention": "fast"}),
