@@ -8,6 +8,8 @@ from typing import TypeAlias
 class Phase(StrEnum):
     """What a run is doing."""
 
+    ENHANCING = "enhancing prompt"
+    """A chat model is asked to write the prompt out."""
     PREPARING = "preparing"
     """It is checked, and what follows of it is set up: LoRAs, noise, text keys."""
     ENCODING_TEXT = "encoding text"

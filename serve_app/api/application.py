@@ -138,7 +138,7 @@ def _service(
         free_disk=FreeDisk(artifacts.free_bytes),
         places=VideoPlaces(outputs, store),
         frames=FrameIntake(_image_intake(settings), artifacts),
-        prompts=PromptNotes(settings.models),
+        prompts=PromptNotes(settings.models, has_enhancer=settings.prompt_enhancer is not None),
         callbacks=Callbacks(
             lambda owner: bool(settings.webhook_secrets(owner)), public_or_in(settings.webhooks.networks)
         ),

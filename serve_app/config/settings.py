@@ -14,6 +14,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, Field, SecretStr, ValidationError, model_validator
 
 from serve_app.config.model_settings import ModelSettings
+from serve_app.config.prompt_enhancer_settings import PromptEnhancerSettings
 from serve_app.config.section import Seconds, Section, SettingsError, model_in
 from serve_app.config.webhook_secret import secret_bytes
 from serve_app.findings import Loc, path, reason, unknown
@@ -206,6 +207,9 @@ class AppSettings(Section):
     webhooks: WebhookSettings = Field(
         default=WebhookSettings(), description="how clients are told of their tasks at their callback_url"
     )
+    prompt_enhancer: PromptEnhancerSettings | None = Field(
+        default=None, description="the chat model that writes out prompts for requests with enhance_prompt"
+    )
     keys: tuple[KeySettings, ...] = Field(
         default=(), description="who may use the service; with none, whoever reaches it"
     )
@@ -295,6 +299,7 @@ def _absolute(settings: AppSettings, base: Path) -> AppSettings:
             "output_roots": tuple(absolute(root) for root in settings.output_roots),
             "input_roots": tuple(absolute(root) for root in settings.input_roots),
             "models": tuple(model.absolute(base) for model in settings.models),
+            "prompt_enhancer": settings.prompt_enhancer and settings.prompt_enhancer.with_key(base),
         }
     )
 

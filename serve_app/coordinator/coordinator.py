@@ -157,6 +157,7 @@ class Coordinator:
         progress: float,
         notes: Sequence[str] = (),
         phase: str = "",
+        revised_prompt: str | None = None,
     ) -> int:
         """Record a run's progress and renew its lease; return a ``Command`` to the runner.
 
@@ -165,7 +166,13 @@ class Coordinator:
         """
         try:
             command = await self._ledger.report(
-                uid, attempt, step=step, progress=progress, notes=notes, phase=phase
+                uid,
+                attempt,
+                step=step,
+                progress=progress,
+                notes=notes,
+                phase=phase,
+                revised_prompt=revised_prompt,
             )
             return int(command)
         except Superseded:
@@ -179,13 +186,20 @@ class Coordinator:
         timings: Mapping[str, float],
         notes: Sequence[str] = (),
         frames: int | None = None,
+        revised_prompt: str | None = None,
     ) -> bool:
         """Commit a finished video; return False if the attempt is no longer current.
 
         Raises ``Superseded``.
         """
         task = await self._ledger.publish(
-            uid, attempt, artifact=artifact, timings=timings, notes=notes, frames=frames
+            uid,
+            attempt,
+            artifact=artifact,
+            timings=timings,
+            notes=notes,
+            frames=frames,
+            revised_prompt=revised_prompt,
         )
         if task is None:
             return await self._is_published(uid, attempt)

@@ -55,14 +55,23 @@ class CoordinatorLink:
             self._note_unanswered("hand_back", error)
 
     async def report(
-        self, uid: str, attempt: int, step: int, progress: float, notes: tuple[str, ...], phase: Phase
+        self,
+        uid: str,
+        attempt: int,
+        step: int,
+        progress: float,
+        notes: tuple[str, ...],
+        phase: Phase,
+        revised_prompt: str | None = None,
     ) -> Command:
         """Report progress; return what is to be done with the run.
 
-        A coordinator of the version before does not know phases: while it still leads, it counts as away.
+        A coordinator of the version before does not know revised prompts: while it still leads, it counts as
+        away for a run that has one.
         """
+        told = () if revised_prompt is None else (revised_prompt,)
         try:
-            answer = self._handle.report.remote(uid, attempt, step, progress, notes, str(phase))
+            answer = self._handle.report.remote(uid, attempt, step, progress, notes, str(phase), *told)
             return Command(await asyncio.wait_for(answer, self._patience_s))
         except _UNREACHABLE as error:
             self._note_unanswered("report", error)
@@ -76,9 +85,12 @@ class CoordinatorLink:
         timings: Mapping[str, float],
         notes: tuple[str, ...] = (),
         frames: int | None = None,
+        revised_prompt: str | None = None,
     ) -> bool:
         """Publish the video; return True once it is committed."""
-        told = (notes,) if frames is None else (notes, frames)
+        told: tuple[object, ...] = (notes,) if frames is None else (notes, frames)
+        if revised_prompt is not None:
+            told = notes, frames, revised_prompt
         return await self._retry_until_answered("publish", uid, attempt, artifact, timings, *told)
 
     async def fail(self, uid: str, attempt: int, error: TaskError) -> bool:

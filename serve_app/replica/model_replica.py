@@ -28,6 +28,7 @@ from serve_app.media.video_encoding import VideoEncoding, require
 from serve_app.replica.claims import Claim, Claims
 from serve_app.replica.coordinator_link import CoordinatorLink
 from serve_app.replica.engine_factory import engine_factory
+from serve_app.replica.prompt_enhancer import PromptEnhancer
 from serve_app.replica.rank_group import RankGroup
 from serve_app.replica.run import Generated, Hung, Outcome, Run
 from serve_app.replica.warm_up import warm_up
@@ -77,6 +78,8 @@ class ModelReplica:
             give_up_s=2 * rules.lease_s,
         )
         self._claims = Claims(self._link.hand_back)
+        asked = settings.prompt_enhancer
+        self._enhancer = None if asked is None else PromptEnhancer(asked)
         self._starting: Health | None = Health.STARTING
         self._reason = ""
         self._loras: deque[frozenset[str]] = deque(maxlen=_CACHED_LORAS)
@@ -118,9 +121,11 @@ class ModelReplica:
         self, task: Task, claim: Claim, finishing: asyncio.TaskGroup, return_at: float
     ) -> Task | None:
         """Run the task; return the next task to run, if any."""
+        run = self._run(task)
+        await run.enhance_prompt(self._enhancer)  # before the time of a run, which the next claim goes by
         async with self._claims.after(task, claim) as prefetched:
             self._note_loras(task.spec)
-            run, began = self._run(task), time.monotonic()
+            began = time.monotonic()
             try:
                 generated = await run.generate(self._thread, self._files)
             except (Hung, EngineLost):

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Protocol, TypeAlias
 
@@ -23,6 +23,7 @@ from serve_app.media.source_image import SourceImage
 from serve_app.media.video_encoding import VideoEncoding
 from serve_app.media.video_writer import VideoWriteError
 from serve_app.replica.attempt_file import AttemptFile
+from serve_app.replica.prompt_enhancer import NotEnhanced, PromptEnhancer
 from serve_app.replica.run_previews import RunPreviews
 from serve_app.replica.run_progress import RunProgress
 from serve_app.tasks.command import Command
@@ -53,9 +54,19 @@ class Control(Protocol):
     """The interface of a run to the coordinator; every call waits for the answer."""
 
     async def report(
-        self, uid: str, attempt: int, step: int, progress: float, notes: Notes, phase: Phase
+        self,
+        uid: str,
+        attempt: int,
+        step: int,
+        progress: float,
+        notes: Notes,
+        phase: Phase,
+        revised_prompt: str | None,
     ) -> Command:
-        """Report a run's progress; return what is to be done with the run."""
+        """Report a run's progress; return what is to be done with the run.
+
+        ``revised_prompt``: what the prompt enhancer wrote, empty if nothing came of it, None before.
+        """
 
     async def publish(
         self,
@@ -65,6 +76,7 @@ class Control(Protocol):
         timings: Mapping[str, float],
         notes: Notes,
         frames: int | None,
+        revised_prompt: str | None,
     ) -> bool:
         """Commit a run's video; return False if the attempt is no longer current.
 
@@ -92,7 +104,7 @@ class Generated:
 
 
 class Run:
-    """Runs one claimed task. Call ``generate`` once, then ``finish``.
+    """Runs one claimed task. Call ``enhance_prompt``, ``generate`` and ``finish``, each once.
 
     After ``generate`` the engine is free for the next task, while ffmpeg encodes the last frames of this one.
     """
@@ -123,10 +135,46 @@ class Run:
         self._file = AttemptFile(task, artifacts, encoding, variant)
         self._progress = RunProgress(task.spec)
         self._notes: Notes = ()
+        # A coordinator of the version before sends a task without it.
+        self._revised_prompt: str | None = getattr(task, "revised_prompt", None)
         self._abandoned = threading.Event()
         self._finish = threading.Event()
         self._previews = RunPreviews(engine, task, artifacts)
         self._moved = asyncio.Event()
+
+    async def enhance_prompt(self, enhancer: PromptEnhancer | None) -> None:
+        """Have the prompt written out if the client wants that and no earlier attempt has asked.
+
+        Whatever goes wrong is a note, and the run goes on with the plain prompt; a run that is abandoned
+        leaves the question at once. Needs no engine.
+        """
+        if self._revised_prompt is not None or not getattr(self._task, "enhance_prompt", False):
+            return
+        self._progress.entered(Phase.ENHANCING)
+        asking = asyncio.create_task(self._ask(enhancer))
+        try:
+            while True:
+                is_answered = asking.done()  # then this report has the answer, for an attempt after this one
+                if not self._obey(await self._report()) or is_answered:
+                    break
+                await asyncio.wait([asking], timeout=self._heartbeat_s)
+        finally:
+            asking.cancel()
+            await asyncio.wait([asking])
+
+    async def _ask(self, enhancer: PromptEnhancer | None) -> None:
+        """Ask for the revised prompt; leave it empty, with a note, if there is none."""
+        spec = self._task.spec
+        revised = ""
+        try:
+            if enhancer is None:
+                raise NotEnhanced("the service has no prompt enhancer any more")
+            revised = await enhancer.enhance(spec.prompt, has_picture=spec.image_key is not None)
+        except NotEnhanced as error:
+            _logger.warning("task %s: its prompt was not enhanced: %s", self._task.uid, error)
+            self._note((f"The prompt was not enhanced: {error}.",))
+        self._revised_prompt = revised
+        self._progress.enhanced()
 
     async def generate(self, engine_thread: Executor, files: Executor) -> Generated:
         """Generate every frame in ``engine_thread``.
@@ -169,7 +217,13 @@ class Run:
             )
         artifact = self._artifacts.key(task.uid, task.attempt)
         published = await self._control.publish(
-            task.uid, task.attempt, artifact, self._progress.timings, self._notes, self._frames_if_fewer
+            task.uid,
+            task.attempt,
+            artifact,
+            self._progress.timings,
+            self._notes,
+            self._frames_if_fewer,
+            self._revised_prompt,
         )
         return Outcome.PUBLISHED if published else Outcome.LEFT
 
@@ -195,7 +249,17 @@ class Run:
             position.progress,
             self._notes,
             position.phase,
+            self._revised_prompt,
         )
+
+    def _obey(self, command: Command) -> bool:
+        """Take up the coordinator's answer; return whether the run goes on."""
+        if not command:
+            self._abandoned.set()
+        self._previews.is_wanted = Command.SHOW in command
+        if Command.FINISH in command:
+            self._finish.set()
+        return bool(command)
 
     async def _fail(self, error: TaskError, outcome: Outcome) -> Outcome:
         await self._control.fail(self._task.uid, self._task.attempt, error)
@@ -213,15 +277,11 @@ class Run:
             position = self._progress.position
             if time.monotonic() - position.moved_at > self._step_timeout_s:
                 raise Hung(f"no progress for {self._step_timeout_s} s at step {position.step}")
-            command = await self._report()
-            if not command:
-                self._abandoned.set()
-            self._previews.is_wanted = Command.SHOW in command
-            if Command.FINISH in command:
-                self._finish.set()
+            self._obey(await self._report())
 
     def _generate(self, loop: asyncio.AbstractEventLoop, files: Executor) -> None:
         """Generate in the engine's thread and write every frame to ffmpeg; ``finish`` completes the file."""
+        self._check_abandoned()
         self._file.open(files)
         try:
             self._generate_frames(files, wake=lambda: loop.call_soon_threadsafe(self._moved.set))
@@ -287,6 +347,8 @@ class Run:
 
     def _request(self) -> GenerationRequest:
         spec = self._task.spec
+        if self._revised_prompt:
+            spec = replace(spec, prompt=self._revised_prompt)
         return GenerationRequest.from_spec(
             spec, image=self._frame(spec.image_key), last_image=self._frame(spec.last_image_key)
         )

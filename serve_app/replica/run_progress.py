@@ -50,6 +50,11 @@ class RunProgress:
         self._phase = phase
         self.position = replace(self.position, phase=phase)
 
+    def enhanced(self) -> None:
+        """Go on to prepare: the prompt enhancer's time has a limit of its own, and is not the engine's."""
+        self._phase = Phase.PREPARING
+        self.position = replace(self.position, moved_at=time.monotonic(), phase=self._phase)
+
     def begin(self) -> None:
         """Start timing the next stage."""
         self._lap_began = time.monotonic()

@@ -57,6 +57,7 @@ _RUNNER, _STEP, _PROGRESS = _new("runner"), _new("step"), _new("progress")
 _STARTED_AT, _FINISHED_AT, _LEASE = _new("started_at"), _new("finished_at"), _new("lease_expires_at")
 _PRIORITY, _PLACE, _PHASE = _new("priority"), _new("place"), _new("phase")
 _ARTIFACT, _TIMINGS, _FRAMES = _new("artifact"), _new("timings"), _new("frames")
+_REVISED = _new("revised_prompt")
 # None, for a run that added no note, must become SQL's NULL and not JSON's.
 _NOTES = bindparam("new_notes", type_=JSON(none_as_null=True))
 _ERROR_CODE, _ERROR_MESSAGE = _new("error_code"), _new("error_message")
@@ -76,7 +77,11 @@ def _highest_beside() -> ScalarSelect[int | None]:
     )
 
 
-_NOTED = {"notes": func.coalesce(_NOTES, TASKS.c.notes)}
+_TOLD = {
+    "notes": func.coalesce(_NOTES, TASKS.c.notes),
+    # The first one stands, so that all attempts are made of the same prompt.
+    "revised_prompt": func.coalesce(TASKS.c.revised_prompt, _REVISED),
+}
 _ENDED = {"finished_at": _FINISHED_AT, "lease_expires_at": None}
 _FAILED = {**_ENDED, "error_code": _ERROR_CODE, "error_message": _ERROR_MESSAGE}
 _QUEUED = {"lease_expires_at": None, "step": 0}
@@ -97,11 +102,11 @@ _CHANGES: Mapping[Move, Mapping[str, Any]] = {
         "phase": _PHASE,
         "progress": case((TASKS.c.progress > _PROGRESS, TASKS.c.progress), else_=_PROGRESS),
         "lease_expires_at": _LEASE,
-        **_NOTED,
+        **_TOLD,
     },
     Move.PUBLISH: {
         **_ENDED,
-        **_NOTED,
+        **_TOLD,
         "artifact": _ARTIFACT,
         "timings": _TIMINGS,
         "frames": _FRAMES,
@@ -155,17 +160,19 @@ class MoveStatements:
         lease_expires_at: float,
         notes: Sequence[str] = (),
         phase: str = "",
+        revised_prompt: str | None = None,
     ) -> Write:
         """Renew the lease; the stored progress never decreases. The statement returns only ``_REPORTED``.
 
-        ``notes`` replace those of the task, unless there are none.
+        ``notes`` replace those of the task, unless there are none; ``revised_prompt`` stands once it is
+        there.
         """
         new = {
             _STEP: step,
             _PHASE: phase,
             _PROGRESS: progress,
             _LEASE: lease_expires_at,
-            **_noted(notes),
+            **_told(notes, revised_prompt),
         }
         return self._of(run, Move.REPORT, new)
 
@@ -178,6 +185,7 @@ class MoveStatements:
         finished_at: float,
         notes: Sequence[str] = (),
         frames: int | None = None,
+        revised_prompt: str | None = None,
     ) -> Write:
         """End the task as succeeded. ``notes`` replace those of the task, unless there are none.
 
@@ -188,7 +196,7 @@ class MoveStatements:
             _TIMINGS: dict(timings),
             _FRAMES: frames,
             _FINISHED_AT: finished_at,
-            **_noted(notes),
+            **_told(notes, revised_prompt),
         }
         return self._of(run, Move.PUBLISH, new)
 
@@ -255,8 +263,8 @@ class MoveStatements:
         )
 
 
-def _noted(notes: Sequence[str]) -> Mapping[BindParameter[Any], Any]:
-    return {_NOTES: list(notes) or None}
+def _told(notes: Sequence[str], revised_prompt: str | None) -> Mapping[BindParameter[Any], Any]:
+    return {_NOTES: list(notes) or None, _REVISED: revised_prompt}
 
 
 def _failed(error: TaskError, finished_at: float) -> Mapping[BindParameter[Any], Any]:

@@ -59,6 +59,8 @@ def task_of(row: Mapping[str, Any] | RowMapping) -> Task:
         expires_at=row["expires_at"],
         frames=row["frames"],
         previews_until=row["previews_until"],
+        enhance_prompt=row["enhance_prompt"],
+        revised_prompt=row["revised_prompt"],
     )
 
 
@@ -98,6 +100,8 @@ def values_of(new: NewTask, *, max_attempts: int, now: float) -> Mapping[str, An
         "finish_early": False,
         "frames": None,
         "previews_until": None,
+        "enhance_prompt": new.enhance_prompt,
+        "revised_prompt": None,
         "expires_at": None if new.expires_in_s is None else now + new.expires_in_s,
         "callback_url": new.callback.url if new.callback else None,
         "callback_events": " ".join(new.callback.events) if new.callback else None,

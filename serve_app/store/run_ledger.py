@@ -123,10 +123,12 @@ class RunLedger:
         progress: float,
         notes: Sequence[str] = (),
         phase: str = "",
+        revised_prompt: str | None = None,
     ) -> Command:
         """Renew the lease and record the progress; return what the runner is to do.
 
-        ``notes``: all notes of the task, if the run added some; ``phase``: empty where it is not known.
+        ``notes``: all notes of the task, if the run added some; ``phase``: empty where it is not known;
+        ``revised_prompt``: None before the prompt enhancer was asked, empty where nothing came of it.
         Raises ``Superseded``.
         """
         lease_expires_at = time.time() + self._lease_s
@@ -137,6 +139,7 @@ class RunLedger:
             lease_expires_at=lease_expires_at,
             notes=notes,
             phase=phase,
+            revised_prompt=revised_prompt,
         )
         # A report changes nothing that anybody is told of.
         row = await self._writing.ask(partial(self._write, write=write))
@@ -153,11 +156,12 @@ class RunLedger:
         timings: Mapping[str, float],
         notes: Sequence[str] = (),
         frames: int | None = None,
+        revised_prompt: str | None = None,
     ) -> Task | None:
         """Commit ``artifact`` as the task's result; return None if the attempt is not current.
 
         ``notes``: all notes of the task, if the run added some; ``frames``: their number, if it is not that
-        of the spec. Raises ``Superseded``.
+        of the spec; ``revised_prompt``: as in a report. Raises ``Superseded``.
         """
         write = self.moves.publish(
             self._run(uid, attempt),
@@ -166,6 +170,7 @@ class RunLedger:
             finished_at=time.time(),
             notes=notes,
             frames=frames,
+            revised_prompt=revised_prompt,
         )
         return _task(await self._commit(write))
 

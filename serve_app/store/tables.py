@@ -64,6 +64,9 @@ TASKS = Table(
     Column("finish_early", Boolean, nullable=False, server_default=false()),
     # Until when previews of the current run are wanted.
     Column("previews_until", Float),
+    Column("enhance_prompt", Boolean, nullable=False, server_default=false()),
+    # What a run takes for the prompt: null before it was asked for, empty where none came of that.
+    Column("revised_prompt", Text),
     # Of a video that has not as many as its spec.
     Column("frames", Integer),
     Column("callback_url", Text),

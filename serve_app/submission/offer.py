@@ -19,6 +19,8 @@ class Offer:
     """Whether pictures may be named by URL."""
     image_paths: bool
     """Whether pictures may be named by a path below an input folder."""
+    enhances_prompts: bool
+    """Whether there is a prompt enhancer."""
 
     @classmethod
     def of(cls, settings: AppSettings) -> "Offer":
@@ -29,6 +31,7 @@ class Offer:
             retention_s=settings.tasks.retention_s,
             image_urls=settings.allow_image_urls,
             image_paths=bool(settings.input_roots),
+            enhances_prompts=settings.prompt_enhancer is not None,
         )
 
     @property

@@ -1,4 +1,4 @@
-"""Notes about what a model does not read of a task's prompts, for the answer to its submit."""
+"""Notes on a task's prompts for the answer to its submit: what is not read of them, or not enhanced."""
 
 import asyncio
 import logging
@@ -11,6 +11,7 @@ from models.prompt_notes import prompt_notes
 from models.weights.hub import cached_file
 from models.weights_source import HubModel
 from serve_app.config.model_settings import ModelSettings
+from serve_app.submission.video_order import VideoOrder
 
 _TOKENIZER = "tokenizer/tokenizer.json"
 
@@ -24,13 +25,30 @@ class PromptNotes:
     prompt's length: the run tells it.
     """
 
-    def __init__(self, models: Sequence[ModelSettings]) -> None:
+    def __init__(self, models: Sequence[ModelSettings], *, has_enhancer: bool) -> None:
+        self._has_enhancer = has_enhancer
         self._models = {model.name: model for model in models}
         self._lengths: dict[str, PromptLength] = {}
         self._reading = asyncio.Lock()
 
-    async def of(self, model: str, prompt: str, negative_prompt: str) -> tuple[str, ...]:
-        """Return the notes on the two prompts of a task of ``model``."""
+    def is_enhanced(self, order: VideoOrder) -> bool:
+        """Return whether the order's prompt will be written out before it is read."""
+        return self._has_enhancer and order.enhance_prompt and bool(order.prompt)
+
+    async def of(self, model: str, order: VideoOrder, negative_prompt: str) -> tuple[str, ...]:
+        """Return the notes on the two prompts of a task of ``model``.
+
+        Of a prompt that will be written out, the run tells what is not read.
+        """
+        if self.is_enhanced(order):
+            return await self._unread(model, "", negative_prompt)
+        notes = await self._unread(model, order.prompt, negative_prompt)
+        if not order.enhance_prompt:
+            return notes
+        missing = "this service has no prompt enhancer" if order.prompt else "there is none"
+        return (f"The prompt was not enhanced: {missing}.", *notes)
+
+    async def _unread(self, model: str, prompt: str, negative_prompt: str) -> tuple[str, ...]:
         notes = partial(prompt_notes, self._models[model].spec, prompt, negative_prompt)
         if is_surely_whole(prompt) and is_surely_whole(negative_prompt):
             return notes(_not_cut)

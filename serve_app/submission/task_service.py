@@ -324,7 +324,7 @@ class TaskService:
             await self._forget_files(uid)
             raise
         spec = planned.spec
-        prompt_notes = await self._prompts.of(planned.model, spec.prompt, spec.negative_prompt)
+        prompt_notes = await self._prompts.of(planned.model, order, spec.negative_prompt)
         new = NewTask(
             uid=uid,
             id=order.task_id or uid,
@@ -337,6 +337,7 @@ class TaskService:
             owner=caller.name,
             callback=callback,
             expires_in_s=order.expires_in_s,
+            enhance_prompt=self._prompts.is_enhanced(order),
             notes=(*planned.notes, *frames.notes, *prompt_notes, *order.notes),
             request=without_pictures(order, words),
             idempotency_key=order.idempotency_key,

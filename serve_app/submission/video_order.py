@@ -37,6 +37,8 @@ class VideoOrder:
 
     prompt: str
     negative_prompt: str | None = None
+    enhance_prompt: bool = False
+    """Whether the service's prompt enhancer, if there is one, writes the prompt out."""
     first_frame: Picture | None = None
     """The first frame of an image-to-video task."""
     last_frame: Picture | None = None

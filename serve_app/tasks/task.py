@@ -14,6 +14,9 @@ from serve_app.tasks.webhook import Callback
 # ``Health``, ``Replica`` and ``Scale`` stay importable from this module for one version: during a rolling
 # redeploy, replicas of the previous version send heartbeats pickled under these names.
 
+MAX_PROMPT_CHARS = 4096
+"""Longest prompt, of a client or of the prompt enhancer."""
+
 
 @dataclass(frozen=True, slots=True)
 class TaskSpec(VideoSpec):
@@ -63,6 +66,8 @@ class NewTask:
     """Whom to tell of the task; None for a client that asks for itself."""
     expires_in_s: float | None = None
     """Seconds in which the task must have begun; None without a deadline."""
+    enhance_prompt: bool = False
+    """Whether the prompt enhancer writes the prompt out before the run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +126,12 @@ class Task:
     """Number of frames of a video that finished early; None for one with as many as its spec says."""
     previews_until: float | None = None
     """Time until which previews are wanted; None if nobody has looked."""
+    enhance_prompt: bool = False
+    """Whether the prompt enhancer writes the prompt out before the run."""
+    revised_prompt: str | None = None
+    """The prompt that the model gets in place of the spec's, in every attempt: None before the enhancer was
+    asked, empty where nothing came of that and the plain prompt stands.
+    """
 
     @property
     def is_final(self) -> bool:

@@ -47,9 +47,24 @@ class Direct:
     ledger: RunLedger
 
     async def report(
-        self, uid: str, attempt: int, step: int, progress: float, notes: tuple[str, ...], phase: Phase
+        self,
+        uid: str,
+        attempt: int,
+        step: int,
+        progress: float,
+        notes: tuple[str, ...],
+        phase: Phase,
+        revised_prompt: str | None,
     ) -> Command:
-        return await self.ledger.report(uid, attempt, step=step, progress=progress, notes=notes, phase=phase)
+        return await self.ledger.report(
+            uid,
+            attempt,
+            step=step,
+            progress=progress,
+            notes=notes,
+            phase=phase,
+            revised_prompt=revised_prompt,
+        )
 
     async def publish(
         self,
@@ -59,9 +74,16 @@ class Direct:
         timings: Mapping[str, float],
         notes: tuple[str, ...],
         frames: int | None,
+        revised_prompt: str | None,
     ) -> bool:
         task = await self.ledger.publish(
-            uid, attempt, artifact=artifact, timings=timings, notes=notes, frames=frames
+            uid,
+            attempt,
+            artifact=artifact,
+            timings=timings,
+            notes=notes,
+            frames=frames,
+            revised_prompt=revised_prompt,
         )
         return task is not None
 

@@ -249,3 +249,29 @@ async def test_an_idempotent_repeat_is_answered_in_a_drain(store: TaskStore, led
     await ledger.drain()
     again = await store.submit(new("b", idempotency_key="k", digest="d"), ADMISSION)
     assert again.uid == first.uid
+
+
+async def test_the_revised_prompt_of_the_first_answer_stays_for_every_attempt(
+    store: TaskStore, ledger: RunLedger
+) -> None:
+    await store.submit(new("a", enhance_prompt=True), ADMISSION)
+    first = await ledger.claim("demo", "r1")
+    assert first is not None and first.enhance_prompt and first.revised_prompt is None
+    await ledger.report(first.uid, 1, step=0, progress=0.0)
+    await ledger.report(first.uid, 1, step=0, progress=0.0, revised_prompt="A grey cat walks.")
+    await ledger.report(first.uid, 1, step=1, progress=0.1)
+    await ledger.give_up(first.uid, 1)
+    second = await ledger.claim("demo", "r2")
+    assert second is not None and second.revised_prompt == "A grey cat walks."
+    stale = await ledger.report(first.uid, 1, step=2, progress=0.2, revised_prompt="Another.")
+    done = await ledger.publish(first.uid, 2, artifact="x", timings={}, revised_prompt="Yet another.")
+    assert not stale and done is not None
+    assert (done.revised_prompt, done.spec.prompt) == ("A grey cat walks.", "a cat")
+
+
+async def test_a_revised_prompt_that_no_report_told_comes_with_the_video(
+    store: TaskStore, ledger: RunLedger
+) -> None:
+    task = await claimed(store, ledger)
+    done = await ledger.publish(task.uid, 1, artifact="x", timings={}, revised_prompt="A grey cat walks.")
+    assert done is not None and done.revised_prompt == "A grey cat walks."

@@ -10,8 +10,9 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Received:
-    """One request: its headers, by lower-case name, and its body."""
+    """One request: its path, its headers, by lower-case name, and its body."""
 
+    target: str
     headers: dict[str, str]
     body: bytes
 
@@ -31,6 +32,8 @@ class Receiver:
 
     port: int = 0
     answers: list[str] = field(default_factory=list)
+    body: bytes = b""
+    """Of every answer."""
     received: list[Received] = field(default_factory=list)
     before_answer: Callable[[], Awaitable[object]] | None = None
     """Awaited between a request and its answer."""
@@ -47,12 +50,14 @@ class Receiver:
             head = (await reader.readuntil(b"\r\n\r\n")).decode()
             lines = [line.partition(": ") for line in head.split("\r\n")[1:] if line]
             headers = {name.lower(): value for name, _, value in lines}
+            target = head.split(" ", 2)[1]
             body = await reader.readexactly(int(headers["content-length"]))
-            self.received.append(Received(headers, body))
+            self.received.append(Received(target, headers, body))
             if self.before_answer is not None:
                 await self.before_answer()
             answer = self.answers.pop(0) if self.answers else "204 No Content"
-            writer.write(f"HTTP/1.1 {answer}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n".encode())
+            length = f"content-length: {len(self.body)}"
+            writer.write(f"HTTP/1.1 {answer}\r\n{length}\r\nconnection: close\r\n\r\n".encode() + self.body)
             await writer.drain()
         writer.close()
 

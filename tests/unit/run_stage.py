@@ -59,12 +59,22 @@ class Coordinator:
     published_frames: list[int | None] = field(default_factory=list)
     failures: list[TaskError] = field(default_factory=list)
     phases: list[Phase] = field(default_factory=list)
+    reported_prompts: list[str | None] = field(default_factory=list)
+    published_prompts: list[str | None] = field(default_factory=list)
 
     async def report(
-        self, uid: str, attempt: int, step: int, progress: float, notes: tuple[str, ...], phase: Phase
+        self,
+        uid: str,
+        attempt: int,
+        step: int,
+        progress: float,
+        notes: tuple[str, ...],
+        phase: Phase,
+        revised_prompt: str | None,
     ) -> Command:
         assert (uid, attempt) == ("u1", 2)
         self.phases.append(phase)
+        self.reported_prompts.append(revised_prompt)
         self.reported_notes.append(notes)
         self.reports.append((step, progress))
         if self.leave_at_step is not None and step >= self.leave_at_step:
@@ -81,7 +91,9 @@ class Coordinator:
         timings: Mapping[str, float],
         notes: tuple[str, ...],
         frames: int | None,
+        revised_prompt: str | None,
     ) -> bool:
+        self.published_prompts.append(revised_prompt)
         self.published_frames.append(frames)
         self.published_notes.append(notes)
         self.published.append((artifact, timings))

@@ -10,8 +10,8 @@ from pydantic.json_schema import SkipJsonSchema
 from models.limits import MAX_LORA_STRENGTH, MAX_LORAS
 from serve_app.api.http.request_model import WHOLE, RequestModel, Text
 from serve_app.submission.task_id import RESERVED_IDS, TASK_ID_PATTERN, is_task_id
+from serve_app.tasks.task import MAX_PROMPT_CHARS
 
-MAX_PROMPT_CHARS = 4096
 MAX_SEED = 2**53 - 1
 """The largest whole number that every JSON reader gives back unchanged."""
 

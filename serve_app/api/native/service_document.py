@@ -114,12 +114,13 @@ class LimitsDocument(TypedDict):
 
 
 class MetadataDocument(TypedDict):
-    """The models with their defaults, and the limits of the service."""
+    """The models with their defaults, the limits of the service, and whether it has a prompt enhancer."""
 
     name: str
     version: str
     models: list[ModelDocument]
     limits: LimitsDocument
+    prompt_enhancer: bool
 
 
 def status_document(
@@ -157,6 +158,7 @@ def metadata_document(offer: Offer, version: str) -> MetadataDocument:
             "image_urls": offer.image_urls,
             "image_paths": offer.image_paths,
         },
+        "prompt_enhancer": offer.enhances_prompts,
     }
 
 

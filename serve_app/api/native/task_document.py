@@ -72,7 +72,8 @@ class TaskDocument(TypedDict):
     """Current status of a task. Times are RFC 3339 in UTC, `timings` and `eta_seconds` are seconds.
 
     `owner` is the name of the API key that it was submitted with, empty without keys. `phase` is what a
-    running task is at: `preparing`, `encoding text`, `encoding image`, `step 3 of 40`, `decoding`, `writing`.
+    running task is at: `enhancing prompt`, `preparing`, `encoding text`, `encoding image`, `step 3 of 40`,
+    `decoding`, `writing`. `revised_prompt` is what the prompt enhancer made of the prompt.
     """
 
     task_id: str
@@ -87,6 +88,7 @@ class TaskDocument(TypedDict):
     finished_at: str | None
     step: int
     total_steps: int
+    revised_prompt: str | None
     queue_position: int | None
     eta_seconds: float | None
     attempt: int
@@ -169,6 +171,7 @@ def task_document(
         "finished_at": _time_if_any(task.finished_at),
         "step": task.step,
         "total_steps": task.spec.total_steps,
+        "revised_prompt": task.revised_prompt or None,
         "queue_position": place.position,
         "eta_seconds": round(place.eta_s, 1) if place.eta_s is not None else None,
         "attempt": task.attempt,

@@ -79,6 +79,12 @@ class VideoRequest(RequestModel):
     negative_prompt: NegativePrompt | Unset = _field(
         "What the video should not show; default: the model's own.", "blurry, low quality, static"
     )
+    enhance_prompt: bool = Field(
+        default=False,
+        description="Have a chat model write the prompt out before the run, where the service has one; the "
+        "status then has `revised_prompt`.",
+        examples=[False],
+    )
     image_path: Text = Field(
         default="",
         description="The first frame: base64, a `data:` URL, an http(s) URL where the service reads those, "
@@ -181,6 +187,7 @@ class VideoRequest(RequestModel):
         return VideoOrder(
             prompt=self.prompt,
             negative_prompt=self.negative_prompt,
+            enhance_prompt=self.enhance_prompt,
             first_frame=_picture("image_path", self.image_path, uploads),
             last_frame=_picture("last_frame_path", self.last_frame_path, uploads),
             width=width,
