@@ -13,8 +13,8 @@ from serve_app.tasks.caller import Caller
 
 _PAUSE_S = 0.1
 """Pause between two looks: half of it, on average, is what a change takes to be noticed."""
-_COST_SHARE = 10
-"""A look that costs t seconds is followed by a pause of at least 10 t, as with very long queues."""
+_COST_SHARE = 5
+"""A look that costs t seconds is followed by a pause of at least 5 t, as with very long queues."""
 _LOOKS_COMPARED = 5
 """The quickest of the last looks tells what one costs: the others waited for the processor or the disk."""
 
