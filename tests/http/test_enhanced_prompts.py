@@ -36,3 +36,18 @@ async def test_without_a_prompt_enhancer_it_is_a_note(service: HttpService):
     assert status["notes"] == ["The prompt was not enhanced: this service has no prompt enhancer."]
     assert status["revised_prompt"] is None
     assert (await service.client.get("/v1/service/metadata")).json()["prompt_enhancer"] is False
+
+
+@pytest.mark.parametrize("path", ["/lightx2v/v1/tasks/video", "/v1/local/video/generate"])
+async def test_lightx2vs_word_asks_for_it_too(folder: Path, path: str):
+    async with running(settings(folder, prompt_enhancer=ENHANCER)) as service:
+        await service.add_replica()
+        sent = {
+            "prompt": "a zyzzyva",
+            "task_id": "a",
+            "save_video_path": "a.mp4",
+            "use_prompt_enhancer": True,
+        }
+        answer = (await service.client.post(path, json=sent)).json()
+        assert answer["task_id"] == "a", answer
+        assert (await service.claim()).enhance_prompt

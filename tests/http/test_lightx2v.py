@@ -108,13 +108,13 @@ async def test_a_form_has_structured_values_as_json_text(service: HttpService, p
 
 async def test_what_is_not_read_is_ignored_and_named(service: HttpService):
     sent = {
-        "use_prompt_enhancer": False,
+        "resize_mode": "adaptive",
         "target_fps": 16,
         "aspect_ratio": "16:9",
         "image_path": as_text(png()),
     }
     answer = await submit(service, **sent)
-    assert "Unknown fields were ignored: use_prompt_enhancer, target_fps." in answer["message"]
+    assert "Unknown fields were ignored: resize_mode, target_fps." in answer["message"]
     spec = (await service.claim()).spec
     assert (spec.width, spec.height) == (96, 64), "the picture's shape"
     refused = await service.client.post(f"{BASE}/tasks/video", json={"prompt": "a red ball", "task": "i2v"})

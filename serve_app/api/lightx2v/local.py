@@ -117,7 +117,7 @@ async def stop_running_task(service: Service, caller: Calling) -> Response:
 async def _generate(
     service: TaskService, caller: Caller, sent: LocalRequest
 ) -> StartedDocument | ErrorDocument:
-    if sent.use_prompt_enhancer:
+    if sent.use_prompt_enhancer and not service.offer.enhances_prompts:
         return {"error": "use_prompt_enhancer: there is no prompt enhancer; leave it out."}
     submitted = await service.submit_if_free(
         caller, sent.order(), LOCAL_WORDS, replace_same_id=not sent.task_id_must_unique

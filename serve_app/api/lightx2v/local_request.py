@@ -37,7 +37,9 @@ class LocalRequest(RequestModel):
     num_fragments: Fragments = Field(
         default=1, description="Consecutive fragments, each going on from the end of the one before."
     )
-    use_prompt_enhancer: bool = Field(default=False, description="Refused when true: there is none.")
+    use_prompt_enhancer: bool = Field(
+        default=False, description="Have a chat model write the prompt out; an error where there is none."
+    )
 
     def order(self) -> VideoOrder:
         """Return the order of this request."""
@@ -46,6 +48,7 @@ class LocalRequest(RequestModel):
             negative_prompt=self.negative_prompt or None,
             first_frame=self.image_path or None,
             num_fragments=self.num_fragments,
+            enhance_prompt=self.use_prompt_enhancer,
             save_path=self.save_video_path or None,
             task_id=self.task_id,
             sent=self.model_dump(mode="json"),

@@ -18,6 +18,9 @@ class LightX2VRequest(VideoRequest):
     """Request for a video as LightX2V's server takes it: with seed 42 unless one is sent."""
 
     seed: Seed = Field(default=_SEED, description="LightX2V's own default is 42; -1: drawn.", examples=[42])
+    use_prompt_enhancer: bool = Field(
+        default=False, description="LightX2V's word for `enhance_prompt`.", examples=[False]
+    )
     task: Text | Unset = Field(
         default=None, description="t2v, i2v or flf2v: refused if the request is of another.", examples=["t2v"]
     )
@@ -30,4 +33,4 @@ class LightX2VRequest(VideoRequest):
         if self.task is not None and self.task != order.kind:
             raise InvalidField("task", f"task: the other fields ask for {order.kind}; leave it out.")
         # Of LightX2V's models only those for still images read it, so its clients send any.
-        return replace(order, aspect=None)
+        return replace(order, aspect=None, enhance_prompt=self.enhance_prompt or self.use_prompt_enhancer)

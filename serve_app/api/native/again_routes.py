@@ -11,15 +11,16 @@ from starlette.responses import Response
 from serve_app.api.http.api_document import either_body
 from serve_app.api.http.auth import Calling
 from serve_app.api.http.body import idempotency_key, read_object
-from serve_app.api.http.form import header_parameters, read_form
+from serve_app.api.http.form import header_parameters
 from serve_app.api.http.parameters import RootPath, Service
 from serve_app.api.native.again_request import FILE, AgainRequest, Earlier
 from serve_app.api.native.submit_answers import SUBMIT_ANSWERS, Wait, submit_answer
+from serve_app.api.native.video_form import UPLOADS, read_video_form
 from serve_app.errors import InvalidField
 from serve_app.submission.task_service import TaskService
 from serve_app.tasks.caller import Caller
 
-_UPLOADS = {FILE: "task_id", "image_file": "image_path", "last_frame_file": "last_frame_path"}
+_UPLOADS = {FILE: "task_id", **UPLOADS}
 """File fields of the form, each with the field that it takes the place of."""
 
 _AGAIN = "again"
@@ -82,12 +83,5 @@ async def _read(request: Request, service: TaskService) -> _Sent:
         body = await read_object(request)
         return _Sent(AgainRequest.read_json(body), body, {})
     limit = service.offer.limits.max_image_bytes
-    form = await read_form(request, files=_UPLOADS, max_file_bytes=limit, max_text_bytes=2 * limit)
-    for name in _UPLOADS.keys() & form.fields.keys():
-        if form.fields[name]:
-            raise InvalidField(name, f"{name}: must be an uploaded file; text goes in {_UPLOADS[name]}.")
-    for name in form.repeated & AgainRequest.model_fields.keys():
-        raise InvalidField(name, f"{name}: is there twice, with two values; send it once.")
-    named = {name: None for name in form.fields if name not in _UPLOADS}
-    files = {_UPLOADS[name]: data for name, data in form.files.items()}
-    return _Sent(AgainRequest.read_lenient(form.fields), named, files)
+    form = await read_video_form(request, max_file_bytes=limit, uploads=_UPLOADS, model=AgainRequest)
+    return _Sent(AgainRequest.read_lenient(form.fields), form.named, form.uploads)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from fastapi import Request
 
 from serve_app.api.http.form import read_form
+from serve_app.api.http.request_model import RequestModel
 from serve_app.api.native.video_request import VideoRequest
 from serve_app.errors import InvalidField
 
@@ -18,23 +19,30 @@ class VideoForm:
     """A form as it was sent."""
 
     fields: Mapping[str, str]
+    named: Mapping[str, None]
+    """The names of the text fields, as keys."""
     uploads: Mapping[str, bytes]
     """Files by the JSON field that each stands for."""
 
-    @property
-    def named(self) -> Mapping[str, object]:
-        """The names of the text fields, as keys."""
-        return {name: None for name in self.fields if name not in UPLOADS}
 
+async def read_video_form(
+    request: Request,
+    *,
+    max_file_bytes: int,
+    uploads: Mapping[str, str] = UPLOADS,
+    model: type[RequestModel] = VideoRequest,
+) -> VideoForm:
+    """Read the form in a request, of these file fields and of the text fields of ``model``.
 
-async def read_video_form(request: Request, *, max_file_bytes: int) -> VideoForm:
-    """Read the form in a request. Raises ``InvalidField`` or ``TooLarge``."""
+    Raises ``InvalidField`` or ``TooLarge``.
+    """
     form = await read_form(
-        request, files=UPLOADS, max_file_bytes=max_file_bytes, max_text_bytes=2 * max_file_bytes
+        request, files=uploads, max_file_bytes=max_file_bytes, max_text_bytes=2 * max_file_bytes
     )
-    for name in UPLOADS.keys() & form.fields.keys():
+    for name in uploads.keys() & form.fields.keys():
         if form.fields[name]:
-            raise InvalidField(name, f"{name}: must be an uploaded file; text goes in {UPLOADS[name]}.")
-    for name in form.repeated & VideoRequest.model_fields.keys():
+            raise InvalidField(name, f"{name}: must be an uploaded file; text goes in {uploads[name]}.")
+    for name in form.repeated & model.model_fields.keys():
         raise InvalidField(name, f"{name}: is there twice, with two values; send it once.")
-    return VideoForm(form.fields, {UPLOADS[name]: data for name, data in form.files.items()})
+    named = {name: None for name in form.fields if name not in uploads}
+    return VideoForm(form.fields, named, {uploads[name]: data for name, data in form.files.items()})
