@@ -83,7 +83,7 @@ class Cluster:
         """Add a node with these ``resources`` (``num_cpus``, ``num_gpus``); it leaves with the context."""
         nodes = cluster_utils.Cluster()
         nodes.head_node = ray_internals.head_node()
-        before = len(_nodes())
+        before = _nodes()
         # Its own way of waiting needs what only its own head would have set up.
         node = nodes.add_node(wait=False, **resources)
 
@@ -92,11 +92,12 @@ class Cluster:
                 nodes.remove_node(node, allow_graceful=False)
 
         try:
-            wait_for(lambda: len(_nodes()) > before, READY_S, lambda: "the node did not join")
+            # Not by their number: a node that was lost may leave it at the same time.
+            wait_for(lambda: bool(_nodes() - before), READY_S, lambda: "the node did not join")
             yield Node(ray_internals.raylet_of(node), kill)
         finally:
             kill()
-            wait_for(lambda: len(_nodes()) <= before, READY_S, lambda: "the node did not leave")
+            wait_for(lambda: _nodes() <= before, READY_S, lambda: "the node did not leave")
 
     @contextmanager
     def deploy(self, *, import_path: str = "serve_app.app:build", **args: Any) -> Iterator[Service]:
@@ -154,8 +155,8 @@ def demo(**changes: Any) -> dict[str, Any]:
     return {"name": "demo", "variant": "demo", "weights": str(ROOT / "models/demo/weights"), **changes}
 
 
-def _nodes() -> list[str]:
-    return [node["NodeID"] for node in ray.nodes() if node["Alive"]]
+def _nodes() -> set[str]:
+    return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
 
 
 def free_port() -> int:

@@ -81,13 +81,14 @@ def test_a_service_that_is_stopped_lets_short_runs_end_and_hands_long_ones_back(
     assert service.status(short)["status"] == "running"
     (folder / "short").touch()
     assert launched.ended() == 0
-    assert left_of(service, long) == ("queued", RULES["max_attempts"])
+    for task_id in (long, queued):  # which a replica may have claimed for after its run
+        assert left_of(service, task_id) == ("queued", RULES["max_attempts"])
 
     launched.start()
     ended = service.status(short)
     assert (ended["status"], ended["attempt"]) == ("succeed", 1)
     assert service.result(short)[4:8] == b"ftyp"
-    assert service.until(queued, "succeed")["attempt"] == 1
+    service.until(queued, "succeed")
     service.until(long, "running")
 
     launched.signal()
