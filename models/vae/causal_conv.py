@@ -3,6 +3,7 @@
 ``LookBackConv`` is for CPUs, ``VolumeConv`` for CUDA devices.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
@@ -14,7 +15,7 @@ from models.vae.history import History
 from models.vae.pending_sum import PendingSum
 
 
-class CausalConv(nn.Module):
+class CausalConv(nn.Module, ABC):
     """A 3D convolution, causal in time: over a frame and its past, zeros before the video.
 
     Also a 2D convolution, as one without a past.
@@ -29,6 +30,7 @@ class CausalConv(nn.Module):
         """Number of earlier frames in the receptive field: 2 or 0."""
         self.padding = (shape[-2] // 2, shape[-1] // 2)
 
+    @abstractmethod
     def forward(
         self, x: PendingSum, history: History, norm: ChannelNorm | None = None, keep: bool = True
     ) -> PendingSum:
@@ -37,15 +39,14 @@ class CausalConv(nn.Module):
         ``norm``: norm, and SiLU after it, to apply to the frames first. Unless ``keep``, nothing is left in
         ``x``.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def enlarged(self, parts: Sequence[PendingSum], history: History) -> PendingSum:
         """Convolve frames that are made twice as high and wide, pixel by pixel, without their past.
 
         ``parts``: consecutive frames, of which those with a multiple of the input's channels become as many
         frames each. Nothing is left in them.
         """
-        raise NotImplementedError
 
 
 ConvForm: TypeAlias = Callable[[Any], CausalConv]

@@ -68,8 +68,8 @@ class RequestModel(BaseModel):
             raise _refusal(cls, error) from None
 
     @classmethod
-    def unknown_among(cls, names: Mapping[str, object]) -> str | None:
-        """Return a sentence that lists the unknown field names, None if there are none."""
+    def unknown_among(cls, names: Mapping[str, object]) -> tuple[str, ...]:
+        """Return the note that lists the unknown field names; none if there are none."""
         # Names come from the client: a lone surrogate in one could not be sent back.
         unknown = [
             name[:_NAME_CHARS].encode("utf-8", "replace").decode()
@@ -77,9 +77,9 @@ class RequestModel(BaseModel):
             if name not in cls.model_fields
         ]
         if not unknown:
-            return None
+            return ()
         more = f" and {len(unknown) - _NAMED_AT_MOST} more" if len(unknown) > _NAMED_AT_MOST else ""
-        return f"Unknown fields were ignored: {', '.join(unknown[:_NAMED_AT_MOST])}{more}."
+        return (f"Unknown fields were ignored: {', '.join(unknown[:_NAMED_AT_MOST])}{more}.",)
 
 
 def _refusal(model: type[RequestModel], error: ValidationError) -> InvalidField:

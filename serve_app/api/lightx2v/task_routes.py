@@ -134,10 +134,8 @@ async def _submit(
     *,
     uploads: Mapping[str, bytes],
 ) -> Response:
-    unknown = LightX2VRequest.unknown_among(named)
-    order = sent.order(
-        uploads=uploads, notes=(unknown,) if unknown else (), idempotency_key=idempotency_key(request)
-    )
+    notes = LightX2VRequest.unknown_among(named)
+    order = sent.order(uploads=uploads, notes=notes, idempotency_key=idempotency_key(request))
     try:
         submitted = await service.submit(caller, order, sent.words())
     except QueueFull as error:

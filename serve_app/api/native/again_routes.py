@@ -52,12 +52,8 @@ async def again(
     earlier = await _earlier(service, caller, sent)
     pictures = {field: data for field, data in sent.files.items() if field != _UPLOADS[FILE]}
     changed, pictures_of_all = sent.changes.applied(earlier, pictures)
-    unknown = AgainRequest.unknown_among(sent.named)
-    order = changed.order(
-        uploads=pictures_of_all,
-        notes=(unknown,) if unknown else (),
-        idempotency_key=idempotency_key(request),
-    )
+    notes = AgainRequest.unknown_among(sent.named)
+    order = changed.order(uploads=pictures_of_all, notes=notes, idempotency_key=idempotency_key(request))
     source = {} if sent.changes.task_id is None else {_AGAIN: sent.changes.task_id}
     order = replace(order, sent={**order.sent, **source})
     submitted = await service.submit(caller, order, changed.words())

@@ -188,12 +188,8 @@ async def _submit(
     uploads: Mapping[str, bytes],
 ) -> Submitted:
     """Submit what was ``sent``; ``named`` are all fields of the body, of which unknown ones are reported."""
-    unknown = VideoRequest.unknown_among(named)
-    order = sent.order(
-        uploads=uploads,
-        notes=(unknown,) if unknown else (),
-        idempotency_key=idempotency_key(request),
-    )
+    notes = VideoRequest.unknown_among(named)
+    order = sent.order(uploads=uploads, notes=notes, idempotency_key=idempotency_key(request))
     return await service.submit(caller, order, sent.words())
 
 

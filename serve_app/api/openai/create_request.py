@@ -172,8 +172,10 @@ class CreateRequest(RequestModel):
             spelt |= {"loras": "lora", "loras[0].name": "lora"}
         return _WORDS.but(**spelt)
 
-    def order(self, *, upload: bytes | None, unknown: str | None, idempotency_key: str | None) -> VideoOrder:
-        """Return the order of this request. ``unknown``: a sentence about fields that are not read.
+    def order(
+        self, *, upload: bytes | None, notes: tuple[str, ...], idempotency_key: str | None
+    ) -> VideoOrder:
+        """Return the order of this request. ``notes``: of fields that are not read.
 
         Raises ``InvalidField`` where two fields contradict each other.
         """
@@ -195,7 +197,7 @@ class CreateRequest(RequestModel):
             model=self.model,
             loras=self._loras(),
             idempotency_key=idempotency_key,
-            notes=() if unknown is None else (unknown,),
+            notes=notes,
             sent=self.model_dump(mode="json", exclude_unset=True),
         )
 

@@ -60,7 +60,7 @@ async def create(request: Request, service: Service, caller: Calling) -> Respons
     sent, fields, upload = await _read(request, service)
     order = sent.order(
         upload=upload,
-        unknown=CreateRequest.unknown_among(fields),
+        notes=CreateRequest.unknown_among(fields),
         idempotency_key=idempotency_key(request),
     )
     submitted = await service.submit(caller, order, sent.words())
