@@ -54,10 +54,7 @@ def load_engine(settings: EngineSettings, mesh: Mesh | None = None) -> WanEngine
     prepare(device)
     tuning = Tuning.from_options(settings.options)
     model = TunedModel(tuning, variant, device, dtype, mesh)
-    if tuning.tile_when_full and mesh.plan.devices > 1:
-        raise TuningError("tile_when_full is for one device; in a group each has a strip of the picture.")
-    if tuning.vae_float16 and dtype != torch.bfloat16:
-        raise TuningError("vae_float16 decodes in place of bfloat16: the model must be in bfloat16.")
+    _check_decode(tuning, mesh, dtype)
     folder = WeightsFolder(local_folder(settings), settings.replaced)
     folder.check(variant)
     has_text = mesh.rank == 0
@@ -98,7 +95,16 @@ def load_engine(settings: EngineSettings, mesh: Mesh | None = None) -> WanEngine
         exact_steps=tuning.exact_steps,
         tiles_when_full=Tiling() if tuning.tile_when_full else None,
         scratch=model.scratch,
+        growth=model.growth,
     )
+
+
+def _check_decode(tuning: Tuning, mesh: Mesh, dtype: torch.dtype) -> None:
+    """Raise ``TuningError`` for settings of the decode that cannot work."""
+    if tuning.tile_when_full and mesh.plan.devices > 1:
+        raise TuningError("tile_when_full is for one device; in a group each has a strip of the picture.")
+    if tuning.vae_float16 and dtype != torch.bfloat16:
+        raise TuningError("vae_float16 decodes in place of bfloat16: the model must be in bfloat16.")
 
 
 def _merges_loras(tuning: Tuning, mesh: Mesh, has_memory: bool) -> bool:

@@ -11,8 +11,8 @@ from models.engine import EngineSettings, GenerationRequest
 from models.errors import OutOfMemory, WeightsError
 from models.memory.estimate import (
     GB,
-    MARGIN,
     KernelScratch,
+    WeightsGrowth,
     most_frames,
     parameters,
     request_memory,
@@ -28,6 +28,9 @@ from models.weights.safetensors_header import StoredTensor, stored_tensors, weig
 _LOGGER = logging.getLogger(__name__)
 
 _CGROUP = Path("/sys/fs/cgroup")
+
+_DECODER = ("decoder.", "post_quant_conv.")
+"""What the names of the decoder's tensors begin with, in diffusers' VAE."""
 
 
 def free_bytes(device: torch.device) -> int:
@@ -49,18 +52,21 @@ def check_memory(
     plan: ParallelPlan,
     scratch: KernelScratch,
     movable_bytes: int = 0,
+    growth: WeightsGrowth | None = None,
 ) -> int:
     """Return the bytes that a run needs on the device. Raises ``OutOfMemory`` if they are more than are free,
     with both figures and what would fit.
 
-    ``movable_bytes``: bytes on the device that will make room for the run.
+    ``movable_bytes``: bytes on the device that will make room for the run; ``growth``: of the weights there,
+    until its stages; None for none.
     """
+    growth = growth or WeightsGrowth()
     free = free_bytes(device) + movable_bytes
     itemsize = dtype.itemsize
-    needed = int(MARGIN * request_memory(variant, request, itemsize, plan, scratch).peak)
+    needed = request_memory(variant, request, itemsize, plan, scratch).needed(growth)
     if needed <= free:
         return needed
-    frames = most_frames(variant, request, itemsize, plan, int(free / MARGIN), scratch)
+    frames = most_frames(variant, request, itemsize, plan, free, scratch, growth)
     advice = "ask for a smaller size" if frames is None else f"at this size, {frames} frames fit"
     raise OutOfMemory(
         f"{request.num_frames} frames of {request.width}x{request.height} need {needed / GB:.1f} GB on the "
@@ -87,6 +93,10 @@ def check_weights(
     tuning, variant, free = Tuning.from_options(settings.options), settings.variant, free_bytes(device)
     parts = [part for part in parameters(variant) if has_text or part != "text_encoder"]
     elements = {part: _elements(_tensors(part, folder, settings)) for part in parts}
+    if tuning.vae_float16:  # in bfloat16 there is a second decoder
+        elements["vae"] += _elements(
+            tensor for tensor in _tensors("vae", folder, settings) if tensor.name.startswith(_DECODER)
+        )
     offload = tuning.offload
     if device.type == "cuda" and may_take_turns(tuning, variant):
         room = expert_room(

@@ -156,6 +156,20 @@ _NO_SCRATCH = KernelScratch()
 
 
 @dataclass(frozen=True, slots=True)
+class WeightsGrowth:
+    """Bytes by which the weights on the device will have grown by a stage of a run; below 0 where more leave
+    than come.
+    """
+
+    encode: int = 0
+    step: int = 0
+    decode: int = 0
+
+
+_ALL_THERE = WeightsGrowth()
+
+
+@dataclass(frozen=True, slots=True)
 class RequestMemory:
     """Bytes of a run besides the model's weights, on each device of its group."""
 
@@ -172,6 +186,14 @@ class RequestMemory:
     def peak(self) -> int:
         """Bytes of the stage that takes the most."""
         return max(self.encode, self.text_keys + max(self.stacking, self.step, self.decode))
+
+    def needed(self, growth: WeightsGrowth = _ALL_THERE) -> int:
+        """Return the bytes that must be free before the run: the margin is in them, and weights that come."""
+        return max(
+            int(MARGIN * self.encode) + growth.encode,
+            int(MARGIN * (self.text_keys + max(self.stacking, self.step))) + growth.step,
+            int(MARGIN * (self.text_keys + self.decode)) + growth.decode,
+        )
 
 
 def request_memory(
@@ -201,14 +223,15 @@ def most_frames(
     plan: ParallelPlan | None,
     free: int,
     scratch: KernelScratch = _NO_SCRATCH,
+    growth: WeightsGrowth = _ALL_THERE,
 ) -> int | None:
-    """Return the most frames, up to the request's, that fit in ``free`` bytes; None if none do."""
+    """Return the most frames, up to the request's, for which ``free`` bytes are enough; None for none."""
 
-    def peak(latent_frames: int) -> int:
+    def needed(latent_frames: int) -> int:
         fewer = replace(request, num_frames=variant.temporal_stride * (latent_frames - 1) + 1)
-        return request_memory(variant, fewer, itemsize, plan, scratch).peak
+        return request_memory(variant, fewer, itemsize, plan, scratch).needed(growth)
 
-    fitting = bisect_right(range(1, variant.latent_frames(request.num_frames) + 1), free, key=peak)
+    fitting = bisect_right(range(1, variant.latent_frames(request.num_frames) + 1), free, key=needed)
     return variant.temporal_stride * (fitting - 1) + 1 if fitting else None
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from models.engine import GenerationRequest
-from models.memory.estimate import GB, MARGIN, KernelScratch, request_memory, resident_weights
+from models.memory.estimate import GB, KernelScratch, request_memory, resident_weights
 from models.parallel.plan import ParallelPlan
 from models.tuning import Tuning
 from models.variants import Variant
@@ -49,7 +49,7 @@ def expert_room(
 ) -> ExpertRoom:
     """Estimate what either way takes on one device of a group. ``elements``: of each part that it holds."""
     request = GenerationRequest.of(variant, "")
-    run = int(MARGIN * request_memory(variant, request, itemsize, plan, scratch).peak)
+    run = request_memory(variant, request, itemsize, plan, scratch).needed()
     both, one = (
         run + resident_weights(elements, itemsize, variant, offload=offload)
         for offload in ("none", "experts")

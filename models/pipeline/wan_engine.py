@@ -1,10 +1,10 @@
 """The Wan engine: prepare a run, denoise it step by step, decode its frames."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.attention.cross_attention import TextKeys, stacked
 from models.conditioning.conditioner import Condition, conditioner, encodes, pixels
@@ -13,7 +13,7 @@ from models.engine import Frames, Generation, GenerationRequest
 from models.errors import ModelError, OutOfMemory
 from models.limits import BATCHED_TOKENS
 from models.memory.check import check_memory
-from models.memory.estimate import KernelScratch
+from models.memory.estimate import KernelScratch, WeightsGrowth
 from models.memory.scratch import kernel_scratch
 from models.phase import OnPhase, Phase, untold
 from models.pipeline.fragment import Fragment
@@ -59,11 +59,13 @@ class WanEngine:
         exact_steps: float = 0.0,
         tiles_when_full: Tiling | None = None,
         scratch: KernelScratch | None = None,
+        growth: Callable[[nn.Module], int] | None = None,
     ) -> None:
         """``batched_tokens``: sequence length up to which both guidance forwards run as one batch;
         ``cache_threshold``, ``exact_steps``: see ``models.tuning.Tuning``; ``tiles_when_full``: tiles for a
         decode that runs out of memory on whole pictures, None for no second try; ``scratch``: of the model's
-        kernels, None for those of a model without speed settings.
+        kernels, None for those of a model without speed settings; ``growth``: tells by how many bytes the
+        weights on the device will have grown when a network is at work, None where all are there.
         """
         self.variant = variant
         self.parts = parts
@@ -72,6 +74,7 @@ class WanEngine:
         self._exact_steps = exact_steps
         self._tiles_when_full = tiles_when_full
         self._scratch = scratch or kernel_scratch(parts.denoiser.device, parts.denoiser.dtype)
+        self._growth = growth or (lambda _: 0)
         self._condition = conditioner(variant, parts.vae, parts.image_encoder)
         self._colours = LatentColours(parts.vae)
         self._mesh = parts.denoiser.mesh
@@ -90,7 +93,8 @@ class WanEngine:
             device, dtype = self.parts.denoiser.device, self.parts.denoiser.dtype
             movable = self.parts.loras.movable_bytes
             plan, scratch = self._mesh.plan, self._scratch
-            needed = check_memory(self.variant, request, device, dtype, plan, scratch, movable)
+            growth = self._weights_growth()
+            needed = check_memory(self.variant, request, device, dtype, plan, scratch, movable, growth)
         with as_model_errors("preparing"):
             solver = self._solver(request)
             stages = self._stages(request, solver)
@@ -222,6 +226,14 @@ class WanEngine:
             return self._condition(replace(request, image=tail[-1]))
         known = self.parts.vae.encode(pixels(tail))
         return Condition(known=KnownLatents(known, noise[:, :, : known.shape[2]]))
+
+    def _weights_growth(self) -> WeightsGrowth:
+        vae = self.parts.vae
+        return WeightsGrowth(
+            encode=self._growth(vae.encoder),
+            step=max(self._growth(denoiser.transformer) for denoiser in self.parts.denoisers),
+            decode=self._growth(vae.decoder),
+        )
 
     def _noise(self, request: GenerationRequest, part: Fragment) -> Tensor:
         """Draw the fragment's noise, on the CPU so that a seed gives the same video on any device."""

@@ -20,6 +20,8 @@ from models.tuning import Tuning
 
 _ALIGNMENT = 256
 """Bytes to a multiple of which each tensor begins, as torch's own allocations do at least."""
+_BLOCKS_THERE = 3
+"""Most blocks of a streamed transformer on the device."""
 
 
 def check_offload(tuning: Tuning, device: torch.device, *, two_experts: bool = False) -> None:
@@ -57,6 +59,11 @@ class HostWeights:
         for tensor, start in zip(self._tensors, self._starts, strict=True):
             tensor.data = placed(self._host, start, tensor).copy_(tensor.data)
 
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of a copy."""
+        return self._host.nbytes
+
     def fetch(self) -> None:
         """Copy the tensors to the device. On CUDA, from pinned memory, the copy is asynchronous."""
         with torch.inference_mode(False):  # a parameter cannot hold an inference tensor
@@ -81,6 +88,19 @@ class Offloader:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self._loaded: HostWeights | None = None
+        self._sizes: dict[nn.Module, int] = {}
+        """Most bytes of each part on the device."""
+
+    def enter(self, module: nn.Module, size_bytes: int) -> None:
+        """Note that a part takes its turns on the device, and its most bytes there."""
+        self._sizes[module] = size_bytes
+
+    def growth(self, module: nn.Module) -> int:
+        """Return the bytes by which the weights on the device will have grown when ``module`` is at work,
+        below 0 if they shrink. If it takes no turns, any part that does may be there beside it.
+        """
+        size = self._sizes.get(module, max(self._sizes.values(), default=0))
+        return size - (0 if self._loaded is None else self._loaded.size_bytes)
 
     def load(self, weights: HostWeights) -> None:
         """Load ``weights`` to the device and offload the others. Does nothing if they are there already."""
@@ -106,6 +126,7 @@ class Offloader:
     def add(self, module: nn.Module) -> None:
         """Register a hook that moves ``module`` and its tensor arguments to the device at each call."""
         weights = HostWeights(_tensors(module), self.device)
+        self.enter(module, weights.size_bytes)
 
         def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
             self.load(weights)
@@ -124,6 +145,7 @@ class WholeTransformer:
         self.device = offloader.device
         self._offloader = offloader
         self._weights = HostWeights(_tensors(transformer), offloader.device)
+        offloader.enter(transformer, self._weights.size_bytes)
 
     def ready(self) -> None:
         """Bring the transformer to the device."""
@@ -149,6 +171,8 @@ class StreamedBlocks:
         in_blocks = {id(tensor) for block in blocks for tensor in _tensors(block)}
         others = [tensor for tensor in _tensors(transformer) if id(tensor) not in in_blocks]
         self.others = HostWeights(others, offloader.device)
+        largest = max(weights.size_bytes for weights in self.blocks.values())
+        offloader.enter(transformer, self.others.size_bytes + _BLOCKS_THERE * largest)
         self._copy_stream = torch.cuda.Stream(offloader.device) if offloader.device.type == "cuda" else None
 
     def ready(self) -> None:
@@ -173,7 +197,7 @@ class StreamedBlocks:
         coming = self._fetch(weights[0])
         for number, block in enumerate(blocks):
             self._await(coming)
-            if len(computing) == 2:
+            if len(computing) == _BLOCKS_THERE - 1:
                 done, end = computing.popleft()
                 if end is not None:
                     end.synchronize()

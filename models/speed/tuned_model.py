@@ -125,6 +125,10 @@ class TunedModel:
         """Bring all weights to where they may be changed in place: offloaded ones to the host."""
         self._offloader.rest()
 
+    def growth(self, module: Any) -> int:
+        """Return by how many bytes weights on the device will have grown when ``module`` is at work."""
+        return self._offloader.growth(module)
+
     def offloaded(self, module: Any) -> Any:
         """Register another part of the model for offloading, if set, and return the part."""
         if self._tuning.offload in ("model", "group"):

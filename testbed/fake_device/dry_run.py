@@ -10,13 +10,15 @@ import torch
 from models.engine import GenerationRequest
 from models.pipeline.generation import WanGeneration
 from models.pipeline.wan_engine import WanEngine
-from models.pixel_format import PixelFormat
+from models.pixel_format import PixelFormat, video_format
 from models.tuning import Tuning
 from models.variants import Variant
 from testbed.fake_device.device import FakeDevice
 from testbed.fake_device.live_set import LiveSet
 from testbed.fake_device.traffic import Traffic
 from testbed.random_engine import RandomModel
+
+_VIDEO_FORMAT = video_format("cuda")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,7 @@ class DryRun:
         run = self._prepared
         return self._stage(lambda: self._engine.denoise_step(run))
 
-    def decode(self, chunks: int | None = None, pixel_format: PixelFormat = PixelFormat.RGB24) -> Stage:
+    def decode(self, chunks: int | None = None, pixel_format: PixelFormat = _VIDEO_FORMAT) -> Stage:
         """Decode so many chunks, or all of them; no frame is kept. All steps must be done."""
         run = self._prepared
         return self._stage(lambda: [None for _ in islice(self._engine.decode(run, pixel_format), chunks)])

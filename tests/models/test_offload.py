@@ -16,9 +16,10 @@ import torch
 from torch import nn
 
 from models.engine import EngineSettings
-from models.errors import TuningError
+from models.errors import OutOfMemory, TuningError
 from models.loading import load_engine
-from models.memory.estimate import KernelScratch, parameters
+from models.memory import check
+from models.memory.estimate import KernelScratch, parameters, request_memory
 from models.memory.experts import ExpertRoom, expert_room, may_take_turns
 from models.parallel.plan import plan
 from models.pipeline.wan_engine import WanEngine
@@ -153,6 +154,43 @@ def test_a_module_takes_its_turn_when_it_is_called() -> None:
         modules[turn](input=x)
         away = [module.weight.data_ptr() != ptr for module, ptr in zip(modules, home, strict=True)]
         assert away == [turn == 0, turn == 1]
+
+
+def test_weights_that_come_until_a_part_is_at_work_are_known() -> None:
+    offloader, (vae, text, resident) = Offloader(CPU), layers(3)
+    assert offloader.growth(resident) == 0
+    transformer, *blocks = (nn.Linear(64, 64 * size) for size in (1, 1, 2, 3, 2))
+    whole = nn.ModuleList([transformer, *blocks])
+    stream = StreamedBlocks(whole, blocks, offloader)
+    for module in (vae, text):
+        offloader.add(module)
+    most = stream.others.size_bytes + 3 * stream.blocks[blocks[2]].size_bytes
+    vae_bytes = host(vae).size_bytes
+    assert offloader.growth(whole) == most
+    assert offloader.growth(vae) == vae_bytes
+    assert offloader.growth(resident) == most  # what takes turns may be there beside it
+    stream.ready()
+    assert offloader.growth(whole) == most - stream.others.size_bytes
+    assert offloader.growth(vae) == vae_bytes - stream.others.size_bytes
+
+
+def test_a_run_is_refused_where_an_expert_that_is_still_to_come_leaves_it_no_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tuned, "check_offload", lambda *_, **__: None)
+    name = "wan2.2-t2v-a14b"
+    save_checkpoint(small(name), tmp_path / "weights")
+    engine = load_engine(EngineSettings(small(name), tmp_path / "weights", options={"offload": "experts"}))
+    request = defaults(name, "t2v", steps=1)
+    run = request_memory(small(name), request, 4).needed()
+    expert = host(engine.parts.denoiser.transformer).size_bytes
+    monkeypatch.setattr(check, "free_bytes", lambda _: run + expert - 1)
+    with pytest.raises(OutOfMemory):
+        engine.prepare(request)
+    monkeypatch.setattr(check, "free_bytes", lambda _: run + expert)
+    engine.prepare(request)
+    monkeypatch.setattr(check, "free_bytes", lambda _: run)  # the expert has come
+    engine.prepare(request)
 
 
 def streamed(count: int, offloader: Offloader | None = None) -> tuple[StreamedBlocks, list[nn.Module]]:

@@ -4,6 +4,7 @@ float32 stands in for float16 here, and float64 for bfloat16.
 """
 
 import logging
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ import pytest
 import torch
 
 from models.engine import EngineSettings
-from models.errors import TuningError
+from models.errors import TuningError, WeightsError
 from models.loading import load_engine
+from models.memory import check
 from models.vae.streaming_vae import StreamingVae
 from models.variants import VARIANTS
+from models.weights.safetensors_header import stored_tensors
 
 from .test_vae import noise, wan21
 
@@ -78,3 +81,22 @@ def test_float16_takes_the_place_of_bfloat16_alone(demo_weights: Path) -> None:
     settings = EngineSettings(VARIANTS["demo"], demo_weights, dtype="float32", options={"vae_float16": True})
     with pytest.raises(TuningError, match="vae_float16"):
         load_engine(settings)
+
+
+def test_both_decoders_are_counted_with_the_weights(
+    demo_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = EngineSettings(VARIANTS["demo"], demo_weights, options={"vae_float16": True})
+    sizes = {
+        f"{part}.{tensor.name}": 2 * prod(tensor.shape)
+        for part in ("transformer", "text_encoder", "vae")
+        for file in (demo_weights / part).glob("*.safetensors")
+        for tensor in stored_tensors(file)
+    }
+    decoder = sum(size for name, size in sizes.items() if name.startswith(("vae.decoder", "vae.post_quant")))
+    needed = sum(sizes.values()) + decoder
+    monkeypatch.setattr(check, "free_bytes", lambda _: needed)
+    check.check_weights(demo_weights, settings, torch.device("cpu"), torch.bfloat16)
+    monkeypatch.setattr(check, "free_bytes", lambda _: needed - 1)
+    with pytest.raises(WeightsError, match="are free"):
+        check.check_weights(demo_weights, settings, torch.device("cpu"), torch.bfloat16)
