@@ -35,7 +35,8 @@ def build(args: dict[str, object]) -> Application:
     is already running keeps serving.
     """
     settings = parse_settings(args, Path.cwd())
-    placements = place(settings.models, ray.cluster_resources())
+    placements = place(settings.models, ray.cluster_resources(), settings.max_gpus)
+    settings = settings.with_most({name: placed.replicas for name, placed in placements.items()})
     models = {model.name: _model(settings, model, placements[model.name]) for model in settings.models}
     windows = {name: placed.replicas for name, placed in placements.items()}
     return ingress(settings, coordinator(settings, models, windows))
@@ -102,7 +103,7 @@ def _replicas(rules: AutoscalingSettings | None, placement: Placement) -> dict[s
         return {"num_replicas": placement.replicas}
     scaling = _autoscaling(
         rules.min_replicas,
-        rules.max_replicas,
+        placement.replicas,
         upscale_delay_s=rules.upscale_delay_s,
         downscale_delay_s=rules.downscale_delay_s,
         downscale_to_zero_delay_s=rules.downscale_to_zero_delay_s,

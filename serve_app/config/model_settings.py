@@ -47,7 +47,11 @@ class AutoscalingSettings(Section):
     min_replicas: int = Field(
         default=1, ge=0, le=1024, description="replicas that always stay; with 0 the next task starts one"
     )
-    max_replicas: int = Field(ge=1, le=1024, description="replicas there may be")
+    max_replicas: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] = Field(
+        default="auto",
+        description="replicas there may be; auto is as many as suit the GPUs that Ray sees, or may get by "
+        "`max_gpus`, beside what other models always hold, or min_replicas on CPUs",
+    )
     by: Literal["work", "requests"] = Field(
         default="work", description="what decides: seconds of work that wait, or requests, a replica for each"
     )
@@ -66,7 +70,7 @@ class AutoscalingSettings(Section):
 
     @model_validator(mode="after")
     def _bounds_in_order(self) -> "AutoscalingSettings":
-        if self.min_replicas > self.max_replicas:
+        if self.max_replicas != "auto" and self.min_replicas > self.max_replicas:
             raise ValueError("min_replicas: must not be above max_replicas")
         return self
 
@@ -217,6 +221,13 @@ class ModelSettings(Section):
     def spec(self) -> Variant:
         """The variant's entry."""
         return VARIANTS[self.variant]
+
+    def with_most(self, replicas: int) -> "ModelSettings":
+        """Return these settings with ``replicas`` as the upper bound of autoscaling, if there is any."""
+        if self.autoscaling is None:
+            return self
+        rules = self.autoscaling.model_copy(update={"max_replicas": replicas})
+        return self.model_copy(update={"autoscaling": rules})
 
     def absolute(self, base: Path) -> "ModelSettings":
         """Return these settings with absolute paths, relative ones resolved against ``base``."""

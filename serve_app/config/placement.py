@@ -29,27 +29,28 @@ class Placement:
     """Processes that share each run; 1 is the replica itself."""
 
 
-def place(models: Sequence[ModelSettings], resources: Mapping[str, float]) -> Mapping[str, Placement]:
+def place(
+    models: Sequence[ModelSettings], resources: Mapping[str, float], max_gpus: int | None = None
+) -> Mapping[str, Placement]:
     """Distribute Ray's ``resources`` (``CPU`` and ``GPU`` counts of the cluster) over the models.
 
+    ``max_gpus``: GPUs that an autoscaler may bring the cluster to, where there are fewer now.
+
     ``auto`` replicas: the GPUs that no other model always holds, split evenly, at least one replica each; one
-    replica on a machine without GPUs. Raises ``SettingsError`` for a model that needs more GPUs for one
-    replica than there are.
+    replica on a machine without GPUs. A model that scales may have, with ``auto``, all that the others do not
+    always hold. Raises ``SettingsError`` for a model that needs more GPUs for one replica than there are.
     """
-    gpus, cpus = int(resources.get("GPU", 0)), resources.get("CPU", 1.0)
+    seen, cpus = int(resources.get("GPU", 0)), resources.get("CPU", 1.0)
+    gpus = max(seen, max_gpus or 0)
     devices = {model.name: _device(model, gpus) for model in models}
     on_gpu = [model for model in models if devices[model.name] == "cuda"]
-    _require_gpus(models, on_gpu, gpus)
-    promised = sum(_least(model) * model.devices_per_replica for model in on_gpu)
-    flexible = sum(_most(model) is None for model in on_gpu)
-    share = (gpus - promised) // flexible if flexible else 0
-    counts = {
-        model.name: _most(model) or (max(1, share // model.devices_per_replica) if model in on_gpu else 1)
-        for model in models
-    }
+    _require_gpus(models, on_gpu, gpus, "Ray sees" if gpus == seen else "max_gpus allows")
+    counts = {model.name: _most(model) or max(1, _least(model)) for model in models}
+    counts.update(_gpu_counts(on_gpu, gpus))
     on_cpu = sum(counts[model.name] for model in models if devices[model.name] == "cpu")
     processes = sum(counts[model.name] * _processes(model) for model in models)
-    fair = max(0.01, round((cpus - _CPUS_FOR_THE_REST) / max(1, processes), 2))
+    # Nodes that an autoscaler adds bring CPUs of their own.
+    fair = 1.0 if gpus > seen else max(0.01, round((cpus - _CPUS_FOR_THE_REST) / max(1, processes), 2))
     return {
         model.name: Placement(
             replicas=counts[model.name],
@@ -63,7 +64,33 @@ def place(models: Sequence[ModelSettings], resources: Mapping[str, float]) -> Ma
     }
 
 
-def _require_gpus(models: Sequence[ModelSettings], on_gpu: Sequence[ModelSettings], gpus: int) -> None:
+def _gpu_counts(models: Sequence[ModelSettings], gpus: int) -> Mapping[str, int]:
+    """Return the replicas that each of these models, all on GPUs, gets or may get."""
+    flexible = [model for model in models if _most(model) is None]
+    promised = sum(_least(model) * model.devices_per_replica for model in models)
+    share = (gpus - promised) // len(flexible) if flexible else 0
+
+    def even(model: ModelSettings) -> int:
+        return max(1, share // model.devices_per_replica)
+
+    held = {
+        model.name: (_least(model) if model.autoscaling else _most(model) or even(model))
+        * model.devices_per_replica
+        for model in models
+    }
+
+    def room(model: ModelSettings) -> int:
+        others = sum(held.values()) - held[model.name]
+        return max(1, _least(model), (gpus - others) // model.devices_per_replica)
+
+    return {
+        model.name: _most(model) or (room(model) if model.autoscaling else even(model)) for model in models
+    }
+
+
+def _require_gpus(
+    models: Sequence[ModelSettings], on_gpu: Sequence[ModelSettings], gpus: int, source: str
+) -> None:
     """Refuse a group larger than the cluster's GPUs: it would wait for ever. A cluster may still get its
     first GPUs.
     """
@@ -71,7 +98,7 @@ def _require_gpus(models: Sequence[ModelSettings], on_gpu: Sequence[ModelSetting
         if model in on_gpu and 0 < gpus < model.devices_per_replica:
             raise SettingsError(
                 f"args.models[{index}].devices_per_replica: {model.devices_per_replica} GPUs are needed for "
-                f"a replica of {model.name}, and Ray sees {gpus}."
+                f"a replica of {model.name}, and {source} {gpus}."
             )
 
 
@@ -96,5 +123,6 @@ def _most(model: ModelSettings) -> int | None:
     for.
     """
     if model.autoscaling is not None:
-        return model.autoscaling.max_replicas
+        most = model.autoscaling.max_replicas
+        return most if isinstance(most, int) else None
     return model.replicas if isinstance(model.replicas, int) else None

@@ -196,6 +196,13 @@ class AppSettings(Section):
         le=64,
         description="processes that answer HTTP; more for thousands of requests a second",
     )
+    max_gpus: int | None = Field(
+        default=None,
+        ge=1,
+        le=100_000,
+        description="GPUs that Ray's autoscaler may bring the cluster to; by default those that Ray sees at "
+        "the start",
+    )
     settings_in_file: bool = Field(
         default=True,
         description="whether videos hold their settings, the prompt among them, of a service without keys; "
@@ -251,6 +258,11 @@ class AppSettings(Section):
     def shares(self) -> Shares:
         """The fair share of each key's owner."""
         return {key.name: Share(key.weight, key.max_running) for key in self.keys}
+
+    def with_most(self, replicas: Mapping[str, int]) -> "AppSettings":
+        """Return these settings with the most replicas of each model, by name, in place of ``auto``."""
+        models = tuple(model.with_most(replicas[model.name]) for model in self.models)
+        return self.model_copy(update={"models": models})
 
     def has_settings_in_file(self, owner: str) -> bool:
         """Return whether an owner's videos hold their settings."""

@@ -74,3 +74,47 @@ def test_a_model_that_scales_is_promised_its_least_and_allowed_its_most() -> Non
     scales = AutoscalingSettings(min_replicas=1, max_replicas=6)
     placed = place([model("a", autoscaling=scales), model("b")], {"CPU": 64.0, "GPU": 8.0})
     assert {name: found.replicas for name, found in placed.items()} == {"a": 6, "b": 7}
+
+
+@pytest.mark.parametrize(
+    ("cluster", "max_gpus", "most"),
+    [
+        ({"CPU": 64.0, "GPU": 8.0}, None, 8),
+        ({"CPU": 4.0}, 16, 16),
+        ({"CPU": 64.0, "GPU": 8.0}, 4, 8),
+        ({"CPU": 2.0}, None, 1),
+    ],
+)
+def test_a_model_that_scales_with_auto_may_fill_the_gpus_that_there_are_or_may_come(cluster, max_gpus, most):
+    found = place([model(autoscaling=AutoscalingSettings())], cluster, max_gpus)["demo"]
+    assert (found.replicas, found.device) == (most, "cuda" if most > 1 else "cpu")
+
+
+def test_groups_that_scale_with_auto_are_as_many_as_fit() -> None:
+    rules = AutoscalingSettings(min_replicas=0)
+    placed = place([model(autoscaling=rules, devices_per_replica=8)], {"CPU": 4.0}, 20)["demo"]
+    assert (placed.replicas, placed.ranks, placed.cpus) == (2, 8, 1.0)
+
+
+def test_models_that_scale_with_auto_may_have_what_the_others_do_not_always_hold() -> None:
+    rules = AutoscalingSettings(min_replicas=1)
+    models = [model("a", autoscaling=rules), model("b", autoscaling=rules), model("c", replicas=2)]
+    placed = place(models, {"CPU": 64.0, "GPU": 8.0})
+    assert {name: found.replicas for name, found in placed.items()} == {"a": 5, "b": 5, "c": 2}
+    placed = place([model("a"), model("b", autoscaling=rules)], {"CPU": 64.0, "GPU": 8.0})
+    assert {name: found.replicas for name, found in placed.items()} == {"a": 3, "b": 5}
+
+
+def test_the_least_replicas_stay_the_least_where_fewer_fit() -> None:
+    rules = AutoscalingSettings(min_replicas=3)
+    assert place([model(autoscaling=rules)], {"CPU": 8.0, "GPU": 2.0})["demo"].replicas == 3
+    assert place([model(autoscaling=rules)], {"CPU": 8.0})["demo"].replicas == 3
+
+
+def test_nodes_that_are_still_to_come_bring_cpus_for_their_replicas() -> None:
+    assert place([model(replicas=8)], {"CPU": 2.0}, 8)["demo"].cpus == 1.0
+
+
+def test_a_group_larger_than_the_cluster_may_become_is_refused() -> None:
+    with pytest.raises(SettingsError, match="8 GPUs are needed for a replica of demo, and max_gpus allows 4"):
+        place([model(devices_per_replica=8)], {"CPU": 8.0, "GPU": 2.0}, 4)
