@@ -39,8 +39,10 @@ from serve_app.store.task_store import TaskStore
 from serve_app.submission.callbacks import Callbacks
 from serve_app.submission.frame_intake import FrameIntake
 from serve_app.submission.free_disk import FreeDisk
+from serve_app.submission.offer import Offer
 from serve_app.submission.pausing import Pausing
 from serve_app.submission.prompt_notes import PromptNotes
+from serve_app.submission.submitter import Submitter
 from serve_app.submission.task_service import TaskService
 from serve_app.submission.video_places import VideoPlaces
 from serve_app.tasks.task import Task
@@ -129,19 +131,30 @@ def _service(
     store, fleet = TaskStore(database), Fleet(database)
     outputs = OutputPaths(settings.outputs, settings.output_roots)
     artifacts = LocalArtifacts(outputs, settings.data_dir)
-    return TaskService(
-        settings=settings,
+    offer, places = Offer.of(settings), VideoPlaces(outputs, store)
+    view = QueueView(store, fleet, settings.shares, seen_within_s=settings.tasks.silence_s)
+    submitter = Submitter(
+        offer=offer,
         store=store,
-        outbox=Outbox(database),
-        view=QueueView(store, fleet, settings.shares, seen_within_s=settings.tasks.silence_s),
+        view=view,
         artifacts=artifacts,
         free_disk=FreeDisk(artifacts.free_bytes),
-        places=VideoPlaces(outputs, store),
+        places=places,
         frames=FrameIntake(_image_intake(settings), artifacts),
         prompts=PromptNotes(settings.models, has_enhancer=settings.prompt_enhancer is not None),
         callbacks=Callbacks(
             lambda owner: bool(settings.webhook_secrets(owner)), public_or_in(settings.webhooks.networks)
         ),
+        nudge=nudge,
+    )
+    return TaskService(
+        offer=offer,
+        submitter=submitter,
+        store=store,
+        outbox=Outbox(database),
+        view=view,
+        artifacts=artifacts,
+        places=places,
         pausing=Pausing(PauseBook(database), [model.name for model in settings.models], nudge),
         nudge=nudge,
         on_cancelled=on_cancelled,

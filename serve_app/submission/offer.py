@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from serve_app.config.model_settings import ModelSettings
 from serve_app.config.settings import AppSettings, LimitSettings
+from serve_app.submission.video_order import OrderFault
+from serve_app.tasks.caller import Caller
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +21,8 @@ class Offer:
     """Whether pictures may be named by URL."""
     image_paths: bool
     """Whether pictures may be named by a path below an input folder."""
+    max_attempts: int
+    """Runs that a task gets."""
     enhances_prompts: bool
     """Whether there is a prompt enhancer."""
 
@@ -31,6 +35,7 @@ class Offer:
             retention_s=settings.tasks.retention_s,
             image_urls=settings.allow_image_urls,
             image_paths=bool(settings.input_roots),
+            max_attempts=settings.tasks.max_attempts,
             enhances_prompts=settings.prompt_enhancer is not None,
         )
 
@@ -39,3 +44,10 @@ class Offer:
         """Return whether some model's first replica is started by a task."""
         rules = [model.autoscaling for model in self.models]
         return any(rule is not None and rule.min_replicas == 0 for rule in rules)
+
+    def check_priority(self, caller: Caller, priority: int) -> None:
+        """Raise ``OrderFault`` for a priority that the caller may not ask for."""
+        limit = self.limits.max_priority
+        highest = limit if caller.max_priority is None else min(limit, caller.max_priority)
+        if not -limit <= priority <= highest:
+            raise OrderFault("priority", f"must be a whole number from {-limit} to {highest}.")

@@ -1,22 +1,17 @@
 """The task service that all surfaces call: submit, query, cancel."""
 
 import asyncio
-import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
-from serve_app.config.settings import AppSettings
 from serve_app.errors import (
-    DiskLow,
     FileNotFound,
     NoPreview,
     NoReplica,
     NothingToSend,
     NotRunning,
     NotWaiting,
-    ServiceError,
     TaskNotFound,
 )
 from serve_app.files.artifacts import LocalArtifacts
@@ -28,26 +23,20 @@ from serve_app.queue.view import QueueView
 from serve_app.store.group_commit import draining
 from serve_app.store.outbox import Outbox
 from serve_app.store.task_store import TaskStore
-from serve_app.submission.callbacks import Callbacks
 from serve_app.submission.field_words import FieldWords
 from serve_app.submission.follow import Follower
-from serve_app.submission.frame_intake import FrameIntake
-from serve_app.submission.free_disk import FreeDisk
 from serve_app.submission.offer import Offer
 from serve_app.submission.pausing import Pausing
-from serve_app.submission.plan import Plan, plan, shaped
-from serve_app.submission.prompt_notes import PromptNotes
-from serve_app.submission.request_record import digest, without_pictures
 from serve_app.submission.submitted import Submitted
+from serve_app.submission.submitter import Submitter
 from serve_app.submission.task_id import is_task_id
 from serve_app.submission.video_order import OrderFault, VideoOrder
 from serve_app.submission.video_places import VideoPlaces
-from serve_app.tasks.admission import Admission
 from serve_app.tasks.caller import Caller
 from serve_app.tasks.move_log import log_move
-from serve_app.tasks.task import NewTask, Task
+from serve_app.tasks.task import Task
 from serve_app.tasks.transitions import Status
-from serve_app.tasks.webhook import Callback, Delivery
+from serve_app.tasks.webhook import Delivery
 
 
 class TaskService:
@@ -59,16 +48,13 @@ class TaskService:
     def __init__(
         self,
         *,
-        settings: AppSettings,
+        offer: Offer,
+        submitter: Submitter,
         store: TaskStore,
         outbox: Outbox,
         view: QueueView,
         artifacts: LocalArtifacts,
-        free_disk: FreeDisk,
         places: VideoPlaces,
-        frames: FrameIntake,
-        prompts: PromptNotes,
-        callbacks: Callbacks,
         pausing: Pausing,
         nudge: Callable[[], None],
         on_cancelled: Callable[[Task], None],
@@ -77,23 +63,18 @@ class TaskService:
 
         ``on_cancelled`` is called with each task that is cancelled here.
         """
-        self._settings = settings
+        self._offer = offer
+        self._submitter = submitter
         self._store = store
         self._outbox = outbox
         self._follower = Follower(store, TaskFeed(store))
         self._view = view
         self._artifacts = artifacts
-        self._free_disk = free_disk
         self._places = places
-        self._frames = frames
-        self._prompts = prompts
-        self._callbacks = callbacks
         self.pausing = pausing
         self._nudge = nudge
         self._on_cancelled = on_cancelled
         self._stills = VideoStills()
-        self._submitting = asyncio.Lock()
-        self._offer = Offer.of(settings)
 
     @property
     def offer(self) -> Offer:
@@ -104,22 +85,13 @@ class TaskService:
         self, caller: Caller, order: VideoOrder, words: FieldWords, *, replace_same_id: bool = False
     ) -> Submitted:
         """Store a task and return once it is committed. Raises ``ServiceError``, in the surface's words."""
-        planned = await self._plan(caller, order, words)
-        return await self._accept(caller, order, words, planned, replace_same_id=replace_same_id)
+        return await self._submitter.submit(caller, order, words, replace_same_id=replace_same_id)
 
     async def submit_if_free(
         self, caller: Caller, order: VideoOrder, words: FieldWords, *, replace_same_id: bool = False
     ) -> Submitted | None:
         """Submit only if a replica is free to begin at once, else return None. Raises ``ServiceError``."""
-        planned = await self._plan(caller, order, words)
-        # One at a time, so that two requests do not both see the same free replica.
-        async with self._submitting:
-            queue = await self._view.fresh()
-            if not (queue.has_free_replica(planned.model) and queue.may_start(caller, planned.model)):
-                return None
-            return await self._accept(
-                caller, order, words, planned, queue=queue, replace_same_id=replace_same_id
-            )
+        return await self._submitter.submit_if_free(caller, order, words, replace_same_id=replace_same_id)
 
     async def task(self, caller: Caller, task_id: str) -> Task:
         """Return the task of that id. Raises ``TaskNotFound``."""
@@ -238,7 +210,7 @@ class TaskService:
         """Give a waiting task another priority. Raises ``TaskNotFound``, ``InvalidField``, ``NotWaiting``."""
         _require_task_id(task_id)
         try:
-            self._check_priority(caller, priority)
+            self._offer.check_priority(caller, priority)
         except OrderFault as fault:
             raise FieldWords({}).refusal(fault) from None
         task, was_queued = await self._store.reorder(caller, task_id, priority)
@@ -277,111 +249,6 @@ class TaskService:
             self._on_cancelled(task)
         if tasks:
             self._nudge()
-
-    async def _plan(self, caller: Caller, order: VideoOrder, words: FieldWords) -> Plan:
-        try:
-            self._check_priority(caller, order.priority)
-            if not order.loras:
-                return plan(order, self._offer.models)
-            return await asyncio.to_thread(plan, order, self._offer.models)  # which reads files
-        except OrderFault as fault:
-            raise words.refusal(fault) from None
-
-    def _check_priority(self, caller: Caller, priority: int) -> None:
-        limit = self._offer.limits.max_priority
-        highest = limit if caller.max_priority is None else min(limit, caller.max_priority)
-        if not -limit <= priority <= highest:
-            raise OrderFault("priority", f"must be a whole number from {-limit} to {highest}.")
-
-    def _callback(self, caller: Caller, order: VideoOrder, words: FieldWords) -> Callback | None:
-        try:
-            return self._callbacks.of(order, caller.name)
-        except OrderFault as fault:
-            raise words.refusal(fault) from None
-
-    async def _accept(
-        self,
-        caller: Caller,
-        order: VideoOrder,
-        words: FieldWords,
-        planned: Plan,
-        *,
-        queue: QueueSnapshot | None = None,
-        replace_same_id: bool,
-    ) -> Submitted:
-        """Store a planned task, frames first. ``queue``: its current state, if already known."""
-        callback = self._callback(caller, order, words)
-        uid = uuid.uuid4().hex
-        save_path = await self._places.of_order(caller, order, words, uid)
-        await self._check_disk()
-        try:
-            pictures = await self._frames.read(order, words)
-            if pictures.size is not None:
-                planned = shaped(planned, order, pictures.size)
-            size = planned.spec.width, planned.spec.height
-            frames = await self._frames.keep(pictures, size=size, uid=uid)
-        except ServiceError:  # perhaps after the first of two frames
-            await self._forget_files(uid)
-            raise
-        spec = planned.spec
-        prompt_notes = await self._prompts.of(planned.model, order, spec.negative_prompt)
-        new = NewTask(
-            uid=uid,
-            id=order.task_id or uid,
-            model=planned.model,
-            spec=replace(spec, image_key=frames.first_key, last_image_key=frames.last_key),
-            work=planned.work,
-            tokens=planned.tokens,
-            save_path=save_path,
-            priority=order.priority,
-            owner=caller.name,
-            callback=callback,
-            expires_in_s=order.expires_in_s,
-            enhance_prompt=self._prompts.is_enhanced(order),
-            notes=(*planned.notes, *frames.notes, *prompt_notes, *order.notes),
-            request=without_pictures(order, words),
-            idempotency_key=order.idempotency_key,
-            digest="" if order.idempotency_key is None else await asyncio.to_thread(digest, order),
-        )
-        # A client that hangs up now must not leave it open whether the frames have a row. The janitor
-        # removes the frames of a client that hung up before.
-        return await asyncio.shield(self._commit(caller, new, queue, replace_same_id=replace_same_id))
-
-    async def _commit(
-        self, caller: Caller, new: NewTask, queue: QueueSnapshot | None, *, replace_same_id: bool
-    ) -> Submitted:
-        try:
-            queue = queue or await self._view.recent()
-            task = await self._store.submit(new, self._admission(caller, queue, replace_same_id))
-        except ServiceError:
-            await self._forget_frames(new)
-            raise
-        if task.uid != new.uid:
-            await self._forget_frames(new)
-            return Submitted(task, queue, is_new=False)
-        log_move("submit", task, work=task.work, priority=task.priority)
-        self._nudge()
-        return Submitted(task, queue, is_new=True)
-
-    async def _check_disk(self) -> None:
-        if await self._free_disk.bytes() < self._offer.limits.min_free_bytes:
-            raise DiskLow("The service is low on disk space and takes no new task; try again later.")
-
-    def _admission(self, caller: Caller, queue: QueueSnapshot, replace: bool) -> Admission:
-        max_queued = self._offer.limits.max_queued
-        return Admission(
-            max_queued=max_queued,
-            max_attempts=self._settings.tasks.max_attempts,
-            retry_after_s=queue.retry_after_s(max_queued),
-            max_queued_own=caller.max_queued,
-            own_retry_after_s=queue.own_retry_after_s(caller) if caller.max_queued is not None else 1,
-            replace=replace,
-        )
-
-    async def _forget_frames(self, new: NewTask) -> None:
-        # A refused submit without frames, as in a full queue, costs nothing more.
-        if new.spec.image_key is not None:
-            await self._forget_files(new.uid)
 
     async def _forget_files(self, uid: str, place: SavePath | None = None, key: str | None = None) -> None:
         with suppress(OSError):  # the janitor will try again

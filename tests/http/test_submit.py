@@ -13,7 +13,7 @@ from serve_app.config.model_settings import ModelSettings
 from serve_app.media.source_image import SourceImage
 from serve_app.queue.snapshot import QueueSnapshot
 from serve_app.queue.view import QueueView
-from serve_app.submission import task_service
+from serve_app.submission import submitter
 from serve_app.submission.plan import Plan, plan
 from serve_app.submission.video_order import VideoOrder
 from serve_app.tasks.caller import EVERYONE
@@ -314,7 +314,7 @@ async def test_a_submit_is_planned_once_and_looks_at_the_queue_once(
         monkeypatch.setattr(QueueView, name, counting)
 
     await service.submit()  # from here on there is a snapshot to share
-    monkeypatch.setattr(task_service, "plan", counted_plan)
+    monkeypatch.setattr(submitter, "plan", counted_plan)
     recent, fresh = QueueView.recent, QueueView.fresh
     counted("recent", recent)
     if path.startswith("/v1/local"):
