@@ -31,6 +31,23 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Cluster]":
         yield cluster
 
 
+@pytest.fixture
+def poor_ffmpeg(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An ffmpeg that lists the encoders of H.264, H.265 and GIF alone."""
+    from serve_app.media.encoders import listed_encoders, written_formats
+
+    lines = "".join(f" V....D {name}  {name}\n" for name in ("libx264", "libx265", "gif"))
+    ffmpeg = tmp_path_factory.mktemp("poor") / "ffmpeg"
+    ffmpeg.write_text(f"#!/bin/sh\ncat <<'END'\nEncoders:\n V..... = Video\n ------\n{lines}END\n")
+    ffmpeg.chmod(0o755)
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(ffmpeg))
+    for cached in (listed_encoders, written_formats):
+        cached.cache_clear()
+    yield
+    for cached in (listed_encoders, written_formats):
+        cached.cache_clear()
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     help = "of each test its first parameters alone; nothing that is slow or needs a cluster"
     parser.addoption("--quick", action="store_true", help=help)

@@ -123,7 +123,7 @@ class ModelSettings(Section):
     )
     video_encoder: Literal["libx264", "h264_nvenc"] = Field(
         default="libx264",
-        description="what encodes videos; h264_nvenc needs a GPU with a video encoder, which A100, H100 and "
+        description="what encodes H.264; h264_nvenc needs a GPU with a video encoder, which A100, H100 and "
         "H200 lack, and is tried at start",
     )
     lora_folder: Path | None = Field(default=None, description="LoRAs that requests may name")

@@ -15,6 +15,7 @@ from serve_app.tasks.caller import EVERYONE
 from serve_app.tasks.move_log import log_move
 from serve_app.tasks.task import Task
 from serve_app.tasks.transitions import Status
+from serve_app.tasks.video_output import VideoFormat
 
 _REPLICA_RETENTION_S = 300.0
 """Minimum seconds that a replica without heartbeats stays in the store."""
@@ -86,8 +87,9 @@ class Janitor:
         """Link the committed video of ``task`` to its public name. Idempotent; a failure is only logged."""
         if task.artifact is None:
             return
+        form = VideoFormat.of_file(task.artifact) or VideoFormat.MP4
         try:
-            self._artifacts.publish_alias(task.artifact, self._paths.resolve(task.save_path))
+            self._artifacts.publish_alias(task.artifact, self._paths.resolve(task.save_path, form=form))
         except (OSError, ServiceError):
             # The video is still available through its task.
             _logger.warning("the video of task %s has no file of its own name", task.uid, exc_info=True)

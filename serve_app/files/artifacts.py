@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from serve_app.errors import FileNotFound, PathForbidden
 from serve_app.files import durable
 from serve_app.files.output_paths import OutputPaths, SavePath
+from serve_app.tasks.video_output import VideoFormat
 
 _ATTEMPTS = ".attempts"
 _INPUTS = "inputs"
@@ -42,13 +43,13 @@ class LocalArtifacts:
         durable.make_folder(self._data / _INPUTS)
         durable.make_folder(self._data / _PREVIEWS)
 
-    def key(self, task_id: str, attempt: int) -> str:
+    def key(self, task_id: str, attempt: int, form: VideoFormat = VideoFormat.MP4) -> str:
         """Return the key under which a task's row stores the video of this attempt."""
-        return f"{_ATTEMPTS}/{_folder_name(task_id)}/{attempt:d}.mp4"
+        return f"{_ATTEMPTS}/{_folder_name(task_id)}/{attempt:d}{form.suffix}"
 
-    def attempt_path(self, task_id: str, attempt: int) -> Path:
+    def attempt_path(self, task_id: str, attempt: int, form: VideoFormat = VideoFormat.MP4) -> Path:
         """Return the file that this attempt writes, after creating its folder."""
-        path = self._root / self.key(task_id, attempt)
+        path = self._root / self.key(task_id, attempt, form)
         durable.make_folder(path.parent)
         return path
 

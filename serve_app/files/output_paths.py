@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from serve_app.errors import InvalidField, PathForbidden, ServiceError
+from serve_app.tasks.video_output import VideoFormat
 
 PUBLIC_ROOT = "outputs"  # name of the output root in responses, independent of its real path
-SUFFIX = ".mp4"
+_PLAIN = VideoFormat.MP4
 MAX_SEGMENT_BYTES = 255
 MAX_NAME_BYTES = 1024
 
@@ -43,12 +44,12 @@ class OutputPaths:
         """Return these paths for a client with its own folder."""
         return replace(self, folder=folder, takes_absolute=takes_absolute)
 
-    def resolve(self, name: str, field: str = "save_result_path") -> SavePath:
+    def resolve(self, name: str, field: str = "save_result_path", *, form: VideoFormat = _PLAIN) -> SavePath:
         """Resolve ``name`` to a place.
 
         A relative name is resolved below the output root (or the client's folder there), without one leading
         ``outputs/`` and the folder's own name after it. An absolute path must lie below one of the roots.
-        ``.mp4`` is appended to a name that does not end in it.
+        The format's suffix, ``.mp4`` as usual, is appended to a name that does not end in it.
 
         Raises ``PathForbidden`` for a name that leads out of the roots or to a hidden file, ``InvalidField``
         for an invalid file name.
@@ -58,8 +59,8 @@ class OutputPaths:
             root, segments = self._below_a_root(name, field)
         else:
             root, segments = self.output_root, self._below_the_folder(_segments(name, field))
-        if not segments[-1].lower().endswith(SUFFIX):
-            segments = [*segments[:-1], segments[-1] + SUFFIX]
+        if not segments[-1].lower().endswith(form.suffix):
+            segments = [*segments[:-1], segments[-1] + form.suffix]
         if any(len(segment.encode()) > MAX_SEGMENT_BYTES for segment in segments):
             raise InvalidField(field, f"{field} has a part longer than {MAX_SEGMENT_BYTES} bytes.")
         place = SavePath(root, PurePosixPath(*segments))
@@ -76,11 +77,11 @@ class OutputPaths:
         ):
             raise _outside()
 
-    def default(self, task_id: str) -> SavePath:
+    def default(self, task_id: str, form: VideoFormat = _PLAIN) -> SavePath:
         """Return the place of a video whose client chose no name; unique for every task id."""
         # An id may start with a dot, a file name here may not. No id contains "~", so names are unique.
         name = f"~{task_id}" if task_id.startswith(".") else task_id
-        return SavePath(self.output_root, PurePosixPath(self.folder, "videos", name + SUFFIX))
+        return SavePath(self.output_root, PurePosixPath(self.folder, "videos", name + form.suffix))
 
     def public_path(self, place: SavePath) -> str:
         """Return the name of ``place`` in responses and in a task's row; the inverse of ``resolve``."""
@@ -91,7 +92,7 @@ class OutputPaths:
     def place_of(self, public_path: str) -> SavePath | None:
         """Return the place that a task's row names, None if it is in none of the output folders any more."""
         try:
-            return self.resolve(public_path)
+            return self.resolve(public_path, form=VideoFormat.of_file(public_path) or _PLAIN)
         except ServiceError:  # the output folders in the settings have changed since the submit
             return None
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from types import MappingProxyType
 from typing import Any
 
@@ -11,6 +11,7 @@ from models.video_spec import VideoSpec
 from serve_app.media.mp4_comment import comment_of
 from serve_app.media.source_image import SourceImage
 from serve_app.package_version import package_version
+from serve_app.tasks.video_output import PLAIN, VideoOutput
 
 _TITLE = "wan_serve"
 _FIELDS: Mapping[str, str] = MappingProxyType(
@@ -31,18 +32,19 @@ _FIELDS: Mapping[str, str] = MappingProxyType(
 )
 """Fields of a request, each with the field of the spec that it decides."""
 
-_REQUESTED = frozenset({*_FIELDS, "model", "loras"})
+_REQUESTED = frozenset({*_FIELDS, "model", "loras", *(field.name for field in fields(VideoOutput))})
 _PICTURES = ("image_sha256", "last_image_sha256")
 
 
-def request_fields(spec: VideoSpec, model: str) -> dict[str, Any]:
+def request_fields(spec: VideoSpec, model: str, output: VideoOutput = PLAIN) -> dict[str, Any]:
     """Return the request that asks for this very video, without its pictures, as a JSON object."""
     values = {name: getattr(spec, field) for name, field in _FIELDS.items()}
     loras = [
         {name: value for name, value in asdict(lora).items() if value is not None} for lora in spec.loras
     ]
-    fields = {"model": model, **values, "loras": loras}
-    return {name: value for name, value in fields.items() if value is not None and value != []}
+    chosen = {name: value for name, value in asdict(output).items() if value != getattr(PLAIN, name)}
+    found = {"model": model, **values, "loras": loras, **chosen}
+    return {name: value for name, value in found.items() if value is not None and value != []}
 
 
 def settings_comment(
@@ -52,6 +54,7 @@ def settings_comment(
     variant: str,
     image: SourceImage | None = None,
     last_image: SourceImage | None = None,
+    output: VideoOutput = PLAIN,
 ) -> str:
     """Return the comment of a video's file: its request, what made it, and hashes of its pictures."""
     hashes = {
@@ -60,7 +63,7 @@ def settings_comment(
         if picture is not None
     }
     made_by = {"version": package_version(), "variant": variant}
-    settings = {_TITLE: {**made_by, **request_fields(spec, model), **hashes}}
+    settings = {_TITLE: {**made_by, **request_fields(spec, model, output), **hashes}}
     return json.dumps(settings, ensure_ascii=False)
 
 

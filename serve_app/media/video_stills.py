@@ -7,11 +7,14 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
+from zipfile import BadZipFile
 
 import imageio_ffmpeg
 
 from serve_app.errors import FileNotFound
 from serve_app.files import durable
+from serve_app.media.png_zip import frames_in
+from serve_app.tasks.video_output import VideoFormat
 
 _AT_ONCE = 2
 _TIMEOUT_S = 60
@@ -19,6 +22,15 @@ _THUMBNAIL_WIDTH = 512
 _COLUMNS = 4
 _ROWS = 4
 _TILE_WIDTH = 240
+
+_DEMUXERS: Mapping[VideoFormat, str] = {
+    VideoFormat.MP4: "mov",
+    VideoFormat.WEBM: "matroska",
+    VideoFormat.GIF: "gif",
+    VideoFormat.WEBP: "webp_anim",
+    VideoFormat.PNG_ZIP: "png_pipe",
+}
+"""What reads a video: named, so that ffmpeg does not guess from its bytes."""
 
 _logger = logging.getLogger("ray.serve")
 
@@ -53,26 +65,43 @@ class VideoStills:
         if await asyncio.to_thread(still.is_file):
             return still
         async with self._room:
-            await asyncio.to_thread(_make, video, still, _options(kind, frames))
+            await asyncio.to_thread(_make, video, still, kind, frames)
         return still
 
 
-def _make(video: Path, still: Path, options: Sequence[str]) -> None:
+def _make(video: Path, still: Path, kind: StillKind, frames: int) -> None:
     temp = durable.temp_beside(still)
+    form = VideoFormat.of_file(video) or VideoFormat.MP4
     try:
+        pngs: Sequence[bytes] = ()
+        source = f"file:{video}"
+        if form is VideoFormat.PNG_ZIP:  # which ffmpeg does not read: it gets the frames that are shown
+            chosen = slice(1) if kind is StillKind.THUMBNAIL else slice(None, None, _step(frames))
+            pngs = frames_in(video, chosen)
+            source, frames = "pipe:0", len(pngs)
         subprocess.run(
             [
                 *(imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-v", "error", "-y"),
-                *("-protocol_whitelist", "file", "-threads", "1", "-f", "mov", "-i", f"file:{video}"),
-                *("-map", "0:v:0", "-frames:v", "1", "-filter_threads", "1", *options, f"file:{temp}"),
+                *("-protocol_whitelist", "file,pipe", "-threads", "1", "-f", _DEMUXERS[form], "-i", source),
+                *(
+                    "-map",
+                    "0:v:0",
+                    "-frames:v",
+                    "1",
+                    "-filter_threads",
+                    "1",
+                    *_options(kind, frames),
+                    f"file:{temp}",
+                ),
             ],
+            input=b"".join(pngs),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             timeout=_TIMEOUT_S,
             check=True,
         )
         durable.replace(temp, still)
-    except (subprocess.SubprocessError, OSError):
+    except (subprocess.SubprocessError, OSError, BadZipFile):
         if video.exists():  # else it was deleted meanwhile
             _logger.warning("no picture could be made of %s", video, exc_info=True)
         raise FileNotFound("No such picture could be made of the video.") from None
@@ -80,12 +109,17 @@ def _make(video: Path, still: Path, options: Sequence[str]) -> None:
         temp.unlink(missing_ok=True)
 
 
+def _step(frames: int) -> int:
+    """Return the distance of the frames in a sheet."""
+    return math.ceil(frames / (_COLUMNS * _ROWS))
+
+
 def _options(kind: StillKind, frames: int) -> Sequence[str]:
     """Return what ffmpeg is told of the picture: its filters, its encoder and its container."""
     if kind is StillKind.THUMBNAIL:
         scale = f"scale='min({_THUMBNAIL_WIDTH},iw)':-2"
         return ["-vf", scale, "-c:v", "libwebp", "-threads", "1", "-f", "webp"]
-    step = math.ceil(frames / (_COLUMNS * _ROWS))
+    step = _step(frames)
     shown = math.ceil(frames / step)
     columns = min(shown, _COLUMNS)
     tiles = f"tile={columns}x{math.ceil(shown / columns)}"

@@ -1,6 +1,7 @@
 """Video writer: encodes frames as they come, while later frames are still being decoded."""
 
 import math
+import os
 import subprocess
 import sys
 import threading
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from serve_app.files import durable
 from serve_app.media.mp4_comment import as_metadata_file
+from serve_app.media.png_zip import PngZip
 from serve_app.media.video_encoding import LOG_PREFIX, VideoEncoding
 
 if sys.platform == "linux":
@@ -30,10 +32,12 @@ class VideoWriteError(RuntimeError):
 _PIPE_BYTES = 2**20
 """Bytes that may wait for ffmpeg: Linux's most for an ordinary user, sixteen times its default."""
 _PLAIN = VideoEncoding()
+_QUIET = {"SVT_LOG": "1"}
+"""Environment of ffmpeg: SVT-AV1 tells its settings as if they were errors."""
 
 
 class VideoWriter:
-    """A context manager that writes H.264 in MP4: yuv420p, BT.709, index in front (faststart).
+    """A context manager that writes a video, as usual H.264 in MP4: yuv420p, BT.709, index in front.
 
     When the block ends without an error the file appears at ``path``, whole and synced. When the block ends
     by an error, ffmpeg is ended, no temp file is left and a file that was at ``path`` before is untouched.
@@ -64,7 +68,9 @@ class VideoWriter:
         self._comment = comment
         # A file, since a command line is short on some systems and everybody's to read on most.
         self._metadata = None if comment is None else durable.temp_beside(self.path)
-        self._command = _command(self._temp, width, height, fps, encoding, self._metadata)
+        self._pngs = PngZip(self._temp, comment) if encoding.is_pngs else None
+        target = "pipe:1" if encoding.is_pngs else f"file:{self._temp}"
+        self._command = _command(target, width, height, fps, encoding, self._metadata)
         self._ffmpeg: subprocess.Popen[bytes] | None = None
         self._said: list[str] = []
         self._listener: threading.Thread | None = None
@@ -76,8 +82,9 @@ class VideoWriter:
             self._command,
             bufsize=0,  # frames go to the pipe as they are
             stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL if self._pngs is None else subprocess.PIPE,
             stderr=subprocess.PIPE,
+            env={**os.environ, **_QUIET},
             start_new_session=True,  # Ctrl-C is for the service, which may still finish this file
         )
         assert self._ffmpeg.stderr is not None
@@ -85,6 +92,9 @@ class VideoWriter:
         # Read all the time: a full pipe would stop ffmpeg, and with it the writes that wait for ffmpeg.
         self._listener = threading.Thread(target=_listen, args=(self._ffmpeg.stderr, self._said), daemon=True)
         self._listener.start()
+        if self._pngs is not None:
+            assert self._ffmpeg.stdout is not None
+            self._pngs.collect(self._ffmpeg.stdout)
         return self
 
     def write(self, frames: NDArray[np.uint8]) -> None:
@@ -123,6 +133,8 @@ class VideoWriter:
         if exit_status != 0:
             raise self._failure(exit_status)
         try:
+            if self._pngs is not None:
+                self._pngs.finish()
             durable.replace(self._temp, self.path)
         except OSError as error:
             raise VideoWriteError(f"The video could not be put in its place: {error.strerror}") from error
@@ -136,6 +148,8 @@ class VideoWriter:
             self._pipe().close()
         exit_status = self._ffmpeg.wait()
         self._listener.join()
+        if self._pngs is not None:
+            self._pngs.join()
         return exit_status
 
     def _pipe(self) -> IO[bytes]:
@@ -151,7 +165,7 @@ class VideoWriter:
 
 
 def _command(
-    target: Path, width: int, height: int, fps: float, encoding: VideoEncoding, metadata: Path | None
+    target: str, width: int, height: int, fps: float, encoding: VideoEncoding, metadata: Path | None
 ) -> Sequence[str]:
     described = (
         () if metadata is None else ("-f", "ffmetadata", "-i", f"file:{metadata}", "-map_metadata", "1")
@@ -162,9 +176,8 @@ def _command(
         *("-f", "rawvideo", "-pix_fmt", encoding.pixel_format, "-s", f"{width}x{height}"),
         *("-framerate", str(Fraction(fps).limit_denominator(1001)), "-i", "pipe:0"),
         *described,
-        *("-vf", encoding.filters),
-        *encoding.encoder_arguments,
-        *("-movflags", "+faststart", "-f", "mp4", f"file:{target}"),
+        *encoding.arguments,
+        target,
     ]
 
 

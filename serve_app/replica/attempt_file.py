@@ -42,7 +42,8 @@ class AttemptFile:
 
     def _open(self) -> VideoWriter:
         spec, variant = self._task.spec, self._variant
-        target = self._artifacts.attempt_path(self._task.uid, self._task.attempt)
+        form = self._encoding.output.format
+        target = self._artifacts.attempt_path(self._task.uid, self._task.attempt, form)
         writer = VideoWriter(
             target,
             width=spec.width,

@@ -28,6 +28,7 @@ from serve_app.replica.run_previews import RunPreviews
 from serve_app.replica.run_progress import RunProgress
 from serve_app.tasks.command import Command
 from serve_app.tasks.task import Task, TaskError
+from serve_app.tasks.video_output import PLAIN
 
 Notes: TypeAlias = tuple[str, ...]
 """All notes of a task, those that its run added among them; empty if the run added none."""
@@ -121,7 +122,7 @@ class Run:
         encoding: VideoEncoding = _PLAIN,
         variant: str | None = None,
     ) -> None:
-        """``encoding``: also the format in which the engine gives the frames.
+        """``encoding``: as far as the task leaves it open; also the format of the engine's frames.
 
         ``variant``: that of the model, for the settings in the file; None: none are written.
         """
@@ -131,8 +132,9 @@ class Run:
         self._control = control
         self._heartbeat_s = heartbeat_s
         self._step_timeout_s = step_timeout_s
-        self._encoding = encoding
-        self._file = AttemptFile(task, artifacts, encoding, variant)
+        # A coordinator of the version before sends a task without it.
+        self._encoding = encoding.of(getattr(task.spec, "output", PLAIN))
+        self._file = AttemptFile(task, artifacts, self._encoding, variant)
         self._progress = RunProgress(task.spec)
         self._notes: Notes = ()
         # A coordinator of the version before sends a task without it.
@@ -215,7 +217,7 @@ class Run:
             return await self._fail(
                 TaskError("model_error", "The model failed on this request"), Outcome.BROKEN
             )
-        artifact = self._artifacts.key(task.uid, task.attempt)
+        artifact = self._artifacts.key(task.uid, task.attempt, self._encoding.output.format)
         published = await self._control.publish(
             task.uid,
             task.attempt,

@@ -4,6 +4,7 @@ from serve_app.files.artifacts import LocalArtifacts
 from serve_app.media.file_settings import settings_comment
 from serve_app.media.source_image import SourceImage
 from serve_app.tasks.task import Task
+from serve_app.tasks.video_output import PLAIN
 
 
 def task_comment(task: Task, variant: str, artifacts: LocalArtifacts) -> str:
@@ -19,4 +20,5 @@ def task_comment(task: Task, variant: str, artifacts: LocalArtifacts) -> str:
         variant=variant,
         image=picture(spec.image_key),
         last_image=picture(spec.last_image_key),
+        output=getattr(spec, "output", PLAIN),  # which a coordinator of the version before does not send
     )

@@ -9,6 +9,7 @@ from sqlalchemy import RowMapping
 from models.video_spec import LoraUse
 from serve_app.tasks.task import NewTask, Task, TaskError, TaskSpec
 from serve_app.tasks.transitions import Status
+from serve_app.tasks.video_output import PLAIN, Codec, VideoFormat, VideoOutput
 from serve_app.tasks.webhook import Callback, EventType
 
 _NULL_AT_FIRST = (
@@ -121,7 +122,17 @@ def _spec_of(stored: Mapping[str, Any]) -> TaskSpec:
         )
     elif stored.get("lora_name") is not None:
         values["loras"] = (LoraUse(stored["lora_name"], stored.get("lora_strength", 1.0)),)
+    values["output"] = _output_of(stored.get("output") or {})
     return TaskSpec(**values)
+
+
+def _output_of(stored: Mapping[str, Any]) -> VideoOutput:
+    codec = stored.get("codec")
+    return VideoOutput(
+        format=VideoFormat(stored.get("format", PLAIN.format)),
+        codec=None if codec is None else Codec(codec),
+        crf=stored.get("crf"),
+    )
 
 
 def _spec_values(spec: TaskSpec) -> dict[str, Any]:
@@ -133,6 +144,8 @@ def _spec_values(spec: TaskSpec) -> dict[str, Any]:
     stored = asdict(spec)
     uses = stored.pop("loras")
     del stored["video_frames"]
+    if spec.output == PLAIN:
+        del stored["output"]
     stored |= {"num_frames": spec.total_frames, "fragment_frames": spec.num_frames}
     stored["lora_name"] = spec.loras_key
     if spec.loras:

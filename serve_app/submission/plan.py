@@ -12,6 +12,7 @@ from models.lora.catalogue import too_large
 from models.lora_uses import check_uses
 from models.variants import Variant, VideoKind
 from serve_app.config.model_settings import ModelSettings
+from serve_app.submission.output_choice import output_of
 from serve_app.submission.video_order import OrderFault, VideoOrder
 from serve_app.tasks.task import TaskSpec
 
@@ -83,6 +84,7 @@ def plan(order: VideoOrder, models: Sequence[ModelSettings]) -> Plan:
         num_fragments=fragments,
         video_frames=variant.video_frames(fitted.num_frames, fragments),
     )
+    spec = replace(spec, output=output_of(order, spec))
     return Plan(model.name, variant, spec, fitted.notes, tuple(lora_notes))
 
 

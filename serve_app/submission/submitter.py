@@ -83,9 +83,9 @@ class Submitter:
     async def _plan(self, caller: Caller, order: VideoOrder, words: FieldWords) -> Plan:
         try:
             self._offer.check_priority(caller, order.priority)
-            if not order.loras:
+            if not order.reads_files:
                 return plan(order, self._offer.models)
-            return await asyncio.to_thread(plan, order, self._offer.models)  # which reads files
+            return await asyncio.to_thread(plan, order, self._offer.models)
         except OrderFault as fault:
             raise words.refusal(fault) from None
 

@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 
 from models.variants import VideoKind
 from models.video_spec import LoraUse
+from serve_app.tasks.video_output import Codec, VideoFormat
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,11 @@ class VideoOrder:
     loras: tuple[LoraUse, ...] = ()
     priority: int = 0
     """Higher goes first."""
+    format: VideoFormat | None = None
+    codec: Codec | None = None
+    """Needs a format that can hold it."""
+    crf: int | None = None
+    """Constant rate factor; needs a format with a codec."""
     save_path: str | None = None
     """Name of the finished video; None: one made of the task's id."""
     callback_url: str | None = None
@@ -81,6 +87,11 @@ class VideoOrder:
     """Sentences of the surface for the client, such as which fields it ignored."""
     sent: Mapping[str, Any] = field(default_factory=dict)
     """The request in the surface's own words, to be shown again and compared under an idempotency key."""
+
+    @property
+    def reads_files(self) -> bool:
+        """Whether planning it takes longer than a moment: files are read, or ffmpeg is asked what it has."""
+        return bool(self.loras or self.format or self.codec)
 
     @property
     def kind(self) -> VideoKind:

@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass
+from itertools import product
 
 from serve_app.errors import FileNotFound, InvalidField, PathForbidden
 from serve_app.files.output_paths import OutputPaths, SavePath
@@ -10,6 +11,7 @@ from serve_app.submission.field_words import FieldWords
 from serve_app.submission.video_order import VideoOrder
 from serve_app.tasks.caller import Caller
 from serve_app.tasks.task import Task
+from serve_app.tasks.video_output import VideoFormat
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,10 +23,10 @@ class VideoPlaces:
 
     async def of_order(self, caller: Caller, order: VideoOrder, words: FieldWords, uid: str) -> str:
         """Return the public path of the order's video. Raises ``InvalidField`` or ``PathForbidden``."""
-        outputs = self._of(caller)
+        outputs, form = self._of(caller), order.format or VideoFormat.MP4
         if not order.save_path:
-            return outputs.public_path(outputs.default(order.task_id or uid))
-        place = await asyncio.to_thread(outputs.resolve, order.save_path, words["save_path"])
+            return outputs.public_path(outputs.default(order.task_id or uid, form))
+        place = await asyncio.to_thread(outputs.resolve, order.save_path, words["save_path"], form=form)
         return outputs.public_path(place)
 
     async def published(self, caller: Caller, name: str) -> Task:
@@ -37,9 +39,11 @@ class VideoPlaces:
         spellings = [(own, name), (own, f"/{name}")]
         if own != self.outputs and caller.is_admin:
             spellings.append((self.outputs, name))
-        for outputs, spelling in spellings:
+        # A name that ends in .webm may be that of an MP4, whose own suffix was added to it.
+        forms = dict.fromkeys((VideoFormat.of_file(name) or VideoFormat.MP4, VideoFormat.MP4))
+        for (outputs, spelling), form in product(spellings, forms):
             try:
-                place = await asyncio.to_thread(outputs.resolve, spelling)
+                place = await asyncio.to_thread(outputs.resolve, spelling, form=form)
             except InvalidField:
                 continue
             except PathForbidden:

@@ -9,6 +9,7 @@ from serve_app.tasks.replica import Health as Health
 from serve_app.tasks.replica import Replica as Replica
 from serve_app.tasks.replica import Scale as Scale
 from serve_app.tasks.transitions import FINAL, Status
+from serve_app.tasks.video_output import PLAIN, VideoOutput
 from serve_app.tasks.webhook import Callback
 
 # ``Health``, ``Replica`` and ``Scale`` stay importable from this module for one version: during a rolling
@@ -28,6 +29,8 @@ class TaskSpec(VideoSpec):
     """Key of the last frame; None for a video without a given end."""
     video_frames: int | None = None
     """Frames of all fragments together; None for a video of one fragment."""
+    output: VideoOutput = PLAIN
+    """The form of the file."""
 
     @property
     def total_frames(self) -> int:

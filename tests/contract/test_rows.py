@@ -21,6 +21,7 @@ from serve_app.store.task_store import TaskStore
 from serve_app.tasks.caller import EVERYONE
 from serve_app.tasks.task import TaskSpec
 from serve_app.tasks.transitions import Status
+from serve_app.tasks.video_output import Codec, VideoFormat, VideoOutput
 from testbed.paced_engine import PacedEngine
 from tests.contract.tasks import ADMISSION, SPEC, Direct, new
 
@@ -119,6 +120,15 @@ async def test_a_spec_is_read_back_as_it_was_submitted(store: TaskStore, loras: 
     spec = replace(SPEC, loras=loras, image_key="inputs/t-a/image.png")
     await store.submit(new("a", spec=spec), ADMISSION)
     assert (await store.get(EVERYONE, "a")).spec == spec
+
+
+async def test_the_form_of_a_file_is_read_back_as_it_was_chosen(store: TaskStore) -> None:
+    for name, output in (
+        ("a", VideoOutput(VideoFormat.WEBM, Codec.AV1, 30)),
+        ("b", VideoOutput(VideoFormat.PNG_ZIP)),
+    ):
+        await store.submit(new(name, spec=replace(SPEC, output=output)), ADMISSION)
+        assert (await store.get(EVERYONE, name)).spec.output == output
 
 
 async def test_a_prompt_stands_once_in_a_row_and_is_shown_again_where_it_was(

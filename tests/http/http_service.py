@@ -76,9 +76,10 @@ class HttpService:
 
     async def publish(self, task: Task, video: bytes = VIDEO) -> Task:
         """End a run with a video and a preview."""
-        self.artifacts.attempt_path(task.uid, task.attempt).write_bytes(video)
+        form = task.spec.output.format
+        self.artifacts.attempt_path(task.uid, task.attempt, form).write_bytes(video)
         self.artifacts.put_preview(task.uid, task.attempt, still=PREVIEW, strip=PREVIEW + PREVIEW)
-        key = self.artifacts.key(task.uid, task.attempt)
+        key = self.artifacts.key(task.uid, task.attempt, form)
         done = await self.ledger.publish(task.uid, task.attempt, artifact=key, timings={"denoise": 1.5})
         assert done is not None
         return done

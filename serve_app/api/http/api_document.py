@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from typing_extensions import TypedDict
 
 from serve_app.api.http.request_model import RequestModel, allowed
+from serve_app.tasks.video_output import VideoFormat
 
 _REASONS: Mapping[int, str] = {
     400: "The image cannot be decoded",
@@ -51,10 +52,11 @@ def answers(body: Any, *refusals: int, refusal: Any = Refusal) -> dict[int | str
 
 
 def video_answers(
-    *refusals: int, refusal: Any = Refusal, media_types: Sequence[str] = ("video/mp4",)
+    *refusals: int, refusal: Any = Refusal, media_types: Sequence[str] = ()
 ) -> dict[int | str, dict[str, Any]]:
-    """Return the documented answers of a route that sends a video, or a picture of it."""
-    content = {media_type: {"schema": {"type": "string", "format": "binary"}} for media_type in media_types}
+    """Return the documented answers of a route that sends a video; ``media_types``: of what it also sends."""
+    sent = (*(form.media_type for form in VideoFormat), *media_types)
+    content = {media_type: {"schema": {"type": "string", "format": "binary"}} for media_type in sent}
     return {
         200: {"content": content, "description": "The whole file"},
         206: {"content": content, "description": "The ranges that were asked for"},

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, WithJsonSchema
@@ -11,6 +12,7 @@ from models.limits import MAX_LORA_STRENGTH, MAX_LORAS
 from serve_app.api.http.request_model import WHOLE, RequestModel, Text
 from serve_app.submission.task_id import RESERVED_IDS, TASK_ID_PATTERN, is_task_id
 from serve_app.tasks.task import MAX_PROMPT_CHARS
+from serve_app.tasks.video_output import Codec, VideoFormat
 
 MAX_SEED = 2**53 - 1
 """The largest whole number that every JSON reader gives back unchanged."""
@@ -119,6 +121,21 @@ def _stripped(value: object) -> object:
     return value.strip() if isinstance(value, str) else value
 
 
+def _checked_word(words: Iterable[str]) -> BeforeValidator:
+    """Read one of some words, in any case; an empty text counts as not sent."""
+    known = tuple(map(str, words))
+
+    def check(value: object) -> object:
+        word = value.strip().lower() if isinstance(value, str) else None
+        if word == "":
+            return None
+        if word not in known:
+            raise ValueError(f"must be one of {', '.join(known)}")
+        return word
+
+    return BeforeValidator(check)
+
+
 # A field that is not sent is None; the schema shows only what it takes when it is sent.
 Unset = SkipJsonSchema[None]
 
@@ -162,6 +179,14 @@ Priority = Annotated[int, Field(ge=-1000, le=1000), WHOLE]
 """Range wider than any configured limit, which is checked when the order is planned."""
 SavePath = Annotated[Text, Field(max_length=1024)]
 Url = Annotated[Text, Field(max_length=2048)]
+Format = Annotated[
+    Text | Unset, _checked_word(VideoFormat), WithJsonSchema({"type": "string", "enum": list(VideoFormat)})
+]
+CodecName = Annotated[
+    Text | Unset, _checked_word(Codec), WithJsonSchema({"type": "string", "enum": list(Codec)})
+]
+Crf = Annotated[int, Field(ge=0, le=max(codec.max_crf for codec in Codec)), WHOLE]
+"""Constant rate factor; the range of the chosen codec is checked when the order is planned."""
 
 
 def without_default(schema: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ from starlette.responses import FileResponse, Response
 from serve_app.api.http.etag import CACHED, is_known
 from serve_app.api.http.refusals import refused
 from serve_app.errors import FileNotFound
+from serve_app.tasks.video_output import VideoFormat
 
 _RANGE = re.compile(r"(\d{0,18})\s*-\s*(\d{0,18})")
 _MAX_RANGES = 16
@@ -22,15 +23,19 @@ class _FileResponse(FileResponse):
 
 
 async def send_video(
-    request: Request, path: Path, *, filename: str, attachment: bool, media_type: str = "video/mp4"
+    request: Request, path: Path, *, filename: str, attachment: bool, media_type: str | None = None
 ) -> Response:
     """Answer with the video, or a picture of it, at ``path``.
+
+    ``media_type``: None for that of the video's format, which the suffix of ``path`` tells.
 
     That is 200, 206, 304, or 416 for a range that lies past its end.
 
     A ``Range`` header that makes no sense is passed over, as RFC 9110 asks. Raises ``FileNotFound`` when
     the file has gone.
     """
+    form = VideoFormat.of_file(path) or VideoFormat.MP4
+    media_type = media_type or form.media_type
     try:
         return await asyncio.to_thread(_response, request, path, filename, attachment, media_type)
     except OSError:

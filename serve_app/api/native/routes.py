@@ -89,7 +89,7 @@ async def result(task_id: str, request: Request, service: Service, caller: Calli
     if task.artifact is None:
         raise ResultNotReady(why_no_result(task))
     path = await service.video(task)
-    return await send_video(request, path, filename=f"{task.id}.mp4", attachment=False)
+    return await send_video(request, path, filename=f"{task.id}{path.suffix}", attachment=False)
 
 
 @router.get(

@@ -6,6 +6,7 @@ from typing import Any, Literal, NotRequired
 from typing_extensions import TypedDict
 
 from serve_app.config.model_settings import ModelSettings
+from serve_app.media.encoders import written_formats
 from serve_app.queue.snapshot import ModelLine, QueueSnapshot
 from serve_app.submission.offer import Offer
 from serve_app.tasks.caller import Caller
@@ -114,13 +115,17 @@ class LimitsDocument(TypedDict):
 
 
 class MetadataDocument(TypedDict):
-    """The models with their defaults, the limits of the service, and whether it has a prompt enhancer."""
+    """The models with their defaults, the limits of the service, and whether it has a prompt enhancer.
+
+    `formats` are those that a video's file can have, each with its codecs, the usual one first.
+    """
 
     name: str
     version: str
     models: list[ModelDocument]
     limits: LimitsDocument
     prompt_enhancer: bool
+    formats: dict[str, list[str]]
 
 
 def status_document(
@@ -143,7 +148,7 @@ def status_document(
 
 
 def metadata_document(offer: Offer, version: str) -> MetadataDocument:
-    """Return the models and limits. Blocks while the LoRA folders are listed."""
+    """Return the models and limits. Blocks while LoRA folders, and ffmpeg's encoders, are listed."""
     limits = offer.limits
     return {
         "name": "Wan Serve",
@@ -159,6 +164,7 @@ def metadata_document(offer: Offer, version: str) -> MetadataDocument:
             "image_paths": offer.image_paths,
         },
         "prompt_enhancer": offer.enhances_prompts,
+        "formats": {str(form): list(map(str, codecs)) for form, codecs in written_formats().items()},
     }
 
 

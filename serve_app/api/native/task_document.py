@@ -98,6 +98,7 @@ class TaskDocument(TypedDict):
     height: int
     num_frames: int
     fps: int
+    format: str
     priority: int
     expires_at: str | None
     save_result_path: str
@@ -181,6 +182,7 @@ def task_document(
         "height": task.spec.height,
         "num_frames": task.frames or task.spec.total_frames,
         "fps": task.spec.fps,
+        "format": task.spec.output.format,
         "priority": task.priority,
         "expires_at": _time_if_any(task.expires_at),
         "save_result_path": task.save_path,

@@ -10,9 +10,12 @@ from serve_app.api.http.request_model import RequestModel, Text
 from serve_app.api.http.video_fields import (
     DRAWN_SEED,
     Aspect,
+    CodecName,
+    Crf,
     EitherSize,
     EventTypes,
     FlowShift,
+    Format,
     Fps,
     Fragments,
     Frames,
@@ -41,6 +44,7 @@ from serve_app.api.http.video_fields import (
 from serve_app.errors import InvalidField
 from serve_app.submission.field_words import FieldWords
 from serve_app.submission.video_order import Picture, VideoOrder
+from serve_app.tasks.video_output import Codec, VideoFormat
 
 _ONE_PIXEL = (
     "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAA"
@@ -158,8 +162,19 @@ class VideoRequest(RequestModel):
     expires_in_s: Wait | Unset = _field(
         "Seconds in which the task must have begun; else it ends as failed, with the code `expired`.", 3600
     )
+    format: Format = _field(
+        "The file: a video (mp4, webm), a moving picture (gif, webp), or its frames (png-zip); default: mp4.",
+        "mp4",
+    )
+    codec: CodecName = _field(
+        "Of an mp4 h264, h265, vp9 or av1, of a webm vp9 or av1; default: the first.", "h264"
+    )
+    crf: Crf | Unset = _field(
+        "Constant rate factor of the codec, 0 to 51, of vp9 and av1 to 63: less is better, and larger.", 18
+    )
     save_result_path: SavePath | Unset = _field(
-        "A file name under the output root; default: `videos/<task_id>.mp4`.", "cats/beach.mp4"
+        "A file name under the output root; default: `videos/<task_id>.mp4`, or the format's own end.",
+        "cats/beach.mp4",
     )
     task_id: TaskId | Unset = _field("The task's id, which no other task has; default: a new one.", "beach-1")
 
@@ -205,6 +220,9 @@ class VideoRequest(RequestModel):
             model=self.model,
             loras=_loras(self),
             priority=self.priority,
+            format=VideoFormat(self.format) if self.format else None,
+            codec=Codec(self.codec) if self.codec else None,
+            crf=self.crf,
             save_path=self.save_result_path,
             callback_url=self.callback_url,
             expires_in_s=self.expires_in_s,

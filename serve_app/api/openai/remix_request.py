@@ -36,6 +36,9 @@ class RemixRequest(RequestModel):
             seed=spec.seed,
             model=task.model,
             loras=spec.loras,
+            format=spec.output.format,
+            codec=spec.output.codec,
+            crf=spec.output.crf,
             idempotency_key=idempotency_key,
             sent={"prompt": self.prompt, REMIXED: task.id},
         )

@@ -127,9 +127,7 @@ async def remix(task_id: str, request: Request, service: Service, caller: Callin
 @router.get(
     "/v1/videos/{task_id}/content",
     summary="The finished video, or a picture of it",
-    responses=video_answers(
-        404, 409, 416, 422, refusal=ErrorBody, media_types=("video/mp4", *_MEDIA_TYPES.values())
-    ),
+    responses=video_answers(404, 409, 416, 422, refusal=ErrorBody, media_types=tuple(_MEDIA_TYPES.values())),
     response_class=Response,
 )
 async def content(
@@ -141,7 +139,7 @@ async def content(
         raise ResultNotReady("There is no video yet, or none any more to come: see its status and error.")
     if variant in ("video", "0"):
         path = await service.video(task)
-        return await send_video(request, path, filename=f"{task.id}.mp4", attachment=False)
+        return await send_video(request, path, filename=f"{task.id}{path.suffix}", attachment=False)
     kind = StillKind(variant)
     path = await service.still(task, kind)
     return await send_video(
