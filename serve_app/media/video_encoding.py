@@ -54,7 +54,8 @@ class VideoEncoding:
 
     def of(self, output: VideoOutput) -> "VideoEncoding":
         """Return the encoding of a file in that form: pictures are made of RGB frames."""
-        pixel_format = self.pixel_format if output.format.codecs else PixelFormat.RGB24
+        has_pictures = output.return_last_frame or not output.format.codecs
+        pixel_format = PixelFormat.RGB24 if has_pictures else self.pixel_format
         return replace(self, output=output, pixel_format=pixel_format)
 
     @property

@@ -42,12 +42,20 @@ class StillKind(StrEnum):
     """The first frame, as WebP."""
     SPRITESHEET = "spritesheet"
     """Up to 16 frames, evenly spaced, in rows of four, as JPEG."""
+    LAST_FRAME = "last_frame"
+    """The last frame, in its own size, as PNG; a run may have kept it as it was made."""
 
 
 _ENDINGS: Mapping[StillKind, str] = {
     StillKind.THUMBNAIL: ".thumbnail.webp",
     StillKind.SPRITESHEET: ".spritesheet.jpg",
+    StillKind.LAST_FRAME: ".last_frame.png",
 }
+
+
+def still_path(video: Path, kind: StillKind) -> Path:
+    """Return where a still of a video lies, if there is one."""
+    return video.with_name(video.stem + _ENDINGS[kind])
 
 
 class VideoStills:
@@ -61,7 +69,7 @@ class VideoStills:
 
         Raises ``FileNotFound`` if none can be made.
         """
-        still = video.with_name(video.stem + _ENDINGS[kind])
+        still = still_path(video, kind)
         if await asyncio.to_thread(still.is_file):
             return still
         async with self._room:
@@ -76,8 +84,7 @@ def _make(video: Path, still: Path, kind: StillKind, frames: int) -> None:
         pngs: Sequence[bytes] = ()
         source = f"file:{video}"
         if form is VideoFormat.PNG_ZIP:  # which ffmpeg does not read: it gets the frames that are shown
-            chosen = slice(1) if kind is StillKind.THUMBNAIL else slice(None, None, _step(frames))
-            pngs = frames_in(video, chosen)
+            pngs = frames_in(video, _chosen(kind, frames))
             source, frames = "pipe:0", len(pngs)
         subprocess.run(
             [
@@ -109,6 +116,13 @@ def _make(video: Path, still: Path, kind: StillKind, frames: int) -> None:
         temp.unlink(missing_ok=True)
 
 
+def _chosen(kind: StillKind, frames: int) -> slice:
+    """Return which of a video's frames a still shows."""
+    if kind is StillKind.SPRITESHEET:
+        return slice(None, None, _step(frames))
+    return slice(1) if kind is StillKind.THUMBNAIL else slice(frames - 1, frames)
+
+
 def _step(frames: int) -> int:
     """Return the distance of the frames in a sheet."""
     return math.ceil(frames / (_COLUMNS * _ROWS))
@@ -119,6 +133,9 @@ def _options(kind: StillKind, frames: int) -> Sequence[str]:
     if kind is StillKind.THUMBNAIL:
         scale = f"scale='min({_THUMBNAIL_WIDTH},iw)':-2"
         return ["-vf", scale, "-c:v", "libwebp", "-threads", "1", "-f", "webp"]
+    if kind is StillKind.LAST_FRAME:
+        last = rf"select=gte(n\,{frames - 1})"
+        return ["-vf", last, "-c:v", "png", "-threads", "1", "-f", "image2", "-update", "1"]
     step = _step(frames)
     shown = math.ceil(frames / step)
     columns = min(shown, _COLUMNS)

@@ -132,6 +132,7 @@ def _output_of(stored: Mapping[str, Any]) -> VideoOutput:
         format=VideoFormat(stored.get("format", PLAIN.format)),
         codec=None if codec is None else Codec(codec),
         crf=stored.get("crf"),
+        return_last_frame=stored.get("return_last_frame", False),
     )
 
 

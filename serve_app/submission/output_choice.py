@@ -1,6 +1,7 @@
 """Choice of the form of a video's file: what was asked for, as far as this ffmpeg can write it."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from serve_app.media.encoders import written_formats
 from serve_app.submission.video_order import OrderFault, VideoOrder
@@ -13,7 +14,7 @@ def output_of(order: VideoOrder, spec: TaskSpec) -> VideoOutput:
 
     Runs ffmpeg when a format or a codec is named for the first time.
     """
-    output = VideoOutput(order.format or VideoFormat.MP4, order.codec, order.crf)
+    output = VideoOutput(order.format or VideoFormat.MP4, order.codec, order.crf, order.return_last_frame)
     if order.format is not None or order.codec is not None:
         output = _written(order, output)
     if not output.format.codecs:
@@ -33,12 +34,8 @@ def _written(order: VideoOrder, output: VideoOutput) -> VideoOutput:
         there = f"it writes {_list(written)}" if written else "it writes nothing"
         raise OrderFault("format", f"this service's ffmpeg cannot write {form}; {there}.")
     if output.codec is None:
-        # Not the usual one where ffmpeg lacks it; of a plain MP4 nothing is to be said.
-        return (
-            output
-            if form is VideoFormat.MP4
-            else VideoOutput(form, next(iter(written[form]), None), order.crf)
-        )
+        # Of a plain MP4 nothing is said; else the usual codec, or the next where ffmpeg lacks that.
+        return output if form is VideoFormat.MP4 else replace(output, codec=next(iter(written[form]), None))
     if not form.codecs:
         raise OrderFault("codec", f"a {form} has none; leave it out.")
     if output.codec not in form.codecs:

@@ -167,7 +167,7 @@ class TaskService:
 
     async def still(self, task: Task, kind: StillKind) -> Path:
         """Return the file of a picture of a finished task's video. Raises ``FileNotFound``."""
-        return await self._stills.of(await self.video(task), kind, task.spec.total_frames)
+        return await self._stills.of(await self.video(task), kind, task.total_frames)
 
     async def queue(self) -> QueueSnapshot:
         """Return the queue as it stood a moment ago; one snapshot serves many requests."""

@@ -72,6 +72,7 @@ class VideoOrder:
     """Needs a format that can hold it."""
     crf: int | None = None
     """Constant rate factor; needs a format with a codec."""
+    return_last_frame: bool = False
     save_path: str | None = None
     """Name of the finished video; None: one made of the task's id."""
     callback_url: str | None = None

@@ -137,6 +137,11 @@ class Task:
     """
 
     @property
+    def total_frames(self) -> int:
+        """Number of frames of the finished video."""
+        return self.frames or self.spec.total_frames
+
+    @property
     def is_final(self) -> bool:
         """True once the task is in a final state."""
         return self.status in FINAL

@@ -79,6 +79,8 @@ class VideoOutput:
     """None: the usual one of the format."""
     crf: int | None = None
     """Constant rate factor: less is better, and larger. None: the service's own."""
+    return_last_frame: bool = False
+    """Whether the last frame is kept beside the video, as it was made."""
 
     @property
     def used_codec(self) -> Codec | None:

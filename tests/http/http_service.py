@@ -20,6 +20,7 @@ from serve_app.api.application import SURFACES, Surface, build_api
 from serve_app.config.settings import AppSettings
 from serve_app.files.artifacts import LocalArtifacts
 from serve_app.files.output_paths import OutputPaths
+from serve_app.media.video_stills import StillKind, still_path
 from serve_app.store.database import Database
 from serve_app.store.fleet import Fleet
 from serve_app.store.run_ledger import RunLedger
@@ -31,6 +32,7 @@ VIDEO = bytes(range(256)) * 40
 """The bytes of a finished video: 10,240 that differ, so that one range can be told from another."""
 
 PREVIEW = b"RIFF....WEBP"
+LAST_FRAME = b"PNG of the last frame"
 
 
 @dataclass
@@ -75,9 +77,11 @@ class HttpService:
         return task
 
     async def publish(self, task: Task, video: bytes = VIDEO) -> Task:
-        """End a run with a video and a preview."""
+        """End a run with a video, its last frame and a preview."""
         form = task.spec.output.format
         self.artifacts.attempt_path(task.uid, task.attempt, form).write_bytes(video)
+        last = still_path(self.artifacts.attempt_path(task.uid, task.attempt, form), StillKind.LAST_FRAME)
+        last.write_bytes(LAST_FRAME)
         self.artifacts.put_preview(task.uid, task.attempt, still=PREVIEW, strip=PREVIEW + PREVIEW)
         key = self.artifacts.key(task.uid, task.attempt, form)
         done = await self.ledger.publish(task.uid, task.attempt, artifact=key, timings={"denoise": 1.5})

@@ -114,7 +114,8 @@ async def test_the_pictures_of_a_video(online: Online, clip: bytes):
             assert is_bright is (variant == "spritesheet"), "the thumbnail is the first frame"
         assert answer.response.headers["content-type"] == f"image/{form.lower()}"
     folder = online.service.artifacts.attempt_path(task.uid, 1).parent
-    assert {path.name for path in folder.iterdir()} == {"1.mp4", "1.thumbnail.webp", "1.spritesheet.jpg"}
+    made = {"1.thumbnail.webp", "1.spritesheet.jpg"}
+    assert {path.name for path in folder.iterdir()} == {"1.mp4", "1.last_frame.png", *made}
     kept = folder / "1.thumbnail.webp"
     kept.write_bytes(b"kept")
     assert (await online.client.videos.download_content(video.id, variant="thumbnail")).content == b"kept"

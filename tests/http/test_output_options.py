@@ -7,7 +7,7 @@ import httpx
 from serve_app.tasks.caller import EVERYONE
 from serve_app.tasks.task import Task
 from serve_app.tasks.video_output import PLAIN, Codec, VideoFormat, VideoOutput
-from tests.http.http_service import VIDEO, HttpService
+from tests.http.http_service import LAST_FRAME, VIDEO, HttpService
 from tests.http.test_refusals import assert_refused
 
 
@@ -27,7 +27,10 @@ async def test_the_form_of_the_file_is_chosen(service: HttpService):
         ({"format": "mp4", "codec": "", "crf": 0}, VideoOutput(crf=0)),
         ({"format": "mp4", "codec": "AV1", "crf": 63}, VideoOutput(VideoFormat.MP4, Codec.AV1, 63)),
         ({"format": "webm"}, VideoOutput(VideoFormat.WEBM, Codec.VP9)),
-        ({"format": " PNG-ZIP "}, VideoOutput(VideoFormat.PNG_ZIP)),
+        (
+            {"format": " PNG-ZIP ", "return_last_frame": True},
+            VideoOutput(VideoFormat.PNG_ZIP, None, None, True),
+        ),
     ):
         task = await made(service, **fields)
         assert task.spec.output == expected
@@ -95,14 +98,33 @@ async def test_a_name_ends_as_its_format_does(service: HttpService):
 
 
 async def test_a_video_is_made_again_in_its_form_unless_another_is_asked_for(service: HttpService):
-    first = await made(service, task_id="a", codec="h265", crf=30)
+    first = await made(service, task_id="a", codec="h265", crf=30, return_last_frame=True)
     for change, expected in (
         ({}, first.spec.output),
-        ({"codec": "av1"}, VideoOutput(VideoFormat.MP4, Codec.AV1)),
-        ({"format": "gif"}, VideoOutput(VideoFormat.GIF)),
+        ({"codec": "av1"}, VideoOutput(VideoFormat.MP4, Codec.AV1, None, True)),
+        ({"format": "gif", "return_last_frame": False}, VideoOutput(VideoFormat.GIF)),
     ):
         answer = await service.client.post("/v1/tasks/video/again", json={"task_id": "a", **change})
         again = await service.store.get(EVERYONE, answer.json()["task_id"])
         assert again.spec.output == expected
     remix = await service.client.post("/v1/videos/a/remix", json={"prompt": "a cube"})
     assert (await service.store.get(EVERYONE, remix.json()["id"])).spec.output == first.spec.output
+
+
+async def test_the_last_frame_is_sent_as_a_picture_and_goes_with_the_video(service: HttpService):
+    await service.submit(task_id="a", return_last_frame=True)
+    waiting = await service.client.get("/v1/tasks/a/last_frame")
+    assert assert_refused(waiting, 409)["code"] == "result_not_ready"
+    assert (await service.status("a"))["last_frame_url"] is None
+    task = await service.publish(await service.claim())
+    url = (await service.status("a"))["last_frame_url"]
+    assert url == "/v1/tasks/a/last_frame"
+    answer = await service.client.get(url)
+    assert answer.status_code == 200 and answer.content == LAST_FRAME
+    assert answer.headers["content-type"] == "image/png"
+    assert 'filename="a.last_frame.png"' in answer.headers["content-disposition"]
+    folder = service.artifacts.attempt_path(task.uid, 1).parent
+    await service.client.delete("/v1/videos/a")
+    assert not folder.exists()
+    await service.finished(task_id="b")
+    assert (await service.status("b"))["last_frame_url"] is None

@@ -19,7 +19,7 @@ from serve_app.files.output_paths import OutputPaths
 from serve_app.media import encoders
 from serve_app.media.encoders import written_formats
 from serve_app.media.video_encoding import VideoEncoding
-from serve_app.media.video_stills import StillKind, VideoStills
+from serve_app.media.video_stills import StillKind, VideoStills, still_path
 from serve_app.media.video_writer import VideoWriteError, VideoWriter
 from serve_app.replica.run import Outcome, Run
 from serve_app.tasks.video_output import Codec, VideoFormat, VideoOutput
@@ -108,6 +108,10 @@ async def test_stills_are_made_of_every_format(tmp_path: Path, form: VideoFormat
     with Image.open(await stills.of(video, StillKind.SPRITESHEET, 20)) as sheet:
         assert (sheet.format, sheet.size) == ("JPEG", (960, 480))  # every second of 20 frames, in rows of 4
 
+    with Image.open(await stills.of(video, StillKind.LAST_FRAME, 20)) as last:
+        assert (last.format, last.size) == ("PNG", (96, 64))
+        assert np.abs(np.asarray(last.convert("RGB")).astype(int) - moving(20)[-1]).mean() < 12
+
 
 def test_a_file_that_this_ffmpeg_cannot_write_is_an_error(tmp_path: Path, poor_ffmpeg: None) -> None:
     with pytest.raises(TuningError, match="no encoder of av1"):
@@ -117,7 +121,7 @@ def test_a_file_that_this_ffmpeg_cannot_write_is_an_error(tmp_path: Path, poor_f
 
 async def test_a_run_writes_the_form_that_its_task_asks_for(tmp_path: Path) -> None:
     artifacts = LocalArtifacts(OutputPaths(tmp_path / "out"), tmp_path / "data")
-    output = VideoOutput(VideoFormat.PNG_ZIP)
+    output = VideoOutput(VideoFormat.PNG_ZIP, return_last_frame=True)
     task = replace(TASK, spec=replace(SPEC, output=output))
     coordinator = Coordinator()
     run = Run(
@@ -133,9 +137,13 @@ async def test_a_run_writes_the_form_that_its_task_asks_for(tmp_path: Path) -> N
     with ThreadPoolExecutor(1) as thread:
         assert await execute(run, thread) is Outcome.PUBLISHED
     ((key, _),) = coordinator.published
-    with zipfile.ZipFile(artifacts.path_of(key)) as packed:
+    path = artifacts.path_of(key)
+    with zipfile.ZipFile(path) as packed:
         frames = [name for name in packed.namelist() if name.endswith(".png")]
         assert len(frames) == SPEC.num_frames
+        last = Image.open(io.BytesIO(packed.read(frames[-1])))
+        with Image.open(still_path(path, StillKind.LAST_FRAME)) as kept:
+            assert np.array_equal(np.asarray(kept), np.asarray(last))
         assert json.loads(packed.read("settings.json"))["wan_serve"]["format"] == "png-zip"
 
 

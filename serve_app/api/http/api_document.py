@@ -65,9 +65,9 @@ def video_answers(
     }
 
 
-def picture_answers(*refusals: int) -> dict[int | str, dict[str, Any]]:
-    """Return the documented answers of a route that sends a WebP picture."""
-    content = {"image/webp": {"schema": {"type": "string", "format": "binary"}}}
+def picture_answers(*refusals: int, media_type: str = "image/webp") -> dict[int | str, dict[str, Any]]:
+    """Return the documented answers of a route that sends a picture."""
+    content = {media_type: {"schema": {"type": "string", "format": "binary"}}}
     return {
         200: {"content": content, "description": "The newest picture"},
         304: {"description": "The client has this picture already, by its `ETag`"},

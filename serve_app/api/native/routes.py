@@ -24,6 +24,7 @@ from serve_app.api.native.task_document import (
 from serve_app.api.native.video_form import UPLOADS, read_video_form
 from serve_app.api.native.video_request import VideoRequest
 from serve_app.errors import InvalidField, ResultNotReady
+from serve_app.media.video_stills import StillKind
 from serve_app.submission.submitted import Submitted
 from serve_app.submission.task_service import TaskService
 from serve_app.tasks.caller import Caller
@@ -90,6 +91,22 @@ async def result(task_id: str, request: Request, service: Service, caller: Calli
         raise ResultNotReady(why_no_result(task))
     path = await service.video(task)
     return await send_video(request, path, filename=f"{task.id}{path.suffix}", attachment=False)
+
+
+@router.get(
+    "/v1/tasks/{task_id}/last_frame",
+    summary="The last frame of the finished video",
+    responses=picture_answers(404, 409, 416, media_type="image/png"),
+    response_class=Response,
+)
+async def last_frame(task_id: str, request: Request, service: Service, caller: Calling) -> Response:
+    """Send the last frame: as it was made if the request asked for that, else as the video has it."""
+    task = await service.task(caller, task_id)
+    if task.artifact is None:
+        raise ResultNotReady(why_no_result(task))
+    path = await service.still(task, StillKind.LAST_FRAME)
+    name = f"{task.id}.last_frame.png"
+    return await send_video(request, path, filename=name, attachment=False, media_type="image/png")
 
 
 @router.get(

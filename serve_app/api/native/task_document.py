@@ -74,6 +74,7 @@ class TaskDocument(TypedDict):
     `owner` is the name of the API key that it was submitted with, empty without keys. `phase` is what a
     running task is at: `enhancing prompt`, `preparing`, `encoding text`, `encoding image`, `step 3 of 40`,
     `decoding`, `writing`. `revised_prompt` is what the prompt enhancer made of the prompt.
+    `last_frame_url` is that of the last frame, if it was asked for.
     """
 
     task_id: str
@@ -104,6 +105,7 @@ class TaskDocument(TypedDict):
     save_result_path: str
     video_path: str | None
     result_url: str | None
+    last_frame_url: str | None
     timings: Mapping[str, float]
     notes: list[str]
     error: ErrorOfTask | None
@@ -159,6 +161,7 @@ def task_document(
     """Return the current status of ``task``; ``root_path`` is where the API is mounted."""
     place = queue.place(task)
     succeeded = task.status is Status.SUCCEEDED
+    has_last_frame = succeeded and task.spec.output.return_last_frame
     return {
         "task_id": task.id,
         "owner": task.owner,
@@ -180,7 +183,7 @@ def task_document(
         "seed": task.spec.seed,
         "width": task.spec.width,
         "height": task.spec.height,
-        "num_frames": task.frames or task.spec.total_frames,
+        "num_frames": task.total_frames,
         "fps": task.spec.fps,
         "format": task.spec.output.format,
         "priority": task.priority,
@@ -188,6 +191,7 @@ def task_document(
         "save_result_path": task.save_path,
         "video_path": task.save_path if succeeded else None,
         "result_url": f"{root_path}/v1/tasks/{task.id}/result" if succeeded else None,
+        "last_frame_url": f"{root_path}/v1/tasks/{task.id}/last_frame" if has_last_frame else None,
         "timings": task.timings,
         "notes": list(task.notes),
         "error": {"code": task.error.code, "message": task.error.message} if task.error else None,

@@ -172,6 +172,11 @@ class VideoRequest(RequestModel):
     crf: Crf | Unset = _field(
         "Constant rate factor of the codec, 0 to 51, of vp9 and av1 to 63: less is better, and larger.", 18
     )
+    return_last_frame: bool = Field(
+        default=False,
+        description="Keep the last frame, too, as it was made; the status then has `last_frame_url`.",
+        examples=[False],
+    )
     save_result_path: SavePath | Unset = _field(
         "A file name under the output root; default: `videos/<task_id>.mp4`, or the format's own end.",
         "cats/beach.mp4",
@@ -223,6 +228,7 @@ class VideoRequest(RequestModel):
             format=VideoFormat(self.format) if self.format else None,
             codec=Codec(self.codec) if self.codec else None,
             crf=self.crf,
+            return_last_frame=self.return_last_frame,
             save_path=self.save_result_path,
             callback_url=self.callback_url,
             expires_in_s=self.expires_in_s,

@@ -39,6 +39,7 @@ class RemixRequest(RequestModel):
             format=spec.output.format,
             codec=spec.output.codec,
             crf=spec.output.crf,
+            return_last_frame=spec.output.return_last_frame,
             idempotency_key=idempotency_key,
             sent={"prompt": self.prompt, REMIXED: task.id},
         )
