@@ -15,7 +15,7 @@ FILES = subprocess.run(
     check=True,
 ).stdout.splitlines()
 PAGES = [name for name in FILES if name.endswith(".md")]
-FOLDERS = "serve_app|models|training|bench|testbed|tests|docs|scripts"
+FOLDERS = "serve_app|models|training|bench|deploy|testbed|tests|docs|scripts"
 
 
 def named_paths(text: str) -> list[str]:

@@ -1,0 +1,1 @@
+"""What an operator deploys, and what writes the parts of it that are many."""
