@@ -5,6 +5,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
+
+from tests.deploy.manifests import ROOT
 
 
 def program(name: str) -> Path:
@@ -24,3 +27,17 @@ def kubectl() -> Path:
 @pytest.fixture(scope="session")
 def helm() -> Path:
     return program("helm")
+
+
+@pytest.fixture(scope="session")
+def everything(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A kustomization of the demo's overlay with every component."""
+    folder = tmp_path_factory.mktemp("everything").resolve()
+    kuberay = Path(os.path.relpath(ROOT / "deploy/kuberay", folder))
+    names = sorted(path.name for path in (ROOT / "deploy/kuberay/components").iterdir())
+    text = {
+        "resources": [str(kuberay / "overlays/demo-1gpu")],
+        "components": [str(kuberay / "components" / name) for name in names],
+    }
+    (folder / "kustomization.yaml").write_text(yaml.safe_dump(text))
+    return folder

@@ -1,0 +1,103 @@
+"""The Helm chart renders the objects of the kustomize overlays."""
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.deploy.manifests import ROOT, faults, pods, rendered
+from tests.deploy.test_overlays import OVERLAYS, SAMPLE
+
+CHART = ROOT / "deploy/helm/wan-serve"
+
+
+def comparable(manifest: dict[str, Any]) -> dict[str, Any]:
+    """Return an object with its configuration parsed, without what is Helm's own."""
+    spec = dict(manifest["spec"])
+    if "serveConfigV2" in spec:
+        spec["serveConfigV2"] = yaml.load(spec["serveConfigV2"], yaml.CSafeLoader)
+    metadata = {key: value for key, value in manifest["metadata"].items() if key != "annotations"}
+    return {**manifest, "metadata": metadata, "spec": spec}
+
+
+COMPONENTS = {"redis.address": "redis://redis:6379", "redis.secret": "wan-serve-redis", "internet": "true"}
+COMPONENTS |= {"monitoringNamespace": "monitoring"}
+
+
+def test_the_values_for_redis_the_internet_and_monitoring_do_what_the_components_do(
+    helm: Path, kubectl: Path, everything: Path
+) -> None:
+    values = [word for name, value in COMPONENTS.items() for word in ("--set", f"{name}={value}")]
+    of_chart = rendered(helm, "template", "wan-serve", CHART, *values)
+    of_components = rendered(kubectl, "kustomize", everything)
+    assert of_chart.keys() == of_components.keys()
+    for name, manifest in of_components.items():
+        assert comparable(of_chart[name]) == comparable(manifest)
+        assert not faults(manifest)
+
+
+@pytest.mark.parametrize(("variant", "gpus"), SAMPLE)
+def test_the_chart_renders_what_the_overlay_does(helm: Path, kubectl: Path, variant: str, gpus: int) -> None:
+    values = ("--set", f"variant={variant}", "--set", f"gpus={gpus}")
+    of_chart = rendered(helm, "template", "wan-serve", CHART, *values)
+    of_overlay = rendered(kubectl, "kustomize", OVERLAYS / f"{variant}-{gpus}gpu")
+    assert of_chart.keys() == of_overlay.keys()
+    for name, manifest in of_overlay.items():
+        assert comparable(of_chart[name]) == comparable(manifest)
+
+
+def test_what_the_values_change_satisfies_the_schemas_and_keeps_the_rest(helm: Path, tmp_path: Path) -> None:
+    changed = {
+        "variant": "wan2.1-t2v-14b",
+        "gpus": 2,
+        "model": {"options": {"fp8": True}},
+        "settings": {"limits": {"max_queued": 5}, "tasks": {"drain_s": 5}},
+        "pods": {"most": 3, "leastReplicas": 1, "size": {"cpus": 16}, "nodeSelector": {"gpu": "h100"}},
+        "longestRunSeconds": 600,
+        "imagePullSecrets": [{"name": "registry"}],
+        "storage": {"data": {"storageClass": "nfs"}},
+        "redis": {"address": "redis://redis:6379", "secret": "redis"},
+    }
+    values = tmp_path / "values.yaml"
+    values.write_text(yaml.safe_dump(changed))
+    objects = rendered(helm, "template", "video", CHART, "--values", values)
+    assert {name: found for name, each in objects.items() if (found := faults(each))} == {}
+    assert all(name.startswith("video") for _, name in objects)
+    service = objects["RayService", "video"]
+    args = yaml.load(service["spec"]["serveConfigV2"], yaml.CSafeLoader)["applications"][0]["args"]
+    (model,) = args["models"]
+    assert model["options"] == {"fp8": True} and model["weights"] == "/weights/Wan2.1-T2V-14B-Diffusers"
+    assert args["limits"] == {"max_queued": 5} and args["max_gpus"] == 6
+    assert args["tasks"] == {"drain_s": 5, "longest_run_s": 600}
+    groups = {name: (group, pod) for name, group, pod in pods(service)}
+    group, pod = groups["gpu"]
+    assert (group["minReplicas"], group["replicas"], group["maxReplicas"]) == (1, 1, 3)
+    assert pod["terminationGracePeriodSeconds"] == 630
+    assert pod["containers"][0]["resources"]["limits"]["cpu"] == "16"
+    assert pod["nodeSelector"] == {"gpu": "h100"}
+    assert all(pod["imagePullSecrets"] == [{"name": "registry"}] for _, pod in groups.values())
+    redis = service["spec"]["rayClusterConfig"]["gcsFaultToleranceOptions"]
+    assert "externalStorageNamespace" not in redis, "two clusters must not share one"
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("variant=wan2.2-i2v", "variant: wan2.2-i2v is unknown; allowed: demo, demo-distill, wan2.1-"),
+        ("gpus=3", "gpus"),
+        ("pod.most=2", "pod"),
+        ("redis.address=redis://redis:6379", "redis.secret: is needed with redis.address"),
+    ],
+)
+def test_a_wrong_value_is_refused(helm: Path, value: str, said: str) -> None:
+    command = [str(helm), "template", "wan-serve", str(CHART), "--set", value]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert said in done.stderr
+
+
+def test_helm_finds_nothing_to_say_of_the_chart(helm: Path) -> None:
+    done = subprocess.run([helm, "lint", "--strict", CHART], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
