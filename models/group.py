@@ -9,6 +9,7 @@ from models.loading import load_engine
 from models.parallel.mesh import DEFAULT_TIMEOUT_S
 from models.parallel.plan import ParallelPlan
 from models.parallel.rank_launcher import LaunchedRank, RankLauncher
+from models.phase import OnPhase, Phase, untold
 from models.pixel_format import PixelFormat
 from models.weights.hub import local_folder
 
@@ -24,6 +25,7 @@ def generate_in_group(
     on_notes: OnNotes | None = None,
     timeout_s: float = DEFAULT_TIMEOUT_S,
     *,
+    on_phase: OnPhase = untold,
     pixel_format: PixelFormat = PixelFormat.RGB24,
 ) -> Iterator[Frames]:
     """Make one video as ``generate`` does, on ``plan.devices`` devices of type ``settings.device`` (``cpu``
@@ -50,6 +52,8 @@ def generate_in_group(
             elif isinstance(content, _Prepared):
                 if on_notes is not None:
                     on_notes(content.notes)
+            elif isinstance(content, _Entered):
+                on_phase(content.phase)
             else:
                 yield content
 
@@ -57,6 +61,11 @@ def generate_in_group(
 @dataclass(frozen=True, slots=True)
 class _Prepared:
     notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Entered:
+    phase: Phase
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,5 +93,16 @@ def _on_rank(
         if rank.number == 0:
             rank.send(_Prepared(generation.notes))
 
-    for frames in generate(engine, request, tell, on_prepared=tell_prepared, pixel_format=pixel_format):
+    def tell_phase(phase: Phase) -> None:
+        if rank.number == 0:
+            rank.send(_Entered(phase))
+
+    for frames in generate(
+        engine,
+        request,
+        tell,
+        on_prepared=tell_prepared,
+        on_phase=tell_phase,
+        pixel_format=pixel_format,
+    ):
         rank.send(frames)

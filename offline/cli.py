@@ -108,7 +108,14 @@ def _generated(
         )
     else:
         frames = generate_in_group(
-            settings, chosen, request, StepBar(), tell, timeout_s=options.timeout, pixel_format=pixels
+            settings,
+            chosen,
+            request,
+            StepBar(),
+            tell,
+            timeout_s=options.timeout,
+            on_phase=show,
+            pixel_format=pixels,
         )
     return frames, pixels
 

@@ -2,14 +2,19 @@
 
 import importlib
 import os
+import queue
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 from models.engine import Engine, EngineSettings, Frames, Generation, GenerationRequest
 from models.parallel.plan import ParallelPlan
+from models.phase import Phase
 from models.pixel_format import PixelFormat
 from serve_app.replica.engine_factory import engine_factory
+
+PHASES = "phases"
+"""The concurrency group of ``next_phase``: a thread of its own, which waits while another prepares."""
 
 _MEMBER = "models.parallel.member"
 """Imported by name, like the engine, so that the service itself imports no torch."""
@@ -45,7 +50,9 @@ class PreparedRun:
 
 
 class RankActor:
-    """A Ray actor with one device; its methods run in order, in one thread. The replica numbers the runs."""
+    """A Ray actor with one device; its methods but ``next_phase`` run in order, in one thread. The replica
+    numbers the runs.
+    """
 
     def __init__(self, start: RankStart) -> None:
         self._start = start
@@ -54,6 +61,8 @@ class RankActor:
         self._loaded: Engine | None = None
         self._runs: dict[int, Generation] = {}
         self._decoding: Iterator[Frames] = iter(())
+        self._phases: queue.SimpleQueue[tuple[int, Phase | None]] = queue.SimpleQueue()
+        """Phases of a ``prepare`` by the run's number, and None at its end."""
 
     def process(self) -> RankProcess:
         """Return the process and the device of this rank."""
@@ -85,9 +94,24 @@ class RankActor:
         """Prepare run ``number``. Drops every other run except ``after``."""
         self._decoding = iter(())
         self._runs = {known: run for known, run in self._runs.items() if known == after}
-        run = self._engine.prepare(request, after=None if after is None else self._runs[after])
+        before = None if after is None else self._runs[after]
+        try:
+            run = self._engine.prepare(
+                request, after=before, on_phase=lambda phase: self._phases.put((number, phase))
+            )
+        finally:
+            self._phases.put((number, None))
         self._runs[number] = run
         return PreparedRun(run.total_steps, run.notes)
+
+    def next_phase(self, number: int) -> Phase | None:
+        """Wait for the next phase of a run's ``prepare``, and return it; None at its end. Drops those of runs
+        before it. Call in the concurrency group ``PHASES``.
+        """
+        while True:
+            run, phase = self._phases.get()
+            if run == number:
+                return phase
 
     def denoise_step(self, number: int) -> None:
         """Execute the next denoise step of a run."""

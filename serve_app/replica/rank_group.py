@@ -16,14 +16,17 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from models.engine import EngineSettings, Frames, Generation, GenerationRequest
 from models.errors import GroupLost, ModelError, OutOfMemory, PlanError, TuningError, WeightsError
-from models.phase import OnPhase, untold
+from models.phase import OnPhase, Phase, untold
 from models.pixel_format import PixelFormat
 from serve_app.config.model_settings import ModelSettings
 from serve_app.config.placement import Placement
-from serve_app.replica.rank_actor import PreparedRun, RankActor, RankProcess, RankStart
+from serve_app.replica.rank_actor import PHASES, PreparedRun, RankActor, RankProcess, RankStart
 
 _START_S = 1800.0
 """Timeout, in seconds, for loading the weights and for each step of the warm-up, which may compile."""
+
+# an option that Ray's types do not know
+_RANK: Any = ray.remote(concurrency_groups={PHASES: 1})(RankActor)  # type: ignore[call-overload]
 
 _RANK_LOCAL_ERRORS = (OutOfMemory, PlanError, TuningError, WeightsError)
 """Errors that may occur on one rank alone and count as an error of the whole group."""
@@ -70,13 +73,11 @@ class RankGroup:
         self._ended = False
         self._processes: list[psutil.Process] = []
         self._ranks: list[Any] = [
-            ray.remote(RankActor)
-            .options(
+            _RANK.options(
                 num_cpus=placement.cpus,
                 num_gpus=placement.gpus,
                 scheduling_strategy=PlacementGroupSchedulingStrategy(bundles, number + 1),
-            )
-            .remote(RankStart(number, model.plan, model.engine, settings, timeout_s))
+            ).remote(RankStart(number, model.plan, model.engine, settings, timeout_s))
             for number in range(placement.ranks)
         ]
         try:
@@ -109,16 +110,19 @@ class RankGroup:
     def prepare(
         self, request: GenerationRequest, after: Generation | None = None, on_phase: OnPhase = untold
     ) -> GroupRun:
-        """Prepare a run on every rank, in one call: its phases stay with them. Raises ``ModelError`` or
+        """Prepare a run on every rank, and tell the phases of rank 0. Raises ``ModelError`` or
         ``GroupLost``.
         """
         before = None if after is None else self._checked(after)
         self._prepared &= set() if before is None else {before.number}
         number = next(self._numbers)
         shared = ray.put(request)  # once, however many ranks read its pictures
-        first: PreparedRun = self._all("prepare", number, shared, None if before is None else before.number)[
-            0
-        ]
+        follows = None if before is None else before.number
+        preparing = [rank.prepare.remote(number, shared, follows) for rank in self._ranks]
+        others = preparing[1:]
+        while (phase := self._next_phase(number, others)) is not None:
+            on_phase(phase)
+        first: PreparedRun = self._answers(preparing)[0]
         self._prepared.add(number)
         fragment = 0 if before is None else before.fragment + 1
         return GroupRun(number, request, fragment, first.total_steps, first.notes)
@@ -171,6 +175,24 @@ class RankGroup:
                 self._answers([first.leave_decode.remote(), *following])
                 raise
 
+    def _next_phase(self, number: int, others: list[ObjectRef[PreparedRun]]) -> Phase | None:
+        """Wait for the next phase of rank 0; return None at the end of its ``prepare``, or once one of the
+        ``others`` has failed. Those that have prepared leave the list.
+        """
+        if self._ended:
+            return None
+        phase = self._ranks[0].next_phase.options(concurrency_group=PHASES).remote(number)
+        while True:
+            done, _ = ray.wait([phase, *others], timeout=self._call_timeout_s)
+            if not done:
+                self._fail_late()
+            if phase in done:
+                told: Phase | None = self._answer(phase)
+                return told
+            if _has_failed(done[0]):  # its error is an answer like any other
+                return None
+            others.remove(done[0])
+
     @contextmanager
     def _lockstep(self) -> Iterator[None]:
         """End the group on a ``ModelError`` inside: the other ranks may wait for the failed one for ever."""
@@ -213,7 +235,7 @@ class RankGroup:
         if errors:
             raise errors[0]
         if not answers.keys() >= set(awaited):
-            self._fail_group(f"A rank has not answered within {self._call_timeout_s:g} s.")
+            self._fail_late()
         return [answers[reference] for reference in awaited]
 
     def _answer(self, reference: ObjectRef[Any]) -> Any:
@@ -227,6 +249,9 @@ class RankGroup:
         except RayError as error:
             self._fail_group(f"A rank is gone: {type(error).__name__}.", error)
 
+    def _fail_late(self) -> NoReturn:
+        self._fail_group(f"A rank has not answered within {self._call_timeout_s:g} s.")
+
     def _fail_group(self, why: str, cause: Exception | None = None) -> NoReturn:
         self.end()
         raise GroupLost(why) from cause
@@ -235,6 +260,14 @@ class RankGroup:
         if not isinstance(generation, GroupRun) or generation.number not in self._prepared:
             raise ModelError("This run was prepared by another engine, or another run has begun since.")
         return generation
+
+
+def _has_failed(finished: ObjectRef[Any]) -> bool:
+    try:
+        ray.get(finished)
+    except RayError:
+        return True
+    return False
 
 
 def _is_alive(process: psutil.Process) -> bool:

@@ -163,6 +163,7 @@ def test_phases_are_told_in_the_order_of_every_fragment(engine: Engine) -> None:
     list(generate(engine, replace(REQUEST, num_fragments=2, steps=1), on_phase=told.append))
     stages = [phase for phase in told if not phase.startswith("encoding")]
     assert [phase for phase, _ in groupby(stages)] == [Phase.PREPARING, Phase.DENOISING, Phase.DECODING] * 2
+    assert told.count(Phase.ENCODING_TEXT) == 2
 
 
 def test_fragments_follow_each_other_without_a_repeated_frame(engine: Engine) -> None:

@@ -21,6 +21,7 @@ from models.group import generate_in_group
 from models.loading import load_engine
 from models.parallel.plan import ParallelPlan, plan
 from models.parallel.rank_launcher import RankLauncher
+from models.phase import Phase
 from models.vae.streaming_vae import StreamingVae
 from models.vae.tiles import Tiling
 from models.variants import VARIANTS
@@ -270,16 +271,28 @@ def test_a_group_of_processes_makes_the_video_of_one(demo_weights: Any) -> None:
     variant = VARIANTS["demo"]
     settings = EngineSettings(variant, demo_weights)
     request = replace(SHORT, width=64, height=32, prompt="a cat " * 600, negative_prompt="")
-    expected = np.concatenate(list(generate(load_engine(settings), request)))
+    phases_alone: list[Phase] = []
+    phases: list[Phase] = []
+    expected = np.concatenate(list(generate(load_engine(settings), request, on_phase=phases_alone.append)))
     steps: list[tuple[int, int]] = []
     told: list[tuple[str, ...]] = []
     chosen = plan(2, variant.heads, guidance=True)
     frames = np.concatenate(
-        list(generate_in_group(settings, chosen, request, lambda *step: steps.append(step), told.append))
+        list(
+            generate_in_group(
+                settings,
+                chosen,
+                request,
+                lambda *step: steps.append(step),
+                told.append,
+                on_phase=phases.append,
+            )
+        )
     )
     assert frames.shape == expected.shape
     assert np.abs(frames.astype(int) - expected).max() <= 1
     assert steps == [(1, 3), (2, 3), (3, 3)]
+    assert phases == phases_alone
     ((cut, words),) = told
     assert cut.startswith("The prompt was cut after") and words.endswith("does not know: cat.")
 

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import ray
 
-from models.engine import EngineSettings
+from models.engine import Engine, EngineSettings, Frames, GenerationRequest
 from models.errors import GroupLost, ModelError, WeightsError
 from models.generate import generate
 from models.loading import load_engine
+from models.phase import Phase
 from models.variants import VARIANTS
 from serve_app.replica.rank_group import RankGroup
 from testbed.cluster import ROOT, Cluster, demo, paced
@@ -29,13 +30,21 @@ def engine(cluster: Cluster) -> Iterator[RankGroup]:
         yield group
 
 
+def followed(engine: Engine, request: GenerationRequest) -> tuple[Frames, list[Phase]]:
+    """Make a video; return it with the phases that were told on the way."""
+    told: list[Phase] = []
+    frames = np.concatenate(list(generate(engine, request, on_phase=told.append)))
+    return frames, told
+
+
 def test_two_ranks_make_the_video_of_one(engine: RankGroup) -> None:
     alone = load_engine(EngineSettings(VARIANTS["demo"], ROOT / "models/demo/weights"))
     image = np.full((REQUEST.height, REQUEST.width, 3), (200, 30, 30), dtype=np.uint8)
     for request in (REQUEST, replace(REQUEST, image=image, num_fragments=2)):
-        expected, made = video(alone, request), video(engine, request)
+        (expected, phases), (made, told) = followed(alone, request), followed(engine, request)
         assert made.shape == expected.shape
         assert np.abs(made.astype(int) - expected).max() <= 1
+        assert told == phases
 
 
 def test_a_run_that_is_not_the_latest_any_more_is_refused(engine: RankGroup) -> None:
