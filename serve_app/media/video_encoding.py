@@ -51,6 +51,13 @@ class VideoEncoding:
     preset: str = "veryfast"
     """Of x264."""
     threads: int = 4  # fixed, since the bytes of the file depend on it
+    devices: str | None = None
+    """The GPUs that ffmpeg sees, as in ``CUDA_VISIBLE_DEVICES``; None: those of this process."""
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """Variables of ffmpeg's environment that differ from this process's."""
+        return {} if self.devices is None else {"CUDA_VISIBLE_DEVICES": self.devices}
 
     def of(self, output: VideoOutput) -> "VideoEncoding":
         """Return the encoding of a file in that form: pictures are made of RGB frames."""

@@ -71,6 +71,7 @@ class VideoWriter:
         self._pngs = PngZip(self._temp, comment) if encoding.is_pngs else None
         target = "pipe:1" if encoding.is_pngs else f"file:{self._temp}"
         self._command = _command(target, width, height, fps, encoding, self._metadata)
+        self._environment = encoding.environment
         self._ffmpeg: subprocess.Popen[bytes] | None = None
         self._said: list[str] = []
         self._listener: threading.Thread | None = None
@@ -84,7 +85,7 @@ class VideoWriter:
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL if self._pngs is None else subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env={**os.environ, **_QUIET},
+            env={**os.environ, **_QUIET, **self._environment},
             start_new_session=True,  # Ctrl-C is for the service, which may still finish this file
         )
         assert self._ffmpeg.stderr is not None

@@ -158,8 +158,17 @@ class ModelReplica:
             self._link,
             heartbeat_s=rules.heartbeat_s,
             step_timeout_s=rules.step_timeout_s,
-            encoding=VideoEncoding(video_format(self._placement.device), self._model.video_encoder),
+            encoding=self._encoding,
             variant=self._model.spec.name if has_settings else None,
+        )
+
+    @property
+    def _encoding(self) -> VideoEncoding:
+        """How videos are encoded: a group's on the device of rank 0, which this process does not see."""
+        return VideoEncoding(
+            video_format(self._placement.device),
+            self._model.video_encoder,
+            devices=None if self._group is None else self._group.processes[0].devices,
         )
 
     async def _finish(self, run: Run, generated: Generated) -> None:
@@ -175,7 +184,8 @@ class ModelReplica:
 
     def _load(self) -> Engine:
         model = self._model
-        require(model.video_encoder)
+        if self._placement.ranks == 1:  # of a group rank 0 tries it, which has the device
+            require(model.video_encoder)
         settings = EngineSettings(
             variant=model.spec,
             weights=model.weights,

@@ -11,6 +11,7 @@ from models.engine import Engine, EngineSettings, Frames, Generation, Generation
 from models.parallel.plan import ParallelPlan
 from models.phase import Phase
 from models.pixel_format import PixelFormat
+from serve_app.media.video_encoding import Encoder, require
 from serve_app.replica.engine_factory import engine_factory
 
 PHASES = "phases"
@@ -30,6 +31,8 @@ class RankStart:
     settings: EngineSettings
     timeout_s: float
     """Longest wait of the ranks for each other in a run, in seconds."""
+    encoder: Encoder = "libx264"
+    """What encodes the videos, on the device of rank 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +77,12 @@ class RankActor:
         return int(self._store.port)
 
     def load(self, port: int) -> None:
-        """Join the process group at ``port`` and load this rank's part. Raises ``ModelError``."""
+        """Join the process group at ``port`` and load this rank's part. Raises ``ModelError``, on rank 0 also
+        where its device has not the video encoder.
+        """
         start = self._start
+        if start.number == 0:
+            require(start.encoder)
         # before the ranks have joined: imports take seconds, and after that one waits for the other's choices
         factory = engine_factory(start.factory)
         # the only visible device

@@ -77,7 +77,7 @@ class RankGroup:
                 num_cpus=placement.cpus,
                 num_gpus=placement.gpus,
                 scheduling_strategy=PlacementGroupSchedulingStrategy(bundles, number + 1),
-            ).remote(RankStart(number, model.plan, model.engine, settings, timeout_s))
+            ).remote(RankStart(number, model.plan, model.engine, settings, timeout_s, model.video_encoder))
             for number in range(placement.ranks)
         ]
         try:

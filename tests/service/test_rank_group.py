@@ -10,11 +10,14 @@ import pytest
 import ray
 
 from models.engine import Engine, EngineSettings, Frames, GenerationRequest
-from models.errors import GroupLost, ModelError, WeightsError
+from models.errors import GroupLost, ModelError, TuningError, WeightsError
 from models.generate import generate
 from models.loading import load_engine
+from models.parallel.plan import ParallelPlan
 from models.phase import Phase
 from models.variants import VARIANTS
+from serve_app.config.model_settings import ModelSettings
+from serve_app.replica.rank_actor import RankActor, RankStart
 from serve_app.replica.rank_group import RankGroup
 from testbed.cluster import ROOT, Cluster, demo, paced
 from testbed.ranks import assert_gone, group_of
@@ -72,6 +75,15 @@ def test_weights_that_one_rank_alone_reads_stop_the_start_in_its_own_words(
     model = demo(weights=str(tmp_path / "weights"))
     with pytest.raises(WeightsError, match="could not be loaded as a tokenizer"), group_of(model):
         pass
+
+
+def test_an_encoder_that_the_first_rank_has_not_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # where there is a GPU, it is not for this test
+    model = ModelSettings(**demo())
+    engine = EngineSettings(model.spec, model.weights)
+    start = RankStart(0, ParallelPlan(ulysses=2), model.engine, engine, STRICT_S, "h264_nvenc")
+    with pytest.raises(TuningError, match="h264_nvenc cannot be used"):
+        RankActor(start).load(port=0)
 
 
 @pytest.mark.parametrize("fault", ["[[raise]]", "[[lost:device]]"])

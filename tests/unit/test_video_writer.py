@@ -10,6 +10,7 @@ from pathlib import Path
 
 import imageio_ffmpeg
 import numpy as np
+import psutil
 import pytest
 from numpy.typing import NDArray
 
@@ -250,6 +251,16 @@ def test_ffmpeg_reads_from_a_wide_pipe(tmp_path: Path, children: Children) -> No
         assert fcntl.fcntl(pipe, fcntl.F_GETPIPE_SZ) == min(2**20, most)
         os.close(pipe)
         writer.write(moving())
+
+
+def test_ffmpeg_sees_the_devices_that_it_is_to_encode_on(tmp_path: Path, children: Children) -> None:
+    encoding = VideoEncoding(devices="3")
+    path = tmp_path / "a.mp4"
+    with VideoWriter(path, width=WIDTH, height=HEIGHT, fps=16, encoding=encoding) as writer:
+        (ffmpeg,) = children()
+        seen = psutil.Process(ffmpeg).environ()
+        writer.write(moving())
+    assert seen.items() >= {**os.environ, "CUDA_VISIBLE_DEVICES": "3"}.items()
 
 
 def test_an_encoder_that_does_not_work_is_refused_in_ffmpegs_words(monkeypatch: pytest.MonkeyPatch) -> None:
