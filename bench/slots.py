@@ -26,6 +26,8 @@ from serve_app.replica.coordinator_link import CoordinatorLink
 from serve_app.scaling_policy import COORDINATOR
 from serve_app.tasks.command import Command
 from serve_app.tasks.replica import Replica
+from serve_app.tasks.run_report import RunReport
+from serve_app.tasks.run_result import RunResult
 from serve_app.tasks.task import Task
 
 _TICKET_S = 30.0  # as a model replica has it
@@ -76,7 +78,8 @@ class Slots:
     async def _run(self, task: Task) -> None:
         began = time.monotonic()
         await asyncio.sleep(self._seconds / 2)
-        half = asyncio.create_task(self._link.report(task.uid, task.attempt, 1, 0.5, (), Phase.DENOISING))
+        report = RunReport(1, 0.5, Phase.DENOISING)
+        half = asyncio.create_task(self._link.report(task.uid, task.attempt, report))
         await asyncio.sleep(began + self._seconds - time.monotonic())
         with self._trace.open("a") as trace:
             trace.write(f"{began} {time.monotonic()}\n")
@@ -86,7 +89,8 @@ class Slots:
     async def _publish(self, task: Task) -> None:
         self._artifacts.attempt_path(task.uid, task.attempt).touch()
         artifact = self._artifacts.key(task.uid, task.attempt)
-        await self._link.publish(task.uid, task.attempt, artifact, {"denoise_s": self._seconds})
+        result = RunResult(artifact, {"denoise_s": self._seconds}, task.spec.total_steps)
+        await self._link.publish(task.uid, task.attempt, result)
 
     async def _stay_known(self, heartbeat_s: float) -> None:
         while True:

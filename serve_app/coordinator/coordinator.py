@@ -33,6 +33,8 @@ from serve_app.store.task_store import TaskStore
 from serve_app.tasks.command import Command
 from serve_app.tasks.move_log import log_move
 from serve_app.tasks.replica import ENDED, Health, Replica
+from serve_app.tasks.run_report import RunReport
+from serve_app.tasks.run_result import RunResult
 from serve_app.tasks.task import Task, TaskError
 from serve_app.webhooks.courier import Courier
 from serve_app.webhooks.message import Describe
@@ -149,63 +151,25 @@ class Coordinator:
             task = replace(task, callback=None)
         return task
 
-    async def report(
-        self,
-        uid: str,
-        attempt: int,
-        step: int,
-        progress: float,
-        notes: Sequence[str] = (),
-        phase: str = "",
-        revised_prompt: str | None = None,
-    ) -> int:
-        """Record a run's progress and renew its lease; return a ``Command`` to the runner.
-
-        ``notes``: all notes of the task, if the run added some; ``phase``: a ``models.phase.Phase``. A
-        replica of the version before sends neither.
-        """
+    async def report(self, uid: str, attempt: int, report: RunReport) -> int:
+        """Record a run's progress and renew its lease; return a ``Command`` to the runner."""
         try:
-            command = await self._ledger.report(
-                uid,
-                attempt,
-                step=step,
-                progress=progress,
-                notes=notes,
-                phase=phase,
-                revised_prompt=revised_prompt,
-            )
-            return int(command)
+            return int(await self._ledger.report(uid, attempt, report))
         except Superseded:
             return int(Command.GO_ON)  # only the new leader may end the run
 
-    async def publish(
-        self,
-        uid: str,
-        attempt: int,
-        artifact: str,
-        timings: Mapping[str, float],
-        notes: Sequence[str] = (),
-        frames: int | None = None,
-        revised_prompt: str | None = None,
-    ) -> bool:
+    async def publish(self, uid: str, attempt: int, result: RunResult) -> bool:
         """Commit a finished video; return False if the attempt is no longer current.
 
         Raises ``Superseded``.
         """
-        task = await self._ledger.publish(
-            uid,
-            attempt,
-            artifact=artifact,
-            timings=timings,
-            notes=notes,
-            frames=frames,
-            revised_prompt=revised_prompt,
-        )
+        task = await self._ledger.publish(uid, attempt, result)
         if task is None:
             return await self._is_published(uid, attempt)
-        self._ended("publish", task, seconds=round(sum(timings.values()), 3))
+        seconds = sum(result.timings.values())
+        self._ended("publish", task, seconds=round(seconds, 3))
         # The video is committed: the rest is idempotent and need not keep the runner waiting.
-        followup = asyncio.create_task(self._after_publish(task, sum(timings.values())))
+        followup = asyncio.create_task(self._after_publish(task, seconds))
         self._followups.add(followup)
         followup.add_done_callback(self._followups.discard)
         return True

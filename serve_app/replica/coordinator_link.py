@@ -3,17 +3,18 @@
 import asyncio
 import logging
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Any
 
 from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
-from models.phase import Phase
 from serve_app.metrics import LinkMetrics
 from serve_app.tasks.command import Command
 from serve_app.tasks.replica import Replica
+from serve_app.tasks.run_report import RunReport
+from serve_app.tasks.run_result import RunResult
 from serve_app.tasks.task import Task, TaskError
 
 _RETRY_S = 0.2
@@ -54,44 +55,18 @@ class CoordinatorLink:
         except _UNREACHABLE as error:
             self._note_unanswered("hand_back", error)
 
-    async def report(
-        self,
-        uid: str,
-        attempt: int,
-        step: int,
-        progress: float,
-        notes: tuple[str, ...],
-        phase: Phase,
-        revised_prompt: str | None = None,
-    ) -> Command:
-        """Report progress; return what is to be done with the run.
-
-        A coordinator of the version before does not know revised prompts: while it still leads, it counts as
-        away for a run that has one.
-        """
-        told = () if revised_prompt is None else (revised_prompt,)
+    async def report(self, uid: str, attempt: int, report: RunReport) -> Command:
+        """Report progress; return what is to be done with the run."""
         try:
-            answer = self._handle.report.remote(uid, attempt, step, progress, notes, str(phase), *told)
+            answer = self._handle.report.remote(uid, attempt, report)
             return Command(await asyncio.wait_for(answer, self._patience_s))
         except _UNREACHABLE as error:
             self._note_unanswered("report", error)
             return Command.GO_ON
 
-    async def publish(
-        self,
-        uid: str,
-        attempt: int,
-        artifact: str,
-        timings: Mapping[str, float],
-        notes: tuple[str, ...] = (),
-        frames: int | None = None,
-        revised_prompt: str | None = None,
-    ) -> bool:
+    async def publish(self, uid: str, attempt: int, result: RunResult) -> bool:
         """Publish the video; return True once it is committed."""
-        told: tuple[object, ...] = (notes,) if frames is None else (notes, frames)
-        if revised_prompt is not None:
-            told = notes, frames, revised_prompt
-        return await self._retry_until_answered("publish", uid, attempt, artifact, timings, *told)
+        return await self._retry_until_answered("publish", uid, attempt, result)
 
     async def fail(self, uid: str, attempt: int, error: TaskError) -> bool:
         """Record the failure; return True once it is committed."""

@@ -8,11 +8,11 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
 from models.engine import Engine, Generation, GenerationRequest, Picture
 from models.errors import EngineLost, ModelError
@@ -27,11 +27,10 @@ from serve_app.replica.prompt_enhancer import NotEnhanced, PromptEnhancer
 from serve_app.replica.run_previews import RunPreviews
 from serve_app.replica.run_progress import RunProgress
 from serve_app.tasks.command import Command
+from serve_app.tasks.run_report import RunReport
+from serve_app.tasks.run_result import RunResult
 from serve_app.tasks.task import Task, TaskError
 from serve_app.tasks.video_output import PLAIN
-
-Notes: TypeAlias = tuple[str, ...]
-"""All notes of a task, those that its run added among them; empty if the run added none."""
 
 _BRIEF_S = 0.2
 """Seconds that completing a file takes as a rule: it is worth no report before."""
@@ -54,35 +53,11 @@ class Outcome(StrEnum):
 class Control(Protocol):
     """The interface of a run to the coordinator; every call waits for the answer."""
 
-    async def report(
-        self,
-        uid: str,
-        attempt: int,
-        step: int,
-        progress: float,
-        notes: Notes,
-        phase: Phase,
-        revised_prompt: str | None,
-    ) -> Command:
-        """Report a run's progress; return what is to be done with the run.
+    async def report(self, uid: str, attempt: int, report: RunReport) -> Command:
+        """Report a run's progress; return what is to be done with the run."""
 
-        ``revised_prompt``: what the prompt enhancer wrote, empty if nothing came of it, None before.
-        """
-
-    async def publish(
-        self,
-        uid: str,
-        attempt: int,
-        artifact: str,
-        timings: Mapping[str, float],
-        notes: Notes,
-        frames: int | None,
-        revised_prompt: str | None,
-    ) -> bool:
-        """Commit a run's video; return False if the attempt is no longer current.
-
-        ``frames``: their number, if it is not that of the task's spec.
-        """
+    async def publish(self, uid: str, attempt: int, result: RunResult) -> bool:
+        """Commit a run's video; return False if the attempt is no longer current."""
 
     async def fail(self, uid: str, attempt: int, error: TaskError) -> bool:
         """Commit a run's error; return False if the attempt is no longer current."""
@@ -136,7 +111,7 @@ class Run:
         self._encoding = encoding.of(getattr(task.spec, "output", PLAIN))
         self._file = AttemptFile(task, artifacts, self._encoding, variant)
         self._progress = RunProgress(task.spec)
-        self._notes: Notes = ()
+        self._notes: tuple[str, ...] = ()
         # A coordinator of the version before sends a task without it.
         self._revised_prompt: str | None = getattr(task, "revised_prompt", None)
         self._abandoned = threading.Event()
@@ -217,16 +192,7 @@ class Run:
             return await self._fail(
                 TaskError("model_error", "The model failed on this request"), Outcome.BROKEN
             )
-        artifact = self._artifacts.key(task.uid, task.attempt, self._encoding.output.format)
-        published = await self._control.publish(
-            task.uid,
-            task.attempt,
-            artifact,
-            self._progress.timings,
-            self._notes,
-            self._frames_if_fewer,
-            self._revised_prompt,
-        )
+        published = await self._control.publish(task.uid, task.attempt, self._result())
         return Outcome.PUBLISHED if published else Outcome.LEFT
 
     async def _complete(self, file: AttemptFile, files: Executor) -> None:
@@ -243,15 +209,18 @@ class Run:
 
     async def _report(self) -> Command:
         """Report the position; return what is to be done with the run."""
-        position = self._progress.position
-        return await self._control.report(
-            self._task.uid,
-            self._task.attempt,
-            position.step,
-            position.progress,
-            self._notes,
-            position.phase,
-            self._revised_prompt,
+        at = self._progress.position
+        report = RunReport(at.step, at.progress, at.phase, self._notes, self._revised_prompt)
+        return await self._control.report(self._task.uid, self._task.attempt, report)
+
+    def _result(self) -> RunResult:
+        return RunResult(
+            artifact=self._artifacts.key(self._task.uid, self._task.attempt, self._encoding.output.format),
+            timings=self._progress.timings,
+            step=self._progress.position.step,
+            notes=self._notes,
+            frames=self._frames_if_fewer,
+            revised_prompt=self._revised_prompt,
         )
 
     def _obey(self, command: Command) -> bool:

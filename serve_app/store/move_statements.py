@@ -3,7 +3,7 @@
 The statements are built once, since building one takes longer than executing it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,8 @@ from sqlalchemy import (
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from serve_app.store.tables import LEADERSHIP, TASKS
+from serve_app.tasks.run_report import RunReport
+from serve_app.tasks.run_result import RunResult
 from serve_app.tasks.task import TaskError
 from serve_app.tasks.transitions import TRANSITIONS, Move, Status, Transition
 
@@ -78,6 +80,7 @@ def _highest_beside() -> ScalarSelect[int | None]:
 
 
 _TOLD = {
+    # Those of a run include the task's; a run that added none has none to tell.
     "notes": func.coalesce(_NOTES, TASKS.c.notes),
     # The first one stands, so that all attempts are made of the same prompt.
     "revised_prompt": func.coalesce(TASKS.c.revised_prompt, _REVISED),
@@ -109,6 +112,7 @@ _CHANGES: Mapping[Move, Mapping[str, Any]] = {
         **_TOLD,
         "artifact": _ARTIFACT,
         "timings": _TIMINGS,
+        "step": _STEP,
         "frames": _FRAMES,
         "progress": 1.0,
     },
@@ -151,52 +155,26 @@ class MoveStatements:
         new = {_RUNNER: runner, _STARTED_AT: started_at, _LEASE: lease_expires_at}
         return self._write(Move.CLAIM, {_SEQ: seq, _EPOCH: epoch, **new})
 
-    def report(
-        self,
-        run: RunKey,
-        *,
-        step: int,
-        progress: float,
-        lease_expires_at: float,
-        notes: Sequence[str] = (),
-        phase: str = "",
-        revised_prompt: str | None = None,
-    ) -> Write:
-        """Renew the lease; the stored progress never decreases. The statement returns only ``_REPORTED``.
-
-        ``notes`` replace those of the task, unless there are none; ``revised_prompt`` stands once it is
-        there.
-        """
+    def report(self, run: RunKey, report: RunReport, *, lease_expires_at: float) -> Write:
+        """Renew the lease; the stored progress never decreases. The statement returns only ``_REPORTED``."""
         new = {
-            _STEP: step,
-            _PHASE: phase,
-            _PROGRESS: progress,
+            _STEP: report.step,
+            _PHASE: str(report.phase),
+            _PROGRESS: report.progress,
             _LEASE: lease_expires_at,
-            **_told(notes, revised_prompt),
+            **_told(report),
         }
         return self._of(run, Move.REPORT, new)
 
-    def publish(
-        self,
-        run: RunKey,
-        *,
-        artifact: str,
-        timings: Mapping[str, float],
-        finished_at: float,
-        notes: Sequence[str] = (),
-        frames: int | None = None,
-        revised_prompt: str | None = None,
-    ) -> Write:
-        """End the task as succeeded. ``notes`` replace those of the task, unless there are none.
-
-        ``frames``: their number in the video; None for as many as the spec says.
-        """
+    def publish(self, run: RunKey, result: RunResult, *, finished_at: float) -> Write:
+        """End the task as succeeded."""
         new = {
-            _ARTIFACT: artifact,
-            _TIMINGS: dict(timings),
-            _FRAMES: frames,
+            _ARTIFACT: result.artifact,
+            _TIMINGS: dict(result.timings),
+            _STEP: result.step,
+            _FRAMES: result.frames,
             _FINISHED_AT: finished_at,
-            **_told(notes, revised_prompt),
+            **_told(result),
         }
         return self._of(run, Move.PUBLISH, new)
 
@@ -263,8 +241,8 @@ class MoveStatements:
         )
 
 
-def _told(notes: Sequence[str], revised_prompt: str | None) -> Mapping[BindParameter[Any], Any]:
-    return {_NOTES: list(notes) or None, _REVISED: revised_prompt}
+def _told(told: RunReport | RunResult) -> Mapping[BindParameter[Any], Any]:
+    return {_NOTES: list(told.notes) or None, _REVISED: told.revised_prompt}
 
 
 def _failed(error: TaskError, finished_at: float) -> Mapping[BindParameter[Any], Any]:

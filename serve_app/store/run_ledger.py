@@ -25,6 +25,8 @@ from serve_app.store.rows import task_of
 from serve_app.store.tables import LEADERSHIP, TASKS
 from serve_app.tasks.command import Command
 from serve_app.tasks.fair_share import Shares
+from serve_app.tasks.run_report import RunReport
+from serve_app.tasks.run_result import RunResult
 from serve_app.tasks.task import Task, TaskError
 from serve_app.tasks.transitions import FINAL, Status
 
@@ -114,32 +116,10 @@ class RunLedger:
         await require_lead(connection, self.epoch)
         return None
 
-    async def report(
-        self,
-        uid: str,
-        attempt: int,
-        *,
-        step: int,
-        progress: float,
-        notes: Sequence[str] = (),
-        phase: str = "",
-        revised_prompt: str | None = None,
-    ) -> Command:
-        """Renew the lease and record the progress; return what the runner is to do.
-
-        ``notes``: all notes of the task, if the run added some; ``phase``: empty where it is not known;
-        ``revised_prompt``: None before the prompt enhancer was asked, empty where nothing came of it.
-        Raises ``Superseded``.
-        """
-        lease_expires_at = time.time() + self._lease_s
+    async def report(self, uid: str, attempt: int, report: RunReport) -> Command:
+        """Renew the lease and record the progress; return what the runner is to do. Raises ``Superseded``."""
         write = self.moves.report(
-            self._run(uid, attempt),
-            step=step,
-            progress=progress,
-            lease_expires_at=lease_expires_at,
-            notes=notes,
-            phase=phase,
-            revised_prompt=revised_prompt,
+            self._run(uid, attempt), report, lease_expires_at=time.time() + self._lease_s
         )
         # A report changes nothing that anybody is told of.
         row = await self._writing.ask(partial(self._write, write=write))
@@ -147,31 +127,9 @@ class RunLedger:
             return Command.LEAVE
         return _command(row)
 
-    async def publish(
-        self,
-        uid: str,
-        attempt: int,
-        *,
-        artifact: str,
-        timings: Mapping[str, float],
-        notes: Sequence[str] = (),
-        frames: int | None = None,
-        revised_prompt: str | None = None,
-    ) -> Task | None:
-        """Commit ``artifact`` as the task's result; return None if the attempt is not current.
-
-        ``notes``: all notes of the task, if the run added some; ``frames``: their number, if it is not that
-        of the spec; ``revised_prompt``: as in a report. Raises ``Superseded``.
-        """
-        write = self.moves.publish(
-            self._run(uid, attempt),
-            artifact=artifact,
-            timings=timings,
-            finished_at=time.time(),
-            notes=notes,
-            frames=frames,
-            revised_prompt=revised_prompt,
-        )
+    async def publish(self, uid: str, attempt: int, result: RunResult) -> Task | None:
+        """Commit the result of the task; return None if the attempt is not current. Raises ``Superseded``."""
+        write = self.moves.publish(self._run(uid, attempt), result, finished_at=time.time())
         return _task(await self._commit(write))
 
     async def fail(self, uid: str, attempt: int, error: TaskError) -> Task | None:

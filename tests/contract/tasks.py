@@ -1,13 +1,15 @@
 """Tasks for the store's tests."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from models.phase import Phase
 from serve_app.store.run_ledger import RunLedger
 from serve_app.store.task_store import TaskStore
 from serve_app.tasks.admission import Admission
 from serve_app.tasks.command import Command
+from serve_app.tasks.run_report import RunReport
+from serve_app.tasks.run_result import RunResult
 from serve_app.tasks.task import NewTask, Task, TaskError, TaskSpec
 
 SPEC = TaskSpec(
@@ -33,6 +35,16 @@ def new(name: str, **changes: object) -> NewTask:
     return replace(task, **changes)  # type: ignore[arg-type]
 
 
+def at(step: int, progress: float, phase: Phase = Phase.DENOISING, **told: Any) -> RunReport:
+    """Return the report of a run that is at ``step``."""
+    return RunReport(step, progress, phase, **told)
+
+
+def made(artifact: str = "x", step: int = SPEC.steps, **told: Any) -> RunResult:
+    """Return the result of a run that has done ``step`` steps."""
+    return RunResult(artifact, told.pop("timings", {}), step, **told)
+
+
 async def claimed(store: TaskStore, ledger: RunLedger, name: str = "a") -> Task:
     await store.submit(new(name), ADMISSION)
     task = await ledger.claim("demo", "replica-1")
@@ -46,46 +58,11 @@ class Direct:
 
     ledger: RunLedger
 
-    async def report(
-        self,
-        uid: str,
-        attempt: int,
-        step: int,
-        progress: float,
-        notes: tuple[str, ...],
-        phase: Phase,
-        revised_prompt: str | None,
-    ) -> Command:
-        return await self.ledger.report(
-            uid,
-            attempt,
-            step=step,
-            progress=progress,
-            notes=notes,
-            phase=phase,
-            revised_prompt=revised_prompt,
-        )
+    async def report(self, uid: str, attempt: int, report: RunReport) -> Command:
+        return await self.ledger.report(uid, attempt, report)
 
-    async def publish(
-        self,
-        uid: str,
-        attempt: int,
-        artifact: str,
-        timings: Mapping[str, float],
-        notes: tuple[str, ...],
-        frames: int | None,
-        revised_prompt: str | None,
-    ) -> bool:
-        task = await self.ledger.publish(
-            uid,
-            attempt,
-            artifact=artifact,
-            timings=timings,
-            notes=notes,
-            frames=frames,
-            revised_prompt=revised_prompt,
-        )
-        return task is not None
+    async def publish(self, uid: str, attempt: int, result: RunResult) -> bool:
+        return await self.ledger.publish(uid, attempt, result) is not None
 
     async def fail(self, uid: str, attempt: int, error: TaskError) -> bool:
         return await self.ledger.fail(uid, attempt, error) is not None

@@ -11,7 +11,7 @@ from serve_app.store.run_ledger import RunLedger
 from serve_app.store.task_store import TaskStore
 from serve_app.tasks.fair_share import Share
 from serve_app.tasks.task import NewTask
-from tests.contract.tasks import ADMISSION, SPEC, new
+from tests.contract.tasks import ADMISSION, SPEC, made, new
 
 
 async def shared(database: Database, **shares: Share) -> RunLedger:
@@ -94,7 +94,7 @@ async def test_an_owner_at_its_limit_is_passed_over(database: Database, store: T
     assert await owners_of_claims(ledger, 1, "big") == "-", "the limit is of all models"
     demand = await ledger.demand()
     assert demand.queued == {"demo": 2, "big": 1} and not any(demand.ready.values())
-    await ledger.publish("uid-a0", 1, artifact="x", timings={})
+    await ledger.publish("uid-a0", 1, made())
     assert await owners_of_claims(ledger, 2) == "a-"
 
 

@@ -13,7 +13,7 @@ from serve_app.store.task_store import TaskStore
 from serve_app.tasks.caller import EVERYONE
 from serve_app.tasks.task import TaskError
 from serve_app.tasks.transitions import Move, Status
-from tests.contract.tasks import ADMISSION, new
+from tests.contract.tasks import ADMISSION, at, made, new
 
 ATTEMPT = 2
 ERROR = TaskError("model_error", "The model failed.")
@@ -21,8 +21,8 @@ WRITES: Mapping[Move, Callable[[RunKey, int], Write]] = {
     Move.CLAIM: lambda run, seq: MOVES.claim(
         seq, run.epoch, runner="r", started_at=1.0, lease_expires_at=2.0
     ),
-    Move.REPORT: lambda run, _: MOVES.report(run, step=1, progress=0.5, lease_expires_at=2.0),
-    Move.PUBLISH: lambda run, _: MOVES.publish(run, artifact="a.mp4", timings={}, finished_at=1.0),
+    Move.REPORT: lambda run, _: MOVES.report(run, at(1, 0.5), lease_expires_at=2.0),
+    Move.PUBLISH: lambda run, _: MOVES.publish(run, made(), finished_at=1.0),
     Move.FAIL: lambda run, _: MOVES.fail(run, ERROR, finished_at=1.0),
     Move.LOSE: lambda run, _: MOVES.lose(run, ERROR, finished_at=1.0),
     Move.REQUEUE: lambda run, _: MOVES.requeue(run),

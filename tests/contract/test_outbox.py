@@ -15,7 +15,7 @@ from serve_app.store.task_store import TaskStore
 from serve_app.tasks.caller import EVERYONE
 from serve_app.tasks.task import Task, TaskError
 from serve_app.tasks.webhook import Callback, Delivery, DeliveryState, EventType
-from tests.contract.tasks import ADMISSION, new
+from tests.contract.tasks import ADMISSION, at, made, new
 
 ALL = tuple(EventType)
 HOOK = Callback("https://example.com/hook", ALL)
@@ -59,8 +59,8 @@ async def test_each_end_and_each_start_is_told_and_nothing_else(
     store: TaskStore, ledger: RunLedger, outbox: Outbox, run
 ) -> None:
     published = await run("published")
-    await ledger.report(published.uid, published.attempt, step=1, progress=0.5)
-    ended = await ledger.publish(published.uid, published.attempt, artifact="a", timings={})
+    await ledger.report(published.uid, published.attempt, at(1, 0.5))
+    ended = await ledger.publish(published.uid, published.attempt, made("a"))
     fails = await run("fails")
     await ledger.fail(fails.uid, fails.attempt, ERROR)
     again = await run("again")
@@ -91,7 +91,7 @@ async def test_a_lost_task_is_told_when_its_last_attempt_is_and_only_chosen_even
 
 async def test_a_move_that_is_refused_tells_nobody(ledger: RunLedger, outbox: Outbox, run) -> None:
     task = await run(callback=Callback(HOOK.url))
-    assert await ledger.publish(task.uid, task.attempt + 1, artifact="a", timings={}) is None
+    assert await ledger.publish(task.uid, task.attempt + 1, made("a")) is None
     assert await outbox.of([task]) == {}
 
 
@@ -102,8 +102,8 @@ async def test_a_change_that_is_not_committed_leaves_no_message(
     await RunLedger.take_lead(database, lease_s=30, grace_s=10)
     # The two share a transaction, which the new epoch rolls back.
     ends = await asyncio.gather(
-        ledger.publish(task.uid, task.attempt, artifact="a", timings={}),
-        ledger.publish(task.uid, task.attempt, artifact="b", timings={}),
+        ledger.publish(task.uid, task.attempt, made("a")),
+        ledger.publish(task.uid, task.attempt, made("b")),
         return_exceptions=True,
     )
     assert all(isinstance(end, Superseded) for end in ends)

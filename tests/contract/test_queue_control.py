@@ -19,7 +19,7 @@ from serve_app.tasks.command import Command
 from serve_app.tasks.fair_share import Share
 from serve_app.tasks.transitions import Status
 from serve_app.tasks.webhook import Callback, EventType
-from tests.contract.tasks import ADMISSION, SPEC, new
+from tests.contract.tasks import ADMISSION, SPEC, at, made, new
 
 
 @pytest.fixture
@@ -160,15 +160,15 @@ async def test_a_run_is_told_to_finish_early_at_its_next_report_and_its_successo
     waiting, was_running = await store.finish_early(EVERYONE, "a")
     assert (waiting.status, was_running) == (Status.QUEUED, False)
     await claims(ledger)
-    assert await ledger.report("uid-a", 1, step=1, progress=0.1) == Command.GO_ON
+    assert await ledger.report("uid-a", 1, at(1, 0.1)) == Command.GO_ON
     _, was_running = await store.finish_early(EVERYONE, "a")
     assert was_running
-    assert await ledger.report("uid-a", 1, step=2, progress=0.2) == Command.GO_ON | Command.FINISH
+    assert await ledger.report("uid-a", 1, at(2, 0.2)) == Command.GO_ON | Command.FINISH
     await ledger.give_up("uid-a", 1)
     await claims(ledger)
-    assert await ledger.report("uid-a", 1, step=3, progress=0.3) == Command.LEAVE
-    assert await ledger.report("uid-a", 2, step=1, progress=0.3) == Command.GO_ON
-    done = await ledger.publish("uid-a", 2, artifact="a", timings={}, frames=3)
+    assert await ledger.report("uid-a", 1, at(3, 0.3)) == Command.LEAVE
+    assert await ledger.report("uid-a", 2, at(1, 0.3)) == Command.GO_ON
+    done = await ledger.publish("uid-a", 2, made("a", frames=3))
     assert done is not None and done.frames == 3
     assert not (await store.finish_early(EVERYONE, "a"))[1]
 
@@ -179,14 +179,14 @@ async def test_previews_are_asked_for_while_somebody_looks_and_for_a_moment_afte
     await submit(store, "a")
     await store.want_previews(await store.get(EVERYONE, "a"))
     await claims(ledger)
-    assert await ledger.report("uid-a", 1, step=1, progress=0.1) == Command.GO_ON
+    assert await ledger.report("uid-a", 1, at(1, 0.1)) == Command.GO_ON
     looked_at = await store.get(EVERYONE, "a")
     await store.want_previews(looked_at)
-    assert await ledger.report("uid-a", 1, step=1, progress=0.1) == Command.GO_ON | Command.SHOW
+    assert await ledger.report("uid-a", 1, at(1, 0.1)) == Command.GO_ON | Command.SHOW
     seen = await store.get(EVERYONE, "a")
     assert seen.previews_until is not None and seen.version == looked_at.version + 1
     await store.want_previews(seen)  # which writes nothing so soon
     assert (await store.get(EVERYONE, "a")).previews_until == seen.previews_until
     async with database.write() as connection:
         await connection.execute(update(TASKS).values(previews_until=time.time() - 1))
-    assert await ledger.report("uid-a", 1, step=1, progress=0.1) == Command.GO_ON
+    assert await ledger.report("uid-a", 1, at(1, 0.1)) == Command.GO_ON

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from models.phase import Phase
 from serve_app.errors import Draining
 from serve_app.store.database import Database
 from serve_app.store.leadership import Superseded
@@ -12,7 +13,7 @@ from serve_app.store.task_store import TaskStore
 from serve_app.tasks.caller import EVERYONE
 from serve_app.tasks.task import TaskError
 from serve_app.tasks.transitions import Status
-from tests.contract.tasks import ADMISSION, claimed, new
+from tests.contract.tasks import ADMISSION, at, claimed, made, new
 
 
 async def test_claims_go_by_priority_then_age_and_stay_within_the_model(
@@ -44,9 +45,9 @@ async def test_writes_at_once_share_a_commit_and_answer_each_for_itself(
     first = await claimed(store, ledger)
     await store.submit(new("b"), ADMISSION)
     goes_on, stale, published, second, nothing = await asyncio.gather(
-        ledger.report(first.uid, 1, step=1, progress=0.5),
-        ledger.publish(first.uid, 7, artifact="stale", timings={}),
-        ledger.publish(first.uid, 1, artifact="x", timings={"denoise_s": 1.5}),
+        ledger.report(first.uid, 1, at(1, 0.5)),
+        ledger.publish(first.uid, 7, made("stale")),
+        ledger.publish(first.uid, 1, made("x", timings={"denoise_s": 1.5})),
         ledger.claim("demo", "replica-1"),
         ledger.claim("demo", "replica-2"),
     )
@@ -64,7 +65,7 @@ async def test_of_writes_at_once_none_is_made_by_a_leader_of_before(
     await RunLedger.take_lead(database, lease_s=30, grace_s=10)
     answers = await asyncio.gather(
         ledger.claim("demo", "replica-1"),
-        ledger.publish(first.uid, 1, artifact="x", timings={}),
+        ledger.publish(first.uid, 1, made()),
         ledger.give_up(first.uid, 1),
         return_exceptions=True,
     )
@@ -80,17 +81,17 @@ async def test_a_claim_counts_the_attempt_and_starts_the_lease(store: TaskStore,
 
 async def test_progress_never_falls(store: TaskStore, ledger: RunLedger) -> None:
     task = await claimed(store, ledger)
-    assert await ledger.report(task.uid, 1, step=3, progress=0.6)
+    assert await ledger.report(task.uid, 1, at(3, 0.6))
     await ledger.give_up(task.uid, 1)
     await ledger.claim("demo", "replica-2")
-    assert await ledger.report(task.uid, 2, step=1, progress=0.2)
+    assert await ledger.report(task.uid, 2, at(1, 0.2))
     seen = await store.get(EVERYONE, "a")
     assert (seen.step, seen.progress) == (1, 0.6)
 
 
 async def test_a_claim_forgets_the_phase_of_the_attempt_before(store: TaskStore, ledger: RunLedger) -> None:
     task = await claimed(store, ledger)
-    assert await ledger.report(task.uid, 1, step=1, progress=0.2, phase="denoising")
+    assert await ledger.report(task.uid, 1, at(1, 0.2, phase=Phase.DENOISING))
     assert (await store.get(EVERYONE, "a")).phase == "denoising"
     await ledger.give_up(task.uid, 1)
     second = await ledger.claim("demo", "replica-2")
@@ -101,14 +102,14 @@ async def test_a_runs_notes_replace_its_tasks_and_stay_without_new_ones(
     store: TaskStore, ledger: RunLedger
 ) -> None:
     task = await claimed(store, ledger)
-    assert await ledger.report(task.uid, 1, step=1, progress=0.2, notes=("Shrunk.", "Cut."))
-    assert await ledger.report(task.uid, 1, step=2, progress=0.4)
+    assert await ledger.report(task.uid, 1, at(1, 0.2, notes=("Shrunk.", "Cut.")))
+    assert await ledger.report(task.uid, 1, at(2, 0.4))
     await ledger.give_up(task.uid, 1)
     second = await ledger.claim("demo", "replica-2")
     assert second is not None and second.notes == ("Shrunk.", "Cut.")
-    assert not await ledger.report(task.uid, 1, step=2, progress=0.4, notes=("Stale.",))
+    assert not await ledger.report(task.uid, 1, at(2, 0.4, notes=("Stale.",)))
     assert (await store.get(EVERYONE, "a")).notes == ("Shrunk.", "Cut.")
-    kept = await ledger.publish(task.uid, 2, artifact="x", timings={})
+    kept = await ledger.publish(task.uid, 2, made())
     assert kept is not None and kept.notes == ("Shrunk.", "Cut.")
 
 
@@ -116,19 +117,29 @@ async def test_the_notes_of_a_run_without_a_report_come_with_its_video(
     store: TaskStore, ledger: RunLedger
 ) -> None:
     task = await claimed(store, ledger)
-    assert await ledger.publish(task.uid, 9, artifact="y", timings={}, notes=("Stale.",)) is None
-    published = await ledger.publish(task.uid, 1, artifact="x", timings={}, notes=("Cut.",))
+    assert await ledger.publish(task.uid, 9, made("y", notes=("Stale.",))) is None
+    published = await ledger.publish(task.uid, 1, made("x", notes=("Cut.",)))
     assert published is not None and published.notes == ("Cut.",)
 
 
 async def test_a_published_result_never_changes(store: TaskStore, ledger: RunLedger) -> None:
     task = await claimed(store, ledger)
-    published = await ledger.publish(task.uid, 1, artifact="first.mp4", timings={"denoise_s": 1.5})
+    published = await ledger.publish(task.uid, 1, made("first.mp4", timings={"denoise_s": 1.5}))
     assert published is not None and (published.progress, published.timings) == (1.0, {"denoise_s": 1.5})
-    assert await ledger.publish(task.uid, 1, artifact="second.mp4", timings={}) is None
+    assert await ledger.publish(task.uid, 1, made("second.mp4")) is None
     assert await ledger.fail(task.uid, 1, TaskError("model_error", "x")) is None
     assert await ledger.give_up(task.uid, 1) is None
     assert not (await store.cancel(EVERYONE, "a"))[1]
+    assert await store.get(EVERYONE, "a") == published
+
+
+async def test_a_published_task_has_the_steps_that_were_done_whatever_was_reported_last(
+    store: TaskStore, ledger: RunLedger
+) -> None:
+    task = await claimed(store, ledger)
+    assert await ledger.report(task.uid, 1, at(0, 0.0))
+    published = await ledger.publish(task.uid, 1, made(step=3))
+    assert published is not None and published.step == 3
     assert await store.get(EVERYONE, "a") == published
 
 
@@ -137,8 +148,8 @@ async def test_a_given_up_attempt_can_write_nothing(store: TaskStore, ledger: Ru
     await ledger.give_up(task.uid, 1)
     second = await ledger.claim("demo", "replica-2")
     assert second is not None and second.attempt == 2
-    assert not await ledger.report(task.uid, 1, step=4, progress=0.9)
-    assert await ledger.publish(task.uid, 1, artifact="stale.mp4", timings={}) is None
+    assert not await ledger.report(task.uid, 1, at(4, 0.9))
+    assert await ledger.publish(task.uid, 1, made("stale.mp4")) is None
     assert await ledger.fail(task.uid, 1, TaskError("model_error", "x")) is None
     assert await ledger.hand_back(task.uid, 1) is None
     assert (await store.get(EVERYONE, "a")).status is Status.RUNNING
@@ -174,7 +185,7 @@ async def test_a_report_renews_the_lease(database: Database, store: TaskStore) -
     short = await RunLedger.take_lead(database, lease_s=-1, grace_s=10)
     task = await claimed(store, short)
     long = await RunLedger.take_lead(database, lease_s=30, grace_s=-1)
-    assert await long.report(task.uid, 1, step=1, progress=0.1)
+    assert await long.report(task.uid, 1, at(1, 0.1))
     assert await long.expire_leases() == []
 
 
@@ -184,18 +195,18 @@ async def test_a_new_leader_stops_the_old_one_but_not_the_runs(database: Databas
     new_leader = await RunLedger.take_lead(database, lease_s=30, grace_s=10)
     for write in (
         old.claim("demo", "r"),
-        old.report(task.uid, 1, step=1, progress=0.1),
-        old.publish(task.uid, 1, artifact="x", timings={}),
+        old.report(task.uid, 1, at(1, 0.1)),
+        old.publish(task.uid, 1, made()),
         old.give_up(task.uid, 1),
     ):
         with pytest.raises(Superseded):
             await write
-    assert await new_leader.publish(task.uid, 1, artifact="x", timings={}) is not None
+    assert await new_leader.publish(task.uid, 1, made()) is not None
 
 
 async def test_only_ended_tasks_are_forgotten(store: TaskStore, ledger: RunLedger) -> None:
     done = await claimed(store, ledger, "done")
-    await ledger.publish(done.uid, 1, artifact="x", timings={})
+    await ledger.publish(done.uid, 1, made())
     await claimed(store, ledger, "running")
     await store.submit(new("queued"), ADMISSION)
     assert await ledger.forget_ended(before=done.created_at - 1) == []
@@ -231,11 +242,11 @@ async def test_a_drain_begins_no_task_and_keeps_those_that_wait(
         await store.submit(new("late"), ADMISSION)
     assert refused.value.retry_after_s > 0
     assert await ledger.running() == [(running.uid, 1)]
-    assert await ledger.report(running.uid, 1, step=1, progress=0.1), "what runs may go on"
+    assert await ledger.report(running.uid, 1, at(1, 0.1)), "what runs may go on"
 
     handed_back = await ledger.hand_back(running.uid, 1)
     assert handed_back is not None and handed_back.attempts_left == ADMISSION.max_attempts
-    assert not await ledger.report(running.uid, 1, step=2, progress=0.2)
+    assert not await ledger.report(running.uid, 1, at(2, 0.2))
 
     successor = await RunLedger.take_lead(database, lease_s=30, grace_s=10)
     assert not await store.is_draining()
@@ -257,14 +268,14 @@ async def test_the_revised_prompt_of_the_first_answer_stays_for_every_attempt(
     await store.submit(new("a", enhance_prompt=True), ADMISSION)
     first = await ledger.claim("demo", "r1")
     assert first is not None and first.enhance_prompt and first.revised_prompt is None
-    await ledger.report(first.uid, 1, step=0, progress=0.0)
-    await ledger.report(first.uid, 1, step=0, progress=0.0, revised_prompt="A grey cat walks.")
-    await ledger.report(first.uid, 1, step=1, progress=0.1)
+    await ledger.report(first.uid, 1, at(0, 0.0))
+    await ledger.report(first.uid, 1, at(0, 0.0, revised_prompt="A grey cat walks."))
+    await ledger.report(first.uid, 1, at(1, 0.1))
     await ledger.give_up(first.uid, 1)
     second = await ledger.claim("demo", "r2")
     assert second is not None and second.revised_prompt == "A grey cat walks."
-    stale = await ledger.report(first.uid, 1, step=2, progress=0.2, revised_prompt="Another.")
-    done = await ledger.publish(first.uid, 2, artifact="x", timings={}, revised_prompt="Yet another.")
+    stale = await ledger.report(first.uid, 1, at(2, 0.2, revised_prompt="Another."))
+    done = await ledger.publish(first.uid, 2, made("x", revised_prompt="Yet another."))
     assert not stale and done is not None
     assert (done.revised_prompt, done.spec.prompt) == ("A grey cat walks.", "a cat")
 
@@ -273,5 +284,5 @@ async def test_a_revised_prompt_that_no_report_told_comes_with_the_video(
     store: TaskStore, ledger: RunLedger
 ) -> None:
     task = await claimed(store, ledger)
-    done = await ledger.publish(task.uid, 1, artifact="x", timings={}, revised_prompt="A grey cat walks.")
+    done = await ledger.publish(task.uid, 1, made("x", revised_prompt="A grey cat walks."))
     assert done is not None and done.revised_prompt == "A grey cat walks."

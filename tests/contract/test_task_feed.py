@@ -7,7 +7,7 @@ from serve_app.store.database import Database
 from serve_app.store.run_ledger import RunLedger
 from serve_app.store.task_store import TaskStore
 from serve_app.tasks.caller import EVERYONE, Caller
-from tests.contract.tasks import ADMISSION, claimed, new
+from tests.contract.tasks import ADMISSION, at, claimed, made, new
 
 DEADLINE_S = 30.0
 
@@ -26,10 +26,10 @@ async def test_each_move_is_told_to_whoever_watches_the_task_or_all(
     feed = TaskFeed(store)
     task = await claimed(store, ledger)
     async with feed.watching(EVERYONE, task.uid) as one, feed.watching(EVERYONE) as all:
-        assert await ledger.report(task.uid, task.attempt, step=1, progress=0.5)
+        assert await ledger.report(task.uid, task.attempt, at(1, 0.5))
         await every_change(one, task.uid)
         await every_change(all, task.uid)
-        await ledger.publish(task.uid, task.attempt, artifact="a", timings={})
+        await ledger.publish(task.uid, task.attempt, made("a"))
         await every_change(one, task.uid)
         await every_change(all, task.uid)
 

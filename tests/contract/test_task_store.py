@@ -17,7 +17,7 @@ from serve_app.tasks.admission import Admission
 from serve_app.tasks.caller import EVERYONE, Caller
 from serve_app.tasks.task import Task
 from serve_app.tasks.transitions import Status
-from tests.contract.tasks import ADMISSION, SPEC, claimed, new
+from tests.contract.tasks import ADMISSION, SPEC, at, claimed, made, new
 
 
 async def test_the_migrations_make_the_tables_that_the_code_uses(database: Database) -> None:
@@ -66,8 +66,8 @@ async def test_an_id_is_taken_once_unless_the_record_is_to_be_replaced(store: Ta
 async def test_the_run_of_a_replaced_task_is_told_to_leave(store: TaskStore, ledger: RunLedger) -> None:
     task = await claimed(store, ledger)
     await store.submit(new("a", uid="other"), replace(ADMISSION, replace=True))
-    assert not await ledger.report(task.uid, task.attempt, step=1, progress=0.1)
-    assert await ledger.publish(task.uid, task.attempt, artifact="x", timings={}) is None
+    assert not await ledger.report(task.uid, task.attempt, at(1, 0.1))
+    assert await ledger.publish(task.uid, task.attempt, made()) is None
     assert (await store.get(EVERYONE, "a")).status is Status.QUEUED
 
 
@@ -128,8 +128,8 @@ async def test_cancel_is_final_and_said_once(store: TaskStore, ledger: RunLedger
         await ledger.claim("demo", "r")
     assert [(await store.cancel(EVERYONE, "a"))[1] for _ in range(2)] == [True, False]
     assert await ledger.claim("demo", "r") is None
-    assert not await ledger.report("uid-a", 1, step=1, progress=0.1)
-    assert await ledger.publish("uid-a", 1, artifact="x", timings={}) is None
+    assert not await ledger.report("uid-a", 1, at(1, 0.1))
+    assert await ledger.publish("uid-a", 1, made()) is None
     assert (await store.get(EVERYONE, "a")).status is Status.CANCELLED
 
 
@@ -137,7 +137,7 @@ async def test_cancel_and_publish_at_once_have_one_winner(store: TaskStore, ledg
     for number in range(20):
         task = await claimed(store, ledger, f"t{number}")
         (_, cancelled), published = await asyncio.gather(
-            store.cancel(EVERYONE, task.id), ledger.publish(task.uid, 1, artifact="x", timings={})
+            store.cancel(EVERYONE, task.id), ledger.publish(task.uid, 1, made())
         )
         assert cancelled == (published is None)
         assert (await store.get(EVERYONE, task.id)).status is (
@@ -147,7 +147,7 @@ async def test_cancel_and_publish_at_once_have_one_winner(store: TaskStore, ledg
 
 async def test_cancel_all_spares_tasks_that_have_ended(store: TaskStore, ledger: RunLedger) -> None:
     done = await claimed(store, ledger, "done")
-    await ledger.publish(done.uid, 1, artifact="x", timings={})
+    await ledger.publish(done.uid, 1, made())
     await claimed(store, ledger, "running")
     await store.submit(new("queued"), ADMISSION)
     assert [task.id for task in await store.cancel_all(EVERYONE, Status.RUNNING)] == ["running"]
@@ -171,7 +171,7 @@ async def test_the_newest_result_stands_under_a_shared_path(store: TaskStore, le
     for name in ("a", "b"):
         await store.submit(new(name, save_path="same.mp4"), ADMISSION)
         await ledger.claim("demo", "r")
-        await ledger.publish(f"uid-{name}", 1, artifact=f"{name}.mp4", timings={})
+        await ledger.publish(f"uid-{name}", 1, made(f"{name}.mp4"))
         task = await store.published_at(EVERYONE, "same.mp4")
         assert task is not None and task.artifact == f"{name}.mp4"
 
@@ -231,7 +231,7 @@ async def test_a_refused_submit_replaces_nothing(store: TaskStore) -> None:
 async def test_a_published_file_is_found_by_its_owner(store: TaskStore, ledger: RunLedger) -> None:
     await store.submit(new("a", owner="alice"), ADMISSION)
     await ledger.claim("demo", "r")
-    await ledger.publish("uid-a", 1, artifact="a.mp4", timings={})
+    await ledger.publish("uid-a", 1, made("a.mp4"))
     assert await store.published_at(BOB, "videos/a.mp4") is None
     for caller in (ALICE, BOSS):
         assert await store.published_at(caller, "videos/a.mp4") is not None

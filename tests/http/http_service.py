@@ -27,6 +27,7 @@ from serve_app.store.run_ledger import RunLedger
 from serve_app.store.task_store import TaskStore
 from serve_app.tasks.replica import Replica
 from serve_app.tasks.task import Task
+from tests.contract.tasks import made
 
 VIDEO = bytes(range(256)) * 40
 """The bytes of a finished video: 10,240 that differ, so that one range can be told from another."""
@@ -84,7 +85,8 @@ class HttpService:
         last.write_bytes(LAST_FRAME)
         self.artifacts.put_preview(task.uid, task.attempt, still=PREVIEW, strip=PREVIEW + PREVIEW)
         key = self.artifacts.key(task.uid, task.attempt, form)
-        done = await self.ledger.publish(task.uid, task.attempt, artifact=key, timings={"denoise": 1.5})
+        result = made(key, task.spec.total_steps, timings={"denoise": 1.5})
+        done = await self.ledger.publish(task.uid, task.attempt, result)
         assert done is not None
         return done
 

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from models.phase import Phase
+from tests.contract.tasks import at
 from tests.http.http_service import HttpService, running, settings
 
 ENHANCER = {"url": "http://127.0.0.1:9/v1", "model": "chat"}
@@ -21,10 +23,10 @@ async def test_the_status_has_the_prompt_that_the_model_gets(folder: Path, form:
         assert answered.json()["message"] == "Task created successfully"  # the run tells of unknown words
         task = await service.claim()
         assert task.enhance_prompt and task.spec.prompt == "a zyzzyva"
-        await service.ledger.report(task.uid, 1, step=0, progress=0.0, phase="enhancing prompt")
+        await service.ledger.report(task.uid, 1, at(0, 0.0, phase=Phase.ENHANCING))
         before = await service.status("a")
         assert (before["phase"], before["revised_prompt"]) == ("enhancing prompt", None)
-        await service.ledger.report(task.uid, 1, step=0, progress=0.0, revised_prompt="A red ball.")
+        await service.ledger.report(task.uid, 1, at(0, 0.0, revised_prompt="A red ball."))
         assert (await service.status("a"))["revised_prompt"] == "A red ball."
         assert (await service.client.get("/v1/service/metadata")).json()["prompt_enhancer"] is True
 

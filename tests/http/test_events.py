@@ -18,7 +18,7 @@ from serve_app.replica.run import Run
 from serve_app.tasks.task import TaskError
 from serve_app.tasks.transitions import Status
 from testbed.paced_engine import PacedEngine
-from tests.contract.tasks import Direct
+from tests.contract.tasks import Direct, at
 from tests.http.http_service import HttpService, listening_at, running, settings, with_key
 
 DEADLINE_S = 30
@@ -108,7 +108,7 @@ async def test_a_task_is_followed_from_the_queue_to_its_end(live: Listening):
         assert first.data == {**status, "eta_seconds": first.data["eta_seconds"]}
         task = await service.claim()
         await events.until(status="running", step=0, attempt=1)
-        await service.ledger.report(task.uid, 1, step=2, progress=0.5)
+        await service.ledger.report(task.uid, 1, at(2, 0.5))
         await events.until(step=2, progress=0.5)
         await service.publish(task)
         last = await events.until(status="succeed")
@@ -131,7 +131,7 @@ async def test_what_a_run_is_at_comes_to_who_follows_it(live: Listening, tmp_pat
             (tmp_path / "go").touch()
             await run.finish(await generating, files)
         last = await events.until(status="succeed")
-    assert last.data["phase"] is None and last.data["step"] > 0
+    assert last.data["phase"] is None and last.data["step"] == 2
 
 
 async def test_a_client_that_lost_the_end_of_a_task_gets_it(live: Listening):

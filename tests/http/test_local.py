@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from serve_app.tasks.task import TaskError
+from tests.contract.tasks import at
 from tests.http.http_service import HttpService, png, running, settings
 
 BASE = "/v1/local/video/generate"
@@ -128,7 +129,7 @@ async def test_the_running_task_is_stopped_and_the_service_goes_on(service: Http
         "stop_status": "success",
         "reason": "Task stopped successfully.",
     }
-    assert not await service.ledger.report(task.uid, task.attempt, step=1, progress=0.1)
+    assert not await service.ledger.report(task.uid, task.attempt, at(1, 0.1))
     stopped = await task_status(service)
     assert (stopped["success"], stopped["error"]) == (False, "Task stopped by user")
     assert (await service.client.get(stop)).json() == nothing

@@ -19,6 +19,7 @@ from mcp_types import CallToolResult, TextContent
 
 from serve_app.mcp.server import build_server
 from serve_app.tasks.task import Task
+from tests.contract.tasks import at
 from tests.http.http_service import VIDEO, HttpService, listening_at, running, settings, with_key
 
 DEADLINE_S = 60
@@ -77,7 +78,7 @@ async def made(service: HttpService, reports: Reports) -> Task:
     await reports.until("Waiting in the queue, number 1")
     task = await service.claim()
     await reports.until("preparing")
-    await service.ledger.report(task.uid, 1, step=1, progress=0.5)
+    await service.ledger.report(task.uid, 1, at(1, 0.5))
     await reports.until("step 2 of 2")
     return await service.publish(task)
 

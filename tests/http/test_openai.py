@@ -16,6 +16,7 @@ from PIL import Image
 from serve_app.media.video_writer import VideoWriter
 from serve_app.tasks.task import Task, TaskError
 from serve_app.tasks.transitions import Status
+from tests.contract.tasks import at
 from tests.http.http_service import HttpService, listening_at, png, running, settings
 
 # OpenAI ended its own service; its client says so at each call, and goes on working.
@@ -97,7 +98,7 @@ async def test_a_video_tells_its_place_and_when_to_ask_again(online: Online):
     first = await online.client.videos.with_raw_response.retrieve(task.id)
     assert "openai-poll-after-ms" not in first.headers
     task = await online.service.claim()
-    await online.service.ledger.report(task.uid, task.attempt, step=1, progress=0.555)
+    await online.service.ledger.report(task.uid, task.attempt, at(1, 0.555))
     running = await online.client.videos.retrieve(task.id)
     assert (running.status, running.progress, running.completed_at) == ("in_progress", 55, None)
 
@@ -140,7 +141,7 @@ async def test_a_cancelled_video_has_failed_so_that_every_poller_ends(online: On
         answer = await online.client.post(f"/videos/{task.id}/cancel", cast_to=openai.types.Video)
         assert answer.status == "failed" and answer.error is not None and answer.error.code == "cancelled"
     assert (await making).error == answer.error
-    assert not await online.service.ledger.report(task.uid, task.attempt, step=1, progress=0.1)
+    assert not await online.service.ledger.report(task.uid, task.attempt, at(1, 0.1))
     assert len(online.service.cancelled) == 1
     with pytest.raises(openai.ConflictError):
         await online.client.videos.download_content(task.id)
@@ -175,7 +176,7 @@ async def test_a_running_video_is_cancelled_before_it_is_deleted(online: Online)
     task = await online.service.claim()
     await online.client.videos.delete(task.id)
     assert [cancelled.uid for cancelled in online.service.cancelled] == [task.uid]
-    assert not await online.service.ledger.report(task.uid, task.attempt, step=1, progress=0.1)
+    assert not await online.service.ledger.report(task.uid, task.attempt, at(1, 0.1))
     assert online.service.artifacts.read_input(str(task.spec.image_key)), "its run may still read that"
 
 

@@ -4,11 +4,12 @@ import pytest
 
 from serve_app.tasks.command import Command
 from serve_app.tasks.task import Task
+from tests.contract.tasks import at
 from tests.http.http_service import HttpService
 
 
 async def command(service: HttpService, task: Task) -> Command:
-    return await service.ledger.report(task.uid, task.attempt, step=1, progress=0.1)
+    return await service.ledger.report(task.uid, task.attempt, at(1, 0.1))
 
 
 async def test_looking_at_a_running_task_asks_for_previews_and_gets_the_newest(service: HttpService):

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.contract.tasks import at
 from tests.http.http_service import HttpService, running, settings
 
 DEMO = Path("models/demo/weights").absolute()
@@ -59,7 +60,7 @@ async def test_notes_of_the_run_stand_behind_those_of_the_submit(folder: Path):
     async with running(of_demo(folder)) as service:
         task_id = (await service.submit(prompt="a cat"))["task_id"]
         task = await service.claim()
-        assert await service.ledger.report(task.uid, 1, step=1, progress=0.1, notes=(*task.notes, "Cut."))
+        assert await service.ledger.report(task.uid, 1, at(1, 0.1, notes=(*task.notes, "Cut.")))
         status = await service.status(task_id)
         assert status["notes"] == ["The prompt has words that demo does not know: cat.", "Cut."]
         assert status["message"].endswith("does not know: cat. Cut.")

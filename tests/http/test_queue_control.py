@@ -8,6 +8,7 @@ import pytest
 
 from serve_app.tasks.command import Command
 from serve_app.tasks.transitions import Status
+from tests.contract.tasks import at, made
 from tests.http.http_service import HttpService, running, settings, with_key
 
 
@@ -129,8 +130,8 @@ async def test_a_running_task_is_finished_early_and_no_other(service: HttpServic
     assert (waiting.status_code, waiting.json()["code"]) == (409, "not_running")
     task = await service.claim()
     assert (await change(service, f"/v1/tasks/{task_id}/finish_early"))["status"] == "running"
-    assert Command.FINISH in await service.ledger.report(task.uid, 1, step=1, progress=0.1)
+    assert Command.FINISH in await service.ledger.report(task.uid, 1, at(1, 0.1))
     key = service.artifacts.key(task.uid, 1)
-    await service.ledger.publish(task.uid, 1, artifact=key, timings={}, notes=["Early."], frames=5)
+    await service.ledger.publish(task.uid, 1, made(key, notes=("Early.",), frames=5))
     done = await service.status(task_id)
     assert (done["status"], done["num_frames"], done["notes"]) == ("succeed", 5, ["Early."])

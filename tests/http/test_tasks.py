@@ -4,8 +4,10 @@ from datetime import datetime
 
 import pytest
 
+from models.phase import Phase
 from serve_app.tasks.task import TaskError
 from serve_app.tasks.transitions import Status
+from tests.contract.tasks import at
 from tests.http.http_service import HttpService
 
 
@@ -15,7 +17,7 @@ async def test_a_status_follows_the_task_to_its_end(service: HttpService):
     assert (queued["status"], queued["progress"], queued["queue_position"]) == ("submitted", 0.0, 1)
     assert queued["seed"] == 7 and queued["priority"] == 2 and queued["total_steps"] == 4
     task = await service.claim()
-    await service.ledger.report(task.uid, task.attempt, step=2, progress=0.45)
+    await service.ledger.report(task.uid, task.attempt, at(2, 0.45))
     running = await service.status(task_id)
     assert (running["status"], running["progress"], running["step"]) == ("running", 0.45, 2)
     assert running["attempt"] == 1 and running["replica"] == "demo-1" and running["queue_position"] is None
@@ -30,24 +32,21 @@ async def test_a_status_follows_the_task_to_its_end(service: HttpService):
 @pytest.mark.parametrize(
     ("told", "step", "phase"),
     [
-        ("preparing", 0, "preparing"),
-        ("encoding text", 0, "encoding text"),
-        ("denoising", 0, "step 1 of 4"),
-        ("denoising", 2, "step 3 of 4"),
-        ("denoising", 4, "step 4 of 4"),
-        ("decoding", 4, "decoding"),
-        ("writing", 4, "writing"),
-        ("", 0, "preparing"),  # by a replica of the version before
-        ("", 2, "step 3 of 4"),
-        ("", 4, "decoding"),
+        (Phase.PREPARING, 0, "preparing"),
+        (Phase.ENCODING_TEXT, 0, "encoding text"),
+        (Phase.DENOISING, 0, "step 1 of 4"),
+        (Phase.DENOISING, 2, "step 3 of 4"),
+        (Phase.DENOISING, 4, "step 4 of 4"),
+        (Phase.DECODING, 4, "decoding"),
+        (Phase.WRITING, 4, "writing"),
     ],
 )
-async def test_a_running_task_says_what_it_is_at(service: HttpService, told: str, step: int, phase: str):
+async def test_a_running_task_says_what_it_is_at(service: HttpService, told: Phase, step: int, phase: str):
     task_id = (await service.submit(infer_steps=4))["task_id"]
     assert (await service.status(task_id))["phase"] is None
     task = await service.claim()
     assert (await service.status(task_id))["phase"] == "preparing"
-    await service.ledger.report(task.uid, task.attempt, step=step, progress=0.1, phase=told)
+    await service.ledger.report(task.uid, task.attempt, at(step, 0.1, told))
     running = await service.status(task_id)
     assert (running["phase"], running["message"]) == (phase, f"Processing, {phase}")
     await service.publish(task)
@@ -57,7 +56,7 @@ async def test_a_running_task_says_what_it_is_at(service: HttpService, told: str
 async def test_progress_is_one_only_at_the_end(service: HttpService):
     task_id = (await service.submit())["task_id"]
     task = await service.claim()
-    await service.ledger.report(task.uid, task.attempt, step=12, progress=0.99999)
+    await service.ledger.report(task.uid, task.attempt, at(12, 0.99999))
     assert (await service.status(task_id))["progress"] < 1
 
 
@@ -125,7 +124,7 @@ async def test_a_running_task_is_cancelled_and_its_runner_told_to_leave(service:
     task_id = (await service.submit())["task_id"]
     task = await service.claim()
     assert (await service.client.delete(f"/v1/tasks/{task_id}")).json()["stop_status"] == "success"
-    assert not await service.ledger.report(task.uid, task.attempt, step=1, progress=0.1)
+    assert not await service.ledger.report(task.uid, task.attempt, at(1, 0.1))
 
 
 async def test_a_finished_task_cannot_be_cancelled(service: HttpService):

@@ -9,6 +9,7 @@ import pytest
 import pytest_asyncio
 
 from serve_app.api.application import SURFACES
+from tests.contract.tasks import at
 from tests.http.http_service import HttpService, as_text, png, running, settings, with_key
 from tests.http.toy_surface import toy_surface
 
@@ -33,7 +34,7 @@ async def test_the_toy_surface_submits_and_polls_a_task_that_the_other_surfaces_
     native = await service.status(task_id)
     assert (native["num_frames"], native["width"], native["height"]) == (9, 64, 32)
     task = await service.claim()
-    await service.ledger.report(task.uid, task.attempt, step=1, progress=0.25)
+    await service.ledger.report(task.uid, task.attempt, at(1, 0.25))
     path = f"/toy/videos/{task_id}"
     assert (await service.client.get(path)).json() == {"id": task_id, "state": "running", "percent": 25}
     await service.publish(task)

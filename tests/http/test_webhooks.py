@@ -27,6 +27,7 @@ from serve_app.tasks.task import Task
 from serve_app.webhooks.courier import Courier
 from serve_app.webhooks.schedule import DELAYS_S, MAX_JITTER
 from serve_app.webhooks.sender import Sender
+from tests.contract.tasks import made
 from tests.http.http_service import HttpService, running, settings, with_key
 from tests.http.receiver import Receiver, receiving
 
@@ -327,9 +328,7 @@ async def test_a_message_stays_short(post: Post, receiver: Receiver):
     task_id = (await post.service.submit(callback_url=receiver.url()))["task_id"]
     task = await post.service.claim()
     key = post.service.artifacts.key(task.uid, task.attempt)
-    await post.service.ledger.publish(
-        task.uid, task.attempt, artifact=key, timings={}, notes=["A long note. " * 3000]
-    )
+    await post.service.ledger.publish(task.uid, task.attempt, made(key, notes=("A long note. " * 3000,)))
     await post.deliver()
     (received,) = receiver.received
     assert len(received.body) < 20_000 and json.loads(received.body)["data"]["task_id"] == task_id

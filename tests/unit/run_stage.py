@@ -1,7 +1,6 @@
 """A run for tests: its task, a coordinator that answers as it is told, and an engine that waits for it."""
 
 import time
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -10,6 +9,8 @@ from models.phase import Phase
 from serve_app.files.artifacts import LocalArtifacts
 from serve_app.replica.run import Outcome, Run
 from serve_app.tasks.command import Command
+from serve_app.tasks.run_report import RunReport
+from serve_app.tasks.run_result import RunResult
 from serve_app.tasks.task import Task, TaskError, TaskSpec
 from serve_app.tasks.transitions import Status
 from testbed.paced_engine import PacedEngine
@@ -52,51 +53,30 @@ class Coordinator:
     finish_at_step: int | None = None
     shows: bool = False
     accepts: bool = True
-    reports: list[tuple[int, float]] = field(default_factory=list)
-    published: list[tuple[str, Mapping[str, float]]] = field(default_factory=list)
-    reported_notes: list[tuple[str, ...]] = field(default_factory=list)
-    published_notes: list[tuple[str, ...]] = field(default_factory=list)
-    published_frames: list[int | None] = field(default_factory=list)
+    reports: list[RunReport] = field(default_factory=list)
+    published: list[RunResult] = field(default_factory=list)
     failures: list[TaskError] = field(default_factory=list)
-    phases: list[Phase] = field(default_factory=list)
-    reported_prompts: list[str | None] = field(default_factory=list)
-    published_prompts: list[str | None] = field(default_factory=list)
 
-    async def report(
-        self,
-        uid: str,
-        attempt: int,
-        step: int,
-        progress: float,
-        notes: tuple[str, ...],
-        phase: Phase,
-        revised_prompt: str | None,
-    ) -> Command:
+    @property
+    def phases(self) -> list[Phase]:
+        return [report.phase for report in self.reports]
+
+    @property
+    def steps(self) -> list[int]:
+        return [report.step for report in self.reports]
+
+    async def report(self, uid: str, attempt: int, report: RunReport) -> Command:
         assert (uid, attempt) == ("u1", 2)
-        self.phases.append(phase)
-        self.reported_prompts.append(revised_prompt)
-        self.reported_notes.append(notes)
-        self.reports.append((step, progress))
-        if self.leave_at_step is not None and step >= self.leave_at_step:
+        self.reports.append(report)
+        if self.leave_at_step is not None and report.step >= self.leave_at_step:
             return Command.LEAVE
-        enough = self.finish_at_step is not None and step >= self.finish_at_step
+        enough = self.finish_at_step is not None and report.step >= self.finish_at_step
         shown = Command.SHOW if self.shows else Command.LEAVE
         return Command.GO_ON | shown | (Command.FINISH if enough else Command.LEAVE)
 
-    async def publish(
-        self,
-        uid: str,
-        attempt: int,
-        artifact: str,
-        timings: Mapping[str, float],
-        notes: tuple[str, ...],
-        frames: int | None,
-        revised_prompt: str | None,
-    ) -> bool:
-        self.published_prompts.append(revised_prompt)
-        self.published_frames.append(frames)
-        self.published_notes.append(notes)
-        self.published.append((artifact, timings))
+    async def publish(self, uid: str, attempt: int, result: RunResult) -> bool:
+        assert (uid, attempt) == ("u1", 2)
+        self.published.append(result)
         return self.accepts
 
     async def fail(self, uid: str, attempt: int, error: TaskError) -> bool:
@@ -138,5 +118,5 @@ class Attentive(PacedEngine):
         super().denoise_step(generation)
 
     def _heard(self, step: int) -> bool:
-        heard = list(self._coordinator.reports)
-        return len(heard) >= self._reports and max((step for step, _ in heard), default=0) >= step
+        heard = self._coordinator.steps
+        return len(heard) >= self._reports and max(heard, default=0) >= step

@@ -17,6 +17,7 @@ from serve_app.tasks.caller import EVERYONE
 from serve_app.tasks.fair_share import Share, Shares
 from serve_app.tasks.task import NewTask, Task, TaskSpec
 from serve_app.tasks.transitions import Status
+from tests.contract.tasks import made
 
 SPEC = TaskSpec("a", "", 64, 64, 5, 16, 4, 5.0, 5.0, 1)
 DEADLINE_S = 10
@@ -113,7 +114,7 @@ async def test_the_end_of_a_ticket_makes_room_for_the_next(make_scene: MakeScene
     await scene.submit("a", "b")
     (first,) = await scene.look()
     task = await scene.claim(first)
-    await scene.ledger.publish(task.uid, 1, artifact="x", timings={})
+    await scene.ledger.publish(task.uid, 1, made())
     assert len(await scene.look()) == 1, "the replica has not answered yet"
     scene.replicas.tickets[first].set_result(None)
     await asyncio.sleep(0)
@@ -145,7 +146,7 @@ async def test_tasks_beyond_their_owners_limit_make_no_tickets_until_one_of_its_
         (ticket,) = await limited.look()
         task = await limited.claim(ticket)
         assert len(await limited.look()) == 1
-        await limited.ledger.publish(task.uid, 1, artifact="x", timings={})
+        await limited.ledger.publish(task.uid, 1, made())
         assert len(await limited.look()) == 2
 
 

@@ -34,12 +34,13 @@ async def test_a_run_that_is_to_finish_early_publishes_what_it_has_made_and_says
     engine = Attentive(coordinator)
     outcome = await execute(run(artifacts, coordinator, engine=engine, task=replace(TASK, spec=spec)), thread)
     assert outcome is Outcome.PUBLISHED
-    steps = max(step for step, _ in coordinator.reports)
-    assert 3 <= steps < 10
+    (result,) = coordinator.published
+    assert 3 <= result.step < 10
     made, _ = imageio_ffmpeg.count_frames_and_secs(str(artifacts.attempt_path("u1", 2)))
-    assert made == 9 and coordinator.published_frames == [None if fragments == 1 else 9]
-    ((note,),) = coordinator.published_notes
-    assert note.startswith("Finished early") and f"of {100 * fragments} denoise steps, with 9 fr" in note
+    assert made == 9 and result.frames == (None if fragments == 1 else 9)
+    (note,) = result.notes
+    done = f"after {result.step} of {100 * fragments} denoise steps, with 9 frames"
+    assert note.startswith("Finished early") and done in note
 
 
 async def test_a_run_that_has_done_its_steps_is_not_cut(
@@ -48,4 +49,5 @@ async def test_a_run_that_has_done_its_steps_is_not_cut(
     coordinator = Coordinator(finish_at_step=SPEC.steps)
     engine = Attentive(coordinator)
     assert await execute(run(artifacts, coordinator, engine=engine), thread) is Outcome.PUBLISHED
-    assert (coordinator.published_notes, coordinator.published_frames) == ([()], [None])
+    (result,) = coordinator.published
+    assert (result.notes, result.frames, result.step) == ((), None, SPEC.steps)

@@ -166,12 +166,12 @@ async def test_every_attempt_is_made_of_the_prompt_that_the_first_one_got(
     await attempt.enhance_prompt(enhancer_at(endpoint.url()))
     revised = RICH if told_before is None else told_before
     if told_before is None:  # before the engine begins
-        assert coordinator.reported_prompts[-1] == RICH
+        assert coordinator.reports[-1].revised_prompt == RICH
         assert [phase for phase, _ in groupby(coordinator.phases)] == [Phase.ENHANCING, Phase.PREPARING]
     outcome = await attempt.finish(await attempt.generate(thread, files), files)
     assert outcome is Outcome.PUBLISHED
     assert engine.prompts == [revised or SPEC.prompt]
-    assert coordinator.published_prompts == [revised]
+    assert [result.revised_prompt for result in coordinator.published] == [revised]
     assert len(endpoint.received) == (told_before is None)
 
 
@@ -188,8 +188,9 @@ async def test_without_an_answer_the_plain_prompt_is_run_and_the_client_is_told(
     attempt = run(artifacts, coordinator, engine=engine, task=ENHANCED)
     await attempt.enhance_prompt(enhancer_at(endpoint.url()) if has_enhancer else None)
     assert await attempt.finish(await attempt.generate(thread, files), files) is Outcome.PUBLISHED
-    assert (engine.prompts, coordinator.published_prompts) == ([SPEC.prompt], [""])
-    ((note,),) = coordinator.published_notes
+    (result,) = coordinator.published
+    assert (engine.prompts, result.revised_prompt) == ([SPEC.prompt], "")
+    (note,) = result.notes
     assert note.startswith("The prompt was not enhanced: ") and note.endswith(".")
 
 

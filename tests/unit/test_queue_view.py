@@ -20,6 +20,7 @@ from serve_app.tasks.caller import EVERYONE, Caller
 from serve_app.tasks.fair_share import Share, Shares
 from serve_app.tasks.replica import Health, Replica, Scale
 from serve_app.tasks.task import NewTask, Task, TaskSpec
+from tests.contract.tasks import at
 
 SPEC = TaskSpec("a cat", "", 64, 64, 5, 16, 4, 5.0, 5.0, 1)
 ADMISSION = Admission(max_queued=100, max_attempts=3, retry_after_s=7)
@@ -96,7 +97,7 @@ async def test_an_estimate_is_when_a_replica_comes_to_the_task_and_its_own_time(
     await submit(store, "running", work=40)
     claimed = await ledger.claim("demo", "demo-0")
     assert claimed is not None
-    await ledger.report(claimed.uid, 1, step=1, progress=0.25)
+    await ledger.report(claimed.uid, 1, at(1, 0.25))
     await submit(store, "beside", work=10)
     last = await submit(store, "last", work=6)
     line = (await view_of(store, fleet).fresh()).line("demo")

@@ -44,13 +44,13 @@ async def test_a_video_of_fragments_is_one_run_whose_progress_never_falls(artifa
     coordinator = Coordinator()
     outcome = await execute(run(artifacts, coordinator, task=replace(TASK, spec=spec)), thread)
     assert outcome is Outcome.PUBLISHED
-    steps, progress = zip(*coordinator.reports, strict=True)
-    assert list(steps) == sorted(steps) and steps[-1] > 8  # of 12; the last ones may not be reported
-    assert list(progress) == sorted(progress)
+    steps, progress = coordinator.steps, [report.progress for report in coordinator.reports]
+    assert steps == sorted(steps) and steps[-1] > 8  # of 12; the last ones may not be reported
+    assert progress == sorted(progress)
     frames, _ = imageio_ffmpeg.count_frames_and_secs(str(artifacts.attempt_path("u1", 2)))
     assert frames == 25
-    ((_, timings),) = coordinator.published
-    assert timings["denoise_s"] > 12 * 0.02
+    (result,) = coordinator.published
+    assert result.step == 12 and result.timings["denoise_s"] > 12 * 0.02
 
 
 def left_over(artifacts: LocalArtifacts) -> list[Path]:
@@ -63,10 +63,11 @@ async def test_a_run_publishes_a_video_of_its_own_attempt(
 ) -> None:
     coordinator = Coordinator()
     assert await execute(run(artifacts, coordinator), thread) is Outcome.PUBLISHED
-    ((key, timings),) = coordinator.published
-    assert key == artifacts.key("u1", 2)
-    assert imageio_ffmpeg.count_frames_and_secs(str(artifacts.path_of(key)))[0] == SPEC.num_frames
-    assert set(timings) == {"prepare_s", "denoise_s", "decode_s", "finish_s"} and timings["denoise_s"] >= 0.08
+    (result,) = coordinator.published
+    assert (result.artifact, result.step) == (artifacts.key("u1", 2), SPEC.steps)
+    assert imageio_ffmpeg.count_frames_and_secs(str(artifacts.path_of(result.artifact)))[0] == SPEC.num_frames
+    assert set(result.timings) == {"prepare_s", "denoise_s", "decode_s", "finish_s"}
+    assert result.timings["denoise_s"] >= 0.08
     assert coordinator.failures == []
 
 
@@ -75,9 +76,10 @@ async def test_reports_go_up_step_by_step_and_never_say_done(
 ) -> None:
     coordinator = Coordinator()
     await execute(run(artifacts, coordinator, engine=Attentive(coordinator)), thread)
-    assert coordinator.reports == sorted(coordinator.reports)
-    assert {step for step, _ in coordinator.reports} >= {1, 2, 3}
-    assert all(0.0 <= progress < 1.0 for _, progress in coordinator.reports)
+    told = [(report.step, report.progress) for report in coordinator.reports]
+    assert told == sorted(told)
+    assert set(coordinator.steps) >= {1, 2, 3}
+    assert all(0.0 <= progress < 1.0 for _, progress in told)
 
 
 async def test_the_phases_of_a_run_are_reported_and_a_long_writing_keeps_its_lease(
@@ -139,8 +141,8 @@ async def test_the_notes_of_a_run_follow_those_of_its_task_once(
     spec = replace(SPEC, prompt="[[note]]", num_fragments=2, video_frames=17)
     task = replace(TASK, spec=spec, notes=at_submit)
     await execute(run(artifacts, coordinator, engine=Attentive(coordinator), task=task), thread)
-    assert coordinator.published_notes == [sent]
-    assert coordinator.reported_notes[-1] == sent
+    assert [result.notes for result in coordinator.published] == [sent]
+    assert coordinator.reports[-1].notes == sent
 
 
 class CancelledInItsStep(Attentive):
@@ -159,7 +161,7 @@ async def test_a_run_that_is_told_to_leave_stops_within_a_step_and_publishes_not
     task = replace(TASK, spec=replace(SPEC, steps=100))
     outcome = await execute(run(artifacts, coordinator, engine=Attentive(coordinator), task=task), thread)
     assert outcome is Outcome.LEFT
-    assert max(step for step, _ in coordinator.reports) <= 3
+    assert max(coordinator.steps) <= 3
     assert (coordinator.published, coordinator.failures, left_over(artifacts)) == ([], [], [])
 
 
@@ -169,8 +171,8 @@ async def test_a_long_step_is_reported_by_heartbeats_and_cancel_is_heard_in_it(
     coordinator = Coordinator()
     engine = CancelledInItsStep(coordinator)
     assert await execute(run(artifacts, coordinator, engine=engine), thread) is Outcome.LEFT
-    assert [step for step, _ in coordinator.reports][:4] == [0, 0, 0, 0]
-    assert max(step for step, _ in coordinator.reports) <= 1
+    assert coordinator.steps[:4] == [0, 0, 0, 0]
+    assert max(coordinator.steps) <= 1
 
 
 @pytest.mark.parametrize(

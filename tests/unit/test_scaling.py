@@ -16,6 +16,7 @@ from serve_app.store.task_store import TaskStore
 from serve_app.tasks.admission import Admission
 from serve_app.tasks.replica import Replica, Scale
 from serve_app.tasks.task import NewTask, TaskSpec
+from tests.contract.tasks import at
 
 SPEC = TaskSpec("a", "", 64, 64, 5, 16, 4, 5.0, 5.0, 1)
 
@@ -104,7 +105,7 @@ async def test_the_finished_part_of_a_run_counts_no_more_and_its_replica_is_kept
     claimed = await ledger.claim("demo", "replica")
     assert claimed is not None
     assert await scene.scaling.figures() == figures("model-demo", 2, 2)
-    await ledger.report(claimed.uid, 1, step=1, progress=0.9)
+    await ledger.report(claimed.uid, 1, at(1, 0.9))
     assert await scene.scaling.figures() == figures("model-demo", 1, 2)
 
 

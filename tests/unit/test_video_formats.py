@@ -136,8 +136,8 @@ async def test_a_run_writes_the_form_that_its_task_asks_for(tmp_path: Path) -> N
     )
     with ThreadPoolExecutor(1) as thread:
         assert await execute(run, thread) is Outcome.PUBLISHED
-    ((key, _),) = coordinator.published
-    path = artifacts.path_of(key)
+    (result,) = coordinator.published
+    path = artifacts.path_of(result.artifact)
     with zipfile.ZipFile(path) as packed:
         frames = [name for name in packed.namelist() if name.endswith(".png")]
         assert len(frames) == SPEC.num_frames

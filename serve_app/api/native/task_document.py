@@ -261,9 +261,9 @@ def _phase(task: Task) -> str | None:
     if task.status is not Status.RUNNING:
         return None
     total = task.spec.total_steps
-    if task.phase == Phase.DENOISING or (not task.phase and 0 < task.step < total):
+    if task.phase == Phase.DENOISING:
         return f"step {min(task.step + 1, total)} of {total}"
-    return task.phase or (Phase.DECODING if task.step else Phase.PREPARING)
+    return task.phase or Phase.PREPARING
 
 
 def _webhook(delivery: Delivery) -> WebhookDocument:
