@@ -22,7 +22,7 @@ from serve_app.api.lightx2v.surface import lightx2v_surface
 from serve_app.api.native.surface import native_surface
 from serve_app.api.openai.refusal import OPENAI_SHAPES
 from serve_app.api.openai.surface import openai_surface
-from serve_app.api.web.docs_page import install_docs
+from serve_app.api.web.docs_page import router as docs
 from serve_app.config.settings import AppSettings
 from serve_app.files.artifacts import LocalArtifacts
 from serve_app.files.output_paths import OutputPaths
@@ -86,12 +86,11 @@ def build_api(
         redirect_slashes=False,
         docs_url=None,
         redoc_url=None,
+        # An application that includes a router builds all its routes again, at the first request.
+        routes=[*docs.routes, *(route for surface in surfaces for route in surface().routes)],
     )
     provide(api, _service(settings, database, nudge, on_cancelled))
     install_refusals(api)
-    install_docs(api)
-    for surface in surfaces:
-        api.include_router(surface())
     with_keys = [partial(add_keys, is_open=is_open)] if settings.keys else []
     finish_document(api, [add_site_refusals, *with_keys])
     api.add_middleware(Methods, routes=api.routes)

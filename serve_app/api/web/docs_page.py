@@ -3,7 +3,7 @@
 import json
 from html import escape
 
-from fastapi import FastAPI
+from fastapi import APIRouter, Request
 from starlette.responses import HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
 
@@ -45,21 +45,24 @@ _PAGE = """<!doctype html>
 """
 
 
-def install_docs(api: FastAPI) -> None:
-    """Serve ``/docs`` and what it loads: its script, and the files in the package fastapi-offline."""
-    api.mount(_ASSETS, StaticFiles(packages=[("fastapi_offline", "static")]))
+router = APIRouter(include_in_schema=False)
+"""``/docs`` and what it loads: its script, and the files in the package fastapi-offline."""
 
-    @api.get("/docs", include_in_schema=False)
-    async def docs_page(root_path: RootPath) -> Response:
-        page = _PAGE.format(
-            title=api.title,
-            root=escape(root_path),
-            assets=_ASSETS,
-            document=api.openapi_url,
-            script=_SCRIPT,
-        )
-        return HTMLResponse(page, headers={"Content-Security-Policy": PAGE_POLICY})
+router.mount(_ASSETS, StaticFiles(packages=[("fastapi_offline", "static")]))
 
-    @api.get(_SCRIPT, include_in_schema=False)
-    async def docs_script() -> Response:
-        return Response(_START, media_type="text/javascript")
+
+@router.get("/docs")
+async def _docs_page(request: Request, root_path: RootPath) -> Response:
+    page = _PAGE.format(
+        title=request.app.title,
+        root=escape(root_path),
+        assets=_ASSETS,
+        document=request.app.openapi_url,
+        script=_SCRIPT,
+    )
+    return HTMLResponse(page, headers={"Content-Security-Policy": PAGE_POLICY})
+
+
+@router.get(_SCRIPT)
+async def _docs_script() -> Response:
+    return Response(_START, media_type="text/javascript")
