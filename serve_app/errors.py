@@ -8,6 +8,7 @@
     ├── PathForbidden            403  path_forbidden
     ├── AdminOnly                403  admin_only
     ├── NotFound                 404  not_found
+    │   ├── ModelNotFound        404  model_not_found
     │   ├── NoPreview            404  no_preview
     │   ├── TaskNotFound         404  task_not_found
     │   └── FileNotFound         404  file_not_found
@@ -44,6 +45,7 @@ __all__ = [
     "IdempotencyMismatch",
     "ImageUnreadable",
     "InvalidField",
+    "ModelNotFound",
     "NoPreview",
     "NoReplica",
     "NotFound",
@@ -126,6 +128,12 @@ class NotFound(ServiceError):
 
     status = 404
     code = "not_found"
+
+
+class ModelNotFound(NotFound):
+    """No model of this name is served."""
+
+    code = "model_not_found"
 
 
 class NoPreview(NotFound):

@@ -10,6 +10,9 @@ SAYS_NOTHING = ("DELETE", "/lightx2v/v1/tasks/{task_id}")
 """Answers 200 for a task that is not the caller's, as for one that is not there: LightX2V's own shape."""
 FORGETS = ("DELETE", "/v1/videos/{task_id}")
 
+OF_A_MODEL = "/v1/models/{model}"
+"""The route that names no task in its path, but a model."""
+
 AGAIN = "/v1/tasks/video/again"
 """The route that names a task in its body."""
 

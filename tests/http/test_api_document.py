@@ -93,6 +93,7 @@ def check(document: Schema, method: str, path: str, response: httpx.Response) ->
         ("/v1/videos/{task_id}", "/v1/videos/waiting"),
         ("/v1/videos", "/v1/videos"),
         ("/v1/models", "/v1/models"),
+        ("/v1/models/{model}", "/v1/models/demo"),
         (f"{LOCAL}/service_status", f"{LOCAL}/service_status"),
         (f"{LOCAL}/get_all_tasks", f"{LOCAL}/get_all_tasks"),
     ],

@@ -31,6 +31,19 @@ async def test_the_status_has_the_prompt_that_the_model_gets(folder: Path, form:
         assert (await service.client.get("/v1/service/metadata")).json()["prompt_enhancer"] is True
 
 
+@pytest.mark.parametrize("form", [False, True], ids=["json", "form"])
+async def test_openais_surface_takes_the_same_field_and_shows_the_prompt(folder: Path, form: bool):
+    async with running(settings(folder, prompt_enhancer=ENHANCER)) as service:
+        sent = {"prompt": "a zyzzyva", "enhance_prompt": "true" if form else True}
+        made = await service.client.post("/v1/videos", **{"data" if form else "json": sent})  # type: ignore[arg-type]
+        assert (made.json()["revised_prompt"], made.json()["notes"]) == (None, [])
+        task = await service.claim()
+        assert task.enhance_prompt
+        await service.ledger.report(task.uid, 1, step=0, progress=0.0, revised_prompt="A red ball.")
+        video = (await service.client.get(f"/v1/videos/{task.id}")).json()
+        assert (video["prompt"], video["revised_prompt"]) == ("a zyzzyva", "A red ball.")
+
+
 async def test_without_a_prompt_enhancer_it_is_a_note(service: HttpService):
     task_id = (await service.submit(enhance_prompt=True))["task_id"]
     assert not (await service.claim()).enhance_prompt

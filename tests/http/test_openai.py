@@ -224,3 +224,10 @@ async def test_what_openai_has_and_this_service_has_not_is_said(online: Online):
         await online.client.videos.create_character(name="cat", video=b"x")
     assert refused.value.code == "unsupported"
     assert [model.id async for model in online.client.models.list()] == ["demo"]
+
+
+async def test_a_model_is_found_by_its_name(online: Online):
+    assert (await online.client.models.retrieve("demo")).id == "demo"
+    with pytest.raises(openai.NotFoundError, match="No model of this name") as unknown:
+        await online.client.models.retrieve("other")
+    assert unknown.value.code == "model_not_found"

@@ -174,7 +174,7 @@ async def test_a_field_that_is_not_read_is_named(service: HttpService):
         ("GET", "/v1/videos/done/content?variant=gif", 422, "invalid_field"),
         ("GET", "/v1/videos/done/content?variant=thumbnail", 404, "file_not_found"),
         ("POST", "/v1/videos/edits", 400, "unsupported"),
-        ("GET", "/v1/models/demo", 404, "not_found"),
+        ("GET", "/v1/models/other", 404, "model_not_found"),
     ],
 )
 async def test_every_refusal_has_openais_shape(

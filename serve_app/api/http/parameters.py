@@ -2,8 +2,9 @@
 
 from typing import Annotated
 
-from fastapi import Depends, FastAPI, Request
+from fastapi import Depends, FastAPI, Path, Request
 
+from serve_app.submission.task_id import TASK_ID_PATTERN
 from serve_app.submission.task_service import TaskService
 
 
@@ -23,6 +24,16 @@ async def _root_path_of(request: Request) -> str:
 
 Service = Annotated[TaskService, Depends(_service_of)]
 """Route parameter: the task service that the API was built over."""
+
+TaskInPath = Annotated[
+    str,
+    Path(
+        description="The task's id.",
+        examples=["beach-1"],
+        json_schema_extra={"pattern": f"^{TASK_ID_PATTERN}$"},
+    ),
+]
+"""Route parameter: a task's id, unchecked, since no task has one that cannot be."""
 
 RootPath = Annotated[str, Depends(_root_path_of)]
 """Route parameter: the ASGI root path without a trailing slash, the prefix of links in responses."""

@@ -26,6 +26,7 @@ from serve_app.api.lightx2v.local_document import (
     task_status_document,
 )
 from serve_app.api.lightx2v.local_request import LOCAL_WORDS, LocalRequest, TaskStatusRequest
+from serve_app.api.lightx2v.task_links import with_local_link
 from serve_app.errors import InvalidField, ServiceError, TaskNotFound
 from serve_app.submission.task_service import TaskService
 from serve_app.tasks.caller import Caller
@@ -41,7 +42,7 @@ router = APIRouter(prefix="/v1/local/video/generate", tags=["local"])
 @router.post(
     "",
     summary="Start a video if a replica is free",
-    responses=answers(StartedDocument | ErrorDocument, 422),
+    responses=with_local_link(answers(StartedDocument | ErrorDocument, 422)),
     openapi_extra=json_body(LocalRequest),
 )
 async def generate(request: Request, service: Service, caller: Calling) -> Response:

@@ -4,6 +4,7 @@ from functools import cache
 
 from fastapi import APIRouter
 
+from serve_app.api.http.links import operation_id
 from serve_app.api.lightx2v import local, task_routes
 
 PREFIX = "/lightx2v"
@@ -16,7 +17,7 @@ def lightx2v_surface() -> APIRouter:
 
     It is one router for every application.
     """
-    surface = APIRouter()
+    surface = APIRouter(generate_unique_id_function=operation_id)
     surface.include_router(local.router)
     surface.include_router(local.router, prefix=PREFIX)
     surface.include_router(task_routes.router, prefix=PREFIX)

@@ -8,7 +8,7 @@ from starlette.responses import JSONResponse, Response
 from serve_app.api.http.api_document import answers, form_body, json_body, video_answers
 from serve_app.api.http.auth import Calling
 from serve_app.api.http.body import idempotency_key, read_object
-from serve_app.api.http.parameters import Service
+from serve_app.api.http.parameters import Service, TaskInPath
 from serve_app.api.http.refusals import refused
 from serve_app.api.http.video_file import send_video
 from serve_app.api.lightx2v.task_document import (
@@ -17,6 +17,7 @@ from serve_app.api.lightx2v.task_document import (
     lightx2v_task,
     submitted_document,
 )
+from serve_app.api.lightx2v.task_links import with_result_link, with_task_links
 from serve_app.api.lightx2v.task_request import LightX2VRequest
 from serve_app.api.native import queue_routes, routes, service_routes
 from serve_app.api.native.service_document import MetadataDocument, ServiceStatusDocument
@@ -29,7 +30,7 @@ from serve_app.tasks.task import Task
 from serve_app.tasks.transitions import Status
 
 _ALL_TASKS = 1000
-_SUBMIT_ANSWERS = answers(LightX2VSubmitted, 400, 403, 413, 422, 429, 503, 507)
+_SUBMIT_ANSWERS = with_task_links(answers(LightX2VSubmitted, 400, 403, 413, 422, 429, 503, 507))
 
 router = APIRouter(tags=["lightx2v"])
 
@@ -84,8 +85,12 @@ async def list_tasks(service: Service, caller: Calling) -> Response:
     return JSONResponse(found)
 
 
-@router.get("/v1/tasks/{task_id}/status", summary="How far a task is", responses=answers(LightX2VTask, 404))
-async def status(task_id: str, service: Service, caller: Calling) -> Response:
+@router.get(
+    "/v1/tasks/{task_id}/status",
+    summary="How far a task is",
+    responses=with_result_link(answers(LightX2VTask, 404)),
+)
+async def status(task_id: TaskInPath, service: Service, caller: Calling) -> Response:
     """Answer with the current status of one task."""
     return JSONResponse(lightx2v_task(await _task(service, caller, task_id)))
 
@@ -96,7 +101,7 @@ async def status(task_id: str, service: Service, caller: Calling) -> Response:
     responses=video_answers(404, 416),
     response_class=Response,
 )
-async def result(task_id: str, request: Request, service: Service, caller: Calling) -> Response:
+async def result(task_id: TaskInPath, request: Request, service: Service, caller: Calling) -> Response:
     """Send a task's video."""
     task = await _task(service, caller, task_id)
     if task.artifact is None:
@@ -114,7 +119,7 @@ async def cancel_all(service: Service, caller: Calling) -> Response:
 
 
 @router.delete("/v1/tasks/{task_id}", summary="Cancel a task", responses=answers(StopDocument))
-async def cancel(task_id: str, service: Service, caller: Calling) -> Response:
+async def cancel(task_id: TaskInPath, service: Service, caller: Calling) -> Response:
     """Cancel one task; nothing happens to one that is unknown or has ended."""
     try:
         _, cancelled = await service.cancel(caller, task_id)

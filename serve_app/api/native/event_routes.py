@@ -11,7 +11,7 @@ from starlette.responses import Response
 from serve_app.api.http.api_document import answers
 from serve_app.api.http.auth import Calling
 from serve_app.api.http.event_stream import EVENT_STREAM, PING, PING_S, event, event_stream
-from serve_app.api.http.parameters import RootPath, Service
+from serve_app.api.http.parameters import RootPath, Service, TaskInPath
 from serve_app.api.native.describe import describe, describe_all
 from serve_app.api.native.task_document import TaskDocument
 from serve_app.submission.task_service import TaskService
@@ -37,7 +37,7 @@ router = APIRouter(tags=["tasks"])
     response_class=Response,
 )
 async def task_events(
-    task_id: str, service: Service, caller: Calling, root_path: RootPath, last: _LastEvent = ""
+    task_id: TaskInPath, service: Service, caller: Calling, root_path: RootPath, last: _LastEvent = ""
 ) -> Response:
     """Send the task's status now and at each change, to its end."""
     task = await service.task(caller, task_id)

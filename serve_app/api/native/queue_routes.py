@@ -8,7 +8,7 @@ from starlette.responses import JSONResponse, Response
 from serve_app.api.http.api_document import answers, json_body
 from serve_app.api.http.auth import Calling
 from serve_app.api.http.body import read_object
-from serve_app.api.http.parameters import RootPath, Service
+from serve_app.api.http.parameters import RootPath, Service, TaskInPath
 from serve_app.api.native.describe import describe
 from serve_app.api.native.reorder_request import ReorderRequest
 from serve_app.api.native.task_document import (
@@ -17,6 +17,7 @@ from serve_app.api.native.task_document import (
     TaskDocument,
     queue_status_document,
 )
+from serve_app.api.native.task_links import with_status_link
 from serve_app.submission.task_service import TaskService
 from serve_app.tasks.caller import Caller
 from serve_app.tasks.transitions import Status
@@ -80,11 +81,11 @@ async def cancel_waiting(service: Service, caller: Calling) -> Response:
 @router.patch(
     "/v1/tasks/{task_id}",
     summary="Give a waiting task another priority",
-    responses=answers(TaskDocument, 404, 409, 422),
+    responses=with_status_link(answers(TaskDocument, 404, 409, 422)),
     openapi_extra=json_body(ReorderRequest),
 )
 async def reorder(
-    task_id: str, request: Request, service: Service, caller: Calling, root_path: RootPath
+    task_id: TaskInPath, request: Request, service: Service, caller: Calling, root_path: RootPath
 ) -> Response:
     """Move a task in the queue, and answer with its status."""
     wanted = ReorderRequest.read_json(await read_object(request))
@@ -95,9 +96,9 @@ async def reorder(
 @router.post(
     "/v1/tasks/{task_id}/next",
     summary="Put a waiting task before the others of its key",
-    responses=answers(TaskDocument, 404, 409),
+    responses=with_status_link(answers(TaskDocument, 404, 409)),
 )
-async def put_first(task_id: str, service: Service, caller: Calling, root_path: RootPath) -> Response:
+async def put_first(task_id: TaskInPath, service: Service, caller: Calling, root_path: RootPath) -> Response:
     """Move a task before all others of its owner and model, and answer with its status."""
     task = await service.put_first(caller, task_id)
     return JSONResponse(await describe(service, task, root_path, queue_now=True))

@@ -10,7 +10,7 @@ from serve_app.api.http.api_document import answers, form_body, json_body, pictu
 from serve_app.api.http.auth import Calling
 from serve_app.api.http.body import idempotency_key, read_object
 from serve_app.api.http.etag import send_tagged
-from serve_app.api.http.parameters import RootPath, Service
+from serve_app.api.http.parameters import RootPath, Service, TaskInPath
 from serve_app.api.http.video_file import send_video
 from serve_app.api.native.describe import describe, describe_all
 from serve_app.api.native.submit_answers import SUBMIT_ANSWERS, Wait, submit_answer
@@ -21,6 +21,7 @@ from serve_app.api.native.task_document import (
     TaskListDocument,
     why_no_result,
 )
+from serve_app.api.native.task_links import with_result_links, with_status_link
 from serve_app.api.native.video_form import UPLOADS, read_video_form
 from serve_app.api.native.video_request import VideoRequest
 from serve_app.errors import InvalidField, ResultNotReady
@@ -68,10 +69,12 @@ async def submit_form(
 
 
 @router.get(
-    "/v1/tasks/{task_id}/status", summary="How far a task is", responses=answers(TaskDocument, 404, 422)
+    "/v1/tasks/{task_id}/status",
+    summary="How far a task is",
+    responses=with_result_links(answers(TaskDocument, 404, 422)),
 )
 async def status(
-    task_id: str, service: Service, caller: Calling, root_path: RootPath, wait: Wait = 0
+    task_id: TaskInPath, service: Service, caller: Calling, root_path: RootPath, wait: Wait = 0
 ) -> Response:
     """Answer with the current status of one task, or once it has ended."""
     task = await service.ended(caller, await service.task(caller, task_id), wait_s=wait)
@@ -84,7 +87,7 @@ async def status(
     responses=video_answers(404, 409, 416),
     response_class=Response,
 )
-async def result(task_id: str, request: Request, service: Service, caller: Calling) -> Response:
+async def result(task_id: TaskInPath, request: Request, service: Service, caller: Calling) -> Response:
     """Send a task's video for inline playback."""
     task = await service.task(caller, task_id)
     if task.artifact is None:
@@ -116,7 +119,7 @@ async def last_frame(task_id: str, request: Request, service: Service, caller: C
     response_class=Response,
 )
 async def preview(
-    task_id: str,
+    task_id: TaskInPath,
     request: Request,
     service: Service,
     caller: Calling,
@@ -145,7 +148,11 @@ async def download(file_path: str, request: Request, service: Service, caller: C
     return await send_video(request, path, filename=task.save_path.rpartition("/")[2], attachment=True)
 
 
-@router.get("/v1/tasks", summary="Tasks, newest first", responses=answers(TaskListDocument, 404, 422))
+@router.get(
+    "/v1/tasks",
+    summary="Tasks, newest first",
+    responses=with_status_link(answers(TaskListDocument, 404, 422), "$response.body#/tasks/0/task_id"),
+)
 async def list_tasks(
     service: Service,
     caller: Calling,
@@ -163,8 +170,10 @@ async def list_tasks(
     return JSONResponse(page)
 
 
-@router.delete("/v1/tasks/{task_id}", summary="Cancel a task", responses=answers(StopDocument, 404))
-async def cancel(task_id: str, service: Service, caller: Calling) -> Response:
+@router.delete(
+    "/v1/tasks/{task_id}", summary="Cancel a task", responses=with_status_link(answers(StopDocument, 404))
+)
+async def cancel(task_id: TaskInPath, service: Service, caller: Calling) -> Response:
     """Cancel one task."""
     task, cancelled = await service.cancel(caller, task_id)
     if cancelled:
@@ -176,9 +185,11 @@ async def cancel(task_id: str, service: Service, caller: Calling) -> Response:
 @router.post(
     "/v1/tasks/{task_id}/finish_early",
     summary="End a running task with what it has made",
-    responses=answers(TaskDocument, 404, 409),
+    responses=with_status_link(answers(TaskDocument, 404, 409)),
 )
-async def finish_early(task_id: str, service: Service, caller: Calling, root_path: RootPath) -> Response:
+async def finish_early(
+    task_id: TaskInPath, service: Service, caller: Calling, root_path: RootPath
+) -> Response:
     """Have a run decode what there is after the step that it is at; the task then succeeds, with a note."""
     task = await service.finish_early(caller, task_id)
     return JSONResponse(await describe(service, task, root_path))
@@ -187,9 +198,11 @@ async def finish_early(task_id: str, service: Service, caller: Calling, root_pat
 @router.post(
     "/v1/tasks/{task_id}/webhooks/resend",
     summary="Send the webhook messages about a task again",
-    responses=answers(TaskDocument, 404, 409),
+    responses=with_status_link(answers(TaskDocument, 404, 409)),
 )
-async def resend_webhooks(task_id: str, service: Service, caller: Calling, root_path: RootPath) -> Response:
+async def resend_webhooks(
+    task_id: TaskInPath, service: Service, caller: Calling, root_path: RootPath
+) -> Response:
     """Have every message about a task sent again, and answer with its status."""
     task = await service.resend(caller, task_id)
     return JSONResponse(await describe(service, task, root_path))

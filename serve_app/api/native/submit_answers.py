@@ -8,6 +8,7 @@ from starlette.responses import JSONResponse, Response
 from serve_app.api.http.api_document import answers
 from serve_app.api.native.describe import describe
 from serve_app.api.native.task_document import SubmitDocument, TaskDocument, submit_document
+from serve_app.api.native.task_links import with_task_links
 from serve_app.submission.submitted import Submitted
 from serve_app.submission.task_service import TaskService
 from serve_app.tasks.caller import Caller
@@ -23,10 +24,15 @@ Wait = Annotated[
 ]
 """Query parameter: how long to wait for the end of the task."""
 
-SUBMIT_ANSWERS = {
-    **answers(SubmitDocument | TaskDocument, 400, 403, 409, 413, 422, 429, 503, 507),
-    202: {"model": TaskDocument, "description": "With `wait`: the task, which has not ended yet"},
-}
+SUBMIT_ANSWERS = with_task_links(
+    {
+        **answers(SubmitDocument | TaskDocument, 400, 403, 409, 413, 422, 429, 503, 507),
+        202: {"model": TaskDocument, "description": "With `wait`: the task, which has not ended yet"},
+    },
+    "$response.body#/task_id",
+    200,
+    202,
+)
 
 
 async def submit_answer(

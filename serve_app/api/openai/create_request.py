@@ -145,6 +145,12 @@ class CreateRequest(RequestModel):
     image_reference: Reference = _field("Another name of `input_reference`.", "")
     reference_url: Reference = _field("Another name of `input_reference`.", "")
     negative_prompt: NegativePrompt | Unset = _field("What the video should not show.", "blurry")
+    enhance_prompt: bool = _field(
+        "Have a chat model write the prompt out before the run, where the service has one; the video then "
+        "has `revised_prompt`.",
+        False,
+        False,
+    )
     num_inference_steps: Steps | Unset = _field("Denoise steps; default: the model's own.", 4)
     guidance_scale: Guidance | Unset = _field("How strongly the prompt steers.", 5.0)
     guidance_scale_2: Guidance | Unset = _field("The same for the low-noise expert.", 3.0)
@@ -183,6 +189,7 @@ class CreateRequest(RequestModel):
         return VideoOrder(
             prompt=self.prompt,
             negative_prompt=self.negative_prompt,
+            enhance_prompt=self.enhance_prompt,
             first_frame=self._picture(upload),
             width=width,
             height=height,

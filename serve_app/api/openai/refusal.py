@@ -58,5 +58,8 @@ OPENAI_SHAPES: Mapping[str, Shape] = {"/v1/videos": openai_refusal, "/v1/models"
 
 
 def openai_answers(body: Any, *refusals: int) -> dict[int | str, dict[str, Any]]:
-    """Return the documented answers of a route of this surface."""
-    return answers(body, *refusals, refusal=ErrorBody)
+    """Return the documented answers of a route of this surface.
+
+    A foreign host is refused on all of them, so each shows the shape of the surface's refusals.
+    """
+    return answers(body, *{403, *refusals}, refusal=ErrorBody)

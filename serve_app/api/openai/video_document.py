@@ -39,9 +39,10 @@ class VideoError(TypedDict):
 
 
 class VideoObject(TypedDict):
-    """A video. Times are seconds since 1970; what follows `error` is not OpenAI's.
+    """A video. Times are seconds since 1970; `revised_prompt` and what follows `error` are not OpenAI's.
 
-    `seconds` is the length that would have to be asked for to get these frames.
+    `seconds` is the length that would have to be asked for to get these frames. `revised_prompt` is what the
+    prompt enhancer made of the prompt.
     """
 
     id: str
@@ -55,6 +56,7 @@ class VideoObject(TypedDict):
     size: str
     seconds: str
     prompt: str
+    revised_prompt: str | None
     remixed_from_video_id: str | None
     error: VideoError | None
     inference_time_s: float | None
@@ -117,6 +119,7 @@ def video_object(task: Task, queue: QueueSnapshot, offer: Offer) -> VideoObject:
         "size": f"{spec.width}x{spec.height}",
         "seconds": f"{max(spec.total_frames - 1, 1) / spec.fps:g}",
         "prompt": spec.prompt,
+        "revised_prompt": task.revised_prompt or None,
         "remixed_from_video_id": task.request.get(REMIXED),
         "error": _error(task),
         "inference_time_s": None if run_s is None else round(run_s, 3),

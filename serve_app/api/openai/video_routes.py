@@ -10,7 +10,7 @@ from serve_app.api.http.api_document import either_body, json_body, video_answer
 from serve_app.api.http.auth import Calling
 from serve_app.api.http.body import idempotency_key, read_object
 from serve_app.api.http.form import header_parameters, read_form
-from serve_app.api.http.parameters import Service
+from serve_app.api.http.parameters import Service, TaskInPath
 from serve_app.api.http.refusals import refused
 from serve_app.api.http.video_file import send_video
 from serve_app.api.openai.bracket_fields import nested
@@ -19,6 +19,7 @@ from serve_app.api.openai.refusal import ErrorBody, openai_answers
 from serve_app.api.openai.remix_request import RemixRequest
 from serve_app.api.openai.video_document import (
     DeletedVideo,
+    ModelObject,
     ModelPage,
     VideoObject,
     VideoPage,
@@ -27,7 +28,8 @@ from serve_app.api.openai.video_document import (
     video_object,
     video_page,
 )
-from serve_app.errors import ResultNotReady
+from serve_app.api.openai.video_links import with_content_link, with_link_to_first, with_video_links
+from serve_app.errors import ModelNotFound, ResultNotReady
 from serve_app.media.video_stills import StillKind
 from serve_app.queue.snapshot import QueueSnapshot
 from serve_app.submission.field_words import FieldWords
@@ -52,7 +54,7 @@ router = APIRouter(tags=["openai"])
 @router.post(
     "/v1/videos",
     summary="Submit a video, as JSON or as a form",
-    responses=openai_answers(VideoObject, *_REFUSED_SUBMITS),
+    responses=with_video_links(openai_answers(VideoObject, *_REFUSED_SUBMITS)),
     openapi_extra=either_body(CreateRequest, {UPLOAD: f"{UPLOAD}[image_url]"}),
 )
 async def create(request: Request, service: Service, caller: Calling) -> Response:
@@ -67,7 +69,11 @@ async def create(request: Request, service: Service, caller: Calling) -> Respons
     return _video(service, submitted.task, submitted.queue)
 
 
-@router.get("/v1/videos", summary="Videos, newest first", responses=openai_answers(VideoPage, 404, 422))
+@router.get(
+    "/v1/videos",
+    summary="Videos, newest first",
+    responses=with_link_to_first(openai_answers(VideoPage, 404, 422), "openai_retrieve", "task_id"),
+)
 async def list_videos(
     service: Service,
     caller: Calling,
@@ -81,8 +87,12 @@ async def list_videos(
     return JSONResponse(page)
 
 
-@router.get("/v1/videos/{task_id}", summary="How far a video is", responses=openai_answers(VideoObject, 404))
-async def retrieve(task_id: str, service: Service, caller: Calling) -> Response:
+@router.get(
+    "/v1/videos/{task_id}",
+    summary="How far a video is",
+    responses=with_content_link(openai_answers(VideoObject, 404)),
+)
+async def retrieve(task_id: TaskInPath, service: Service, caller: Calling) -> Response:
     """Answer with a video's status; a failed one says why."""
     return _video(service, await service.task(caller, task_id), await service.queue())
 
@@ -92,7 +102,7 @@ async def retrieve(task_id: str, service: Service, caller: Calling) -> Response:
     summary="Delete a video and its file; cancel it first",
     responses=openai_answers(DeletedVideo, 404),
 )
-async def delete(task_id: str, service: Service, caller: Calling) -> Response:
+async def delete(task_id: TaskInPath, service: Service, caller: Calling) -> Response:
     """Cancel a video if it has not ended, and forget it."""
     await service.forget(caller, task_id)
     deleted: DeletedVideo = {"id": task_id, "object": "video.deleted", "deleted": True}
@@ -104,7 +114,7 @@ async def delete(task_id: str, service: Service, caller: Calling) -> Response:
     summary="Cancel a video",
     responses=openai_answers(VideoObject, 404),
 )
-async def cancel(task_id: str, service: Service, caller: Calling) -> Response:
+async def cancel(task_id: TaskInPath, service: Service, caller: Calling) -> Response:
     """Cancel a video, and answer with it; nothing happens to one that has ended."""
     task, _ = await service.cancel(caller, task_id)
     return _video(service, task, await service.queue())
@@ -113,10 +123,10 @@ async def cancel(task_id: str, service: Service, caller: Calling) -> Response:
 @router.post(
     "/v1/videos/{task_id}/remix",
     summary="Make a video again with another prompt",
-    responses=openai_answers(VideoObject, 404, *_REFUSED_SUBMITS),
+    responses=with_video_links(openai_answers(VideoObject, 404, *_REFUSED_SUBMITS)),
     openapi_extra=json_body(RemixRequest),
 )
-async def remix(task_id: str, request: Request, service: Service, caller: Calling) -> Response:
+async def remix(task_id: TaskInPath, request: Request, service: Service, caller: Calling) -> Response:
     """Submit a video with the settings, the seed and the pictures of another one."""
     sent = RemixRequest.read_json(await read_object(request))
     order = sent.order(await service.task(caller, task_id), idempotency_key=idempotency_key(request))
@@ -131,7 +141,7 @@ async def remix(task_id: str, request: Request, service: Service, caller: Callin
     response_class=Response,
 )
 async def content(
-    task_id: str, request: Request, service: Service, caller: Calling, variant: Variant = "video"
+    task_id: TaskInPath, request: Request, service: Service, caller: Calling, variant: Variant = "video"
 ) -> Response:
     """Send a video, or a picture of it, which is made when it is first asked for."""
     task = await service.task(caller, task_id)
@@ -147,10 +157,23 @@ async def content(
     )
 
 
-@router.get("/v1/models", summary="The served models", responses=openai_answers(ModelPage))
+@router.get(
+    "/v1/models",
+    summary="The served models",
+    responses=with_link_to_first(openai_answers(ModelPage), "openai_retrieve_model", "model"),
+)
 async def list_models(service: Service) -> Response:
     """Answer with the names of the models."""
     return JSONResponse(model_page(service.offer))
+
+
+@router.get("/v1/models/{model}", summary="A served model", responses=openai_answers(ModelObject, 404))
+async def retrieve_model(model: str, service: Service) -> Response:
+    """Answer with a model of that name."""
+    for found in model_page(service.offer)["data"]:
+        if found["id"] == model:
+            return JSONResponse(found)
+    raise ModelNotFound("No model of this name is served; GET /v1/models lists those that are.")
 
 
 @router.post("/v1/videos/edits", include_in_schema=False)
