@@ -51,7 +51,7 @@ BEGINS = (
     "GET /v1/models",
 )
 """What chains begin with."""
-EACH, CHAINS, STEPS = 4, 200, 4
+EACH, CHAINS, STEPS = 4, 215, 4
 """Requests drawn for each operation in either mode; chains, and the most links that one of them follows."""
 DRAWING = hypothesis.settings(
     max_examples=EACH,
@@ -117,7 +117,7 @@ class World:
         sent = requests.Request(**case.as_transport_kwargs(base_url="http://service")).prepare()
         assert sent.method is not None and sent.url is not None
         headers: dict[str, Any] = dict(sent.headers)
-        if self.chance.random() < 0.95:
+        if self.chance.random() < 0.97:
             headers |= with_key(self.key)
         body: Any = sent.body
         answer = self.runner.run(self.client.request(sent.method, sent.url, headers=headers, content=body))

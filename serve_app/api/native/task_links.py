@@ -37,13 +37,16 @@ def with_status_link(answers: Answers, task_id: str = TASK_IN_PATH) -> Answers:
 
 
 def with_result_links(answers: Answers) -> Answers:
-    """Return the answers of a status with links to the video and its download, and to the video again."""
+    """Return the answers of a status with links to the video, in each of its forms, and to the video again."""
     return linked(
         answers,
         {
             "result": link("result", _STEPS["result"], task_id=TASK_IN_PATH),
             "download": link(
                 "download", "The video as an attachment", file_path="$response.body#/video_path"
+            ),
+            "last_frame": link(
+                "last_frame", "Its last frame, where that was asked for", task_id=TASK_IN_PATH
             ),
             "resend_webhooks": link("resend_webhooks", _STEPS["resend_webhooks"], task_id=TASK_IN_PATH),
             "again": link("again", "Make the video again, with changes", body={"task_id": TASK_IN_PATH}),
