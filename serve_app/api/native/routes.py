@@ -102,7 +102,7 @@ async def result(task_id: TaskInPath, request: Request, service: Service, caller
     responses=picture_answers(404, 409, 416, media_type="image/png"),
     response_class=Response,
 )
-async def last_frame(task_id: str, request: Request, service: Service, caller: Calling) -> Response:
+async def last_frame(task_id: TaskInPath, request: Request, service: Service, caller: Calling) -> Response:
     """Send the last frame: as it was made if the request asked for that, else as the video has it."""
     task = await service.task(caller, task_id)
     if task.artifact is None:

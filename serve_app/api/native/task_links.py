@@ -37,7 +37,7 @@ def with_status_link(answers: Answers, task_id: str = TASK_IN_PATH) -> Answers:
 
 
 def with_result_links(answers: Answers) -> Answers:
-    """Return the answers of a status with links to the video, in each of its forms, and to the video again."""
+    """Return the answers of a status with links to the video and all else that it leaves."""
     return linked(
         answers,
         {
