@@ -39,9 +39,7 @@ async def test_openais_surface_takes_the_same_field_and_shows_the_prompt(folder:
         assert (made.json()["revised_prompt"], made.json()["notes"]) == (None, [])
         task = await service.claim()
         assert task.enhance_prompt
-        await service.ledger.report(
-            task.uid, 1, RunReport(step=0, progress=0.0, revised_prompt="A red ball.")
-        )
+        await service.ledger.report(task.uid, 1, at(0, 0.0, revised_prompt="A red ball."))
         video = (await service.client.get(f"/v1/videos/{task.id}")).json()
         assert (video["prompt"], video["revised_prompt"]) == ("a zyzzyva", "A red ball.")
 
