@@ -51,6 +51,6 @@ def decode(variant: Variant, width: int, height: int, num_frames: int) -> int:
     for conv in vae_convolutions.decoder(variant):
         alone = 0 if conv.doubles_time else 1
         taps = conv.rate * later * conv.taps + alone
-        total += 2 * taps * rows * columns * conv.scale**2 * conv.inputs * conv.outputs * conv.kernel**2
+        total += 2 * taps * rows * columns * conv.scale**2 * conv.inputs * conv.outputs * conv.sources
     channels = 4 * variant.vae_dim
     return total + 4 * (later + 1) * (rows * columns) ** 2 * channels

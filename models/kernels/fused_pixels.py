@@ -27,12 +27,12 @@ def _add_norm(
         pixel_kernels.add_norm(x, bias, residual, gamma, out, summed)
 
 
-@custom_op(f"{_NAMESPACE}::add_enlarge", mutates_args=("out",))
-def _add_enlarge(x: Tensor, bias: Tensor | None, residual: Tensor | None, out: Tensor) -> None:
+@custom_op(f"{_NAMESPACE}::add_frames", mutates_args=("out",))
+def _add_frames(x: Tensor, bias: Tensor | None, residual: Tensor | None, out: Tensor) -> None:
     from models.kernels import pixel_kernels
 
     with torch.cuda.device_of(x):
-        pixel_kernels.add_enlarge(x, bias, residual, out)
+        pixel_kernels.add_frames(x, bias, residual, out)
 
 
 class FusedPixels:
@@ -54,9 +54,9 @@ class FusedPixels:
         # another tensor on the same memory, of which each value is read before it is written
         _add_norm(x, bias, residual, gamma, out, x.view_as(x) if keep else None)
 
-    def add_enlarge(self, x: Tensor, bias: Tensor | None, residual: Tensor | None, out: Tensor) -> None:
-        """Write the sum to ``out``, each pixel as two times two."""
-        _add_enlarge(x, bias, residual, out)
+    def add_frames(self, x: Tensor, bias: Tensor | None, residual: Tensor | None, out: Tensor) -> None:
+        """Write the sum to ``out``, each part of its channels as a frame."""
+        _add_frames(x, bias, residual, out)
 
 
 FUSED_PIXELS = FusedPixels()

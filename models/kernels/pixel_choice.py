@@ -52,8 +52,8 @@ def _trial(
     """Run the forms of the operations that a decode uses on the same inputs; yield float32 results."""
     generator = torch.Generator().manual_seed(0)
 
-    def pictures(channels: int = channels, scale: int = 1) -> Tensor:
-        values = torch.randn(_T, channels, scale * _HEIGHT, scale * _WIDTH, generator=generator)
+    def pictures(channels: int = channels) -> Tensor:
+        values = torch.randn(_T, channels, _HEIGHT, _WIDTH, generator=generator)
         return values.to(device, dtype).contiguous(memory_format=torch.channels_last)
 
     bias, gamma = torch.randn(2, channels, generator=generator).to(device)
@@ -62,6 +62,6 @@ def _trial(
         operations.add_norm(x, bias, residual, gamma.to(dtype), out, keep)
         yield "add_norm", out.float()
         yield "add_norm", x.float()
-    out = torch.cat([pictures(scale=2), pictures(scale=2)])
-    operations.add_enlarge(pictures(2 * channels), bias.repeat(2), None, out)
-    yield "add_enlarge", out.float()
+    out = torch.cat([pictures(), pictures()])
+    operations.add_frames(pictures(2 * channels), bias.repeat(2), None, out)
+    yield "add_frames", out.float()

@@ -1,4 +1,4 @@
-"""Triton kernels of the VAE, some pixels a program: sum, norm and SiLU; sum and enlargement.
+"""Triton kernels of the VAE, some pixels a program: sum, norm and SiLU; sum, in frames.
 
 A program holds its pixels in registers, so that each value is read and written once. Importing this module
 needs Triton.
@@ -63,25 +63,23 @@ def add_norm_kernel(
     tl.store(out + place * CHANNELS + channels, value.to(out.dtype.element_ty), mask=mask)
 
 
-@triton.jit(do_not_specialize=["pixels", "frame", "row", "out_frame"])
-def add_enlarge_kernel(
+@triton.jit(do_not_specialize=["pixels", "frame", "out_frame"])
+def add_frames_kernel(
     x,
     bias,
     residual,
     out,
     pixels,
     frame,
-    row,
     out_frame,
     CHANNELS: tl.constexpr,
     WIDTH: tl.constexpr,
     PIXELS: tl.constexpr,
     PARTS: tl.constexpr,
 ):
-    """Sum of some pixels, written to four places each; see ``add_enlarge``.
+    """Sum of some pixels, in one part of the channels; see ``add_frames``.
 
-    ``frame``, ``row``: pixels of a frame and of a row before; ``out_frame``: pixels from one frame to the
-    next after.
+    ``frame``, ``out_frame``: pixels from one frame to the next.
     """
     pixel = (tl.program_id(0) * PIXELS + tl.arange(0, PIXELS))[:, None]
     part = tl.program_id(1)
@@ -90,14 +88,9 @@ def add_enlarge_kernel(
     mask = (pixel < pixels) & known
     channels = part * CHANNELS + columns
     offsets = pixel.to(tl.int64) * (PARTS * CHANNELS) + channels
-    value = load_sum(x, bias, residual, offsets, mask, channels, known).to(x.dtype.element_ty)
-    out_index = (pixel // frame * PARTS + part).to(tl.int64)
-    inside = pixel % frame
-    place = out_index * out_frame + inside // row * 4 * row + inside % row * 2
-    for below in tl.static_range(2):
-        for right in tl.static_range(2):
-            corner = place + below * 2 * row + right
-            tl.store(out + corner * CHANNELS + columns, value, mask=mask)
+    value = load_sum(x, bias, residual, offsets, mask, channels, known)
+    place = (pixel // frame * PARTS + part).to(tl.int64) * out_frame + pixel % frame
+    tl.store(out + place * CHANNELS + columns, value.to(out.dtype.element_ty), mask=mask)
 
 
 def add_norm(
@@ -130,20 +123,19 @@ def add_norm(
     )
 
 
-def add_enlarge(x: Tensor, bias: Tensor | None, residual: Tensor | None, out: Tensor) -> None:
+def add_frames(x: Tensor, bias: Tensor | None, residual: Tensor | None, out: Tensor) -> None:
     """Launch on pictures ``[t, channels, height, width]``, channels-last."""
     t, _, height, width = x.shape
     channels = out.shape[1]
     pixels, block = t * height * width, triton.next_power_of_2(channels)
     parts, count = x.shape[1] // channels, max(_BLOCK // block, 1)
-    add_enlarge_kernel[(triton.cdiv(pixels, count), parts)](
+    add_frames_kernel[(triton.cdiv(pixels, count), parts)](
         x,
         bias,
         residual,
         out,
         pixels,
         height * width,
-        width,
         out.stride(0) // channels,
         CHANNELS=channels,
         WIDTH=block,

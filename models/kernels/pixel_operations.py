@@ -35,11 +35,9 @@ class PixelOperations(Protocol):
         With ``keep`` the sum is written to ``x`` as well. The norm is that of the rounded sum.
         """
 
-    def add_enlarge(self, x: Tensor, bias: Tensor | None, residual: Tensor | None, out: Tensor) -> None:
-        """Write ``x + bias + residual`` to ``out``, each pixel as two times two.
-
-        ``out``: twice as high and wide, of the same channels, or of a part of them and so many times the
-        frames: each part of the channels is a frame.
+    def add_frames(self, x: Tensor, bias: Tensor | None, residual: Tensor | None, out: Tensor) -> None:
+        """Write ``x + bias + residual`` to ``out``, of the same channels, or of a part of them and so many
+        times the frames: each part of the channels is a frame.
         """
 
 
@@ -65,13 +63,11 @@ class EagerPixels:
             total = F.silu(normed, inplace=True).permute(0, 3, 1, 2)
         out.copy_(total)
 
-    def add_enlarge(self, x: Tensor, bias: Tensor | None, residual: Tensor | None, out: Tensor) -> None:
-        """Write the sum to ``out``, each pixel as two times two."""
-        t, channels, height, width = x.shape
-        # t (parts c) h w -> (t parts) c h 2 w 2
-        total = _sum(x, bias, residual).view(t, channels // out.shape[1], out.shape[1], height, 1, width, 1)
-        squares = out.unflatten(3, (width, 2)).unflatten(2, (height, 2)).unflatten(0, (t, -1))
-        squares.copy_(total)
+    def add_frames(self, x: Tensor, bias: Tensor | None, residual: Tensor | None, out: Tensor) -> None:
+        """Write the sum to ``out``, each part of its channels as a frame."""
+        # t (parts c) h w -> t parts c h w
+        frames = out.unflatten(0, (len(x), -1))
+        frames.copy_(_sum(x, bias, residual).unflatten(1, (-1, out.shape[1])))
 
 
 EAGER_PIXELS = EagerPixels()

@@ -28,6 +28,8 @@ class Conv:
     """Output frames per latent frame. The first latent frame represents one frame at any rate."""
     beside: int = 0
     """Channels of other tensors alive at this size and rate during the convolution."""
+    enlarges: bool = False
+    """True if the input is half as high and wide: a transposed convolution does what two operations did."""
     strip: bool = True
     """True if each rank of a group computes its strip of the pictures only."""
 
@@ -37,6 +39,11 @@ class Conv:
         return self.outputs * (self.inputs * self.taps * self.kernel**2 + 1)
 
     @property
+    def sources(self) -> int:
+        """Pixels of a frame that an output pixel is made of."""
+        return 4 if self.enlarges else self.kernel**2
+
+    @property
     def doubles_time(self) -> bool:
         """True if the convolution makes two frames of each frame but the video's first."""
         return self.taps > 1 and self.kernel == 1
@@ -44,7 +51,8 @@ class Conv:
     @property
     def alive(self) -> int:
         """Values alive per output pixel: input, output and ``beside``."""
-        return self.inputs + self.outputs + self.beside
+        inputs = self.inputs // 4 if self.enlarges else self.inputs
+        return inputs + self.outputs + self.beside
 
 
 def decoder(variant: Variant) -> Iterator[Conv]:
@@ -77,8 +85,10 @@ def decoder(variant: Variant) -> Iterator[Conv]:
             taps=1,
             scale=scale,
             rate=rate,
-            # the frames before, half as large; of a shortcut, later, the channels repeated and laid out anew
-            beside=outputs // 4 + (outputs if residual else 0),
+            enlarges=True,
+            # the frames before they were put in a row; of a shortcut, later, the channels repeated, and those
+            # laid out anew
+            beside=2 * outputs if residual else outputs // 4,
         )
     yield Conv(inputs=dims[-1], outputs=3 * patch**2, scale=scale, rate=rate, beside=dims[-1])
 

@@ -18,11 +18,13 @@ from models.vae.pending_sum import PendingSum
 class CausalConv(nn.Module, ABC):
     """A 3D convolution, causal in time: over a frame and its past, zeros before the video.
 
-    Also a 2D convolution, as one without a past.
+    Also a 2D convolution, as one without a past. One that ``enlarges`` doubles the size of its frames first,
+    and is called by ``enlarged`` alone.
     """
 
-    def __init__(self, conv: Any) -> None:
+    def __init__(self, conv: Any, enlarges: bool = False) -> None:
         super().__init__()
+        self.enlarges = enlarges
         shape: torch.Size = conv.weight.shape
         self.inputs: int = shape[1]
         """Channels of the input."""
@@ -42,15 +44,36 @@ class CausalConv(nn.Module, ABC):
 
     @abstractmethod
     def enlarged(self, parts: Sequence[PendingSum], history: History) -> PendingSum:
-        """Convolve frames that are made twice as high and wide, pixel by pixel, without their past.
+        """Convolve frames that are made twice as high and wide, pixel by pixel, both in one.
 
         ``parts``: consecutive frames, of which those with a multiple of the input's channels become as many
         frames each. Nothing is left in them.
         """
 
 
-ConvForm: TypeAlias = Callable[[Any], CausalConv]
-"""Makes the counterpart of a convolution of diffusers: one of the forms, and the kernels that it uses."""
+ConvForm: TypeAlias = Callable[..., CausalConv]
+"""Makes the counterpart of a convolution of diffusers: one of the forms, and the kernels that it uses.
+Called as ``form(conv)`` or ``form(conv, enlarges=True)``.
+"""
+
+
+def enlarging_weight(weight: Tensor) -> Tensor:
+    """Return the weight ``[in, out, 4, 4]`` of a transposed convolution with stride 2 that does what doubling
+    the size of pictures, pixel by pixel, and convolving them by ``weight`` ``[out, in, 3, 3]`` does.
+
+    Of three neighbours in the larger picture two are the same pixel of the smaller one, and their weights add
+    up: four products of nine are left for each pixel.
+    """
+    wide = weight.double()
+    for side in (2, 3):
+        before, here, after = wide.unbind(side)
+        wide = torch.stack([after, here + after, before + here, before], side)
+    return channels_last(wide.transpose(0, 1).to(weight.dtype))
+
+
+def enlarging_padding(halo_rows: int) -> tuple[int, int]:
+    """Return the padding of such a convolution that makes the picture, without the halo's rows."""
+    return 1 + 2 * halo_rows, 1
 
 
 def empty_pictures(shape: tuple[int, ...], like: Tensor) -> Tensor:

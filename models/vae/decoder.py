@@ -69,7 +69,7 @@ class Upsample(nn.Module):
     def __init__(self, resample: Any, conv: ConvForm) -> None:
         super().__init__()
         self.time_conv = conv(resample.time_conv) if resample.mode == "upsample3d" else None
-        self.conv = conv(resample.resample[1])
+        self.conv = conv(resample.resample[1], enlarges=True)
 
     def forward(self, x: PendingSum, history: History, first: bool) -> PendingSum:
         """Double the height and width, and with ``time_conv`` the number of frames."""

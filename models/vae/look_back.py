@@ -11,7 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.vae.causal_conv import CausalConv, channels_last, empty_pictures
+from models.vae.causal_conv import (
+    CausalConv,
+    channels_last,
+    empty_pictures,
+    enlarging_padding,
+    enlarging_weight,
+)
 from models.vae.channel_norm import ChannelNorm
 from models.vae.history import History
 from models.vae.pending_sum import PendingSum
@@ -24,15 +30,18 @@ class LookBackConv(CausalConv):
     weight_alone: Tensor
     bias: Tensor
 
-    def __init__(self, conv: Any) -> None:
-        super().__init__(conv)
+    def __init__(self, conv: Any, enlarges: bool = False) -> None:
+        super().__init__(conv, enlarges)
         weight: Tensor = conv.weight.detach()
+        self.register_buffer("bias", conv.bias.detach())
+        if enlarges:
+            self.register_buffer("weight", enlarging_weight(weight))
+            return
         if weight.ndim == 4:
             weight = weight[:, :, None]
         # out in time h w -> out (time in) h w
         self.register_buffer("weight", channels_last(weight.transpose(1, 2).flatten(1, 2)))
         self.register_buffer("weight_alone", channels_last(weight[:, :, -1]))
-        self.register_buffer("bias", conv.bias.detach())
 
     def forward(
         self, x: PendingSum, history: History, norm: ChannelNorm | None = None, keep: bool = True
@@ -46,9 +55,9 @@ class LookBackConv(CausalConv):
     def enlarged(self, parts: Sequence[PendingSum], history: History) -> PendingSum:
         """Convolve frames that are made twice as high and wide."""
         frames = self._in_turn([part.taken().whole() for part in parts])
-        return PendingSum(
-            self._convolved(F.interpolate(frames, scale_factor=2.0, mode="nearest-exact"), history)
-        )
+        padding = enlarging_padding(history.halo_rows(self.padding))
+        frames, _ = history.with_halo(frames, self.padding)
+        return PendingSum(F.conv_transpose2d(frames, self.weight, self.bias, stride=2, padding=padding))
 
     def _convolved(self, x: Tensor, history: History) -> Tensor:
         x, padding = history.with_halo(x, self.padding)

@@ -13,7 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.kernels.pixel_operations import PixelOperations
-from models.vae.causal_conv import CausalConv, channels_last, empty_pictures
+from models.vae.causal_conv import (
+    CausalConv,
+    channels_last,
+    empty_pictures,
+    enlarging_padding,
+    enlarging_weight,
+)
 from models.vae.channel_norm import ChannelNorm
 from models.vae.history import History
 from models.vae.pending_sum import PendingSum
@@ -25,11 +31,13 @@ class VolumeConv(CausalConv):
     weight: Tensor
     bias: Tensor
 
-    def __init__(self, conv: Any, operations: PixelOperations) -> None:
-        super().__init__(conv)
+    def __init__(self, conv: Any, enlarges: bool = False, *, operations: PixelOperations) -> None:
+        super().__init__(conv, enlarges)
         self._operations = operations
         weight: Tensor = conv.weight.detach()
-        if self.past:
+        if enlarges:
+            weight = enlarging_weight(weight)
+        elif self.past:
             weight = weight.contiguous(memory_format=torch.channels_last_3d)
         else:
             weight = channels_last(weight if weight.ndim == 4 else weight[:, :, 0])
@@ -54,11 +62,11 @@ class VolumeConv(CausalConv):
     def enlarged(self, parts: Sequence[PendingSum], history: History) -> PendingSum:
         """Convolve frames that are made twice as high and wide."""
         rows = history.halo_rows(self.padding)
-        pictures = self._enlarged([part.taken() for part in parts], rows)
+        pictures = self._in_turn([part.taken() for part in parts], rows)
         if rows:
             history.fill_halo(pictures)
-        padding = self.padding[0] - rows, self.padding[1]
-        return PendingSum(F.conv2d(pictures, self.weight, padding=padding), self.bias)
+        padding = enlarging_padding(rows)
+        return PendingSum(F.conv_transpose2d(pictures, self.weight, stride=2, padding=padding), self.bias)
 
     def _volume(
         self, x: PendingSum, history: History, norm: ChannelNorm | None, rows: int, keep: bool
@@ -88,14 +96,17 @@ class VolumeConv(CausalConv):
         history[self] = frames[-self.past :].clone()  # so that the volume can be freed
         return volume
 
-    def _enlarged(self, parts: list[PendingSum], rows: int) -> Tensor:
+    def _in_turn(self, parts: list[PendingSum], rows: int) -> Tensor:
+        """Write frames one after the other, with room for a halo of ``rows``: each group of channels is
+        one.
+        """
         t = sum(part.x.shape[0] * part.x.shape[1] // self.inputs for part in parts)
         _, _, height, width = parts[0].x.shape
-        pictures = empty_pictures((t, self.inputs, 2 * (height + rows), 2 * width), parts[0].x)
+        pictures = empty_pictures((t, self.inputs, height + 2 * rows, width), parts[0].x)
         begin = 0
         for part in parts:
             end = begin + part.x.shape[0] * part.x.shape[1] // self.inputs
-            self._operations.add_enlarge(*_laid_out(part), _inside(pictures[begin:end], rows))
+            self._operations.add_frames(*_laid_out(part), _inside(pictures[begin:end], rows))
             begin = end
         return pictures
 

@@ -118,7 +118,9 @@ def _flops(kind: Kind, operation: Operation) -> int:
         queries, keys, values = operands[:3]
         return 2 * prod(queries.shape[:-1]) * keys.shape[-2] * (queries.shape[-1] + values.shape[-1])
     if kind == "convolution":
-        return 2 * result.numel() * prod(operands[1].shape[1:])
+        # a transposed one, which makes pictures larger, multiplies each value of its input
+        transposed = result.shape[-1] > operands[0].shape[-1]
+        return 2 * (operands[0] if transposed else result).numel() * prod(operands[1].shape[1:])
     bias_first = operation.name in ("aten.addmm", "aten.baddbmm")
     return 2 * result.numel() * operands[1 if bias_first else 0].shape[-1]
 

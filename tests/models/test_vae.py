@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from diffusers import AutoencoderKLWan
 
 from models.kernels.pixel_operations import EAGER_PIXELS
 from models.parallel.mesh import Mesh
-from models.vae.causal_conv import ConvForm
+from models.vae.causal_conv import ConvForm, enlarging_padding, enlarging_weight
 from models.vae.channel_norm import ChannelNorm
 from models.vae.encoder import Encoding
 from models.vae.history import History
@@ -134,6 +135,29 @@ def test_a_cuda_device_decodes_by_the_fused_kernels_as_a_cpu_does(
     found = torch.cat(list(there.decode(latents.cuda()))).cpu()
     # cuDNN multiplies in TensorFloat-32
     torch.testing.assert_close(found, expected, atol=2e-2, rtol=0)
+
+
+def test_doubling_the_size_and_convolving_is_one_transposed_convolution() -> None:
+    pictures, weight = noise(2, 48, 5, 7), noise(24, 48, 3, 3)
+
+    def enlarged(*tensors: torch.Tensor) -> torch.Tensor:
+        pictures, weight = tensors
+        return F.conv2d(F.interpolate(pictures, scale_factor=2.0), weight, padding=1)
+
+    def folded(*tensors: torch.Tensor, rows: int = 0) -> torch.Tensor:
+        pictures, weight = tensors
+        padding = enlarging_padding(rows)
+        return F.conv_transpose2d(pictures, enlarging_weight(weight), stride=2, padding=padding)
+
+    exact = enlarged(pictures.double(), weight.double())
+    torch.testing.assert_close(folded(pictures.double(), weight.double()), exact)
+    with_halo = F.pad(pictures.double(), (0, 0, 1, 1))
+    torch.testing.assert_close(folded(with_halo, weight.double(), rows=1), exact)
+    # sums of weights are rounded once more
+    rounded = (pictures.bfloat16(), weight.bfloat16())
+    exact = enlarged(*(part.double() for part in rounded))
+    plain, found = ((form(*rounded).double() - exact).norm() / exact.norm() for form in (enlarged, folded))
+    assert found < 2 * plain < 0.01
 
 
 def still(frames: int, *given: int) -> torch.Tensor:

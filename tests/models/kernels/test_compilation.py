@@ -109,7 +109,7 @@ def test_the_vaes_kernels_move_16_bytes_at_a_time_in_frames_of_any_size(
     sizes: dict[str, Any] = {"CHANNELS": channels, "WIDTH": width, "PIXELS": 4096 // width}
     for assembly in (
         compiled(pixel_kernels.add_norm_kernel, types, 4, **sizes, multiple=1),
-        compiled(pixel_kernels.add_enlarge_kernel, types, 4, **sizes, PARTS=2, multiple=1),
+        compiled(pixel_kernels.add_frames_kernel, types, 4, **sizes, PARTS=2, multiple=1),
     ):
         assert assembly.count("ld.global.v4.b32") >= 8  # frames and residual, of four each
         assert set(re.findall(r"st\.global[.\w]*", assembly)) == {"st.global.v4.b32"}
