@@ -96,7 +96,7 @@ def choose(
             )
         reason = why_not(setting, device, dtype, shape.head_dim)
         if reason is None and KERNELS[setting] is flash3_fp8:
-            reason = _why_not_right(device, dtype, shape.head_dim)
+            reason = _why_not_right(device, dtype, shape)
         if reason is not None:
             raise TuningError(f"attention {setting} cannot be used: it {reason}.")
         return AttentionChoice(setting, KERNELS[setting])
@@ -135,10 +135,18 @@ def agree(choice: AttentionChoice, mesh: Mesh) -> AttentionChoice:
     return replace(choice, name=name, kernel=KERNELS[name])
 
 
-def _why_not_right(device: torch.device, dtype: torch.dtype, head_dim: int) -> str | None:
-    """Compare ``flash3_fp8`` with the same in plain torch: a library may take its scales in another way."""
-    inputs = _few(device, dtype, head_dim)
-    wrong = differs(flash3_fp8(*inputs), fp8_in_plain_torch(*inputs), _TOLERANCE_IN_8_BITS)
+def _why_not_right(device: torch.device, dtype: torch.dtype, shape: AttentionShape) -> str | None:
+    """Compare ``flash3_fp8`` with the same in plain torch: a library may take its scales in another way.
+
+    For a ring its logs count too.
+    """
+    inputs = _few(device, dtype, shape.head_dim)
+    if shape.ring == 1:
+        wrong = differs(flash3_fp8(*inputs), fp8_in_plain_torch(*inputs), _TOLERANCE_IN_8_BITS)
+    else:
+        found, logs = WITH_LOGS[flash3_fp8](*inputs)
+        expected, expected_logs = WITH_LOGS[fp8_in_plain_torch](*inputs)
+        wrong = differs(found, expected, _TOLERANCE_IN_8_BITS) or differs(logs, expected_logs)
     return "gives other numbers here" if wrong else None
 
 

@@ -91,22 +91,23 @@ def flash3_with_logs(queries: Tensor, keys: Tensor, values: Tensor) -> tuple[Ten
 
 def flash3_fp8(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     """Attend in 8 bits with FlashAttention 3, on Hopper; the keys are centred."""
-    scaled = scaled_heads(queries), scaled_heads(keys, centred=True), scaled_heads(values)
-    names = "q_descale", "k_descale", "v_descale"
-    scales = {name: heads.scale for name, heads in zip(names, scaled, strict=True)}
-    attend = partial(library("flash3_fp8").flash_attn_func, **scales)
-    return _by_tokens(attend, *(heads.values for heads in scaled))[0].to(queries.dtype)
+    return _in_8_bits(queries, keys, values, centred=True)[0].to(queries.dtype)
+
+
+def flash3_fp8_with_logs(queries: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """Attend in 8 bits to keys that a ring has centred: were each part by itself, logs would not compare."""
+    attended, logs, *_ = _in_8_bits(queries, keys, values, return_attn_probs=True)
+    return attended, logs
 
 
 def fp8_in_plain_torch(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     """Attend in float32 to what ``flash3_fp8`` quantises, which rounds the softmax's weights as well."""
-    scaled = (
-        scaled_heads_in_plain_torch(queries),
-        scaled_heads_in_plain_torch(keys, centred=True),
-        scaled_heads_in_plain_torch(values),
-    )
-    exact = [heads.values.float() * heads.scale[:, :, None, None] for heads in scaled]
-    return sdpa(*exact).to(queries.dtype)
+    return sdpa(*_quantised(queries, keys, values, centred=True)).to(queries.dtype)
+
+
+def fp8_in_plain_torch_with_logs(queries: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """The same of ``flash3_fp8_with_logs``."""
+    return sdpa_with_logs(*_quantised(queries, keys, values, centred=False))
 
 
 def sage(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
@@ -118,6 +119,31 @@ def sage(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
 def xformers(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     """Attend with xFormers' kernel."""
     return _by_tokens(library("xformers").memory_efficient_attention, queries, keys, values)[0]
+
+
+def _in_8_bits(
+    queries: Tensor, keys: Tensor, values: Tensor, *, centred: bool = False, **options: bool
+) -> tuple[Tensor, ...]:
+    scaled = scaled_heads(queries), scaled_heads(keys, centred=centred), scaled_heads(values)
+    names = "q_descale", "k_descale", "v_descale"
+    scales = {name: heads.scale for name, heads in zip(names, scaled, strict=True)}
+    attend = partial(library("flash3_fp8").flash_attn_func, **scales, **options)
+    return _by_tokens(attend, *(heads.values for heads in scaled))
+
+
+def _quantised(
+    queries: Tensor, keys: Tensor, values: Tensor, *, centred: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return queries, keys and values as 8 bits leave them, in float32."""
+    q, k, v = (
+        heads.values.float() * heads.scale[:, :, None, None]
+        for heads in (
+            scaled_heads_in_plain_torch(queries),
+            scaled_heads_in_plain_torch(keys, centred=centred),
+            scaled_heads_in_plain_torch(values),
+        )
+    )
+    return q, k, v
 
 
 def _with_logs(name: str, queries: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
@@ -149,9 +175,19 @@ KERNELS: Mapping[str, AttentionKernel] = MappingProxyType(
 )
 
 WITH_LOGS: Mapping[AttentionKernel, LogsKernel] = MappingProxyType(
-    {sdpa: sdpa_with_logs, cudnn: cudnn_with_logs, flash2: flash2_with_logs, flash3: flash3_with_logs}
+    {
+        sdpa: sdpa_with_logs,
+        cudnn: cudnn_with_logs,
+        flash2: flash2_with_logs,
+        flash3: flash3_with_logs,
+        flash3_fp8: flash3_fp8_with_logs,
+        fp8_in_plain_torch: fp8_in_plain_torch_with_logs,
+    }
 )
 """The kernels that can serve a ring, by the same kernels without logs."""
+
+CENTRING: frozenset[AttentionKernel] = frozenset({flash3_fp8, fp8_in_plain_torch})
+"""Those of them whose keys a ring centres, by one mean for all parts."""
 
 LOSSY = frozenset({"flash3_fp8", "sage"})
 """Kernels that compute in lower precision than the model's own dtype."""

@@ -21,12 +21,17 @@ def ring_attention(
     values: Tensor,
     unpadded: Callable[[Tensor, int], Tensor],
     kernel: LogsKernel,
+    *,
+    centres: bool = False,
 ) -> Tensor:
     """Attend from this rank's queries to every ring rank's keys and values, ``[batch, heads, n, d]`` each.
 
-    ``unpadded``: cuts the padding out of the keys or values of the ring rank of a given number.
+    ``unpadded``: cuts the padding out of the keys or values of the ring rank of a given number. ``centres``:
+    subtract the mean of all ranks' keys from each, which adds the same number to all scores of a query.
     """
     ranks, here = mesh.size("ring"), mesh.index("ring")
+    if centres:
+        keys = keys - _mean(mesh, keys)
     travelling = [keys.contiguous(), values.contiguous()]
     merged: Merged | None = None
     for lap in range(ranks):
@@ -40,6 +45,13 @@ def ring_attention(
             travelling = sending.wait()
     assert merged is not None, "a video has tokens"
     return merged.attended.to(queries.dtype)
+
+
+def _mean(mesh: Mesh, keys: Tensor) -> Tensor:
+    """Return the mean of the keys of all ranks, the same bits on each: ``[batch, heads, 1, d]``."""
+    # padding counts as zeros: any vector will do that all subtract, and this one is near the mean
+    means = mesh.all_gather(keys.mean(dim=2, keepdim=True, dtype=torch.float32), "ring")
+    return means.mean(dim=0).to(keys.dtype)
 
 
 class Merged:

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.attention.kernels import WITH_LOGS, AttentionKernel, sdpa
+from models.attention.kernels import CENTRING, WITH_LOGS, AttentionKernel, sdpa
 from models.attention.ring import ring_attention
 from models.parallel.mesh import Mesh
 
@@ -106,8 +106,8 @@ class Shard:
     def attention(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """Attend to all tokens of the video, from the results of ``by_heads``."""
         if self._mesh.plan.ring > 1:
-            kernel = WITH_LOGS[self._kernel]
-            return ring_attention(self._mesh, queries, keys, values, self._unpadded, kernel)
+            kernel, centres = WITH_LOGS[self._kernel], self._kernel in CENTRING
+            return ring_attention(self._mesh, queries, keys, values, self._unpadded, kernel, centres=centres)
         if self._order is not None:
             return self._dealt(self._kernel(*map(self._ordered, (queries, keys, values))))
         return self._kernel(queries, self._unpadded(keys, 0), self._unpadded(values, 0))

@@ -14,6 +14,8 @@ import torch
 import torch.distributed as dist
 
 from models.attention.approximation import Approximation
+from models.attention.kernels import fp8_in_plain_torch
+from models.attention.shard import Shard
 from models.attention.sparse import SparseAttention
 from models.conditioning.shared_text import SharedText
 from models.engine import EngineSettings, GenerationRequest
@@ -102,6 +104,26 @@ def sparse_latents(engine: WanEngine, name: str) -> torch.Tensor:
     return run_to_end(remade(engine, denoiser=sparse), SPARSE[name])
 
 
+def some_heads() -> tuple[torch.Tensor, ...]:
+    """Return queries, keys and values of 45 tokens in three rows, ``[1, heads, 3, 15, 32]``.
+
+    The keys have much in common, and some more with their neighbours.
+    """
+    generator = torch.Generator().manual_seed(4)
+    queries, keys, values = torch.randn(3, 1, HEADS, 3, 15, 32, generator=generator)
+    keys = keys + 10 * torch.randn(1, HEADS, 1, 1, 32, generator=generator)
+    return queries, keys + torch.linspace(0, 2, 15)[:, None], values
+
+
+def attended_in_8_bits(mesh: Mesh) -> torch.Tensor:
+    """Return the attention of all queries to all keys, quantised part by part: ``[1, 3, 15, dim]``."""
+    shard = Shard(mesh, 3, 15, fp8_in_plain_torch)
+    tokens = (shard.cut(part).flatten(2, 3) for part in some_heads())
+    queries, keys, values = (shard.by_heads(part)() for part in tokens)
+    attended = shard.by_tokens(shard.attention(queries, keys, values))
+    return shard.whole(attended.transpose(1, 2).flatten(2).unflatten(1, (3, -1)))
+
+
 def run_to_end(engine: WanEngine, request: GenerationRequest) -> torch.Tensor:
     run = engine.prepare(request)
     while run.step < run.total_steps:
@@ -155,6 +177,7 @@ def runs(rank: LaunchedRank, plans: list[ParallelPlan]) -> None:
         if plan.ring == 1:
             for name in SPARSE:
                 rank.send((plan, name, sparse_latents(built.engine, name).numpy()))
+        rank.send((plan, "attention in 8 bits", attended_in_8_bits(built.engine.parts.denoiser.mesh).numpy()))
         rank.send((plan, "frames", list(generate(built.engine, LONG))))
     mesh = built.engine.parts.denoiser.mesh
     for form, height, conv in DECODES:

@@ -4,6 +4,7 @@ The kernels themselves are tested in ``tests/models/kernels``; here the plain to
 attends.
 """
 
+import math
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,7 +18,15 @@ from torch import Tensor
 from models.attention import kernel_choice
 from models.attention.approximation import Approximation
 from models.attention.kernel_choice import why_not_sparse
-from models.attention.kernels import AttentionKernel, flash3_fp8, fp8_in_plain_torch, library, sdpa
+from models.attention.kernels import (
+    WITH_LOGS,
+    AttentionKernel,
+    flash3_fp8,
+    fp8_in_plain_torch,
+    library,
+    sdpa,
+    sdpa_with_logs,
+)
 from models.attention.shard import Shard
 from models.attention.sparse import SparseAttention, block_tokens, kept_blocks
 from models.attention.token_order import neighbourhood_order
@@ -83,11 +92,21 @@ def flash3(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     """Stand in for FlashAttention 3; return the dtypes that it was called with."""
     called: list[Any] = []
 
-    def flash_attn_func(q: Any, k: Any, v: Any, q_descale: Any, k_descale: Any, v_descale: Any) -> Any:
+    def flash_attn_func(
+        q: Any,
+        k: Any,
+        v: Any,
+        q_descale: Any,
+        k_descale: Any,
+        v_descale: Any,
+        return_attn_probs: bool = False,
+    ) -> Any:
         called.append((q.dtype, k.dtype, v.dtype))
         parts = zip((q, k, v), (q_descale, k_descale, v_descale), strict=True)
         exact = [part.float().transpose(1, 2) * scale[:, :, None, None] for part, scale in parts]
-        return sdpa(*exact).transpose(1, 2).bfloat16()
+        attended, logs = sdpa_with_logs(*exact)
+        attended = attended.transpose(1, 2).bfloat16()
+        return (attended, logs) if return_attn_probs else attended
 
     library.cache_clear()
     module = type("flash_attn_interface", (), {"flash_attn_func": staticmethod(flash_attn_func)})
@@ -102,6 +121,10 @@ def test_flash_attention_gets_8_bits_and_the_scale_of_each_head(flash3: list[Any
     assert flash3 == [(torch.float8_e4m3fn,) * 3]
     assert (found.shape, found.dtype) == (q.shape, torch.bfloat16)
     assert closeness(found, fp8_in_plain_torch(q, k, v)).error < 0.005
+    found, logs = WITH_LOGS[flash3_fp8](q, k, v)
+    expected, expected_logs = WITH_LOGS[fp8_in_plain_torch](q, k, v)
+    assert closeness(found, expected).error < 0.005
+    torch.testing.assert_close(logs, expected_logs)
 
 
 def test_a_library_that_takes_scales_in_another_way_is_refused(
@@ -118,6 +141,18 @@ def test_a_library_that_takes_scales_in_another_way_is_refused(
     monkeypatch.setattr(library("flash3_fp8"), "flash_attn_func", inverse)
     with pytest.raises(TuningError, match="flash3_fp8 cannot be used: it gives other numbers here"):
         kernel_choice.choose("flash3_fp8", CPU, torch.float32, shape)
+
+    def of_two(*args: Any, **options: Any) -> Any:
+        """Return the logs for base 2."""
+        attended, logs = right(*args, **options)
+        return attended, logs / math.log(2)
+
+    ring = replace(shape, ring=2)
+    monkeypatch.setattr(library("flash3_fp8"), "flash_attn_func", right)
+    assert kernel_choice.choose("flash3_fp8", CPU, torch.float32, ring).kernel is flash3_fp8
+    monkeypatch.setattr(library("flash3_fp8"), "flash_attn_func", of_two)
+    with pytest.raises(TuningError, match="flash3_fp8 cannot be used: it gives other numbers here"):
+        kernel_choice.choose("flash3_fp8", CPU, torch.float32, ring)
 
 
 def test_the_order_keeps_every_token_and_neighbours_together() -> None:
@@ -263,17 +298,11 @@ class Unmeshed(Mesh):
         self.plan = plan
 
 
-def test_settings_that_do_not_go_together_are_refused(
-    demo_weights: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_settings_that_do_not_go_together_are_refused(demo_weights: Path) -> None:
     with pytest.raises(TuningError, match=r"sparsity must be 0 in a ring, .* choose Ulysses\."):
         loaded(demo_weights, Unmeshed(ParallelPlan(ring=2)), sparsity=0.5)
     with pytest.raises(TuningError, match="sparsity must be 0 with attention flash3_fp8"):
         loaded(demo_weights, sparsity=0.5, attention="flash3_fp8")
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
-    ring = kernel_choice.AttentionShape(heads=2, tokens=64, head_dim=128, ring=2)
-    with pytest.raises(TuningError, match="attention flash3_fp8 cannot serve a ring"):
-        kernel_choice.choose("flash3_fp8", CUDA, torch.bfloat16, ring)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the kernel does run where CUDA is")

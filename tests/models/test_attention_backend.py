@@ -197,7 +197,7 @@ def test_a_cpu_attends_with_torch_and_measures_nothing(setting: Attention) -> No
 def test_a_ring_takes_a_kernel_with_logs_or_none(name: Attention) -> None:
     ring = AttentionShape(heads=2, tokens=64, head_dim=32, ring=2)
     assert choose("sdpa", CUDA, torch.bfloat16, ring).kernel in WITH_LOGS
-    with pytest.raises(TuningError, match=f"attention {name} cannot serve a ring .* flash3, or Ulysses"):
+    with pytest.raises(TuningError, match=f"attention {name} cannot serve a ring .* flash3_fp8, or Ulysses"):
         choose(name, CUDA, torch.bfloat16, ring)
 
 

@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+import torch
 
+from models.attention.kernels import sdpa
 from models.engine import EngineSettings
 from models.errors import GroupLost, OutOfMemory, PlanError, TuningError
 from models.generate import generate
@@ -22,6 +24,7 @@ from models.loading import load_engine
 from models.parallel.plan import ParallelPlan, plan
 from models.parallel.rank_launcher import RankLauncher
 from models.phase import Phase
+from models.speed.fp8 import closeness
 from models.vae.streaming_vae import StreamingVae
 from models.vae.tiles import Tiling
 from models.variants import VARIANTS
@@ -88,6 +91,15 @@ def test_sparse_attention_keeps_the_blocks_that_one_device_keeps(name: str) -> N
     for by_heads in (each for each in PLANS if each.ring == 1):
         for latents in group(by_heads.devices)[by_heads, name]:
             np.testing.assert_allclose(latents, expected, atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize("plan", PLANS, ids=name_of)
+def test_attention_in_8_bits_is_as_near_to_the_exact_one_in_a_group(plan: ParallelPlan) -> None:
+    queries, keys, values = (part.flatten(2, 3) for part in group_work.some_heads())
+    exact = sdpa(queries, keys, values).transpose(1, 2)
+    for attended in group(plan.devices)[plan, "attention in 8 bits"]:
+        found = closeness(torch.from_numpy(attended), exact)
+        assert 0.005 < found.error < 0.06
 
 
 @pytest.mark.parametrize("plan", PLANS, ids=name_of)
