@@ -12,7 +12,7 @@ import httpx
 import psutil
 import yaml
 
-from testbed.service import Service, wait_for
+from testbed.service import HTTP, Service, wait_for
 
 ROOT = Path(__file__).parents[1]
 START_S = 120
@@ -112,13 +112,13 @@ class Launched:
         assert self._process is not None
         assert self._process.poll() is None, f"it ended; it printed:\n{self.output}"
         try:
-            return httpx.get(f"{self.service.url}/ready", timeout=5).status_code == 200
+            return HTTP.get(f"{self.service.url}/ready", timeout=5).status_code == 200
         except httpx.TransportError:
             return False
 
     def _is_gone(self) -> bool:
         try:
-            httpx.get(f"{self.service.url}/health", timeout=5)
+            HTTP.get(f"{self.service.url}/health", timeout=5)
         except httpx.TransportError:
             return True
         return False

@@ -4,13 +4,15 @@ import os
 import signal
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import httpx
 
 FINAL = ("succeed", "failed", "cancelled")
+LEAST_PAUSE_S, MOST_PAUSE_S = 0.05, 0.4
+"""The pauses between two looks at a condition."""
 # One for all: making a client costs more than a request does.
 HTTP = httpx.Client(timeout=30)
 
@@ -23,16 +25,23 @@ class Service:
     data_dir: Path
     replica_pids: Callable[[str], Mapping[str, int]]
     """Deployment name in, pids by replica id out."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """The headers of every request."""
+
+    def with_key(self, key: str) -> Self:
+        """Return the same service, asked with this API key."""
+        return replace(self, headers={"X-API-Key": key})
 
     def get(self, path: str) -> Any:
         """Return the JSON answer to a GET of this path. Fails on any answer but 200."""
-        answer = HTTP.get(self.url + path)
+        answer = HTTP.get(self.url + path, headers=self.headers)
         assert answer.status_code == 200, (answer.status_code, answer.text)
         return answer.json()
 
     def submit(self, **fields: Any) -> str:
         """Submit a task with these fields and return its id."""
-        answer = HTTP.post(f"{self.url}/v1/tasks/video", json={"prompt": "a cat", **fields})
+        body = {"prompt": "a cat", **fields}
+        answer = HTTP.post(f"{self.url}/v1/tasks/video", json=body, headers=self.headers)
         assert answer.status_code == 200, (answer.status_code, answer.text)
         task_id: str = answer.json()["task_id"]
         return task_id
@@ -44,12 +53,12 @@ class Service:
 
     def cancel(self, task_id: str) -> dict[str, Any]:
         """Cancel a task and return the answer."""
-        answer: dict[str, Any] = HTTP.delete(f"{self.url}/v1/tasks/{task_id}").json()
+        answer: dict[str, Any] = HTTP.delete(f"{self.url}/v1/tasks/{task_id}", headers=self.headers).json()
         return answer
 
     def result(self, task_id: str) -> bytes:
         """Return the bytes of a task's video."""
-        answer = HTTP.get(f"{self.url}/v1/tasks/{task_id}/result")
+        answer = HTTP.get(f"{self.url}/v1/tasks/{task_id}/result", headers=self.headers)
         assert answer.status_code == 200, answer.text
         return answer.content
 
@@ -71,7 +80,7 @@ class Service:
     def reachable_status(self, task_id: str) -> dict[str, Any]:
         """Return the status, empty while the service restarts; an acknowledged task is never unknown."""
         try:
-            answer = HTTP.get(f"{self.url}/v1/tasks/{task_id}/status", timeout=5)
+            answer = HTTP.get(f"{self.url}/v1/tasks/{task_id}/status", headers=self.headers, timeout=5)
         except httpx.TransportError:
             return {}
         if answer.headers.get("content-type", "").startswith("application/json") and answer.status_code < 500:
@@ -100,8 +109,13 @@ class Service:
 
 
 def wait_for(condition: Callable[[], bool], deadline_s: float, what: Callable[[], str]) -> None:
-    """Poll until the condition holds; past the deadline fail with ``what``."""
-    deadline = time.monotonic() + deadline_s
+    """Poll until the condition holds; past the deadline fail with ``what``.
+
+    The pause grows with the time waited: what is long in coming comes no sooner for being asked often, and
+    each look costs processor time that the service needs.
+    """
+    began = time.monotonic()
     while not condition():
-        assert time.monotonic() < deadline, f"not within {deadline_s} s: {what()}"
-        time.sleep(0.05)
+        waited = time.monotonic() - began
+        assert waited < deadline_s, f"not within {deadline_s} s: {what()}"
+        time.sleep(min(max(LEAST_PAUSE_S, waited / 8), MOST_PAUSE_S))

@@ -15,7 +15,7 @@ FREEZE_S = 5.5
 """Longer than the lease of a drilled service: a frozen runner mostly comes back to a task given to another.
 
 Shorter than two leases, after which it no longer repeats a publish. The promises hold for any length;
-``tests/service/test_fences.py`` freezes a runner until another one has published its task."""
+``tests/service/test_two_replicas.py`` freezes a runner until another one has published its task."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,6 @@
-"""A kill of each part of the service in mid-run: every acknowledged task ends once, as it should."""
+"""A kill of each part of the service in mid-run, then another configuration under a run: every acknowledged
+task ends once, as it should.
+"""
 
 import asyncio
 import os
@@ -6,10 +8,10 @@ import signal
 from collections.abc import Iterator
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Event, Thread
 from typing import ClassVar
 
-import httpx
 import psutil
 import pytest
 
@@ -17,16 +19,22 @@ from serve_app.store.database import Database
 from serve_app.store.leadership import Superseded
 from serve_app.store.run_ledger import RunLedger
 from testbed.cluster import Cluster, paced
-from testbed.service import Service, wait_for
+from testbed.service import HTTP, Service, wait_for
 
 FAST = {"lease_s": 3.0, "heartbeat_s": 0.5}
 STEPS = 10
 DEADLINE_S = 60
+REDEPLOY_S = 120
 
 
 @pytest.fixture(scope="module")
-def service(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    model = paced(0.2, options={"step_s": 0.2, "releases": str(tmp_path_factory.mktemp("releases"))})
+def releases(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("releases")
+
+
+@pytest.fixture(scope="module")
+def service(cluster: Cluster, releases: Path) -> Iterator[Service]:
+    model = paced(0.2, cpus_per_replica=0.1, options={"step_s": 0.2, "releases": str(releases)})
     webhooks = {"secrets": ["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"], "networks": ["127.0.0.0/8"]}
     with cluster.deploy(models=[model], tasks=FAST, webhooks=webhooks) as service:
         yield service
@@ -42,7 +50,7 @@ def assert_published_once(service: Service, task_id: str) -> None:
     assert first[4:8] == b"ftyp"
     path = service.status(task_id)["video_path"]
     assert service.result(task_id) == first
-    assert httpx.get(f"{service.url}/v1/files/download/{path}").content == first
+    assert HTTP.get(f"{service.url}/v1/files/download/{path}").content == first
     assert (service.data_dir / path).read_bytes() == first
 
 
@@ -153,7 +161,7 @@ def test_a_cancelled_run_frees_its_replica_within_a_step(service: Service) -> No
     service.until(following, "succeed", deadline_s=20)  # the cancelled run had 40 s of steps to go
     ended = service.status(running)
     assert ended["status"] == "cancelled" and ended["step"] < 20
-    assert httpx.get(f"{service.url}/v1/tasks/{running}/result").status_code == 409
+    assert HTTP.get(f"{service.url}/v1/tasks/{running}/result").status_code == 409
     assert service.cancel(running)["stop_status"] == "do_nothing"
 
 
@@ -242,3 +250,24 @@ async def rival_claims(service: Service, epoch: int) -> None:
 
 def store_of(service: Service) -> Database:
     return Database(f"sqlite+aiosqlite:///{service.data_dir / 'tasks.db'}")
+
+
+@pytest.mark.timeout(400)
+def test_a_replica_that_is_replaced_drains_and_its_successor_takes_the_next_task(
+    cluster: Cluster, service: Service, releases: Path
+) -> None:
+    """The last test of this service, which has another configuration from here on."""
+    running = small(service, prompt="[[hold:replaced]]")
+    replaced = service.until(running, "running")["replica"]
+    cluster.redeploy(service, limits={"max_queued": 7})
+    wait_for(
+        lambda: service.health_of(replaced, "paced") == "DRAINING",
+        REDEPLOY_S,
+        lambda: f"{service.devices('paced')}",
+    )
+    following = service.until(small(service), "succeed", deadline_s=REDEPLOY_S)
+    assert following["replica"] != replaced
+    assert service.status(running)["status"] == "running"
+    (releases / "replaced").touch()
+    ended = service.until(running, "succeed", deadline_s=REDEPLOY_S)
+    assert (ended["attempt"], ended["replica"]) == (1, replaced)

@@ -1,42 +1,36 @@
-"""Replicas of several ranks over HTTP: the same videos, and faults that cost an attempt and nothing else."""
+"""Replicas of several ranks over HTTP: faults that cost an attempt and nothing else.
+
+The videos of such a replica are in test_guides.py.
+"""
 
 import os
 import signal
-import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 
-import httpx
-import imageio_ffmpeg
-import numpy as np
 import psutil
 import pytest
 
-from models.demo.grammar import EXAMPLES
-from models.demo.score import score
-from testbed.cluster import Cluster, demo, paced
+from testbed.cluster import Cluster, paced
 from testbed.paced_engine import NOTE
 from testbed.ranks import assert_gone, rank_pids
-from testbed.service import Service, wait_for
+from testbed.service import HTTP, Service, wait_for
 
 PAIR = {"devices_per_replica": 2, "cpus_per_replica": 0.9}
 RULES = {"lease_s": 30.0, "heartbeat_s": 0.5, "rank_timeout_s": 5.0}
 STEPS = 10
-RED_BALL = EXAMPLES[0]
 RESTART_S = 150
 """The seconds in which a replica and its ranks start on a busy machine."""
 
 
 @pytest.fixture(scope="module")
 def service(cluster: Cluster) -> Iterator[Service]:
-    models = [paced(0.2, **PAIR), demo(name="alone", cpus_per_replica=0.3)]
-    with cluster.deploy(models=models, tasks=RULES) as service:
+    with cluster.deploy(models=[paced(0.2, **PAIR)], tasks=RULES) as service:
         yield service
 
 
 def small(service: Service, **fields: object) -> str:
     fields = {"width": 64, "height": 64, "num_frames": 5, "infer_steps": STEPS, "seed": 7, **fields}
-    return service.submit(model="paced", **fields)
+    return service.submit(**fields)
 
 
 def test_the_service_says_how_many_devices_a_replica_has(service: Service) -> None:
@@ -48,37 +42,14 @@ def test_the_service_says_how_many_devices_a_replica_has(service: Service) -> No
     assert shown() == [2] and len(rank_pids()) == 2
 
 
-def test_two_ranks_make_the_video_of_one(cluster: Cluster, service: Service, tmp_path: Path) -> None:
-    others = rank_pids()
-    with cluster.deploy(models=[demo(**PAIR)]) as pair:
-        made = frames_over_http(pair, tmp_path / "pair.mp4", model="demo")
-        ranks = rank_pids() - others
-    assert len(ranks) == 2
-    assert_gone(ranks)
-    alone = frames_over_http(service, tmp_path / "alone.mp4", model="alone")
-    assert made.shape == alone.shape == (17, 64, 96, 3)
-    assert np.abs(made.astype(int) - alone).max() <= 8, "more than the encoder makes of a level"
-    assert score(alone, RED_BALL).everything, "a red ball moving left to right on a blue background"
-
-
-def frames_over_http(service: Service, file: Path, **fields: object) -> np.ndarray:
-    task_id = service.submit(prompt=RED_BALL.prompt, seed=7, **fields)
-    service.until(task_id, "succeed")
-    file.write_bytes(service.result(task_id))
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", str(file)]
-    command += ["-f", "rawvideo", "-pix_fmt", "rgb24", "pipe:1"]
-    pixels = subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
-    return np.frombuffer(pixels, np.uint8).reshape(-1, 64, 96, 3)
-
-
 def test_a_group_shows_its_run_to_who_looks_and_finishes_it_early(service: Service) -> None:
     before = rank_pids()
     task_id = small(service, infer_steps=200)
     service.until(task_id, "running", step=1)
     url = f"{service.url}/v1/tasks/{task_id}"
-    wait_for(lambda: httpx.get(f"{url}/preview").status_code == 200, 60, lambda: "no preview")
-    assert httpx.get(f"{url}/preview").content[8:12] == b"WEBP"
-    assert httpx.post(f"{url}/finish_early").status_code == 200
+    wait_for(lambda: HTTP.get(f"{url}/preview").status_code == 200, 60, lambda: "no preview")
+    assert HTTP.get(f"{url}/preview").content[8:12] == b"WEBP"
+    assert HTTP.post(f"{url}/finish_early").status_code == 200
     ended = service.until(task_id, "succeed")
     assert (ended["attempt"], ended["num_frames"]) == (1, 5) and ended["step"] < 200
     assert ended["notes"][-1].startswith("Finished early")

@@ -1,4 +1,6 @@
-"""The two guides that users come from, followed to the letter on the real demo model."""
+"""The real demo model over HTTP: the two guides that users come from, followed to the letter on one device,
+and the same video made by two.
+"""
 
 import json
 import os
@@ -11,17 +13,18 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import httpx
 import imageio_ffmpeg
 import numpy as np
 import pytest
 from PIL import Image
 
-from models.demo.grammar import Scene
+from models.demo.grammar import EXAMPLES, Scene
 from models.demo.score import score
 from testbed.cluster import ROOT, Cluster, demo
-from testbed.service import Service
+from testbed.ranks import assert_gone, rank_pids
+from testbed.service import HTTP, Service
 
+RED_BALL = EXAMPLES[0]
 GUIDE_HOST = "http://115.190.78.40:30155"
 SUBMIT_T2V = """
 curl -X POST http://115.190.78.40:30155/v1/tasks/video \\
@@ -72,8 +75,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def service(cluster: Cluster, folder: Path) -> Iterator[Service]:
-    with cluster.deploy(models=[demo()], input_roots=[str(folder / "path/to")]) as service:
+    """A service of the demo model on one device, and as ``pair`` on two."""
+    models = [
+        demo(cpus_per_replica=0.5),
+        demo(name="pair", devices_per_replica=2, cpus_per_replica=0.9),
+    ]
+    with cluster.deploy(models=models, input_roots=[str(folder / "path/to")]) as service:
         yield service
+        ranks = rank_pids()
+    assert_gone(ranks)
 
 
 def run(command: str, service: Service, folder: Path, task_id: str = "abc123") -> str:
@@ -140,6 +150,22 @@ def test_the_conversation_of_the_readme_downloads_its_video(service: Service, fo
     assert score(shown, Scene("ball", "red", "blue", "right")).everything, "it is what was asked for"
 
 
+def test_two_ranks_make_the_video_of_one(service: Service, folder: Path) -> None:
+    assert len(rank_pids()) == 2
+    made, alone = (video_of_the_ball(service, folder, model) for model in ("pair", "demo"))
+    assert made.shape == alone.shape == (17, 64, 96, 3)
+    assert np.abs(made.astype(int) - alone).max() <= 8, "more than the encoder makes of a level"
+    assert score(alone, RED_BALL).everything, "a red ball moving left to right on a blue background"
+
+
+def video_of_the_ball(service: Service, folder: Path, model: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    task_id = service.submit(prompt=RED_BALL.prompt, seed=7, model=model)
+    service.until(task_id, "succeed")
+    file = folder / f"{model}.mp4"
+    file.write_bytes(service.result(task_id))
+    return frames_of(file).reshape(-1, 64, 96, 3)
+
+
 def test_the_same_seed_gives_the_same_video_and_another_seed_another(service: Service) -> None:
     fields = {"width": 64, "height": 64, "num_frames": 5, "infer_steps": 2}
     ids = [service.submit(**fields, seed=seed) for seed in (1, 1, 2)]
@@ -173,7 +199,7 @@ def script(service: Service, *command: str) -> str:
 
 def local(service: Service, route: str, body: dict[str, Any] | None = None) -> Any:
     url = f"{service.url}/v1/local/video/generate{route}"
-    answer = httpx.get(url) if body is None else httpx.post(url, json=body)
+    answer = HTTP.get(url) if body is None else HTTP.post(url, json=body)
     assert answer.status_code == 200, answer.text
     return answer.json()
 
@@ -208,7 +234,7 @@ def test_one_service_takes_the_tasks_of_many_servers(service: Service) -> None:
 def test_an_uploaded_picture_of_another_shape_is_cropped_and_said_so(service: Service) -> None:
     picture = BytesIO()
     Image.new("RGBA", (100, 200), (0, 0, 255, 255)).save(picture, "PNG")
-    answer = httpx.post(
+    answer = HTTP.post(
         f"{service.url}/v1/tasks/video/form/",
         data={"prompt": "a wave", "width": "96", "height": "64", "num_frames": "5", "infer_steps": "2"},
         files={"image_file": ("wave.png", picture.getvalue(), "image/png")},

@@ -1,31 +1,69 @@
-"""The fences of the store: a runner that comes back to a task published by another changes nothing.
+"""Two replicas of a model: the limits of a key hold at both, and so do the fences of the store, so that a
+runner that comes back to a task published by another changes nothing.
 
-The same scenario runs over the service and over one without its fences. No clock decides it: the runs are
+The fences' scenario runs over the service and over one without its fences. No clock decides it: the runs are
 held until the files that release them are made, and a replica stays frozen until another has published.
 """
 
-import asyncio
+import hashlib
 import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import select
 
-from serve_app.store.database import Database
-from serve_app.store.tables import TASKS
 from testbed.cluster import Cluster, paced
 from testbed.drill.checker import Checker
-from testbed.service import Service, wait_for
+from testbed.service import HTTP, Service, wait_for
 
 # On a busy machine the leases of live runners may end too: twelve heartbeats to a lease, and all the attempts
 # that a service may be given.
 RULES = {"lease_s": 6.0, "heartbeat_s": 0.5, "max_attempts": 10}
+SMALL = {"width": 64, "height": 64, "num_frames": 5, "infer_steps": 5, "seed": 7}
 DEADLINE_S = 120.0
 
 pytestmark = pytest.mark.timeout(900)
+
+
+def key(name: str, **rules: Any) -> dict[str, Any]:
+    return {"name": name, "sha256": hashlib.sha256(name.encode()).hexdigest(), **rules}
+
+
+def pair(releases: Path) -> dict[str, Any]:
+    """The model's two replicas, whose held runs go on with files in ``releases``."""
+    return paced(0.05, replicas=2, cpus_per_replica=0.1, options={"step_s": 0.05, "releases": str(releases)})
+
+
+@pytest.fixture(scope="module")
+def releases(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("releases")
+
+
+@pytest.fixture(scope="module")
+def service(cluster: Cluster, releases: Path) -> Iterator[Service]:
+    """A service with two keys, asked without one."""
+    keys = [key("alice", max_running=1), key("bob")]
+    with cluster.deploy(models=[pair(releases)], tasks=RULES, keys=keys) as service:
+        yield service
+
+
+def test_a_key_at_its_limit_waits_beside_a_free_replica_and_goes_on_after_it(
+    service: Service, releases: Path
+) -> None:
+    assert HTTP.get(f"{service.url}/v1/tasks").status_code == 401
+    alice, bob = service.with_key("alice"), service.with_key("bob")
+    long = alice.submit(prompt="[[hold:long]]", **SMALL)
+    alice.until(long, "running", deadline_s=DEADLINE_S)
+    held, his = alice.submit(**SMALL), bob.submit(**SMALL)
+    bob.until(his, "succeed", deadline_s=DEADLINE_S)
+    assert alice.status(held)["status"] == "submitted"
+    assert alice.status(long)["status"] == "running"
+    alice.cancel(long)
+    alice.until(held, "succeed", deadline_s=DEADLINE_S)
+    (releases / "long").touch()
 
 
 class FencedTask:
@@ -43,9 +81,7 @@ class FencedTask:
 
     def submit(self, hold: str) -> str:
         """Submit a task that is held in its first step until ``hold`` is released; its id."""
-        return self._service.submit(
-            prompt=f"[[hold:{hold}]]", width=64, height=64, num_frames=5, infer_steps=5, seed=7
-        )
+        return self._service.submit(prompt=f"[[hold:{hold}]]", **SMALL)
 
     def release(self, hold: str) -> None:
         """Let all runs that are held by that name go on."""
@@ -53,8 +89,7 @@ class FencedTask:
 
     def publish_behind_a_frozen_runner(self) -> None:
         """Freeze the replica that runs the task, have another publish it, and thaw the frozen one."""
-        self._service.until(self.task_id, "running", deadline_s=DEADLINE_S)
-        runner = asyncio.run(runner_of(self._service, self.task_id))
+        runner: str = self._service.until(self.task_id, "running", deadline_s=DEADLINE_S)["replica"]
         pid = self._service.replica_pids("model-paced")[runner]
         with frozen(pid):
             wait_for(lambda: self._runs_elsewhere(runner), DEADLINE_S, lambda: "no other replica took it")
@@ -83,10 +118,8 @@ class FencedTask:
             self._service.until(task_id, "succeed", deadline_s=DEADLINE_S)
 
     def _runs_elsewhere(self, runner: str) -> bool:
-        return (
-            self._service.status(self.task_id)["status"] == "running"
-            and asyncio.run(runner_of(self._service, self.task_id)) != runner
-        )
+        status = self._service.status(self.task_id)
+        return bool(status["status"] == "running" and status["replica"] != runner)
 
 
 @contextmanager
@@ -99,42 +132,25 @@ def frozen(pid: int) -> Iterator[None]:
         os.kill(pid, signal.SIGCONT)
 
 
-async def runner_of(service: Service, task_id: str) -> str:
-    """Read from the store which replica claimed the task last."""
-    database = Database(f"sqlite+aiosqlite:///{service.data_dir / 'tasks.db'}")
-    try:
-        async with database.read() as connection:
-            runner = await connection.scalar(select(TASKS.c.runner).where(TASKS.c.id == task_id))
-    finally:
-        await database.close()
-    assert isinstance(runner, str)
-    return runner
-
-
-@contextmanager
-def deployed(cluster: Cluster, folder: Path, import_path: str) -> Iterator[FencedTask]:
-    """A service of two replicas, and a task submitted to it."""
-    model = paced(0.05, replicas=2, cpus_per_replica=0.1)
-    model["options"]["releases"] = str(folder)
-    with cluster.deploy(import_path=import_path, models=[model], tasks=RULES) as service:
-        yield FencedTask(service, folder)
-
-
 def test_a_runner_that_comes_back_to_a_published_task_changes_nothing(
-    cluster: Cluster, tmp_path: Path
+    service: Service, releases: Path
 ) -> None:
-    with deployed(cluster, tmp_path, "serve_app.app:build") as task:
-        task.publish_behind_a_frozen_runner()
-        # Both replicas are at work again, so the stale run has left the thawed one.
-        task.keep_both_replicas_busy()
-        task.look()
+    task = FencedTask(service.with_key("bob"), releases)
+    task.publish_behind_a_frozen_runner()
+    # Both replicas are at work again, so the stale run has left the thawed one.
+    task.keep_both_replicas_busy()
+    task.look()
     assert task.checker.verdict().is_clean, task.checker.verdict()
 
 
 def test_without_the_fences_the_checker_sees_that_runner_publish_again(
     cluster: Cluster, tmp_path: Path
 ) -> None:
-    with deployed(cluster, tmp_path, "testbed.drill.unfenced:build") as task:
+    unfenced = cluster.deploy(
+        import_path="testbed.drill.unfenced:build", models=[pair(tmp_path)], tasks=RULES
+    )
+    with unfenced as service:
+        task = FencedTask(service, tmp_path)
         task.publish_behind_a_frozen_runner()
 
         def published_again() -> bool:
