@@ -4,9 +4,10 @@ It keeps the engine contract (the same suite runs on it and on the real engine),
 fails on command: a prompt that contains ``[[prepare-error]]``, ``[[raise]]``, ``[[oom]]`` or ``[[crash]]``.
 A prompt with ``[[hold:NAME]]`` holds each step until the file ``NAME`` is in the folder of the option
 ``releases``; with ``[[pace:NAME]]`` steps take no time once that file is there. A prompt with
-``[[lost:NAME]]`` loses its device at a step, once: the step leaves the file ``NAME`` there, and where that
-is, nothing is lost. A run of one with ``[[note]]`` has a note. As one rank of a group the engine meets the
-others at each step; what the other commands ask for happens on the last rank alone.
+``[[lost:NAME]]`` loses its device at a step, and one with ``[[raise:NAME]]`` fails there, but once: the step
+leaves the file ``NAME`` there, and where that is, nothing happens. A run of one with ``[[note]]`` has a note.
+As one rank of a group the engine meets the others at each step; what the other commands ask for happens on
+the last rank alone.
 """
 
 import os
@@ -33,6 +34,7 @@ FRAMES_PER_CHUNK = 4
 PREVIEW_STRIDE = VARIANTS["demo"].spatial_stride
 _HOLD = re.compile(r"\[\[hold:(\w+)\]\]")
 _LOST = re.compile(r"\[\[lost:(\w+)\]\]")
+_RAISE_ONCE = re.compile(r"\[\[raise:(\w+)\]\]")
 _PACE = re.compile(r"\[\[pace:(\w+)\]\]")
 _HOLD_POLL_S = 0.02
 OVERLAP = 1
@@ -107,7 +109,7 @@ class PacedEngine:
         with nullcontext() if self._mesh is None else self._mesh.lockstep():
             if self._rank == self._last_rank:
                 self._fail_on_command(run.request.prompt)
-                self._lose_device_on_command(run.request.prompt)
+                self._fail_once_on_command(run.request.prompt)
                 self._hold_on_command(run.request.prompt)
                 pace = self._file_named(run.request.prompt, _PACE)
                 if pace is None or not pace.exists():
@@ -183,11 +185,19 @@ class PacedEngine:
         while release is not None and not release.exists():
             time.sleep(_HOLD_POLL_S)
 
-    def _lose_device_on_command(self, prompt: str) -> None:
-        lost = self._file_named(prompt, _LOST)
-        if lost is not None and not lost.exists():
-            lost.touch()
+    def _fail_once_on_command(self, prompt: str) -> None:
+        if self._is_first(prompt, _LOST):
             raise DeviceLost("The prompt asks for the loss of the device.")
+        if self._is_first(prompt, _RAISE_ONCE):
+            raise ModelError("The prompt asks for one failure.")
+
+    def _is_first(self, prompt: str, mark: re.Pattern[str]) -> bool:
+        """Return whether the prompt has the mark and the file that it names is not there yet; make it."""
+        file = self._file_named(prompt, mark)
+        if file is None or file.exists():
+            return False
+        file.touch()
+        return True
 
     def _file_named(self, prompt: str, mark: re.Pattern[str]) -> Path | None:
         """Return the file in ``releases`` that the mark in the prompt names; None without the mark."""

@@ -11,6 +11,7 @@ OWN_CLUSTERS = "clusters of their own"
 
 ON_CLUSTERS = {
     "contract/test_engine_contract.py": SHARED_CLUSTER,
+    "contract/test_rank_group.py": SHARED_CLUSTER,
     "service/test_drill.py": OWN_CLUSTERS,
     "service/test_restart.py": OWN_CLUSTERS,
 }

@@ -1,8 +1,9 @@
-"""An empty database of each kind that the service offers, and the store and the ledger on it."""
+"""An empty database of each kind that the service offers, the store and the ledger on it, and two ranks."""
 
 import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import pytest_asyncio
@@ -11,6 +12,12 @@ from serve_app.store.database import Database
 from serve_app.store.run_ledger import RunLedger
 from serve_app.store.task_store import TaskStore
 from testbed.postgres_server import PostgresServer, programs
+
+if TYPE_CHECKING:
+    from serve_app.replica.rank_group import RankGroup
+    from testbed.cluster import Cluster
+
+RANK_PATIENCE_S = 120
 
 
 @pytest.fixture(scope="session")
@@ -49,3 +56,13 @@ def store(database: Database) -> TaskStore:
 @pytest_asyncio.fixture
 async def ledger(database: Database) -> RunLedger:
     return await RunLedger.take_lead(database, lease_s=30, grace_s=10)
+
+
+@pytest.fixture(scope="session")
+def demo_pair(cluster: "Cluster") -> "Iterator[RankGroup]":
+    """Two ranks of the demo model, for the tests that leave them as they were."""
+    from testbed.cluster import demo  # these set Ray's environment, which other tests need not have
+    from testbed.ranks import group_of
+
+    with group_of(demo(), timeout_s=RANK_PATIENCE_S) as group:
+        yield group

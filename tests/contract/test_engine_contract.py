@@ -18,10 +18,7 @@ from models.pixel_format import PixelFormat
 from models.variants import VARIANTS
 from models.video_spec import LoraUse
 from testbed import paced_engine
-from testbed.cluster import demo
-from testbed.ranks import group_of
 
-RANK_PATIENCE_S = 120
 RGB, YUV = PixelFormat.RGB24, PixelFormat.YUV420P
 WEIGHTS = Path(__file__).resolve().parents[2] / "models" / "demo" / "weights"
 
@@ -51,9 +48,7 @@ def paced(request: pytest.FixtureRequest) -> Iterator[Engine]:
 
 @contextmanager
 def rank_group(request: pytest.FixtureRequest) -> Iterator[Engine]:
-    request.getfixturevalue("cluster")
-    with group_of(demo(), timeout_s=RANK_PATIENCE_S) as group:
-        yield group
+    yield request.getfixturevalue("demo_pair")
 
 
 @pytest.fixture(

@@ -23,8 +23,9 @@ RESTART_S = 150
 
 
 @pytest.fixture(scope="module")
-def service(cluster: Cluster) -> Iterator[Service]:
-    with cluster.deploy(models=[paced(0.2, **PAIR)], tasks=RULES) as service:
+def service(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    options = {"step_s": 0.2, "releases": str(tmp_path_factory.mktemp("releases"))}
+    with cluster.deploy(models=[paced(0.2, **PAIR, options=options)], tasks=RULES) as service:
         yield service
 
 
@@ -87,11 +88,10 @@ def test_a_rank_that_dies_or_hangs_costs_an_attempt_and_nothing_else(service: Se
 
 def test_a_rank_that_raises_alone_costs_an_attempt_and_is_replaced_with_its_group(service: Service) -> None:
     before = rank_pids()
-    failing = small(service, prompt="[[raise]]")
-    wait_for(lambda: service.status(failing)["attempt"] == 2, RESTART_S, lambda: f"{service.status(failing)}")
-    service.cancel(failing)  # it would raise as often as it is tried
+    failing, following = small(service, prompt="[[raise:once]]"), small(service)
+    assert service.until(failing, "succeed", deadline_s=RESTART_S)["attempt"] == 2
     assert_gone(before)
-    assert service.until(small(service), "succeed", deadline_s=RESTART_S)["attempt"] == 1
+    assert service.until(following, "succeed", deadline_s=RESTART_S)["attempt"] == 1
 
 
 def test_a_rank_that_dies_between_runs_costs_nothing(service: Service) -> None:

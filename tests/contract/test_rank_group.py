@@ -1,7 +1,6 @@
 """A group of ranks makes the video of one device and ends as a whole; the engines' contract holds for it."""
 
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,16 +20,15 @@ from serve_app.replica.rank_actor import RankActor, RankStart
 from serve_app.replica.rank_group import RankGroup
 from testbed.cluster import ROOT, Cluster, demo, paced
 from testbed.ranks import assert_gone, group_of
+from tests.contract.conftest import RANK_PATIENCE_S
 from tests.contract.test_engine_contract import REQUEST, video
 
-PATIENCE_S = 120
 STRICT_S = 5
 
 
-@pytest.fixture(scope="module")
-def engine(cluster: Cluster) -> Iterator[RankGroup]:
-    with group_of(demo(), timeout_s=PATIENCE_S) as group:
-        yield group
+@pytest.fixture
+def engine(demo_pair: RankGroup) -> RankGroup:
+    return demo_pair
 
 
 def followed(engine: Engine, request: GenerationRequest) -> tuple[Frames, list[Phase]]:
@@ -62,7 +60,7 @@ def test_a_decode_that_is_left_frees_every_rank_at_once(engine: RankGroup) -> No
     next(generate(engine, replace(REQUEST, num_frames=161, steps=1)))  # the first of several parts
     # Where a rank still waited for the others, it would go on to the end of its patience.
     ranks = engine._ranks  # noqa: SLF001  # each rank by itself: the group has no call that asks so
-    ray.get([rank.process.remote() for rank in ranks], timeout=PATIENCE_S / 2)
+    ray.get([rank.process.remote() for rank in ranks], timeout=RANK_PATIENCE_S / 2)
     assert len(video(engine, REQUEST)) == REQUEST.num_frames
     assert engine.is_whole
 
