@@ -15,7 +15,7 @@ from testbed.launched import Launched
 
 _WAITING = 16
 """The number of tasks that are open at a time, so that every fault strikes running tasks."""
-_LOOK_EVERY_S = 0.5
+_LOOK_EVERY_S = 1.0
 _TOLD_EVERY = 25
 _RULES = {"lease_s": 3.0, "heartbeat_s": 0.5, "max_attempts": 10}
 

@@ -1,6 +1,6 @@
 """Several nodes: a group is on one of them, and its task goes on elsewhere when that node is lost."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -19,33 +19,39 @@ FAULTS: dict[str, Callable[[Node], None]] = {"node": lambda node: node.lose(), "
 DEADLINE_S = 120
 
 
-def test_each_rank_sees_a_device_of_its_own(cluster: Cluster) -> None:
-    with cluster.node(num_cpus=1, num_gpus=2), group_of(paced(0.0), gpus=1) as group:
+@pytest.fixture(scope="module")
+def large(cluster: Cluster) -> Iterator[Node]:
+    """A large node with two GPUs, the first that is lost."""
+    with cluster.node(num_gpus=2, **LARGE) as node:
+        yield node
+
+
+def test_each_rank_sees_a_device_of_its_own(large: Node) -> None:
+    with group_of(paced(0.0), gpus=1) as group:
         assert sorted(str(process.devices) for process in group.processes) == ["0", "1"]
 
 
 @pytest.mark.timeout(400)
 def test_a_task_is_done_on_another_node_when_its_node_or_the_raylet_there_is_lost(
-    cluster: Cluster, tmp_path: Path
+    cluster: Cluster, large: Node, tmp_path: Path
 ) -> None:
     model = paced(0.0, **ON_A_LARGE_NODE, options={"step_s": 0.0, "releases": str(tmp_path)})
-    with ExitStack() as nodes:
-        here = nodes.enter_context(cluster.node(**LARGE))
-        with cluster.deploy(models=[model], tasks=FAST) as service:
-            for name, lose in FAULTS.items():
-                ranks = rank_pids()
-                task_id = service.submit(prompt=f"[[hold:{name}]]", **SMALL)
-                first = service.until(task_id, "running", deadline_s=DEADLINE_S)["replica"]
-                there = nodes.enter_context(cluster.node(**LARGE))
-                lose(here)
-                until_attempt(service, task_id, 2)
-                (tmp_path / name).touch()
-                ended = service.until(task_id, "succeed", deadline_s=DEADLINE_S)
-                assert ended["attempt"] == 2 and ended["replica"] != first
-                assert_gone(ranks)
-                assert len(rank_pids()) == 2
-                assert Path(service.data_dir / ended["video_path"]).is_file()
-                here = there
+    here = large
+    with ExitStack() as nodes, cluster.deploy(models=[model], tasks=FAST) as service:
+        for name, lose in FAULTS.items():
+            ranks = rank_pids()
+            task_id = service.submit(prompt=f"[[hold:{name}]]", **SMALL)
+            first = service.until(task_id, "running", deadline_s=DEADLINE_S)["replica"]
+            there = nodes.enter_context(cluster.node(**LARGE))
+            lose(here)
+            until_attempt(service, task_id, 2)
+            (tmp_path / name).touch()
+            ended = service.until(task_id, "succeed", deadline_s=DEADLINE_S)
+            assert ended["attempt"] == 2 and ended["replica"] != first
+            assert_gone(ranks)
+            assert len(rank_pids()) == 2
+            assert Path(service.data_dir / ended["video_path"]).is_file()
+            here = there
 
 
 def until_attempt(service: Service, task_id: str, attempt: int) -> None:
