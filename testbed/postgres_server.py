@@ -49,16 +49,16 @@ class PostgresServer:
         self._run("pg_ctl", "-D", str(self._folder / "data"), "-m", "immediate", "-w", "stop")
         shutil.rmtree(self._folder)
 
-    def new_database(self) -> str:
-        """Make an empty database and return its address."""
+    def new_database(self, template: str = "template1") -> str:
+        """Copy the database with the name ``template``, by default an empty one, and return its address."""
         name = f"tests{next(self._numbers)}"
-        asyncio.run(self._create(name))
+        asyncio.run(self._create(name, template))
         return f"postgresql+asyncpg://tests@/{name}?host={self._folder}"
 
-    async def _create(self, name: str) -> None:
+    async def _create(self, name: str, template: str) -> None:
         connection = await asyncpg.connect(host=str(self._folder), user="tests", database="postgres")
         try:
-            await connection.execute(f"CREATE DATABASE {name}")
+            await connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
         finally:
             await connection.close()
 

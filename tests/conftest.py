@@ -1,8 +1,9 @@
-"""Shared parts of all tests: one Ray cluster, a thread a process, the quick selection, the scheduler.
+"""Shared parts of all tests: Ray cluster, database, a thread a process, the quick selection, the scheduler.
 
 Each test file deploys its own application on the cluster.
 """
 
+import asyncio
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,6 +47,22 @@ def poor_ffmpeg(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mo
     yield
     for cached in (listed_encoders, written_formats):
         cached.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite database with the newest schema and no tasks, made once and copied for each test."""
+    from serve_app.store.database import Database
+
+    path = tmp_path_factory.mktemp("database") / "tasks.db"
+
+    async def migrate() -> None:
+        database = Database(f"sqlite+aiosqlite:///{path}")
+        await database.migrate()
+        await database.close()
+
+    asyncio.run(migrate())
+    return path
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -1,12 +1,15 @@
 """An empty database of each kind that the service offers, the store and the ledger on it, and two ranks."""
 
+import asyncio
 import os
+import shutil
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import pytest_asyncio
+from sqlalchemy import make_url
 
 from serve_app.store.database import Database
 from serve_app.store.run_ledger import RunLedger
@@ -31,19 +34,47 @@ def postgres() -> Iterator[PostgresServer]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def migrated_postgres(postgres: PostgresServer) -> str:
+    """The name of a PostgreSQL database with the newest schema and no tasks, of which others are copies."""
+
+    async def migrate(url: str) -> None:
+        database = Database(url)
+        await database.migrate()
+        await database.close()
+
+    url = postgres.new_database()
+    asyncio.run(migrate(url))
+    return str(make_url(url).database)
+
+
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """An empty database's address."""
-    if request.param == "postgres":
-        server: PostgresServer = request.getfixturevalue("postgres")
-        return server.new_database()
-    return f"sqlite+aiosqlite:///{tmp_path / 'tasks.db'}"
+def kind(request: pytest.FixtureRequest) -> str:
+    """The kind of a database, in the words of its address."""
+    return str(request.param)
+
+
+@pytest.fixture
+def database_url(request: pytest.FixtureRequest, kind: str, tmp_path: Path) -> str:
+    """The address of a database without tables."""
+    if kind == "sqlite":
+        return f"sqlite+aiosqlite:///{tmp_path / 'tasks.db'}"
+    postgres: PostgresServer = request.getfixturevalue("postgres")
+    return postgres.new_database()
+
+
+@pytest.fixture
+def migrated_url(request: pytest.FixtureRequest, kind: str, tmp_path: Path, migrated: Path) -> str:
+    """The address of a database with the newest schema and no tasks."""
+    if kind == "sqlite":
+        return f"sqlite+aiosqlite:///{shutil.copy(migrated, tmp_path / 'tasks.db')}"
+    postgres: PostgresServer = request.getfixturevalue("postgres")
+    return postgres.new_database(request.getfixturevalue("migrated_postgres"))
 
 
 @pytest_asyncio.fixture
-async def database(database_url: str) -> AsyncIterator[Database]:
-    database = Database(database_url)
-    await database.migrate()
+async def database(migrated_url: str) -> AsyncIterator[Database]:
+    database = Database(migrated_url)
     yield database
     await database.close()
 

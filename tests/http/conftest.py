@@ -1,6 +1,5 @@
-"""A migrated database to start from, and the service on it."""
+"""The service on an empty database."""
 
-import asyncio
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -8,22 +7,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from serve_app.store.database import Database
 from tests.http.http_service import HttpService, running, settings
-
-
-@pytest.fixture(scope="session")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database with the newest schema and no tasks, made once and copied for each test."""
-    path = tmp_path_factory.mktemp("database") / "tasks.db"
-
-    async def migrate() -> None:
-        database = Database(f"sqlite+aiosqlite:///{path}")
-        await database.migrate()
-        await database.close()
-
-    asyncio.run(migrate())
-    return path
 
 
 @pytest.fixture

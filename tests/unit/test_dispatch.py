@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import pytest_asyncio
 
@@ -70,9 +69,7 @@ class Scene:
 
 
 @contextlib.asynccontextmanager
-async def scene(tmp_path: Path, *, window: int, shares: Shares | None = None) -> AsyncIterator[Scene]:
-    database = Database(f"sqlite+aiosqlite:///{tmp_path / 'tasks.db'}")
-    await database.migrate()
+async def scene(database: Database, *, window: int, shares: Shares | None = None) -> AsyncIterator[Scene]:
     ledger = await RunLedger.take_lead(database, lease_s=30, grace_s=10, shares=shares)
     replicas = Replicas()
     dispatcher = Dispatcher(ledger, ["demo"], lambda model: window, replicas.send, replicas.on_lost)
@@ -81,18 +78,17 @@ async def scene(tmp_path: Path, *, window: int, shares: Shares | None = None) ->
         if not ticket.done():
             ticket.set_result(None)
     await asyncio.sleep(0)
-    await database.close()
 
 
 MakeScene = Callable[[int], Awaitable[Scene]]
 
 
 @pytest_asyncio.fixture
-async def make_scene(tmp_path: Path) -> AsyncIterator[MakeScene]:
+async def make_scene(database: Database) -> AsyncIterator[MakeScene]:
     async with contextlib.AsyncExitStack() as stack:
 
         async def make(window: int) -> Scene:
-            return await stack.enter_async_context(scene(tmp_path, window=window))
+            return await stack.enter_async_context(scene(database, window=window))
 
         yield make
 
@@ -140,8 +136,10 @@ async def test_runs_of_an_earlier_coordinator_take_room(make_scene: MakeScene) -
     assert len(await scene.look()) == 1
 
 
-async def test_tasks_beyond_their_owners_limit_make_no_tickets_until_one_of_its_ends(tmp_path: Path) -> None:
-    async with scene(tmp_path, window=3, shares={"": Share(max_running=1)}) as limited:
+async def test_tasks_beyond_their_owners_limit_make_no_tickets_until_one_of_its_ends(
+    database: Database,
+) -> None:
+    async with scene(database, window=3, shares={"": Share(max_running=1)}) as limited:
         await limited.submit("a", "b", "c")
         (ticket,) = await limited.look()
         task = await limited.claim(ticket)

@@ -2,12 +2,10 @@
 
 import asyncio
 import math
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
 
 from serve_app.queue.snapshot import QueueSnapshot
 from serve_app.queue.view import QueueView
@@ -24,14 +22,6 @@ from tests.contract.tasks import at
 
 SPEC = TaskSpec("a cat", "", 64, 64, 5, 16, 4, 5.0, 5.0, 1)
 ADMISSION = Admission(max_queued=100, max_attempts=3, retry_after_s=7)
-
-
-@pytest_asyncio.fixture
-async def database(tmp_path: Path) -> AsyncIterator[Database]:
-    database = Database(f"sqlite+aiosqlite:///{tmp_path / 'tasks.db'}")
-    await database.migrate()
-    yield database
-    await database.close()
 
 
 @pytest.fixture

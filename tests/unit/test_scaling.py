@@ -1,10 +1,8 @@
 """The figures of a model for Serve's policy, and the first ticket of a model without replicas."""
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
 
 from serve_app import scaling_policy
 from serve_app.config.model_settings import AutoscalingSettings, ModelSettings
@@ -67,15 +65,12 @@ class Scene:
         return self.scaling.saw(Replica(name, model, "cpu", 1, self.now))
 
 
-@pytest_asyncio.fixture
-async def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Scene]:
-    database = Database(f"sqlite+aiosqlite:///{tmp_path / 'tasks.db'}")
-    await database.migrate()
+@pytest.fixture
+def scene(database: Database, monkeypatch: pytest.MonkeyPatch) -> Scene:
     scene = Scene(database)
     monkeypatch.setattr("serve_app.coordinator.scaling.time.time", lambda: scene.now)
     monkeypatch.setattr("serve_app.coordinator.scaling.time.monotonic", lambda: scene.now)
-    yield scene
-    await database.close()
+    return scene
 
 
 async def test_only_models_that_scale_by_work_have_figures(scene: Scene) -> None:
