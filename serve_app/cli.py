@@ -71,6 +71,17 @@ def _settings(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _add_api(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--markdown", action="store_true", help="as the page in the docs")
+
+
+def _api(arguments: argparse.Namespace) -> int:
+    from serve_app.api.reference import as_json, as_markdown
+
+    print(as_markdown() if arguments.markdown else as_json())
+    return 0
+
+
 def _add_mcp(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--url", default="http://127.0.0.1:8000", help="of the service (default: %(default)s)")
@@ -99,6 +110,7 @@ COMMANDS: Mapping[str, Command] = {
     "run": Command("serve a configuration until Ctrl-C or SIGTERM", _add_run, _run),
     "check": Command("say what is wrong with a configuration, without starting it", _add_config, _check),
     "settings": Command("list every setting with its default and range", _add_settings, _settings),
+    "api": Command("print the OpenAPI document, or the page of every route", _add_api, _api),
     "mcp": Command("offer a running service to language models, as tools (MCP)", _add_mcp, _mcp),
 }
 

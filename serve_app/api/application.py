@@ -3,11 +3,16 @@
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from fastapi import APIRouter, FastAPI
 
-from serve_app.api.http.api_document import add_keys, add_site_refusals, finish_document
+from serve_app.api.http.api_document import (
+    add_keys,
+    add_site_refusals,
+    drop_validation_errors,
+    finish_document,
+)
 from serve_app.api.http.auth import KeyGate, is_open
 from serve_app.api.http.body_limit import BodyLimit
 from serve_app.api.http.cors import Cors
@@ -53,6 +58,8 @@ Surface: TypeAlias = Callable[[], APIRouter]
 SURFACES: Sequence[Surface] = (native_surface, lightx2v_surface, openai_surface)
 """All surfaces that are served. A new surface is a folder beside this file and an entry in this list."""
 
+_ADD_KEYS = partial(add_keys, is_open=is_open)
+
 _BODY_SLACK_BYTES = 1_000_000
 """Bytes that a request body may have in addition to its image."""
 
@@ -78,21 +85,10 @@ def build_api(
         finally:
             await database.close()
 
-    api = FastAPI(
-        title="Wan Serve",
-        summary="Text and images to videos, with Wan models on any number of GPUs.",
-        version=package_version(),
-        lifespan=lifespan,
-        redirect_slashes=False,
-        docs_url=None,
-        redoc_url=None,
-        # An application that includes a router builds all its routes again, at the first request.
-        routes=[*docs.routes, *(route for surface in surfaces for route in surface().routes)],
-    )
+    api = _routed(surfaces, lifespan=lifespan)
     provide(api, _service(settings, database, nudge, on_cancelled))
     install_refusals(api)
-    with_keys = [partial(add_keys, is_open=is_open)] if settings.keys else []
-    finish_document(api, [add_site_refusals, *with_keys])
+    finish_document(api, [drop_validation_errors, add_site_refusals, *([_ADD_KEYS] if settings.keys else [])])
     api.add_middleware(Methods, routes=api.routes)
     # The last one added is the outermost. Base64 makes an image a third longer.
     api.add_middleware(BodyLimit, max_bytes=settings.limits.max_image_bytes * 4 // 3 + _BODY_SLACK_BYTES)
@@ -109,6 +105,27 @@ def build_api(
     api.add_middleware(CrashGuard)
     api.add_middleware(RefusalShapes, shapes=OPENAI_SHAPES)
     return api
+
+
+def published_document() -> dict[str, Any]:
+    """Return the OpenAPI document of all surfaces, as a service with API keys has it."""
+    api = _routed(SURFACES)
+    finish_document(api, [drop_validation_errors, add_site_refusals, _ADD_KEYS])
+    return api.openapi()
+
+
+def _routed(surfaces: Sequence[Surface], **more: Any) -> FastAPI:
+    return FastAPI(
+        title="Wan Serve",
+        summary="Text and images to videos, with Wan models on any number of GPUs.",
+        version=package_version(),
+        redirect_slashes=False,
+        docs_url=None,
+        redoc_url=None,
+        # An application that includes a router builds all its routes again, at the first request.
+        routes=[*docs.routes, *(route for surface in surfaces for route in surface().routes)],
+        **more,
+    )
 
 
 def _image_intake(settings: AppSettings) -> ImageIntake:

@@ -5,12 +5,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NotRequired
 
 from fastapi import FastAPI
+from pydantic import ConfigDict, with_config
 from typing_extensions import TypedDict
 
 from serve_app.api.http.request_model import RequestModel, allowed
 from serve_app.tasks.video_output import VideoFormat
 
-_REASONS: Mapping[int, str] = {
+REASONS: Mapping[int, str] = {
     400: "The image cannot be decoded",
     401: "The request carries no known API key",
     403: "A path leads outside the folders it may name, or a host name or a web page is not this service's",
@@ -23,14 +24,23 @@ _REASONS: Mapping[int, str] = {
     503: "No replica can take work, or the service is shutting down",
     507: "The disk is low",
 }
+"""Why a request is refused, by status."""
 
 
+described = with_config(ConfigDict(use_attribute_docstrings=True))
+"""Decorator of a document whose fields are described by the texts below them."""
+
+
+@described
 class Refusal(TypedDict):
-    """Error response: `detail` is a sentence for people, `code` a stable word for programs."""
+    """Error response."""
 
     detail: str
+    """A sentence for people."""
     code: str
+    """A stable word for programs."""
     field: NotRequired[str]
+    """The field that the refusal is about, if it is about one."""
 
 
 _REFUSED: Mapping[int, Mapping[str, Any]] = {
@@ -38,7 +48,7 @@ _REFUSED: Mapping[int, Mapping[str, Any]] = {
         "description": reason,
         "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Refusal"}}},
     }
-    for status, reason in _REASONS.items()
+    for status, reason in REASONS.items()
 }
 """Refusals as a finished document has them, by status."""
 
@@ -125,6 +135,16 @@ def add_site_refusals(document: dict[str, Any]) -> None:
             responses.setdefault("403", _refused_as_others(responses, 403))
 
 
+def drop_validation_errors(document: dict[str, Any]) -> None:
+    """Take FastAPI's own description of a 422 out of a finished document: it is of no answer that is sent."""
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            if "HTTPValidationError" in str(operation["responses"].get("422")):
+                del operation["responses"]["422"]
+    for name in ("HTTPValidationError", "ValidationError"):
+        document["components"]["schemas"].pop(name, None)
+
+
 def add_keys(document: dict[str, Any], is_open: Callable[[str], bool]) -> None:
     """Add the API key security scheme to a finished document, on all paths except the open ones."""
     document.setdefault("components", {})["securitySchemes"] = {
@@ -161,13 +181,12 @@ def _body(content_type: str, schema: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _refused(statuses: tuple[int, ...], refusal: Any = Refusal) -> dict[int | str, dict[str, Any]]:
-    return {status: {"model": refusal, "description": _REASONS[status]} for status in statuses}
+    return {status: {"model": refusal, "description": REASONS[status]} for status in statuses}
 
 
 def _refused_as_others(responses: Mapping[str, Any], status: int) -> Mapping[str, Any]:
     """Return the refusal of that status, in the shape of the refusals among an operation's responses."""
     for other, response in responses.items():
-        # FastAPI's own description of a 422 is of no answer that is sent.
-        if other in map(str, _REASONS) and "HTTPValidationError" not in str(response):
+        if other in map(str, REASONS):
             return {**_REFUSED[status], "content": response["content"]}
     return _REFUSED[status]

@@ -35,5 +35,10 @@ TaskInPath = Annotated[
 ]
 """Route parameter: a task's id, unchecked, since no task has one that cannot be."""
 
+FileInPath = Annotated[
+    str, Path(description="A status's `video_path`.", examples=["outputs/videos/beach-1.mp4"])
+]
+"""Route parameter: the path of a video, as a status names it."""
+
 RootPath = Annotated[str, Depends(_root_path_of)]
 """Route parameter: the ASGI root path without a trailing slash, the prefix of links in responses."""

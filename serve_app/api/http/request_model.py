@@ -133,7 +133,7 @@ def _range(schema: Mapping[str, Any]) -> str:
     if "minimum" in schema and "maximum" in schema:
         return f" from {schema['minimum']:g} to {schema['maximum']:.16g}"
     if "exclusiveMinimum" in schema and "maximum" in schema:
-        return f" above {schema['exclusiveMinimum']:g} and up to {schema['maximum']:g}"
+        return f" above {schema['exclusiveMinimum']:g} and up to {schema['maximum']:.16g}"
     return ""
 
 

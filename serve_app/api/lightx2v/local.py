@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 from serve_app.api.http.api_document import answers, json_body
 from serve_app.api.http.auth import Calling
 from serve_app.api.http.body import read_object
+from serve_app.api.http.examples import curl_json
 from serve_app.api.http.methods import CHANGING_GET
 from serve_app.api.http.parameters import Service
 from serve_app.api.lightx2v.local_document import (
@@ -43,7 +44,13 @@ router = APIRouter(prefix="/v1/local/video/generate", tags=["local"])
     "",
     summary="Start a video if a replica is free",
     responses=with_local_link(answers(StartedDocument | ErrorDocument, 422)),
-    openapi_extra=json_body(LocalRequest),
+    openapi_extra={
+        **json_body(LocalRequest),
+        **curl_json(
+            "/v1/local/video/generate",
+            '{"task_id": "cat", "prompt": "a cat", "save_video_path": "cat.mp4"}',
+        ),
+    },
 )
 async def generate(request: Request, service: Service, caller: Calling) -> Response:
     """Start a video at once, or say that no replica is free."""

@@ -8,6 +8,7 @@ from starlette.responses import JSONResponse, Response
 from serve_app.api.http.api_document import answers, form_body, json_body, video_answers
 from serve_app.api.http.auth import Calling
 from serve_app.api.http.body import idempotency_key, read_object
+from serve_app.api.http.examples import curl_json
 from serve_app.api.http.parameters import Service, TaskInPath
 from serve_app.api.http.refusals import refused
 from serve_app.api.http.video_file import send_video
@@ -54,7 +55,10 @@ router.get(
     "/v1/tasks/video",
     summary="Submit a video as JSON",
     responses=_SUBMIT_ANSWERS,
-    openapi_extra=json_body(LightX2VRequest),
+    openapi_extra={
+        **json_body(LightX2VRequest),
+        **curl_json("/lightx2v/v1/tasks/video", '{"prompt": "a red ball", "infer_steps": 4}'),
+    },
 )
 async def submit(request: Request, service: Service, caller: Calling) -> Response:
     """Take a video request as a JSON object, in which numbers may be text."""

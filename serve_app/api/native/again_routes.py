@@ -11,6 +11,7 @@ from starlette.responses import Response
 from serve_app.api.http.api_document import either_body
 from serve_app.api.http.auth import Calling
 from serve_app.api.http.body import idempotency_key, read_object
+from serve_app.api.http.examples import curl_json
 from serve_app.api.http.form import header_parameters
 from serve_app.api.http.parameters import RootPath, Service
 from serve_app.api.native.again_request import FILE, AgainRequest, Earlier
@@ -42,12 +43,18 @@ class _Sent:
     "/v1/tasks/video/again",
     summary="Submit an earlier video again, of a task or a file, with changes",
     responses=SUBMIT_ANSWERS,
-    openapi_extra=either_body(AgainRequest, _UPLOADS),
+    openapi_extra={
+        **either_body(AgainRequest, _UPLOADS),
+        **curl_json("/v1/tasks/video/again", '{"task_id": "ball", "prompt": "the same at night"}'),
+    },
 )
 async def again(
     request: Request, service: Service, caller: Calling, root_path: RootPath, wait: Wait = 0
 ) -> Response:
-    """Take an earlier video and changes to it, as a JSON object or as a form."""
+    """Take an earlier video, its seed included, and changes to it, as a JSON object or as a form.
+
+    `task_id` names the earlier task; instead, a form may hold its MP4 as `file`, which has the settings.
+    """
     sent = await _read(request, service)
     earlier = await _earlier(service, caller, sent)
     pictures = {field: data for field, data in sent.files.items() if field != _UPLOADS[FILE]}

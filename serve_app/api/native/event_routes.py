@@ -11,6 +11,7 @@ from starlette.responses import Response
 from serve_app.api.http.api_document import answers
 from serve_app.api.http.auth import Calling
 from serve_app.api.http.event_stream import EVENT_STREAM, PING, PING_S, event, event_stream
+from serve_app.api.http.examples import curl
 from serve_app.api.http.parameters import RootPath, Service, TaskInPath
 from serve_app.api.native.describe import describe, describe_all
 from serve_app.api.native.task_document import TaskDocument
@@ -34,12 +35,16 @@ router = APIRouter(tags=["tasks"])
         200: dict(EVENT_STREAM),
         204: {"description": "The task has ended, and the client has its last event"},
     },
+    openapi_extra=curl("/v1/tasks/ball/events", before="-N"),
     response_class=Response,
 )
 async def task_events(
     task_id: TaskInPath, service: Service, caller: Calling, root_path: RootPath, last: _LastEvent = ""
 ) -> Response:
-    """Send the task's status now and at each change, to its end."""
+    """Send the task's status now and at each change, to its end, as server-sent events.
+
+    After a break, send the last event's `id` as `Last-Event-ID`, as a browser's `EventSource` does by itself.
+    """
     task = await service.task(caller, task_id)
     if task.is_final and last == _task_event_id(task):
         return Response(status_code=204)

@@ -8,6 +8,7 @@ from starlette.responses import JSONResponse, Response
 from serve_app.api.http.api_document import answers, json_body
 from serve_app.api.http.auth import Calling
 from serve_app.api.http.body import read_object
+from serve_app.api.http.examples import curl
 from serve_app.api.http.parameters import RootPath, Service, TaskInPath
 from serve_app.api.native.describe import describe
 from serve_app.api.native.reorder_request import ReorderRequest
@@ -82,12 +83,15 @@ async def cancel_waiting(service: Service, caller: Calling) -> Response:
     "/v1/tasks/{task_id}",
     summary="Give a waiting task another priority",
     responses=with_status_link(answers(TaskDocument, 404, 409, 422)),
-    openapi_extra=json_body(ReorderRequest),
+    openapi_extra={
+        **json_body(ReorderRequest),
+        **curl("/v1/tasks/ball", "-H 'Content-Type: application/json' -d '{\"priority\": 5}'", "-X PATCH"),
+    },
 )
 async def reorder(
     task_id: TaskInPath, request: Request, service: Service, caller: Calling, root_path: RootPath
 ) -> Response:
-    """Move a task in the queue, and answer with its status."""
+    """Move a task in the queue, and answer with its status; one that runs or has ended is refused."""
     wanted = ReorderRequest.read_json(await read_object(request))
     task = await service.reorder(caller, task_id, wanted.priority)
     return JSONResponse(await describe(service, task, root_path, queue_now=True))
@@ -99,7 +103,10 @@ async def reorder(
     responses=with_status_link(answers(TaskDocument, 404, 409)),
 )
 async def put_first(task_id: TaskInPath, service: Service, caller: Calling, root_path: RootPath) -> Response:
-    """Move a task before all others of its owner and model, and answer with its status."""
+    """Move a task before all others of its owner and model, and answer with its status.
+
+    A task that runs or has ended is refused.
+    """
     task = await service.put_first(caller, task_id)
     return JSONResponse(await describe(service, task, root_path, queue_now=True))
 

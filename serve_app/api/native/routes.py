@@ -10,7 +10,8 @@ from serve_app.api.http.api_document import answers, form_body, json_body, pictu
 from serve_app.api.http.auth import Calling
 from serve_app.api.http.body import idempotency_key, read_object
 from serve_app.api.http.etag import send_tagged
-from serve_app.api.http.parameters import RootPath, Service, TaskInPath
+from serve_app.api.http.examples import curl, curl_json
+from serve_app.api.http.parameters import FileInPath, RootPath, Service, TaskInPath
 from serve_app.api.http.video_file import send_video
 from serve_app.api.native.describe import describe, describe_all
 from serve_app.api.native.submit_answers import SUBMIT_ANSWERS, Wait, submit_answer
@@ -40,12 +41,22 @@ router = APIRouter(tags=["tasks"])
     "/v1/tasks/video",
     summary="Submit a video as JSON",
     responses=SUBMIT_ANSWERS,
-    openapi_extra=json_body(VideoRequest),
+    openapi_extra={
+        **json_body(VideoRequest),
+        **curl_json(
+            "/v1/tasks/video",
+            '{"prompt": "a red ball moving left to right", "task_id": "ball", "seed": 42}',
+        ),
+    },
 )
 async def submit(
     request: Request, service: Service, caller: Calling, root_path: RootPath, wait: Wait = 0
 ) -> Response:
-    """Take a video request as a JSON object."""
+    """Take a video request as a JSON object, in which numbers must be numbers: `"4"` is refused, `4.0` is 4.
+
+    The answer comes once the task is stored. A repeated request with the same header `Idempotency-Key` (1 to
+    255 printable ASCII characters) gives the same task.
+    """
     body = await read_object(request)
     sent = VideoRequest.read_json(body)
     submitted = await _submit(service, caller, request, sent, body, uploads={})
@@ -56,12 +67,18 @@ async def submit(
     "/v1/tasks/video/form",
     summary="Submit a video as a form, with image files",
     responses=SUBMIT_ANSWERS,
-    openapi_extra=form_body(VideoRequest, UPLOADS),
+    openapi_extra={
+        **form_body(VideoRequest, UPLOADS),
+        **curl("/v1/tasks/video/form", '-F prompt="the ball jumps" -F image_file=@ball.png'),
+    },
 )
 async def submit_form(
     request: Request, service: Service, caller: Calling, root_path: RootPath, wait: Wait = 0
 ) -> Response:
-    """Take a video request as a form; uploaded files replace the fields that hold images in JSON."""
+    """Take a video request as a form; uploaded files replace the fields that hold images in JSON.
+
+    Numbers are text, and an empty field counts as not sent.
+    """
     form = await read_video_form(request, max_file_bytes=service.offer.limits.max_image_bytes)
     sent = VideoRequest.read_lenient(form.fields)
     submitted = await _submit(service, caller, request, sent, form.named, uploads=form.uploads)
@@ -72,6 +89,7 @@ async def submit_form(
     "/v1/tasks/{task_id}/status",
     summary="How far a task is",
     responses=with_result_links(answers(TaskDocument, 404, 422)),
+    openapi_extra=curl("/v1/tasks/ball/status?wait=30"),
 )
 async def status(
     task_id: TaskInPath, service: Service, caller: Calling, root_path: RootPath, wait: Wait = 0
@@ -84,11 +102,12 @@ async def status(
 @router.get(
     "/v1/tasks/{task_id}/result",
     summary="The finished video",
+    openapi_extra=curl("/v1/tasks/ball/result", "-o ball.mp4"),
     responses=video_answers(404, 409, 416),
     response_class=Response,
 )
 async def result(task_id: TaskInPath, request: Request, service: Service, caller: Calling) -> Response:
-    """Send a task's video for inline playback."""
+    """Send a task's video for inline playback, whole or in ranges; it never changes."""
     task = await service.task(caller, task_id)
     if task.artifact is None:
         raise ResultNotReady(why_no_result(task))
@@ -127,7 +146,10 @@ async def preview(
         str, Query(description="`still`, or `strip` for an animation", examples=["still"])
     ] = "still",
 ) -> Response:
-    """Send the newest preview; they are made while somebody asks for them."""
+    """Send the newest preview, a small WebP.
+
+    A run makes them while somebody looks: ask every second or two, with the last `ETag` as `If-None-Match`.
+    """
     if form not in ("still", "strip"):
         raise InvalidField("form", "form: must be still or strip.")
     task = await service.task(caller, task_id)
@@ -138,10 +160,11 @@ async def preview(
     "/v1/files/download/{file_path:path}",
     tags=["files"],
     summary="Download a finished video by its `video_path`",
+    openapi_extra=curl("/v1/files/download/outputs/videos/ball.mp4", "-o ball.mp4"),
     responses=video_answers(403, 404, 416),
     response_class=Response,
 )
-async def download(file_path: str, request: Request, service: Service, caller: Calling) -> Response:
+async def download(file_path: FileInPath, request: Request, service: Service, caller: Calling) -> Response:
     """Send the newest video of that name as an attachment."""
     task = await service.published(caller, file_path)
     path = await service.video(task)
@@ -152,6 +175,7 @@ async def download(file_path: str, request: Request, service: Service, caller: C
     "/v1/tasks",
     summary="Tasks, newest first",
     responses=with_status_link(answers(TaskListDocument, 404, 422), "$response.body#/tasks/0/task_id"),
+    openapi_extra=curl("/v1/tasks?status=succeed&limit=10"),
 )
 async def list_tasks(
     service: Service,
@@ -171,10 +195,13 @@ async def list_tasks(
 
 
 @router.delete(
-    "/v1/tasks/{task_id}", summary="Cancel a task", responses=with_status_link(answers(StopDocument, 404))
+    "/v1/tasks/{task_id}",
+    summary="Cancel a task",
+    responses=with_status_link(answers(StopDocument, 404)),
+    openapi_extra=curl("/v1/tasks/ball", before="-X DELETE"),
 )
 async def cancel(task_id: TaskInPath, service: Service, caller: Calling) -> Response:
-    """Cancel one task."""
+    """Cancel one task, whether it waits or runs; nothing happens to one that has ended."""
     task, cancelled = await service.cancel(caller, task_id)
     if cancelled:
         return _stopped({"stop_status": "success", "reason": "Task stopped successfully."})
@@ -190,7 +217,10 @@ async def cancel(task_id: TaskInPath, service: Service, caller: Calling) -> Resp
 async def finish_early(
     task_id: TaskInPath, service: Service, caller: Calling, root_path: RootPath
 ) -> Response:
-    """Have a run decode what there is after the step that it is at; the task then succeeds, with a note."""
+    """Have a run decode what there is after the step that it is at; the task then succeeds, with a note.
+
+    No further fragment is begun. A task that does not run is refused.
+    """
     task = await service.finish_early(caller, task_id)
     return JSONResponse(await describe(service, task, root_path))
 
@@ -203,7 +233,7 @@ async def finish_early(
 async def resend_webhooks(
     task_id: TaskInPath, service: Service, caller: Calling, root_path: RootPath
 ) -> Response:
-    """Have every message about a task sent again, and answer with its status."""
+    """Have every message about a task sent again, under its id, and answer with the task's status."""
     task = await service.resend(caller, task_id)
     return JSONResponse(await describe(service, task, root_path))
 

@@ -5,6 +5,7 @@ from typing import Any, Literal, NotRequired
 
 from typing_extensions import TypedDict
 
+from serve_app.api.http.api_document import described
 from serve_app.config.model_settings import ModelSettings
 from serve_app.media.encoders import written_formats
 from serve_app.queue.snapshot import ModelLine, QueueSnapshot
@@ -26,37 +27,57 @@ class ReadyDocument(TypedDict):
     status: Literal["ready"]
 
 
+@described
 class DeviceDocument(TypedDict):
-    """One model replica; `reason` says why its model could not be loaded."""
+    """One model replica."""
 
     replica: str
+    """Its name."""
     device: str
+    """What it runs on, such as `cuda`."""
     ranks: int
+    """Processes that make a video together."""
     health: str
+    """Such as ready, busy or setup_failed."""
     reason: NotRequired[str]
+    """Why its model could not be loaded."""
 
 
+@described
 class ModelStatusDocument(TypedDict):
-    """One model's queue and replicas. `wanted_replicas` is null for a model that does not scale."""
+    """One model's queue and replicas."""
 
     replicas: int
+    """Those that can take work."""
     wanted_replicas: int | None
+    """Null for a model that does not scale."""
     queued: int
+    """Tasks that wait."""
     running: int
+    """Tasks that run."""
     seconds_per_work: float | None
+    """Measured: seconds for a unit of steps · tokens · forwards; null before the first video."""
     devices: list[DeviceDocument]
 
 
+@described
 class ServiceStatusDocument(TypedDict):
     """Service status. Counts are of all tasks; ids are of the tasks that the caller sees."""
 
     service_status: Literal["idle", "busy"]
+    """`idle` while any replica is free."""
     current_task: str | None
+    """The longest-running task."""
     active_tasks: list[str]
+    """Those that run."""
     pending_tasks: int
+    """Tasks that wait."""
     queue_size: int
+    """How many may wait."""
     total_tasks: int
+    """All that are kept."""
     completed_tasks: int
+    """Those that succeeded."""
     failed_tasks: int
     cancelled_tasks: int
     models: dict[str, ModelStatusDocument]
@@ -102,16 +123,24 @@ class ModelDocument(TypedDict):
     limits: ModelLimitsDocument
 
 
+@described
 class LimitsDocument(TypedDict):
-    """Limits of requests. `retention_s` is how long, in seconds, ended tasks and their files are kept."""
+    """Limits of requests."""
 
     max_queued: int
+    """Tasks that may wait."""
     max_image_bytes: int
+    """Of an uploaded picture."""
     max_image_pixels: int
+    """Of a picture."""
     max_priority: int
+    """The highest `priority`; the lowest is its negative."""
     retention_s: float
+    """Seconds for which ended tasks and their files are kept."""
     image_urls: bool
+    """Whether pictures may be http(s) URLs."""
     image_paths: bool
+    """Whether pictures may be files in an input folder."""
 
 
 class MetadataDocument(TypedDict):

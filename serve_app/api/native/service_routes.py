@@ -8,6 +8,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from serve_app.api.http.api_document import answers
 from serve_app.api.http.auth import Calling
+from serve_app.api.http.examples import curl
 from serve_app.api.http.parameters import RootPath, Service
 from serve_app.api.http.safe_headers import PAGE_POLICY
 from serve_app.api.native.service_document import (
@@ -31,7 +32,12 @@ _FRONT_PAGE = """<!doctype html>
 router = APIRouter(tags=["service"])
 
 
-@router.get("/v1/service/status", summary="What is going on", responses=answers(ServiceStatusDocument))
+@router.get(
+    "/v1/service/status",
+    summary="What is going on",
+    responses=answers(ServiceStatusDocument),
+    openapi_extra=curl("/v1/service/status"),
+)
 async def service_status(service: Service, caller: Calling) -> Response:
     """Answer with the running tasks, counts, and each model's replicas."""
     queue, counts = await service.queue_now(), await service.counts()
@@ -39,7 +45,10 @@ async def service_status(service: Service, caller: Calling) -> Response:
 
 
 @router.get(
-    "/v1/service/metadata", summary="Models, defaults and limits", responses=answers(MetadataDocument)
+    "/v1/service/metadata",
+    summary="Models, defaults and limits",
+    responses=answers(MetadataDocument),
+    openapi_extra=curl("/v1/service/metadata"),
 )
 async def service_metadata(service: Service) -> Response:
     """Answer with what is served, including the LoRAs that lie in their folders now."""

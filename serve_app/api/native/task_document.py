@@ -8,6 +8,7 @@ from typing import Any, Literal
 from typing_extensions import TypedDict
 
 from models.phase import Phase
+from serve_app.api.http.api_document import described
 from serve_app.queue.snapshot import QueueSnapshot
 from serve_app.tasks.caller import Caller
 from serve_app.tasks.task import Task
@@ -35,111 +36,165 @@ LIGHTX2V_STATUS: Mapping[Status, str] = {
 _NO_QUEUE = QueueSnapshot({}, (), (), {}, {}, (), 0.0)
 
 
+@described
 class ErrorOfTask(TypedDict):
-    """Cause of a task's failure: a stable code and a sentence."""
+    """Cause of a task's failure."""
 
     code: str
+    """A stable word for programs."""
     message: str
+    """A sentence for people."""
 
 
+@described
 class WebhookDocument(TypedDict):
-    """One webhook message about a task: how its delivery stands, and what the last attempt came to.
-
-    `id` is the header `webhook-id`; `state` is pending, delivered, failed or disabled.
-    """
+    """One webhook message about a task: how its delivery stands."""
 
     id: str
+    """The header `webhook-id`, the same at each attempt."""
     type: str
+    """Such as `task.succeeded`."""
     state: str
+    """pending, delivered, failed or disabled."""
     attempts: int
+    """How often it was sent."""
     last_attempt_at: str | None
+    """When it was sent last."""
     last_status: int | None
+    """HTTP status of the receiver's last answer."""
     last_error: str | None
+    """Why the last attempt failed, as a sentence."""
     next_attempt_at: str | None
+    """When it is sent again."""
 
 
+@described
 class SubmitDocument(TypedDict):
-    """The answer to a submit. `message` says what was decided differently from what was asked."""
+    """The answer to a submit."""
 
     task_id: str
+    """The id that everything else asks for."""
     status: NativeStatus
+    """`submitted`, or the state of the task that the `Idempotency-Key` has made before."""
     message: str
+    """What was decided differently from what was asked."""
     task_status: str
+    """The same in LightX2V's words."""
     save_result_path: str
+    """Where the video will lie."""
 
 
+@described
 class TaskDocument(TypedDict):
-    """Current status of a task. Times are RFC 3339 in UTC, `timings` and `eta_seconds` are seconds.
-
-    `owner` is the name of the API key that it was submitted with, empty without keys. `phase` is what a
-    running task is at: `enhancing prompt`, `preparing`, `encoding text`, `encoding image`, `step 3 of 40`,
-    `decoding`, `writing`. `revised_prompt` is what the prompt enhancer made of the prompt.
-    `last_frame_url` is that of the last frame, if it was asked for.
-    """
+    """Current status of a task. Times are RFC 3339 in UTC."""
 
     task_id: str
+    """The task's id."""
     owner: str
+    """Name of the API key that it was submitted with; empty without keys."""
     status: NativeStatus
+    """`submitted` waits; the last three are final."""
     progress: float
+    """From 0.0 to 1.0; never falls, and is 1.0 only at `succeed`."""
     message: str
+    """The state as a sentence, with the notes."""
     phase: str | None
+    """What a running task is at: `preparing`, `encoding text`, `step 3 of 40`, `decoding` …"""
     model: str
+    """Name of the model."""
     created_at: str
+    """When it was submitted."""
     started_at: str | None
+    """When its current attempt began."""
     finished_at: str | None
+    """When it ended."""
     step: int
+    """Denoise steps that are done."""
     total_steps: int
+    """Denoise steps of the whole video."""
     revised_prompt: str | None
+    """What the prompt enhancer made of the prompt, which the model gets in its place."""
     queue_position: int | None
+    """From 1, within the model's queue; null where it does not wait, or is paused."""
     eta_seconds: float | None
+    """Expected seconds to the end; null until a video has been made."""
     attempt: int
+    """How often it was begun: above 1 when a replica was lost."""
     replica: str | None
+    """The replica that runs it, or ran it last."""
     seed: int
+    """Sent or drawn; the same one makes the same video."""
     width: int
+    """Pixels."""
     height: int
+    """Pixels."""
     num_frames: int
+    """Frames of the video."""
     fps: int
+    """Frames a second."""
     format: str
+    """Of the file."""
     priority: int
+    """Higher goes first."""
     expires_at: str | None
+    """When it fails if it has not begun by then."""
     save_result_path: str
+    """Where the video will lie."""
     video_path: str | None
+    """What `/v1/files/download/` takes; null before the video is there."""
     result_url: str | None
+    """Path of the video; null before it is there."""
     last_frame_url: str | None
+    """Path of the last frame, if it was asked for."""
     timings: Mapping[str, float]
+    """Seconds of the run by stage."""
     notes: list[str]
+    """What was left out, changed or guessed, as sentences."""
     error: ErrorOfTask | None
+    """Why it failed."""
     webhooks: list[WebhookDocument]
+    """The messages about it; empty without a `callback_url`."""
 
 
+@described
 class TaskListDocument(TypedDict):
-    """One page of tasks, newest first; `has_more` says whether older ones follow."""
+    """One page of tasks, newest first."""
 
     tasks: list[TaskDocument]
     has_more: bool
+    """Whether older ones follow."""
 
 
+@described
 class StopDocument(TypedDict):
-    """Outcome of a cancel, with a sentence."""
+    """Outcome of a cancel."""
 
     stop_status: Literal["success", "do_nothing", "error"]
+    """`do_nothing` where there was nothing to cancel."""
     reason: str
+    """The outcome as a sentence."""
 
 
+@described
 class QueueStatusDocument(TypedDict):
-    """Occupancy of the queue. `current_task` is the longest-running task that the caller sees.
-
-    `paused` tells whether the caller's own queue is paused, `paused_models` which models' are.
-    """
+    """Occupancy of the queue."""
 
     is_processing: bool
+    """Whether any task runs."""
     current_task: str | None
+    """The longest-running task that the caller sees."""
     pending_count: int
+    """Tasks that wait."""
     active_count: int
+    """Tasks that run."""
     queue_size: int
+    """How many may wait."""
     queue_available: int
+    """How many more may wait."""
     paused: bool
+    """Whether the caller's own queue is paused."""
     paused_models: list[str]
+    """Models whose queue is paused."""
 
 
 def submit_document(task: Task, queue: QueueSnapshot, *, is_new: bool) -> SubmitDocument:

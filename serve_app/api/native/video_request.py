@@ -120,7 +120,9 @@ class VideoRequest(RequestModel):
         "Width and height in one, or [height, width]; each side from 16 to 4096.", "832x480"
     )
     aspect_ratio: Aspect = _field(
-        "Width to height where no size is sent, in the model's own area; wins over an image's shape.", "16:9"
+        "Width to height where no size is sent, up to 16:1, in the model's own area; wins over an image's "
+        "shape.",
+        "16:9",
     )
     target_shape: Shape = _field("Height and width in one; each from 16 to 4096.", [480, 832])
     num_fragments: Fragments = Field(
@@ -130,15 +132,19 @@ class VideoRequest(RequestModel):
         examples=[1],
     )
     guidance_scale: Guidance | Unset = _field(
-        "How strongly the prompt steers; up to 1 is without guidance, as distilled models always run.", 5.0
+        "How strongly the prompt steers; up to 1 is without guidance, as distilled models always run, which "
+        "refuse more.",
+        5.0,
     )
     guidance_scale_2: Guidance | Unset = _field(
-        "The same for the low-noise expert, for models with two experts.", 3.0
+        "The same for the low-noise expert; refused by a model with one expert.", 3.0
     )
     flow_shift: FlowShift | Unset = _field("Shift of the noise schedule.", 5.0)
     model: ModelName | Unset = _field("A served model's name; default: the first one able to do it.", "demo")
     lora_name: LoraName | Unset = _field(
-        "A LoRA that the model is served with; an unknown name is refused.", ""
+        "A LoRA that the model is served with, with or without `.safetensors`; one that cannot be applied is "
+        "refused, and the model's `lora_notes` say why.",
+        "",
     )
     lora_strength: LoraStrength | Unset = _field("How much of the LoRA.", 1.0)
     loras: Loras = Field(
@@ -152,7 +158,9 @@ class VideoRequest(RequestModel):
         default=0, description="Higher goes first, within the service's own limit.", examples=[0]
     )
     callback_url: Url | Unset = _field(
-        "Where a signed message is sent at the task's end (a webhook), for a key with a webhook secret.", ""
+        "Where a signed message is sent at the task's end (a webhook): an http or https URL of a public "
+        "address, for a key with a webhook secret.",
+        "",
     )
     callback_events: EventTypes = _field(
         "Which messages: of `task.started`, `task.succeeded`, `task.failed` and `task.cancelled`; default: "
@@ -181,7 +189,10 @@ class VideoRequest(RequestModel):
         "A file name under the output root; default: `videos/<task_id>.mp4`, or the format's own end.",
         "cats/beach.mp4",
     )
-    task_id: TaskId | Unset = _field("The task's id, which no other task has; default: a new one.", "beach-1")
+    task_id: TaskId | Unset = _field(
+        "The task's id, which no other task has: 1 to 128 of A-Z a-z 0-9 . _ -; default: a new one.",
+        "beach-1",
+    )
 
     def words(self) -> FieldWords:
         """Return the field names of this request, which has several spellings of size and length."""

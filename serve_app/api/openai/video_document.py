@@ -5,6 +5,7 @@ from typing import Literal
 
 from typing_extensions import TypedDict
 
+from serve_app.api.http.api_document import described
 from serve_app.queue.snapshot import QueueSnapshot
 from serve_app.submission.offer import Offer
 from serve_app.tasks.task import Task, TaskError
@@ -31,51 +32,74 @@ _POLL_BOUNDS_MS = (250, 5000)
 _POLL_UNKNOWN_MS = 1000
 
 
+@described
 class VideoError(TypedDict):
-    """Cause of a failure: a stable code (`cancelled` for a cancelled video) and a sentence."""
+    """Cause of a failure."""
 
     code: str
+    """A stable word: `cancelled` for a cancelled video."""
     message: str
+    """A sentence for people."""
 
 
+@described
 class VideoObject(TypedDict):
-    """A video. Times are seconds since 1970; `revised_prompt` and what follows `error` are not OpenAI's.
-
-    `seconds` is the length that would have to be asked for to get these frames. `revised_prompt` is what the
-    prompt enhancer made of the prompt.
-    """
+    """A video. Times are seconds since 1970; `revised_prompt` and what follows `error` are not OpenAI's."""
 
     id: str
+    """The task's id."""
     object: Literal["video"]
     model: str
+    """Name of the model."""
     status: VideoStatus
+    """A cancelled video is `failed`."""
     progress: int
+    """From 0 to 100."""
     created_at: int
+    """When it was submitted."""
     completed_at: int | None
+    """When it ended."""
     expires_at: int | None
+    """When it is forgotten."""
     size: str
+    """Width and height."""
     seconds: str
+    """The length that would have to be asked for to get these frames."""
     prompt: str
+    """As it was sent."""
     revised_prompt: str | None
+    """What the prompt enhancer made of it."""
     remixed_from_video_id: str | None
+    """The video whose settings it took."""
     error: VideoError | None
+    """Why it failed."""
     inference_time_s: float | None
+    """Seconds from its begin to its end."""
     queue_position: int | None
+    """From 1, within the model's queue."""
     eta_seconds: float | None
+    """Expected seconds to the end."""
     seed: int
+    """Sent or drawn."""
     num_frames: int
+    """Frames of the video."""
     fps: int
+    """Frames a second."""
     notes: list[str]
+    """What was left out, changed or guessed, as sentences."""
 
 
+@described
 class VideoPage(TypedDict):
-    """One page of videos; `has_more` says whether others follow, after `last_id`."""
+    """One page of videos."""
 
     object: Literal["list"]
     data: list[VideoObject]
     first_id: str | None
     last_id: str | None
+    """What `after` takes for the next page."""
     has_more: bool
+    """Whether others follow."""
 
 
 class DeletedVideo(TypedDict):

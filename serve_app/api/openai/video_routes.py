@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import JSONResponse, Response
 
 from serve_app.api.http.api_document import either_body, json_body, video_answers
 from serve_app.api.http.auth import Calling
 from serve_app.api.http.body import idempotency_key, read_object
+from serve_app.api.http.examples import curl
 from serve_app.api.http.form import header_parameters, read_form
 from serve_app.api.http.parameters import Service, TaskInPath
 from serve_app.api.http.refusals import refused
@@ -48,6 +49,8 @@ Variant = Annotated[
     Query(description="the video, its first frame (WebP), or up to 16 of its frames (JPEG); 0: the video"),
 ]
 
+ModelInPath = Annotated[str, Path(description="The model's name.", examples=["demo"])]
+
 router = APIRouter(tags=["openai"])
 
 
@@ -55,7 +58,10 @@ router = APIRouter(tags=["openai"])
     "/v1/videos",
     summary="Submit a video, as JSON or as a form",
     responses=with_video_links(openai_answers(VideoObject, *_REFUSED_SUBMITS)),
-    openapi_extra=either_body(CreateRequest, {UPLOAD: f"{UPLOAD}[image_url]"}),
+    openapi_extra={
+        **either_body(CreateRequest, {UPLOAD: f"{UPLOAD}[image_url]"}),
+        **curl("/v1/videos", '-F prompt="a red ball" -F seconds=2 -F size=96x64'),
+    },
 )
 async def create(request: Request, service: Service, caller: Calling) -> Response:
     """Take a video request, and answer with the video in the queue."""
@@ -91,6 +97,7 @@ async def list_videos(
     "/v1/videos/{task_id}",
     summary="How far a video is",
     responses=with_content_link(openai_answers(VideoObject, 404)),
+    openapi_extra=curl("/v1/videos/ball"),
 )
 async def retrieve(task_id: TaskInPath, service: Service, caller: Calling) -> Response:
     """Answer with a video's status; a failed one says why."""
@@ -161,6 +168,7 @@ async def content(
     "/v1/models",
     summary="The served models",
     responses=with_link_to_first(openai_answers(ModelPage), "openai_retrieve_model", "model"),
+    openapi_extra=curl("/v1/models"),
 )
 async def list_models(service: Service) -> Response:
     """Answer with the names of the models."""
@@ -168,7 +176,7 @@ async def list_models(service: Service) -> Response:
 
 
 @router.get("/v1/models/{model}", summary="A served model", responses=openai_answers(ModelObject, 404))
-async def retrieve_model(model: str, service: Service) -> Response:
+async def retrieve_model(model: ModelInPath, service: Service) -> Response:
     """Answer with a model of that name."""
     for found in model_page(service.offer)["data"]:
         if found["id"] == model:
