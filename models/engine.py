@@ -51,6 +51,12 @@ class GenerationRequest(VideoSpec):
     """Mask of the pixels of ``video`` to change; None changes all of them, guided by the video's content."""
     control_scale: float = 1.0
     """Factor on the output of the control blocks, which take ``video``, pictures and references."""
+    fragment_prompts: tuple[str, ...] = ()
+    """A prompt for each fragment, in place of ``prompt``; empty: that one for all."""
+
+    def prompt_of(self, fragment: int) -> str:
+        """Return the prompt of the fragment with that index."""
+        return self.fragment_prompts[fragment] if self.fragment_prompts else self.prompt
 
 
 @dataclass(frozen=True, slots=True)

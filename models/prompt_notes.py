@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 from models.prompt_length import clean_prompt
 from models.variants import Variant
@@ -17,12 +17,20 @@ words that begin the sentence.
 """
 
 
-def prompt_notes(variant: Variant, prompt: str, negative_prompt: str, cut_note: CutNote) -> tuple[str, ...]:
-    """Return a sentence for each thing in the two prompts that ``variant`` does not read.
+def prompt_name(fragment_prompts: Sequence[str], fragment: int) -> str:
+    """Return the words that begin a sentence about the prompt of a fragment, by its index."""
+    return f"The prompt of fragment {fragment + 1}" if fragment_prompts else "The prompt"
 
-    A service tells them at submit and again from the run, so equal prompts give equal sentences.
+
+def prompt_notes(
+    variant: Variant, prompts: Mapping[str, str], negative_prompt: str, cut_note: CutNote
+) -> tuple[str, ...]:
+    """Return a sentence for each thing in the prompts that ``variant`` does not read.
+
+    ``prompts``: by the words that begin a sentence about each. A service tells them at submit and again from
+    the run, so equal prompts give equal sentences.
     """
-    named = ("The prompt", prompt), ("The negative prompt", negative_prompt)
+    named = (*prompts.items(), ("The negative prompt", negative_prompt))
     notes = [
         note
         for name, text in named

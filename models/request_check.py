@@ -96,6 +96,11 @@ def _check_fragments(request: GenerationRequest) -> None:
         raise InvalidRequest(
             f"num_fragments must be at least 1, not {request.num_fragments}.", field="num_fragments"
         )
+    if len(request.fragment_prompts) not in (0, request.num_fragments):
+        raise InvalidRequest(
+            f"There are {len(request.fragment_prompts)} prompts for {request.num_fragments} fragments.",
+            field="fragment_prompts",
+        )
     if request.num_fragments == 1:
         return
     if request.num_frames == 1:

@@ -32,7 +32,7 @@ from models.pipeline.sampling import (
 )
 from models.pipeline.torch_errors import as_model_errors
 from models.pixel_format import PixelFormat
-from models.prompt_notes import prompt_notes
+from models.prompt_notes import prompt_name, prompt_notes
 from models.request_check import check_request
 from models.transformer.step_cache import step_caches
 from models.vae.preview import LatentColours
@@ -98,10 +98,10 @@ class WanEngine:
         with as_model_errors("preparing"):
             solver = self._solver(request)
             stages = self._stages(request, solver)
-        on_phase(Phase.ENCODING_TEXT)
-        embeddings = self._embeddings(request, stages)
-        tail = None if after is None else _own(after).part.tail(self._mesh)
         part = Fragment(self.variant, request, 0 if after is None else after.fragment + 1)
+        on_phase(Phase.ENCODING_TEXT)
+        embeddings = self._embeddings(request, part, stages)
+        tail = None if after is None else _own(after).part.tail(self._mesh)
         with self._mesh.together(), as_model_errors("preparing"):
             loras = self.parts.loras.choose(request.loras)
             # merging takes no more than a run's text keys, which are counted
@@ -123,7 +123,7 @@ class WanEngine:
                 part=part,
                 loras=loras,
                 needed_bytes=needed,
-                notes=self._notes(request),
+                notes=self._notes(request, part),
             )
             self._enter_stage(run)
             return run
@@ -270,17 +270,19 @@ class WanEngine:
         stages = Stage(self.parts.denoiser, high, 0, switch), Stage(self.parts.low_noise, low, switch, steps)
         return tuple(stage for stage in stages if stage.begin < stage.end)
 
-    def _embeddings(self, request: GenerationRequest, stages: tuple[Stage, ...]) -> tuple[Tensor, ...]:
-        prompts = [request.prompt]
+    def _embeddings(
+        self, request: GenerationRequest, part: Fragment, stages: tuple[Stage, ...]
+    ) -> tuple[Tensor, ...]:
+        prompts = [request.prompt_of(part.index)]
         if any(stage.guidance_scale > 1 for stage in stages):
             prompts.append(request.negative_prompt)
         with as_model_errors("encoding the prompt"):
             return tuple(self.parts.text.encode(prompt) for prompt in prompts)
 
-    def _notes(self, request: GenerationRequest) -> tuple[str, ...]:
-        return prompt_notes(
-            self.variant, request.prompt, request.negative_prompt, cut_note=self.parts.text.cut_note
-        )
+    def _notes(self, request: GenerationRequest, part: Fragment) -> tuple[str, ...]:
+        prompts = {prompt_name(request.fragment_prompts, part.index): request.prompt_of(part.index)}
+        cut_note = self.parts.text.cut_note
+        return prompt_notes(self.variant, prompts, request.negative_prompt, cut_note)
 
     def _enter_stage(self, run: WanGeneration) -> None:
         """Set the run's state that belongs to one expert: text keys and step caches."""

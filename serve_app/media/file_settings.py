@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from types import MappingProxyType
 from typing import Any
@@ -32,18 +32,22 @@ _FIELDS: Mapping[str, str] = MappingProxyType(
 )
 """Fields of a request, each with the field of the spec that it decides."""
 
-_REQUESTED = frozenset({*_FIELDS, "model", "loras", *(field.name for field in fields(VideoOutput))})
+_REQUESTED = frozenset(
+    {*_FIELDS, "model", "loras", "fragment_prompts", *(field.name for field in fields(VideoOutput))}
+)
 _PICTURES = ("image_sha256", "last_image_sha256")
 
 
-def request_fields(spec: VideoSpec, model: str, output: VideoOutput = PLAIN) -> dict[str, Any]:
+def request_fields(
+    spec: VideoSpec, model: str, output: VideoOutput = PLAIN, fragment_prompts: Sequence[str] = ()
+) -> dict[str, Any]:
     """Return the request that asks for this very video, without its pictures, as a JSON object."""
     values = {name: getattr(spec, field) for name, field in _FIELDS.items()}
     loras = [
         {name: value for name, value in asdict(lora).items() if value is not None} for lora in spec.loras
     ]
     chosen = {name: value for name, value in asdict(output).items() if value != getattr(PLAIN, name)}
-    found = {"model": model, **values, "loras": loras, **chosen}
+    found = {"model": model, **values, "loras": loras, "fragment_prompts": list(fragment_prompts), **chosen}
     return {name: value for name, value in found.items() if value is not None and value != []}
 
 
@@ -55,6 +59,7 @@ def settings_comment(
     image: SourceImage | None = None,
     last_image: SourceImage | None = None,
     output: VideoOutput = PLAIN,
+    fragment_prompts: Sequence[str] = (),
 ) -> str:
     """Return the comment of a video's file: its request, what made it, and hashes of its pictures."""
     hashes = {
@@ -63,7 +68,7 @@ def settings_comment(
         if picture is not None
     }
     made_by = {"version": package_version(), "variant": variant}
-    settings = {_TITLE: {**made_by, **request_fields(spec, model, output), **hashes}}
+    settings = {_TITLE: {**made_by, **request_fields(spec, model, output, fragment_prompts), **hashes}}
     return json.dumps(settings, ensure_ascii=False)
 
 

@@ -321,7 +321,11 @@ class Run:
         if self._revised_prompt:
             spec = replace(spec, prompt=self._revised_prompt)
         return GenerationRequest.from_spec(
-            spec, image=self._frame(spec.image_key), last_image=self._frame(spec.last_image_key)
+            spec,
+            image=self._frame(spec.image_key),
+            last_image=self._frame(spec.last_image_key),
+            # A coordinator of the version before sends a task without them.
+            fragment_prompts=getattr(spec, "fragment_prompts", ()),
         )
 
     def _frame(self, key: str | None) -> Picture | None:

@@ -20,5 +20,7 @@ def task_comment(task: Task, variant: str, artifacts: LocalArtifacts) -> str:
         variant=variant,
         image=picture(spec.image_key),
         last_image=picture(spec.last_image_key),
-        output=getattr(spec, "output", PLAIN),  # which a coordinator of the version before does not send
+        # A coordinator of the version before sends neither.
+        output=getattr(spec, "output", PLAIN),
+        fragment_prompts=getattr(spec, "fragment_prompts", ()),
     )

@@ -122,6 +122,7 @@ def _spec_of(stored: Mapping[str, Any]) -> TaskSpec:
         )
     elif stored.get("lora_name") is not None:
         values["loras"] = (LoraUse(stored["lora_name"], stored.get("lora_strength", 1.0)),)
+    values["fragment_prompts"] = tuple(stored.get("fragment_prompts", ()))
     values["output"] = _output_of(stored.get("output") or {})
     return TaskSpec(**values)
 
@@ -145,6 +146,8 @@ def _spec_values(spec: TaskSpec) -> dict[str, Any]:
     stored = asdict(spec)
     uses = stored.pop("loras")
     del stored["video_frames"]
+    if not spec.fragment_prompts:
+        del stored["fragment_prompts"]
     if spec.output == PLAIN:
         del stored["output"]
     stored |= {"num_frames": spec.total_frames, "fragment_frames": spec.num_frames}

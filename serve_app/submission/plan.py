@@ -58,8 +58,7 @@ def plan(order: VideoOrder, models: Sequence[ModelSettings]) -> Plan:
     Of an order with a first frame the size is decided by ``shaped``, once the picture has been read.
     """
     kind = order.kind
-    if not order.prompt and order.first_frame is None:
-        raise OrderFault("prompt", "is required for a video without an image.")
+    prompt, fragment_prompts = _prompts(order)
     model = _choose(order, models, kind)
     variant = model.spec
     fps = order.fps or variant.fps
@@ -69,7 +68,7 @@ def plan(order: VideoOrder, models: Sequence[ModelSettings]) -> Plan:
     lora_notes = _lora_notes(order, model)
     spec = TaskSpec.of(
         variant,
-        order.prompt,
+        prompt,
         negative_prompt=order.negative_prompt,
         width=fitted.width,
         height=fitted.height,
@@ -82,6 +81,7 @@ def plan(order: VideoOrder, models: Sequence[ModelSettings]) -> Plan:
         seed=_or(order.seed, secrets.randbelow(_SEEDS)),
         loras=order.loras,
         num_fragments=fragments,
+        fragment_prompts=fragment_prompts,
         video_frames=variant.video_frames(fitted.num_frames, fragments),
     )
     spec = replace(spec, output=output_of(order, spec))
@@ -213,6 +213,20 @@ def _num_fragments(order: VideoOrder, fitted: Fit, kind: VideoKind) -> int:
         if fitted.num_frames == 1:
             raise OrderFault("num_fragments", "a fragment has at least 5 frames.")
     return order.num_fragments
+
+
+def _prompts(order: VideoOrder) -> tuple[str, tuple[str, ...]]:
+    """Return the prompt, and those of the fragments if they have their own."""
+    of_fragments = tuple(prompt or order.prompt for prompt in order.fragment_prompts)
+    prompt = order.prompt or next(iter(of_fragments), "")
+    if not all((prompt, *of_fragments)) and order.first_frame is None:
+        raise OrderFault("prompt", "is required for a video without an image.")
+    if len(of_fragments) not in (0, order.num_fragments):
+        raise OrderFault(
+            "fragment_prompts",
+            f"has {len(of_fragments)} prompts for {order.num_fragments} fragments; send one for each.",
+        )
+    return prompt, of_fragments
 
 
 def _guidance(order: VideoOrder, variant: Variant) -> tuple[float, float | None]:

@@ -2,16 +2,17 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 from models.prompt_length import PromptLength, is_surely_whole
-from models.prompt_notes import prompt_notes
+from models.prompt_notes import prompt_name, prompt_notes
 from models.weights.hub import cached_file
 from models.weights_source import HubModel
 from serve_app.config.model_settings import ModelSettings
 from serve_app.submission.video_order import VideoOrder
+from serve_app.tasks.task import TaskSpec
 
 _TOKENIZER = "tokenizer/tokenizer.json"
 
@@ -33,24 +34,26 @@ class PromptNotes:
 
     def is_enhanced(self, order: VideoOrder) -> bool:
         """Return whether the order's prompt will be written out before it is read."""
-        return self._has_enhancer and order.enhance_prompt and bool(order.prompt)
+        has_one = bool(order.prompt) and not order.fragment_prompts
+        return self._has_enhancer and order.enhance_prompt and has_one
 
-    async def of(self, model: str, order: VideoOrder, negative_prompt: str) -> tuple[str, ...]:
-        """Return the notes on the two prompts of a task of ``model``.
+    async def of(self, model: str, order: VideoOrder, spec: TaskSpec) -> tuple[str, ...]:
+        """Return the notes on the prompts of a task of ``model``, of that order.
 
         Of a prompt that will be written out, the run tells what is not read.
         """
         if self.is_enhanced(order):
-            return await self._unread(model, "", negative_prompt)
-        notes = await self._unread(model, order.prompt, negative_prompt)
+            return await self._unread(model, {}, spec.negative_prompt)
+        own = spec.fragment_prompts
+        prompts = {prompt_name(own, index): prompt for index, prompt in enumerate(own or (spec.prompt,))}
+        notes = await self._unread(model, prompts, spec.negative_prompt)
         if not order.enhance_prompt:
             return notes
-        missing = "this service has no prompt enhancer" if order.prompt else "there is none"
-        return (f"The prompt was not enhanced: {missing}.", *notes)
+        return (f"The prompt was not enhanced: {_why_not(order)}.", *notes)
 
-    async def _unread(self, model: str, prompt: str, negative_prompt: str) -> tuple[str, ...]:
-        notes = partial(prompt_notes, self._models[model].spec, prompt, negative_prompt)
-        if is_surely_whole(prompt) and is_surely_whole(negative_prompt):
+    async def _unread(self, model: str, prompts: Mapping[str, str], negative_prompt: str) -> tuple[str, ...]:
+        notes = partial(prompt_notes, self._models[model].spec, prompts, negative_prompt)
+        if all(map(is_surely_whole, (*prompts.values(), negative_prompt))):
             return notes(_not_cut)
         length = await self._length(model)
         return await asyncio.to_thread(notes, _not_cut if length is None else length.cut_note)
@@ -63,6 +66,12 @@ class PromptNotes:
                     return None  # a replica may fetch it yet
                 self._lengths[model] = found
             return self._lengths[model]
+
+
+def _why_not(order: VideoOrder) -> str:
+    if order.fragment_prompts:
+        return "each fragment has its own"
+    return "this service has no prompt enhancer" if order.prompt else "there is none"
 
 
 def _read(model: ModelSettings) -> PromptLength | None:

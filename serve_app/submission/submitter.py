@@ -120,7 +120,7 @@ class Submitter:
             await self._forget_inputs(uid)
             raise
         spec = planned.spec
-        prompt_notes = await self._prompts.of(planned.model, order, spec.negative_prompt)
+        prompt_notes = await self._prompts.of(planned.model, order, spec)
         new = NewTask(
             uid=uid,
             id=order.task_id or uid,

@@ -54,6 +54,8 @@ class VideoOrder:
     duration_s: float | None = None
     """Seconds of each fragment."""
     num_fragments: int = 1
+    fragment_prompts: tuple[str, ...] = ()
+    """A prompt for each fragment; an empty one stands for ``prompt``."""
     fps: int | None = None
     steps: int | None = None
     guidance_scale: float | None = None

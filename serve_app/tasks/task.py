@@ -18,6 +18,9 @@ from serve_app.tasks.webhook import Callback
 MAX_PROMPT_CHARS = 4096
 """Longest prompt, of a client or of the prompt enhancer."""
 
+MAX_FRAGMENT_PROMPTS_CHARS = 4 * MAX_PROMPT_CHARS
+"""Most characters of a video's fragment prompts together: they stand in its row, its status and its file."""
+
 
 @dataclass(frozen=True, slots=True)
 class TaskSpec(VideoSpec):
@@ -31,6 +34,8 @@ class TaskSpec(VideoSpec):
     """Frames of all fragments together; None for a video of one fragment."""
     output: VideoOutput = PLAIN
     """The form of the file."""
+    fragment_prompts: tuple[str, ...] = ()
+    """A prompt for each fragment, in place of ``prompt``; empty: that one for all."""
 
     @property
     def total_frames(self) -> int:

@@ -122,13 +122,14 @@ async def test_a_spec_is_read_back_as_it_was_submitted(store: TaskStore, loras: 
     assert (await store.get(EVERYONE, "a")).spec == spec
 
 
-async def test_the_form_of_a_file_is_read_back_as_it_was_chosen(store: TaskStore) -> None:
+async def test_the_form_of_a_file_and_the_prompts_of_fragments_are_read_back(store: TaskStore) -> None:
     for name, output in (
         ("a", VideoOutput(VideoFormat.WEBM, Codec.AV1, 30)),
-        ("b", VideoOutput(VideoFormat.PNG_ZIP)),
+        ("b", VideoOutput(VideoFormat.PNG_ZIP, return_last_frame=True)),
     ):
-        await store.submit(new(name, spec=replace(SPEC, output=output)), ADMISSION)
-        assert (await store.get(EVERYONE, name)).spec.output == output
+        spec = replace(SPEC, output=output, num_fragments=2, video_frames=9, fragment_prompts=("a", "b"))
+        await store.submit(new(name, spec=spec), ADMISSION)
+        assert (await store.get(EVERYONE, name)).spec == spec
 
 
 async def test_a_prompt_stands_once_in_a_row_and_is_shown_again_where_it_was(

@@ -70,6 +70,25 @@ def test_a_later_fragment_is_the_video_from_the_last_frame_with_the_next_seed(ex
     assert np.array_equal(whole[24:][1:], third[1:])
 
 
+def test_each_fragment_has_its_own_prompt(expanding_model: Model) -> None:
+    prompts = ("a calm sea", "a storm", "a calm sea")
+    whole = video(expanding_model, replace(LONG, image=FIRST, fragment_prompts=prompts))
+    alone = replace(LONG, num_fragments=1)
+    for index, prompt in enumerate(prompts):
+        begin = whole[12 * index] if index else FIRST
+        part = video(expanding_model, replace(alone, prompt=prompt, image=begin, seed=LONG.seed + index))
+        assert np.array_equal(whole[12 * index :][1:13], part[1:])
+    other = video(expanding_model, replace(alone, prompt="a storm", image=FIRST))
+    assert not np.array_equal(whole[:13], other)
+
+
+def test_prompts_that_are_not_one_for_each_fragment_are_refused(expanding_model: Model) -> None:
+    for prompts in (("a",), ("a", "b", "c", "d")):
+        with pytest.raises(InvalidRequest, match="prompts for 3 fragments") as refused:
+            expanding_model.engine.prepare(replace(LONG, fragment_prompts=prompts))
+        assert refused.value.field == "fragment_prompts"
+
+
 def test_the_shared_frames_are_held_at_the_noise_level_of_each_step(t2v_only: Model) -> None:
     engine = t2v_only.engine
     before = denoised(engine, LONG, None)

@@ -11,6 +11,8 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 
+from models.engine import Generation, GenerationRequest
+from models.phase import OnPhase, untold
 from models.video_spec import LoraUse
 from serve_app.files.artifacts import LocalArtifacts
 from serve_app.files.output_paths import OutputPaths
@@ -19,7 +21,7 @@ from serve_app.media.mp4_comment import comment_of
 from serve_app.media.source_image import SourceImage
 from serve_app.media.video_writer import VideoWriter
 from serve_app.replica.run import Outcome, Run
-from testbed.paced_engine import PacedEngine
+from testbed.paced_engine import PacedEngine, PacedGeneration
 from tests.http.http_service import settings
 from tests.unit.run_stage import SPEC, TASK, Coordinator, execute
 
@@ -96,6 +98,35 @@ def test_damaged_files_are_read_to_no_harm(tmp_path: Path) -> None:
         comment_of(bytes(video[:at] + chance.bytes(4) + video[at + 4 :]))
     assert comment_of(b"\0\0\0\0moov" * 100_000) is None
     assert comment_of(b"\0\0\0\x08free" * 100_000) is None
+
+
+async def test_a_run_gets_a_prompt_for_each_fragment_and_writes_them_into_the_file(tmp_path: Path) -> None:
+    artifacts = LocalArtifacts(OutputPaths(tmp_path / "out"), tmp_path / "data")
+    seen: list[str] = []
+
+    class Reading(PacedEngine):
+        def prepare(
+            self, request: GenerationRequest, after: Generation | None = None, on_phase: OnPhase = untold
+        ) -> PacedGeneration:
+            seen.append(request.prompt_of(len(seen)))
+            return super().prepare(request, after, on_phase)
+
+    prompts = ("a calm sea", "a storm")
+    spec = replace(SPEC, num_fragments=2, video_frames=17, fragment_prompts=prompts)
+    run = Run(
+        replace(TASK, spec=spec),
+        Reading(step_s=0),
+        artifacts,
+        Coordinator(),
+        heartbeat_s=1,
+        step_timeout_s=30,
+        variant="demo",
+    )
+    with ThreadPoolExecutor(1) as thread:
+        assert await execute(run, thread) is Outcome.PUBLISHED
+    assert seen == list(prompts)
+    found = settings_in(artifacts.attempt_path("u1", 2).read_bytes())
+    assert found is not None and found[0]["fragment_prompts"] == list(prompts)
 
 
 @pytest.mark.parametrize("variant", ["demo", None])

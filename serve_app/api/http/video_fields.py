@@ -11,7 +11,7 @@ from pydantic.json_schema import SkipJsonSchema
 from models.limits import MAX_LORA_STRENGTH, MAX_LORAS
 from serve_app.api.http.request_model import WHOLE, RequestModel, Text
 from serve_app.submission.task_id import RESERVED_IDS, TASK_ID_PATTERN, is_task_id
-from serve_app.tasks.task import MAX_PROMPT_CHARS
+from serve_app.tasks.task import MAX_FRAGMENT_PROMPTS_CHARS, MAX_PROMPT_CHARS
 from serve_app.tasks.video_output import Codec, VideoFormat
 
 MAX_SEED = 2**53 - 1
@@ -20,6 +20,8 @@ MAX_SEED = 2**53 - 1
 MIN_SIDE = 16
 MAX_SIDE = 4096
 """Bounds of each side of a frame, in pixels; a model's own may be narrower."""
+
+MAX_FRAGMENTS = 100
 
 _SIZE = re.compile(r"(\d{1,5})\s*[xX*]\s*(\d{1,5})")
 _ASPECT = re.compile(r"(\d{1,4})\s*[:/]\s*(\d{1,4})")
@@ -109,6 +111,25 @@ def _checked_words(value: object) -> object:
     return [word.strip() for word in value if word.strip()] or None
 
 
+def _checked_prompts(value: object) -> object:
+    """Read a list of prompts, in a form as JSON; an empty one counts as not sent."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            value = None
+    if not isinstance(value, list) or len(value) > MAX_FRAGMENTS or not _are_words(value):
+        raise ValueError(
+            f'must be a list of at most {MAX_FRAGMENTS} texts, such as ["a calm sea", "a storm"]'
+        )
+    prompts = [prompt.strip() for prompt in value]
+    most, chars = max(map(len, prompts), default=0), sum(map(len, prompts))
+    if most > MAX_PROMPT_CHARS or chars > MAX_FRAGMENT_PROMPTS_CHARS:
+        bounds = f"{MAX_PROMPT_CHARS} characters in each text, and {MAX_FRAGMENT_PROMPTS_CHARS} in all"
+        raise ValueError(f"must have at most {bounds}")
+    return prompts or None
+
+
 def _are_words(value: list[Any]) -> bool:
     return all(isinstance(word, str) for word in value)
 
@@ -165,7 +186,13 @@ Seconds = Annotated[float, Field(gt=0, le=600)]
 Wait = Annotated[float, Field(gt=0, le=2_592_000)]
 """Seconds that a task may wait; at most 30 days."""
 Frames = Annotated[int, Field(ge=1, le=10_000), WHOLE]
-Fragments = Annotated[int, Field(ge=1, le=100), WHOLE]
+Fragments = Annotated[int, Field(ge=1, le=MAX_FRAGMENTS), WHOLE]
+FragmentPrompts = Annotated[
+    list[Text] | Unset,
+    BeforeValidator(_checked_prompts),
+    WithJsonSchema({"type": "array", "maxItems": MAX_FRAGMENTS, "items": {"type": "string"}}),
+]
+"""A prompt for each fragment."""
 Fps = Annotated[int, Field(ge=1, le=60), WHOLE]
 DRAWN_SEED = -1
 """Seed value that requests a random seed, as on Wan's own command line."""

@@ -29,6 +29,8 @@ _REPLACES = {
     "video_duration": ("num_frames",),
     "target_video_length": ("num_frames",),
     "lora_name": ("loras",),
+    "prompt": ("fragment_prompts",),
+    "fragment_prompts": ("num_fragments",),
     "format": ("codec", "crf"),
     "codec": ("crf",),
 }
@@ -52,7 +54,9 @@ class Earlier:
         """Return those of a task."""
         keys = {"image_path": task.spec.image_key, "last_frame_path": task.spec.last_image_key}
         pictures = {field: KeptPicture(key) for field, key in keys.items() if key is not None}
-        return cls(request_fields(task.spec, task.model, task.spec.output), pictures)
+        return cls(
+            request_fields(task.spec, task.model, task.spec.output, task.spec.fragment_prompts), pictures
+        )
 
     @classmethod
     def of_file(cls, video: bytes) -> "Earlier":

@@ -114,6 +114,8 @@ class TaskDocument(TypedDict):
     """Denoise steps of the whole video."""
     revised_prompt: str | None
     """What the prompt enhancer made of the prompt, which the model gets in its place."""
+    fragment_prompts: list[str]
+    """The prompt of each fragment, of a request that has them."""
     queue_position: int | None
     """From 1, within the model's queue; null where it does not wait, or is paused."""
     eta_seconds: float | None
@@ -231,6 +233,7 @@ def task_document(
         "step": task.step,
         "total_steps": task.spec.total_steps,
         "revised_prompt": task.revised_prompt or None,
+        "fragment_prompts": list(task.spec.fragment_prompts),
         "queue_position": place.position,
         "eta_seconds": round(place.eta_s, 1) if place.eta_s is not None else None,
         "attempt": task.attempt,

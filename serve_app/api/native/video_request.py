@@ -17,6 +17,7 @@ from serve_app.api.http.video_fields import (
     FlowShift,
     Format,
     Fps,
+    FragmentPrompts,
     Fragments,
     Frames,
     Guidance,
@@ -131,6 +132,11 @@ class VideoRequest(RequestModel):
         "one video.",
         examples=[1],
     )
+    fragment_prompts: FragmentPrompts = _field(
+        "A prompt for each fragment, in place of `prompt`, which an empty one stands for. Default of "
+        "`num_fragments`: their number.",
+        [],
+    )
     guidance_scale: Guidance | Unset = _field(
         "How strongly the prompt steers; up to 1 is without guidance, as distilled models always run, which "
         "refuse more.",
@@ -226,7 +232,8 @@ class VideoRequest(RequestModel):
             aspect=parse_aspect(self.aspect_ratio) if self.aspect_ratio else None,
             num_frames=_num_frames(self),
             duration_s=self.video_duration,
-            num_fragments=self.num_fragments,
+            num_fragments=_num_fragments(self),
+            fragment_prompts=tuple(self.fragment_prompts or ()),
             fps=self.fps,
             steps=self.infer_steps,
             guidance_scale=self.guidance_scale,
@@ -285,6 +292,12 @@ def _size(request: VideoRequest) -> tuple[int | None, int | None]:
         field = "size" if request.size else "target_shape"
         raise InvalidField(field, f"{field}: contradicts the size that another field asks for.")
     return next(iter(widths), None), next(iter(heights), None)
+
+
+def _num_fragments(request: VideoRequest) -> int:
+    if "num_fragments" in request.model_fields_set:
+        return request.num_fragments
+    return len(request.fragment_prompts or ()) or request.num_fragments
 
 
 def _num_frames(request: VideoRequest) -> int | None:
