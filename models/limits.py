@@ -20,6 +20,11 @@ CUDA_CHUNK_PIXELS = 8 * 1280 * 720
 for each of them, and so none has 2³¹, from where on cuDNN's kernels are slow; unless one latent frame does.
 """
 
+CHUNKS_AHEAD = 16
+"""Chunks whose latent frames pass together through the decoder's layers of the lowest resolution, where a
+tensor has a sixty-fourth of the values of the largest.
+"""
+
 MAX_LORAS = 8
 """Most LoRAs of one request."""
 

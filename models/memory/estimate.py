@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from models.engine import GenerationRequest
-from models.limits import BATCHED_TOKENS, CHUNK_PIXELS, CUDA_CHUNK_PIXELS, TEXT_TOKENS
+from models.limits import BATCHED_TOKENS, CHUNK_PIXELS, CHUNKS_AHEAD, CUDA_CHUNK_PIXELS, TEXT_TOKENS
 from models.memory import vae_convolutions
 from models.memory.vae_convolutions import Conv
 from models.parallel.plan import ParallelPlan
@@ -313,20 +313,24 @@ def _walk(
     width = request.width // variant.spatial_stride
     pixels = height * width * variant.spatial_stride**2 * variant.temporal_stride
     limit = CUDA_CHUNK_PIXELS if scratch.volumes else CHUNK_PIXELS
-    latents = min(chunk or max(limit // pixels, 1), variant.latent_frames(request.num_frames))
-    kept, fullest = 0, 0.0
+    frames = variant.latent_frames(request.num_frames)
+    of_a_chunk = min(chunk or max(limit // pixels, 1), frames)
+    kept, begun, fullest = 0, 0, 0.0
     for conv in convs:
+        latents = min(CHUNKS_AHEAD * of_a_chunk, frames) if conv.begins else of_a_chunk
         rows = -(-height // devices) if conv.strip and height >= devices else height
         picture = rows * width * conv.scale**2
         earlier = (conv.taps - 1) * conv.inputs * picture * itemsize
         kept += earlier
         columns = conv.inputs * conv.taps * conv.kernel**2
+        if conv.begins:
+            begun = 2 * latents * conv.outputs * picture * itemsize  # a sum that is still to be made
         own = conv.outputs * scratch.result + columns * scratch.column
         copies = 0 if scratch.volumes else _copies(conv, itemsize)
         # past frames are in a volume besides, and for a moment those before them are kept
         past = 2 * earlier if scratch.volumes else earlier
         fullest = max(fullest, latents * conv.rate * picture * (conv.alive * itemsize + copies + own) + past)
-    return kept + int(fullest)
+    return kept + begun + int(fullest)
 
 
 def _copies(conv: Conv, itemsize: int) -> int:

@@ -30,6 +30,8 @@ class Conv:
     """Channels of other tensors alive at this size and rate during the convolution."""
     enlarges: bool = False
     """True if the input is half as high and wide: a transposed convolution does what two operations did."""
+    begins: bool = False
+    """True of the decoder's layers that take many chunks at once."""
     strip: bool = True
     """True if each rank of a group computes its strip of the pictures only."""
 
@@ -60,10 +62,10 @@ def decoder(variant: Variant) -> Iterator[Conv]:
     residual, patch = _form(variant)
     dims = [variant.vae_dim * multiple for multiple in (*_MULTIPLES[-1:], *_MULTIPLES[::-1])]
     z, last = variant.latent_channels, len(_MULTIPLES) - 1
-    yield Conv(inputs=z, outputs=z, taps=1, kernel=1, scale=1, rate=1, strip=False)
-    yield Conv(inputs=z, outputs=dims[0], scale=1, rate=1, strip=False)
+    yield Conv(inputs=z, outputs=z, taps=1, kernel=1, scale=1, rate=1, begins=True, strip=False)
+    yield Conv(inputs=z, outputs=dims[0], scale=1, rate=1, begins=True, strip=False)
     for conv in _middle(dims[0], scale=1, rate=1):
-        yield replace(conv, strip=False)
+        yield replace(conv, begins=True, strip=False)
     scale = rate = 1
     for level, (inputs, outputs) in enumerate(pairwise(dims)):
         doubles = level < last and _doubles_time(last - 1 - level)
@@ -72,7 +74,8 @@ def decoder(variant: Variant) -> Iterator[Conv]:
         # with a shortcut around it, the block's input stays alive until its end
         waiting = arriving if residual and level < last else 0
         for block in range(variant.vae_blocks + 1):
-            yield from _residual_block(arriving, outputs, scale, rate, waiting if block else 0)
+            for conv in _residual_block(arriving, outputs, scale, rate, waiting if block else 0):
+                yield replace(conv, begins=level == 0 and not residual)
             arriving = outputs
         if level == last:
             continue

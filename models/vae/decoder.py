@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from models.limits import CHUNKS_AHEAD
 from models.vae.causal_conv import ConvForm
 from models.vae.channel_norm import ChannelNorm
 from models.vae.history import History
@@ -24,7 +25,10 @@ class Decoder(nn.Module):
         self.unquantise = conv(vae.post_quant_conv)
         self.conv_in = conv(decoder.conv_in)
         self.middle = Middle(decoder.mid_block, conv)
-        self.up = nn.ModuleList(layer for block in decoder.up_blocks for layer in _up_layers(block, conv))
+        layers = [layer for block in decoder.up_blocks for layer in _up_layers(block, conv)]
+        enlarging = next(place for place, layer in enumerate(layers) if not isinstance(layer, ResidualBlock))
+        self.low = nn.ModuleList(layers[:enlarging])
+        self.up = nn.ModuleList(layers[enlarging:])
         self.norm = ChannelNorm(decoder.norm_out)
         self.conv_out = conv(decoder.conv_out)
 
@@ -33,19 +37,20 @@ class Decoder(nn.Module):
         """The dtype that is computed in."""
         return self.norm.gamma.dtype
 
-    def forward(self, x: Tensor, history: History, strip_history: History, first: bool) -> Tensor:
-        """Decode this rank's strip of the frames.
+    def forward(
+        self, x: PendingSum, history: History, strip_history: History, first: bool, *, begins: bool
+    ) -> PendingSum:
+        """Run the layers before the first that enlarges, on latents; or the others, on what those made.
 
-        The layers up to the attention among all pixels of a frame, a small part of the work, run on whole
-        frames on every rank.
+        Returns this rank's strip. What comes before that is cut, up to the attention among all pixels of a
+        frame, is a small part of the work, and is done on every rank.
         """
-        latents = self.unquantise(PendingSum(x), history)
-        pictures = self.middle(self.conv_in(latents, history), history, first)
-        pictures = PendingSum(strip_history.cut(pictures.whole()))
-        for layer in self.up:
-            pictures = layer(pictures, strip_history, first)
-        pixels: PendingSum = self.conv_out(pictures, strip_history, self.norm, keep=False)
-        return pixels.whole()
+        if begins:
+            pictures = self.middle(self.conv_in(self.unquantise(x, history), history), history, first)
+            x = PendingSum(strip_history.cut(pictures.whole()))
+        for layer in self.low if begins else self.up:
+            x = layer(x, strip_history, first)
+        return x if begins else self.conv_out(x, strip_history, self.norm, keep=False)
 
 
 def _up_layers(block: Any, conv: ConvForm) -> Iterator[Layer]:
@@ -125,21 +130,42 @@ class Duplicate(nn.Module):
 
 
 class Decoding:
-    """A decoding run over a video or one tile. If ``parked``, its history is on the host between chunks."""
+    """A decoding run over a video or one tile. If ``parked``, its history is on the host between chunks.
 
-    def __init__(self, decoder: Decoder, strips: Strips, parked: bool = False) -> None:
+    The layers of the lowest resolution run on many latent frames at once, the others on those of a chunk.
+    """
+
+    def __init__(self, decoder: Decoder, strips: Strips, latents: Tensor, parked: bool = False) -> None:
+        """``latents``: of all frames, ``[f, z, h, w]``."""
         self._decoder = decoder
         self._histories = History(), History(strips)
+        self._latents = latents
+        self._begun: PendingSum | None = None
         self._parked = parked
         self._first = True
 
-    def __call__(self, latents: Tensor) -> Tensor:
-        """Decode latents ``[t, z, h, w]`` to this rank's rows, ``[n, 3, rows, width]`` in −1 … 1."""
-        self._move(latents.device)
-        frames = self._decoder(latents, *self._histories, first=self._first)
+    def __call__(self, count: int) -> Tensor:
+        """Decode the next ``count`` latent frames, or those that are left.
+
+        Returns this rank's rows, ``[n, 3, rows, width]`` in −1 … 1.
+        """
+        self._move(self._latents.device)
+        frames = self._decoder(self._next(count), *self._histories, self._first, begins=False).whole()
         self._first = False
         self._move(torch.device("cpu"))
         return _unpatchify(frames, self._decoder.patch).clamp(-1.0, 1.0)
+
+    def _next(self, count: int) -> PendingSum:
+        """Take the next frames of those that are begun; begin more of them if there are none."""
+        if self._begun is None:
+            ahead = 1 if self._parked else CHUNKS_AHEAD
+            latents, self._latents = self._latents[: ahead * count], self._latents[ahead * count :]
+            self._begun = self._decoder(PendingSum(latents), *self._histories, self._first, begins=True)
+        if len(self._begun) <= count:
+            begun, self._begun = self._begun, None
+            return begun
+        begun, self._begun = self._begun.split(count)
+        return begun
 
     def _move(self, device: torch.device) -> None:
         if self._parked:

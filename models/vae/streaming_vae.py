@@ -150,14 +150,14 @@ class StreamingVae:
         frames = self._on_device(latents, decoder.dtype)
         strips = Strips(self._mesh, frames.shape[2])
         tiles = Tiles(frames.shape[2], frames.shape[3], self.spatial_stride, tiling or self.tiling)
-        decodings = [Decoding(decoder, strips, parked=len(tiles) > 1) for _ in range(len(tiles))]
-        for chunk in frames.split(self._latents_per_chunk(tiles)):
+        decodings = [Decoding(decoder, strips, part, parked=len(tiles) > 1) for part in tiles.cut(frames)]
+        count = self._latents_per_chunk(tiles)
+        for _ in range(0, len(frames), count):
             # not around the yield: inference mode would leak into the consumer's code
             with torch.inference_mode(), self._mesh.lockstep(), _measured_convolutions():
                 video = None
                 if strips.takes_part:
-                    parts = zip(decodings, tiles.cut(chunk), strict=True)
-                    video = strips.joined(tiles.joined(decode(part) for decode, part in parts))
+                    video = strips.joined(tiles.joined(decode(count) for decode in decodings))
             if watched and self._mesh.agree(leave=video is not None and bool(video.isnan().any())):
                 raise _OverflowError
             if video is not None:

@@ -11,14 +11,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKLWan
+from torch import nn
 
 from models.kernels.pixel_operations import EAGER_PIXELS
 from models.parallel.mesh import Mesh
+from models.vae import decoder
 from models.vae.causal_conv import ConvForm, enlarging_padding, enlarging_weight
 from models.vae.channel_norm import ChannelNorm
 from models.vae.encoder import Encoding
 from models.vae.history import History
 from models.vae.look_back import LookBackConv
+from models.vae.pending_sum import PendingSum
 from models.vae.streaming_vae import StreamingVae
 from models.vae.strips import Strips
 from models.vae.volumes import VolumeConv
@@ -234,15 +237,37 @@ def test_frames_come_out_while_later_ones_are_latents(vae: Any) -> None:
     assert [len(chunk) for chunk in chunks] == [1, 4, 4, 4]
 
 
+def test_the_layers_of_the_lowest_resolution_take_many_chunks_at_once(
+    vae: Any, conv: ConvForm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoder, "CHUNKS_AHEAD", 2)
+    streaming, latents = StreamingVae(vae, chunk_pixels=1, conv=conv), noise(1, 8, 5, 2, 3)
+    begun: list[int] = []
+
+    def before(_: nn.Module, args: tuple[Any, ...], how: dict[str, bool]) -> None:
+        if how["begins"]:
+            begun.append(len(args[0]))
+
+    streaming.decoder.register_forward_pre_hook(before, with_kwargs=True)
+    chunks = list(streaming.decode(latents))
+    assert begun == [2, 2, 1]
+    assert [len(chunk) for chunk in chunks] == [1, 4, 4, 4, 4]
+    video = torch.cat(chunks).transpose(0, 1)[None]
+    torch.testing.assert_close(video, decoded_by_diffusers(vae, latents), atol=TOLERANCE, rtol=0)
+
+
 def test_the_state_between_chunks_does_not_grow_with_the_video(
     vae: Any, conv: ConvForm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     streaming = StreamingVae(vae, chunk_pixels=1, conv=conv)
     kept: list[int] = []
-    forward: Callable[..., torch.Tensor] = streaming.decoder.forward
+    forward: Callable[..., PendingSum] = streaming.decoder.forward
 
-    def counted(x: torch.Tensor, *histories: History, first: bool) -> torch.Tensor:
-        video = forward(x, *histories, first=first)
+    def counted(x: PendingSum, *histories_and_first: Any, begins: bool) -> PendingSum:
+        video = forward(x, *histories_and_first, begins=begins)
+        if begins:
+            return video
+        histories: tuple[History, ...] = histories_and_first[:2]
         tensors = [tensor for history in histories for tensor in history.values()]
         # a view would keep the whole chunk alive
         assert all(tensor.untyped_storage().nbytes() == tensor.nbytes for tensor in tensors)
