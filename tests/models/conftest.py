@@ -23,6 +23,7 @@ from models.engine import Frames, GenerationRequest
 from models.generate import generate
 from models.limits import BATCHED_TOKENS
 from models.parallel.mesh import Mesh
+from models.pipeline.generation import WanGeneration
 from models.pipeline.parts import Parts
 from models.pipeline.wan_engine import WanEngine
 from models.transformer.denoiser import Denoiser
@@ -108,16 +109,39 @@ class Model:
     scheduler: Any = None
     """Diffusers' scheduler in place of its default, UniPC."""
 
-    def latents(self, request: GenerationRequest) -> torch.Tensor:
+    def run(self, request: GenerationRequest) -> WanGeneration:
+        """Take all steps of a request."""
         generation = self.engine.prepare(request)
         while generation.step < generation.total_steps:
             self.engine.denoise_step(generation)
-        return generation.latents
+        return generation
+
+    def latents(self, request: GenerationRequest) -> torch.Tensor:
+        return self.run(request).latents
 
     def frames(self, request: GenerationRequest) -> Frames:
         return np.concatenate(list(generate(self.engine, request)))
 
-    def reference(self, request: GenerationRequest, output: str) -> Any:
+    def latents_and_frames(self, request: GenerationRequest) -> tuple[torch.Tensor, Frames]:
+        """Make both in one run of one fragment."""
+        generation = self.run(request)
+        return generation.latents, np.concatenate(list(self.engine.decode(generation)))
+
+    def references(self, request: GenerationRequest) -> tuple[torch.Tensor, Any]:
+        """Run the request with diffusers: latents, and frames as floats 0 … 1."""
+        if self.pipeline.config.get("expand_timesteps") and request.image is not None:
+            # after the last step the pipeline puts the picture back, where no callback sees it
+            return self.reference(request, "latent"), self.reference(request, "np")
+        latents: list[torch.Tensor] = []
+
+        def see(pipeline: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+            latents[:] = [tensors["latents"]]
+            return {}
+
+        frames = self.reference(request, "np", callback_on_step_end=see)
+        return latents[0], frames
+
+    def reference(self, request: GenerationRequest, output: str, **options: Any) -> Any:
         """Run the request with diffusers: latents (``latent``) or frames as floats 0 … 1 (``np``)."""
         parts = dict(self.pipeline.components)
         parts["scheduler"] = self.scheduler or UniPCMultistepScheduler.from_config(
@@ -141,6 +165,7 @@ class Model:
             guidance_scale_2=request.guidance_scale_2,
             generator=torch.Generator("cpu").manual_seed(request.seed),
             output_type=output,
+            **options,
         ).frames
 
     def pictures(self, request: GenerationRequest) -> tuple[Any, dict[str, Any]]:

@@ -144,7 +144,7 @@ def loaded(kind: str, folders: dict[str, Path], mesh: Mesh | None = None) -> Wan
 
 def request_of(kind: str) -> GenerationRequest:
     name, task, changes = KINDS[kind]
-    return defaults(name, task, **changes)
+    return defaults(name, task, (REQUEST.width, REQUEST.height), **changes)  # 45 tokens, as in REQUESTS
 
 
 def decoded(form: Any, height: int, conv: str, mesh: Mesh | None = None) -> list[torch.Tensor]:

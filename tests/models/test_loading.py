@@ -42,11 +42,10 @@ def test_a_loaded_folder_makes_the_video_of_diffusers(demo_weights: Path) -> Non
     model = Model(engine, engine.parts.text, pipeline)
     for image in (None, picture(REQUEST.width, REQUEST.height)):
         request = replace(REQUEST, image=image)
-        torch.testing.assert_close(
-            model.latents(request), model.reference(request, "latent"), atol=1e-4, rtol=0
-        )
-        difference = model.frames(request) - model.reference(request, "np")[0] * 255
-        assert np.abs(difference).max() <= 1.0
+        latents, frames = model.latents_and_frames(request)
+        expected_latents, (expected_frames,) = model.references(request)
+        torch.testing.assert_close(latents, expected_latents, atol=1e-4, rtol=0)
+        assert np.abs(frames - expected_frames * 255).max() <= 1.0
 
 
 def test_the_seconds_of_each_part_of_a_load_are_told(
