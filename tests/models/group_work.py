@@ -24,7 +24,7 @@ from models.generate import generate
 from models.loading import load_engine
 from models.parallel.mesh import Mesh
 from models.parallel.plan import ParallelPlan
-from models.parallel.rank_launcher import LaunchedRank, RankLauncher
+from models.parallel.rank_launcher import LaunchedRank
 from models.pipeline.wan_engine import WanEngine
 from models.speed import tuned_model
 from models.transformer.denoiser import Denoiser
@@ -57,6 +57,8 @@ LONG = replace(REQUESTS["i2v"], num_fragments=2)
 # latent heights: one that every group divides, one that none does, one with fewer rows than many a group
 HEIGHTS = [("look-back", 8), ("look-back", 9), ("look-back", 3), ("volumes", 9)]
 DECODES = [(form, height, conv) for form in (wan21, wan22) for conv, height in HEIGHTS]
+# eight ranks have one row or two: equal strips, pictures that are not cut and volumes are tried with fewer
+DECODES_OF = {2: DECODES, 4: DECODES, 8: [(form, 9, "look-back") for form in (wan21, wan22)]}
 CONVS: dict[str, ConvForm] = {"look-back": LookBackConv, "volumes": VOLUMES}
 # published kinds of model: the variant, the task and what differs from its defaults
 KINDS: dict[str, tuple[str, str, dict[str, Any]]] = {
@@ -133,8 +135,13 @@ def run_to_end(engine: WanEngine, request: GenerationRequest) -> torch.Tensor:
 
 def loaded(kind: str, folders: dict[str, Path], mesh: Mesh | None = None) -> WanEngine:
     name, _, _ = KINDS[kind]
-    settings = EngineSettings(small(name), folders[name])
-    if "in turn" not in kind:
+    return engine_of(name, folders[name], "in turn" in kind, mesh)
+
+
+@cache
+def engine_of(name: str, folder: Path, in_turn: bool, mesh: Mesh | None) -> WanEngine:
+    settings = EngineSettings(small(name), folder)
+    if not in_turn:
         return load_engine(settings, mesh)
     # on a CPU, where a fetched copy is a copy too
     with pytest.MonkeyPatch.context() as patch:
@@ -147,9 +154,15 @@ def request_of(kind: str) -> GenerationRequest:
     return defaults(name, task, (REQUEST.width, REQUEST.height), **changes)  # 45 tokens, as in REQUESTS
 
 
+@cache
+def vae_of(form: Any) -> Any:
+    """Return the VAE of a form, which no run changes."""
+    return form()
+
+
 def decoded(form: Any, height: int, conv: str, mesh: Mesh | None = None) -> list[torch.Tensor]:
     """Decode a video of three latent frames, in chunks."""
-    vae = StreamingVae(form(), chunk_pixels=1, mesh=mesh, conv=CONVS[conv])
+    vae = StreamingVae(vae_of(form), chunk_pixels=1, mesh=mesh, conv=CONVS[conv])
     return list(vae.decode(noise(1, 8, 3, height, 5)))
 
 
@@ -161,7 +174,7 @@ def overflowing(mesh: Mesh | None = None) -> Iterator[torch.Tensor]:
 
 def encoded(form: Any, height: int, conv: str, mesh: Mesh | None = None) -> torch.Tensor:
     """Encode a picture, gray for a while, and another picture."""
-    vae = StreamingVae(form(), mesh=mesh, conv=CONVS[conv])
+    vae = StreamingVae(vae_of(form), mesh=mesh, conv=CONVS[conv])
     video = torch.zeros(1, 3, 21, height * vae.spatial_stride, 3 * vae.spatial_stride)
     video[:, :, ::20] = noise(1, 3, 2, *video.shape[3:]).clamp(-1, 1)
     return vae.encode(video)
@@ -180,7 +193,7 @@ def runs(rank: LaunchedRank, plans: list[ParallelPlan]) -> None:
         rank.send((plan, "attention in 8 bits", attended_in_8_bits(built.engine.parts.denoiser.mesh).numpy()))
         rank.send((plan, "frames", list(generate(built.engine, LONG))))
     mesh = built.engine.parts.denoiser.mesh
-    for form, height, conv in DECODES:
+    for form, height, conv in DECODES_OF[rank.ranks]:
         chunks = [chunk.numpy() for chunk in decoded(form, height, conv, mesh)]
         rank.send((plan, f"decode {form.__name__} {height} {conv}", chunks))
         latents_of_all = encoded(form, height, conv, mesh).numpy()
@@ -291,16 +304,3 @@ def broken(how: str) -> None:
     if how == "hangs":
         threading.Event().wait()
     raise MemoryError
-
-
-def wait_for_ever(rank: LaunchedRank) -> None:
-    rank.send(os.getpid())
-    threading.Event().wait()
-
-
-def abandoned() -> None:
-    """Start ranks, then die by SIGKILL (run in a process of its own)."""
-    with RankLauncher(wait_for_ever, 2) as launcher:
-        for _, (_, pid) in zip(range(2), launcher.messages(), strict=False):
-            print(pid, flush=True)
-        os.kill(os.getpid(), signal.SIGKILL)

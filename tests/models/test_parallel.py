@@ -33,6 +33,7 @@ from . import group_work
 from .checkpoints import save_checkpoint, small
 from .group_work import HEADS, KINDS, LONG, REQUESTS, SHORT, SPARSE, UNBATCHED
 from .test_vae import wan21
+from .waiting_work import wait_for_ever
 
 pytestmark = pytest.mark.slow
 
@@ -51,6 +52,7 @@ PLANS = [
 ]
 KIND_PLANS = [plan for plan in PLANS if plan.devices == 2]
 SIZES = sorted({plan.devices for plan in PLANS})
+DECODES = [(devices, *decode) for devices in SIZES for decode in group_work.DECODES_OF[devices]]
 
 
 def name_of(plan: ParallelPlan) -> str:
@@ -71,6 +73,12 @@ def group(devices: int) -> dict[tuple[ParallelPlan, str], list[Any]]:
 @cache
 def alone(name: str) -> np.ndarray:
     return group_work.latents(group_work.model().engine, name).numpy()
+
+
+@cache
+def whole(work: Any, form: Any, height: int, conv: str) -> Any:
+    """The result of a decode or an encode of ``group_work`` on one device."""
+    return work(form, height, conv)
 
 
 @pytest.mark.parametrize("name", [*REQUESTS, UNBATCHED])
@@ -166,13 +174,12 @@ def test_all_leave_at_the_step_where_one_wants_to(devices: int) -> None:
     assert answers == [2] * devices
 
 
-@pytest.mark.parametrize(("form", "height", "conv"), group_work.DECODES)
-@pytest.mark.parametrize("devices", SIZES)
+@pytest.mark.parametrize(("devices", "form", "height", "conv"), DECODES)
 def test_strips_join_to_the_whole_decode(devices: int, form: Any, height: int, conv: str) -> None:
     name = f"decode {form.__name__} {height} {conv}"
     ((first, *others),) = (made for (_, made_name), made in group(devices).items() if made_name == name)
     assert others == [[]] * (devices - 1)
-    for chunk, expected in zip(first, group_work.decoded(form, height, conv), strict=True):
+    for chunk, expected in zip(first, whole(group_work.decoded, form, height, conv), strict=True):
         np.testing.assert_allclose(chunk, expected, atol=TOLERANCE, rtol=0)
 
 
@@ -184,14 +191,13 @@ def test_all_decode_again_what_overflows_in_one_strip(devices: int) -> None:
         np.testing.assert_allclose(chunk, expected, atol=TOLERANCE, rtol=0)
 
 
-@pytest.mark.parametrize(("form", "height", "conv"), group_work.DECODES)
-@pytest.mark.parametrize("devices", SIZES)
+@pytest.mark.parametrize(("devices", "form", "height", "conv"), DECODES)
 def test_strips_are_encoded_to_the_whole_latents_on_every_rank(
     devices: int, form: Any, height: int, conv: str
 ) -> None:
     name = f"encode {form.__name__} {height} {conv}"
     (made,) = (made for (_, made_name), made in group(devices).items() if made_name == name)
-    expected = group_work.encoded(form, height, conv).numpy()
+    expected = whole(group_work.encoded, form, height, conv).numpy()
     assert expected.std() > 0.01
     for latents in made:
         np.testing.assert_allclose(latents, expected, atol=1e-5, rtol=0)
@@ -258,13 +264,13 @@ def test_a_picture_that_one_rank_cannot_encode_ends_the_group_with_its_error() -
 
 
 def test_no_process_is_left() -> None:
-    with RankLauncher(group_work.wait_for_ever, 2) as launcher:
+    with RankLauncher(wait_for_ever, 2) as launcher:
         pids = [pid for _, (_, pid) in zip(range(2), launcher.messages(), strict=False)]
     assert not any(psutil.pid_exists(pid) for pid in pids)
 
 
 def test_no_process_outlives_a_launcher_that_is_killed() -> None:
-    program = "from tests.models.group_work import abandoned\nif __name__ == '__main__': abandoned()"
+    program = "from tests.models.waiting_work import abandoned\nif __name__ == '__main__': abandoned()"
     root = str(Path(__file__).parent.parent.parent)
     launcher = subprocess.run(
         [sys.executable, "-c", program],
