@@ -234,7 +234,10 @@ def test_a_video_of_any_size_from_a_first_to_a_last_frame_is_that_of_diffusers(
     load: Callable[[str], Model], size: tuple[int, int, int]
 ) -> None:
     width, height, num_frames = size
-    pictures = {"image": picture(width, height, seed=3), "last_image": picture(width, height, seed=4)}
+    pictures: dict[str, Any] = {
+        "image": picture(width, height, seed=3),
+        "last_image": picture(width, height, seed=4),
+    }
     for name in ("wan2.1-flf2v-14b", "wan2.2-i2v-a14b"):
         request = defaults(name, "flf2v", width=width, height=height, num_frames=num_frames, **pictures)
         assert_same_video(load(name), request)
