@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from ray.util.metrics import Counter, Gauge, Histogram
 
 from serve_app.tasks.task import Task
+from serve_app.tasks.webhook import DeliveryState
 
 _SECONDS = [0.1, 0.25, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600]
 
@@ -61,6 +62,32 @@ class TaskMetrics:
     def backlog(self, model: str, seconds: float) -> None:
         """Set the seconds of queued and running work of a model."""
         self._backlog.set(seconds, {"model": model})
+
+
+class WebhookMetrics:
+    """Metrics of webhook messages: attempts to deliver them, by what each came to."""
+
+    def __init__(self) -> None:
+        self._attempts = Counter(
+            "wan_serve_webhook_attempts",
+            description="Attempts to deliver webhook messages, by the message's state after them",
+            tag_keys=("state",),
+        )
+
+    def attempted(self, state: DeliveryState) -> None:
+        """Count an attempt by the state in which it left its message; ``pending``: it is tried again."""
+        self._attempts.inc(1, {"state": state})
+
+
+class StreamMetrics:
+    """Metrics of event streams of a replica of the API."""
+
+    def __init__(self) -> None:
+        self._open = Gauge("wan_serve_event_streams", description="Event streams that are open")
+
+    def open(self, count: int) -> None:
+        """Set how many streams are open."""
+        self._open.set(count)
 
 
 class LinkMetrics:

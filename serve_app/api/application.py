@@ -16,6 +16,7 @@ from serve_app.api.http.api_document import (
 from serve_app.api.http.auth import KeyGate, is_open
 from serve_app.api.http.body_limit import BodyLimit
 from serve_app.api.http.cors import Cors
+from serve_app.api.http.event_stream import EventStreams
 from serve_app.api.http.hosts import AllowedHosts
 from serve_app.api.http.methods import Methods
 from serve_app.api.http.parameters import provide
@@ -69,11 +70,14 @@ def build_api(
     nudge: Callable[[], None],
     on_cancelled: Callable[[Task], None],
     surfaces: Sequence[Surface] = SURFACES,
+    *,
+    on_streams: Callable[[int], None],
 ) -> FastAPI:
     """Build the HTTP service over the store in ``settings``; the application's lifespan opens and closes it.
 
-    ``nudge`` is called after each committed submit and cancel, ``on_cancelled`` with each cancelled task.
-    Both must return at once and never raise.
+    ``nudge`` is called after each committed submit and cancel, ``on_cancelled`` with each cancelled task,
+    ``on_streams`` with the number of open event streams whenever it changes. All must return at once and
+    never raise.
     """
     database = Database(settings.store_url)
 
@@ -86,7 +90,7 @@ def build_api(
             await database.close()
 
     api = _routed(surfaces, lifespan=lifespan)
-    provide(api, _service(settings, database, nudge, on_cancelled))
+    provide(api, _service(settings, database, nudge, on_cancelled), EventStreams(on_streams))
     install_refusals(api)
     finish_document(api, [drop_validation_errors, add_site_refusals, *([_ADD_KEYS] if settings.keys else [])])
     api.add_middleware(Methods, routes=api.routes)

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp
 
 from serve_app.api.application import build_api
 from serve_app.config.settings import AppSettings
-from serve_app.metrics import TaskMetrics
+from serve_app.metrics import StreamMetrics, TaskMetrics
 
 API = "api"
 """Name of the deployment."""
@@ -35,7 +35,7 @@ class Ingress:
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """Return the HTTP service; Ray Serve calls this method in each new replica."""
-        return build_api(self._settings, self._nudge, TaskMetrics().ended)
+        return build_api(self._settings, self._nudge, TaskMetrics().ended, on_streams=StreamMetrics().open)
 
     def _nudge(self) -> None:
         """Nudge the coordinator without waiting: one call at a time, and one more for all meanwhile."""

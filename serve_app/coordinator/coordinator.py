@@ -23,7 +23,7 @@ from serve_app.coordinator.scaling import Scaling, deployment_of
 from serve_app.files.artifacts import LocalArtifacts
 from serve_app.files.output_paths import OutputPaths
 from serve_app.media.public_http import PublicHttp, public_or_in
-from serve_app.metrics import TaskMetrics
+from serve_app.metrics import TaskMetrics, WebhookMetrics
 from serve_app.store.database import Database
 from serve_app.store.delivery_ledger import DeliveryLedger
 from serve_app.store.fleet import Fleet
@@ -91,7 +91,9 @@ class Coordinator:
             self._ledger, list(models), self._scaling.window, self._send, self._give_up
         )
         deliveries = DeliveryLedger(self._database, self._ledger.epoch)
-        self._courier = Courier(deliveries, _sender(settings, describe))
+        self._courier = Courier(
+            deliveries, _sender(settings, describe), on_attempt=WebhookMetrics().attempted
+        )
         self._janitor = Janitor(
             TaskStore(self._database),
             self._ledger,

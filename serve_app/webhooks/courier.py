@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from serve_app.store.delivery_ledger import DeliveryLedger, Due, Outcome
 from serve_app.store.leadership import Superseded
+from serve_app.tasks.webhook import DeliveryState
 from serve_app.webhooks.schedule import MAX_JITTER, outcome
 from serve_app.webhooks.sender import Sender
 
@@ -30,10 +31,17 @@ class Courier:
     """
 
     def __init__(
-        self, ledger: DeliveryLedger, sender: Sender, *, clock: Callable[[], float] = time.time
+        self,
+        ledger: DeliveryLedger,
+        sender: Sender,
+        *,
+        on_attempt: Callable[[DeliveryState], None],
+        clock: Callable[[], float] = time.time,
     ) -> None:
+        """``on_attempt`` is called with the state that each recorded attempt left its message in."""
         self._ledger = ledger
         self._sender = sender
+        self._on_attempt = on_attempt
         self._clock = clock
         self._under_way: dict[asyncio.Task[None], Due] = {}
         self._wake = asyncio.Event()
@@ -102,7 +110,8 @@ class Courier:
         # Kept under way until it is recorded: while the store is away, nothing is sent over and over.
         while True:
             try:
-                return await self._ledger.record(due.delivery, came_to)
+                await self._ledger.record(due.delivery, came_to)
+                return self._on_attempt(came_to.state)
             except Superseded as error:
                 self._superseded = error
                 return

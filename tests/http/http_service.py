@@ -50,6 +50,8 @@ class HttpService:
     artifacts: LocalArtifacts
     nudges: list[str] = field(default_factory=list)
     cancelled: list[Task] = field(default_factory=list)
+    streams: list[int] = field(default_factory=list)
+    """How many event streams were open, at each change."""
 
     async def submit(self, *, key: str | None = None, **fields: Any) -> dict[str, Any]:
         """Submit a valid task, with an API key if there are any, and return the answer."""
@@ -104,7 +106,10 @@ async def running(
     """Start the service, yield a client of it, and stop it."""
     nudges: list[str] = []
     cancelled: list[Task] = []
-    api = build_api(settings, lambda: nudges.append("nudge"), cancelled.append, surfaces)
+    streams: list[int] = []
+    api = build_api(
+        settings, lambda: nudges.append("nudge"), cancelled.append, surfaces, on_streams=streams.append
+    )
     database = Database(settings.store_url)
     async with (
         api.router.lifespan_context(api),
@@ -121,6 +126,7 @@ async def running(
             artifacts=LocalArtifacts(OutputPaths(settings.outputs, settings.output_roots), settings.data_dir),
             nudges=nudges,
             cancelled=cancelled,
+            streams=streams,
         )
         await database.close()
 

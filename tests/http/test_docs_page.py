@@ -50,7 +50,7 @@ async def test_the_docs_ask_no_validator(service: HttpService):
 
 
 async def test_the_pages_work_below_a_prefix(service: HttpService):
-    api = build_api(service.settings, lambda: None, lambda _task: None)
+    api = build_api(service.settings, lambda: None, lambda _task: None, on_streams=lambda _count: None)
     outer = httpx.ASGITransport(Starlette(routes=[Mount("/video/wan", app=api)]))
     async with httpx.AsyncClient(transport=outer, base_url="http://service") as client:
         for path in ("/video/wan/docs", "/video/wan/docs/", "/video/wan/"):

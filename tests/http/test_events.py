@@ -258,3 +258,19 @@ async def test_a_wait_that_makes_no_sense_is_refused(live: Listening, wait: str)
             method, path, params={"wait": wait}, json={"prompt": "x"}, headers=with_key("alice")
         )
         assert (response.status_code, response.json()["field"]) == (422, "wait")
+
+
+async def test_open_streams_are_counted_until_their_clients_go(live: Listening):
+    counts = live.service.streams
+    await live.service.submit(task_id="a", key="alice")
+    async with (
+        live.events("/v1/tasks/a/events", key="alice") as one,
+        live.events("/v1/events", key="alice") as all,
+    ):
+        await one.next()
+        await all.next()
+        assert counts == [1, 2]
+    async with asyncio.timeout(DEADLINE_S):
+        while counts[-1]:
+            await asyncio.sleep(0.01)
+    assert counts == [1, 2, 1, 0]

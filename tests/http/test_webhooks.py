@@ -24,6 +24,7 @@ from serve_app.store.delivery_ledger import DeliveryLedger
 from serve_app.store.leadership import Superseded
 from serve_app.store.run_ledger import RunLedger
 from serve_app.tasks.task import Task
+from serve_app.tasks.webhook import DeliveryState
 from serve_app.webhooks.courier import Courier
 from serve_app.webhooks.schedule import DELAYS_S, MAX_JITTER
 from serve_app.webhooks.sender import Sender
@@ -42,6 +43,8 @@ class Post:
     """A service whose coordinator's courier is the test's own, with a clock that stands still."""
 
     service: HttpService
+    attempts: list[DeliveryState] = field(default_factory=list)
+    """What each recorded attempt came to."""
     now: float = field(default_factory=lambda: time.time() + 60)
     """A minute ahead, so that whatever the test makes is due."""
 
@@ -53,7 +56,8 @@ class Post:
         http = PublicHttp(is_allowed=public_or_in(config.webhooks.networks))
         describe = partial(message_document, root_path=config.webhooks.public_url)
         sender = Sender(http, config.webhook_secrets, describe, timeout_s=timeout_s)
-        return Courier(DeliveryLedger(self.service.database, ledger.epoch), sender, clock=lambda: self.now)
+        deliveries = DeliveryLedger(self.service.database, ledger.epoch)
+        return Courier(deliveries, sender, on_attempt=self.attempts.append, clock=lambda: self.now)
 
     async def deliver(self) -> None:
         """Send everything that is due now."""
@@ -159,6 +163,7 @@ async def test_after_the_last_attempt_a_message_is_failed_and_a_resend_sends_it_
         post.now += 2 * delay_s
     (message,) = await post.webhooks(task_id)
     assert (message["state"], message["attempts"]) == ("failed", 10) and len(receiver.received) == 10
+    assert post.attempts == [DeliveryState.PENDING] * 9 + [DeliveryState.FAILED]
     again = await post.service.client.post(f"/v1/tasks/{task_id}/webhooks/resend")
     assert again.status_code == 200 and again.json()["webhooks"][0]["state"] == "pending"
     await post.deliver()
@@ -188,6 +193,7 @@ async def test_a_receiver_that_is_gone_is_not_asked_again_until_a_resend(post: P
     await post.deliver()
     assert len(receiver.received) == 1
     assert {(await post.webhooks(each))[0]["state"] for each in (task_id, later)} == {"disabled"}
+    assert post.attempts == [DeliveryState.DISABLED]
     await post.service.client.post(f"/v1/tasks/{later}/webhooks/resend")
     await post.deliver()
     await post.service.finished(callback_url=receiver.url())
@@ -252,7 +258,7 @@ async def test_a_message_that_cannot_be_made_follows_the_schedule_too(post: Post
 
     sender = Sender(PublicHttp(), post.service.settings.webhook_secrets, broken, timeout_s=1.0)
     deliveries = DeliveryLedger(post.service.database, post.service.ledger.epoch)
-    post.courier = Courier(deliveries, sender, clock=lambda: post.now)
+    post.courier = Courier(deliveries, sender, on_attempt=post.attempts.append, clock=lambda: post.now)
     task_id = await post.service.finished(callback_url=receiver.url())
     await post.deliver()
     await post.deliver()

@@ -1,10 +1,11 @@
 """Server-sent events, as the HTML standard defines them."""
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 PING_S = 15.0
 """Seconds after which a comment is sent where there is nothing to tell, so that no proxy gives up."""
@@ -24,12 +25,37 @@ def event(id: str, document: Mapping[str, Any]) -> str:
     return f"id: {id}\ndata: {data}\n\n"
 
 
-def event_stream(events: AsyncIterator[str]) -> StreamingResponse:
-    """Answer with these events, and with the time after which a client that lost them asks again."""
+class EventStreams:
+    """The open event streams of one application, counted."""
 
-    async def stream() -> AsyncIterator[str]:
-        yield f"retry: {_RETRY_MS}\n\n"
-        async for each in events:
-            yield each
+    def __init__(self, on_change: Callable[[int], None]) -> None:
+        """``on_change`` is called with the number of open streams whenever it changes."""
+        self._on_change = on_change
+        self._open = 0
 
-    return StreamingResponse(stream(), media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
+    def answer(self, events: AsyncIterator[str]) -> StreamingResponse:
+        """Answer with these events, and with the time after which a client that lost them asks again."""
+        return _EventStream(events, self._count)
+
+    def _count(self, change: int) -> None:
+        self._open += change
+        self._on_change(self._open)
+
+
+class _EventStream(StreamingResponse):
+    def __init__(self, events: AsyncIterator[str], count: Callable[[int], None]) -> None:
+        async def stream() -> AsyncIterator[str]:
+            yield f"retry: {_RETRY_MS}\n\n"
+            async for each in events:
+                yield each
+
+        super().__init__(stream(), media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
+        self._count = count
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the stream; it is open until its client has gone or it has ended."""
+        self._count(1)
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._count(-1)

@@ -4,18 +4,25 @@ from typing import Annotated
 
 from fastapi import Depends, FastAPI, Path, Request
 
+from serve_app.api.http.event_stream import EventStreams
 from serve_app.submission.task_id import TASK_ID_PATTERN
 from serve_app.submission.task_service import TaskService
 
 
-def provide(api: FastAPI, service: TaskService) -> None:
-    """Make ``service`` available as a parameter of the routes of ``api``."""
+def provide(api: FastAPI, service: TaskService, streams: EventStreams) -> None:
+    """Make ``service`` and ``streams`` available as parameters of the routes of ``api``."""
     api.state.service = service
+    api.state.streams = streams
 
 
 async def _service_of(request: Request) -> TaskService:
     service: TaskService = request.app.state.service
     return service
+
+
+async def _streams_of(request: Request) -> EventStreams:
+    streams: EventStreams = request.app.state.streams
+    return streams
 
 
 async def _root_path_of(request: Request) -> str:
@@ -24,6 +31,9 @@ async def _root_path_of(request: Request) -> str:
 
 Service = Annotated[TaskService, Depends(_service_of)]
 """Route parameter: the task service that the API was built over."""
+
+Streams = Annotated[EventStreams, Depends(_streams_of)]
+"""Route parameter: the event streams of the API."""
 
 TaskInPath = Annotated[
     str,

@@ -10,9 +10,9 @@ from starlette.responses import Response
 
 from serve_app.api.http.api_document import answers
 from serve_app.api.http.auth import Calling
-from serve_app.api.http.event_stream import EVENT_STREAM, PING, PING_S, event, event_stream
+from serve_app.api.http.event_stream import EVENT_STREAM, PING, PING_S, event
 from serve_app.api.http.examples import curl
-from serve_app.api.http.parameters import RootPath, Service, TaskInPath
+from serve_app.api.http.parameters import RootPath, Service, Streams, TaskInPath
 from serve_app.api.native.describe import describe, describe_all
 from serve_app.api.native.task_document import TaskDocument
 from serve_app.submission.task_service import TaskService
@@ -39,7 +39,12 @@ router = APIRouter(tags=["tasks"])
     response_class=Response,
 )
 async def task_events(
-    task_id: TaskInPath, service: Service, caller: Calling, root_path: RootPath, last: _LastEvent = ""
+    task_id: TaskInPath,
+    service: Service,
+    streams: Streams,
+    caller: Calling,
+    root_path: RootPath,
+    last: _LastEvent = "",
 ) -> Response:
     """Send the task's status now and at each change, to its end, as server-sent events.
 
@@ -48,7 +53,7 @@ async def task_events(
     task = await service.task(caller, task_id)
     if task.is_final and last == _task_event_id(task):
         return Response(status_code=204)
-    return event_stream(_events_of(service, caller, task, root_path))
+    return streams.answer(_events_of(service, caller, task, root_path))
 
 
 @router.get(
@@ -58,13 +63,13 @@ async def task_events(
     response_class=Response,
 )
 async def all_events(
-    service: Service, caller: Calling, root_path: RootPath, last: _LastEvent = ""
+    service: Service, streams: Streams, caller: Calling, root_path: RootPath, last: _LastEvent = ""
 ) -> Response:
     """Send the status of each unended task, then of each task that changes.
 
     After a break, the tasks that ended meanwhile come first. An event may come twice.
     """
-    return event_stream(_all_events(service, caller, _sent_at(last), root_path))
+    return streams.answer(_all_events(service, caller, _sent_at(last), root_path))
 
 
 async def _events_of(service: TaskService, caller: Caller, task: Task, root_path: str) -> AsyncIterator[str]:
