@@ -25,6 +25,9 @@ CHUNKS_AHEAD = 16
 tensor has a sixty-fourth of the values of the largest.
 """
 
+MAX_REFERENCES = 4
+"""Most reference pictures that a model takes."""
+
 MAX_LORAS = 8
 """Most LoRAs of one request."""
 

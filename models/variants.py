@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Literal, TypeAlias
 
+from models.limits import MAX_REFERENCES
+
 VideoKind: TypeAlias = Literal["t2v", "i2v", "flf2v"]
 """Kind of video by its inputs: text alone (t2v), a first frame (i2v), or a first and a last frame (flf2v)."""
 
@@ -273,7 +275,7 @@ _WAN21_VACE_1_3B = replace(
     flow_shift=16.0,
     guidance_scale=5.0,
     control_blocks=15,
-    max_references=4,
+    max_references=MAX_REFERENCES,
 )
 
 _WAN21_VACE_14B = replace(

@@ -35,7 +35,9 @@ _FIELDS: Mapping[str, str] = MappingProxyType(
 _REQUESTED = frozenset(
     {*_FIELDS, "model", "loras", "fragment_prompts", *(field.name for field in fields(VideoOutput))}
 )
-_PICTURES = ("image_sha256", "last_image_sha256")
+_FRAMES = ("image_sha256", "last_image_sha256")
+_REFERENCES = "reference_sha256"
+_HASHES = frozenset({*_FRAMES, _REFERENCES})
 
 
 def request_fields(
@@ -60,13 +62,16 @@ def settings_comment(
     last_image: SourceImage | None = None,
     output: VideoOutput = PLAIN,
     fragment_prompts: Sequence[str] = (),
+    references: Sequence[SourceImage] = (),
 ) -> str:
     """Return the comment of a video's file: its request, what made it, and hashes of its pictures."""
-    hashes = {
-        name: hashlib.sha256(picture.pixels.tobytes()).hexdigest()
-        for name, picture in zip(_PICTURES, (image, last_image), strict=True)
+    hashes: dict[str, str | list[str]] = {
+        name: _hash(picture)
+        for name, picture in zip(_FRAMES, (image, last_image), strict=True)
         if picture is not None
     }
+    if references:
+        hashes[_REFERENCES] = [_hash(picture) for picture in references]
     made_by = {"version": package_version(), "variant": variant}
     settings = {_TITLE: {**made_by, **request_fields(spec, model, output, fragment_prompts), **hashes}}
     return json.dumps(settings, ensure_ascii=False)
@@ -86,4 +91,8 @@ def settings_in(video: bytes) -> tuple[Mapping[str, Any], Mapping[str, Any]] | N
     if not isinstance(settings, dict):
         return None
     request = {name: settings[name] for name in settings.keys() & _REQUESTED}
-    return request, {name: settings[name] for name in settings.keys() & set(_PICTURES)}
+    return request, {name: settings[name] for name in settings.keys() & _HASHES}
+
+
+def _hash(picture: SourceImage) -> str:
+    return hashlib.sha256(picture.pixels.tobytes()).hexdigest()

@@ -326,14 +326,17 @@ class Run:
             last_image=self._frame(spec.last_image_key),
             # A coordinator of the version before sends a task without them.
             fragment_prompts=getattr(spec, "fragment_prompts", ()),
+            references=tuple(self._stored(key).pixels for key in getattr(spec, "reference_keys", ())),
         )
 
     def _frame(self, key: str | None) -> Picture | None:
         """Load a stored image, scaled and cropped to the video's size; None without a key."""
         if key is None:
             return None
-        stored = SourceImage.from_png(self._artifacts.read_input(key))
-        return stored.cover_crop(self._task.spec.width, self._task.spec.height)
+        return self._stored(key).cover_crop(self._task.spec.width, self._task.spec.height)
+
+    def _stored(self, key: str) -> SourceImage:
+        return SourceImage.from_png(self._artifacts.read_input(key))
 
     def _check_abandoned(self) -> None:
         if self._abandoned.is_set():

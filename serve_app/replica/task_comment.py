@@ -10,8 +10,11 @@ from serve_app.tasks.video_output import PLAIN
 def task_comment(task: Task, variant: str, artifacts: LocalArtifacts) -> str:
     """Return the comment of a task's video. Raises ``FileNotFound`` if an input is gone."""
 
+    def stored(key: str) -> SourceImage:
+        return SourceImage.from_png(artifacts.read_input(key))
+
     def picture(key: str | None) -> SourceImage | None:
-        return None if key is None else SourceImage.from_png(artifacts.read_input(key))
+        return None if key is None else stored(key)
 
     spec = task.spec
     return settings_comment(
@@ -20,7 +23,8 @@ def task_comment(task: Task, variant: str, artifacts: LocalArtifacts) -> str:
         variant=variant,
         image=picture(spec.image_key),
         last_image=picture(spec.last_image_key),
-        # A coordinator of the version before sends neither.
+        # A coordinator of the version before sends none of them.
         output=getattr(spec, "output", PLAIN),
         fragment_prompts=getattr(spec, "fragment_prompts", ()),
+        references=[stored(key) for key in getattr(spec, "reference_keys", ())],
     )

@@ -124,6 +124,7 @@ def _spec_of(stored: Mapping[str, Any]) -> TaskSpec:
         values["loras"] = (LoraUse(stored["lora_name"], stored.get("lora_strength", 1.0)),)
     values["fragment_prompts"] = tuple(stored.get("fragment_prompts", ()))
     values["output"] = _output_of(stored.get("output") or {})
+    values["reference_keys"] = tuple(stored.get("reference_keys", ()))
     return TaskSpec(**values)
 
 
@@ -150,6 +151,8 @@ def _spec_values(spec: TaskSpec) -> dict[str, Any]:
         del stored["fragment_prompts"]
     if spec.output == PLAIN:
         del stored["output"]
+    if not spec.reference_keys:
+        del stored["reference_keys"]
     stored |= {"num_frames": spec.total_frames, "fragment_frames": spec.num_frames}
     stored["lora_name"] = spec.loras_key
     if spec.loras:

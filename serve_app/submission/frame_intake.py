@@ -1,4 +1,4 @@
-"""Decoding and storing of a task's first and last frame."""
+"""Decoding and storing of a task's pictures: its first and last frame, and its references."""
 
 import asyncio
 from dataclasses import dataclass
@@ -8,15 +8,16 @@ from serve_app.files.artifacts import LocalArtifacts
 from serve_app.media.image_intake import ImageIntake
 from serve_app.media.source_image import SourceImage
 from serve_app.submission.field_words import FieldWords
-from serve_app.submission.video_order import KeptPicture, Picture, VideoOrder
+from serve_app.submission.video_order import KeptInput, Picture, VideoOrder
 
 
 @dataclass(frozen=True, slots=True)
 class Frames:
-    """An order's decoded first and last frame, None for one that it has not."""
+    """An order's decoded pictures, None for a frame that it has not."""
 
     first: SourceImage | None
     last: SourceImage | None
+    references: tuple[SourceImage, ...]
 
     @property
     def size(self) -> tuple[int, int] | None:
@@ -26,51 +27,65 @@ class Frames:
 
 @dataclass(frozen=True, slots=True)
 class KeptFrames:
-    """The keys of an order's stored frames, None for a frame that it has not, and notes for the client."""
+    """The keys of an order's stored pictures, None for a frame that it has not, and notes for the client."""
 
     first_key: str | None
     last_key: str | None
+    reference_keys: tuple[str, ...]
     notes: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class FrameIntake:
-    """Decoder and store of the frames of orders."""
+    """Decoder and store of the pictures of orders."""
 
     intake: ImageIntake
     artifacts: LocalArtifacts
 
     async def read(self, order: VideoOrder, words: FieldWords) -> Frames:
-        """Decode the frames of an order. Raises ``ServiceError`` for a bad one."""
+        """Decode the pictures of an order. Raises ``ServiceError`` for a bad one."""
+        references = [
+            await self._read_picture(picture, words[f"references[{place}]"])
+            for place, picture in enumerate(order.references)
+        ]
         return Frames(
             await self._read(order.first_frame, words["first_frame"]),
             await self._read(order.last_frame, words["last_frame"]),
+            tuple(references),
         )
 
     async def keep(self, frames: Frames, *, size: tuple[int, int], uid: str) -> KeptFrames:
-        """Store the frames of a video of that width and height in pixels; its task is to have that uid."""
+        """Store the pictures of a video of that width and height in pixels; its task is to have that uid."""
         first_key = await self._store(uid, "image.png", frames.first)
         last_key = await self._store(uid, "last_image.png", frames.last)
         found = (frames.first, frames.last)
         notes = [image.crop_note(*size) for image in found if image is not None]
-        return KeptFrames(first_key, last_key, tuple(f"The {note}." for note in notes if note))
+        reference_keys = [
+            await self._store_picture(uid, f"reference-{place}.png", image)
+            for place, image in enumerate(frames.references)
+        ]
+        return KeptFrames(
+            first_key, last_key, tuple(reference_keys), tuple(f"The {note}." for note in notes if note)
+        )
 
     async def _read(self, picture: Picture | None, word: str) -> SourceImage | None:
-        if picture is None:
-            return None
+        return None if picture is None else await self._read_picture(picture, word)
+
+    async def _read_picture(self, picture: Picture, word: str) -> SourceImage:
         if isinstance(picture, bytes):
             return await asyncio.to_thread(self.intake.from_bytes, picture)
-        if isinstance(picture, KeptPicture):
+        if isinstance(picture, KeptInput):
             return await asyncio.to_thread(self._read_kept, picture)
         return await self.intake.read(picture, word)
 
-    def _read_kept(self, picture: KeptPicture) -> SourceImage:
+    def _read_kept(self, picture: KeptInput) -> SourceImage:
         try:
             return SourceImage.from_png(self.artifacts.read_input(picture.key))
         except (FileNotFound, OSError):
-            raise FileNotFound("The picture that the video began or ended with is no longer kept.") from None
+            raise FileNotFound("A picture that the video was made from is no longer kept.") from None
 
     async def _store(self, uid: str, file_name: str, image: SourceImage | None) -> str | None:
-        if image is None:
-            return None
+        return None if image is None else await self._store_picture(uid, file_name, image)
+
+    async def _store_picture(self, uid: str, file_name: str, image: SourceImage) -> str:
         return await asyncio.to_thread(lambda: self.artifacts.put_input(uid, file_name, image.to_png()))

@@ -34,6 +34,8 @@ class Plan:
     spec: TaskSpec
     fit_notes: tuple[str, ...]
     lora_notes: tuple[str, ...]
+    references: int = 0
+    """Number of reference pictures."""
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -42,8 +44,10 @@ class Plan:
 
     @property
     def tokens(self) -> int:
-        """DiT tokens of one forward."""
-        return self.variant.tokens(self.spec.width, self.spec.height, self.spec.num_frames)
+        """DiT tokens of one forward; a reference picture has those of a latent frame."""
+        width, height = self.spec.width, self.spec.height
+        of_a_reference = self.variant.tokens(width, height, 1)
+        return self.variant.tokens(width, height, self.spec.num_frames) + self.references * of_a_reference
 
     @property
     def work(self) -> float:
@@ -85,7 +89,7 @@ def plan(order: VideoOrder, models: Sequence[ModelSettings]) -> Plan:
         video_frames=variant.video_frames(fitted.num_frames, fragments),
     )
     spec = replace(spec, output=output_of(order, spec))
-    return Plan(model.name, variant, spec, fitted.notes, tuple(lora_notes))
+    return Plan(model.name, variant, spec, fitted.notes, tuple(lora_notes), len(order.references))
 
 
 def shaped(planned: Plan, order: VideoOrder, picture: tuple[int, int]) -> Plan:
@@ -106,9 +110,11 @@ def _or(value: Value | None, default: Value) -> Value:
 
 def _choose(order: VideoOrder, models: Sequence[ModelSettings], kind: VideoKind) -> ModelSettings:
     name = order.model
-    able = [model for model in models if kind in model.spec.tasks]
+    able: Sequence[ModelSettings] = [model for model in models if kind in model.spec.tasks]
     if name:
         able = [model for model in able if model.name == name]
+    if able:
+        able = _taking_references(order, able)
     if able:
         if not order.loras:
             return able[0]
@@ -122,6 +128,19 @@ def _choose(order: VideoOrder, models: Sequence[ModelSettings], kind: VideoKind)
     if kind == "i2v":
         raise OrderFault("first_frame", f"{subject} from an image; leave it out.")
     raise OrderFault("first_frame", f"is required, because {subject} without an image.")
+
+
+def _taking_references(order: VideoOrder, able: Sequence[ModelSettings]) -> Sequence[ModelSettings]:
+    """Return the models that take the order's reference pictures. Raises ``OrderFault`` if none does."""
+    taking = [model for model in able if model.spec.max_references >= len(order.references)]
+    if taking:
+        return taking
+    most = max(model.spec.max_references for model in able)
+    subject = f"the model {order.model}" if order.model else "no model that could make the video"
+    if most and order.model:
+        raise OrderFault("references", f"{subject} takes at most {most} reference images.")
+    takes = "takes no" if order.model else "takes"
+    raise OrderFault("references", f"{subject} {takes} reference images; leave them out.")
 
 
 def _with_loras(order: VideoOrder, able: Sequence[ModelSettings]) -> ModelSettings:

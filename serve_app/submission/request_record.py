@@ -16,19 +16,28 @@ def without_pictures(order: VideoOrder, words: FieldWords) -> Mapping[str, Any]:
     """Return the request as the client sent it, without pictures that came as text; paths and URLs stay."""
     kept = dict(order.sent)
     for name in (words[field] for field in _FRAMES):
-        text = kept.get(name)
-        # Base64 has no full stop; the names of image files and of hosts do.
-        if text and (len(text) > MAX_PATH_CHARS or text.startswith("data:") or "." not in text):
-            kept[name] = f"({len(text)} characters left out)"
+        if kept.get(name):
+            kept[name] = _without_data(kept[name])
+    name = words["references"]
+    if kept.get(name):
+        kept[name] = [_without_data(text) for text in kept[name]]
     return kept
+
+
+def _without_data(text: str) -> str:
+    # Base64 has no full stop; the names of image files and of hosts do.
+    if len(text) > MAX_PATH_CHARS or text.startswith("data:") or "." not in text:
+        return f"({len(text)} characters left out)"
+    return text
 
 
 def digest(order: VideoOrder) -> str:
     """Return a SHA-256 of the request and its uploaded pictures. Blocks for as long as hashing takes."""
     found = hashlib.sha256()
-    uploads = (
-        picture if isinstance(picture, bytes) else b"" for picture in (order.first_frame, order.last_frame)
-    )
+    frames = (order.first_frame, order.last_frame)
+    uploads = [picture if isinstance(picture, bytes) else b"" for picture in frames]
+    # No part for what an order of an earlier version could not have: its digest stays the same.
+    uploads += [picture for picture in order.references if isinstance(picture, bytes)]
     for part in (json.dumps(order.sent, sort_keys=True).encode(), *uploads):
         found.update(len(part).to_bytes(8, "big") + part)
     return found.hexdigest()

@@ -125,7 +125,12 @@ class Submitter:
             uid=uid,
             id=order.task_id or uid,
             model=planned.model,
-            spec=replace(spec, image_key=frames.first_key, last_image_key=frames.last_key),
+            spec=replace(
+                spec,
+                image_key=frames.first_key,
+                last_image_key=frames.last_key,
+                reference_keys=frames.reference_keys,
+            ),
             work=planned.work,
             tokens=planned.tokens,
             save_path=save_path,
@@ -175,8 +180,8 @@ class Submitter:
         )
 
     async def _forget_frames(self, new: NewTask) -> None:
-        # A refused submit without frames, as in a full queue, costs nothing more.
-        if new.spec.image_key is not None:
+        # A refused submit without pictures, as in a full queue, costs nothing more.
+        if new.spec.has_inputs:
             await self._forget_inputs(new.uid)
 
     async def _forget_inputs(self, uid: str) -> None:

@@ -10,13 +10,13 @@ from serve_app.tasks.video_output import Codec, VideoFormat
 
 
 @dataclass(frozen=True, slots=True)
-class KeptPicture:
-    """A frame of an earlier task, by its key among the stored inputs."""
+class KeptInput:
+    """A picture of an earlier task, by its key among the stored inputs."""
 
     key: str
 
 
-Picture: TypeAlias = bytes | str | KeptPicture
+Picture: TypeAlias = bytes | str | KeptInput
 """A picture as a client sent it: the bytes of an uploaded file, or text (base64, a URL or a path)."""
 
 
@@ -44,6 +44,8 @@ class VideoOrder:
     """The first frame of an image-to-video task."""
     last_frame: Picture | None = None
     """Needs a first frame beside it."""
+    references: tuple[Picture, ...] = ()
+    """Pictures of subjects that appear in the video; no frames of it."""
     width: int | None = None
     """Pixels, as ``height``."""
     height: int | None = None

@@ -36,6 +36,13 @@ class TaskSpec(VideoSpec):
     """The form of the file."""
     fragment_prompts: tuple[str, ...] = ()
     """A prompt for each fragment, in place of ``prompt``; empty: that one for all."""
+    reference_keys: tuple[str, ...] = ()
+    """Keys of the reference pictures."""
+
+    @property
+    def has_inputs(self) -> bool:
+        """Whether the video is made from stored inputs."""
+        return self.image_key is not None or bool(self.reference_keys)
 
     @property
     def total_frames(self) -> int:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NotRequired
 
 from fastapi import FastAPI
@@ -90,10 +91,15 @@ def json_body(model: type[RequestModel]) -> dict[str, Any]:
     return _body("application/json", model.model_json_schema())
 
 
-def form_body(model: type[RequestModel], files: Mapping[str, str]) -> dict[str, Any]:
-    """Document the form that a route reads as ``model``; ``files``: each upload and the field it replaces."""
+def form_body(
+    model: type[RequestModel], files: Mapping[str, str], lists: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, Any]:
+    """Document the form that a route reads as ``model``; ``files``: each upload and the field it replaces.
+
+    ``lists``: those that may be there several times.
+    """
     schema = model.model_json_schema()
-    uploads = {
+    uploads: dict[str, dict[str, Any]] = {
         name: {
             "type": "string",
             "format": "binary",
@@ -101,15 +107,23 @@ def form_body(model: type[RequestModel], files: Mapping[str, str]) -> dict[str, 
         }
         for name, instead_of in files.items()
     }
+    for name, instead_of in lists.items():
+        uploads[name] = {
+            "type": "array",
+            "items": {"type": "string", "format": "binary"},
+            "description": f"Files, each in a part of its own, in place of `{instead_of}`.",
+        }
     required = schema["required"]
     fields = {name: _form_field(field, name in required) for name, field in schema["properties"].items()}
     return _body("multipart/form-data", {**schema, "properties": {**fields, **uploads}})
 
 
-def either_body(model: type[RequestModel], files: Mapping[str, str]) -> dict[str, Any]:
+def either_body(
+    model: type[RequestModel], files: Mapping[str, str], lists: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, Any]:
     """Document a body that a route reads as ``model``, sent as JSON or as a form."""
     json_content = json_body(model)["requestBody"]["content"]
-    form_content = form_body(model, files)["requestBody"]["content"]
+    form_content = form_body(model, files, lists)["requestBody"]["content"]
     return {"requestBody": {"required": True, "content": {**json_content, **form_content}}}
 
 

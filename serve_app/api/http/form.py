@@ -17,7 +17,7 @@ from starlette.requests import Request
 from serve_app.errors import InvalidField, TooLarge
 
 MAX_FORM_FIELDS = 100
-MAX_FORM_FILES = 4
+MAX_FORM_FILES = 8
 
 _MALFORMED = "The form is malformed or has too many or too large fields."
 _NAME_CHARS = 40
@@ -59,10 +59,16 @@ class _Part:
 
 
 async def read_form(
-    request: Request, *, files: Collection[str], max_file_bytes: int, max_text_bytes: int
+    request: Request,
+    *,
+    files: Collection[str],
+    lists: Collection[str] = (),
+    max_file_bytes: int,
+    max_text_bytes: int,
 ) -> Form:
     """Parse the form in a request; ``files`` are the field names that accept a file.
 
+    Under a name of ``lists`` there may be several; the form has them as ``name[0]``, ``name[1]`` and so on.
     Raises ``InvalidField``, also for a file under another name or two under one, or ``TooLarge``.
     """
     kind, parameters = header_parameters(request.headers.get("content-type", ""))
@@ -74,7 +80,7 @@ async def read_form(
     reader = _MultipartReader(parameters.get("boundary", ""), max(max_file_bytes, max_text_bytes))
     async for chunk in request.stream():
         reader.write(chunk)
-    return _Sorter(files, max_file_bytes, max_text_bytes, charset).form(reader.parts())
+    return _Sorter(files, lists, max_file_bytes, max_text_bytes, charset).form(reader.parts())
 
 
 def header_parameters(header: str) -> tuple[str, Mapping[str, str]]:
@@ -163,9 +169,15 @@ class _Sorter:
     """Classifier of parts into files and text fields; decodes the text."""
 
     def __init__(
-        self, file_names: Collection[str], max_file_bytes: int, max_text_bytes: int, charset: str
+        self,
+        file_names: Collection[str],
+        lists: Collection[str],
+        max_file_bytes: int,
+        max_text_bytes: int,
+        charset: str,
     ) -> None:
-        self._file_names = file_names
+        self._file_names = (*file_names, *lists)
+        self._lists = lists
         self._max_file_bytes = max_file_bytes
         self._max_text_bytes = max_text_bytes
         self._charset = charset
@@ -206,6 +218,8 @@ class _Sorter:
         if name not in self._file_names:
             there = " and ".join(self._file_names)
             raise InvalidField(name, f"{name}: no file is read under this name; files go in {there}.")
+        if name in self._lists:
+            name = f"{name}[{sum(other.startswith(f'{name}[') for other in files)}]"
         if name in files:
             raise InvalidField(name, f"{name}: is there twice; send one file under each name.")
         if len(data) > self._max_file_bytes:

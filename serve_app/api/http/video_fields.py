@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic.json_schema import SkipJsonSchema
 
-from models.limits import MAX_LORA_STRENGTH, MAX_LORAS
+from models.limits import MAX_LORA_STRENGTH, MAX_LORAS, MAX_REFERENCES
 from serve_app.api.http.request_model import WHOLE, RequestModel, Text
 from serve_app.submission.task_id import RESERVED_IDS, TASK_ID_PATTERN, is_task_id
 from serve_app.tasks.task import MAX_FRAGMENT_PROMPTS_CHARS, MAX_PROMPT_CHARS
@@ -130,6 +130,18 @@ def _checked_prompts(value: object) -> object:
     return prompts or None
 
 
+def _checked_pictures(value: object) -> object:
+    """Read a list of pictures as text, in a form as JSON or one alone; an empty one counts as not sent."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value) if value.lstrip().startswith("[") else [value]
+        except (ValueError, RecursionError):
+            value = None
+    if not isinstance(value, list) or len(value) > MAX_REFERENCES or not _are_words(value):
+        raise ValueError(f"must be a list of at most {MAX_REFERENCES} pictures, each as text")
+    return [text for text in value if text.strip()] or None
+
+
 def _are_words(value: list[Any]) -> bool:
     return all(isinstance(word, str) for word in value)
 
@@ -180,6 +192,12 @@ Shape = Annotated[list[int] | Unset, BeforeValidator(_checked_shape)]
 """Height and width as ``[480, 832]``."""
 EventTypes = Annotated[list[Text] | Unset, BeforeValidator(_checked_words)]
 """Types of webhook messages."""
+Pictures = Annotated[
+    list[Text] | Unset,
+    BeforeValidator(_checked_pictures),
+    WithJsonSchema({"type": "array", "maxItems": MAX_REFERENCES, "items": {"type": "string"}}),
+]
+"""Pictures as text, in the forms of one."""
 Side = Annotated[int, Field(ge=MIN_SIDE, le=MAX_SIDE), WHOLE]
 Steps = Annotated[int, Field(ge=1, le=200), WHOLE]
 Seconds = Annotated[float, Field(gt=0, le=600)]

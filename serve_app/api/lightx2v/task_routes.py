@@ -23,7 +23,7 @@ from serve_app.api.lightx2v.task_request import LightX2VRequest
 from serve_app.api.native import queue_routes, routes, service_routes
 from serve_app.api.native.service_document import MetadataDocument, ServiceStatusDocument
 from serve_app.api.native.task_document import QueueStatusDocument, StopDocument
-from serve_app.api.native.video_form import UPLOADS, read_video_form
+from serve_app.api.native.video_form import UPLOAD_LISTS, UPLOADS, read_video_form
 from serve_app.errors import NotFound, QueueFull, TaskExists, TaskNotFound
 from serve_app.submission.task_service import TaskService
 from serve_app.tasks.caller import Caller
@@ -71,7 +71,7 @@ async def submit(request: Request, service: Service, caller: Calling) -> Respons
     "/v1/tasks/video/form",
     summary="Submit a video as a form, with image files",
     responses=_SUBMIT_ANSWERS,
-    openapi_extra=form_body(LightX2VRequest, UPLOADS),
+    openapi_extra=form_body(LightX2VRequest, UPLOADS, UPLOAD_LISTS),
 )
 async def submit_form(request: Request, service: Service, caller: Calling) -> Response:
     """Take a video request as a form."""

@@ -10,7 +10,7 @@ from serve_app.api.http.video_fields import TaskId, Unset, without_default
 from serve_app.api.native.video_request import VideoRequest
 from serve_app.errors import InvalidField
 from serve_app.media.file_settings import request_fields, settings_in
-from serve_app.submission.video_order import KeptPicture, Picture
+from serve_app.submission.video_order import KeptInput, Picture
 from serve_app.tasks.task import Task
 
 FILE = "file"
@@ -19,6 +19,7 @@ FILE = "file"
 _PICTURES = {
     "image_path": ("image_file", "image_sha256"),
     "last_frame_path": ("last_frame_file", "last_image_sha256"),
+    "reference_images": ("reference_files", "reference_sha256"),
 }
 """Fields of pictures, each with its upload and with the hash of it that a file holds."""
 
@@ -53,7 +54,8 @@ class Earlier:
     def of_task(cls, task: Task) -> "Earlier":
         """Return those of a task."""
         keys = {"image_path": task.spec.image_key, "last_frame_path": task.spec.last_image_key}
-        pictures = {field: KeptPicture(key) for field, key in keys.items() if key is not None}
+        references = {f"reference_images[{at}]": key for at, key in enumerate(task.spec.reference_keys)}
+        pictures = {field: KeptInput(key) for field, key in (keys | references).items() if key is not None}
         return cls(
             request_fields(task.spec, task.model, task.spec.output, task.spec.fragment_prompts), pictures
         )
@@ -99,7 +101,7 @@ class AgainRequest(VideoRequest):
         changes = self.model_dump(exclude_unset=True, exclude={"task_id", "new_task_id"})
         if "lora_strength" in changes and "lora_name" not in changes:
             raise InvalidField("lora_strength", "lora_strength: send lora_name with it, or loras instead.")
-        given = {field for field in _PICTURES if changes.get(field)} | uploads.keys()
+        given = {field for field in _PICTURES if changes.get(field)} | set(map(_field, uploads))
         for field in sorted(earlier.lacks - given):
             word = _PICTURES[field][0]
             raise InvalidField(
@@ -111,5 +113,12 @@ class AgainRequest(VideoRequest):
         kept = {name: value for name, value in earlier.fields.items() if name not in gone}
         own_id = {} if self.new_task_id is None else {"task_id": self.new_task_id}
         request = VideoRequest.read_json({**kept, **changes, **own_id})
-        pictures = {field: picture for field, picture in earlier.pictures.items() if field not in given}
+        pictures = {
+            field: picture for field, picture in earlier.pictures.items() if _field(field) not in given
+        }
         return request, {**pictures, **uploads}
+
+
+def _field(name: str) -> str:
+    """Return the field of a picture, which may be an entry of a list."""
+    return name.partition("[")[0]

@@ -16,7 +16,7 @@ from serve_app.api.http.form import header_parameters
 from serve_app.api.http.parameters import RootPath, Service
 from serve_app.api.native.again_request import FILE, AgainRequest, Earlier
 from serve_app.api.native.submit_answers import SUBMIT_ANSWERS, Wait, submit_answer
-from serve_app.api.native.video_form import UPLOADS, read_video_form
+from serve_app.api.native.video_form import UPLOAD_LISTS, UPLOADS, read_video_form
 from serve_app.errors import InvalidField
 from serve_app.submission.task_service import TaskService
 from serve_app.tasks.caller import Caller
@@ -44,7 +44,7 @@ class _Sent:
     summary="Submit an earlier video again, of a task or a file, with changes",
     responses=SUBMIT_ANSWERS,
     openapi_extra={
-        **either_body(AgainRequest, _UPLOADS),
+        **either_body(AgainRequest, _UPLOADS, UPLOAD_LISTS),
         **curl_json("/v1/tasks/video/again", '{"task_id": "ball", "prompt": "the same at night"}'),
     },
 )

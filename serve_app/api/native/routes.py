@@ -23,7 +23,7 @@ from serve_app.api.native.task_document import (
     why_no_result,
 )
 from serve_app.api.native.task_links import with_result_links, with_status_link
-from serve_app.api.native.video_form import UPLOADS, read_video_form
+from serve_app.api.native.video_form import UPLOAD_LISTS, UPLOADS, read_video_form
 from serve_app.api.native.video_request import VideoRequest
 from serve_app.errors import InvalidField, ResultNotReady
 from serve_app.media.video_stills import StillKind
@@ -68,7 +68,7 @@ async def submit(
     summary="Submit a video as a form, with image files",
     responses=SUBMIT_ANSWERS,
     openapi_extra={
-        **form_body(VideoRequest, UPLOADS),
+        **form_body(VideoRequest, UPLOADS, UPLOAD_LISTS),
         **curl("/v1/tasks/video/form", '-F prompt="the ball jumps" -F image_file=@ball.png'),
     },
 )

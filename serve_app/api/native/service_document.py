@@ -98,11 +98,12 @@ class DefaultsDocument(TypedDict):
 
 
 class ModelLimitsDocument(TypedDict):
-    """Limits of a model's video size; sides are multiples of `size_multiple` pixels."""
+    """Limits of what a model takes and makes; sides are multiples of `size_multiple` pixels."""
 
     max_pixels: int
     max_frames: int
     size_multiple: int
+    max_references: int
 
 
 class ModelDocument(TypedDict):
@@ -246,5 +247,6 @@ def _model(model: ModelSettings) -> ModelDocument:
             "max_pixels": variant.max_area,
             "max_frames": variant.max_frames,
             "size_multiple": variant.size_multiple,
+            "max_references": variant.max_references,
         },
     }

@@ -13,6 +13,9 @@ from serve_app.errors import InvalidField
 UPLOADS = {"image_file": "image_path", "last_frame_file": "last_frame_path"}
 """File fields of the form, each with the JSON field that holds the same image."""
 
+UPLOAD_LISTS = {"reference_files": "reference_images"}
+"""File fields that may be there several times, each with the JSON field that lists the same images."""
+
 
 @dataclass(frozen=True, slots=True)
 class VideoForm:
@@ -22,7 +25,7 @@ class VideoForm:
     named: Mapping[str, None]
     """The names of the text fields, as keys."""
     uploads: Mapping[str, bytes]
-    """Files by the JSON field that each stands for."""
+    """Files by the JSON field that each stands for, those of a list by ``field[0]``, ``field[1]`` …"""
 
 
 async def read_video_form(
@@ -37,12 +40,23 @@ async def read_video_form(
     Raises ``InvalidField`` or ``TooLarge``.
     """
     form = await read_form(
-        request, files=uploads, max_file_bytes=max_file_bytes, max_text_bytes=2 * max_file_bytes
+        request,
+        files=uploads,
+        lists=UPLOAD_LISTS,
+        max_file_bytes=max_file_bytes,
+        max_text_bytes=2 * max_file_bytes,
     )
-    for name in uploads.keys() & form.fields.keys():
+    fields_of = {**uploads, **UPLOAD_LISTS}
+    for name in fields_of.keys() & form.fields.keys():
         if form.fields[name]:
-            raise InvalidField(name, f"{name}: must be an uploaded file; text goes in {uploads[name]}.")
+            raise InvalidField(name, f"{name}: must be an uploaded file; text goes in {fields_of[name]}.")
     for name in form.repeated & model.model_fields.keys():
         raise InvalidField(name, f"{name}: is there twice, with two values; send it once.")
-    named = {name: None for name in form.fields if name not in uploads}
-    return VideoForm(form.fields, named, {uploads[name]: data for name, data in form.files.items()})
+    named = {name: None for name in form.fields if name not in fields_of}
+    return VideoForm(form.fields, named, {_field(name, fields_of): data for name, data in form.files.items()})
+
+
+def _field(upload: str, fields_of: Mapping[str, str]) -> str:
+    """Return the JSON field that an upload stands for; an entry of a list stays one."""
+    name, bracket, place = upload.partition("[")
+    return fields_of[name] + bracket + place

@@ -1,10 +1,11 @@
 """The native surface's video request, one model for JSON bodies and for forms, and the order made of it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import ConfigDict, Field
 
+from models.limits import MAX_REFERENCES
 from models.video_spec import LoraUse
 from serve_app.api.http.request_model import RequestModel, Text
 from serve_app.api.http.video_fields import (
@@ -26,6 +27,7 @@ from serve_app.api.http.video_fields import (
     LoraStrength,
     ModelName,
     NegativePrompt,
+    Pictures,
     Priority,
     Prompt,
     SavePath,
@@ -62,6 +64,7 @@ _WORDS = FieldWords(
     {
         "first_frame": "image_path",
         "last_frame": "last_frame_path",
+        "references": "reference_images",
         "aspect": "aspect_ratio",
         "steps": "infer_steps",
         "duration_s": "video_duration",
@@ -100,6 +103,11 @@ class VideoRequest(RequestModel):
         default="",
         description="The last frame, in the same forms; for a model that takes one, beside a first.",
         examples=[""],
+    )
+    reference_images: Pictures = _field(
+        "Up to four pictures of subjects that are to appear in the video, in the same forms; they are no "
+        "frames of it. For a model that takes them.",
+        [],
     )
     infer_steps: Steps | Unset = _field("Denoise steps; default: the model's own, 4 for distilled models.", 4)
     video_duration: Seconds | Unset = _field(
@@ -227,6 +235,7 @@ class VideoRequest(RequestModel):
             enhance_prompt=self.enhance_prompt,
             first_frame=_picture("image_path", self.image_path, uploads),
             last_frame=_picture("last_frame_path", self.last_frame_path, uploads),
+            references=_references(self.reference_images or [], uploads),
             width=width,
             height=height,
             aspect=parse_aspect(self.aspect_ratio) if self.aspect_ratio else None,
@@ -264,6 +273,16 @@ def _picture(field: str, text: str, uploads: Mapping[str, Picture]) -> Picture |
     if text:
         raise InvalidField(field, f"{field}: an image was uploaded too; send only one.")
     return uploads[field]
+
+
+def _references(texts: Sequence[str], uploads: Mapping[str, Picture]) -> tuple[Picture, ...]:
+    field = "reference_images"
+    uploaded = tuple(picture for name, picture in uploads.items() if name.startswith(f"{field}["))
+    if uploaded and texts:
+        raise InvalidField(field, f"{field}: images were uploaded too; send only one of both.")
+    if len(uploaded) > MAX_REFERENCES:
+        raise InvalidField(field, f"{field}: must be at most {MAX_REFERENCES} images.")
+    return uploaded or tuple(texts)
 
 
 def _loras(request: VideoRequest) -> tuple[LoraUse, ...]:

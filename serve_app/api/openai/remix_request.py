@@ -5,7 +5,7 @@ from pydantic import ConfigDict, Field
 from serve_app.api.http.request_model import RequestModel
 from serve_app.api.http.video_fields import Prompt
 from serve_app.api.openai.video_document import REMIXED
-from serve_app.submission.video_order import KeptPicture, VideoOrder
+from serve_app.submission.video_order import KeptInput, VideoOrder
 from serve_app.tasks.task import Task
 
 
@@ -24,6 +24,7 @@ class RemixRequest(RequestModel):
             negative_prompt=spec.negative_prompt,
             first_frame=_kept(spec.image_key),
             last_frame=_kept(spec.last_image_key),
+            references=tuple(map(KeptInput, spec.reference_keys)),
             width=spec.width,
             height=spec.height,
             num_frames=spec.num_frames,
@@ -45,5 +46,5 @@ class RemixRequest(RequestModel):
         )
 
 
-def _kept(key: str | None) -> KeptPicture | None:
-    return None if key is None else KeptPicture(key)
+def _kept(key: str | None) -> KeptInput | None:
+    return None if key is None else KeptInput(key)
