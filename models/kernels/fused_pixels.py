@@ -35,6 +35,14 @@ def _add_frames(x: Tensor, bias: Tensor | None, residual: Tensor | None, out: Te
         pixel_kernels.add_frames(x, bias, residual, out)
 
 
+@custom_op(f"{_NAMESPACE}::yuv420p", mutates_args=("out",))
+def _yuv420p(frames: Tensor, out: Tensor) -> None:
+    from models.kernels import yuv_kernel
+
+    with torch.cuda.device_of(frames):
+        yuv_kernel.yuv420p(frames, out)
+
+
 class FusedPixels:
     """Implements ``models.kernels.pixel_operations.PixelOperations`` by one kernel each.
 
@@ -57,6 +65,10 @@ class FusedPixels:
     def add_frames(self, x: Tensor, bias: Tensor | None, residual: Tensor | None, out: Tensor) -> None:
         """Write the sum to ``out``, each part of its channels as a frame."""
         _add_frames(x, bias, residual, out)
+
+    def yuv420p(self, frames: Tensor, out: Tensor) -> None:
+        """Write the frames as YUV 4:2:0 to ``out``."""
+        _yuv420p(frames, out)
 
 
 FUSED_PIXELS = FusedPixels()

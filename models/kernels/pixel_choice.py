@@ -65,3 +65,7 @@ def _trial(
     out = torch.cat([pictures(), pictures()])
     operations.add_frames(pictures(2 * channels), bias.repeat(2), None, out)
     yield "add_frames", out.float()
+    frames = torch.rand(_T, 3, 2 * _HEIGHT, 2 * _WIDTH, generator=generator) * 2 - 1
+    out = torch.zeros(_T, 3 * _HEIGHT, 2 * _WIDTH, dtype=torch.uint8, device=device)
+    operations.yuv420p(frames.to(device, dtype), out)
+    yield "yuv420p", out.float()

@@ -12,6 +12,8 @@ from typing import Protocol
 import torch.nn.functional as F
 from torch import Tensor
 
+from models.kernels.yuv import yuv420p
+
 PIXEL_EPS = 1e-24
 """Epsilon of the norm's mean square: diffusers divides by max(‖x‖, 1e-12); this prevents NaN for a pixel of
 zeros.
@@ -38,6 +40,12 @@ class PixelOperations(Protocol):
     def add_frames(self, x: Tensor, bias: Tensor | None, residual: Tensor | None, out: Tensor) -> None:
         """Write ``x + bias + residual`` to ``out``, of the same channels, or of a part of them and so many
         times the frames: each part of the channels is a frame.
+        """
+
+    def yuv420p(self, frames: Tensor, out: Tensor) -> None:
+        """Write frames in −1 … 1, ``[n, 3, height, width]`` of any layout, to ``out`` as YUV 4:2:0.
+
+        ``out``: uint8 ``[n, height · 3 / 2, width]``.
         """
 
 
@@ -68,6 +76,10 @@ class EagerPixels:
         # t (parts c) h w -> t parts c h w
         frames = out.unflatten(0, (len(x), -1))
         frames.copy_(_sum(x, bias, residual).unflatten(1, (-1, out.shape[1])))
+
+    def yuv420p(self, frames: Tensor, out: Tensor) -> None:
+        """Write the frames as YUV 4:2:0 to ``out``."""
+        out.copy_(yuv420p(frames))
 
 
 EAGER_PIXELS = EagerPixels()

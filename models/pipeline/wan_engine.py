@@ -193,9 +193,10 @@ class WanEngine:
         """Bring the frames to the host; on a GPU while the next chunk is decoded."""
         # a CPU computes when it is asked to; in a group the commander looks ahead
         ahead = run.latents.is_cuda and self._mesh.plan.devices == 1
+        pixels = self.parts.vae.pixels
         with as_model_errors("decoding"):
             chunks = run.part.shown(self._chunks(run.latents[:, :, len(run.request.references) :]))
-            yield from read_back((converted(chunk, pixel_format) for chunk in chunks), ahead)
+            yield from read_back((converted(chunk, pixel_format, pixels) for chunk in chunks), ahead)
 
     def _chunks(self, latents: Tensor) -> Iterator[Tensor]:
         """Decode, once more in tiles if memory runs out and the settings say so."""

@@ -18,7 +18,7 @@ from models.errors import TuningError
 from models.limits import CHUNK_PIXELS, CUDA_CHUNK_PIXELS
 from models.parallel.mesh import Mesh
 from models.vae.causal_conv import ConvForm
-from models.vae.conv_form import conv_form
+from models.vae.conv_form import conv_form, pixel_operations
 from models.vae.decoder import Decoder, Decoding
 from models.vae.encoder import Encoder, Encoding
 from models.vae.strips import Strips
@@ -68,7 +68,9 @@ class StreamingVae:
         self.chunk_pixels = chunk_pixels or (CUDA_CHUNK_PIXELS if on_cuda else CHUNK_PIXELS)
         self.mean = torch.tensor(config.latents_mean, device=self._device).view(1, -1, 1, 1, 1)
         self.deviation = torch.tensor(config.latents_std, device=self._device).view(1, -1, 1, 1, 1)
-        conv = conv or conv_form(vae)
+        self.pixels = pixel_operations(vae)
+        """What is done to each pixel where the VAE lies."""
+        conv = conv or conv_form(vae, self.pixels)
         self.encoder = Encoder(vae, conv)
         self.decoder = Decoder(vae, conv)
         self._sturdy_decoder: Decoder | None = None

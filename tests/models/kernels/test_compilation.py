@@ -9,7 +9,14 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from models.kernels import block_sparse_kernel, head_kernels, pixel_kernels, rotation_kernel, row_kernels
+from models.kernels import (
+    block_sparse_kernel,
+    head_kernels,
+    pixel_kernels,
+    rotation_kernel,
+    row_kernels,
+    yuv_kernel,
+)
 
 HOPPER = GPUTarget("cuda", 90, 32)
 NORM = {
@@ -113,6 +120,19 @@ def test_the_vaes_kernels_move_16_bytes_at_a_time_in_frames_of_any_size(
     ):
         assert assembly.count("ld.global.v4.b32") >= 8  # frames and residual, of four each
         assert set(re.findall(r"st\.global[.\w]*", assembly)) == {"st.global.v4.b32"}
+
+
+@pytest.mark.slow
+def test_frames_are_read_as_they_lie_and_written_as_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    shares = {"RED": 0.2, "BLUE": 0.1, "RED_CHROMA": 140.0, "BLUE_CHROMA": 120.0}
+    constants: dict[str, Any] = shares | {"TAPS": (0.1, 0.2, 0.3, 0.4), "BLOCK": 128}
+    types = {"frames": "*bf16", "out": "*u8"}
+    assembly = compiled(yuv_kernel.yuv420p_kernel, types, 4, multiple=1, **constants)
+    assert len(re.findall(r"ld\.global\.b16", assembly)) == 3 * 2 * 8  # colours, columns and rows of a pixel
+    assert len(re.findall(r"st\.global\.b8", assembly)) == 4 + 2
 
 
 @pytest.mark.slow

@@ -13,6 +13,8 @@ from torch import Tensor
 from models.kernels.fused_pixels import FUSED_PIXELS
 from models.kernels.pixel_choice import first_difference
 from models.kernels.pixel_operations import EAGER_PIXELS
+from models.pipeline.pixels import converted
+from models.pixel_format import PixelFormat
 from models.vae.causal_conv import ConvForm
 from models.vae.look_back import LookBackConv
 from models.vae.streaming_vae import StreamingVae
@@ -108,6 +110,22 @@ def test_sum_in_frames(
     assert torch.equal(inside(expected[0]), total.to(dtype).unflatten(1, (parts, channels)).flatten(0, 1))
 
 
+def yuv(operations: Any, frames: Tensor) -> Tensor:
+    with torch.inference_mode():
+        return converted(frames, PixelFormat.YUV420P, operations)
+
+
+@pytest.mark.parametrize("size", [(2, 16, 24), (1, 2, 6), (3, 6, 258)])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_frames_as_yuv(interpreted: Interpreter, size: tuple[int, int, int], dtype: torch.dtype) -> None:
+    frames, height, width = size
+    chunk = (torch.rand(frames, 3, height, width) * 2 - 1).to(dtype)
+    for laid_out in (chunk, chunk.contiguous(memory_format=torch.channels_last)):
+        apart = yuv(EAGER_PIXELS, chunk).int() - interpreted(yuv, FUSED_PIXELS, laid_out).int()
+        assert apart.abs().max() <= 1
+        assert apart.abs().float().mean() < 0.001  # a sum in another order falls to the other side
+
+
 def decoded(conv: ConvForm) -> Tensor:
     """Decode two latent frames of a small VAE, the second as a chunk of its own."""
     latents = torch.randn(1, 8, 2, 1, 2, generator=torch.Generator().manual_seed(3))
@@ -135,6 +153,9 @@ class Faulty:
 
     def add_frames(self, x: Tensor, bias: Tensor | None, residual: Tensor | None, out: Tensor) -> None:
         EAGER_PIXELS.add_frames(x, None, residual, out)
+
+    def yuv420p(self, frames: Tensor, out: Tensor) -> None:
+        EAGER_PIXELS.yuv420p(frames, out)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
