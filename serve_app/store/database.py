@@ -7,12 +7,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from alembic import command
-from alembic.config import Config
-from sqlalchemy import Connection, event, make_url, text
+from sqlalchemy import Connection, event, inspect, make_url, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 _BUSY_TIMEOUT_S = 10.0
+_MIGRATIONS = Path(__file__).parent / "migrations" / "versions"
 _LOCK = 7_206_714_312  # key of the advisory lock; arbitrary, but used for nothing else
 
 
@@ -100,13 +99,22 @@ def _sqlite_engine(url: str, *, begin: str | None, pool_size: int) -> AsyncEngin
     return engine
 
 
-def migrations(connection: Connection) -> Config:
-    """Return the configuration for Alembic's commands to run in the transaction of ``connection``."""
-    config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-    config.attributes["connection"] = connection
-    return config
+def newest_version() -> str:
+    """Return the version of the schema that this program needs: the number of the last migration."""
+    return max(file.name.partition("_")[0] for file in _MIGRATIONS.glob("[0-9]*.py"))
 
 
 def _upgrade(connection: Connection) -> None:
-    command.upgrade(migrations(connection), "head")
+    if _version(connection) != newest_version():
+        # Alembic, which most starts have no need of: a process that restarts is up sooner without it.
+        from serve_app.store.upgrade import upgrade
+
+        upgrade(connection)
+
+
+def _version(connection: Connection) -> str | None:
+    """Return the version of the schema that the database has; None without tables."""
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    version: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
+    return version

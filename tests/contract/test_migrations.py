@@ -6,12 +6,14 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 from alembic import command
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 
 from serve_app.errors import TaskExists
-from serve_app.store.database import Database, migrations
+from serve_app.store.database import Database, newest_version
 from serve_app.store.run_ledger import RunLedger
 from serve_app.store.task_store import TaskStore
+from serve_app.store.upgrade import migrations
 from serve_app.tasks.admission import Admission
 from serve_app.tasks.caller import EVERYONE, Caller
 from serve_app.tasks.task import NewTask, TaskSpec
@@ -96,3 +98,9 @@ async def test_the_newest_migration_can_be_taken_back(database: Database) -> Non
         await connection.run_sync(lambda sync: command.downgrade(migrations(sync), "0001"))
     await database.migrate()
     assert len(await TaskStore(database).list(EVERYONE, limit=9)) == 3
+
+
+async def test_the_newest_version_by_the_files_is_the_newest_of_the_migrations(database: Database) -> None:
+    async with database.read() as connection:
+        config = await connection.run_sync(migrations)
+    assert ScriptDirectory.from_config(config).get_current_head() == newest_version()
