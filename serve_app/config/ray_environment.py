@@ -20,6 +20,10 @@ def ray_environment() -> Mapping[str, str]:
         "RAY_SERVE_LOG_TO_STDERR": "0",
         # A full garbage collection over everything that was imported would hold up requests.
         "RAY_SERVE_FREEZE_GC_ON_STARTUP": "1",
+        # By themselves Serve's controller looks ten times a second whether anything is to be done, and Ray's
+        # agent at each process every five seconds: an idle service spends much of its processor time on that.
+        "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.4",
+        "REPORTER_UPDATE_INTERVAL_MS": "15000",
         # diffusers, too, reads its own once: a model in several files is read by several threads.
         "HF_ENABLE_PARALLEL_LOADING": "1",
     }

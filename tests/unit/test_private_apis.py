@@ -39,7 +39,11 @@ def read_by_ray(variable: str) -> None:
     import ray
 
     folder = Path(ray.__file__).parent
-    homes = ("serve/_private/constants.py", "_common/usage/usage_constants.py")
+    homes = (
+        "serve/_private/constants.py",
+        "_common/usage/usage_constants.py",
+        "dashboard/modules/reporter/reporter_consts.py",
+    )
     python = (*(folder / home for home in homes), *(folder / "_private").rglob("*.py"))
     assert any(f'"{variable}"' in file.read_text() for file in python), variable
 
@@ -276,6 +280,8 @@ _VARIABLES = (
     "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT",
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S",
     "RAY_SERVE_FREEZE_GC_ON_STARTUP",
+    "RAY_SERVE_CONTROL_LOOP_INTERVAL_S",
+    "REPORTER_UPDATE_INTERVAL_MS",
     "RAY_SERVE_LOG_TO_STDERR",
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S",
     "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S",
