@@ -15,7 +15,8 @@ import yaml
 from testbed.service import HTTP, Service, wait_for
 
 ROOT = Path(__file__).parents[1]
-START_S = 120
+START_S = 240
+"""A bound for what hangs, not for what is slow, as in testbed.cluster."""
 END_S = 90
 
 
