@@ -16,7 +16,6 @@ GROUPS = {
     "Job": "io.k8s.api.batch.v1",
     "NetworkPolicy": "io.k8s.api.networking.v1",
     "PersistentVolumeClaim": "io.k8s.api.core.v1",
-    "PodDisruptionBudget": "io.k8s.api.policy.v1",
 }
 Objects = Mapping[tuple[str, str], dict[str, Any]]
 """Objects by kind and name."""

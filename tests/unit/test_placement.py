@@ -8,6 +8,7 @@ import pytest
 from serve_app.config.model_settings import AutoscalingSettings, ModelSettings
 from serve_app.config.placement import Placement, place
 from serve_app.config.section import SettingsError
+from serve_app.config.settings import AppSettings
 
 
 def model(name: str = "demo", **changes: Any) -> ModelSettings:
@@ -118,3 +119,10 @@ def test_nodes_that_are_still_to_come_bring_cpus_for_their_replicas() -> None:
 def test_a_group_larger_than_the_cluster_may_become_is_refused() -> None:
     with pytest.raises(SettingsError, match="8 GPUs are needed for a replica of demo, and max_gpus allows 4"):
         place([model(devices_per_replica=8)], {"CPU": 8.0, "GPU": 2.0}, 4)
+
+
+def test_the_settings_say_the_number_in_place_of_auto_and_leave_models_that_do_not_scale() -> None:
+    models = (model("a", autoscaling=AutoscalingSettings()), model("b", replicas=2))
+    settings = AppSettings(models=models).with_most({"a": 6, "b": 2})
+    assert settings.models[0].autoscaling == AutoscalingSettings(max_replicas=6)
+    assert settings.models[1] == models[1]
