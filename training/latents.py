@@ -27,12 +27,13 @@ def cached(vae: WholeClipVae, folder: Path, seed: int, count: int, device: torch
     parts = [known] if len(known) else []
     done = len(known)
     while done < count:
+        end = min(done + _BATCH, count)
         with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):
-            video = as_video(clip(seed, number) for number in range(done, done + _BATCH))
+            video = as_video(clip(seed, number) for number in range(done, end))
             mean, _ = vae.moments(video.to(device))
         parts.append(mean.half().cpu())
-        done += _BATCH
-    latents = torch.cat(parts)[:count].contiguous()
+        done = end
+    latents = torch.cat(parts).contiguous()
     partial = file.with_suffix(".partial")
     save_file({"latents": latents}, partial)
     os.replace(partial, file)

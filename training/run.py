@@ -33,7 +33,8 @@ _PICTURES_UNTIL, _CROPS_UNTIL = 0.7, 0.85
 """The shares of the VAE's steps after which training moves from pictures to cropped clips, and to whole
 clips.
 """
-_PICTURES = 16
+_PICTURES = 4
+"""Pictures in a batch of the VAE's for each clip that it has later."""
 _AT_ONCE = 256
 """Clips that the teacher denoises in one batch."""
 
@@ -90,7 +91,8 @@ class Training:
         """Draw the VAE's batch of a step: many pictures, or a few clips."""
         plan = self._plan
         if step < plan.vae_steps * _PICTURES_UNTIL:
-            numbers = range(step * _PICTURES, (step + 1) * _PICTURES)
+            count = _PICTURES * plan.vae_batch
+            numbers = range(step * count, (step + 1) * count)
             return as_video(picture(plan.seed, number) for number in numbers)
         numbers = range(step * plan.vae_batch, (step + 1) * plan.vae_batch)
         return as_video(clip(plan.seed, number) for number in numbers)

@@ -96,8 +96,12 @@ class Measured:
 DECODES: dict[tuple[int, int, int], Stage] = {}
 
 
-@cache
 def measured(name: str, *, fp8: bool = False) -> Measured:
+    return _measured(name, fp8)  # a cache tells an argument that is given from the same one by default
+
+
+@cache
+def _measured(name: str, fp8: bool) -> Measured:
     variant = few_layers(VARIANTS[name])
     with DEVICE:
         model = dry_model(DEVICE, variant) if fp8 else model_of(architecture(variant))

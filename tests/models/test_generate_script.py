@@ -78,11 +78,12 @@ def test_the_shape_of_the_first_frame_and_all_notes_come_as_over_http(
     assert said.count("The prompt has words that demo does not know: cat.") == 1
 
 
-@pytest.mark.slow
-def test_fragments_go_into_one_video(demo_weights: Path, tmp_path: Path) -> None:
+def test_fragments_go_into_one_video(
+    demo_weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "out.mp4"
-    done = generate("--model", demo_weights, *SMALL, "--fragments", "2", "--variant", "demo", "--out", out)
-    assert done.returncode == 0, done.stderr
+    model = ["--model", str(demo_weights), "--variant", "demo"]
+    assert main([*model, *SMALL, "--fragments", "2", "--out", str(out)]) == 0, capsys.readouterr().err
     assert len(frames_of(out)) == 9
 
 
