@@ -29,6 +29,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from serve_app.store.tables import PAUSES, TASKS
 from tests.http.http_service import HttpService, running, settings, with_key
 
+pytestmark = pytest.mark.slow
 KEY = "key-of-alice"
 CHECKS = [
     checks.status_code_conformance,
