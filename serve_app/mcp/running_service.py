@@ -5,6 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import anyio
 import httpx
 from pydantic import BaseModel, ValidationError
 
@@ -13,6 +14,10 @@ from serve_app.submission.task_id import is_task_id
 
 TIMEOUT_S = 30
 """The longest silence: a stream of events says something every 15 s."""
+
+_MOST_BREAKS = 20
+"""Breaks of a stream, one after the other, until the service counts as gone."""
+_PAUSE_S = 1.0
 
 _ARGUMENTS: Mapping[str, str] = {"image_path": "image", "infer_steps": "steps", "video_duration": "seconds"}
 """The tools' arguments by the fields of the service that they are sent as, where those have other names."""
@@ -44,13 +49,27 @@ class RunningService:
         return _read(Video, await self._call("GET", f"{_path(task_id)}/status"))
 
     async def changes(self, task_id: str) -> AsyncGenerator[Video]:
-        """Yield the video now and at each change, until it has ended or the stream breaks."""
-        with suppress(httpx.TransportError):
-            async with self.client.stream("GET", f"{_path(task_id)}/events", headers=self.key) as response:
-                async for line in response.aiter_lines():
-                    name, _, data = line.partition(":")
-                    if name == "data":
-                        yield Video.model_validate_json(data)
+        """Yield the video now and at each change, until it has ended or the service is away for long.
+
+        A stream that breaks, as when a part of the service is replaced, is taken up again.
+        """
+        video: Video | None = None
+        breaks = 0
+        while breaks < _MOST_BREAKS:
+            with suppress(httpx.TransportError):
+                async with self.client.stream(
+                    "GET", f"{_path(task_id)}/events", headers=self.key
+                ) as response:
+                    async for line in response.aiter_lines():
+                        name, _, data = line.partition(":")
+                        if name == "data":
+                            breaks = 0
+                            video = Video.model_validate_json(data)
+                            yield video
+            if video is None or video.has_ended:
+                return
+            breaks += 1
+            await anyio.sleep(_PAUSE_S)
 
     async def videos(self, *, status: str, limit: int, after: str) -> VideoPage:
         """Return a page of the caller's videos."""

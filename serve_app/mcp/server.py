@@ -3,11 +3,17 @@
 import os
 import sys
 from collections.abc import Mapping
+from typing import Any
 
 import anyio
 import httpx
 from mcp.server import MCPServer
+from mcp.server.mcpserver import Context
+from mcp.server.mcpserver.exceptions import ToolError
+from mcp_types import CallToolResult, TextContent
+from pydantic import ValidationError
 
+from serve_app.findings import path, reason
 from serve_app.mcp.running_service import TIMEOUT_S
 from serve_app.mcp.tools import VideoTools
 from serve_app.package_version import package_version
@@ -26,9 +32,26 @@ def run(url: str, port: int | None) -> int:
     return 0
 
 
+class _Server(MCPServer):
+    """The SDK's server, but that arguments of a wrong type are refused in one sentence."""
+
+    async def call_tool(
+        self, name: str, arguments: dict[str, Any], context: Context[Any, Any] | None = None
+    ) -> Any:
+        """Call a tool. Raises ``ToolError``."""
+        try:
+            return await super().call_tool(name, arguments, context)
+        except ToolError as error:
+            if not isinstance(error.__cause__, ValidationError):
+                raise
+            return CallToolResult(
+                content=[TextContent(type="text", text=_said(error.__cause__))], is_error=True
+            )
+
+
 def build_server(client: httpx.AsyncClient, key: str) -> MCPServer:
     """Return the server; ``key`` is the API key of callers without headers, empty for none."""
-    server = MCPServer(
+    server = _Server(
         "wan-serve",
         instructions="Makes videos. A video takes minutes: submit it, then wait with video_status.",
         version=package_version(),
@@ -50,6 +73,12 @@ async def _serve(url: str, port: int | None) -> None:
             await server.run_streamable_http_async(
                 host=_HOST, port=port, stateless_http=True, max_request_body_size=_MAX_BODY_BYTES
             )
+
+
+def _said(error: ValidationError) -> str:
+    findings = error.errors(include_url=False, include_input=False)
+    sentences = [f"{path(finding['loc'])}: {reason(finding)}" for finding in findings]
+    return "; ".join(sentences).replace(": input should be", ": must be") + "."
 
 
 def _bearer(key: str) -> Mapping[bytes, bytes]:

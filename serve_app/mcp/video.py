@@ -48,6 +48,11 @@ class Video(_Document):
     created_at: str
     error: Fault | None
 
+    @property
+    def has_ended(self) -> bool:
+        """True if nothing about the video changes any more."""
+        return self.status in ("succeed", "failed", "cancelled")
+
 
 class VideoPage(_Document):
     """Some videos, newest first; ``has_more`` says whether older ones follow."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import json
 import socket
 import sys
 from collections.abc import AsyncIterator
@@ -17,6 +18,7 @@ from mcp import Client, StdioServerParameters, stdio_client
 from mcp.client.streamable_http import streamable_http_client
 from mcp_types import CallToolResult, TextContent
 
+from serve_app.mcp.running_service import RunningService
 from serve_app.mcp.server import build_server
 from serve_app.tasks.task import Task
 from tests.contract.tasks import at
@@ -167,6 +169,12 @@ async def test_a_video_is_listed_cancelled_and_linked(live: Listening):
         ("submit_video", {"prompt": "x", "steps": 0}, "steps: must be a whole number from 1 to 200."),
         ("cancel_video", {"task_id": "other"}, "There is no task other"),
         ("cancel_video", {"task_id": "all/waiting"}, "There is no task all/waiting"),
+        (
+            "submit_video",
+            {"seed": 1.5},
+            "prompt: is required; seed: must be a valid integer, got a number with a fractional part.",
+        ),
+        ("video_status", {"task_id": "mine", "wait": 601}, "wait: must be less than or equal to 600."),
     ],
 )
 async def test_what_the_service_refuses_is_said_in_its_words(
@@ -188,3 +196,23 @@ async def test_a_service_that_is_not_there_is_said_without_the_key():
     ):
         said = sentence(await client.call_tool("video_status", {"task_id": "a", "wait": 1}))
     assert said == "No service answers at http://127.0.0.1:9."
+
+
+async def test_a_stream_that_breaks_is_taken_up_again(live: Listening):
+    await live.service.submit(key="alice", task_id="mine")
+    waiting = (await live.service.client.get("/v1/tasks/mine/status", headers=with_key("alice"))).json()
+    streams = [[waiting], [waiting, {**waiting, "status": "succeed"}]]
+
+    async def answer(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: 999999\r\n\r\n")
+        for event in streams.pop(0):
+            writer.write(f"data: {json.dumps(event)}\n\n".encode())
+        await writer.drain()
+        writer.close()  # far from the length that it has told
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with httpx.AsyncClient(base_url=url) as http, asyncio.timeout(DEADLINE_S):
+            changes = RunningService(http, {}).changes("mine")
+            assert [video.status async for video in changes] == ["submitted", "submitted", "succeed"]
+    assert not streams
