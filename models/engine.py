@@ -54,6 +54,18 @@ class GenerationRequest(VideoSpec):
     fragment_prompts: tuple[str, ...] = ()
     """A prompt for each fragment, in place of ``prompt``; empty: that one for all."""
 
+    tail: Frames | None = None
+    """Last frames of a video that this one goes on from, ``Variant.overlap`` of them, of this request's size;
+    they are not shown again.
+    """
+    fragments_before: int = 0
+    """Fragments of that video, from which the seeds of this one's count on."""
+
+    @property
+    def has_begin(self) -> bool:
+        """True if the first frames are given."""
+        return self.image is not None or self.tail is not None
+
     def prompt_of(self, fragment: int) -> str:
         """Return the prompt of the fragment with that index."""
         return self.fragment_prompts[fragment] if self.fragment_prompts else self.prompt

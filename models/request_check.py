@@ -51,6 +51,9 @@ def _check_guidance(variant: Variant, request: GenerationRequest) -> None:
 
 def _check_images(variant: Variant, request: GenerationRequest) -> None:
     """Check that the given pictures make up a video kind of this model."""
+    if request.tail is not None:
+        _check_tail(variant, request)
+        return
     if request.image is None:
         if "t2v" not in variant.tasks:
             raise InvalidRequest(f"{variant.name} needs an image.", field="image")
@@ -66,6 +69,24 @@ def _check_images(variant: Variant, request: GenerationRequest) -> None:
     elif request.num_frames == 1:
         raise InvalidRequest(
             "A video from a first to a last image has at least 5 frames.", field="num_frames"
+        )
+
+
+def _check_tail(variant: Variant, request: GenerationRequest) -> None:
+    """Check a request that goes on from the last frames of a video."""
+    if not variant.tasks & {"t2v", "i2v"}:
+        raise InvalidRequest(f"{variant.name} goes on from no video.", field="tail")
+    for name in ("image", "last_image", "video", "references"):
+        given = getattr(request, name)
+        if given is not None and len(given) > 0:
+            raise InvalidRequest(f"A video that goes on from another takes no {name}.", field=name)
+    frames = variant.overlap(request.num_frames)
+    if request.num_frames <= frames:
+        raise InvalidRequest("A video that goes on from another has at least 5 frames.", field="num_frames")
+    shape = (frames, request.height, request.width, 3)
+    if request.tail is None or request.tail.shape != shape or request.tail.dtype != np.uint8:
+        raise InvalidRequest(
+            f"tail must be 8-bit RGB of {frames} frames of {request.width}x{request.height}.", field="tail"
         )
 
 

@@ -145,7 +145,8 @@ class PacedEngine:
     def _frames(self, run: PacedGeneration) -> Iterator[Frames]:
         request = run.request
         colour = _colour(request)
-        for start in range(OVERLAP if run.fragment else 0, request.num_frames, FRAMES_PER_CHUNK):
+        goes_on = run.fragment > 0 or request.tail is not None
+        for start in range(OVERLAP if goes_on else 0, request.num_frames, FRAMES_PER_CHUNK):
             count = min(FRAMES_PER_CHUNK, request.num_frames - start)
             time.sleep(self._decode_s * count / request.num_frames)
             frames = np.empty((count, request.height, request.width, 3), dtype=np.uint8)

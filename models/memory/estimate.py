@@ -205,7 +205,7 @@ def request_memory(
 ) -> RequestMemory:
     """Estimate the memory of a run. ``itemsize``: bytes of the model's dtype."""
     plan = plan or ParallelPlan()
-    given = request.image is not None or variant.image_channels or variant.control_blocks > 0
+    given = request.has_begin or variant.image_channels or variant.control_blocks > 0
     text_keys = _text_keys(variant, request, itemsize, plan)
     return RequestMemory(
         text_keys=text_keys,
@@ -259,7 +259,7 @@ def _step(
     variant: Variant, request: GenerationRequest, itemsize: int, plan: ParallelPlan, scratch: KernelScratch
 ) -> int:
     tokens = _tokens(variant, request)
-    rows = _latent_frames(variant, request) if variant.expand_timesteps and request.image is not None else 1
+    rows = _latent_frames(variant, request) if variant.expand_timesteps and request.has_begin else 1
     local = rows * -(-tokens // rows // plan.sequence)
     batch = _batch(variant, request, plan)
     activations = local * variant.dim * batch * _token_channel_bytes(variant, itemsize, plan, scratch)

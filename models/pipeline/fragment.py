@@ -24,15 +24,16 @@ class Fragment:
         self.index = index
         self._overlap = variant.overlap(request.num_frames)
         self._shape = (self._overlap, request.height, request.width, 3)
+        self._repeats = index > 0 or request.tail is not None
         self._has_next = index + 1 < request.num_fragments
         self._tail = torch.empty((0, *self._shape[1:]), dtype=torch.uint8)
         self._decoded = False
 
     def shown(self, chunks: Iterator[Tensor]) -> Iterator[Tensor]:
         """Yield this fragment's decoded ``chunks``, ``[n, 3, height, width]`` in −1 … 1, without the overlap
-        that the fragment before has shown.
+        that the fragment before, or the video that the request goes on from, has shown.
         """
-        repeated = self._overlap if self.index else 0
+        repeated = self._overlap if self._repeats else 0
         for chunk in chunks:
             if self._has_next:
                 last = levels(chunk[-self._overlap :])

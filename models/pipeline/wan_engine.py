@@ -101,7 +101,7 @@ class WanEngine:
         part = Fragment(self.variant, request, 0 if after is None else after.fragment + 1)
         on_phase(Phase.ENCODING_TEXT)
         embeddings = self._embeddings(request, part, stages)
-        tail = None if after is None else _own(after).part.tail(self._mesh)
+        tail = request.tail if after is None else _own(after).part.tail(self._mesh)
         with self._mesh.together(), as_model_errors("preparing"):
             loras = self.parts.loras.choose(request.loras)
             # merging takes no more than a run's text keys, which are counted
@@ -220,7 +220,7 @@ class WanEngine:
             yield from self.parts.vae.decode(latents, tiling)
 
     def _conditioned(self, request: GenerationRequest, tail: Frames | None, noise: Tensor) -> Condition:
-        """Encode this fragment's conditioning: the request's pictures, or the tail of the fragment before."""
+        """Encode this fragment's conditioning: the request's pictures, or the tail that it goes on from."""
         if tail is None:
             return self._condition(request)
         if "i2v" in self.variant.tasks:
@@ -246,7 +246,8 @@ class WanEngine:
             request.height // variant.spatial_stride,
             request.width // variant.spatial_stride,
         )
-        generator = torch.Generator("cpu").manual_seed((request.seed + part.index) % 2**64)
+        seed = request.seed + request.fragments_before + part.index
+        generator = torch.Generator("cpu").manual_seed(seed % 2**64)
         return torch.randn(shape, generator=generator, dtype=torch.float32).to(self.parts.denoiser.device)
 
     def _solver(self, request: GenerationRequest) -> Solver:

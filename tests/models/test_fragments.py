@@ -70,6 +70,29 @@ def test_a_later_fragment_is_the_video_from_the_last_frame_with_the_next_seed(ex
     assert np.array_equal(whole[24:][1:], third[1:])
 
 
+def test_a_video_goes_on_from_the_last_frames_of_another(expanding_model: Model, t2v_only: Model) -> None:
+    for model in (expanding_model, t2v_only):
+        overlap = model.engine.variant.overlap(13)
+        whole = video(model, LONG)
+        kept = len(video(model, replace(LONG, num_fragments=1)))
+        tail = whole[kept - overlap : kept]
+        rest = video(model, replace(LONG, num_fragments=2, tail=tail, fragments_before=1))
+        assert np.array_equal(rest, whole[kept:])
+
+
+def test_what_cannot_be_gone_on_from_is_refused(expanding_model: Model) -> None:
+    frame = FIRST[None]
+    for request, field in (
+        (replace(LONG, tail=frame[:, :, 1:]), "tail"),
+        (replace(LONG, tail=np.concatenate([frame, frame])), "tail"),
+        (replace(LONG, tail=frame, image=FIRST), "image"),
+        (replace(LONG, tail=frame, num_fragments=1, num_frames=1), "num_frames"),
+    ):
+        with pytest.raises(InvalidRequest) as refused:
+            expanding_model.engine.prepare(request)
+        assert refused.value.field == field
+
+
 def test_each_fragment_has_its_own_prompt(expanding_model: Model) -> None:
     prompts = ("a calm sea", "a storm", "a calm sea")
     whole = video(expanding_model, replace(LONG, image=FIRST, fragment_prompts=prompts))
