@@ -76,9 +76,9 @@ def _check_tail(variant: Variant, request: GenerationRequest) -> None:
     """Check a request that goes on from the last frames of a video."""
     if not variant.tasks & {"t2v", "i2v"}:
         raise InvalidRequest(f"{variant.name} goes on from no video.", field="tail")
-    for name in ("image", "last_image", "video", "references"):
+    for name in ("image", "last_image", "video"):
         given = getattr(request, name)
-        if given is not None and len(given) > 0:
+        if given is not None:
             raise InvalidRequest(f"A video that goes on from another takes no {name}.", field=name)
     frames = variant.overlap(request.num_frames)
     if request.num_frames <= frames:

@@ -90,9 +90,29 @@ class LocalArtifacts:
         durable.write(path, data)
         return key
 
+    def link_video(self, task_id: str, key: str) -> str:
+        """Store the video of that artifact key as an input of a task, without a copy where that can be.
+
+        Returns the input's key. It stays when the video is deleted. Raises ``FileNotFound``, ``OSError``.
+        """
+        source = self.path_of(key)
+        input_key = f"{_INPUTS}/{_folder_name(task_id)}/earlier{source.suffix}"
+        target = self._data / input_key
+        durable.make_folder(target.parent)
+        try:
+            os.link(source, target)
+        except OSError:  # another file system, or one without hard links
+            _copy(source, target)
+        durable.sync_folder(target.parent)
+        return input_key
+
     def read_input(self, key: str) -> bytes:
         """Read a stored input. Raises ``FileNotFound``."""
-        return _file_below(self._data / _INPUTS, self._data, key).read_bytes()
+        return self.input_path(key).read_bytes()
+
+    def input_path(self, key: str) -> Path:
+        """Return the file of a stored input. Raises ``FileNotFound``."""
+        return _file_below(self._data / _INPUTS, self._data, key)
 
     def put_preview(self, task_id: str, attempt: int, *, still: bytes, strip: bytes) -> None:
         """Store the newest preview of an attempt, over the one before: whole, but not to survive a power cut.

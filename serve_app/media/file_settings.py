@@ -35,9 +35,12 @@ _FIELDS: Mapping[str, str] = MappingProxyType(
 _REQUESTED = frozenset(
     {*_FIELDS, "model", "loras", "fragment_prompts", *(field.name for field in fields(VideoOutput))}
 )
+GOES_ON = "goes_on"
+"""Entry of the settings of a video that goes on from an earlier one."""
+
 _FRAMES = ("image_sha256", "last_image_sha256")
 _REFERENCES = "reference_sha256"
-_HASHES = frozenset({*_FRAMES, _REFERENCES})
+_MORE = frozenset({*_FRAMES, _REFERENCES, GOES_ON})
 
 
 def request_fields(
@@ -63,8 +66,12 @@ def settings_comment(
     output: VideoOutput = PLAIN,
     fragment_prompts: Sequence[str] = (),
     references: Sequence[SourceImage] = (),
+    goes_on: bool = False,
 ) -> str:
-    """Return the comment of a video's file: its request, what made it, and hashes of its pictures."""
+    """Return the comment of a video's file: its request, what made it, and hashes of its pictures.
+
+    ``goes_on``: whether it goes on from an earlier video, so that its request alone does not make it.
+    """
     hashes: dict[str, str | list[str]] = {
         name: _hash(picture)
         for name, picture in zip(_FRAMES, (image, last_image), strict=True)
@@ -72,8 +79,11 @@ def settings_comment(
     }
     if references:
         hashes[_REFERENCES] = [_hash(picture) for picture in references]
+    source = {GOES_ON: True} if goes_on else {}
     made_by = {"version": package_version(), "variant": variant}
-    settings = {_TITLE: {**made_by, **request_fields(spec, model, output, fragment_prompts), **hashes}}
+    settings = {
+        _TITLE: {**made_by, **request_fields(spec, model, output, fragment_prompts), **hashes, **source}
+    }
     return json.dumps(settings, ensure_ascii=False)
 
 
@@ -91,7 +101,7 @@ def settings_in(video: bytes) -> tuple[Mapping[str, Any], Mapping[str, Any]] | N
     if not isinstance(settings, dict):
         return None
     request = {name: settings[name] for name in settings.keys() & _REQUESTED}
-    return request, {name: settings[name] for name in settings.keys() & _HASHES}
+    return request, {name: settings[name] for name in settings.keys() & _MORE}
 
 
 def _hash(picture: SourceImage) -> str:

@@ -23,7 +23,7 @@ _COLUMNS = 4
 _ROWS = 4
 _TILE_WIDTH = 240
 
-_DEMUXERS: Mapping[VideoFormat, str] = {
+DEMUXERS: Mapping[VideoFormat, str] = {
     VideoFormat.MP4: "mov",
     VideoFormat.WEBM: "matroska",
     VideoFormat.GIF: "gif",
@@ -89,7 +89,7 @@ def _make(video: Path, still: Path, kind: StillKind, frames: int) -> None:
         subprocess.run(
             [
                 *(imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-v", "error", "-y"),
-                *("-protocol_whitelist", "file,pipe", "-threads", "1", "-f", _DEMUXERS[form], "-i", source),
+                *("-protocol_whitelist", "file,pipe", "-threads", "1", "-f", DEMUXERS[form], "-i", source),
                 *(
                     "-map",
                     "0:v:0",

@@ -21,8 +21,10 @@ from models.phase import Phase
 from serve_app.files.artifacts import LocalArtifacts
 from serve_app.media.source_image import SourceImage
 from serve_app.media.video_encoding import VideoEncoding
+from serve_app.media.video_reading import VideoReadError
 from serve_app.media.video_writer import VideoWriteError
 from serve_app.replica.attempt_file import AttemptFile
+from serve_app.replica.earlier_video import EarlierVideo
 from serve_app.replica.prompt_enhancer import NotEnhanced, PromptEnhancer
 from serve_app.replica.run_previews import RunPreviews
 from serve_app.replica.run_progress import RunProgress
@@ -183,6 +185,10 @@ class Run:
             return Outcome.LEFT
         except ModelError as error:
             return await self._fail(TaskError(error.code, str(error)), Outcome.FAILED)
+        except VideoReadError:
+            _logger.exception("task %s: the earlier video was not read", task.uid)
+            failure = TaskError("video_not_read", "The video that this one goes on from could not be read")
+            return await self._fail(failure, Outcome.FAILED)
         except VideoWriteError:
             _logger.exception("task %s: the video was not written", task.uid)
             failure = TaskError("video_not_written", "The video could not be encoded or stored")
@@ -261,7 +267,8 @@ class Run:
             raise
 
     def _generate_frames(self, files: Executor, wake: Callable[[], object]) -> None:
-        request, progress = self._request(), self._progress
+        earlier = EarlierVideo.of(self._task.spec, self._artifacts)
+        request, progress = self._request(earlier), self._progress
         current: Generation | None = None
 
         def prepared(generation: Generation) -> None:
@@ -283,6 +290,10 @@ class Run:
             if phase is not Phase.PREPARING:  # what a claimed task is at in any case
                 wake()
 
+        for frames in () if earlier is None else earlier.kept(self._encoding.pixel_format):
+            self._check_abandoned()
+            self._file.write(frames)
+            progress.kept(len(frames))
         progress.begin()
         for frames in generate(
             self._engine,
@@ -316,7 +327,7 @@ class Run:
         if new := tuple(note for note in notes if note not in known):
             self._notes = (*known, *new)
 
-    def _request(self) -> GenerationRequest:
+    def _request(self, earlier: EarlierVideo | None) -> GenerationRequest:
         spec = self._task.spec
         if self._revised_prompt:
             spec = replace(spec, prompt=self._revised_prompt)
@@ -327,6 +338,8 @@ class Run:
             # A coordinator of the version before sends a task without them.
             fragment_prompts=getattr(spec, "fragment_prompts", ()),
             references=tuple(self._stored(key).pixels for key in getattr(spec, "reference_keys", ())),
+            tail=None if earlier is None else earlier.tail(),
+            fragments_before=0 if earlier is None else len(earlier.going_on.kept_ends),
         )
 
     def _frame(self, key: str | None) -> Picture | None:

@@ -86,6 +86,11 @@ class RunProgress:
         self._decoded_frames += frames
         self._move()
 
+    def kept(self, frames: int) -> None:
+        """Record frames of an earlier video as written."""
+        self.frames += frames
+        self.position = replace(self.position, moved_at=time.monotonic())
+
     def decoded(self) -> None:
         """Add the time to the decode stage, when a fragment is fully decoded."""
         self._lap("decode_s")

@@ -23,7 +23,8 @@ def task_comment(task: Task, variant: str, artifacts: LocalArtifacts) -> str:
         variant=variant,
         image=picture(spec.image_key),
         last_image=picture(spec.last_image_key),
-        # A coordinator of the version before sends none of them.
+        # A coordinator of the version before sends none of these.
+        goes_on=getattr(spec, "continues", None) is not None,
         output=getattr(spec, "output", PLAIN),
         fragment_prompts=getattr(spec, "fragment_prompts", ()),
         references=[stored(key) for key in getattr(spec, "reference_keys", ())],

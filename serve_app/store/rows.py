@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import RowMapping
 
 from models.video_spec import LoraUse
+from serve_app.tasks.continuation import Continuation
 from serve_app.tasks.task import NewTask, Task, TaskError, TaskSpec
 from serve_app.tasks.transitions import Status
 from serve_app.tasks.video_output import PLAIN, Codec, VideoFormat, VideoOutput
@@ -114,7 +115,8 @@ def _spec_of(stored: Mapping[str, Any]) -> TaskSpec:
     """Return the spec of a row written by this version, an earlier one, or a later one with more fields."""
     values = {name: value for name, value in stored.items() if name in _SPEC_FIELDS}
     values["num_frames"] = stored.get("fragment_frames") or stored["num_frames"]
-    if stored.get("num_fragments", 1) > 1:
+    values["continues"] = before = _continuation_of(stored.get("continues"))
+    if stored.get("num_fragments", 1) > 1 or before is not None:
         values["video_frames"] = stored["num_frames"]
     if stored.get("loras") is not None:
         values["loras"] = tuple(
@@ -126,6 +128,12 @@ def _spec_of(stored: Mapping[str, Any]) -> TaskSpec:
     values["output"] = _output_of(stored.get("output") or {})
     values["reference_keys"] = tuple(stored.get("reference_keys", ()))
     return TaskSpec(**values)
+
+
+def _continuation_of(stored: Mapping[str, Any] | None) -> Continuation | None:
+    if stored is None:
+        return None
+    return Continuation(stored["end"], stored["tail"], tuple(stored["kept_ends"]), stored["key"])
 
 
 def _output_of(stored: Mapping[str, Any]) -> VideoOutput:
@@ -147,6 +155,8 @@ def _spec_values(spec: TaskSpec) -> dict[str, Any]:
     stored = asdict(spec)
     uses = stored.pop("loras")
     del stored["video_frames"]
+    if spec.continues is None:
+        del stored["continues"]
     if not spec.fragment_prompts:
         del stored["fragment_prompts"]
     if spec.output == PLAIN:

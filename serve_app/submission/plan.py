@@ -12,9 +12,10 @@ from models.lora.catalogue import too_large
 from models.lora_uses import check_uses
 from models.variants import Variant, VideoKind
 from serve_app.config.model_settings import ModelSettings
+from serve_app.submission.continuation import continued, continuing
 from serve_app.submission.output_choice import output_of
 from serve_app.submission.video_order import OrderFault, VideoOrder
-from serve_app.tasks.task import TaskSpec
+from serve_app.tasks.task import Task, TaskSpec
 
 Value = TypeVar("Value")
 
@@ -36,6 +37,8 @@ class Plan:
     lora_notes: tuple[str, ...]
     references: int = 0
     """Number of reference pictures."""
+    source: str | None = None
+    """Key of the video that it goes on from."""
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -56,11 +59,15 @@ class Plan:
         return float(self.spec.total_steps * self.tokens * forwards)
 
 
-def plan(order: VideoOrder, models: Sequence[ModelSettings]) -> Plan:
+def plan(order: VideoOrder, models: Sequence[ModelSettings], source: Task | None = None) -> Plan:
     """Decide everything the order leaves open. Raises ``OrderFault`` for what cannot be made.
 
     Of an order with a first frame the size is decided by ``shaped``, once the picture has been read.
+
+    ``source``: the task whose video the order goes on from.
     """
+    if source is not None:
+        order = continuing(order, source, models)
     kind = order.kind
     prompt, fragment_prompts = _prompts(order)
     model = _choose(order, models, kind)
@@ -88,8 +95,18 @@ def plan(order: VideoOrder, models: Sequence[ModelSettings]) -> Plan:
         fragment_prompts=fragment_prompts,
         video_frames=variant.video_frames(fitted.num_frames, fragments),
     )
+    if source is not None:
+        spec = continued(spec, order, variant, source)
     spec = replace(spec, output=output_of(order, spec))
-    return Plan(model.name, variant, spec, fitted.notes, tuple(lora_notes), len(order.references))
+    return Plan(
+        model.name,
+        variant,
+        spec,
+        fitted.notes,
+        tuple(lora_notes),
+        len(order.references),
+        None if source is None else source.artifact,
+    )
 
 
 def shaped(planned: Plan, order: VideoOrder, picture: tuple[int, int]) -> Plan:
@@ -110,7 +127,8 @@ def _or(value: Value | None, default: Value) -> Value:
 
 def _choose(order: VideoOrder, models: Sequence[ModelSettings], kind: VideoKind) -> ModelSettings:
     name = order.model
-    able: Sequence[ModelSettings] = [model for model in models if kind in model.spec.tasks]
+    kinds = {kind} if order.continue_from is None else {"t2v", "i2v"}
+    able: Sequence[ModelSettings] = [model for model in models if kinds & model.spec.tasks]
     if name:
         able = [model for model in able if model.name == name]
     if able:
@@ -226,12 +244,13 @@ def _lora_notes(order: VideoOrder, model: ModelSettings) -> list[str]:
 
 
 def _num_fragments(order: VideoOrder, fitted: Fit, kind: VideoKind) -> int:
-    if order.num_fragments > 1:
+    fragments = order.num_fragments or len(order.fragment_prompts) or 1
+    if fragments > 1:
         if kind == "flf2v":
             raise OrderFault("num_fragments", "a video with a last frame has only one.")
         if fitted.num_frames == 1:
             raise OrderFault("num_fragments", "a fragment has at least 5 frames.")
-    return order.num_fragments
+    return fragments
 
 
 def _prompts(order: VideoOrder) -> tuple[str, tuple[str, ...]]:
@@ -240,10 +259,11 @@ def _prompts(order: VideoOrder) -> tuple[str, tuple[str, ...]]:
     prompt = order.prompt or next(iter(of_fragments), "")
     if not all((prompt, *of_fragments)) and order.first_frame is None:
         raise OrderFault("prompt", "is required for a video without an image.")
-    if len(of_fragments) not in (0, order.num_fragments):
+    wanted = order.num_fragments or len(of_fragments)
+    if len(of_fragments) not in (0, wanted):
         raise OrderFault(
             "fragment_prompts",
-            f"has {len(of_fragments)} prompts for {order.num_fragments} fragments; send one for each.",
+            f"has {len(of_fragments)} prompts for {wanted} fragments that are made; send one for each.",
         )
     return prompt, of_fragments
 

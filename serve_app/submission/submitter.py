@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 
-from serve_app.errors import DiskLow, ServiceError
+from serve_app.errors import DiskLow, FileNotFound, ServiceError, TaskNotFound
 from serve_app.files.artifacts import LocalArtifacts
 from serve_app.queue.snapshot import QueueSnapshot
 from serve_app.queue.view import QueueView
@@ -24,8 +24,9 @@ from serve_app.submission.video_order import OrderFault, VideoOrder
 from serve_app.submission.video_places import VideoPlaces
 from serve_app.tasks.admission import Admission
 from serve_app.tasks.caller import Caller
+from serve_app.tasks.continuation import Continuation
 from serve_app.tasks.move_log import log_move
-from serve_app.tasks.task import NewTask
+from serve_app.tasks.task import NewTask, Task
 from serve_app.tasks.webhook import Callback
 
 
@@ -83,11 +84,21 @@ class Submitter:
     async def _plan(self, caller: Caller, order: VideoOrder, words: FieldWords) -> Plan:
         try:
             self._offer.check_priority(caller, order.priority)
+            source = await self._source(caller, order)
             if not order.reads_files:
-                return plan(order, self._offer.models)
-            return await asyncio.to_thread(plan, order, self._offer.models)
+                return plan(order, self._offer.models, source)
+            return await asyncio.to_thread(plan, order, self._offer.models, source)
         except OrderFault as fault:
             raise words.refusal(fault) from None
+
+    async def _source(self, caller: Caller, order: VideoOrder) -> Task | None:
+        """Return the task whose video an order goes on from. Raises ``OrderFault``."""
+        if order.continue_from is None:
+            return None
+        try:
+            return await self._store.get(caller, order.continue_from.task_id)
+        except TaskNotFound:
+            raise OrderFault("continue_from", "there is no task of that id.") from None
 
     def _callback(self, caller: Caller, order: VideoOrder, words: FieldWords) -> Callback | None:
         try:
@@ -116,6 +127,7 @@ class Submitter:
                 planned = shaped(planned, order, pictures.size)
             size = planned.spec.width, planned.spec.height
             frames = await self._frames.keep(pictures, size=size, uid=uid)
+            continues = await self._kept_video(planned, words, uid)
         except ServiceError:  # perhaps after the first of two frames
             await self._forget_inputs(uid)
             raise
@@ -130,6 +142,7 @@ class Submitter:
                 image_key=frames.first_key,
                 last_image_key=frames.last_key,
                 reference_keys=frames.reference_keys,
+                continues=continues,
             ),
             work=planned.work,
             tokens=planned.tokens,
@@ -163,6 +176,17 @@ class Submitter:
         log_move("submit", task, work=task.work, priority=task.priority)
         self._nudge()
         return Submitted(task, queue, is_new=True)
+
+    async def _kept_video(self, planned: Plan, words: FieldWords, uid: str) -> Continuation | None:
+        """Store the video that a planned one goes on from, which may be deleted before the run."""
+        going_on = planned.spec.continues
+        if going_on is None or planned.source is None:
+            return None
+        try:
+            key = await asyncio.to_thread(self._artifacts.link_video, uid, planned.source)
+        except (FileNotFound, OSError):
+            raise words.refusal(OrderFault("continue_from", "that video is no longer kept.")) from None
+        return replace(going_on, key=key)
 
     async def _check_disk(self) -> None:
         if await self._free_disk.bytes() < self._offer.limits.min_free_bytes:

@@ -20,6 +20,15 @@ Picture: TypeAlias = bytes | str | KeptInput
 """A picture as a client sent it: the bytes of an uploaded file, or text (base64, a URL or a path)."""
 
 
+@dataclass(frozen=True, slots=True)
+class EarlierVideo:
+    """The video of an earlier task, to go on from."""
+
+    task_id: str
+    fragments: int | None = None
+    """How many of its first fragments the new video keeps; None: it keeps none, and goes on from the end."""
+
+
 class OrderFault(Exception):
     """Error in an order: the invalid ``VideoOrder`` field, and a sentence without the field's name.
 
@@ -46,6 +55,7 @@ class VideoOrder:
     """Needs a first frame beside it."""
     references: tuple[Picture, ...] = ()
     """Pictures of subjects that appear in the video; no frames of it."""
+    continue_from: EarlierVideo | None = None
     width: int | None = None
     """Pixels, as ``height``."""
     height: int | None = None
@@ -55,7 +65,8 @@ class VideoOrder:
     """Frames of each fragment; wins over ``duration_s``."""
     duration_s: float | None = None
     """Seconds of each fragment."""
-    num_fragments: int = 1
+    num_fragments: int | None = None
+    """None: one, or as many as the prompts of fragments or the video that is kept in part."""
     fragment_prompts: tuple[str, ...] = ()
     """A prompt for each fragment; an empty one stands for ``prompt``."""
     fps: int | None = None

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from models.video_spec import VideoSpec
+from serve_app.tasks.continuation import Continuation
 from serve_app.tasks.replica import Health as Health
 from serve_app.tasks.replica import Replica as Replica
 from serve_app.tasks.replica import Scale as Scale
@@ -31,18 +32,20 @@ class TaskSpec(VideoSpec):
     last_image_key: str | None = None
     """Key of the last frame; None for a video without a given end."""
     video_frames: int | None = None
-    """Frames of all fragments together; None for a video of one fragment."""
+    """Frames of all fragments together; None for a video of one fragment, and no kept ones."""
     output: VideoOutput = PLAIN
     """The form of the file."""
     fragment_prompts: tuple[str, ...] = ()
     """A prompt for each fragment, in place of ``prompt``; empty: that one for all."""
     reference_keys: tuple[str, ...] = ()
     """Keys of the reference pictures."""
+    continues: Continuation | None = None
+    """The earlier video that this one goes on from; its fragments are none of ``num_fragments``."""
 
     @property
     def has_inputs(self) -> bool:
         """Whether the video is made from stored inputs."""
-        return self.image_key is not None or bool(self.reference_keys)
+        return self.image_key is not None or bool(self.reference_keys) or self.continues is not None
 
     @property
     def total_frames(self) -> int:

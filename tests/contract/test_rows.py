@@ -19,6 +19,7 @@ from serve_app.store.run_ledger import RunLedger
 from serve_app.store.tables import TASKS
 from serve_app.store.task_store import TaskStore
 from serve_app.tasks.caller import EVERYONE
+from serve_app.tasks.continuation import Continuation
 from serve_app.tasks.task import TaskSpec
 from serve_app.tasks.transitions import Status
 from serve_app.tasks.video_output import Codec, VideoFormat, VideoOutput
@@ -128,6 +129,10 @@ async def test_the_form_of_a_file_and_the_prompts_of_fragments_are_read_back(sto
         ("b", VideoOutput(VideoFormat.PNG_ZIP, return_last_frame=True)),
     ):
         spec = replace(SPEC, output=output, num_fragments=2, video_frames=9, fragment_prompts=("a", "b"))
+        if name == "b":
+            spec = replace(
+                spec, num_fragments=1, continues=Continuation(9, 1, (5, 9), "inputs/t-a/earlier.mp4")
+            )
         await store.submit(new(name, spec=spec), ADMISSION)
         assert (await store.get(EVERYONE, name)).spec == spec
 

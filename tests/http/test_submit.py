@@ -17,6 +17,7 @@ from serve_app.submission import submitter
 from serve_app.submission.plan import Plan, plan
 from serve_app.submission.video_order import VideoOrder
 from serve_app.tasks.caller import EVERYONE
+from serve_app.tasks.task import Task
 from tests.http.http_service import HttpService, png, running, settings
 
 GUIDE_T2V: dict[str, Any] = {
@@ -302,9 +303,9 @@ async def test_a_submit_is_planned_once_and_looks_at_the_queue_once(
     plans: list[VideoOrder] = []
     looks: list[str] = []
 
-    def counted_plan(order: VideoOrder, models: Sequence[ModelSettings]) -> Plan:
+    def counted_plan(order: VideoOrder, models: Sequence[ModelSettings], source: Task | None) -> Plan:
         plans.append(order)
-        return plan(order, models)
+        return plan(order, models, source)
 
     def counted(name: str, look: Callable[[QueueView], Awaitable[QueueSnapshot]]) -> None:
         async def counting(view: QueueView) -> QueueSnapshot:

@@ -253,6 +253,43 @@ class LoraEntry(RequestModel):
     )
 
 
+class SourceEntry(RequestModel):
+    """An earlier video, as a request names it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    task_id: TaskId = Field(description="Its task.")
+    fragments: Fragments | Unset = Field(
+        default=None,
+        description="How many of its first fragments are kept.",
+        json_schema_extra=without_default,
+    )
+
+
+def _checked_source(value: object) -> object:
+    """Read an object, in a form as JSON; a plain text is a task's id."""
+    if isinstance(value, str) and value.lstrip().startswith("{"):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            value = None
+    elif isinstance(value, str):
+        value = {"task_id": value.strip()} if value.strip() else {}
+    if not isinstance(value, dict):
+        raise ValueError(
+            'must be written as {"task_id": "beach-1"} or {"task_id": "beach-1", "fragments": 2}'
+        )
+    return {name: part for name, part in value.items() if part is not None} or None
+
+
+Source = Annotated[
+    SourceEntry | None,  # with a union of another kind, an error would name the type as a field
+    BeforeValidator(_checked_source),
+    WithJsonSchema({"type": "object", **SourceEntry.model_json_schema()}),
+]
+"""An earlier video."""
+
+
 def _checked_loras(value: object) -> object:
     """Read a list of objects, also as text in a form."""
     if isinstance(value, str):

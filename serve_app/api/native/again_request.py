@@ -9,12 +9,14 @@ from pydantic import ConfigDict, Field
 from serve_app.api.http.video_fields import TaskId, Unset, without_default
 from serve_app.api.native.video_request import VideoRequest
 from serve_app.errors import InvalidField
-from serve_app.media.file_settings import request_fields, settings_in
+from serve_app.media.file_settings import GOES_ON, request_fields, settings_in
 from serve_app.submission.video_order import KeptInput, Picture
 from serve_app.tasks.task import Task
 
 FILE = "file"
 """The upload with the MP4 of the earlier video."""
+
+_GOES_ON = "that video goes on from another; submit it with continue_from, as it was."
 
 _PICTURES = {
     "image_path": ("image_file", "image_sha256"),
@@ -52,7 +54,9 @@ class Earlier:
 
     @classmethod
     def of_task(cls, task: Task) -> "Earlier":
-        """Return those of a task."""
+        """Return those of a task. Raises ``InvalidField`` for one that goes on from another."""
+        if task.spec.continues is not None:
+            raise InvalidField("task_id", f"task_id: {_GOES_ON}")
         keys = {"image_path": task.spec.image_key, "last_frame_path": task.spec.last_image_key}
         references = {f"reference_images[{at}]": key for at, key in enumerate(task.spec.reference_keys)}
         pictures = {field: KeptInput(key) for field, key in (keys | references).items() if key is not None}
@@ -69,6 +73,8 @@ class Earlier:
                 FILE, "file: holds no settings of this service; it must be an MP4 whose comment does."
             )
         fields, hashes = found
+        if GOES_ON in hashes:
+            raise InvalidField(FILE, f"{FILE}: {_GOES_ON}")
         return cls(fields, {}, frozenset(field for field, (_, name) in _PICTURES.items() if name in hashes))
 
 

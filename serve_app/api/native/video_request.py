@@ -35,6 +35,7 @@ from serve_app.api.http.video_fields import (
     Seed,
     Shape,
     Side,
+    Source,
     Steps,
     TaskId,
     Unset,
@@ -46,7 +47,7 @@ from serve_app.api.http.video_fields import (
 )
 from serve_app.errors import InvalidField
 from serve_app.submission.field_words import FieldWords
-from serve_app.submission.video_order import Picture, VideoOrder
+from serve_app.submission.video_order import EarlierVideo, Picture, VideoOrder
 from serve_app.tasks.video_output import Codec, VideoFormat
 
 _ONE_PIXEL = (
@@ -80,7 +81,8 @@ class VideoRequest(RequestModel):
 
     prompt: Prompt = Field(
         default="",
-        description="What the video shows; surrounding blanks are dropped. May be empty beside an image.",
+        description="What the video shows; surrounding blanks are dropped. May be empty beside an image, "
+        "`fragment_prompts` or `continue_from`.",
         examples=["A white cat sitting by the beach under sunset sky"],
         json_schema_extra=without_default,
     )
@@ -134,11 +136,15 @@ class VideoRequest(RequestModel):
         "16:9",
     )
     target_shape: Shape = _field("Height and width in one; each from 16 to 4096.", [480, 832])
-    num_fragments: Fragments = Field(
-        default=1,
-        description="Consecutive fragments of that length, each going on from the end of the one before; "
-        "one video.",
-        examples=[1],
+    num_fragments: Fragments | Unset = _field(
+        "Consecutive fragments of that length, each going on from the end of the one before; one video. "
+        "Default: 1.",
+        1,
+    )
+    continue_from: Source = _field(
+        "A finished video of yours to go on from, by its task: from its last frames, or with `fragments` "
+        "from the end of so many of its first ones, which the new video keeps.",
+        {"task_id": "beach-1", "fragments": 2},
     )
     fragment_prompts: FragmentPrompts = _field(
         "A prompt for each fragment, in place of `prompt`, which an empty one stands for. Default of "
@@ -241,7 +247,8 @@ class VideoRequest(RequestModel):
             aspect=parse_aspect(self.aspect_ratio) if self.aspect_ratio else None,
             num_frames=_num_frames(self),
             duration_s=self.video_duration,
-            num_fragments=_num_fragments(self),
+            num_fragments=self.num_fragments,
+            continue_from=_earlier(self),
             fragment_prompts=tuple(self.fragment_prompts or ()),
             fps=self.fps,
             steps=self.infer_steps,
@@ -313,10 +320,9 @@ def _size(request: VideoRequest) -> tuple[int | None, int | None]:
     return next(iter(widths), None), next(iter(heights), None)
 
 
-def _num_fragments(request: VideoRequest) -> int:
-    if "num_fragments" in request.model_fields_set:
-        return request.num_fragments
-    return len(request.fragment_prompts or ()) or request.num_fragments
+def _earlier(request: VideoRequest) -> EarlierVideo | None:
+    source = request.continue_from
+    return None if source is None else EarlierVideo(source.task_id, source.fragments)
 
 
 def _num_frames(request: VideoRequest) -> int | None:

@@ -5,6 +5,7 @@ from pydantic import ConfigDict, Field
 from serve_app.api.http.request_model import RequestModel
 from serve_app.api.http.video_fields import Prompt
 from serve_app.api.openai.video_document import REMIXED
+from serve_app.errors import InvalidField
 from serve_app.submission.video_order import KeptInput, VideoOrder
 from serve_app.tasks.task import Task
 
@@ -17,8 +18,12 @@ class RemixRequest(RequestModel):
     prompt: Prompt = Field(default="", description="What the video shows.", examples=["the same at night"])
 
     def order(self, task: Task, *, idempotency_key: str | None) -> VideoOrder:
-        """Return the order of a remix of ``task``."""
+        """Return the order of a remix. Raises ``InvalidField`` for a video that goes on from another."""
         spec = task.spec
+        if spec.continues is not None:
+            raise InvalidField(
+                "id", "id: that video goes on from another one, and cannot be made again by itself."
+            )
         return VideoOrder(
             prompt=self.prompt,
             negative_prompt=spec.negative_prompt,
