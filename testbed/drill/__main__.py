@@ -8,7 +8,7 @@ from pathlib import Path
 
 from testbed.drill.drill import DrillPlan, Outcome, drill
 
-COLUMNS = ("acknowledged", "lost", "duplicated", "changed", "stuck", "kills")
+COLUMNS = ("acknowledged", "lost", "duplicated", "changed", "stuck", "untold", "unseen", "repeated", "kills")
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
-"""A judge of a service by its HTTP answers alone: each promise, and whether the service kept it."""
+"""A judge of a service by its answers, events and webhooks: each promise, and whether the service kept it."""
 
 import hashlib
 from collections.abc import Mapping
@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 FINAL = frozenset({"succeed", "failed", "cancelled"})
+_TELLS = {"succeed": "task.succeeded", "failed": "task.failed", "cancelled": "task.cancelled"}
+"""The webhook message of each end."""
 
 
 @dataclass(frozen=True)
@@ -21,13 +23,20 @@ class Verdict:
     """Tasks whose final status or progress was taken back, or whose result changed its bytes."""
     stuck: list[str]
     """Tasks that were not final when the time was up."""
+    untold: list[str]
+    """Tasks of whose end no webhook message told, or two that are not one message sent again."""
+    unseen: list[str]
+    """Tasks whose end a follower of events did not see."""
+    repeated: int
+    """Webhook messages that came again, which they may."""
     outcomes: Mapping[str, int]
     """The number of tasks by final status."""
 
     @property
     def is_clean(self) -> bool:
         """True if every promise was kept."""
-        return not (self.lost or self.duplicated or self.changed or self.stuck)
+        broken = (self.lost, self.duplicated, self.changed, self.stuck, self.untold, self.unseen)
+        return not any(broken)
 
     def as_json(self) -> dict[str, Any]:
         """Return the figures by name: the number of tasks for each broken promise."""
@@ -41,12 +50,21 @@ class _Record:
     progress: float = 0.0
     final: Mapping[str, Any] | None = None
     result: str | None = None
+    told: dict[str, list[str]] = field(default_factory=dict)
+    """Ids of the webhook messages by type, each as often as it came."""
+    seen: dict[str, str] = field(default_factory=dict)
+    """The last status that each follower of events saw."""
 
 
 @dataclass
 class Checker:
-    """A record of every answer, in the order in which they came, and the verdict on them."""
+    """A record of every answer, in the order in which they came, and the verdict on them.
 
+    ``followers``: the names of those who follow the events of each task; none where nobody does, and no
+    webhooks are received.
+    """
+
+    followers: frozenset[str] = frozenset()
     records: dict[str, _Record] = field(default_factory=dict)
     lost: set[str] = field(default_factory=set)
     duplicated: set[str] = field(default_factory=set)
@@ -79,6 +97,39 @@ class Checker:
         if record.result not in (None, digest):
             self.changed.add(task_id)
         record.result = digest
+
+    def told(self, task_id: str, type: str, message_id: str) -> None:
+        """Note a webhook message."""
+        self.records.setdefault(task_id, _Record()).told.setdefault(type, []).append(message_id)
+
+    def saw(self, follower: str, event: Mapping[str, Any]) -> None:
+        """Note an event that a follower received."""
+        record = self.records.setdefault(event["task_id"], _Record())
+        if record.seen.get(follower) not in FINAL:
+            record.seen[follower] = event["status"]
+        elif record.seen[follower] != event["status"]:
+            self.changed.add(event["task_id"])
+
+    @property
+    def untold(self) -> list[str]:
+        """The ended tasks of whose end not exactly one message told."""
+        return [
+            task_id
+            for task_id, record in self.records.items()
+            if self.followers
+            and record.final is not None
+            and len(set(record.told.get(_TELLS[record.final["status"]], ()))) != 1
+        ]
+
+    @property
+    def unseen(self) -> list[str]:
+        """The ended tasks whose end some follower has not seen."""
+        return [
+            task_id
+            for task_id, record in self.records.items()
+            if record.final is not None
+            and any(record.seen.get(each) != record.final["status"] for each in self.followers)
+        ]
 
     def listed(self, task_ids: list[str]) -> None:
         """Note all tasks that the service lists."""
@@ -116,6 +167,11 @@ class Checker:
             duplicated=sorted(self.duplicated),
             changed=sorted(self.changed),
             stuck=sorted(set(self.open) - self.lost),
+            untold=sorted(self.untold),
+            unseen=sorted(self.unseen),
+            repeated=sum(
+                len(ids) - len(set(ids)) for record in self.records.values() for ids in record.told.values()
+            ),
             outcomes=outcomes,
         )
 

@@ -1,12 +1,17 @@
 """A client that never gives up: it repeats every request that is not answered."""
 
 import asyncio
+from functools import partial
 from random import Random
 from typing import Any
 
 import httpx
 
 from testbed.drill.checker import Checker
+from testbed.drill.follower import follow
+
+OF_ONE, OF_ALL = "of one task", "of all tasks"
+"""The followers of each task."""
 
 _PAUSE_S = 0.1
 _TIMEOUT_S = 10.0
@@ -16,8 +21,10 @@ _SMALL = {"width": 64, "height": 64, "num_frames": 5}
 class Client:
     """The drill's client: submits tasks, cancels a few of them, and tells the checker each answer."""
 
-    def __init__(self, url: str, checker: Checker, random: Random) -> None:
-        self._http = httpx.AsyncClient(base_url=url, timeout=_TIMEOUT_S)
+    def __init__(self, url: str, checker: Checker, random: Random, callback_url: str) -> None:
+        self._callback_url = callback_url
+        limits = httpx.Limits(max_connections=None)
+        self._http = httpx.AsyncClient(base_url=url, timeout=_TIMEOUT_S, limits=limits)
         self._checker = checker
         self._random = random
 
@@ -27,7 +34,9 @@ class Client:
 
     async def submit(self, task_id: str) -> None:
         """Submit the task again and again until it is acknowledged."""
-        body = {"prompt": "a cat", "task_id": task_id, "infer_steps": self._random.randint(2, 8), **_SMALL}
+        steps = self._random.randint(2, 8)
+        body = {"prompt": "a cat", "task_id": task_id, "infer_steps": steps, **_SMALL}
+        body["callback_url"] = self._callback_url
         while True:
             answer = await self._ask(
                 "POST", "/v1/tasks/video", json=body, headers={"Idempotency-Key": task_id}
@@ -37,6 +46,14 @@ class Client:
                 return
             assert answer is None or answer.status_code == 429, answer.text
             await asyncio.sleep(_PAUSE_S)
+
+    async def follow(self, task_id: str) -> None:
+        """Follow the events of a task to its end, and tell the checker each."""
+        await follow(self._http, f"/v1/tasks/{task_id}/events", partial(self._checker.saw, OF_ONE))
+
+    async def follow_all(self) -> None:
+        """Follow the events of all tasks, without an end."""
+        await follow(self._http, "/v1/events", partial(self._checker.saw, OF_ALL))
 
     async def cancel(self, task_id: str) -> None:
         """Ask once for the task to be cancelled; the status shows whether that was in time."""

@@ -9,8 +9,9 @@ from typing import Any
 
 from testbed.cluster import free_port, paced
 from testbed.drill.checker import Checker, Verdict
-from testbed.drill.client import Client
+from testbed.drill.client import OF_ALL, OF_ONE, Client
 from testbed.drill.faults import Faults
+from testbed.drill.receiver import SECRET, Receiver
 from testbed.launched import Launched
 
 _WAITING = 16
@@ -29,6 +30,8 @@ class DrillPlan:
     seed: int = 1
     pause_s: tuple[float, float] = (0.5, 2.5)
     """The least and the most seconds between two faults."""
+    spared: frozenset[str] = frozenset()
+    """Kinds of faults that do not strike."""
     deadline_s: float = 180.0
     """The seconds that tasks may stay open after the last fault."""
 
@@ -55,10 +58,11 @@ def drill(plan: DrillPlan, folder: Path) -> Outcome:
         tasks=_RULES,
         ingress_replicas=2,
         limits={"max_queued": 100_000},
+        webhooks={"secrets": [SECRET], "networks": ["127.0.0.0/8"]},
     )
     with launched:
         launched.start()
-        faults = Faults(launched, Random(plan.seed))
+        faults = Faults(launched, Random(plan.seed), plan.spared)
         verdict = asyncio.run(_Drill(plan, launched.service.url, faults).run())
         return Outcome(verdict, faults.struck)
 
@@ -68,14 +72,18 @@ class _Drill:
         self._plan = plan
         self._faults = faults
         self._random = Random(plan.seed + 1)
-        self._checker = Checker()
-        self._client = Client(url, self._checker, self._random)
+        self._checker = Checker(frozenset({OF_ONE, OF_ALL}))
+        self._url = url
         self._striking = True
         self._struck = 0
         self._followed = 0
         self._slots = asyncio.Semaphore(_WAITING)
+        self._followers: set[asyncio.Task[None]] = set()
 
     async def run(self) -> Verdict:
+        receiver = Receiver(self._checker)
+        self._client = Client(self._url, self._checker, self._random, await receiver.start())
+        following = asyncio.create_task(self._client.follow_all())
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._strike())
@@ -85,9 +93,12 @@ class _Drill:
                         await self._until_due(number)
                         load.create_task(self._follow(f"drill-{self._plan.seed}-{number}"))
             await self._check_all()
+            await self._until_all_is_told()
             return self._checker.verdict()
         finally:
+            following.cancel()
             await self._client.close()
+            receiver.close()
 
     async def _strike(self) -> None:
         """Strike all faults one after the other, spread over the tasks: some tasks end between any two
@@ -120,6 +131,7 @@ class _Drill:
             await self._client.submit(task_id)
             if self._random.random() < 0.05:
                 await self._client.cancel(task_id)
+            self._followers.add(asyncio.create_task(self._client.follow(task_id)))
             loop = asyncio.get_running_loop()
             ends_at: float | None = None
             while task_id in self._checker.open and task_id not in self._checker.lost:
@@ -134,6 +146,16 @@ class _Drill:
         finally:
             self._followed += 1
             self._slots.release()
+
+    async def _until_all_is_told(self) -> None:
+        """Wait until the webhooks and the events of all ends have come, or their time is up."""
+        loop = asyncio.get_running_loop()
+        ends_at = loop.time() + self._plan.deadline_s
+        while (self._checker.untold or self._checker.unseen) and loop.time() < ends_at:
+            await asyncio.sleep(_LOOK_EVERY_S)
+        for follower in self._followers:
+            follower.cancel()
+        await asyncio.gather(*self._followers, return_exceptions=True)
 
     async def _check_all(self) -> None:
         """Ask for every task once more after the last fault: its status, its result, the list."""

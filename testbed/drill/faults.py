@@ -33,9 +33,11 @@ class Fault:
 class Faults:
     """The faults of one launched service. Whatever is struck must come back by itself."""
 
-    def __init__(self, launched: Launched, random: Random) -> None:
+    def __init__(self, launched: Launched, random: Random, spared: frozenset[str] = frozenset()) -> None:
+        """``spared``: the kinds that do not strike, by name."""
         self._launched = launched
         self._random = random
+        self._kinds = [kind for kind in KINDS if kind.name not in spared]
         self.struck: dict[str, int] = {}
 
     def strike(self) -> bool:
@@ -43,7 +45,7 @@ class Faults:
 
         Returns whether any process was struck: soon after another fault there may be none.
         """
-        first, *others = self._random.choices(KINDS, [kind.weight for kind in KINDS], k=20)
+        first, *others = self._random.choices(self._kinds, [kind.weight for kind in self._kinds], k=20)
         for kind in (first, *(other for other in others if other.instead)):
             if kind.strike(self):
                 self.struck[kind.name] = self.struck.get(kind.name, 0) + 1
@@ -51,7 +53,7 @@ class Faults:
         return False
 
     def kill(self, title: str) -> bool:
-        """Kill one process (SIGKILL) whose title begins with ``title``."""
+        """Kill one process (SIGKILL) whose title begins with ``title``, or whose program is called so."""
         found = self._processes(title)
         return bool(found) and _signal(self._random.choice(found), signal.SIGKILL)
 
@@ -73,7 +75,11 @@ class Faults:
         return True
 
     def _processes(self, title: str) -> list[psutil.Process]:
-        return [process for process in self._launched.tree() if _title(process).startswith(title)]
+        return [
+            process
+            for process in self._launched.tree()
+            if (found := _title(process)).startswith(title) or found.partition(" ")[0].endswith(f"/{title}")
+        ]
 
 
 def _title(process: psutil.Process) -> str:
@@ -99,5 +105,6 @@ KINDS = (
     Fault("coordinator killed", 18, lambda faults: faults.kill(f"{_REPLICA}coordinator")),
     Fault("ingress replica killed", 14, lambda faults: faults.kill(f"{_REPLICA}api")),
     Fault("Serve controller killed", 8, lambda faults: faults.kill("ray::ServeController")),
+    Fault("proxy killed", 6, lambda faults: faults.kill("haproxy")),
     Fault("everything killed", 2, Faults.kill_everything, instead=False),
 )
