@@ -46,7 +46,7 @@ async def paths(service: HttpService) -> dict[str, set[str]]:
     """Every path, about the finished task where it is about one, and the methods that it is said to take."""
     document = (await service.client.get("/openapi.json")).json()
     found = {
-        path.format(task_id="done", file_path="outputs/videos/done.mp4"): {
+        path.format(task_id="done", file_path="outputs/videos/done.mp4", model="demo"): {
             name.upper() for name in operations
         }
         for path, operations in document["paths"].items()
