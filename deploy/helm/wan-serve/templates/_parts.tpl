@@ -65,6 +65,8 @@ readOnlyRootFilesystem: true
 - {name: RAY_SERVE_FREEZE_GC_ON_STARTUP, value: "1"}
 - {name: RAY_SERVE_LOG_TO_STDERR, value: "0"}
 - {name: RAY_USAGE_STATS_ENABLED, value: "0"}
+- {name: RAY_SERVE_CONTROL_LOOP_INTERVAL_S, value: "0.4"}
+- {name: REPORTER_UPDATE_INTERVAL_MS, value: "15000"}
 - {name: HF_ENABLE_PARALLEL_LOADING, value: "1"}
 {{- end -}}
 
