@@ -2,6 +2,7 @@
 
     ServiceError                 500  internal             the base class, not raised itself
     ├── ImageUnreadable          400  image_unreadable
+    ├── VideoUnreadable          400  video_unreadable
     ├── Unauthorized             401  unauthorized
     ├── HostNotAllowed           403  host_not_allowed
     ├── OtherSite                403  other_site
@@ -64,6 +65,7 @@ __all__ = [
     "TooManyRequests",
     "Unauthorized",
     "Unavailable",
+    "VideoUnreadable",
 ]
 
 
@@ -86,6 +88,13 @@ class ImageUnreadable(ServiceError):
 
     status = 400
     code = "image_unreadable"
+
+
+class VideoUnreadable(ServiceError):
+    """The input video is missing, is of another format, or cannot be decoded."""
+
+    status = 400
+    code = "video_unreadable"
 
 
 class Unauthorized(ServiceError):

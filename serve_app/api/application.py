@@ -30,11 +30,14 @@ from serve_app.api.openai.refusal import OPENAI_SHAPES
 from serve_app.api.openai.surface import openai_surface
 from serve_app.api.web.docs_page import router as docs
 from serve_app.config.settings import AppSettings
+from serve_app.errors import VideoUnreadable
 from serve_app.files.artifacts import LocalArtifacts
 from serve_app.files.output_paths import OutputPaths
+from serve_app.media.file_intake import FileIntake
 from serve_app.media.image_intake import ImageIntake
 from serve_app.media.public_http import public_or_in
 from serve_app.media.url_fetch import UrlFetch
+from serve_app.media.video_intake import VideoIntake
 from serve_app.package_version import package_version
 from serve_app.queue.view import QueueView
 from serve_app.store.database import Database
@@ -43,6 +46,7 @@ from serve_app.store.outbox import Outbox
 from serve_app.store.pause_book import PauseBook
 from serve_app.store.task_store import TaskStore
 from serve_app.submission.callbacks import Callbacks
+from serve_app.submission.clip_intake import ClipIntake
 from serve_app.submission.frame_intake import FrameIntake
 from serve_app.submission.free_disk import FreeDisk
 from serve_app.submission.offer import Offer
@@ -61,8 +65,9 @@ SURFACES: Sequence[Surface] = (native_surface, lightx2v_surface, openai_surface)
 
 _ADD_KEYS = partial(add_keys, is_open=is_open)
 
+_VIDEO_FETCH_S = 30.0
 _BODY_SLACK_BYTES = 1_000_000
-"""Bytes that a request body may have in addition to its image."""
+"""Bytes that a request body may have in addition to its largest file."""
 
 
 def build_api(
@@ -94,8 +99,8 @@ def build_api(
     install_refusals(api)
     finish_document(api, [drop_validation_errors, add_site_refusals, *([_ADD_KEYS] if settings.keys else [])])
     api.add_middleware(Methods, routes=api.routes)
-    # The last one added is the outermost. Base64 makes an image a third longer.
-    api.add_middleware(BodyLimit, max_bytes=settings.limits.max_image_bytes * 4 // 3 + _BODY_SLACK_BYTES)
+    # The last one added is the outermost. Base64 makes a file a third longer.
+    api.add_middleware(BodyLimit, max_bytes=Offer.of(settings).max_file_bytes * 4 // 3 + _BODY_SLACK_BYTES)
     api.add_middleware(KeyGate, keys=settings.keys)
     api.add_middleware(Cors, origins=settings.allowed_origins)
     api.add_middleware(
@@ -142,6 +147,25 @@ def _image_intake(settings: AppSettings) -> ImageIntake:
     )
 
 
+def _video_intake(settings: AppSettings) -> VideoIntake:
+    limits = settings.limits
+    fetch = UrlFetch(
+        limits.max_video_bytes,
+        timeout_s=_VIDEO_FETCH_S,
+        noun="video",
+        unreadable=VideoUnreadable,
+        accept="video/mp4, video/webm, video/quicktime, image/gif",
+    )
+    files = FileIntake(
+        limits.max_video_bytes,
+        settings.input_roots,
+        fetch if settings.allow_image_urls else None,
+        noun="video",
+        unreadable=VideoUnreadable,
+    )
+    return VideoIntake(files, max_pixels=limits.max_video_pixels, max_s=limits.max_video_s)
+
+
 def _service(
     settings: AppSettings,
     database: Database,
@@ -161,6 +185,7 @@ def _service(
         free_disk=FreeDisk(artifacts.free_bytes),
         places=places,
         frames=FrameIntake(_image_intake(settings), artifacts),
+        clips=ClipIntake(_video_intake(settings), artifacts),
         prompts=PromptNotes(settings.models, has_enhancer=settings.prompt_enhancer is not None),
         callbacks=Callbacks(
             lambda owner: bool(settings.webhook_secrets(owner)), public_or_in(settings.webhooks.networks)

@@ -97,6 +97,13 @@ class LimitSettings(Section):
     max_image_pixels: int = Field(
         default=16_800_000, ge=1, description="width times height of a picture; more gets 413"
     )
+    max_video_bytes: int = Field(
+        default=32_000_000, ge=1, description="size of the file of a video to change, or of its mask"
+    )
+    max_video_pixels: int = Field(
+        default=8_900_000, ge=1, description="width times height of such a video; more gets 400"
+    )
+    max_video_s: Seconds = Field(default=120.0, description="length of such a video; a longer one gets 413")
     min_free_bytes: int = Field(
         default=200_000_000, ge=0, description="disk left under which a submit gets 507"
     )
@@ -177,9 +184,12 @@ class AppSettings(Section):
     output_roots: tuple[Path, ...] = Field(
         default=(), description="further folders an absolute save path may name"
     )
-    input_roots: tuple[Path, ...] = Field(default=(), description="folders that image_path may name files in")
+    input_roots: tuple[Path, ...] = Field(
+        default=(), description="folders that image_path, video and the like may lead to"
+    )
     allow_image_urls: bool = Field(
-        default=False, description="whether image_path may be an http(s) URL of a public address"
+        default=False,
+        description="whether image_path, video and the like may be http(s) URLs of the internet",
     )
     allowed_hosts: tuple[HostPattern, ...] = Field(
         default=(),

@@ -9,7 +9,7 @@ import filecmp
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
@@ -82,9 +82,7 @@ class LocalArtifacts:
 
         Raises ``ValueError`` for an invalid name, ``OSError``.
         """
-        if not _INPUT_NAME.fullmatch(name):
-            raise ValueError(f"an input cannot be named {name!r}")
-        key = f"{_INPUTS}/{_folder_name(task_id)}/{name}"
+        key = self.input_key(task_id, name)
         path = self._data / key
         durable.make_folder(path.parent)
         durable.write(path, data)
@@ -106,13 +104,36 @@ class LocalArtifacts:
         durable.sync_folder(target.parent)
         return input_key
 
-    def read_input(self, key: str) -> bytes:
-        """Read a stored input. Raises ``FileNotFound``."""
-        return self.input_path(key).read_bytes()
+    def make_input(self, task_id: str, name: str, make: Callable[[Path], None]) -> str:
+        """Store an input of a task that ``make`` writes to the path that it is given; return its key.
+
+        Raises ``ValueError`` for an invalid name, ``OSError``, and what ``make`` raises.
+        """
+        key = self.input_key(task_id, name)
+        path = self._data / key
+        durable.make_folder(path.parent)
+        temp = durable.temp_beside(path)
+        try:
+            make(temp)
+            durable.replace(temp, path)
+        finally:
+            temp.unlink(missing_ok=True)
+        return key
+
+    @staticmethod
+    def input_key(task_id: str, name: str) -> str:
+        """Return the key of an input of a task. Raises ``ValueError`` for an invalid name."""
+        if not _INPUT_NAME.fullmatch(name):
+            raise ValueError(f"an input cannot be named {name!r}")
+        return f"{_INPUTS}/{_folder_name(task_id)}/{name}"
 
     def input_path(self, key: str) -> Path:
         """Return the file of a stored input. Raises ``FileNotFound``."""
         return _file_below(self._data / _INPUTS, self._data, key)
+
+    def read_input(self, key: str) -> bytes:
+        """Read a stored input. Raises ``FileNotFound``."""
+        return self.input_path(key).read_bytes()
 
     def put_preview(self, task_id: str, attempt: int, *, still: bytes, strip: bytes) -> None:
         """Store the newest preview of an attempt, over the one before: whole, but not to survive a power cut.

@@ -33,14 +33,22 @@ _FIELDS: Mapping[str, str] = MappingProxyType(
 """Fields of a request, each with the field of the spec that it decides."""
 
 _REQUESTED = frozenset(
-    {*_FIELDS, "model", "loras", "fragment_prompts", *(field.name for field in fields(VideoOutput))}
+    {
+        *_FIELDS,
+        "model",
+        "loras",
+        "control_scale",
+        "fragment_prompts",
+        *(field.name for field in fields(VideoOutput)),
+    }
 )
 GOES_ON = "goes_on"
 """Entry of the settings of a video that goes on from an earlier one."""
 
 _FRAMES = ("image_sha256", "last_image_sha256")
 _REFERENCES = "reference_sha256"
-_MORE = frozenset({*_FRAMES, _REFERENCES, GOES_ON})
+_CLIPS = ("video_sha256", "mask_sha256")
+_MORE = frozenset({*_FRAMES, _REFERENCES, *_CLIPS, GOES_ON})
 
 
 def request_fields(
@@ -52,6 +60,8 @@ def request_fields(
         {name: value for name, value in asdict(lora).items() if value is not None} for lora in spec.loras
     ]
     chosen = {name: value for name, value in asdict(output).items() if value != getattr(PLAIN, name)}
+    scale = getattr(spec, "control_scale", 1.0)
+    chosen |= {} if scale == 1.0 else {"control_scale": scale}
     found = {"model": model, **values, "loras": loras, "fragment_prompts": list(fragment_prompts), **chosen}
     return {name: value for name, value in found.items() if value is not None and value != []}
 
@@ -67,10 +77,13 @@ def settings_comment(
     fragment_prompts: Sequence[str] = (),
     references: Sequence[SourceImage] = (),
     goes_on: bool = False,
+    video: bytes | None = None,
+    mask: bytes | None = None,
 ) -> str:
     """Return the comment of a video's file: its request, what made it, and hashes of its pictures.
 
     ``goes_on``: whether it goes on from an earlier video, so that its request alone does not make it.
+    ``video`` and ``mask``: the stored files.
     """
     hashes: dict[str, str | list[str]] = {
         name: _hash(picture)
@@ -80,6 +93,9 @@ def settings_comment(
     if references:
         hashes[_REFERENCES] = [_hash(picture) for picture in references]
     source = {GOES_ON: True} if goes_on else {}
+    for name, clip in zip(_CLIPS, (video, mask), strict=True):
+        if clip is not None:
+            hashes[name] = hashlib.sha256(clip).hexdigest()
     made_by = {"version": package_version(), "variant": variant}
     settings = {
         _TITLE: {**made_by, **request_fields(spec, model, output, fragment_prompts), **hashes, **source}

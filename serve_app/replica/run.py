@@ -14,12 +14,13 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Protocol
 
-from models.engine import Engine, Generation, GenerationRequest, Picture
+from models.engine import Engine, Frames, Generation, GenerationRequest, Picture
 from models.errors import EngineLost, ModelError
 from models.generate import generate
 from models.phase import Phase
 from serve_app.files.artifacts import LocalArtifacts
 from serve_app.media.source_image import SourceImage
+from serve_app.media.video_decoding import read_clip
 from serve_app.media.video_encoding import VideoEncoding
 from serve_app.media.video_reading import VideoReadError
 from serve_app.media.video_writer import VideoWriteError
@@ -337,6 +338,9 @@ class Run:
             last_image=self._frame(spec.last_image_key),
             # A coordinator of the version before sends a task without them.
             fragment_prompts=getattr(spec, "fragment_prompts", ()),
+            video=self._clip(getattr(spec, "video_key", None)),
+            mask=self._clip(getattr(spec, "mask_key", None), is_mask=True),
+            control_scale=getattr(spec, "control_scale", 1.0),
             references=tuple(self._stored(key).pixels for key in getattr(spec, "reference_keys", ())),
             tail=None if earlier is None else earlier.tail(),
             fragments_before=0 if earlier is None else len(earlier.going_on.kept_ends),
@@ -347,6 +351,14 @@ class Run:
         if key is None:
             return None
         return self._stored(key).cover_crop(self._task.spec.width, self._task.spec.height)
+
+    def _clip(self, key: str | None, *, is_mask: bool = False) -> Frames | None:
+        """Load a stored video, or a mask; None without a key."""
+        if key is None:
+            return None
+        spec = self._task.spec
+        shape = (spec.num_frames, spec.height, spec.width)
+        return read_clip(self._artifacts.input_path(key), shape, is_mask=is_mask)
 
     def _stored(self, key: str) -> SourceImage:
         return SourceImage.from_png(self._artifacts.read_input(key))

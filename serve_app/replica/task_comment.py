@@ -13,6 +13,9 @@ def task_comment(task: Task, variant: str, artifacts: LocalArtifacts) -> str:
     def stored(key: str) -> SourceImage:
         return SourceImage.from_png(artifacts.read_input(key))
 
+    def clip(key: str | None) -> bytes | None:
+        return None if key is None else artifacts.read_input(key)
+
     def picture(key: str | None) -> SourceImage | None:
         return None if key is None else stored(key)
 
@@ -27,5 +30,7 @@ def task_comment(task: Task, variant: str, artifacts: LocalArtifacts) -> str:
         goes_on=getattr(spec, "continues", None) is not None,
         output=getattr(spec, "output", PLAIN),
         fragment_prompts=getattr(spec, "fragment_prompts", ()),
+        video=clip(getattr(spec, "video_key", None)),
+        mask=clip(getattr(spec, "mask_key", None)),
         references=[stored(key) for key in getattr(spec, "reference_keys", ())],
     )

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, fields
+from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import RowMapping
@@ -22,6 +23,10 @@ _NULL_AT_FIRST = (
     "error_code",
     "error_message",
 )
+_LATER_FIELDS: Mapping[str, Any] = MappingProxyType(
+    {"reference_keys": (), "video_key": None, "mask_key": None, "control_scale": 1.0}
+)
+"""Fields of a spec that a row holds only if they are not these."""
 _SPEC_FIELDS = frozenset(field.name for field in fields(TaskSpec))
 
 
@@ -161,8 +166,9 @@ def _spec_values(spec: TaskSpec) -> dict[str, Any]:
         del stored["fragment_prompts"]
     if spec.output == PLAIN:
         del stored["output"]
-    if not spec.reference_keys:
-        del stored["reference_keys"]
+    for name, default in _LATER_FIELDS.items():
+        if getattr(spec, name) == default:
+            del stored[name]
     stored |= {"num_frames": spec.total_frames, "fragment_frames": spec.num_frames}
     stored["lora_name"] = spec.loras_key
     if spec.loras:

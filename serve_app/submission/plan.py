@@ -89,6 +89,7 @@ def plan(order: VideoOrder, models: Sequence[ModelSettings], source: Task | None
         guidance_scale=guidance,
         guidance_scale_2=guidance_2,
         flow_shift=order.flow_shift,
+        control_scale=order.control_scale,
         seed=_or(order.seed, secrets.randbelow(_SEEDS)),
         loras=order.loras,
         num_fragments=fragments,
@@ -110,7 +111,7 @@ def plan(order: VideoOrder, models: Sequence[ModelSettings], source: Task | None
 
 
 def shaped(planned: Plan, order: VideoOrder, picture: tuple[int, int]) -> Plan:
-    """Return the plan in the shape of the order's first frame, as far as the order leaves the size open.
+    """Return the plan in the shape of the order's first frame or video, where the order leaves that open.
 
     ``picture``: its width and height in pixels.
     """
@@ -119,6 +120,17 @@ def shaped(planned: Plan, order: VideoOrder, picture: tuple[int, int]) -> Plan:
     fitted = _fit(order, planned.variant, planned.spec.fps, picture)
     spec = replace(planned.spec, width=fitted.width, height=fitted.height)
     return replace(planned, spec=spec, fit_notes=fitted.notes)
+
+
+def cut_to(planned: Plan, frames: int) -> Plan:
+    """Return the plan with no more frames than the video to change has, at the plan's frame rate."""
+    spec, stride = planned.spec, planned.variant.temporal_stride
+    if frames >= spec.num_frames:
+        return planned
+    num_frames = (frames - 1) // stride * stride + 1
+    note = f"The video has {frames} frames at {spec.fps} a second, so {num_frames} are made."
+    spec = replace(spec, num_frames=num_frames, video_frames=num_frames)
+    return replace(planned, spec=spec, fit_notes=(*planned.fit_notes, note))
 
 
 def _or(value: Value | None, default: Value) -> Value:
@@ -132,7 +144,7 @@ def _choose(order: VideoOrder, models: Sequence[ModelSettings], kind: VideoKind)
     if name:
         able = [model for model in able if model.name == name]
     if able:
-        able = _taking_references(order, able)
+        able = _taking_inputs(order, able)
     if able:
         if not order.loras:
             return able[0]
@@ -146,6 +158,24 @@ def _choose(order: VideoOrder, models: Sequence[ModelSettings], kind: VideoKind)
     if kind == "i2v":
         raise OrderFault("first_frame", f"{subject} from an image; leave it out.")
     raise OrderFault("first_frame", f"is required, because {subject} without an image.")
+
+
+def _taking_inputs(order: VideoOrder, able: Sequence[ModelSettings]) -> Sequence[ModelSettings]:
+    """Return the models that take the order's video and references. Raises ``OrderFault`` if none does."""
+    if order.mask is not None and order.video is None:
+        raise OrderFault("mask", "needs a video beside it, which it is of.")
+    if order.video is not None and order.continue_from is not None:
+        raise OrderFault("video", "cannot be changed in a video that goes on from another; leave one out.")
+    if order.video is not None and order.first_frame is not None:
+        raise OrderFault("video", "takes the place of a first frame; send only one of them.")
+    for field in ("video", "control_scale"):
+        if getattr(order, field) is not None:
+            able = [model for model in able if model.spec.control_blocks]
+            if not able:
+                subject = f"the model {order.model}" if order.model else "no served model"
+                takes = "has nothing to control" if order.model else "takes a video to change or a control"
+                raise OrderFault(field, f"{subject} {takes}; leave it out.")
+    return _taking_references(order, able)
 
 
 def _taking_references(order: VideoOrder, able: Sequence[ModelSettings]) -> Sequence[ModelSettings]:
@@ -195,7 +225,7 @@ def _size(order: VideoOrder, variant: Variant, shape: tuple[int, int] | None) ->
     if order.width is not None and order.height is not None:
         return order.width, order.height
     if shape is None:
-        if order.first_frame is None:
+        if order.first_frame is None and order.video is None:
             return _or(order.width, variant.width), _or(order.height, variant.height)
         shape = variant.width, variant.height  # until the picture is read
     if order.width is not None:
@@ -246,8 +276,9 @@ def _lora_notes(order: VideoOrder, model: ModelSettings) -> list[str]:
 def _num_fragments(order: VideoOrder, fitted: Fit, kind: VideoKind) -> int:
     fragments = order.num_fragments or len(order.fragment_prompts) or 1
     if fragments > 1:
-        if kind == "flf2v":
-            raise OrderFault("num_fragments", "a video with a last frame has only one.")
+        if kind == "flf2v" or order.video is not None:
+            given = "with a last frame" if kind == "flf2v" else "made from another one"
+            raise OrderFault("num_fragments", f"a video {given} has only one.")
         if fitted.num_frames == 1:
             raise OrderFault("num_fragments", "a fragment has at least 5 frames.")
     return fragments

@@ -5,17 +5,17 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from serve_app.media.image_intake import MAX_PATH_CHARS
+from serve_app.media.file_intake import MAX_PATH_CHARS
 from serve_app.submission.field_words import FieldWords
 from serve_app.submission.video_order import VideoOrder
 
-_FRAMES = ("first_frame", "last_frame")
+_FILES = ("first_frame", "last_frame", "video", "mask")
 
 
 def without_pictures(order: VideoOrder, words: FieldWords) -> Mapping[str, Any]:
     """Return the request as the client sent it, without pictures that came as text; paths and URLs stay."""
     kept = dict(order.sent)
-    for name in (words[field] for field in _FRAMES):
+    for name in (words[field] for field in _FILES):
         if kept.get(name):
             kept[name] = _without_data(kept[name])
     name = words["references"]
@@ -37,7 +37,7 @@ def digest(order: VideoOrder) -> str:
     frames = (order.first_frame, order.last_frame)
     uploads = [picture if isinstance(picture, bytes) else b"" for picture in frames]
     # No part for what an order of an earlier version could not have: its digest stays the same.
-    uploads += [picture for picture in order.references if isinstance(picture, bytes)]
+    uploads += [file for file in (*order.references, order.video, order.mask) if isinstance(file, bytes)]
     for part in (json.dumps(order.sent, sort_keys=True).encode(), *uploads):
         found.update(len(part).to_bytes(8, "big") + part)
     return found.hexdigest()

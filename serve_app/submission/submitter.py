@@ -12,11 +12,12 @@ from serve_app.queue.snapshot import QueueSnapshot
 from serve_app.queue.view import QueueView
 from serve_app.store.task_store import TaskStore
 from serve_app.submission.callbacks import Callbacks
+from serve_app.submission.clip_intake import ClipIntake
 from serve_app.submission.field_words import FieldWords
 from serve_app.submission.frame_intake import FrameIntake
 from serve_app.submission.free_disk import FreeDisk
 from serve_app.submission.offer import Offer
-from serve_app.submission.plan import Plan, plan, shaped
+from serve_app.submission.plan import Plan, cut_to, plan, shaped
 from serve_app.submission.prompt_notes import PromptNotes
 from serve_app.submission.request_record import digest, without_pictures
 from serve_app.submission.submitted import Submitted
@@ -43,6 +44,7 @@ class Submitter:
         free_disk: FreeDisk,
         places: VideoPlaces,
         frames: FrameIntake,
+        clips: ClipIntake,
         prompts: PromptNotes,
         callbacks: Callbacks,
         nudge: Callable[[], None],
@@ -55,6 +57,7 @@ class Submitter:
         self._free_disk = free_disk
         self._places = places
         self._frames = frames
+        self._clips = clips
         self._prompts = prompts
         self._callbacks = callbacks
         self._nudge = nudge
@@ -122,13 +125,9 @@ class Submitter:
         save_path = await self._places.of_order(caller, order, words, uid)
         await self._check_disk()
         try:
-            pictures = await self._frames.read(order, words)
-            if pictures.size is not None:
-                planned = shaped(planned, order, pictures.size)
-            size = planned.spec.width, planned.spec.height
-            frames = await self._frames.keep(pictures, size=size, uid=uid)
+            planned, input_notes = await self._keep_inputs(order, words, planned, uid)
             continues = await self._kept_video(planned, words, uid)
-        except ServiceError:  # perhaps after the first of two frames
+        except ServiceError:  # perhaps after the first of several inputs
             await self._forget_inputs(uid)
             raise
         spec = planned.spec
@@ -137,13 +136,7 @@ class Submitter:
             uid=uid,
             id=order.task_id or uid,
             model=planned.model,
-            spec=replace(
-                spec,
-                image_key=frames.first_key,
-                last_image_key=frames.last_key,
-                reference_keys=frames.reference_keys,
-                continues=continues,
-            ),
+            spec=replace(spec, continues=continues),
             work=planned.work,
             tokens=planned.tokens,
             save_path=save_path,
@@ -152,7 +145,7 @@ class Submitter:
             callback=callback,
             expires_in_s=order.expires_in_s,
             enhance_prompt=self._prompts.is_enhanced(order),
-            notes=(*planned.notes, *frames.notes, *prompt_notes, *order.notes),
+            notes=(*planned.notes, *input_notes, *prompt_notes, *order.notes),
             request=without_pictures(order, words),
             idempotency_key=order.idempotency_key,
             digest="" if order.idempotency_key is None else await asyncio.to_thread(digest, order),
@@ -160,6 +153,29 @@ class Submitter:
         # A client that hangs up now must not leave it open whether the frames have a row. The janitor
         # removes the frames of a client that hung up before.
         return await asyncio.shield(self._commit(caller, new, queue, replace_same_id=replace_same_id))
+
+    async def _keep_inputs(
+        self, order: VideoOrder, words: FieldWords, planned: Plan, uid: str
+    ) -> tuple[Plan, tuple[str, ...]]:
+        """Store the pictures and videos of an order; return its plan with their keys, and notes on them."""
+        pictures = await self._frames.read(order, words)
+        clips = await self._clips.read(order, words)
+        shape = pictures.size or clips.size
+        if shape is not None:
+            planned = shaped(planned, order, shape)
+        frames = await self._frames.keep(pictures, size=(planned.spec.width, planned.spec.height), uid=uid)
+        kept = await self._clips.keep(clips, planned.spec, uid=uid)
+        if kept.frames is not None:
+            planned = cut_to(planned, kept.frames)
+        spec = replace(
+            planned.spec,
+            image_key=frames.first_key,
+            last_image_key=frames.last_key,
+            reference_keys=frames.reference_keys,
+            video_key=kept.video_key,
+            mask_key=kept.mask_key,
+        )
+        return replace(planned, spec=spec), (*frames.notes, *kept.notes)
 
     async def _commit(
         self, caller: Caller, new: NewTask, queue: QueueSnapshot | None, *, replace_same_id: bool

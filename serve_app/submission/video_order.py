@@ -11,13 +11,13 @@ from serve_app.tasks.video_output import Codec, VideoFormat
 
 @dataclass(frozen=True, slots=True)
 class KeptInput:
-    """A picture of an earlier task, by its key among the stored inputs."""
+    """A picture or video of an earlier task, by its key among the stored inputs."""
 
     key: str
 
 
 Picture: TypeAlias = bytes | str | KeptInput
-"""A picture as a client sent it: the bytes of an uploaded file, or text (base64, a URL or a path)."""
+"""A picture, or a video, as a client sent it: an uploaded file's bytes, or text (base64, a URL or a path)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +56,12 @@ class VideoOrder:
     references: tuple[Picture, ...] = ()
     """Pictures of subjects that appear in the video; no frames of it."""
     continue_from: EarlierVideo | None = None
+    video: Picture | None = None
+    """A video to change, in place of a first frame."""
+    mask: Picture | None = None
+    """A video, white where ``video`` is to change; None: everywhere."""
+    control_scale: float | None = None
+    """How strongly the video, the frames and the references steer."""
     width: int | None = None
     """Pixels, as ``height``."""
     height: int | None = None

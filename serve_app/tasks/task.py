@@ -41,11 +41,17 @@ class TaskSpec(VideoSpec):
     """Keys of the reference pictures."""
     continues: Continuation | None = None
     """The earlier video that this one goes on from; its fragments are none of ``num_fragments``."""
+    video_key: str | None = None
+    """Key of the video to change, in this spec's size and frame rate, with at least its frames."""
+    mask_key: str | None = None
+    """Key of the mask of that video, of the same form in gray."""
+    control_scale: float = 1.0
+    """Factor on what the video, the pictures and the references add."""
 
     @property
     def has_inputs(self) -> bool:
         """Whether the video is made from stored inputs."""
-        return self.image_key is not None or bool(self.reference_keys) or self.continues is not None
+        return bool(self.image_key or self.reference_keys or self.video_key or self.continues)
 
     @property
     def total_frames(self) -> int:

@@ -24,6 +24,7 @@ _NAME_CHARS = 40
 _MAX_PREAMBLE_BYTES = 65_536
 _PARAMETER = re.compile(r';\s*([^\s=;"]+)\s*=\s*("(?:[^"\\]|\\.)*"|[^;]*)')
 _CHARSET_FIELD = "_charset_"
+_FILE_TYPES = ("image/", "video/", "application/octet-stream")
 _NO_CHARSETS = frozenset({"idna", "punycode", "unicode_escape", "raw_unicode_escape", "undefined", "utf_7"})
 """Python codecs that are not accepted as a form's charset; some take quadratic time on crafted input."""
 
@@ -206,7 +207,7 @@ class _Sorter:
         if name not in self._file_names or not part.data:
             return False
         # Some clients name no file, such as .NET's: then its type tells, or that it is no text.
-        if part.parameters("content-type")[0].startswith(("image/", "application/octet-stream")):
+        if part.parameters("content-type")[0].startswith(_FILE_TYPES):
             return True
         try:
             part.data.decode()

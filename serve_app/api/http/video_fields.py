@@ -215,6 +215,7 @@ Fps = Annotated[int, Field(ge=1, le=60), WHOLE]
 DRAWN_SEED = -1
 """Seed value that requests a random seed, as on Wan's own command line."""
 Seed = Annotated[int, Field(ge=DRAWN_SEED, le=MAX_SEED), WHOLE]
+Control = Annotated[float, Field(ge=0, le=10)]
 Guidance = Annotated[float, Field(ge=0, le=50)]
 FlowShift = Annotated[float, Field(gt=0, le=100)]
 ModelName = Annotated[Text, Field(max_length=64)]

@@ -75,7 +75,7 @@ async def submit(request: Request, service: Service, caller: Calling) -> Respons
 )
 async def submit_form(request: Request, service: Service, caller: Calling) -> Response:
     """Take a video request as a form."""
-    form = await read_video_form(request, max_file_bytes=service.offer.limits.max_image_bytes)
+    form = await read_video_form(request, max_file_bytes=service.offer.max_file_bytes)
     sent = LightX2VRequest.read_lenient(form.fields)
     return await _submit(service, caller, request, sent, form.named, uploads=form.uploads)
 

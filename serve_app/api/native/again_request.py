@@ -21,6 +21,8 @@ _GOES_ON = "that video goes on from another; submit it with continue_from, as it
 _PICTURES = {
     "image_path": ("image_file", "image_sha256"),
     "last_frame_path": ("last_frame_file", "last_image_sha256"),
+    "video": ("video_file", "video_sha256"),
+    "mask": ("mask_file", "mask_sha256"),
     "reference_images": ("reference_files", "reference_sha256"),
 }
 """Fields of pictures, each with its upload and with the hash of it that a file holds."""
@@ -57,7 +59,12 @@ class Earlier:
         """Return those of a task. Raises ``InvalidField`` for one that goes on from another."""
         if task.spec.continues is not None:
             raise InvalidField("task_id", f"task_id: {_GOES_ON}")
-        keys = {"image_path": task.spec.image_key, "last_frame_path": task.spec.last_image_key}
+        keys = {
+            "image_path": task.spec.image_key,
+            "last_frame_path": task.spec.last_image_key,
+            "video": task.spec.video_key,
+            "mask": task.spec.mask_key,
+        }
         references = {f"reference_images[{at}]": key for at, key in enumerate(task.spec.reference_keys)}
         pictures = {field: KeptInput(key) for field, key in (keys | references).items() if key is not None}
         return cls(
@@ -111,7 +118,9 @@ class AgainRequest(VideoRequest):
         for field in sorted(earlier.lacks - given):
             word = _PICTURES[field][0]
             raise InvalidField(
-                word, f"{word}: the video was made with a picture, which its file does not hold; send it too."
+                word,
+                f"{word}: the video was made with a picture or a video, which its file does not hold; "
+                "send it too.",
             )
         gone = {name for change in changes for name in _REPLACES.get(change, ())}
         if "model" in changes and changes["model"] != earlier.fields.get("model"):

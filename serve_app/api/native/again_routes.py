@@ -85,6 +85,6 @@ async def _read(request: Request, service: TaskService) -> _Sent:
     if kind not in ("multipart/form-data", "application/x-www-form-urlencoded"):
         body = await read_object(request)
         return _Sent(AgainRequest.read_json(body), body, {})
-    limit = service.offer.limits.max_image_bytes
+    limit = service.offer.max_file_bytes
     form = await read_video_form(request, max_file_bytes=limit, uploads=_UPLOADS, model=AgainRequest)
     return _Sent(AgainRequest.read_lenient(form.fields), form.named, form.uploads)

@@ -79,7 +79,7 @@ async def submit_form(
 
     Numbers are text, and an empty field counts as not sent.
     """
-    form = await read_video_form(request, max_file_bytes=service.offer.limits.max_image_bytes)
+    form = await read_video_form(request, max_file_bytes=service.offer.max_file_bytes)
     sent = VideoRequest.read_lenient(form.fields)
     submitted = await _submit(service, caller, request, sent, form.named, uploads=form.uploads)
     return await submit_answer(service, caller, submitted, root_path, wait)

@@ -104,6 +104,7 @@ class ModelLimitsDocument(TypedDict):
     max_frames: int
     size_multiple: int
     max_references: int
+    takes_video: bool
 
 
 class ModelDocument(TypedDict):
@@ -133,6 +134,9 @@ class LimitsDocument(TypedDict):
     max_image_bytes: int
     """Of an uploaded picture."""
     max_image_pixels: int
+    max_video_bytes: int
+    max_video_pixels: int
+    max_video_s: float
     """Of a picture."""
     max_priority: int
     """The highest `priority`; the lowest is its negative."""
@@ -188,6 +192,9 @@ def metadata_document(offer: Offer, version: str) -> MetadataDocument:
             "max_queued": limits.max_queued,
             "max_image_bytes": limits.max_image_bytes,
             "max_image_pixels": limits.max_image_pixels,
+            "max_video_bytes": limits.max_video_bytes,
+            "max_video_pixels": limits.max_video_pixels,
+            "max_video_s": limits.max_video_s,
             "max_priority": limits.max_priority,
             "retention_s": offer.retention_s,
             "image_urls": offer.image_urls,
@@ -248,5 +255,6 @@ def _model(model: ModelSettings) -> ModelDocument:
             "max_frames": variant.max_frames,
             "size_multiple": variant.size_multiple,
             "max_references": variant.max_references,
+            "takes_video": variant.control_blocks > 0,
         },
     }

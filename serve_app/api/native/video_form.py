@@ -1,4 +1,4 @@
-"""A video request as a form: its text fields, and the uploaded pictures."""
+"""A video request as a form: its text fields, and the uploaded pictures and videos."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,8 +10,13 @@ from serve_app.api.http.request_model import RequestModel
 from serve_app.api.native.video_request import VideoRequest
 from serve_app.errors import InvalidField
 
-UPLOADS = {"image_file": "image_path", "last_frame_file": "last_frame_path"}
-"""File fields of the form, each with the JSON field that holds the same image."""
+UPLOADS = {
+    "image_file": "image_path",
+    "last_frame_file": "last_frame_path",
+    "video_file": "video",
+    "mask_file": "mask",
+}
+"""File fields of the form, each with the JSON field that holds the same file."""
 
 UPLOAD_LISTS = {"reference_files": "reference_images"}
 """File fields that may be there several times, each with the JSON field that lists the same images."""

@@ -12,6 +12,7 @@ from serve_app.api.http.video_fields import (
     DRAWN_SEED,
     Aspect,
     CodecName,
+    Control,
     Crf,
     EitherSize,
     EventTypes,
@@ -110,6 +111,21 @@ class VideoRequest(RequestModel):
         "Up to four pictures of subjects that are to appear in the video, in the same forms; they are no "
         "frames of it. For a model that takes them.",
         [],
+    )
+    video: Text = Field(
+        default="",
+        description="A video to change, in place of a first frame: MP4, MOV, WebM, Matroska or GIF, in the "
+        "same forms. For a model that takes one. Without a size and a length it decides them.",
+        examples=[""],
+    )
+    mask: Text = Field(
+        default="",
+        description="A video, in the same forms, white where `video` is to change and black where it stays. "
+        "Default: everything changes, guided by what the video shows. A shorter one keeps its last frame.",
+        examples=[""],
+    )
+    control_scale: Control | Unset = _field(
+        "How strongly the video, the frames and the references steer, for a model that takes a video.", 1.0
     )
     infer_steps: Steps | Unset = _field("Denoise steps; default: the model's own, 4 for distilled models.", 4)
     video_duration: Seconds | Unset = _field(
@@ -242,6 +258,9 @@ class VideoRequest(RequestModel):
             first_frame=_picture("image_path", self.image_path, uploads),
             last_frame=_picture("last_frame_path", self.last_frame_path, uploads),
             references=_references(self.reference_images or [], uploads),
+            video=_picture("video", self.video, uploads),
+            mask=_picture("mask", self.mask, uploads),
+            control_scale=self.control_scale,
             width=width,
             height=height,
             aspect=parse_aspect(self.aspect_ratio) if self.aspect_ratio else None,
@@ -278,7 +297,7 @@ def _picture(field: str, text: str, uploads: Mapping[str, Picture]) -> Picture |
     if field not in uploads:
         return text or None
     if text:
-        raise InvalidField(field, f"{field}: an image was uploaded too; send only one.")
+        raise InvalidField(field, f"{field}: a file was uploaded too; send only one.")
     return uploads[field]
 
 

@@ -1,0 +1,17 @@
+"""A video as a client sent it, measured."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SourceVideo:
+    """A video file that can be read: its bytes or its place, and the size of its first frame in pixels."""
+
+    data: bytes | Path
+    container: str
+    """In ffmpeg's words."""
+    width: int
+    height: int
+    duration_s: float | None
+    """Seconds by its header; None if that says nothing."""

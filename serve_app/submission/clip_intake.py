@@ -1,0 +1,108 @@
+"""Reading and storing of a task's video to change, and of its mask."""
+
+import asyncio
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from serve_app.errors import FileNotFound
+from serve_app.files.artifacts import LocalArtifacts
+from serve_app.media import video_decoding
+from serve_app.media.source_image import crop_note
+from serve_app.media.source_video import SourceVideo
+from serve_app.media.video_intake import VideoIntake
+from serve_app.submission.field_words import FieldWords
+from serve_app.submission.video_order import KeptInput, Picture, VideoOrder
+from serve_app.tasks.task import TaskSpec
+
+_AT_ONCE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Clips:
+    """An order's video and mask, None for what it has not."""
+
+    video: SourceVideo | None
+    mask: SourceVideo | None
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Width and height of the video in pixels, None without one."""
+        return None if self.video is None else (self.video.width, self.video.height)
+
+
+@dataclass(frozen=True, slots=True)
+class KeptClips:
+    """The keys of an order's stored video and mask, None without, and notes for the client."""
+
+    video_key: str | None = None
+    mask_key: str | None = None
+    frames: int | None = None
+    """Frames of the stored video, at the task's frame rate."""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ClipIntake:
+    """Reader and store of the videos of orders; ffmpeg runs at most twice at once."""
+
+    intake: VideoIntake
+    artifacts: LocalArtifacts
+    _room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_AT_ONCE))
+
+    async def read(self, order: VideoOrder, words: FieldWords) -> Clips:
+        """Measure the videos of an order. Raises ``ServiceError`` for a bad one."""
+        return Clips(
+            await self._read(order.video, words["video"]), await self._read(order.mask, words["mask"])
+        )
+
+    async def keep(self, clips: Clips, spec: TaskSpec, *, uid: str) -> KeptClips:
+        """Store the videos in the size, frame rate and length of ``spec``; its task is to have that uid.
+
+        Raises ``VideoUnreadable``.
+        """
+        if clips.video is None:
+            return KeptClips()
+        video_key, frames = await self._store(clips.video, spec, uid, is_mask=False)
+        mask_key = None
+        if clips.mask is not None:
+            mask_key, _ = await self._store(clips.mask, spec, uid, is_mask=True)
+        cropped = crop_note((clips.video.width, clips.video.height), (spec.width, spec.height))
+        notes = () if cropped is None else (f"The {cropped.replace('image', 'video', 1)}.",)
+        return KeptClips(video_key, mask_key, frames, notes)
+
+    async def _read(self, source: Picture | None, word: str) -> SourceVideo | None:
+        if source is None:
+            return None
+        if isinstance(source, str):
+            return await self.intake.read(source, word)
+        async with self._room:
+            if isinstance(source, KeptInput):
+                return await asyncio.to_thread(self._read_kept, source)
+            return await asyncio.to_thread(self.intake.measured, source)
+
+    def _read_kept(self, source: KeptInput) -> SourceVideo:
+        try:
+            return self.intake.kept(self.artifacts.input_path(source.key))
+        except (FileNotFound, OSError):
+            raise FileNotFound("A video that the video was made from is no longer kept.") from None
+
+    async def _store(self, video: SourceVideo, spec: TaskSpec, uid: str, *, is_mask: bool) -> tuple[str, int]:
+        """Store a video; return its key and its number of frames."""
+        frames = 0
+
+        def make(target: Path) -> None:
+            nonlocal frames
+            frames = video_decoding.conform(
+                video,
+                target,
+                width=spec.width,
+                height=spec.height,
+                fps=spec.fps,
+                frames=spec.num_frames,
+                is_mask=is_mask,
+            )
+
+        name = "mask.mkv" if is_mask else "video.mkv"
+        async with self._room:
+            key = await asyncio.to_thread(self.artifacts.make_input, uid, name, make)
+        return key, frames
