@@ -5,8 +5,9 @@ pinned memory are CUDA's alone.
 """
 
 import gc
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from models.speed.offload import HostWeights, Offloader, StreamedBlocks, check_o
 from models.tuning import Tuning
 from models.variants import VARIANTS, Variant
 
-from .checkpoints import save_checkpoint, small
+from .checkpoints import base_folders, save_checkpoint, small
 from .conftest import DEMO_REQUEST, Model, picture
 from .test_checkpoints import defaults
 
@@ -256,14 +257,25 @@ def test_the_layers_outside_the_blocks_take_their_turn_as_one_part() -> None:
     ],
 )
 def test_a_video_does_not_depend_on_where_weights_rest(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, task: str, how: str
+    make: Any, monkeypatch: pytest.MonkeyPatch, name: str, task: str, how: str
 ) -> None:
     monkeypatch.setattr(tuned, "check_offload", lambda *_, **__: None)  # which would ask for a CUDA device
-    save_checkpoint(small(name), tmp_path / "weights")
-    request = defaults(name, task, steps=4)
+    for threshold in (0.0, 0.9):  # with the cache, most steps leave the blocks early
+        expected_latents, expected_frames = make(name, task, cache_threshold=threshold)
+        latents, frames = make(name, task, cache_threshold=threshold, offload=how)
+        torch.testing.assert_close(latents, expected_latents, atol=1e-4, rtol=0)
+        assert np.abs(frames.astype(int) - expected_frames).max() <= 1
 
-    def made(**options: object) -> tuple[Any, Any]:
-        engine = load_engine(EngineSettings(small(name), tmp_path / "weights", options=options))
+
+@pytest.fixture(scope="module")
+def make(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[Any, Any]]:
+    """A video's latents, and its frames in a run beside it; with the same options made once."""
+    folder = base_folders(tmp_path_factory.mktemp("checkpoints"))
+
+    @cache
+    def made(name: str, task: str, **options: object) -> tuple[Any, Any]:
+        request = defaults(name, task, steps=4)
+        engine = load_engine(EngineSettings(small(name), folder(small(name)), options=options))
         if "offload" in options:
             check_weights(engine, everything=options["offload"] != "experts")
         waiting = engine.prepare(request)
@@ -272,11 +284,7 @@ def test_a_video_does_not_depend_on_where_weights_rest(
             engine.denoise_step(waiting)
         return waiting.latents, frames
 
-    for threshold in (0.0, 0.9):  # with the cache, most steps leave the blocks early
-        expected_latents, expected_frames = made(cache_threshold=threshold)
-        latents, frames = made(cache_threshold=threshold, offload=how)
-        torch.testing.assert_close(latents, expected_latents, atol=1e-4, rtol=0)
-        assert np.abs(frames.astype(int) - expected_frames).max() <= 1
+    return made
 
 
 def check_weights(engine: WanEngine, everything: bool) -> None:
