@@ -78,7 +78,7 @@ def test_a_model_that_scales_is_promised_its_least_and_allowed_its_most() -> Non
 
 
 @pytest.mark.parametrize(
-    ("cluster", "max_gpus", "most"),
+    ("resources", "max_gpus", "most"),
     [
         ({"CPU": 64.0, "GPU": 8.0}, None, 8),
         ({"CPU": 4.0}, 16, 16),
@@ -86,8 +86,8 @@ def test_a_model_that_scales_is_promised_its_least_and_allowed_its_most() -> Non
         ({"CPU": 2.0}, None, 1),
     ],
 )
-def test_a_model_that_scales_with_auto_may_fill_the_gpus_that_there_are_or_may_come(cluster, max_gpus, most):
-    found = place([model(autoscaling=AutoscalingSettings())], cluster, max_gpus)["demo"]
+def test_a_model_that_scales_with_auto_may_fill_the_gpus_that_there_are_or_may_come(resources, max_gpus, most):
+    found = place([model(autoscaling=AutoscalingSettings())], resources, max_gpus)["demo"]
     assert (found.replicas, found.device) == (most, "cuda" if most > 1 else "cpu")
 
 
