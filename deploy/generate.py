@@ -25,11 +25,13 @@ REPOSITORIES = {
     "wan2.1-t2v-14b": "Wan-AI/Wan2.1-T2V-14B-Diffusers",
     "wan2.1-i2v-14b-480p": "Wan-AI/Wan2.1-I2V-14B-480P-Diffusers",
     "wan2.1-i2v-14b-720p": "Wan-AI/Wan2.1-I2V-14B-720P-Diffusers",
+    "wan2.1-fun-inp-1.3b": "weizhou03/Wan2.1-Fun-1.3B-InP-Diffusers",
     "wan2.1-flf2v-14b": "Wan-AI/Wan2.1-FLF2V-14B-720P-diffusers",
     "wan2.1-vace-1.3b": "Wan-AI/Wan2.1-VACE-1.3B-diffusers",
     "wan2.1-vace-14b": "Wan-AI/Wan2.1-VACE-14B-diffusers",
     "wan2.2-t2v-a14b": "Wan-AI/Wan2.2-T2V-A14B-Diffusers",
     "wan2.2-i2v-a14b": "Wan-AI/Wan2.2-I2V-A14B-Diffusers",
+    "wan2.2-vace-fun-a14b": "linoyts/Wan2.2-VACE-Fun-14B-diffusers",
     "wan2.2-ti2v-5b": "Wan-AI/Wan2.2-TI2V-5B-Diffusers",
 }
 """The weights of each base variant on the Hugging Face hub, in diffusers' layout."""

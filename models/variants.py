@@ -1,7 +1,8 @@
 """Wan variants that can be served, as data. Imports no torch: the HTTP layer reads it too.
 
 Sampling defaults, sizes and frame counts are those of the Wan repositories' own configurations
-(Wan-Video/Wan2.1, Wan-Video/Wan2.2); the 4-step ones follow LightX2V's distilled checkpoints.
+(Wan-Video/Wan2.1, Wan-Video/Wan2.2), of the Fun models those of aigc-apps/VideoX-Fun; the 4-step ones follow
+LightX2V's distilled checkpoints.
 """
 
 from collections.abc import Mapping
@@ -21,6 +22,9 @@ WAN_NEGATIVE_PROMPT = (
 )
 """Negative prompt of Wan's own configurations, the same for every model of the family."""
 
+
+PICTURE_TOKENS = 257
+"""CLIP tokens of a picture: one for all of it, and 16 x 16 patches."""
 
 _TAIL_FRAMES = 9
 """Overlap of fragments for a model that takes no first frame: three latent frames, about half a second."""
@@ -64,7 +68,7 @@ class Variant:
     image_channels: bool = False
     """True if pictures are extra input channels: a mask of the given frames, and their latents."""
     image_tokens: int = 0
-    """CLIP image tokens in cross-attention: 257 for each picture of a run."""
+    """CLIP image tokens in cross-attention, of one picture or two; 0 without an image encoder."""
     control_blocks: int = 0
     """Control (VACE) blocks, which take a video to keep or to change and reference pictures."""
     max_references: int = 0
@@ -103,6 +107,11 @@ class Variant:
         """Input channels of the transformer."""
         given = self.temporal_stride + self.latent_channels if self.image_channels else 0
         return self.latent_channels + given
+
+    @property
+    def embedded_pictures(self) -> int:
+        """Pictures that cross-attention sees: none, the first frame, or the first and the last frame."""
+        return self.image_tokens // PICTURE_TOKENS
 
     @property
     def control_channels(self) -> int:
@@ -247,7 +256,7 @@ _WAN21_I2V_14B_480P = replace(
     flow_shift=3.0,
     max_area=832 * 480,
     image_channels=True,
-    image_tokens=257,
+    image_tokens=PICTURE_TOKENS,
 )
 
 _WAN21_I2V_14B_720P = replace(
@@ -259,13 +268,22 @@ _WAN21_I2V_14B_720P = replace(
     max_area=1280 * 720,
 )
 
+_WAN21_FUN_INP_1_3B = replace(
+    _WAN21_T2V_1_3B,
+    name="wan2.1-fun-inp-1.3b",
+    tasks=frozenset({"i2v", "flf2v"}),
+    flow_shift=3.0,
+    image_channels=True,
+    image_tokens=PICTURE_TOKENS,
+)
+
 _WAN21_FLF2V_14B = replace(
     _WAN21_I2V_14B_720P,
     name="wan2.1-flf2v-14b",
     tasks=frozenset({"flf2v"}),
     steps=50,
     flow_shift=16.0,
-    image_tokens=2 * 257,
+    image_tokens=2 * PICTURE_TOKENS,
 )
 
 _WAN21_VACE_1_3B = replace(
@@ -300,6 +318,14 @@ _WAN22_T2V_A14B = replace(
     boundary=0.875,
 )
 
+_WAN22_VACE_FUN_A14B = replace(
+    _WAN21_VACE_14B,
+    name="wan2.2-vace-fun-a14b",
+    flow_shift=12.0,
+    guidance_scale_2=5.0,
+    boundary=0.875,
+)
+
 _WAN22_I2V_A14B = replace(
     _WAN22_T2V_A14B,
     name="wan2.2-i2v-a14b",
@@ -317,11 +343,13 @@ _BASES = (
     _WAN21_T2V_14B,
     _WAN21_I2V_14B_480P,
     _WAN21_I2V_14B_720P,
+    _WAN21_FUN_INP_1_3B,
     _WAN21_FLF2V_14B,
     _WAN21_VACE_1_3B,
     _WAN21_VACE_14B,
     _WAN22_T2V_A14B,
     _WAN22_I2V_A14B,
+    _WAN22_VACE_FUN_A14B,
     _WAN22_TI2V_5B,
 )
 

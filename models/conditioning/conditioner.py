@@ -43,7 +43,7 @@ def conditioner(variant: Variant, vae: StreamingVae, encoder: ImageEncoder | Non
     if variant.control_blocks:
         return VideoControl(vae, variant)
     if variant.image_channels:
-        return ImageChannels(vae, variant.temporal_stride, encoder)
+        return ImageChannels(vae, variant, encoder)
     return KnownFirstFrame(vae)
 
 
@@ -69,14 +69,15 @@ class ImageChannels:
     """Concatenates to the input a mask of the given frames, and latents of the video with gray for missing
     frames.
 
-    The mask has one channel for each of the ``stride`` frames that a latent frame represents. The first
-    latent frame represents one frame, whose value fills all mask channels. A model with an image encoder
-    attends to the pictures as well.
+    The mask has one channel for each of the frames that a latent frame represents. The first latent frame
+    represents one frame, whose value fills all mask channels. A model with an image encoder attends to the
+    pictures as well, or to the first frame alone.
     """
 
-    def __init__(self, vae: StreamingVae, stride: int, encoder: ImageEncoder | None) -> None:
+    def __init__(self, vae: StreamingVae, variant: Variant, encoder: ImageEncoder | None) -> None:
         self._vae = vae
-        self._stride = stride
+        self._stride = variant.temporal_stride
+        self._embedded = variant.embedded_pictures
         self._encoder = encoder
 
     def __call__(self, request: GenerationRequest) -> Condition:
@@ -84,7 +85,7 @@ class ImageChannels:
         embeddings = None
         if self._encoder is not None:
             given = [picture for picture in (request.image, request.last_image) if picture is not None]
-            embeddings = self._encoder.encode(given)
+            embeddings = self._encoder.encode(given[: self._embedded])
         return Condition(channels=self._channels(request), embeddings=embeddings)
 
     def _channels(self, request: GenerationRequest) -> Tensor:

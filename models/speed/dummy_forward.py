@@ -8,7 +8,7 @@ from torch import Tensor
 
 from models.attention.cross_attention import stacked
 from models.transformer.denoiser import Denoiser
-from models.variants import Variant
+from models.variants import PICTURE_TOKENS, Variant
 
 _PROMPT_TOKENS = 16
 _TIMESTEP = 500.0
@@ -48,8 +48,7 @@ def dummy_forward(
     prompts = [encoder.text(noise(_PROMPT_TOKENS, config.text_dim)) for _ in range(shape.prompts)]
     prompt = stacked(prompts) if len(prompts) > 1 else prompts[0]
     if variant.image_tokens:
-        pictures = 1 if "i2v" in variant.tasks else 2
-        embeddings = noise(pictures, variant.image_tokens // pictures, config.image_dim)
+        embeddings = noise(variant.embedded_pictures, PICTURE_TOKENS, config.image_dim)
         prompt = replace(prompt, image=encoder.image(embeddings))
     rows = shape.frames if shape.timestep_per_frame else 1
     timesteps = torch.full((rows,), _TIMESTEP, device=denoiser.device)

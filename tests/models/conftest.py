@@ -175,7 +175,17 @@ class Model:
             for name, image in (("image", request.image), ("last_image", request.last_image))
             if image is not None
         }
-        return (WanImageToVideoPipeline if images else WanPipeline), images
+        if not images:
+            return WanPipeline, images
+        sees_both = self.pipeline.transformer.config.pos_embed_seq_len is not None
+        return (WanImageToVideoPipeline if sees_both else FirstFrameSeen), images
+
+
+class FirstFrameSeen(WanImageToVideoPipeline):  # type: ignore[misc]  # diffusers has no types
+    """diffusers' pipeline as VideoX-Fun runs its models: CLIP sees the first frame alone."""
+
+    def encode_image(self, image: Any, device: Any = None) -> Any:
+        return super().encode_image(image[0] if isinstance(image, list) else image, device)
 
 
 def build_model(

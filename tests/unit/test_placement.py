@@ -86,7 +86,9 @@ def test_a_model_that_scales_is_promised_its_least_and_allowed_its_most() -> Non
         ({"CPU": 2.0}, None, 1),
     ],
 )
-def test_a_model_that_scales_with_auto_may_fill_the_gpus_that_there_are_or_may_come(resources, max_gpus, most):
+def test_a_model_that_scales_with_auto_may_fill_the_gpus_that_there_are_or_may_come(
+    resources, max_gpus, most
+):
     found = place([model(autoscaling=AutoscalingSettings())], resources, max_gpus)["demo"]
     assert (found.replicas, found.device) == (most, "cuda" if most > 1 else "cpu")
 
