@@ -89,7 +89,7 @@ async def ledger(database: Database) -> RunLedger:
     return await RunLedger.take_lead(database, lease_s=30, grace_s=10)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def demo_pair(cluster: "Cluster") -> "Iterator[RankGroup]":
     """Two ranks of the demo model, for the tests that leave them as they were."""
     from testbed.cluster import demo  # these set Ray's environment, which other tests need not have
