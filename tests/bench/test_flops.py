@@ -26,6 +26,7 @@ def counted(work: Any) -> int:
     return int(counter.get_total_flops())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["wan2.1-t2v-1.3b", "wan2.1-vace-1.3b", "wan2.2-i2v-a14b"])
 def test_a_forward_pass_has_the_counted_operations(name: str) -> None:
     variant = replace(

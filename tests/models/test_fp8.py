@@ -163,6 +163,7 @@ def test_blocks_are_quantised_one_by_one_after_their_use(name: str) -> None:
     torch.testing.assert_close(after[0], after[1], atol=0, rtol=0)
 
 
+@pytest.mark.slow
 def test_layers_in_fp8_compile_in_one_piece() -> None:
     variant = small("wan2.1-t2v-1.3b")
     model = eights(small_transformer(variant))

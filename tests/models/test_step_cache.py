@@ -193,6 +193,7 @@ def in_group(rank: LaunchedRank, plans: list[ParallelPlan]) -> None:
         rank.send((plan, generation.skipped_steps, generation.latents.numpy()))
 
 
+@pytest.mark.slow
 def test_a_group_skips_the_steps_of_one_device() -> None:
     expected = run(engine(THRESHOLD))
     heard: list[ParallelPlan] = []

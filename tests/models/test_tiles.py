@@ -129,6 +129,7 @@ class Largest(TorchDispatchMode):
         return made
 
 
+@pytest.mark.slow
 def test_with_tiles_the_layers_have_a_tile_in_memory_at_once(local_vae: Any) -> None:
     stride = local_vae.config.scale_factor_spatial
     latents = noise(1, local_vae.config.z_dim, 2, 256 // stride, 256 // stride)

@@ -77,6 +77,7 @@ class WrongGate(EagerOperations):
         return x + update
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 def test_the_trial_passes_right_operations_and_names_wrong_ones(
     interpreted: Interpreter, dtype: torch.dtype
