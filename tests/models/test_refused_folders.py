@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,10 @@ from models.variants import Variant
 from .checkpoints import base_folders, edit, load_checkpoint, small
 from .test_checkpoints import BASES
 
-ALIKE = {"wan2.1-i2v-14b-480p", "wan2.1-i2v-14b-720p", "wan2.1-fun-inp-1.3b"}
-"""Variants that differ in what they were trained on, which no configuration says, or in the number of layers
-and heads, which the tests make equal."""
+ALIKE = {"wan2.1-i2v-14b-480p", "wan2.1-i2v-14b-720p"}
+"""Variants that differ in what they were trained on, which no configuration says."""
+FUN = "wan2.1-fun-inp-1.3b"
+"""Differs from these in size alone."""
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +31,11 @@ def test_a_folder_is_served_as_its_own_variant_alone(
 ) -> None:
     if folder_of == name or {folder_of, name} <= ALIKE:
         return
+    wanted = small(name)
+    if FUN in {name, folder_of} and {name, folder_of} <= {*ALIKE, FUN}:  # which ``small`` makes equal
+        wanted = replace(wanted, layers=wanted.layers + 1)
     with pytest.raises(WeightsError, match=f"is not {name}: |must be Wan"):
-        load_checkpoint(small(name), folders(small(folder_of)))
+        load_checkpoint(wanted, folders(small(folder_of)))
 
 
 BREAKAGES: list[tuple[str, Callable[[Path], object], str]] = [
