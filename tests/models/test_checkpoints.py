@@ -223,7 +223,7 @@ def test_a_preview_shows_every_latent_frame_and_changes_nothing(
 
 @pytest.mark.parametrize(("name", "task"), [(name, task) for name, task in CASES if task != "t2v"])
 def test_each_picture_steers_the_video(load: Callable[[str], Model], name: str, task: str) -> None:
-    strong = {"control_scale": 4.0} if VARIANTS[name].control_blocks else {}
+    strong: dict[str, Any] = {"control_scale": 4.0} if VARIANTS[name].control_blocks else {}
     request = defaults(name, task, **strong)
     latents = load(name).latents(request)
     for field in PICTURES[task]:
