@@ -4,10 +4,10 @@ Imports neither torch nor diffusers, so that code that only describes work (the 
 use it.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -118,6 +118,26 @@ class EngineSettings:
         return {part: path for part, path in given.items() if path is not None}
 
 
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The state of a run between two steps, on the host.
+
+    A run of the same request, in an engine with the same weights, settings and parallel plan, goes on from it
+    to the same video.
+    """
+
+    fragment: int
+    """Index of the request's fragment that the run makes."""
+    step: int
+    """Denoise steps done."""
+    arrays: Mapping[str, NDArray[Any]]
+    """What the engine needs to go on, of types that numpy has."""
+
+
+PendingSnapshot: TypeAlias = Callable[[], Snapshot]
+"""A snapshot on its way to the host; called, from any thread, it waits for the copy and returns it."""
+
+
 class Generation(Protocol):
     """The state of one run: created by ``prepare``, advanced by ``denoise_step``, consumed by ``decode``."""
 
@@ -165,6 +185,19 @@ class Engine(Protocol):
     def cut_short(self, generation: Generation) -> None:
         """End the denoising here: ``total_steps`` becomes ``step``, and the video that the latest step
         predicts is what is decoded. Raises ``models.errors.ModelError`` before the first step.
+        """
+
+    def snapshot(self, generation: Generation) -> PendingSnapshot | None:
+        """Begin to copy the run's state to the host; the run may go on meanwhile.
+
+        Returns None for a run whose state is more than a snapshot holds. Raises
+        ``models.errors.ModelError``.
+        """
+
+    def restore(self, generation: Generation, snapshot: Snapshot) -> None:
+        """Put a run that was just prepared where the snapshot of the same fragment is.
+
+        Raises ``models.errors.ModelError``, also for a snapshot that does not fit the run.
         """
 
     def decode(

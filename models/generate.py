@@ -1,8 +1,9 @@
 """Generation of a whole video in one loop: prepare, denoise and decode each fragment."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 
-from models.engine import Engine, Frames, Generation, GenerationRequest
+from models.engine import Engine, Frames, Generation, GenerationRequest, Snapshot
 from models.phase import OnPhase, Phase, untold
 from models.pixel_format import PixelFormat
 
@@ -21,6 +22,8 @@ def never() -> bool:
     return False
 
 
+_FROM_THE_BEGIN: Mapping[int, Snapshot] = MappingProxyType({})
+
 OnDecoded = Callable[[], None]
 """Callback at the end of a fragment. An exception from it ends the run."""
 
@@ -35,17 +38,22 @@ def generate(
     on_phase: OnPhase = untold,
     is_enough: IsEnough = never,
     pixel_format: PixelFormat = PixelFormat.RGB24,
+    snapshots: Mapping[int, Snapshot] = _FROM_THE_BEGIN,
 ) -> Iterator[Frames]:
     """Make one video and yield its frames, in ``pixel_format``, as they are decoded.
 
     ``on_prepared`` is called before a fragment's first step, ``on_step`` after each step, ``on_decoded`` when
     the caller has taken a fragment's last frame and asks for more, ``on_phase`` at the begin of each phase.
     Once ``is_enough`` the video that the last step predicts is decoded, and no further fragment is begun.
+    ``snapshots``: by fragment, where an earlier run of the request was: its steps up to there are not done
+    again.
     """
     generation: Generation | None = None
     for fragment in range(request.num_fragments):
         on_phase(Phase.PREPARING)
         generation = engine.prepare(request, after=generation, on_phase=on_phase)
+        if (snapshot := snapshots.get(fragment)) is not None:
+            engine.restore(generation, snapshot)
         if on_prepared is not None:
             on_prepared(generation)
         on_phase(Phase.DENOISING)

@@ -22,7 +22,14 @@ from typing import Any
 
 import numpy as np
 
-from models.engine import EngineSettings, Frames, Generation, GenerationRequest
+from models.engine import (
+    EngineSettings,
+    Frames,
+    Generation,
+    GenerationRequest,
+    PendingSnapshot,
+    Snapshot,
+)
 from models.errors import DeviceLost, InvalidRequest, ModelError, OutOfMemory
 from models.lora_uses import check_uses
 from models.phase import OnPhase, Phase, untold
@@ -123,6 +130,22 @@ class PacedEngine:
         if run.step == 0:
             raise ModelError("A run of which no step is done has nothing to show.")
         run.is_cut = run.step < run.total_steps
+
+    def snapshot(self, generation: Generation) -> PendingSnapshot | None:
+        """Return what there is of the run: the steps done. None for a run that was cut short."""
+        run = _own(generation)
+        if run.is_cut:
+            return None
+        snapshot = Snapshot(run.fragment, run.step, {"steps": np.array([run.request.steps])})
+        return lambda: snapshot
+
+    def restore(self, generation: Generation, snapshot: Snapshot) -> None:
+        """Put a prepared run where the snapshot is. Raises ``ModelError`` for one of another run."""
+        run = _own(generation)
+        steps = snapshot.arrays.get("steps")
+        if (snapshot.fragment, run.step) != (run.fragment, 0) or steps is None or steps[0] != run.total_steps:
+            raise ModelError("The snapshot is not of this run.")
+        run.step = snapshot.step
 
     def decode(
         self, generation: Generation, pixel_format: PixelFormat = PixelFormat.RGB24

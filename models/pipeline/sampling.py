@@ -4,6 +4,7 @@ A flow-matching model predicts the velocity v = ε − x0 from data x0 to noise 
 So x0 = x − σ·v (Lipman et al. 2023, "Flow Matching for Generative Modeling", arXiv:2210.02747).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import expm1, log
 from typing import Protocol
@@ -67,6 +68,13 @@ class Solver(Protocol):
     def clean(self) -> Tensor | None:
         """Latest prediction of x0; None before the first step."""
 
+    @property
+    def state(self) -> Mapping[str, Tensor]:
+        """What the solver carries from one step to the next, each of the latents' shape."""
+
+    def resume(self, state: Mapping[str, Tensor]) -> None:
+        """Take up the state of a solver of the same kind and schedule."""
+
     def step(self, index: int, velocity: Tensor, latents: Tensor) -> Tensor:
         """Return the latents at ``sigmas[index + 1]``, from the latents and the velocity at
         ``sigmas[index]``.
@@ -79,6 +87,15 @@ class Euler:
     def __init__(self, schedule: Schedule) -> None:
         self.schedule = schedule
         self.clean: Tensor | None = None
+
+    @property
+    def state(self) -> Mapping[str, Tensor]:
+        """The prediction of x0, which only a preview and an early end need."""
+        return {} if self.clean is None else {"clean": self.clean}
+
+    def resume(self, state: Mapping[str, Tensor]) -> None:
+        """Take up the prediction of x0."""
+        self.clean = state.get("clean")
 
     def step(self, index: int, velocity: Tensor, latents: Tensor) -> Tensor:
         """Take one Euler step from noise level ``index`` to the next."""
@@ -108,6 +125,19 @@ class UniPC:
     def clean(self) -> Tensor | None:
         """Latest prediction of the clean latents (x0); None before the first step."""
         return self._clean[-1] if self._clean else None
+
+    @property
+    def state(self) -> Mapping[str, Tensor]:
+        """The last two predictions of x0, the newest last, and where the last predictor step started."""
+        if self._start is None:
+            return {}
+        return {"start": self._start, **{f"clean_{age}": clean for age, clean in enumerate(self._clean)}}
+
+    def resume(self, state: Mapping[str, Tensor]) -> None:
+        """Take up the predictions and the start."""
+        self._clean = [state[name] for name in ("clean_0", "clean_1") if name in state]
+        self._start = state.get("start")
+        self._order = max(len(self._clean), 1)
 
     def step(self, index: int, velocity: Tensor, latents: Tensor) -> Tensor:
         """Correct the last step, then predict the latents at the next noise level."""

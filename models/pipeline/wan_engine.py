@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from models.attention.cross_attention import TextKeys, stacked
 from models.conditioning.conditioner import Condition, conditioner, encodes, pixels
 from models.conditioning.known_latents import KnownLatents
-from models.engine import Frames, Generation, GenerationRequest
+from models.engine import Frames, Generation, GenerationRequest, PendingSnapshot, Snapshot
 from models.errors import ModelError, OutOfMemory
 from models.limits import BATCHED_TOKENS
 from models.memory.check import check_memory
@@ -21,6 +21,7 @@ from models.pipeline.generation import Stage, WanGeneration
 from models.pipeline.parts import Parts
 from models.pipeline.pixels import converted
 from models.pipeline.readback import read_back
+from models.pipeline.run_state import copied, put_back
 from models.pipeline.sampling import (
     Euler,
     Solver,
@@ -163,6 +164,28 @@ class WanEngine:
             raise ModelError("A run of which no step is done has nothing to show.")
         run.latents = _placed(run.solver.clean, run.condition.known, sigma=0.0)
         run.is_cut = True
+
+    def snapshot(self, generation: Generation) -> PendingSnapshot | None:
+        """Begin to copy the state of the run; the same on every rank, so that of one will do for all.
+
+        Returns None while a step cache holds state of the run, and for a run that was cut short. Runs on this
+        rank alone.
+        """
+        with as_model_errors("keeping the run"):
+            return copied(_own(generation))
+
+    @torch.inference_mode()
+    def restore(self, generation: Generation, snapshot: Snapshot) -> None:
+        """Put a prepared run at a snapshot, with the expert of its next step. In a group on every rank.
+
+        Raises ``ModelError``, or ``GroupLost`` in a group.
+        """
+        run = _own(generation)
+        with self._mesh.together(), as_model_errors("going on with the run"):
+            put_back(run, snapshot)
+            if run.step < run.total_steps:
+                self.parts.loras.put_on(run.loras, run.needed_bytes)
+                self._enter_stage(run)
 
     def decode(
         self, generation: Generation, pixel_format: PixelFormat = PixelFormat.RGB24

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from models.engine import Engine, EngineSettings, Frames, Generation, GenerationRequest
+from models.engine import Engine, EngineSettings, Frames, Generation, GenerationRequest, Snapshot
 from models.parallel.plan import ParallelPlan
 from models.phase import Phase
 from models.pixel_format import PixelFormat
@@ -127,6 +127,15 @@ class RankActor:
     def cut_short(self, number: int) -> None:
         """End the denoising of a run before its last step."""
         self._engine.cut_short(self._runs[number])
+
+    def snapshot(self, number: int) -> Snapshot | None:
+        """Return the state of a run, which is the same on every rank. Call on rank 0 only."""
+        pending = self._engine.snapshot(self._runs[number])
+        return None if pending is None else pending()
+
+    def restore(self, number: int, snapshot: Snapshot) -> None:
+        """Put a prepared run at a snapshot."""
+        self._engine.restore(self._runs[number], snapshot)
 
     def preview(self, number: int) -> Frames | None:
         """Return a run's preview on rank 0, None on the other ranks."""

@@ -14,7 +14,14 @@ from ray.exceptions import RayError, RayTaskError
 from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from models.engine import EngineSettings, Frames, Generation, GenerationRequest
+from models.engine import (
+    EngineSettings,
+    Frames,
+    Generation,
+    GenerationRequest,
+    PendingSnapshot,
+    Snapshot,
+)
 from models.errors import GroupLost, ModelError, OutOfMemory, PlanError, TuningError, WeightsError
 from models.phase import OnPhase, Phase, untold
 from models.pixel_format import PixelFormat
@@ -141,6 +148,21 @@ class RankGroup:
         run = self._checked(generation)
         self._all("cut_short", run.number)
         run.total_steps = run.step
+
+    def snapshot(self, generation: Generation) -> PendingSnapshot | None:
+        """Return the state of a run, as rank 0 has it; here it is there at once, and the call waits for it.
+
+        Raises ``ModelError`` or ``GroupLost``.
+        """
+        run = self._checked(generation)
+        snapshot: Snapshot | None = self._answers([self._ranks[0].snapshot.remote(run.number)])[0]
+        return None if snapshot is None else lambda: snapshot
+
+    def restore(self, generation: Generation, snapshot: Snapshot) -> None:
+        """Put a prepared run at a snapshot on every rank. Raises ``ModelError`` or ``GroupLost``."""
+        run = self._checked(generation)
+        self._all("restore", run.number, ray.put(snapshot))
+        run.step = snapshot.step
 
     def decode(
         self, generation: Generation, pixel_format: PixelFormat = PixelFormat.RGB24

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from models import loading
-from models.engine import Engine, EngineSettings, Frames, GenerationRequest
+from models.engine import Engine, EngineSettings, Frames, Generation, GenerationRequest, Snapshot
 from models.errors import InvalidRequest, ModelError
 from models.generate import generate
 from models.phase import Phase
@@ -218,6 +218,54 @@ def test_generation_ends_with_the_fragment_in_which_it_is_enough(engine: Engine)
     one = REQUEST.num_frames
     assert one < sum(map(len, frames)) < 2 * one + 1
     assert steps == list(range(1, enough + 1))
+
+
+def test_a_run_goes_on_from_its_snapshots_to_the_same_bytes(engine: Engine) -> None:
+    request = replace(REQUEST, num_fragments=2)
+    run: list[Generation] = []
+    kept: dict[tuple[int, int], Snapshot] = {}
+
+    def keep(done: int, total: int) -> None:
+        pending = engine.snapshot(run[-1])
+        assert pending is not None
+        snapshot = kept[run[-1].fragment, run[-1].step] = pending()
+        assert (snapshot.fragment, snapshot.step) == (run[-1].fragment, run[-1].step)
+
+    whole = np.concatenate(list(generate(engine, request, keep, on_prepared=run.append)))
+    assert kept.keys() == {(0, 1), (0, 2), (0, 3), (1, 1), (1, 2), (1, 3)}
+    for snapshots in ({0: kept[0, 2]}, {0: kept[0, 3], 1: kept[1, 1]}, {0: kept[0, 3], 1: kept[1, 3]}):
+        at: list[int] = []
+        frames = generate(
+            engine,
+            request,
+            lambda done, _: at.append(done),  # noqa: B023  # called before the next turn
+            snapshots=snapshots,
+        )
+        assert np.array_equal(np.concatenate(list(frames)), whole)
+        newest = snapshots[max(snapshots)]
+        done = newest.fragment * REQUEST.steps + newest.step
+        assert at == list(range(done + 1, 7))
+
+
+def test_a_run_that_is_cut_short_has_no_snapshot(engine: Engine) -> None:
+    generation = engine.prepare(REQUEST)
+    engine.denoise_step(generation)
+    engine.cut_short(generation)
+    assert engine.snapshot(generation) is None
+
+
+def test_a_snapshot_of_another_run_is_refused(engine: Engine) -> None:
+    generation = engine.prepare(REQUEST)
+    engine.denoise_step(generation)
+    pending = engine.snapshot(generation)
+    assert pending is not None
+    with pytest.raises(ModelError):  # the run is not new
+        engine.restore(generation, pending())
+    with pytest.raises(ModelError):  # the schedule is another one
+        engine.restore(engine.prepare(replace(REQUEST, steps=4)), pending())
+    with pytest.raises(ModelError):
+        engine.restore(engine.prepare(REQUEST), replace(pending(), fragment=1))
+    assert len(video(engine, REQUEST)) == REQUEST.num_frames
 
 
 def test_a_preview_is_a_few_small_pictures_and_changes_nothing(engine: Engine) -> None:
