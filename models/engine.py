@@ -170,6 +170,10 @@ class Engine(Protocol):
     A run may be abandoned at any point by dropping its ``Generation``.
     """
 
+    @property
+    def evictions(self) -> Mapping[str, int]:
+        """How many entries each of its caches has dropped for want of room so far, by the cache's name."""
+
     def prepare(
         self, request: GenerationRequest, after: Generation | None = None, on_phase: OnPhase = untold
     ) -> Generation:

@@ -1,21 +1,39 @@
-"""Metrics for an operator's dashboards: counters and histograms over Ray's own metrics export."""
+"""Metrics for an operator's dashboards and alerts, over Ray's own metrics export.
 
-from collections.abc import Mapping
+A label takes as many values as the configuration lists models or keys, or is one of a few words of the
+program. Counters begin at nothing for each label that is known at the start: of a series that begins with a
+count, Prometheus would not see that count as a rise.
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
 
 from ray.util.metrics import Counter, Gauge, Histogram
 
+from serve_app.tasks.replica import Health, Replica
 from serve_app.tasks.task import Task
+from serve_app.tasks.transitions import FINAL, Status
 from serve_app.tasks.webhook import DeliveryState
 
 _SECONDS = [0.1, 0.25, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600]
+_STEP_SECONDS = [0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300]
+_STORE_SECONDS = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10]
+_RATIOS = [0.25, 0.5, 0.67, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2, 4]
+_NOTHING = sys.float_info.min
+"""What a counter begins with: Ray refuses to count 0."""
 
 
 class TaskMetrics:
-    """Metrics of tasks by model: final states, queue wait, stage times, retries, queue length, backlog."""
+    """Metrics of tasks by model: their ends, runs, waits, stages, steps, and how true their ETAs were."""
 
-    def __init__(self) -> None:
+    def __init__(self, models: Sequence[str], keys: Sequence[str] = ()) -> None:
+        """``keys``: names of the API keys that tasks are told apart by; none: they are not."""
+        self._keys = frozenset(keys)
         self._ended = Counter(
-            "wan_serve_tasks", description="Tasks by final state", tag_keys=("model", "status")
+            "wan_serve_tasks", description="Tasks by final state", tag_keys=("model", "status", "key")
+        )
+        self._begun = Counter(
+            "wan_serve_runs", description="Runs begun: the first and every later attempt", tag_keys=("model",)
         )
         self._retried = Counter(
             "wan_serve_retries", description="Runs given up and queued again", tag_keys=("model",)
@@ -24,7 +42,7 @@ class TaskMetrics:
             "wan_serve_queue_wait_s",
             description="Seconds from submit to claim",
             boundaries=_SECONDS,
-            tag_keys=("model",),
+            tag_keys=("model", "key"),
         )
         self._stages = Histogram(
             "wan_serve_stage_s",
@@ -32,36 +50,166 @@ class TaskMetrics:
             boundaries=_SECONDS,
             tag_keys=("model", "stage"),
         )
-        self._queued = Gauge("wan_serve_queue_length", description="Tasks that wait", tag_keys=("model",))
-        self._backlog = Gauge(
-            "wan_serve_backlog_s",
-            description="Seconds one replica would have to go, of models that scale by work",
+        self._steps = Histogram(
+            "wan_serve_step_s",
+            description="Seconds of a denoise step, the mean of each run",
+            boundaries=_STEP_SECONDS,
             tag_keys=("model",),
         )
+        self._etas = Histogram(
+            "wan_serve_eta_ratio",
+            description="Seconds from submit to success, as a multiple of those told at the submit",
+            boundaries=_RATIOS,
+            tag_keys=("model",),
+        )
+        for model in models:
+            self._begun.inc(_NOTHING, {"model": model})
+            self._retried.inc(_NOTHING, {"model": model})
+            for status in sorted(FINAL):
+                for key in keys or ("",):
+                    self._ended.inc(_NOTHING, {"model": model, "status": status, "key": key})
 
     def claimed(self, task: Task) -> None:
-        """Record the queue wait of a task that began to run."""
+        """Count a run that begins, and observe how long its task has waited."""
+        self._begun.inc(1, {"model": task.model})
         if task.started_at is not None:
-            self._waited.observe(task.started_at - task.created_at, {"model": task.model})
+            tags = {"model": task.model, "key": self._key(task)}
+            self._waited.observe(task.started_at - task.created_at, tags)
 
     def ended(self, task: Task) -> None:
-        """Count a task that reached a final state, and observe the seconds of its stages."""
-        self._ended.inc(1, {"model": task.model, "status": task.status})
+        """Count a task that reached a final state, and observe the seconds that it took."""
+        self._ended.inc(1, {"model": task.model, "status": task.status, "key": self._key(task)})
         for stage, seconds in task.timings.items():
             self._stages.observe(seconds, {"model": task.model, "stage": stage})
+        if task.status is not Status.SUCCEEDED:
+            return
+        if task.step and "denoise_s" in task.timings:
+            self._steps.observe(task.timings["denoise_s"] / task.step, {"model": task.model})
+        if task.told_s and task.finished_at is not None:
+            self._etas.observe((task.finished_at - task.created_at) / task.told_s, {"model": task.model})
 
     def retried(self, task: Task) -> None:
         """Count a task that was queued again because its replica was lost."""
         self._retried.inc(1, {"model": task.model})
 
-    def queued(self, lengths: Mapping[str, int]) -> None:
-        """Set the number of queued tasks of each model."""
-        for model, length in lengths.items():
-            self._queued.set(length, {"model": model})
+    def _key(self, task: Task) -> str:
+        """Return the key's name; empty, as good as no label, where keys are not told apart."""
+        return task.owner if task.owner in self._keys else ""
+
+
+class ServiceMetrics:
+    """Gauges of the whole service, set again and again from the store by the coordinator that leads."""
+
+    def __init__(self, models: Sequence[str]) -> None:
+        self._models = models
+        self._queued = Gauge("wan_serve_queue_length", description="Tasks that wait", tag_keys=("model",))
+        self._ready = Gauge(
+            "wan_serve_queue_ready",
+            description="Tasks that wait for nothing but a replica: no pause and no key's limit holds them",
+            tag_keys=("model",),
+        )
+        self._oldest = Gauge(
+            "wan_serve_oldest_wait_s",
+            description="Seconds since the submit of the oldest task that waits for nothing but a replica",
+            tag_keys=("model",),
+        )
+        self._running = Gauge("wan_serve_running", description="Tasks that run", tag_keys=("model",))
+        self._backlog = Gauge(
+            "wan_serve_backlog_s",
+            description="Seconds one replica would have to go, of models that scale by work",
+            tag_keys=("model",),
+        )
+        self._replicas = Gauge(
+            "wan_serve_replicas", description="Replicas by health", tag_keys=("model", "health")
+        )
+        self._devices = Gauge(
+            "wan_serve_devices",
+            description="Devices of replicas by the replica's health",
+            tag_keys=("model", "health"),
+        )
+        self._epoch = Gauge("wan_serve_epoch", description="Number of coordinators that have led so far")
+        self._messages = Gauge("wan_serve_webhooks_pending", description="Webhook messages to be sent")
+        self._free = Gauge(
+            "wan_serve_free_bytes", description="Bytes left on the disk of a folder", tag_keys=("folder",)
+        )
+
+    def queue(
+        self,
+        queued: Mapping[str, int],
+        ready: Mapping[str, int],
+        oldest_s: Mapping[str, float],
+        running: Mapping[str, int],
+    ) -> None:
+        """Set the figures of the queue by model; a model that is not in one has none there."""
+        for model in self._models:
+            tags = {"model": model}
+            self._queued.set(queued.get(model, 0), tags)
+            self._ready.set(ready.get(model, 0), tags)
+            self._oldest.set(oldest_s.get(model, 0.0), tags)
+            self._running.set(running.get(model, 0), tags)
 
     def backlog(self, model: str, seconds: float) -> None:
         """Set the seconds of queued and running work of a model."""
         self._backlog.set(seconds, {"model": model})
+
+    def fleet(self, replicas: Sequence[Replica]) -> None:
+        """Set the numbers of replicas and of their devices, by model and health."""
+        for model in self._models:
+            for health in Health:
+                ranks = [each.ranks for each in replicas if (each.model, each.health) == (model, health)]
+                self._replicas.set(len(ranks), {"model": model, "health": health})
+                self._devices.set(sum(ranks), {"model": model, "health": health})
+
+    def leads(self, epoch: int) -> None:
+        """Set the epoch of the coordinator that leads."""
+        self._epoch.set(epoch)
+
+    def messages(self, pending: int) -> None:
+        """Set the number of webhook messages of which an attempt is to come."""
+        self._messages.set(pending)
+
+    def disk(self, folder: str, free_bytes: int) -> None:
+        """Set what is left on the disk of the folder that a setting of this name gives."""
+        self._free.set(free_bytes, {"folder": folder})
+
+
+class StoreMetrics:
+    """Metrics of the task store, as a process of the service sees it."""
+
+    def __init__(self, part: str) -> None:
+        """``part``: the deployment, ``api`` or ``coordinator``."""
+        self._part = part
+        self._took = Histogram(
+            "wan_serve_store_s",
+            description="Seconds of a read or of a transaction that writes, with the wait for its turn",
+            boundaries=_STORE_SECONDS,
+            tag_keys=("part", "kind"),
+        )
+
+    def took(self, kind: str, seconds: float) -> None:
+        """Observe a ``read`` or a ``write``."""
+        self._took.observe(seconds, {"part": self._part, "kind": kind})
+
+
+class CacheMetrics:
+    """Metrics of the caches of a replica's engine."""
+
+    def __init__(self, model: str) -> None:
+        self._model = model
+        self._counted: dict[str, int] = {}
+        self._evictions = Counter(
+            "wan_serve_evictions",
+            description="Entries that a cache of an engine dropped for want of room",
+            tag_keys=("model", "cache"),
+        )
+
+    def evicted(self, so_far: Mapping[str, int]) -> None:
+        """Count what the caches have dropped since the last call; ``so_far``: all in all, by cache."""
+        for cache, dropped in so_far.items():
+            more = dropped - self._counted.get(cache, 0)
+            if more or cache not in self._counted:
+                self._evictions.inc(more or _NOTHING, {"model": self._model, "cache": cache})
+            self._counted[cache] = dropped
 
 
 class WebhookMetrics:
@@ -73,6 +221,8 @@ class WebhookMetrics:
             description="Attempts to deliver webhook messages, by the message's state after them",
             tag_keys=("state",),
         )
+        for state in DeliveryState:
+            self._attempts.inc(_NOTHING, {"state": state})
 
     def attempted(self, state: DeliveryState) -> None:
         """Count an attempt by the state in which it left its message; ``pending``: it is tried again."""
@@ -84,6 +234,7 @@ class StreamMetrics:
 
     def __init__(self) -> None:
         self._open = Gauge("wan_serve_event_streams", description="Event streams that are open")
+        self._open.set(0)
 
     def open(self, count: int) -> None:
         """Set how many streams are open."""
@@ -93,12 +244,14 @@ class StreamMetrics:
 class LinkMetrics:
     """Metrics of a replica's calls to the coordinator that got no answer, by method."""
 
-    def __init__(self) -> None:
+    def __init__(self, methods: Sequence[str]) -> None:
         self._unanswered = Counter(
             "wan_serve_unanswered_calls",
             description="Calls of replicas that the coordinator did not answer",
             tag_keys=("method",),
         )
+        for method in methods:
+            self._unanswered.inc(_NOTHING, {"method": method})
 
     def unanswered(self, method: str) -> None:
         """Count a call that got no answer."""

@@ -14,7 +14,7 @@ import os
 import re
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,6 +82,8 @@ class PacedEngine:
         mesh: Any = None,
         releases: Path | None = None,
     ) -> None:
+        self.evictions: Mapping[str, int] = {}
+        """None: nothing is cached."""
         self._step_s = step_s
         self._decode_s = decode_s
         self._trace = trace

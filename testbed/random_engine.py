@@ -105,6 +105,11 @@ class RandomText:
     def __init__(self, variant: Variant, device: torch.device, dtype: torch.dtype) -> None:
         self._embeddings = torch.randn(_PROMPT_TOKENS, variant.text_dim, device=device, dtype=dtype)
 
+    @property
+    def evictions(self) -> int:
+        """None: nothing is cached."""
+        return 0
+
     def encode(self, prompt: str) -> Tensor:
         """Return the same random embeddings for every prompt: ``[512, text_dim]``."""
         return self._embeddings

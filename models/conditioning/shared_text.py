@@ -22,6 +22,11 @@ class SharedText:
         self.text = text
         self._device = device
 
+    @property
+    def evictions(self) -> int:
+        """Evictions of the encoder on rank 0, none on the others."""
+        return 0 if self.text is None else self.text.evictions
+
     def encode(self, prompt: str) -> Tensor:
         """Encode a prompt as the text encoder does. All ranks call this together.
 

@@ -15,6 +15,10 @@ DEFAULT_CACHE_BYTES = 64 * 1024 * 1024
 class Text(Protocol):
     """Encodes prompts for the transformer."""
 
+    @property
+    def evictions(self) -> int:
+        """How many prompts its cache has dropped for others so far."""
+
     def encode(self, prompt: str) -> Tensor:
         """Embed a prompt, ``[n, text_dim]`` with 1 ≤ n ≤ 512, without padding tokens."""
 
@@ -37,6 +41,8 @@ class TextEncoder:
         self._cache: OrderedDict[str, Tensor] = OrderedDict()
         self._cache_bytes = cache_bytes
         self._cached_bytes = 0
+        self.evictions = 0
+        """How many embeddings were dropped for others."""
 
     @property
     def cached_bytes(self) -> int:
@@ -76,3 +82,4 @@ class TextEncoder:
         while self._cached_bytes > self._cache_bytes:
             _, evicted = self._cache.popitem(last=False)
             self._cached_bytes -= evicted.nbytes
+            self.evictions += 1

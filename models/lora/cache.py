@@ -94,6 +94,8 @@ class LoraCache:
         self._cached: OrderedDict[tuple[Path, int, int], Lora] = OrderedDict()
         self._told: set[str] = set()
         """Names of LoRAs whose remarks are in the log."""
+        self.evictions = 0
+        """How many LoRAs were dropped for others."""
         self._on: ChosenLoras | None = ((),) * len(adapters)
         """What the transformers have on; None where that is not certain."""
 
@@ -183,6 +185,7 @@ class LoraCache:
         fitted = self._cached[version]
         while sum(lora.size_bytes for lora in self._cached.values()) > self._cache_bytes:
             self._cached.popitem(last=False)
+            self.evictions += 1
         return fitted
 
 

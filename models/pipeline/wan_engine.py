@@ -1,6 +1,6 @@
 """The Wan engine: prepare a run, denoise it step by step, decode its frames."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 import torch
@@ -79,6 +79,11 @@ class WanEngine:
         self._condition = conditioner(variant, parts.vae, parts.image_encoder)
         self._colours = LatentColours(parts.vae)
         self._mesh = parts.denoiser.mesh
+
+    @property
+    def evictions(self) -> Mapping[str, int]:
+        """What the caches of LoRAs and of encoded prompts have dropped, of prompts on rank 0 alone."""
+        return {"lora": self.parts.loras.evictions, "prompt": self.parts.text.evictions}
 
     @torch.inference_mode()
     def prepare(

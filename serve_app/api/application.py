@@ -40,7 +40,7 @@ from serve_app.media.url_fetch import UrlFetch
 from serve_app.media.video_intake import VideoIntake
 from serve_app.package_version import package_version
 from serve_app.queue.view import QueueView
-from serve_app.store.database import Database
+from serve_app.store.database import Database, OnTransaction, untimed
 from serve_app.store.fleet import Fleet
 from serve_app.store.outbox import Outbox
 from serve_app.store.pause_book import PauseBook
@@ -77,14 +77,15 @@ def build_api(
     surfaces: Sequence[Surface] = SURFACES,
     *,
     on_streams: Callable[[int], None],
+    on_transaction: OnTransaction = untimed,
 ) -> FastAPI:
     """Build the HTTP service over the store in ``settings``; the application's lifespan opens and closes it.
 
     ``nudge`` is called after each committed submit and cancel, ``on_cancelled`` with each cancelled task,
-    ``on_streams`` with the number of open event streams whenever it changes. All must return at once and
-    never raise.
+    ``on_streams`` with the number of open event streams whenever it changes, ``on_transaction`` with each
+    read and write of the store. All must return at once and never raise.
     """
-    database = Database(settings.store_url)
+    database = Database(settings.store_url, on_transaction=on_transaction)
 
     @asynccontextmanager
     async def lifespan(_api: FastAPI) -> AsyncIterator[None]:

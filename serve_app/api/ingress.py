@@ -12,7 +12,7 @@ from starlette.types import ASGIApp
 
 from serve_app.api.application import build_api
 from serve_app.config.settings import AppSettings
-from serve_app.metrics import StreamMetrics, TaskMetrics
+from serve_app.metrics import StoreMetrics, StreamMetrics, TaskMetrics
 
 API = "api"
 """Name of the deployment."""
@@ -35,7 +35,15 @@ class Ingress:
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """Return the HTTP service; Ray Serve calls this method in each new replica."""
-        return build_api(self._settings, self._nudge, TaskMetrics().ended, on_streams=StreamMetrics().open)
+        settings = self._settings
+        tasks = TaskMetrics([model.name for model in settings.models], settings.told_apart)
+        return build_api(
+            settings,
+            self._nudge,
+            tasks.ended,
+            on_streams=StreamMetrics().open,
+            on_transaction=StoreMetrics(API).took,
+        )
 
     def _nudge(self) -> None:
         """Nudge the coordinator without waiting: one call at a time, and one more for all meanwhile."""

@@ -218,6 +218,9 @@ class AppSettings(Section):
         description="whether videos hold their settings, the prompt among them, of a service without keys; "
         "a key has its own",
     )
+    metrics_by_key: bool = Field(
+        default=False, description="whether metrics of tasks are told apart by API key, under its name"
+    )
     access_log: bool = Field(default=False, description="whether each HTTP request gets a log line")
     tasks: TaskSettings = Field(default=TaskSettings(), description="how tasks live and die")
     limits: LimitSettings = Field(default=LimitSettings(), description="what the service takes in")
@@ -268,6 +271,11 @@ class AppSettings(Section):
     def shares(self) -> Shares:
         """The fair share of each key's owner."""
         return {key.name: Share(key.weight, key.max_running) for key in self.keys}
+
+    @property
+    def told_apart(self) -> tuple[str, ...]:
+        """Names of the keys that metrics are told apart by; none: they are not."""
+        return tuple(key.name for key in self.keys) if self.metrics_by_key else ()
 
     def with_most(self, replicas: Mapping[str, int]) -> "AppSettings":
         """Return these settings with the most replicas of each model, by name, in place of ``auto``."""

@@ -20,10 +20,11 @@ from serve_app.coordinator.dispatch import Dispatcher, ReplicaLost
 from serve_app.coordinator.heartbeats import Heartbeats
 from serve_app.coordinator.janitor import Janitor
 from serve_app.coordinator.scaling import Scaling, deployment_of
+from serve_app.coordinator.watch import Watch
 from serve_app.files.artifacts import LocalArtifacts
 from serve_app.files.output_paths import OutputPaths
 from serve_app.media.public_http import PublicHttp, public_or_in
-from serve_app.metrics import TaskMetrics, WebhookMetrics
+from serve_app.metrics import ServiceMetrics, StoreMetrics, TaskMetrics, WebhookMetrics
 from serve_app.store.database import Database
 from serve_app.store.delivery_ledger import DeliveryLedger
 from serve_app.store.fleet import Fleet
@@ -61,11 +62,12 @@ class Coordinator:
         """``describe`` returns the status document of a task, for the messages to its client."""
         self._models = models
         paths = OutputPaths(settings.outputs, settings.output_roots)
-        self._database = Database(settings.store_url)
+        self._database = Database(settings.store_url, on_transaction=StoreMetrics("coordinator").took)
         await self._database.migrate()
         self._fleet = Fleet(self._database)
         self._heartbeats = Heartbeats(self._fleet)
-        self._metrics = TaskMetrics()
+        self._metrics = TaskMetrics(list(models), settings.told_apart)
+        gauges = ServiceMetrics(list(models))
         rules = settings.tasks
         self._ledger = await RunLedger.take_lead(
             self._database,
@@ -82,7 +84,7 @@ class Coordinator:
             windows,
             self._deployments.stopping,
             seen_within_s=rules.silence_s,
-            on_backlog=self._metrics.backlog,
+            on_backlog=gauges.backlog,
         )
         await self._scaling.recall()
         self._scaled = frozenset(model.name for model in settings.models if model.autoscaling)
@@ -105,9 +107,21 @@ class Coordinator:
             silence_s=rules.silence_s,
             period_s=rules.janitor_period_s,
         )
+        self._watch = self._watch_of(settings, gauges, deliveries)
         self._followups: set[asyncio.Task[None]] = set()
         self._failure: BaseException | None = None
         self._loops = self._begin_loops()
+
+    def _watch_of(self, settings: AppSettings, gauges: ServiceMetrics, deliveries: DeliveryLedger) -> Watch:
+        return Watch(
+            gauges,
+            self._ledger,
+            self._fleet,
+            deliveries,
+            {"data_dir": settings.data_dir, "output_root": settings.outputs},
+            self._health,
+            seen_within_s=settings.tasks.silence_s,
+        )
 
     def _begin_loops(self) -> Sequence[asyncio.Task[None]]:
         loops = (
@@ -116,6 +130,7 @@ class Coordinator:
             self._check_deployments(),
             self._janitor.run(),
             self._courier.run(),
+            self._watch.run(),
         )
         return [asyncio.create_task(self._supervise(loop)) for loop in loops]
 
@@ -258,8 +273,6 @@ class Coordinator:
             for task in await self._ledger.expire_waiting():
                 self._ended("expire", task)
             await self._heartbeats.write()
-            queued = (await self._ledger.demand()).queued
-            self._metrics.queued({model: queued.get(model, 0) for model in self._models})
             await asyncio.sleep(_LEASE_CHECK_S)
 
     def _health(self, replica: Replica) -> Health:

@@ -1,6 +1,7 @@
 """A snapshot of the queue: each model's line, and the position of a task in it."""
 
 import math
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,7 +10,7 @@ from serve_app.queue.forecast import Forecast, Speed
 from serve_app.tasks.caller import Caller
 from serve_app.tasks.pauses import Pauses
 from serve_app.tasks.replica import Replica, Scale
-from serve_app.tasks.task import Task
+from serve_app.tasks.task import NewTask, Task
 from serve_app.tasks.transitions import Status
 
 _RETRY_BOUNDS_S = (1, 600)
@@ -93,6 +94,19 @@ class QueueSnapshot:
         if self.holds(task):
             return Place(None, None)
         return self.line(task.model).place(task, age_s=self._age_s)
+
+    def told_s(self, new: NewTask) -> float | None:
+        """Return the expected seconds until a task that is submitted now ends; None when unknown."""
+        if self.pauses.hold(new.owner, new.model):
+            return None
+        line = self.line(new.model)
+        start_s = line.forecast.start_s(
+            line.forecast.place(seq=sys.maxsize, owner=new.owner, priority=new.priority)
+        )
+        own_s = line.speed.seconds(new.work, new.tokens)
+        if start_s is None or own_s is None:
+            return None
+        return max(0.0, start_s - self._age_s) + own_s
 
     def holds(self, task: Task) -> bool:
         """Return True if a pause keeps the queued task from being begun."""

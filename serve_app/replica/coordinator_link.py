@@ -19,6 +19,7 @@ from serve_app.tasks.task import Task, TaskError
 
 _RETRY_S = 0.2
 _CLAIM_PATIENCE_S = 5.0
+_METHODS = ("claim", "hand_back", "report", "publish", "fail", "saw")
 _UNREACHABLE = (RayError, RayServeException, TimeoutError)
 _logger = logging.getLogger("ray.serve")
 
@@ -35,7 +36,7 @@ class CoordinatorLink:
         self._handle = handle
         self._patience_s = patience_s
         self._give_up_s = give_up_s
-        self._metrics = LinkMetrics()
+        self._metrics = LinkMetrics(_METHODS)
 
     async def claim(self, model: str, runner: str, ticket: str, loras: Collection[str]) -> Task | None:
         """Claim the next task; return None when there is none or the coordinator is unreachable."""

@@ -25,6 +25,7 @@ from serve_app.config.settings import AppSettings
 from serve_app.files.artifacts import LocalArtifacts
 from serve_app.files.output_paths import OutputPaths
 from serve_app.media.video_encoding import VideoEncoding, require
+from serve_app.metrics import CacheMetrics
 from serve_app.replica.claims import Claim, Claims
 from serve_app.replica.coordinator_link import CoordinatorLink
 from serve_app.replica.engine_factory import engine_factory
@@ -77,6 +78,7 @@ class ModelReplica:
             # After that the run's lease has expired, also under a new leader.
             give_up_s=2 * rules.lease_s,
         )
+        self._caches = CacheMetrics(model.name)
         self._claims = Claims(self._link.hand_back)
         asked = settings.prompt_enhancer
         self._enhancer = None if asked is None else PromptEnhancer(asked)
@@ -95,6 +97,7 @@ class ModelReplica:
             await self._send_heartbeat()
             raise
         self._starting = None
+        self._caches.evicted(engine.evictions)
         return engine
 
     async def work(self, ticket: str) -> None:
@@ -133,6 +136,7 @@ class ModelReplica:
                 self._lost = True
                 return None
             self._claims.ran(task, time.monotonic() - began)
+            self._caches.evicted(self._engine.evictions)
             finished = finishing.create_task(self._finish(run, generated))
             if generated.error is not None:
                 await finished  # its outcome decides if the engine may run another task

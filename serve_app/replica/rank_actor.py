@@ -3,7 +3,7 @@
 import importlib
 import os
 import queue
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -50,6 +50,8 @@ class PreparedRun:
 
     total_steps: int
     notes: tuple[str, ...]
+    evictions: Mapping[str, int]
+    """Those of the rank's engine so far."""
 
 
 class RankActor:
@@ -109,7 +111,7 @@ class RankActor:
         finally:
             self._phases.put((number, None))
         self._runs[number] = run
-        return PreparedRun(run.total_steps, run.notes)
+        return PreparedRun(run.total_steps, run.notes, self._engine.evictions)
 
     def next_phase(self, number: int) -> Phase | None:
         """Wait for the next phase of a run's ``prepare``, and return it; None at its end. Drops those of runs

@@ -1,7 +1,7 @@
 """A replica's engine over several devices: one rank actor for each, in lockstep."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
@@ -78,6 +78,8 @@ class RankGroup:
         self._numbers = count()
         self._prepared: set[int] = set()
         self._ended = False
+        self.evictions: Mapping[str, int] = {}
+        """Those of rank 0, as of the run that was prepared last."""
         self._processes: list[psutil.Process] = []
         self._ranks: list[Any] = [
             _RANK.options(
@@ -131,6 +133,7 @@ class RankGroup:
             on_phase(phase)
         first: PreparedRun = self._answers(preparing)[0]
         self._prepared.add(number)
+        self.evictions = first.evictions
         fragment = 0 if before is None else before.fragment + 1
         return GroupRun(number, request, fragment, first.total_steps, first.notes)
 

@@ -2,13 +2,22 @@
 
 import asyncio
 import fcntl
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, event, inspect, make_url, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+OnTransaction = Callable[[str, float], None]
+"""Is told of each ``read`` or ``write`` that ended well, and its seconds; returns at once, never raises."""
+
+
+def untimed(_kind: str, _seconds: float) -> None:
+    """Tell nobody."""
+
 
 _BUSY_TIMEOUT_S = 10.0
 _MIGRATIONS = Path(__file__).parent / "migrations" / "versions"
@@ -25,7 +34,8 @@ class Database:
     to a thread, the largest part of a query's time.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, on_transaction: OnTransaction = untimed) -> None:
+        self._on_transaction = on_transaction
         parsed = make_url(url)
         self._file = parsed.database if parsed.get_backend_name() == "sqlite" else None
         if self._file is not None:
@@ -49,14 +59,18 @@ class Database:
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
         """Yield a connection for reading."""
+        began = time.perf_counter()
         async with self._readers.connect() as connection:
             yield connection
+        self._on_transaction("read", time.perf_counter() - began)
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
         """Yield a transaction that is committed when the block ends and rolled back when the block raises."""
+        began = time.perf_counter()
         async with self._writers.begin() as connection:
             yield connection
+        self._on_transaction("write", time.perf_counter() - began)
 
     @asynccontextmanager
     async def write_alone(self) -> AsyncIterator[AsyncConnection]:

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import and_, delete, exists, insert, not_, select, update
+from sqlalchemy import and_, delete, exists, func, insert, not_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from serve_app.store.database import Database
@@ -85,6 +85,12 @@ class DeliveryLedger:
             for each in found
             if each.task_uid in tasks  # which may have been deleted a moment ago
         ]
+
+    async def pending(self) -> int:
+        """Return the number of messages of which an attempt is to come."""
+        query = select(func.count()).select_from(WEBHOOKS).where(WEBHOOKS.c.next_at.is_not(None))
+        async with self._database.read() as connection:
+            return await connection.scalar(query) or 0
 
     async def record(self, delivery: Delivery, outcome: Outcome) -> None:
         """Store what became of the next attempt at a message. Raises ``Superseded``."""

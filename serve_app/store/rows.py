@@ -68,6 +68,7 @@ def task_of(row: Mapping[str, Any] | RowMapping) -> Task:
         previews_until=row["previews_until"],
         enhance_prompt=row["enhance_prompt"],
         revised_prompt=row["revised_prompt"],
+        told_s=row["told_s"],
     )
 
 
@@ -109,6 +110,7 @@ def values_of(new: NewTask, *, max_attempts: int, now: float) -> Mapping[str, An
         "previews_until": None,
         "enhance_prompt": new.enhance_prompt,
         "revised_prompt": None,
+        "told_s": new.told_s,
         "expires_at": None if new.expires_in_s is None else now + new.expires_in_s,
         "callback_url": new.callback.url if new.callback else None,
         "callback_events": " ".join(new.callback.events) if new.callback else None,

@@ -44,6 +44,10 @@ class Demand:
     """Uids of the running tasks."""
     ready: Mapping[str, int]
     """Number of queued tasks within their owner's limit of running tasks; 0 during a drain or a pause."""
+    oldest: Mapping[str, float]
+    """When the oldest ready task was submitted, in seconds since 1970; a model without any has no entry."""
+    runners: frozenset[str]
+    """Ids of the replicas that run a task."""
 
 
 _Job = Callable[[AsyncConnection], Awaitable[RowMapping | None]]
@@ -227,23 +231,27 @@ class RunLedger:
     async def demand(self) -> Demand:
         """Return the queued and running tasks of each model."""
         waiting = (
-            select(TASKS.c.model, TASKS.c.owner, func.count())
+            select(TASKS.c.model, TASKS.c.owner, func.count(), func.min(TASKS.c.created_at))
             .where(TASKS.c.status == Status.QUEUED)
             .group_by(TASKS.c.model, TASKS.c.owner)
         )
-        running = select(TASKS.c.model, TASKS.c.uid, TASKS.c.owner).where(TASKS.c.status == Status.RUNNING)
+        of_runs = (TASKS.c.model, TASKS.c.uid, TASKS.c.owner, TASKS.c.runner)
+        running = select(*of_runs).where(TASKS.c.status == Status.RUNNING)
         async with self._database.read() as connection:
-            lines = [(model, owner, count) for model, owner, count in await connection.execute(waiting)]
-            runs = [(model, uid, owner) for model, uid, owner in await connection.execute(running)]
+            lines = (await connection.execute(waiting)).all()
+            runs = (await connection.execute(running)).all()
             pauses = await read_pauses(connection)
-        busy = Counter(owner for _, _, owner in runs)
-        queued, ready = Counter[str](), Counter[str]()
-        for model, owner, count in lines:
+        busy = Counter(run.owner for run in runs)
+        queued, ready, oldest = Counter[str](), Counter[str](), dict[str, float]()
+        for model, owner, count, since in lines:
             queued[model] += count
             begins = not self._draining and not pauses.hold(owner, model)
-            ready[model] += min(count, self._queue.room(owner, busy[owner])) if begins else 0
-        uids = {model: frozenset(uid for name, uid, _ in runs if name == model) for model, *_ in runs}
-        return Demand(queued, uids, ready)
+            room = min(count, self._queue.room(owner, busy[owner])) if begins else 0
+            ready[model] += room
+            if room > 0:
+                oldest[model] = min(since, oldest.get(model, since))
+        uids = {model: frozenset(run.uid for run in runs if run.model == model) for model, *_ in runs}
+        return Demand(queued, uids, ready, oldest, frozenset(run.runner for run in runs))
 
     def _run(self, uid: str, attempt: int) -> RunKey:
         return RunKey(uid, attempt, self.epoch)

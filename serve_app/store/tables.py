@@ -67,6 +67,8 @@ TASKS = Table(
     Column("enhance_prompt", Boolean, nullable=False, server_default=false()),
     # What a run takes for the prompt: null before it was asked for, empty where none came of that.
     Column("revised_prompt", Text),
+    # Seconds until its end that the client was told at the submit; null where they were unknown.
+    Column("told_s", Float),
     # Of a video that has not as many as its spec.
     Column("frames", Integer),
     Column("callback_url", Text),

@@ -182,6 +182,7 @@ class Submitter:
     ) -> Submitted:
         try:
             queue = queue or await self._view.recent()
+            new = replace(new, told_s=queue.told_s(new))
             task = await self._store.submit(new, self._admission(caller, queue, replace_same_id))
         except ServiceError:
             await self._forget_frames(new)

@@ -92,6 +92,8 @@ class NewTask:
     """Seconds in which the task must have begun; None without a deadline."""
     enhance_prompt: bool = False
     """Whether the prompt enhancer writes the prompt out before the run."""
+    told_s: float | None = None
+    """Expected seconds until the task ends, as the client is told at the submit; None when unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +158,8 @@ class Task:
     """The prompt that the model gets in place of the spec's, in every attempt: None before the enhancer was
     asked, empty where nothing came of that and the plain prompt stands.
     """
+    told_s: float | None = None
+    """Seconds from submit to end that the client was told at the submit; None if they were unknown."""
 
     @property
     def total_frames(self) -> int:
