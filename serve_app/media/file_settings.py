@@ -1,4 +1,4 @@
-"""The settings that a video was made with, as they stand in its file: a JSON object in the MP4's comment."""
+"""The settings that a video was made with, as they stand in its file: a JSON object in its comment."""
 
 import hashlib
 import json
@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from models.video_spec import VideoSpec
-from serve_app.media.mp4_comment import comment_of
+from serve_app.media.file_comment import comment_of
 from serve_app.media.source_image import SourceImage
 from serve_app.package_version import package_version
 from serve_app.tasks.video_output import PLAIN, VideoOutput
@@ -106,8 +106,8 @@ def settings_comment(
 def settings_in(video: bytes) -> tuple[Mapping[str, Any], Mapping[str, Any]] | None:
     """Return the request in a video's file, and the hashes of the pictures that it had; None without one.
 
-    Trusts nothing: the fields may have any value, and are those of ``request_fields`` alone. The file may be
-    cut off after its index.
+    Trusts nothing: the fields may have any value, and are those of ``request_fields`` alone. But for a WebP,
+    whose settings are at its end, the file may be cut off after its first megabyte.
     """
     try:
         comment = json.loads(comment_of(video) or "")

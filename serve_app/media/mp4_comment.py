@@ -1,10 +1,6 @@
 """The comment of an MP4 file: written by ffmpeg, and read from the file's boxes (ISO/IEC 14496-12)."""
 
-import re
 from collections.abc import Iterator
-
-MAX_COMMENT_BYTES = 200_000
-"""Longer comments are not read; the longest settings have about 50,000 bytes."""
 
 _COMMENT = (b"moov", b"udta", b"meta", b"ilst", b"\xa9cmt", b"data")
 """The path of the boxes that lead to a comment, as iTunes and ffmpeg write it."""
@@ -16,7 +12,7 @@ _DATA_HEAD = 8  # the kind of the value and its language
 _MAX_BOXES = 1000
 
 
-def comment_of(video: bytes) -> str | None:
+def comment_in_mp4(video: bytes) -> bytes | None:
     """Return a file's comment, None if it has none or is no MP4. Never raises."""
     begin, end = 0, len(video)
     for name in _COMMENT:
@@ -24,13 +20,7 @@ def comment_of(video: bytes) -> str | None:
         if found is None:
             return None
         begin, end = found[0] + _HEADS.get(name, 0), found[1]
-    text = video[begin + _DATA_HEAD : end]
-    return text.decode(errors="replace") if len(text) <= MAX_COMMENT_BYTES else None
-
-
-def as_metadata_file(comment: str) -> str:
-    """Return the text of a metadata file of ffmpeg that sets a comment."""
-    return ";FFMETADATA1\ncomment=" + re.sub(r"([=;#\\\n])", r"\\\1", comment) + "\n"
+    return video[begin + _DATA_HEAD : end]
 
 
 def _boxes(video: bytes, begin: int, end: int) -> Iterator[tuple[bytes, int, int]]:

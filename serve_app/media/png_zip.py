@@ -1,6 +1,7 @@
 """A ZIP file of a video's frames: PNGs, numbered from 00001, as ffmpeg sends them one after the other."""
 
 import io
+import struct
 import threading
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -10,6 +11,7 @@ from typing import IO, cast
 SETTINGS = "settings.json"
 """Name of the entry with the settings that the video was made with, the first one."""
 
+_LOCAL_HEAD = struct.Struct("<4s2xHH8xII2H")  # APPNOTE 4.3.7: signature, flags, method, sizes, lengths
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _READ_BYTES = 2**18
 _TIME = (1980, 1, 1, 0, 0, 0)  # none: the same frames give the same bytes
@@ -53,6 +55,20 @@ class PngZip:
                 self._error = error
                 while pngs.read(_READ_BYTES):  # else ffmpeg would wait for ever
                     pass
+
+
+def settings_in_zip(data: bytes) -> bytes | None:
+    """Return the settings in front of a file's frames, None if there are none. Never raises."""
+    if len(data) < _LOCAL_HEAD.size:
+        return None
+    signature, flags, method, size, whole_size, name_bytes, more_bytes = _LOCAL_HEAD.unpack_from(data)
+    name_end = _LOCAL_HEAD.size + name_bytes
+    named = data[_LOCAL_HEAD.size : name_end] == SETTINGS.encode()
+    # Stored as it is, with its size in front: nothing is unpacked.
+    if signature != b"PK\3\4" or not named or flags & 0x09 or method or size != whole_size:
+        return None
+    begin = name_end + more_bytes
+    return data[begin : begin + size]
 
 
 def frames_in(path: Path, chosen: slice) -> Sequence[bytes]:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serve_app.files import durable
-from serve_app.media.mp4_comment import as_metadata_file
+from serve_app.media.file_comment import add_comment, as_metadata_file
 from serve_app.media.png_zip import PngZip
 from serve_app.media.video_encoding import LOG_PREFIX, VideoEncoding
 
@@ -63,11 +63,14 @@ class VideoWriter:
             raise ValueError(f"a video's frame rate must be a number above 0, not {fps}")
         self.path = path.absolute()
         self.frames_written = 0
+        self._size = width, height
+        self._form = encoding.output.format
         self._shape = encoding.pixel_format.frame_shape(width, height)
         self._temp = durable.temp_beside(self.path)
         self._comment = comment
         # A file, since a command line is short on some systems and everybody's to read on most.
-        self._metadata = None if comment is None else durable.temp_beside(self.path)
+        has_metadata = comment is not None and self._form.codecs
+        self._metadata = durable.temp_beside(self.path) if has_metadata else None
         self._pngs = PngZip(self._temp, comment) if encoding.is_pngs else None
         target = "pipe:1" if encoding.is_pngs else f"file:{self._temp}"
         self._command = _command(target, width, height, fps, encoding, self._metadata)
@@ -136,6 +139,9 @@ class VideoWriter:
         try:
             if self._pngs is not None:
                 self._pngs.finish()
+            elif self._comment is not None:
+                width, height = self._size
+                add_comment(self._temp, self._form, self._comment, width=width, height=height)
             durable.replace(self._temp, self.path)
         except OSError as error:
             raise VideoWriteError(f"The video could not be put in its place: {error.strerror}") from error

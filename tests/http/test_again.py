@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 
 from serve_app.media.file_settings import settings_comment
+from serve_app.media.video_encoding import VideoEncoding
 from serve_app.media.video_writer import VideoWriter
 from serve_app.replica.task_comment import task_comment
 from serve_app.tasks.caller import EVERYONE
 from serve_app.tasks.task import Task
+from serve_app.tasks.video_output import VideoFormat, VideoOutput
 from tests.http.http_service import HttpService, as_text, png
 from tests.http.test_refusals import assert_refused
 
@@ -38,10 +40,11 @@ async def again(service: HttpService, **fields: Any) -> Task:
     return await made(service, await service.client.post(AGAIN, json={"task_id": "first", **fields}))
 
 
-def file(folder: Path, comment: str | None) -> bytes:
-    with VideoWriter(folder / "a.mp4", width=96, height=64, fps=12, comment=comment) as writer:
+def file(folder: Path, comment: str | None, form: VideoFormat = VideoFormat.MP4) -> bytes:
+    path, encoding = folder / f"a{form.suffix}", VideoEncoding().of(VideoOutput(form))
+    with VideoWriter(path, width=96, height=64, fps=12, encoding=encoding, comment=comment) as writer:
         writer.write(np.zeros((2, 64, 96, 3), np.uint8))
-    return (folder / "a.mp4").read_bytes()
+    return path.read_bytes()
 
 
 async def send(
@@ -95,9 +98,12 @@ async def test_a_task_whose_picture_is_gone_is_refused(service: HttpService):
     assert (await again(service, image_path=png_text(96, 64))).spec.image_key
 
 
-async def test_a_file_is_made_again_with_changes(service: HttpService, tmp_path: Path):
-    task = await first(service)
-    video = file(tmp_path, task_comment(task, "demo", service.artifacts))
+@pytest.mark.parametrize("form", list(VideoFormat))
+async def test_a_file_of_each_format_is_made_again_with_changes(
+    service: HttpService, tmp_path: Path, form: VideoFormat
+):
+    task = await first(service, format=form)
+    video = file(tmp_path, task_comment(task, "demo", service.artifacts), form)
     assert (await made(service, await send(service, video))).spec == task.spec
     changed = await made(service, await send(service, video, seed="8", new_task_id="second", prompt=""))
     assert changed.id == "second" and changed.spec == replace(task.spec, seed=8)
@@ -125,7 +131,10 @@ async def test_settings_of_a_file_are_checked_as_a_clients_own(service: HttpServ
     assert (await made(service, harmless)).spec == task.spec
 
 
-@pytest.mark.parametrize("video", [b"", b"no video", b"\0\0\0\x08moov"])
+@pytest.mark.parametrize(
+    "video",
+    [b"", b"no video", b"\0\0\0\x08moov", b"GIF89a", b"RIFF\0\0\0\0WEBP", b"PK\3\4", b"\x1aE\xdf\xa3"],
+)
 async def test_a_file_without_settings_is_refused(service: HttpService, video: bytes):
     assert "no settings" in assert_refused(await send(service, video), 422)["detail"]
 

@@ -10,17 +10,20 @@ from pathlib import Path
 import imageio_ffmpeg
 import numpy as np
 import pytest
+from PIL import Image
 
 from models.engine import Generation, GenerationRequest
 from models.phase import OnPhase, untold
 from models.video_spec import LoraUse
 from serve_app.files.artifacts import LocalArtifacts
 from serve_app.files.output_paths import OutputPaths
+from serve_app.media.file_comment import comment_of
 from serve_app.media.file_settings import request_fields, settings_comment, settings_in
-from serve_app.media.mp4_comment import comment_of
 from serve_app.media.source_image import SourceImage
+from serve_app.media.video_encoding import VideoEncoding
 from serve_app.media.video_writer import VideoWriter
 from serve_app.replica.run import Outcome, Run
+from serve_app.tasks.video_output import VideoFormat, VideoOutput
 from testbed.paced_engine import PacedEngine, PacedGeneration
 from tests.http.http_service import settings
 from tests.unit.run_stage import SPEC, TASK, Coordinator, execute
@@ -30,9 +33,13 @@ LORAS = (LoraUse("anime", 0.8), LoraUse("late", 1.0, 0.5))
 WHOLE = replace(SPEC, prompt=ODD, loras=LORAS, guidance_scale_2=3.0)
 
 
-def written(path: Path, comment: str | None) -> Path:
-    with VideoWriter(path, width=64, height=48, fps=16, comment=comment) as writer:
-        writer.write(np.zeros((3, 48, 64, 3), np.uint8))
+def written(path: Path, comment: str | None, *, frames: int = 3) -> Path:
+    form = VideoFormat.of_file(path)
+    assert form is not None
+    encoding = VideoEncoding().of(VideoOutput(form))
+    with VideoWriter(path, width=64, height=48, fps=16, encoding=encoding, comment=comment) as writer:
+        shades = np.arange(frames, dtype=np.uint8) * 40
+        writer.write(np.broadcast_to(shades[:, None, None, None], (frames, 48, 64, 3)))
     return path
 
 
@@ -67,6 +74,23 @@ def test_the_comment_tells_the_settings_and_nothing_else() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(("name", "frames"), [("a.webm", 3), ("a.gif", 3), ("a.webp", 3), ("a.webp", 1)])
+def test_pictures_and_webms_hold_settings_and_play_as_before(tmp_path: Path, name: str, frames: int) -> None:
+    comment = settings_comment(WHOLE, model="m", variant="v")
+    with_settings = written(tmp_path / name, comment, frames=frames)
+    plain = written(tmp_path / f"plain-{name}", None, frames=frames)
+    assert settings_in(with_settings.read_bytes()) == (request_fields(WHOLE, "m"), {})
+    assert settings_in(plain.read_bytes()) is None
+    if name == "a.webp" and frames == 1:  # a still picture, which that demuxer does not take
+        with Image.open(with_settings) as one, Image.open(plain) as other:
+            assert one.tobytes() == other.tobytes()
+        return
+    hashes = [
+        through_ffmpeg(path, path.with_suffix(".md5"), "-f", "framemd5") for path in (with_settings, plain)
+    ]
+    assert hashes[0] == hashes[1] and hashes[0].count(b"\n0,") == frames
+
+
 @pytest.mark.parametrize(
     "comment",
     [
@@ -88,16 +112,39 @@ def test_of_a_made_up_comment_only_settings_are_taken(tmp_path: Path) -> None:
     assert settings_in(written(tmp_path / "a.mp4", comment).read_bytes()) == ({"prompt": 1}, {})
 
 
-def test_damaged_files_are_read_to_no_harm(tmp_path: Path) -> None:
-    video = bytearray(written(tmp_path / "a.mp4", "holiday").read_bytes())
-    assert comment_of(bytes(video)) == "holiday"
+@pytest.mark.parametrize("form", list(VideoFormat))
+def test_damaged_files_are_read_to_no_harm(tmp_path: Path, form: VideoFormat) -> None:
+    video = written(tmp_path / f"a{form.suffix}", "holiday").read_bytes()
+    assert comment_of(video) == "holiday"
     chance = np.random.default_rng(1)
     for end in chance.integers(0, len(video), 100):
-        comment_of(bytes(video[:end]))
+        comment_of(video[:end])
     for at in chance.integers(0, len(video) - 4, 300):
-        comment_of(bytes(video[:at] + chance.bytes(4) + video[at + 4 :]))
-    assert comment_of(b"\0\0\0\0moov" * 100_000) is None
-    assert comment_of(b"\0\0\0\x08free" * 100_000) is None
+        comment_of(video[:at] + chance.bytes(4) + video[at + 4 :])
+
+
+XMP = b"<dc:description><rdf:Alt><rdf:li>x</rdf:li>"
+TAGS = b"\x12\x54\xc3\x67\x94\x73\x73\x91\x67\xc8\x8e\x45\xa3\x87COMMENT\x44\x87\x81x"
+
+
+@pytest.mark.parametrize(
+    ("head", "filler", "comment"),
+    [
+        (b"", b"\0\0\0\0moov", b""),
+        (b"", b"\0\0\0\x08free", b""),
+        (b"GIF89a" + bytes(7), b"!\xf9\0", b"!\xfe\x01x\0"),
+        (b"RIFF\0\0\0\0WEBP", b"VP8 \0\0\0\0", b"XMP " + len(XMP).to_bytes(4, "little") + XMP),
+        (b"\x1aE\xdf\xa3\x80\x18\x53\x80\x67\xff", b"\xec\x80", TAGS),
+        (b"\x1aE\xdf\xa3\x80\x18\x53\x80\x67\xff", TAGS.replace(b"C", b"K"), TAGS),
+        (b"\x1aE\xdf\xa3\x80", b"\x18\x53\x80\x67\xff\x12\x54\xc3\x67\xff\x73\x73\xff\x67\xc8\xff", b""),
+    ],
+    ids=["empty", "boxes", "extensions", "chunks", "elements", "tags", "nested"],
+)
+def test_of_a_file_with_endless_parts_only_the_first_are_looked_at(
+    head: bytes, filler: bytes, comment: bytes
+) -> None:
+    assert not comment or comment_of(head + 10 * filler + comment) == "x"
+    assert comment_of(head + 100_000 * filler + comment) is None
 
 
 async def test_a_run_gets_a_prompt_for_each_fragment_and_writes_them_into_the_file(tmp_path: Path) -> None:
@@ -129,14 +176,16 @@ async def test_a_run_gets_a_prompt_for_each_fragment_and_writes_them_into_the_fi
     assert found is not None and found[0]["fragment_prompts"] == list(prompts)
 
 
+@pytest.mark.parametrize("form", list(VideoFormat))
 @pytest.mark.parametrize("variant", ["demo", None])
 async def test_a_run_writes_its_settings_into_the_file_where_that_is_wanted(
-    tmp_path: Path, variant: str | None
+    tmp_path: Path, variant: str | None, form: VideoFormat
 ) -> None:
     artifacts = LocalArtifacts(OutputPaths(tmp_path / "out"), tmp_path / "data")
     picture = SourceImage(np.full((48, 64, 3), 7, np.uint8))
     key = artifacts.put_input("u1", "image.png", picture.to_png())
-    task = replace(TASK, owner="alice", spec=replace(SPEC, image_key=key))
+    output = VideoOutput(form)
+    task = replace(TASK, owner="alice", spec=replace(SPEC, image_key=key, output=output))
     run = Run(
         task,
         PacedEngine(step_s=0),
@@ -148,10 +197,11 @@ async def test_a_run_writes_its_settings_into_the_file_where_that_is_wanted(
     )
     with ThreadPoolExecutor(1) as thread:
         assert await execute(run, thread) is Outcome.PUBLISHED
-    video = artifacts.attempt_path("u1", 2).read_bytes()
+    video = artifacts.attempt_path("u1", 2, form).read_bytes()
     hashes = {"image_sha256": hashlib.sha256(picture.pixels.tobytes()).hexdigest()}
-    assert settings_in(video) == (None if variant is None else (request_fields(SPEC, "demo"), hashes))
-    assert b"alice" not in video and str(tmp_path).encode() not in video
+    assert settings_in(video) == (None if variant is None else (request_fields(SPEC, "demo", output), hashes))
+    hidden = [b"alice", str(tmp_path).encode(), *([SPEC.prompt.encode()] if variant is None else [])]
+    assert not [text for text in hidden if text in video]
 
 
 def test_each_key_decides_whether_its_videos_hold_their_settings(tmp_path: Path) -> None:

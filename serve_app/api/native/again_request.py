@@ -14,7 +14,7 @@ from serve_app.submission.video_order import KeptInput, Picture
 from serve_app.tasks.task import Task
 
 FILE = "file"
-"""The upload with the MP4 of the earlier video."""
+"""The upload with the file of the earlier video, in any format that the service writes."""
 
 _GOES_ON = "that video goes on from another; submit it with continue_from, as it was."
 
@@ -77,7 +77,8 @@ class Earlier:
         found = settings_in(video)
         if found is None:
             raise InvalidField(
-                FILE, "file: holds no settings of this service; it must be an MP4 whose comment does."
+                FILE,
+                f"{FILE}: holds no settings of this service; it must be a video that it made, as it was.",
             )
         fields, hashes = found
         if GOES_ON in hashes:
@@ -92,7 +93,7 @@ class AgainRequest(VideoRequest):
 
     task_id: TaskId | Unset = Field(
         default=None,
-        description="The earlier task; in a form, an MP4 of this service can be sent as `file` instead.",
+        description="The earlier task; in a form, a video of this service can be sent as `file` instead.",
         examples=["beach-1"],
         json_schema_extra=without_default,
     )

@@ -53,7 +53,7 @@ async def again(
 ) -> Response:
     """Take an earlier video, its seed included, and changes to it, as a JSON object or as a form.
 
-    `task_id` names the earlier task; instead, a form may hold its MP4 as `file`, which has the settings.
+    `task_id` names the earlier task; instead, a form may hold its video as `file`, which has the settings.
     """
     sent = await _read(request, service)
     earlier = await _earlier(service, caller, sent)
@@ -72,7 +72,7 @@ async def _earlier(service: TaskService, caller: Caller, sent: _Sent) -> Earlier
     video, task_id = sent.files.get(_UPLOADS[FILE]), sent.changes.task_id
     if (video is None) == (task_id is None):
         raise InvalidField(
-            "task_id", "task_id: send the id of a task, or in a form an MP4 as file; one of them."
+            "task_id", "task_id: send the id of a task, or in a form a video as file; one of them."
         )
     if task_id is not None:
         return Earlier.of_task(await service.task(caller, task_id))
