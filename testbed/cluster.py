@@ -45,6 +45,8 @@ class Node:
     raylet: subprocess.Popen[bytes]
     lose: Callable[[], None]
     """kill -9 of the raylet, then of everything else that Ray runs there."""
+    drain: Callable[[float], None]
+    """Tells Ray that the node goes within so many seconds."""
 
     def kill_raylet(self) -> None:
         """Kill the raylet alone (SIGKILL); the processes that it had started are left to themselves."""
@@ -94,7 +96,7 @@ class Cluster:
         try:
             # Not by their number: a node that was lost may leave it at the same time.
             wait_for(lambda: bool(_nodes() - before), READY_S, lambda: "the node did not join")
-            yield Node(ray_internals.raylet_of(node), kill)
+            yield Node(ray_internals.raylet_of(node), kill, partial(ray_internals.drain, node))
         finally:
             kill()
             wait_for(lambda: _nodes() <= before, READY_S, lambda: "the node did not leave")

@@ -4,12 +4,16 @@ Imported only once Ray's environment is set, because Ray reads it on import.
 """
 
 import subprocess
+import time
 from collections.abc import Mapping
 from typing import Any
 
 from ray._private import worker
 from ray._private.ray_constants import PROCESS_TYPE_RAYLET
+from ray.core.generated import autoscaler_pb2
 from ray.serve.context import _get_global_client
+
+_PREEMPTION: int = autoscaler_pb2.DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")  # type: ignore[attr-defined]
 
 
 def head_node() -> Any:
@@ -21,6 +25,17 @@ def raylet_of(node: Any) -> subprocess.Popen[bytes]:
     """Return the raylet process of a node that ``cluster_utils.Cluster.add_node`` made."""
     raylet: subprocess.Popen[bytes] = node.all_processes[PROCESS_TYPE_RAYLET][0].process
     return raylet
+
+
+def drain(node: Any, within_s: float) -> None:
+    """Tell Ray that a node goes within so many seconds, as ``ray drain-node`` and a SIGTERM there do.
+
+    Nothing kills the node then: that is the business of whoever says so.
+    """
+    deadline_ms = int(1000 * (time.time() + within_s))
+    gcs = head_node().get_gcs_client()
+    is_accepted, why_not = gcs.drain_node(node.node_id, _PREEMPTION, "told by a test", deadline_ms)
+    assert is_accepted, why_not
 
 
 def deploy(config: Any) -> None:

@@ -17,6 +17,7 @@ from ray.serve.handle import DeploymentHandle
 from serve_app.config.settings import AppSettings
 from serve_app.coordinator.deployments import Deployments
 from serve_app.coordinator.dispatch import Dispatcher, ReplicaLost
+from serve_app.coordinator.hand_backs import HandBacks
 from serve_app.coordinator.heartbeats import Heartbeats
 from serve_app.coordinator.janitor import Janitor
 from serve_app.coordinator.scaling import Scaling, deployment_of
@@ -61,7 +62,6 @@ class Coordinator:
     ) -> None:
         """``describe`` returns the status document of a task, for the messages to its client."""
         self._models = models
-        paths = OutputPaths(settings.outputs, settings.output_roots)
         self._database = Database(settings.store_url, on_transaction=StoreMetrics("coordinator").took)
         await self._database.migrate()
         self._fleet = Fleet(self._database)
@@ -75,6 +75,7 @@ class Coordinator:
             grace_s=min(rules.lease_s, 5 * rules.heartbeat_s),
             shares=settings.shares,
         )
+        self._hand_backs = HandBacks(self.hand_back)
         names = {model.name: deployment_of(model.name) for model in settings.models}
         self._deployments = Deployments(serve.get_replica_context().app_name, names)
         self._scaling = Scaling(
@@ -96,7 +97,16 @@ class Coordinator:
         self._courier = Courier(
             deliveries, _sender(settings, describe), on_attempt=WebhookMetrics().attempted
         )
-        self._janitor = Janitor(
+        self._janitor = self._janitor_of(settings, deliveries)
+        self._watch = self._watch_of(settings, gauges, deliveries)
+        self._followups: set[asyncio.Task[None]] = set()
+        self._failure: BaseException | None = None
+        self._loops = self._begin_loops()
+
+    def _janitor_of(self, settings: AppSettings, deliveries: DeliveryLedger) -> Janitor:
+        paths = OutputPaths(settings.outputs, settings.output_roots)
+        rules = settings.tasks
+        return Janitor(
             TaskStore(self._database),
             self._ledger,
             deliveries,
@@ -107,10 +117,6 @@ class Coordinator:
             silence_s=rules.silence_s,
             period_s=rules.janitor_period_s,
         )
-        self._watch = self._watch_of(settings, gauges, deliveries)
-        self._followups: set[asyncio.Task[None]] = set()
-        self._failure: BaseException | None = None
-        self._loops = self._begin_loops()
 
     def _watch_of(self, settings: AppSettings, gauges: ServiceMetrics, deliveries: DeliveryLedger) -> Watch:
         return Watch(
@@ -171,9 +177,12 @@ class Coordinator:
     async def report(self, uid: str, attempt: int, report: RunReport) -> int:
         """Record a run's progress and renew its lease; return a ``Command`` to the runner."""
         try:
-            return int(await self._ledger.report(uid, attempt, report))
+            command = await self._ledger.report(uid, attempt, report)
         except Superseded:
             return int(Command.GO_ON)  # only the new leader may end the run
+        if command and self._hand_backs.is_wanted(uid, attempt):
+            command |= Command.HAND_BACK
+        return int(command)
 
     async def publish(self, uid: str, attempt: int, result: RunResult) -> bool:
         """Commit a finished video; return False if the attempt is no longer current.
@@ -201,8 +210,8 @@ class Coordinator:
     async def drain(self, patience_s: float) -> None:
         """Start no further run; return once no task is running. Raises ``Superseded``.
 
-        Runs that last longer than ``patience_s`` seconds are handed back: their runners abandon them at their
-        next report.
+        Runs that last longer than ``patience_s`` seconds are wanted back: their runners leave them at their
+        next step, or, if that is long in coming, at their next report.
         """
         await self._ledger.drain()
         _logger.info("draining: nothing is begun any more")
@@ -210,9 +219,8 @@ class Coordinator:
         while running := await self._ledger.running():
             if time.monotonic() >= ends_at:
                 for uid, attempt in running:
-                    await self.hand_back(uid, attempt)
-            else:
-                await asyncio.sleep(min(_DRAIN_CHECK_S, ends_at - time.monotonic()))
+                    await self._hand_backs.want(uid, attempt)
+            await asyncio.sleep(_DRAIN_CHECK_S)
 
     async def fail(self, uid: str, attempt: int, error: TaskError) -> bool:
         """End a task with a model or input error; return False if the attempt is no longer current.

@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import partial
 from typing import NoReturn
 
+import ray
 from ray import serve
 from ray.util import get_current_placement_group
 
@@ -29,6 +30,7 @@ from serve_app.metrics import CacheMetrics
 from serve_app.replica.claims import Claim, Claims
 from serve_app.replica.coordinator_link import CoordinatorLink
 from serve_app.replica.engine_factory import engine_factory
+from serve_app.replica.node_drain import NodeDrain
 from serve_app.replica.prompt_enhancer import PromptEnhancer
 from serve_app.replica.rank_group import RankGroup
 from serve_app.replica.run import Generated, Hung, Outcome, Run
@@ -39,6 +41,11 @@ from serve_app.tasks.task import Task
 _TICKET_S = 30.0
 """Seconds for which one ticket is valid for further claims. Short tasks follow each other without a round
 trip through the router; a long task returns the replica after its run, so that Serve can stop or replace it.
+"""
+
+_PAUSE_S = 1.0
+"""Seconds for which a replica whose node goes keeps a ticket: Serve is about to stop it, and would bring it
+the next one at once.
 """
 
 _CACHED_LORAS = 4
@@ -85,6 +92,8 @@ class ModelReplica:
         self._starting: Health | None = Health.STARTING
         self._reason = ""
         self._loras: deque[frozenset[str]] = deque(maxlen=_CACHED_LORAS)
+        self._drain = NodeDrain({ray.get_runtime_context().get_node_id()})
+        self._watching = asyncio.create_task(self._drain.watch(rules.heartbeat_s))
         self._heartbeats = asyncio.create_task(self._send_heartbeats())
         self._engine = await self._start()
 
@@ -108,11 +117,13 @@ class ModelReplica:
             if self._is_spent:
                 await self._send_heartbeat()
                 self._end()
+            if not self._takes_tasks:
+                await asyncio.sleep(_PAUSE_S)
 
     async def _work(self, ticket: str, finishing: asyncio.TaskGroup) -> None:
         return_at = time.monotonic() + _TICKET_S
         claim = partial(self._claim, ticket)
-        task = await self._claims.take(claim) if self._is_sound else None
+        task = await self._claims.take(claim) if self._takes_tasks else None
         while task is not None:
             task = await self._carry_out(task, claim, finishing, return_at)
 
@@ -140,7 +151,7 @@ class ModelReplica:
             finished = finishing.create_task(self._finish(run, generated))
             if generated.error is not None:
                 await finished  # its outcome decides if the engine may run another task
-            if not self._is_sound or (time.monotonic() > return_at and not prefetched.is_under_way):
+            if not self._takes_tasks or (time.monotonic() > return_at and not prefetched.is_under_way):
                 return None
             return await prefetched.task()
 
@@ -164,6 +175,7 @@ class ModelReplica:
             step_timeout_s=rules.step_timeout_s,
             encoding=self._encoding,
             variant=self._model.spec.name if has_settings else None,
+            deadline=lambda: self._drain.deadline,
         )
 
     @property
@@ -224,6 +236,11 @@ class ModelReplica:
         return self._group
 
     @property
+    def _takes_tasks(self) -> bool:
+        """True unless the engine is spent, or the node goes: then Serve stops this replica."""
+        return self._is_sound and self._drain.deadline is None
+
+    @property
     def _is_sound(self) -> bool:
         return not (self._broken or self._is_spent)
 
@@ -242,7 +259,9 @@ class ModelReplica:
     def _health(self) -> Health:
         if self._starting is not None:
             return self._starting
-        return Health.READY if self._is_sound else Health.POISONED
+        if not self._is_sound:
+            return Health.POISONED
+        return Health.READY if self._takes_tasks else Health.DRAINING
 
     async def _send_heartbeat(self) -> None:
         """Send a heartbeat. BUSY and DRAINING are derived elsewhere; this reports the rest."""

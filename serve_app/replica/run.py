@@ -10,23 +10,23 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from models.engine import Engine, Frames, Generation, GenerationRequest, Picture
+from models.engine import Engine, Generation
 from models.errors import EngineLost, ModelError
 from models.generate import generate
 from models.phase import Phase
 from serve_app.files.artifacts import LocalArtifacts
-from serve_app.media.source_image import SourceImage
-from serve_app.media.video_decoding import read_clip
 from serve_app.media.video_encoding import VideoEncoding
 from serve_app.media.video_reading import VideoReadError
 from serve_app.media.video_writer import VideoWriteError
 from serve_app.replica.attempt_file import AttemptFile
+from serve_app.replica.departure import Deadline, Departure, no_deadline
 from serve_app.replica.earlier_video import EarlierVideo
 from serve_app.replica.prompt_enhancer import NotEnhanced, PromptEnhancer
+from serve_app.replica.run_inputs import RunInputs
 from serve_app.replica.run_previews import RunPreviews
 from serve_app.replica.run_progress import RunProgress
 from serve_app.tasks.command import Command
@@ -34,6 +34,9 @@ from serve_app.tasks.run_report import RunReport
 from serve_app.tasks.run_result import RunResult
 from serve_app.tasks.task import Task, TaskError
 from serve_app.tasks.video_output import PLAIN
+
+_LEAST_MARGIN_S = 5.0
+"""Seconds before the end of its node by which a run has handed its task back, two heartbeats at least."""
 
 _BRIEF_S = 0.2
 """Seconds that completing a file takes as a rule: it is worth no report before."""
@@ -65,6 +68,9 @@ class Control(Protocol):
     async def fail(self, uid: str, attempt: int, error: TaskError) -> bool:
         """Commit a run's error; return False if the attempt is no longer current."""
 
+    async def hand_back(self, task: Task) -> None:
+        """Return a task to the queue; the attempt does not count."""
+
 
 class Hung(Exception):
     """The engine makes no progress; a thread cannot be killed, only its process."""
@@ -72,6 +78,10 @@ class Hung(Exception):
 
 class _Abandoned(Exception):
     """The coordinator requires the run to be abandoned."""
+
+
+class _Leaving(_Abandoned):
+    """The run leaves so that another replica can go on with its task."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +109,12 @@ class Run:
         step_timeout_s: float,
         encoding: VideoEncoding = _PLAIN,
         variant: str | None = None,
+        deadline: Deadline = no_deadline,
     ) -> None:
         """``encoding``: as far as the task leaves it open; also the format of the engine's frames.
 
-        ``variant``: that of the model, for the settings in the file; None: none are written.
+        ``variant``: that of the model, for the settings in the file; None: none are written. ``deadline``:
+        when the node goes, before which the task is handed back.
         """
         self._task = task
         self._engine = engine
@@ -118,6 +130,8 @@ class Run:
         # A coordinator of the version before sends a task without it.
         self._revised_prompt: str | None = getattr(task, "revised_prompt", None)
         self._abandoned = threading.Event()
+        self._departure = Departure(self._progress, deadline, max(_LEAST_MARGIN_S, 2 * heartbeat_s))
+        self._leaving = threading.Event()
         self._finish = threading.Event()
         self._previews = RunPreviews(engine, task, artifacts)
         self._moved = asyncio.Event()
@@ -182,6 +196,9 @@ class Run:
             if generated.error is not None:
                 raise generated.error
             await self._complete(generated.file, files)
+        except _Leaving:
+            await self._hand_back()
+            return Outcome.LEFT
         except _Abandoned:
             return Outcome.LEFT
         except ModelError as error:
@@ -237,6 +254,8 @@ class Run:
         self._previews.is_wanted = Command.SHOW in command
         if Command.FINISH in command:
             self._finish.set()
+        if Command.HAND_BACK in command:
+            self._departure.is_asked = True
         return bool(command)
 
     async def _fail(self, error: TaskError, outcome: Outcome) -> Outcome:
@@ -255,7 +274,20 @@ class Run:
             position = self._progress.position
             if time.monotonic() - position.moved_at > self._step_timeout_s:
                 raise Hung(f"no progress for {self._step_timeout_s} s at step {position.step}")
-            self._obey(await self._report())
+            if self._obey(await self._report()):
+                await self._depart()
+
+    async def _depart(self) -> None:
+        """Leave at the next step if it is time to, or at once if it is late."""
+        if self._departure.is_due:
+            self._leaving.set()
+        if self._departure.is_late:
+            self._abandoned.set()
+            await self._hand_back()
+
+    async def _hand_back(self) -> None:
+        _logger.info("task %s: attempt %d is handed back", self._task.uid, self._task.attempt)
+        await self._control.hand_back(self._task)
 
     def _generate(self, loop: asyncio.AbstractEventLoop, files: Executor) -> None:
         """Generate in the engine's thread and write every frame to ffmpeg; ``finish`` completes the file."""
@@ -269,7 +301,8 @@ class Run:
 
     def _generate_frames(self, files: Executor, wake: Callable[[], object]) -> None:
         earlier = EarlierVideo.of(self._task.spec, self._artifacts)
-        request, progress = self._request(earlier), self._progress
+        request = RunInputs(self._task.spec, self._artifacts).request(self._revised_prompt, earlier)
+        progress = self._progress
         current: Generation | None = None
 
         def prepared(generation: Generation) -> None:
@@ -283,6 +316,7 @@ class Run:
             progress.stepped(done, total)
             wake()
             self._check_abandoned()
+            self._check_leaving()
             assert current is not None  # ``prepared`` comes before any step
             self._previews.stepped(current, files)
 
@@ -307,6 +341,7 @@ class Run:
             pixel_format=self._encoding.pixel_format,
         ):
             self._check_abandoned()
+            self._check_leaving()
             self._file.write(frames)
             progress.wrote(len(frames))
             wake()
@@ -328,41 +363,10 @@ class Run:
         if new := tuple(note for note in notes if note not in known):
             self._notes = (*known, *new)
 
-    def _request(self, earlier: EarlierVideo | None) -> GenerationRequest:
-        spec = self._task.spec
-        if self._revised_prompt:
-            spec = replace(spec, prompt=self._revised_prompt)
-        return GenerationRequest.from_spec(
-            spec,
-            image=self._frame(spec.image_key),
-            last_image=self._frame(spec.last_image_key),
-            # A coordinator of the version before sends a task without them.
-            fragment_prompts=getattr(spec, "fragment_prompts", ()),
-            video=self._clip(getattr(spec, "video_key", None)),
-            mask=self._clip(getattr(spec, "mask_key", None), is_mask=True),
-            control_scale=getattr(spec, "control_scale", 1.0),
-            references=tuple(self._stored(key).pixels for key in getattr(spec, "reference_keys", ())),
-            tail=None if earlier is None else earlier.tail(),
-            fragments_before=0 if earlier is None else len(earlier.going_on.kept_ends),
-        )
-
-    def _frame(self, key: str | None) -> Picture | None:
-        """Load a stored image, scaled and cropped to the video's size; None without a key."""
-        if key is None:
-            return None
-        return self._stored(key).cover_crop(self._task.spec.width, self._task.spec.height)
-
-    def _clip(self, key: str | None, *, is_mask: bool = False) -> Frames | None:
-        """Load a stored video, or a mask; None without a key."""
-        if key is None:
-            return None
-        spec = self._task.spec
-        shape = (spec.num_frames, spec.height, spec.width)
-        return read_clip(self._artifacts.input_path(key), shape, is_mask=is_mask)
-
-    def _stored(self, key: str) -> SourceImage:
-        return SourceImage.from_png(self._artifacts.read_input(key))
-
     def _check_abandoned(self) -> None:
         if self._abandoned.is_set():
             raise _Abandoned
+
+    def _check_leaving(self) -> None:
+        if self._leaving.is_set():
+            raise _Leaving

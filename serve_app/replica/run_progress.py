@@ -39,6 +39,24 @@ class RunProgress:
         self._lap_began = time.monotonic()
         self._phase = Phase.PREPARING
         self.position = Position(0, 0.0, self._lap_began, self._phase)
+        self._done = 0.0
+        """Steps and decodes done, of all fragments; each decode counts as one step."""
+        self._paced_from: tuple[float, float] | None = None
+        """The time from which the pace of the run is measured, and what was done by then."""
+
+    @property
+    def step_s(self) -> float | None:
+        """Mean seconds of a step, or of a fragment's decode, in this attempt; None before the first."""
+        if self._paced_from is None or self._done <= self._paced_from[1]:
+            return None
+        began, done = self._paced_from
+        return (self.position.moved_at - began) / (self._done - done)
+
+    @property
+    def rest_s(self) -> float | None:
+        """Estimated seconds to the end, from the last step on; None before the first."""
+        step_s = self.step_s
+        return None if step_s is None else step_s * (self._all - self._done)
 
     @property
     def timings(self) -> Mapping[str, float]:
@@ -62,6 +80,8 @@ class RunProgress:
     def prepared(self) -> None:
         """Add the time to the prepare stage, when a fragment is prepared."""
         self._lap("prepare_s")
+        if self._paced_from is None:
+            self._paced_from = self._lap_began, self._done
 
     def stepped(self, step: int, total_steps: int) -> None:
         """Record the steps done, of all fragments together, and add the time to the denoise stage."""
@@ -103,9 +123,14 @@ class RunProgress:
 
     def _move(self) -> None:
         # The decode of a fragment counts as one step, and each of its frames as a fraction of that step.
-        done = self._step + self._decoded_fragments + self._decoded_frames / self._spec.num_frames
-        progress = done / (self._total_steps + self._spec.num_fragments)
-        self.position = Position(self._step, min(progress, _NEARLY_DONE), time.monotonic(), self._phase)
+        frames = self._decoded_frames / self._spec.num_frames
+        self._done = self._step + self._decoded_fragments + frames
+        progress = min(self._done / self._all, _NEARLY_DONE)
+        self.position = Position(self._step, progress, time.monotonic(), self._phase)
+
+    @property
+    def _all(self) -> int:
+        return self._total_steps + self._spec.num_fragments
 
     def _lap(self, stage: str) -> None:
         now = time.monotonic()

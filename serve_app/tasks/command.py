@@ -16,3 +16,5 @@ class Command(IntFlag):
     """Decode what there is, and begin no further step and no further fragment."""
     SHOW = 4
     """Somebody looks: make previews until a command is without this."""
+    HAND_BACK = 8
+    """Keep what there is of the run, leave it at its next step, and hand the task back."""

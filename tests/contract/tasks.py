@@ -66,3 +66,6 @@ class Direct:
 
     async def fail(self, uid: str, attempt: int, error: TaskError) -> bool:
         return await self.ledger.fail(uid, attempt, error) is not None
+
+    async def hand_back(self, task: Task) -> None:
+        await self.ledger.hand_back(task.uid, task.attempt)

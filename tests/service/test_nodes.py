@@ -1,7 +1,8 @@
 """Several nodes: a group is on one of them, and its task goes on elsewhere when that node is lost."""
 
+import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -10,12 +11,18 @@ from testbed.cluster import Cluster, Node, paced
 from testbed.ranks import assert_gone, group_of, rank_pids
 from testbed.service import Service, wait_for
 
-FAST = {"lease_s": 3.0, "heartbeat_s": 0.5}
+MAX_ATTEMPTS = 3
+RULES = {"lease_s": 3.0, "heartbeat_s": 0.5, "max_attempts": MAX_ATTEMPTS}
+NOTICE_S = 6.0
 SMALL = {"width": 64, "height": 64, "num_frames": 5, "infer_steps": 2}
 LARGE = {"num_cpus": 30}
 ON_A_LARGE_NODE = {"devices_per_replica": 2, "device": "cpu", "cpus_per_replica": 27.0}
 """More CPUs than the first node has."""
-FAULTS: dict[str, Callable[[Node], None]] = {"node": lambda node: node.lose(), "raylet": Node.kill_raylet}
+FAULTS: dict[str, Callable[[Node], None]] = {
+    "drain": lambda node: node.drain(NOTICE_S),
+    "node": lambda node: node.lose(),
+    "raylet": Node.kill_raylet,
+}
 DEADLINE_S = 120
 
 
@@ -32,12 +39,12 @@ def test_each_rank_sees_a_device_of_its_own(large: Node) -> None:
 
 
 @pytest.mark.timeout(400)
-def test_a_task_is_done_on_another_node_when_its_node_or_the_raylet_there_is_lost(
+def test_a_task_is_done_on_another_node_when_its_node_or_the_raylet_there_is_lost_or_drains(
     cluster: Cluster, large: Node, tmp_path: Path
 ) -> None:
     model = paced(0.0, **ON_A_LARGE_NODE, options={"step_s": 0.0, "releases": str(tmp_path)})
     here = large
-    with ExitStack() as nodes, cluster.deploy(models=[model], tasks=FAST) as service:
+    with ExitStack() as nodes, cluster.deploy(models=[model], tasks=RULES) as service:
         for name, lose in FAULTS.items():
             ranks = rank_pids()
             task_id = service.submit(prompt=f"[[hold:{name}]]", **SMALL)
@@ -51,6 +58,7 @@ def test_a_task_is_done_on_another_node_when_its_node_or_the_raylet_there_is_los
             assert_gone(ranks)
             assert len(rank_pids()) == 2
             assert Path(service.data_dir / ended["video_path"]).is_file()
+            assert attempts_left(service, task_id) == MAX_ATTEMPTS - (1 if name == "drain" else 2)
             here = there
 
 
@@ -60,3 +68,11 @@ def until_attempt(service: Service, task_id: str, attempt: int) -> None:
         DEADLINE_S,
         lambda: f"task {task_id} stands at {service.reachable_status(task_id)}",
     )
+
+
+def attempts_left(service: Service, task_id: str) -> int:
+    """Return how often the task could still be run, as its row says."""
+    with closing(sqlite3.connect(service.data_dir / "tasks.db")) as database:
+        query = "SELECT attempts_left FROM tasks WHERE id = ?"
+        (left,) = database.execute(query, (task_id,)).fetchone()
+    return int(left)

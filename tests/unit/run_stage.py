@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from models.engine import Engine, Generation
 from models.phase import Phase
 from serve_app.files.artifacts import LocalArtifacts
+from serve_app.replica.departure import Deadline, no_deadline
 from serve_app.replica.run import Outcome, Run
 from serve_app.tasks.command import Command
 from serve_app.tasks.run_report import RunReport
@@ -53,9 +54,12 @@ class Coordinator:
     finish_at_step: int | None = None
     shows: bool = False
     accepts: bool = True
+    wants_back: bool = False
     reports: list[RunReport] = field(default_factory=list)
     published: list[RunResult] = field(default_factory=list)
     failures: list[TaskError] = field(default_factory=list)
+    handed_back: list[int] = field(default_factory=list)
+    """The attempts whose task was handed back."""
 
     @property
     def phases(self) -> list[Phase]:
@@ -72,6 +76,8 @@ class Coordinator:
             return Command.LEAVE
         enough = self.finish_at_step is not None and report.step >= self.finish_at_step
         shown = Command.SHOW if self.shows else Command.LEAVE
+        if self.wants_back:
+            return Command.GO_ON | Command.HAND_BACK
         return Command.GO_ON | shown | (Command.FINISH if enough else Command.LEAVE)
 
     async def publish(self, uid: str, attempt: int, result: RunResult) -> bool:
@@ -82,6 +88,9 @@ class Coordinator:
     async def fail(self, uid: str, attempt: int, error: TaskError) -> bool:
         self.failures.append(error)
         return True
+
+    async def hand_back(self, task: Task) -> None:
+        self.handed_back.append(task.attempt)
 
 
 async def execute(run: Run, thread: ThreadPoolExecutor) -> Outcome:
@@ -97,9 +106,17 @@ def run(
     task: Task = TASK,
     heartbeat_s: float = 0.02,
     step_timeout_s: float = 30.0,
+    deadline: Deadline = no_deadline,
 ) -> Run:
-    engine = engine or PacedEngine(step_s=0.02)
-    return Run(task, engine, artifacts, coordinator, heartbeat_s=heartbeat_s, step_timeout_s=step_timeout_s)
+    return Run(
+        task,
+        engine or PacedEngine(step_s=0.02),
+        artifacts,
+        coordinator,
+        heartbeat_s=heartbeat_s,
+        step_timeout_s=step_timeout_s,
+        deadline=deadline,
+    )
 
 
 class Attentive(PacedEngine):

@@ -1,0 +1,37 @@
+"""Runs that the service wants back before they end: first asked for, then taken."""
+
+import time
+from collections.abc import Awaitable, Callable
+
+_PATIENCE_S = 4.0
+"""Seconds that a runner has to keep what it has done and to hand its task back."""
+
+
+class HandBacks:
+    """Asks the runners for their tasks, and takes the task of one that does not answer in time.
+
+    ``take``: returns the task of a uid and attempt to the queue; its runner learns of that with its next
+    report. ``patience_s``: 0 takes tasks at once, as where runners would keep nothing.
+    """
+
+    def __init__(
+        self,
+        take: Callable[[str, int], Awaitable[None]],
+        *,
+        patience_s: float = _PATIENCE_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._take = take
+        self._patience_s = patience_s
+        self._clock = clock
+        self._asked_at: dict[tuple[str, int], float] = {}
+
+    async def want(self, uid: str, attempt: int) -> None:
+        """Have a run handed back; call again until it is. Raises what ``take`` raises."""
+        now = self._clock()
+        if now - self._asked_at.setdefault((uid, attempt), now) >= self._patience_s:
+            await self._take(uid, attempt)
+
+    def is_wanted(self, uid: str, attempt: int) -> bool:
+        """Return whether the runner is to hand the task back: part of the answer to its report."""
+        return (uid, attempt) in self._asked_at

@@ -1,0 +1,54 @@
+"""The drain of a replica's nodes: Ray says beforehand that a node goes, and mostly when."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Collection, Mapping
+
+from ray._private.state import state
+
+_logger = logging.getLogger("ray.serve")
+
+
+def draining_nodes() -> Mapping[str, int]:
+    """Ask Ray which nodes drain; blocks. Returns their deadlines by node id, in milliseconds since 1970, 0
+    for none.
+    """
+    deadlines: Mapping[str, int] = state.get_draining_nodes()
+    return deadlines
+
+
+class NodeDrain:
+    """Watches the nodes that a replica is on, its own and those of its ranks.
+
+    ``ask``: returns the deadlines of the nodes that drain; may block.
+    """
+
+    def __init__(self, nodes: Collection[str], ask: Callable[[], Mapping[str, int]] = draining_nodes) -> None:
+        self._nodes = frozenset(nodes)
+        self._ask = ask
+        self.deadline: float | None = None
+        """When the first of the nodes goes, in the seconds of ``time.monotonic``; None while none has a
+        deadline.
+        """
+
+    def add(self, nodes: Collection[str]) -> None:
+        """Watch further nodes."""
+        self._nodes |= frozenset(nodes)
+
+    async def watch(self, period_s: float) -> None:
+        """Look every ``period_s`` seconds until cancelled; what is known stands while Ray does not answer."""
+        while True:
+            try:
+                await self.look()
+            except Exception:  # Ray's own types differ by what is away
+                _logger.warning("Ray did not say which nodes drain", exc_info=True)
+            await asyncio.sleep(period_s)
+
+    async def look(self) -> None:
+        """Ask once."""
+        deadlines = await asyncio.to_thread(self._ask)
+        ends = [deadlines[node] / 1000.0 for node in self._nodes & deadlines.keys() if deadlines[node]]
+        if ends and self.deadline is None:
+            _logger.info("a node of this replica goes in %.0f s", min(ends) - time.time())
+        self.deadline = time.monotonic() + min(ends) - time.time() if ends else None
