@@ -1,4 +1,4 @@
-"""The files of ``deploy`` that are there once for each variant and number of GPUs.
+"""The files of ``deploy`` that are there once for each variant and number of GPUs, and copies of alerts.
 
 ``python -m deploy.generate`` writes them; a test compares them with what it would write.
 """
@@ -13,6 +13,7 @@ from deploy.pod_size import PodSize
 from models.variants import VARIANTS, Variant
 
 ROOT = Path(__file__).parent
+ALERTS = ROOT / "alerts.yaml"
 GPUS = (1, 2, 4, 8)
 """Numbers of GPUs that make a video together: those of one replica, and of one pod."""
 MOST_PODS = 4
@@ -99,6 +100,16 @@ def chart_sizes() -> dict[str, Any]:
     }
 
 
+def alert_rules() -> dict[str, Any]:
+    """Return the alert rules as an object for the Prometheus operator."""
+    return {
+        "apiVersion": "monitoring.coreos.com/v1",
+        "kind": "PrometheusRule",
+        "metadata": {"name": "wan-serve"},
+        "spec": yaml.load(ALERTS.read_text(), yaml.CSafeLoader),
+    }
+
+
 def files() -> Iterator[tuple[Path, str]]:
     """Yield each file's path and text."""
     for variant in VARIANTS.values():
@@ -108,6 +119,10 @@ def files() -> Iterator[tuple[Path, str]]:
             path = ROOT / f"kuberay/overlays/{name}/kustomization.yaml"
             yield path, _HEADER + _dump(overlay(variant, gpus))
     yield ROOT / "helm/wan-serve/variants.yaml", _HEADER + _dump(chart_sizes())
+    # A chart reads no file beside itself.
+    yield ROOT / "helm/wan-serve/alerts.yaml", ALERTS.read_text()
+    path = ROOT / "kuberay/components/prometheus-operator/alerts.yaml"
+    yield path, "# Written by `python -m deploy.generate` from deploy/alerts.yaml.\n" + _dump(alert_rules())
 
 
 def main() -> None:

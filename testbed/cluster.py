@@ -161,6 +161,12 @@ def _nodes() -> set[str]:
     return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
 
 
+def metrics_address() -> str:
+    """Return host and port of the first node's metrics, its processes' all in one."""
+    (port,) = (node["MetricsExportPort"] for node in ray.nodes() if node["Alive"])
+    return f"127.0.0.1:{port}"
+
+
 def free_port() -> int:
     """Return a port of 127.0.0.1 that nobody listens on."""
     with socket.socket() as probe:

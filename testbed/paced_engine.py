@@ -82,7 +82,7 @@ class PacedEngine:
         mesh: Any = None,
         releases: Path | None = None,
     ) -> None:
-        self.evictions: Mapping[str, int] = {}
+        self.evictions: Mapping[str, int] = {"lora": 0}
         """None: nothing is cached."""
         self._step_s = step_s
         self._decode_s = decode_s

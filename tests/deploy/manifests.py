@@ -17,6 +17,7 @@ GROUPS = {
     "NetworkPolicy": "io.k8s.api.networking.v1",
     "PersistentVolumeClaim": "io.k8s.api.core.v1",
 }
+OF_PROMETHEUS_OPERATOR = ("PodMonitor", "PrometheusRule")
 Objects = Mapping[tuple[str, str], dict[str, Any]]
 """Objects by kind and name."""
 
@@ -45,6 +46,9 @@ def faults(manifest: Mapping[str, Any]) -> list[str]:
 def validator(kind: str) -> Draft202012Validator:
     if kind == "RayService":
         return Draft202012Validator(strict(json.loads((SCHEMAS / "rayservice-v1.json").read_text())))
+    if kind in OF_PROMETHEUS_OPERATOR:
+        schema = json.loads((SCHEMAS / "prometheus-operator-v1.json").read_text())
+        return Draft202012Validator({**schema, "$ref": f"#/$defs/{kind}"})
     schema = json.loads((SCHEMAS / "kubernetes-v1.34.json").read_text())
     return Draft202012Validator({**schema, "$ref": f"#/$defs/{GROUPS[kind]}.{kind}"})
 

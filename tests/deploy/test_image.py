@@ -10,6 +10,7 @@ import yaml
 
 from serve_app.config.settings import TaskSettings
 from tests.deploy.manifests import ROOT
+from tests.prometheus import promtool
 
 DEPLOY = ROOT / "deploy"
 LINES = (DEPLOY / "Dockerfile").read_text().replace("\\\n", " ").splitlines()
@@ -83,12 +84,21 @@ def test_each_volume_and_file_that_the_compose_file_mounts_is_there(compose: dic
 
 
 def test_prometheus_finds_rays_file_where_the_service_writes_it(compose: dict[str, Any]) -> None:
+    assert not promtool("check", "config", DEPLOY / "prometheus.yml")
     (job,) = yaml.safe_load((DEPLOY / "prometheus.yml").read_text())["scrape_configs"]
     ((file,),) = (each["files"] for each in job["file_sd_configs"])
     assert Path(file).is_relative_to("/tmp")
     for name in ("wan-serve", "prometheus"):
         mounts = dict(mount.split(":")[:2] for mount in compose["services"][name]["volumes"])
         assert mounts["tmp"] == "/tmp"
+
+
+def test_grafana_finds_prometheus_and_the_dashboard_where_it_is_told(compose: dict[str, Any]) -> None:
+    mounts = dict(mount.split(":")[:2] for mount in compose["services"]["grafana"]["volumes"])
+    (source,) = yaml.safe_load((DEPLOY / "grafana/datasource.yaml").read_text())["datasources"]
+    assert source["url"] == "http://prometheus:9090" and "prometheus" in compose["services"]
+    (provider,) = yaml.safe_load((DEPLOY / "grafana/provider.yaml").read_text())["providers"]
+    assert Path(mounts["./grafana/wan-serve.json"]).parent == Path(provider["options"]["path"])
 
 
 def test_systemd_tells_the_launcher_alone_to_stop_and_waits_for_its_drain() -> None:

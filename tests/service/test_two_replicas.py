@@ -1,5 +1,5 @@
 """Two replicas of a model: the fences of the store hold, so that a runner that comes back to a task published
-by another changes nothing, and so do the limits of a key.
+by another changes nothing, and so do the limits of a key; and Prometheus sees all of it.
 
 The fences' scenario runs over the service and over one without its fences. No clock decides it: the runs are
 held until the files that release them are made, and a replica stays frozen until another has published.
@@ -15,9 +15,11 @@ from typing import Any
 
 import pytest
 
-from testbed.cluster import Cluster, paced
+from testbed.cluster import Cluster, free_port, metrics_address, paced
 from testbed.drill.checker import Checker
 from testbed.service import HTTP, Service, wait_for
+from tests.deploy.test_alerts import ALERTS, SERIES
+from tests.prometheus import Prometheus
 
 # On a busy machine the leases of live runners may end too: twelve heartbeats to a lease, and all the attempts
 # that a service may be given.
@@ -46,7 +48,7 @@ def releases(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def service(cluster: Cluster, releases: Path) -> Iterator[Service]:
     """A service with two keys, asked without one."""
     keys = [key("alice", max_running=1), key("bob")]
-    with cluster.deploy(models=[pair(releases)], tasks=RULES, keys=keys) as service:
+    with cluster.deploy(models=[pair(releases)], tasks=RULES, keys=keys, metrics_by_key=True) as service:
         yield service
 
 
@@ -143,6 +145,35 @@ def test_a_key_at_its_limit_waits_beside_a_free_replica_and_goes_on_after_it(
     alice.cancel(long)
     alice.until(held, "succeed", deadline_s=DEADLINE_S)
     (releases / "long").touch()
+
+
+def test_prometheus_scrapes_every_metric_that_is_documented_and_no_alert_is_broken(
+    service: Service, tmp_path: Path
+) -> None:
+    """After the tests above, which ran tasks of both keys and lost a run."""
+    bob = service.with_key("bob")
+    bob.until(bob.submit(**SMALL), "succeed", deadline_s=DEADLINE_S)  # which was told when it would end
+    by_work = {"ray_wan_serve_backlog_s"}  # is there for models that scale alone
+    with Prometheus(tmp_path, free_port(), metrics_address(), ALERTS) as prometheus:
+        wanted = SERIES - by_work
+        wait_for(
+            lambda: wanted <= prometheus.names(), DEADLINE_S, lambda: f"none: {wanted - prometheus.names()}"
+        )
+
+        def ended(key: str, status: str) -> float:
+            found = prometheus.query(
+                f'sum(ray_wan_serve_tasks_total{{model="paced",key="{key}",status="{status}"}})'
+            )
+            return found[0][1] if found else -1
+
+        wait_for(lambda: ended("bob", "succeeded") == 5, DEADLINE_S, lambda: "bob's tasks are not counted")
+        assert (ended("alice", "succeeded"), ended("alice", "cancelled")) == (1, 1)
+        assert 0 < ended("alice", "failed") < 1e-300, "it begins before the first failure"
+        assert prometheus.query("sum(ray_wan_serve_retries_total)")[0][1] == 1
+        idle = 'max(ray_wan_serve_replicas{health="READY"}) == 2'
+        wait_for(lambda: bool(prometheus.query(idle)), DEADLINE_S, lambda: "the two replicas are not READY")
+        assert prometheus.query("min(ray_wan_serve_free_bytes)")[0][1] > 0
+        assert {rule["health"] for rule in prometheus.rules()} == {"ok"}
 
 
 def test_without_the_fences_the_checker_sees_that_runner_publish_again(
