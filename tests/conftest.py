@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from xdist.remote import Producer
 
     from testbed.cluster import Cluster
+    from testbed.postgres_server import PostgresServer
     from tests.scheduler import Scheduler
 
 # Models this small gain nothing from a second thread: it waits at every barrier where other processes run.
@@ -31,6 +32,19 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Cluster]":
 
     with Cluster(tmp_path_factory.mktemp("cluster")) as cluster:
         yield cluster
+
+
+@pytest.fixture(scope="session")
+def postgres() -> "Iterator[PostgresServer]":
+    """The session's PostgreSQL server. Without its programs the tests are skipped, but fail in CI."""
+    from testbed.postgres_server import PostgresServer, programs
+
+    found = programs()
+    if found is None:
+        assert not os.environ.get("CI"), "CI runs these tests: install Debian's package postgresql"
+        pytest.skip("PostgreSQL's server programs are not installed")
+    with PostgresServer(found) as server:
+        yield server
 
 
 @pytest.fixture

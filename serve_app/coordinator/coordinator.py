@@ -18,9 +18,11 @@ from serve_app.config.settings import AppSettings
 from serve_app.coordinator.deployments import Deployments
 from serve_app.coordinator.dispatch import Dispatcher, ReplicaLost
 from serve_app.coordinator.hand_backs import HandBacks
+from serve_app.coordinator.handover import Handover
 from serve_app.coordinator.heartbeats import Heartbeats
 from serve_app.coordinator.janitor import Janitor
 from serve_app.coordinator.scaling import Scaling, deployment_of
+from serve_app.coordinator.service_name import service_name
 from serve_app.coordinator.watch import Watch
 from serve_app.files.artifacts import LocalArtifacts
 from serve_app.files.output_paths import OutputPaths
@@ -69,13 +71,18 @@ class Coordinator:
         self._metrics = TaskMetrics(list(models), settings.told_apart)
         gauges = ServiceMetrics(list(models))
         rules = settings.tasks
+        rules_of = {model.name: model.autoscaling for model in settings.models}
+        awaited = {name for name, scaling in rules_of.items() if scaling is None or scaling.min_replicas}
         self._ledger = await RunLedger.take_lead(
             self._database,
+            service=service_name(),
+            is_ready=not awaited,
             lease_s=rules.lease_s,
             grace_s=min(rules.lease_s, 5 * rules.heartbeat_s),
             shares=settings.shares,
         )
         self._hand_backs = HandBacks(self.hand_back)
+        self._handover = Handover(self._ledger, self.hand_back, awaited, patience_s=rules.drain_s)
         names = {model.name: deployment_of(model.name) for model in settings.models}
         self._deployments = Deployments(serve.get_replica_context().app_name, names)
         self._scaling = Scaling(
@@ -84,12 +91,14 @@ class Coordinator:
             settings.models,
             windows,
             self._deployments.stopping,
+            lambda: self._ledger.seat,
             seen_within_s=rules.silence_s,
             on_backlog=gauges.backlog,
         )
         await self._scaling.recall()
         self._scaled = frozenset(model.name for model in settings.models if model.autoscaling)
-        await self._fleet.forget_scales(but=self._scaled)
+        if self._ledger.seat.leads:
+            await self._fleet.forget_scales(but=self._scaled)
         self._dispatcher = Dispatcher(
             self._ledger, list(models), self._scaling.window, self._send, self._give_up
         )
@@ -147,6 +156,8 @@ class Coordinator:
 
     async def saw(self, replica: Replica) -> None:
         """Record a replica's heartbeat, stamped with this process's clock."""
+        if replica.works:
+            self._handover.loaded(replica.model)
         replica = replace(replica, seen_at=time.time(), health=self._health(replica))
         self._heartbeats.saw(replica)
         if self._scaling.saw(replica):
@@ -274,20 +285,24 @@ class Coordinator:
 
     async def _check_leases(self) -> None:
         while True:
-            await self._ledger.check_lead()
-            for task in await self._ledger.expire_leases():
-                self._note_given_up(task)
-                self._dispatcher.nudge()
-            for task in await self._ledger.expire_waiting():
-                self._ended("expire", task)
+            await self._handover.look()
+            if self._ledger.seat.leads:
+                await self._end_overdue()
             await self._heartbeats.write()
             await asyncio.sleep(_LEASE_CHECK_S)
 
+    async def _end_overdue(self) -> None:
+        for task in await self._ledger.expire_leases():
+            self._note_given_up(task)
+            self._dispatcher.nudge()
+        for task in await self._ledger.expire_waiting():
+            self._ended("expire", task)
+
     def _health(self, replica: Replica) -> Health:
         # Serve does not notify a replica that it is being stopped.
-        if replica.health in ENDED or replica.replica_id not in self._deployments.stopping(replica.model):
-            return replica.health
-        return Health.DRAINING
+        is_stopping = replica.replica_id in self._deployments.stopping(replica.model)
+        idles = replica.works and not self._ledger.seat.leads
+        return Health.DRAINING if replica.health not in ENDED and (is_stopping or idles) else replica.health
 
     async def _check_deployments(self) -> None:
         stored = dict(await self._fleet.scales())
@@ -295,7 +310,9 @@ class Coordinator:
             for scale in await self._deployments.look():
                 if scale.model not in self._scaled:
                     continue
-                if scale != stored.get(scale.model):
+                if not self._ledger.seat.leads:
+                    stored.pop(scale.model, None)  # another service writes its own
+                elif scale != stored.get(scale.model):
                     await self._fleet.note_scale(scale)
                     stored[scale.model] = scale
                 self._scaling.note(scale)

@@ -58,7 +58,12 @@ class Janitor:
             await asyncio.sleep(self._period_s)
 
     async def sweep(self) -> None:
-        """Delete expired tasks with files and messages, then files of unknown tasks, then silent replicas."""
+        """Delete expired tasks with files and messages, then files of unknown tasks, then silent replicas.
+
+        That is the leader's: does nothing while another service leads.
+        """
+        if not self._ledger.seat.leads:
+            return
         for task in await self._ledger.forget_ended(before=time.time() - self._retention_s):
             await asyncio.to_thread(self._delete_files, task)
             log_move("forget", task)

@@ -9,6 +9,7 @@ from serve_app.coordinator.estimate import Backlog, BusyReplicas
 from serve_app.scaling_policy import COORDINATOR, figures
 from serve_app.store.database import Database
 from serve_app.store.fleet import Fleet
+from serve_app.store.leadership import Seat
 from serve_app.store.workload import Workload
 from serve_app.tasks.replica import Replica, Scale
 
@@ -26,13 +27,15 @@ class Scaling:
         models: Sequence[ModelSettings],
         windows: Mapping[str, int],
         stopping: Callable[[str], Collection[str]],
+        seat: Callable[[], Seat],
         *,
         seen_within_s: float,
         on_backlog: Callable[[str, float], None],
     ) -> None:
         """Create the scaling; ``stopping`` returns the ids of a model's replicas that Serve is stopping.
 
-        Their runs end there and are no work for the replicas that stay.
+        Their runs end there and are no work for the replicas that stay. ``seat`` returns the coordinator's:
+        while another service leads, what waits is no work for this one.
         """
         self._database = database
         self._fleet = fleet
@@ -40,6 +43,7 @@ class Scaling:
         self._by_work = [model.name for model in models if model.by_work]
         self._windows = windows
         self._stopping = stopping
+        self._seat = seat
         self._seen_within_s = seen_within_s
         self._on_backlog = on_backlog
         self._busy = {name: BusyReplicas(self._rules[name].downscale_delay_s) for name in self._by_work}
@@ -110,7 +114,9 @@ class Scaling:
         """
         longest_s = self._rules[name].target_queue_wait_s
         cap = longest_s / rate if rate else math.inf
-        work = await Workload.of(self._database, name, cap=cap, stopping=self._stopping(name))
+        work = await Workload.of(
+            self._database, name, cap=cap, seat=self._seat(), stopping=self._stopping(name)
+        )
         if rate:
             left_s = tuple(left * rate for left in work.left_work)
             backlog = Backlog(work.queued, work.queued_work * rate, work.capped_work * rate, left_s)

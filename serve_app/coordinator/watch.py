@@ -52,11 +52,16 @@ class Watch:
         now = time.time()
         oldest_s = {model: max(0.0, now - at) for model, at in demand.oldest.items()}
         running = {model: len(uids) for model, uids in demand.running.items()}
-        self._metrics.queue(demand.queued, demand.ready, oldest_s, running)
-        replicas = await self._fleet.replicas(seen_within_s=self._seen_within_s)
-        self._metrics.fleet([self._told(each, demand.runners) for each in replicas])
-        self._metrics.messages(await self._deliveries.pending())
-        self._metrics.leads(self._ledger.epoch)
+        if self._ledger.seat.leads:
+            self._metrics.queue(demand.queued, demand.ready, oldest_s, running)
+            replicas = await self._fleet.replicas(seen_within_s=self._seen_within_s)
+            self._metrics.fleet([self._told(each, demand.runners) for each in replicas])
+            self._metrics.messages(await self._deliveries.pending())
+            self._metrics.leads(self._ledger.epoch)
+        else:  # of two services one tells what is in the database
+            self._metrics.queue({}, {}, {}, running)
+            self._metrics.fleet([])
+            self._metrics.messages(0)
         for setting, folder in self._folders.items():
             self._metrics.disk(setting, (await asyncio.to_thread(shutil.disk_usage, folder)).free)
 

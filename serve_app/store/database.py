@@ -45,7 +45,10 @@ class Database:
             self._readers = self._writers = create_async_engine(url, pool_size=8, pool_pre_ping=True)
 
     async def migrate(self) -> None:
-        """Upgrade the schema to the latest version; safe when several processes start at the same time."""
+        """Upgrade the schema to the latest version; safe when several processes start at the same time.
+
+        The schema of a later version stays as it is where this program can use it. Raises ``SchemaTooNew``.
+        """
         if self._file is None:
             async with self.write_alone() as connection:
                 await connection.run_sync(_upgrade)
@@ -118,12 +121,28 @@ def newest_version() -> str:
     return max(file.name.partition("_")[0] for file in _MIGRATIONS.glob("[0-9]*.py"))
 
 
+class SchemaTooNew(Exception):
+    """A later version of the program has changed the database so that this one cannot use it."""
+
+
 def _upgrade(connection: Connection) -> None:
-    if _version(connection) != newest_version():
+    version, known = _version(connection), newest_version()
+    if version is not None and version > known:
+        _require_compatible(connection, version, known)
+    elif version != known:
         # Alembic, which most starts have no need of: a process that restarts is up sooner without it.
         from serve_app.store.upgrade import upgrade
 
         upgrade(connection)
+
+
+def _require_compatible(connection: Connection, version: str, known: str) -> None:
+    oldest: str = connection.scalar(text("SELECT oldest_program FROM compatibility")) or version
+    if oldest > known:
+        raise SchemaTooNew(
+            f"The database has the schema {version} of a later version of Wan Serve, which versions before "
+            f"schema {oldest} cannot use, and this one knows {known}: start that later version."
+        )
 
 
 def _version(connection: Connection) -> str | None:

@@ -7,7 +7,7 @@ from sqlalchemy import and_, delete, exists, func, insert, not_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from serve_app.store.database import Database
-from serve_app.store.leadership import leads, require_lead
+from serve_app.store.leadership import coordinates, leads, seat_of
 from serve_app.store.outbox import DISABLED, delivery_of
 from serve_app.store.rows import task_of
 from serve_app.store.tables import TASKS, WEBHOOK_ENDPOINTS, WEBHOOKS
@@ -44,7 +44,7 @@ class Outcome:
 
 
 class DeliveryLedger:
-    """Reads and writes of one epoch; once a newer one has begun, nothing is due and nothing is written."""
+    """Reads and writes of one coordinator: while another service leads, nothing is due."""
 
     def __init__(self, database: Database, epoch: int) -> None:
         self._database = database
@@ -77,7 +77,8 @@ class DeliveryLedger:
             found = [delivery_of(row) for row in (await connection.execute(query)).mappings().all()]
             if not found:
                 return []
-            await require_lead(connection, self._epoch)
+            if not (await seat_of(connection, self._epoch)).leads:
+                return []
             about = select(TASKS).where(TASKS.c.uid.in_({each.task_uid for each in found}))
             tasks = {row["uid"]: task_of(row) for row in (await connection.execute(about)).mappings().all()}
         return [
@@ -104,10 +105,10 @@ class DeliveryLedger:
         }
         # A resend during the attempt counts from 0 again and is not to be lost.
         same = and_(WEBHOOKS.c.id == delivery.id, WEBHOOKS.c.attempts == delivery.attempts)
-        query = update(WEBHOOKS).where(same, leads(self._epoch)).values(values)
+        query = update(WEBHOOKS).where(same, coordinates(self._epoch)).values(values)
         async with self._database.write() as connection:
             if (await connection.execute(query)).rowcount == 0:
-                await require_lead(connection, self._epoch)
+                await seat_of(connection, self._epoch)  # which raises if it was for this
                 return
             if outcome.state is DeliveryState.DISABLED:
                 await self._note(connection, delivery.endpoint, disabled=True)

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import and_, bindparam, delete, func, insert, or_, select
+from sqlalchemy import and_, bindparam, delete, exists, func, insert, or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -13,14 +13,15 @@ from serve_app.errors import Draining, OverQuota, QueueFull, ServiceError, TaskE
 from serve_app.store.batching import Batching
 from serve_app.store.database import Database
 from serve_app.store.rows import task_of, values_of
-from serve_app.store.tables import LEADERSHIP, TASKS
+from serve_app.store.tables import SERVICES, TASKS
 from serve_app.tasks.admission import Admission
 from serve_app.tasks.task import NewTask, Task
 from serve_app.tasks.transitions import Status
 
 _INSERT = insert(TASKS).returning(TASKS.c.seq, sort_by_parameter_order=True)
 _COUNT_QUEUED = select(func.count()).select_from(TASKS).where(TASKS.c.status == Status.QUEUED)
-_IS_DRAINING = select(LEADERSHIP.c.draining)
+IS_DRAINING = select(exists().where(SERVICES.c.leads, SERVICES.c.draining))
+"""Whether no task is taken: the leader is to stop, and no other service lives."""
 _COUNT_QUEUED_OF = (
     select(TASKS.c.owner, func.count())
     .where(TASKS.c.status == Status.QUEUED, TASKS.c.owner.in_(bindparam("owners", expanding=True)))
@@ -64,7 +65,7 @@ class GroupCommit:
     async def _transaction(self, group: Sequence[Entry]) -> Sequence[Task | Exception]:
         now = time.time()
         async with self._database.write() as connection:
-            if await connection.scalar(_IS_DRAINING):
+            if await connection.scalar(IS_DRAINING):
                 return [draining() for _ in group]
             refusals = _refusals(group, *await _count(connection, group))
             taken = [entry for entry, refusal in zip(group, refusals, strict=True) if refusal is None]

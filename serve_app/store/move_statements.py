@@ -14,7 +14,6 @@ from sqlalchemy import (
     ScalarSelect,
     bindparam,
     case,
-    exists,
     func,
     or_,
     select,
@@ -22,11 +21,12 @@ from sqlalchemy import (
 )
 from sqlalchemy.sql.dml import ReturningUpdate
 
-from serve_app.store.tables import LEADERSHIP, TASKS
+from serve_app.store.leadership import Seat, coordinates, leads
+from serve_app.store.tables import SERVICES, TASKS
 from serve_app.tasks.run_report import RunReport
 from serve_app.tasks.run_result import RunResult
 from serve_app.tasks.task import TaskError
-from serve_app.tasks.transitions import TRANSITIONS, Move, Status, Transition
+from serve_app.tasks.transitions import TRANSITIONS, Move, Status, Transition, Writer
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ def _new(column: str) -> BindParameter[Any]:
 _UID = bindparam("of_uid", type_=TASKS.c.uid.type)
 _SEQ = bindparam("of_seq", type_=TASKS.c.seq.type)
 _ATTEMPT = bindparam("of_attempt", type_=TASKS.c.attempt.type)
-_EPOCH = bindparam("epoch", type_=LEADERSHIP.c.epoch.type)
+_EPOCH = bindparam("epoch", type_=SERVICES.c.epoch.type)
 _RUNNER, _STEP, _PROGRESS = _new("runner"), _new("step"), _new("progress")
 _STARTED_AT, _FINISHED_AT, _LEASE = _new("started_at"), _new("finished_at"), _new("lease_expires_at")
 _PRIORITY, _PLACE, _PHASE = _new("priority"), _new("place"), _new("phase")
@@ -62,6 +62,7 @@ _ARTIFACT, _TIMINGS, _FRAMES = _new("artifact"), _new("timings"), _new("frames")
 _REVISED = _new("revised_prompt")
 # None, for a run that added no note, must become SQL's NULL and not JSON's.
 _NOTES = bindparam("new_notes", type_=JSON(none_as_null=True))
+_GENERATION = _new("generation")
 _ERROR_CODE, _ERROR_MESSAGE = _new("error_code"), _new("error_message")
 
 
@@ -93,6 +94,7 @@ _CHANGES: Mapping[Move, Mapping[str, Any]] = {
         "attempt": TASKS.c.attempt + 1,
         "attempts_left": TASKS.c.attempts_left - 1,
         "runner": _RUNNER,
+        "generation": _GENERATION,
         "step": 0,
         "phase": "",
         "started_at": _STARTED_AT,
@@ -137,6 +139,8 @@ _WHICH: Mapping[Move, ColumnElement[bool]] = {
 }
 """The tasks that a move is made of; of a move without an entry, the one of a uid."""
 
+_FENCES = {Writer.COORDINATOR: coordinates, Writer.LEADER: leads}
+
 
 class MoveStatements:
     """Builds the write of each move, which changes a row only as the table of transitions allows."""
@@ -149,11 +153,16 @@ class MoveStatements:
         }
 
     def claim(
-        self, seq: int, epoch: int, *, runner: str, started_at: float, lease_expires_at: float
+        self, seq: int, seat: Seat, *, runner: str, started_at: float, lease_expires_at: float
     ) -> Write:
-        """Start the next attempt at the queued task with sequence number ``seq``."""
-        new = {_RUNNER: runner, _STARTED_AT: started_at, _LEASE: lease_expires_at}
-        return self._write(Move.CLAIM, {_SEQ: seq, _EPOCH: epoch, **new})
+        """Start the next attempt at the queued task with sequence number ``seq``, in the seat's service."""
+        new = {
+            _RUNNER: runner,
+            _GENERATION: seat.generation,
+            _STARTED_AT: started_at,
+            _LEASE: lease_expires_at,
+        }
+        return self._write(Move.CLAIM, {_SEQ: seq, _EPOCH: seat.epoch, **new})
 
     def report(self, run: RunKey, report: RunReport, *, lease_expires_at: float) -> Write:
         """Renew the lease; the stored progress never decreases. The statement returns only ``_REPORTED``."""
@@ -221,7 +230,7 @@ class MoveStatements:
     def _write(self, move: Move, values: Mapping[BindParameter[Any], Any]) -> Write:
         transition = self._transitions[move]
         # A statement accepts no values for parameters that it lacks.
-        unasked = {_ATTEMPT: not transition.fenced, _EPOCH: not transition.led}
+        unasked = {_ATTEMPT: not transition.fenced, _EPOCH: transition.writer is Writer.ANYBODY}
         given = {each.key: value for each, value in values.items() if not unasked.get(each)}
         return Write(self._statements[move], given)
 
@@ -231,8 +240,8 @@ class MoveStatements:
         where.append(or_(*(TASKS.c.status == source for source in sorted(transition.sources))))
         if transition.fenced:
             where.append(TASKS.c.attempt == _ATTEMPT)
-        if transition.led:
-            where.append(exists().where(LEADERSHIP.c.epoch == _EPOCH))
+        if transition.writer is not Writer.ANYBODY:
+            where.append(_FENCES[transition.writer](_EPOCH))
         return (
             update(TASKS)
             .where(*where)

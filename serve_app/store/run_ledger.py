@@ -1,7 +1,8 @@
 """The coordinator's side of the task store: claims, and every later move of a run.
 
-Two fencing tokens guard every write. The epoch: only the current leader may write. The attempt: a runner
-whose run was given up cannot change the task after another runner has claimed it.
+Two fencing tokens guard every write. The epoch: only the current coordinator of a service may write, and
+only the one whose service leads may begin a run. The attempt: a runner whose run was given up cannot change
+the task after another runner has claimed it.
 """
 
 import time
@@ -17,12 +18,21 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from serve_app.store.batching import Batching
 from serve_app.store.database import Database
 from serve_app.store.fair_queue import FairQueue
-from serve_app.store.leadership import leads, require_lead
+from serve_app.store.leadership import (
+    Presence,
+    Seat,
+    is_due,
+    keep_seat,
+    leads,
+    leave_seat,
+    seat_of,
+    take_seat,
+)
 from serve_app.store.move_statements import MOVES, MoveStatements, RunKey, Write
 from serve_app.store.outbox import announce
 from serve_app.store.pause_book import read_pauses
 from serve_app.store.rows import task_of
-from serve_app.store.tables import LEADERSHIP, TASKS
+from serve_app.store.tables import TASKS
 from serve_app.tasks.command import Command
 from serve_app.tasks.fair_share import Shares
 from serve_app.tasks.run_report import RunReport
@@ -31,6 +41,8 @@ from serve_app.tasks.task import Task, TaskError
 from serve_app.tasks.transitions import FINAL, Status
 
 WORKER_LOST = TaskError("worker_lost", "Every replica that ran this task was lost")
+_LEAST_SEAT_LEASE_S = 3.0
+"""A coordinator keeps its seat once a second."""
 EXPIRED = TaskError("expired", "The task had not begun when its deadline came")
 
 
@@ -41,9 +53,11 @@ class Demand:
     queued: Mapping[str, int]
     """Number of queued tasks."""
     running: Mapping[str, frozenset[str]]
-    """Uids of the running tasks."""
+    """Uids of the running tasks of this service."""
     ready: Mapping[str, int]
-    """Number of queued tasks within their owner's limit of running tasks; 0 during a drain or a pause."""
+    """Number of queued tasks within their owner's limit of running tasks; 0 during a drain or a pause, and
+    where another service leads.
+    """
     oldest: Mapping[str, float]
     """When the oldest ready task was submitted, in seconds since 1970; a model without any has no entry."""
     runners: frozenset[str]
@@ -55,7 +69,8 @@ _Job = Callable[[AsyncConnection], Awaitable[RowMapping | None]]
 
 
 class RunLedger:
-    """Writes of one epoch. A method returns after its commit, and raises ``Superseded`` under a newer epoch.
+    """Writes of one coordinator. A method returns after its commit, and raises ``Superseded`` once another
+    coordinator has come in its place.
 
     Writes that arrive during a commit share the next one (group commit), since each commit waits for the
     disk.
@@ -63,9 +78,9 @@ class RunLedger:
 
     moves: ClassVar[MoveStatements] = MOVES
 
-    def __init__(self, database: Database, epoch: int, *, lease_s: float, shares: Shares) -> None:
+    def __init__(self, database: Database, seat: Seat, *, lease_s: float, shares: Shares) -> None:
         self._database = database
-        self.epoch = epoch
+        self._seat = seat
         self._lease_s = lease_s
         self._queue = FairQueue(shares)
         self._draining = False
@@ -73,26 +88,56 @@ class RunLedger:
 
     @classmethod
     async def take_lead(
-        cls, database: Database, *, lease_s: float, grace_s: float, shares: Shares | None = None
+        cls,
+        database: Database,
+        *,
+        service: str = "",
+        is_ready: bool = True,
+        lease_s: float,
+        grace_s: float,
+        shares: Shares | None = None,
     ) -> "RunLedger":
-        """Begin a new epoch and return its ledger. Current runs have ``grace_s`` seconds to report to it.
+        """Begin a new epoch of ``service`` and return its ledger; lead, unless a newer service does.
 
-        ``lease_s``: seconds of a lease. ``shares``: the owners' fair shares; without any, owners are not
-        distinguished.
+        Runs of this service have ``grace_s`` seconds to report to it. ``is_ready``: whether its models are
+        loaded; before that another service may go on to lead. ``lease_s``: seconds of a lease, of runs and of
+        services. ``shares``: the owners' fair shares; without any, owners are not distinguished.
         """
-        async with database.write() as connection:
-            new = {"epoch": LEADERSHIP.c.epoch + 1, "draining": False}
-            query = update(LEADERSHIP).values(new).returning(LEADERSHIP.c.epoch)
-            epoch = (await connection.execute(query)).scalar_one()
+        async with database.write_alone() as connection:
+            seat = await take_seat(connection, service, _presence(lease_s, is_ready))
             await connection.execute(
                 update(TASKS)
-                .where(TASKS.c.status == Status.RUNNING)
+                .where(TASKS.c.status == Status.RUNNING, TASKS.c.generation == seat.generation)
                 .values(lease_expires_at=time.time() + grace_s)
             )
-        return cls(database, epoch, lease_s=lease_s, shares=shares or {})
+        return cls(database, seat, lease_s=lease_s, shares=shares or {})
+
+    @property
+    def seat(self) -> Seat:
+        """This coordinator's place among the services, as it stood when ``keep_seat`` looked."""
+        return self._seat
+
+    @property
+    def epoch(self) -> int:
+        """The number of this coordinator."""
+        return self._seat.epoch
+
+    async def keep_seat(self, *, is_ready: bool) -> Seat:
+        """Say that this service lives, and find out whether it leads. Raises ``Superseded``.
+
+        To be called several times in each lease; ``is_ready`` as for ``take_lead``.
+        """
+        presence = _presence(self._lease_s, is_ready)
+        async with self._database.read() as connection:
+            if not await is_due(connection, self.epoch, presence):
+                self._seat = await seat_of(connection, self.epoch)
+                return self._seat
+        async with self._database.write_alone() as connection:
+            self._seat = await keep_seat(connection, self.epoch, presence)
+        return self._seat
 
     async def claim(self, model: str, runner: str, loras: Collection[str] = ()) -> Task | None:
-        """Claim the next task of ``model`` for ``runner``; return None if no queued task may run.
+        """Claim the next task of ``model`` for ``runner``; return None if no queued task may run here.
 
         The order is priority, then fair share, then age; among tasks of almost the same age, a task that uses
         one of ``loras`` goes first. Raises ``Superseded``.
@@ -107,7 +152,7 @@ class RunLedger:
             now = time.time()
             claim = self.moves.claim(
                 turn.taken.seq,
-                self.epoch,
+                self._seat,
                 runner=runner,
                 started_at=now,
                 lease_expires_at=now + self._lease_s,
@@ -116,8 +161,11 @@ class RunLedger:
             if row is not None:
                 await self._queue.charge(connection, model, turn)
                 return row
+            self._seat = await seat_of(connection, self.epoch)
+            if not self._seat.leads:
+                return None
             # On PostgreSQL the task may have been cancelled in the meantime: choose again.
-        await require_lead(connection, self.epoch)
+        await seat_of(connection, self.epoch)
         return None
 
     async def report(self, uid: str, attempt: int, report: RunReport) -> Command:
@@ -159,23 +207,18 @@ class RunLedger:
         return _task(await self._commit(self.moves.hand_back(self._run(uid, attempt))))
 
     async def drain(self) -> None:
-        """Begin the drain: in this epoch no further task is claimed or stored. Raises ``Superseded``."""
+        """Begin the drain: in this epoch no further task is claimed, nor any stored unless another service
+        goes on. Raises ``Superseded``.
+        """
         await self._writing.ask(self._drain)
 
     async def _drain(self, connection: AsyncConnection) -> None:
-        query = update(LEADERSHIP).where(LEADERSHIP.c.epoch == self.epoch).values(draining=True)
-        if (await connection.execute(query)).rowcount == 0:
-            await require_lead(connection, self.epoch)
+        self._seat = await leave_seat(connection, self.epoch, _presence(self._lease_s, is_ready=True))
         # Writes are serialized: claims before this one are in this transaction or already committed.
         self._draining = True
 
-    async def check_lead(self) -> None:
-        """Raise ``Superseded`` once another coordinator leads."""
-        async with self._database.read() as connection:
-            await require_lead(connection, self.epoch)
-
     async def expire_leases(self) -> Sequence[Task]:
-        """Give up every run with an expired lease; return the tasks. Raises ``Superseded``."""
+        """Give up the runs of any service with an expired lease; return the tasks. Raises ``Superseded``."""
         expired = select(TASKS.c.uid, TASKS.c.attempt).where(
             TASKS.c.status == Status.RUNNING, TASKS.c.lease_expires_at < time.time()
         )
@@ -201,7 +244,7 @@ class RunLedger:
             expired = (await connection.execute(write.statement, write.values)).mappings().all()
             await announce(connection, expired)
             if not expired:
-                await require_lead(connection, self.epoch)
+                await seat_of(connection, self.epoch)
         return [task_of(row) for row in expired]
 
     async def forget_ended(self, *, before: float) -> Sequence[Task]:
@@ -218,8 +261,10 @@ class RunLedger:
         return task_of(row) if row is not None else None
 
     async def running(self) -> Sequence[tuple[str, int]]:
-        """Return the uid and attempt of each running task."""
-        query = select(TASKS.c.uid, TASKS.c.attempt).where(TASKS.c.status == Status.RUNNING)
+        """Return the uid and attempt of each running task of this service."""
+        query = select(TASKS.c.uid, TASKS.c.attempt).where(
+            TASKS.c.status == Status.RUNNING, TASKS.c.generation == self._seat.generation
+        )
         async with self._database.read() as connection:
             return [(uid, attempt) for uid, attempt in await connection.execute(query)]
 
@@ -229,28 +274,29 @@ class RunLedger:
             return frozenset((await connection.execute(select(TASKS.c.uid))).scalars())
 
     async def demand(self) -> Demand:
-        """Return the queued and running tasks of each model."""
+        """Return the queued tasks of each model, and those that run in this service."""
         waiting = (
             select(TASKS.c.model, TASKS.c.owner, func.count(), func.min(TASKS.c.created_at))
             .where(TASKS.c.status == Status.QUEUED)
             .group_by(TASKS.c.model, TASKS.c.owner)
         )
-        of_runs = (TASKS.c.model, TASKS.c.uid, TASKS.c.owner, TASKS.c.runner)
+        of_runs = (TASKS.c.model, TASKS.c.uid, TASKS.c.owner, TASKS.c.runner, TASKS.c.generation)
         running = select(*of_runs).where(TASKS.c.status == Status.RUNNING)
         async with self._database.read() as connection:
             lines = (await connection.execute(waiting)).all()
             runs = (await connection.execute(running)).all()
             pauses = await read_pauses(connection)
         busy = Counter(run.owner for run in runs)
+        own = [run for run in runs if run.generation == self._seat.generation]
         queued, ready, oldest = Counter[str](), Counter[str](), dict[str, float]()
         for model, owner, count, since in lines:
             queued[model] += count
-            begins = not self._draining and not pauses.hold(owner, model)
+            begins = self._seat.leads and not self._draining and not pauses.hold(owner, model)
             room = min(count, self._queue.room(owner, busy[owner])) if begins else 0
             ready[model] += room
             if room > 0:
                 oldest[model] = min(since, oldest.get(model, since))
-        uids = {model: frozenset(run.uid for run in runs if run.model == model) for model, *_ in runs}
+        uids = {run.model: frozenset(each.uid for each in own if each.model == run.model) for run in own}
         return Demand(queued, uids, ready, oldest, frozenset(run.runner for run in runs))
 
     def _run(self, uid: str, attempt: int) -> RunKey:
@@ -284,8 +330,12 @@ class RunLedger:
         changed = await connection.execute(write.statement, write.values)
         row: RowMapping | None = changed.mappings().first()
         if row is None:
-            await require_lead(connection, self.epoch)
+            await seat_of(connection, self.epoch)  # which raises if the row was kept by its fence
         return row
+
+
+def _presence(lease_s: float, is_ready: bool) -> Presence:
+    return Presence(time.time(), max(lease_s, _LEAST_SEAT_LEASE_S), is_ready)
 
 
 def _command(row: RowMapping) -> Command:

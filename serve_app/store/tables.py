@@ -74,6 +74,8 @@ TASKS = Table(
     Column("callback_url", Text),
     # The types of the wanted events, with blanks between.
     Column("callback_events", Text),
+    # Of the service that has claimed it last.
+    Column("generation", BigInteger),
     UniqueConstraint("id", "owner", name="tasks_id"),
     UniqueConstraint("owner", "idempotency_key", name="tasks_idempotency"),
     Index("tasks_queue", "status", "model", "owner", "priority", "place", "seq"),
@@ -84,12 +86,38 @@ TASKS = Table(
     sqlite_autoincrement=True,
 )
 
-LEADERSHIP = Table(
+SERVICES = Table(
+    "services",
+    METADATA,
+    # The later a service was started, the higher. A row stays for good, so none comes again.
+    Column("generation", _SEQ, primary_key=True, autoincrement=True),
+    Column("name", String(255), nullable=False, unique=True),
+    # Of its coordinator: counts the coordinators of all services.
+    Column("epoch", BigInteger, nullable=False, unique=True),
+    Column("seen_at", Float, nullable=False),
+    # True once its models have been loaded.
+    Column("ready", Boolean, nullable=False),
+    # True while it is to stop; where that one leads, there is no other, and no task is stored.
+    Column("draining", Boolean, nullable=False),
+    # True for one of them.
+    Column("leads", Boolean, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+COMPATIBILITY = Table(
+    "compatibility",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    # The oldest program that can use this schema, by the newest migration that it knows.
+    Column("oldest_program", String(16), nullable=False),
+)
+
+# Of programs before 0013, which may go on beside newer ones; nothing else uses it.
+Table(
     "leadership",
     METADATA,
     Column("id", Integer, primary_key=True),
     Column("epoch", Integer, nullable=False),
-    # True while the service is shutting down and accepts no task; reset by the next leader.
     Column("draining", Boolean, nullable=False, server_default=false()),
 )
 

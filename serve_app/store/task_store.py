@@ -12,12 +12,12 @@ from serve_app.errors import IdempotencyMismatch, TaskExists, TaskNotFound
 from serve_app.store.batching import Batching
 from serve_app.store.database import Database
 from serve_app.store.fair_queue import read_clocks
-from serve_app.store.group_commit import GroupCommit
+from serve_app.store.group_commit import IS_DRAINING, GroupCommit
 from serve_app.store.move_statements import MOVES, Write
 from serve_app.store.outbox import announce
 from serve_app.store.pause_book import read_pauses
 from serve_app.store.rows import task_of
-from serve_app.store.tables import LEADERSHIP, TASKS
+from serve_app.store.tables import TASKS
 from serve_app.tasks.admission import Admission
 from serve_app.tasks.caller import Caller
 from serve_app.tasks.fair_share import FairClock
@@ -250,9 +250,9 @@ class TaskStore:
         return {status: found.get(status, 0) for status in Status}
 
     async def is_draining(self) -> bool:
-        """Return True while the service is draining."""
+        """Return True while no task is taken: the service is to stop, and no other is there to go on."""
         async with self._database.read() as connection:
-            return bool(await connection.scalar(select(LEADERSHIP.c.draining)))
+            return bool(await connection.scalar(IS_DRAINING))
 
     async def _read(self, questions: Sequence[_Lookup]) -> Sequence[Task | Exception]:
         ids = list({question.task_id for question in questions})

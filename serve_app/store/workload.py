@@ -3,9 +3,10 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from sqlalchemy import case, func, select
+from sqlalchemy import case, func, literal, select
 
 from serve_app.store.database import Database
+from serve_app.store.leadership import Seat
 from serve_app.store.pause_book import IS_NOT_HELD
 from serve_app.store.tables import TASKS
 from serve_app.tasks.transitions import Status
@@ -13,7 +14,7 @@ from serve_app.tasks.transitions import Status
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """Queued and running work of one model, without paused tasks, in units of ``Task.work``."""
+    """Queued and running work of a model in one service, without paused tasks, in units of ``Task.work``."""
 
     queued: int
     """Number of queued tasks."""
@@ -27,15 +28,21 @@ class Workload:
 
     @classmethod
     async def of(
-        cls, database: Database, model: str, *, cap: float, stopping: Collection[str] = ()
+        cls, database: Database, model: str, *, cap: float, seat: Seat, stopping: Collection[str] = ()
     ) -> "Workload":
-        """Query the model's work, except runs on ``stopping`` replicas; ``cap``: largest work of a task."""
+        """Query the model's work in the service of ``seat``, to which all waits while it leads.
+
+        Runs on ``stopping`` replicas are left out. ``cap``: largest work of a task.
+        """
         capped = case((TASKS.c.work > cap, cap), else_=TASKS.c.work)
         waiting = select(func.count(), func.sum(TASKS.c.work), func.sum(capped)).where(
-            TASKS.c.status == Status.QUEUED, TASKS.c.model == model, IS_NOT_HELD
+            TASKS.c.status == Status.QUEUED, TASKS.c.model == model, IS_NOT_HELD, literal(seat.leads)
         )
         running = select(TASKS.c.work, TASKS.c.progress).where(
-            TASKS.c.status == Status.RUNNING, TASKS.c.model == model, TASKS.c.runner.not_in(stopping)
+            TASKS.c.status == Status.RUNNING,
+            TASKS.c.model == model,
+            TASKS.c.generation == seat.generation,
+            TASKS.c.runner.not_in(stopping),
         )
         async with database.read() as connection:
             queued, work, capped_work = (await connection.execute(waiting)).one()

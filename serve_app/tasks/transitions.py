@@ -60,6 +60,16 @@ class Move(StrEnum):
     """The task has not begun before its deadline."""
 
 
+class Writer(StrEnum):
+    """Who may make a move."""
+
+    ANYBODY = "anybody"
+    COORDINATOR = "coordinator"
+    """The current coordinator of any service."""
+    LEADER = "leader"
+    """The current coordinator of the service that leads."""
+
+
 @dataclass(frozen=True, slots=True)
 class Transition:
     """A legal move: the conditions in the WHERE of its UPDATE, and the new state."""
@@ -68,26 +78,23 @@ class Transition:
     target: Status
     fenced: bool
     """True if only the current attempt may make the move."""
-    led: bool
-    """True if only the current leader (its epoch) may make the move."""
+    writer: Writer = Writer.ANYBODY
 
 
 _QUEUED = frozenset({Status.QUEUED})
 _RUNNING = frozenset({Status.RUNNING})
 
 TRANSITIONS: Mapping[Move, Transition] = {
-    Move.CLAIM: Transition(_QUEUED, Status.RUNNING, fenced=False, led=True),
-    Move.REPORT: Transition(_RUNNING, Status.RUNNING, fenced=True, led=True),
-    Move.PUBLISH: Transition(_RUNNING, Status.SUCCEEDED, fenced=True, led=True),
-    Move.FAIL: Transition(_RUNNING, Status.FAILED, fenced=True, led=True),
-    Move.REQUEUE: Transition(_RUNNING, Status.QUEUED, fenced=True, led=True),
-    Move.LOSE: Transition(_RUNNING, Status.FAILED, fenced=True, led=True),
-    Move.HAND_BACK: Transition(_RUNNING, Status.QUEUED, fenced=True, led=True),
-    Move.CANCEL: Transition(
-        frozenset({Status.QUEUED, Status.RUNNING}), Status.CANCELLED, fenced=False, led=False
-    ),
-    Move.REORDER: Transition(_QUEUED, Status.QUEUED, fenced=False, led=False),
-    Move.PUT_FIRST: Transition(_QUEUED, Status.QUEUED, fenced=False, led=False),
-    Move.FINISH_EARLY: Transition(_RUNNING, Status.RUNNING, fenced=False, led=False),
-    Move.EXPIRE: Transition(_QUEUED, Status.FAILED, fenced=False, led=True),
+    Move.CLAIM: Transition(_QUEUED, Status.RUNNING, fenced=False, writer=Writer.LEADER),
+    Move.REPORT: Transition(_RUNNING, Status.RUNNING, fenced=True, writer=Writer.COORDINATOR),
+    Move.PUBLISH: Transition(_RUNNING, Status.SUCCEEDED, fenced=True, writer=Writer.COORDINATOR),
+    Move.FAIL: Transition(_RUNNING, Status.FAILED, fenced=True, writer=Writer.COORDINATOR),
+    Move.REQUEUE: Transition(_RUNNING, Status.QUEUED, fenced=True, writer=Writer.COORDINATOR),
+    Move.LOSE: Transition(_RUNNING, Status.FAILED, fenced=True, writer=Writer.COORDINATOR),
+    Move.HAND_BACK: Transition(_RUNNING, Status.QUEUED, fenced=True, writer=Writer.COORDINATOR),
+    Move.CANCEL: Transition(frozenset({Status.QUEUED, Status.RUNNING}), Status.CANCELLED, fenced=False),
+    Move.REORDER: Transition(_QUEUED, Status.QUEUED, fenced=False),
+    Move.PUT_FIRST: Transition(_QUEUED, Status.QUEUED, fenced=False),
+    Move.FINISH_EARLY: Transition(_RUNNING, Status.RUNNING, fenced=False),
+    Move.EXPIRE: Transition(_QUEUED, Status.FAILED, fenced=False, writer=Writer.LEADER),
 }

@@ -8,11 +8,11 @@ import serve_app.app
 from serve_app.coordinator.coordinator import Coordinator
 from serve_app.store.move_statements import MoveStatements
 from serve_app.store.run_ledger import RunLedger
-from serve_app.tasks.transitions import TRANSITIONS, Status
+from serve_app.tasks.transitions import TRANSITIONS, Status, Writer
 
 # The moves of a run from any state, by any attempt, under any epoch.
 _UNFENCED = {
-    move: replace(transition, sources=frozenset(Status), fenced=False, led=False)
+    move: replace(transition, sources=frozenset(Status), fenced=False, writer=Writer.ANYBODY)
     for move, transition in TRANSITIONS.items()
     if transition.fenced
 }

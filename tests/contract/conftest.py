@@ -1,7 +1,6 @@
 """An empty database of each kind that the service offers, the store and the ledger on it, and two ranks."""
 
 import asyncio
-import os
 import shutil
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -14,24 +13,13 @@ from sqlalchemy import make_url
 from serve_app.store.database import Database
 from serve_app.store.run_ledger import RunLedger
 from serve_app.store.task_store import TaskStore
-from testbed.postgres_server import PostgresServer, programs
+from testbed.postgres_server import PostgresServer
 
 if TYPE_CHECKING:
     from serve_app.replica.rank_group import RankGroup
     from testbed.cluster import Cluster
 
 RANK_PATIENCE_S = 120
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[PostgresServer]:
-    """The session's PostgreSQL server. Without its programs the tests are skipped, but fail in CI."""
-    found = programs()
-    if found is None:
-        assert not os.environ.get("CI"), "CI runs these tests: install Debian's package postgresql"
-        pytest.skip("PostgreSQL's server programs are not installed")
-    with PostgresServer(found) as server:
-        yield server
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ import pytest
 from sqlalchemy import update
 
 from serve_app.store.database import Database
+from serve_app.store.leadership import Seat
 from serve_app.store.move_statements import MOVES, RunKey, Write
 from serve_app.store.run_ledger import RunLedger
 from serve_app.store.tables import TASKS
@@ -19,7 +20,7 @@ ATTEMPT = 2
 ERROR = TaskError("model_error", "The model failed.")
 WRITES: Mapping[Move, Callable[[RunKey, int], Write]] = {
     Move.CLAIM: lambda run, seq: MOVES.claim(
-        seq, run.epoch, runner="r", started_at=1.0, lease_expires_at=2.0
+        seq, Seat(run.epoch, 1, leads=True), runner="r", started_at=1.0, lease_expires_at=2.0
     ),
     Move.REPORT: lambda run, _: MOVES.report(run, at(1, 0.5), lease_expires_at=2.0),
     Move.PUBLISH: lambda run, _: MOVES.publish(run, made(), finished_at=1.0),
@@ -42,7 +43,8 @@ FROM = {
 """The legal sources of each move, written a second time so that a slip in the table of transitions shows."""
 OF_A_RUN = set(Move) - OF_THE_QUEUE - {Move.CANCEL, Move.FINISH_EARLY}
 """The moves of one attempt."""
-OF_THE_LEADER = set(Move) - {Move.CANCEL, Move.FINISH_EARLY, Move.REORDER, Move.PUT_FIRST}
+OF_A_COORDINATOR = set(Move) - {Move.CANCEL, Move.FINISH_EARLY, Move.REORDER, Move.PUT_FIRST}
+OF_THE_LEADER = {Move.CLAIM, Move.EXPIRE}
 
 
 async def changes(
@@ -77,8 +79,17 @@ async def test_another_attempt_makes_no_move_of_a_run(
 
 
 @pytest.mark.parametrize("move", Move)
-async def test_a_coordinator_that_does_not_lead_makes_none_but_a_cancel(
+async def test_a_coordinator_that_was_replaced_makes_none_but_those_of_clients(
     database: Database, store: TaskStore, ledger: RunLedger, move: Move
 ) -> None:
     made = await changes(database, store, move, min(FROM[move]), epoch=ledger.epoch - 1)
+    assert made is (move not in OF_A_COORDINATOR)
+
+
+@pytest.mark.parametrize("move", Move)
+async def test_beside_a_newer_service_a_coordinator_makes_the_moves_of_its_runs_and_none_of_the_queue(
+    database: Database, store: TaskStore, ledger: RunLedger, move: Move
+) -> None:
+    await RunLedger.take_lead(database, service="newer", lease_s=30, grace_s=10)
+    made = await changes(database, store, move, min(FROM[move]), epoch=ledger.epoch)
     assert made is (move not in OF_THE_LEADER)

@@ -101,7 +101,7 @@ async def test_of_a_paused_owner_nothing_is_begun_until_it_resumes(
         await book.pause_owner("alice")
     demand = await ledger.demand()
     assert (demand.queued["demo"], demand.ready["demo"]) == (2, 1)
-    assert (await Workload.of(database, "demo", cap=1e9)).queued == 1
+    assert (await Workload.of(database, "demo", cap=1e9, seat=ledger.seat)).queued == 1
     assert await claims(ledger) == ["his"]
     await book.resume_owner("alice")
     assert (await ledger.demand()).ready["demo"] == 1
@@ -116,7 +116,7 @@ async def test_of_a_paused_model_nothing_is_begun(
     await submit(store, "other", model="other")
     await book.pause_model("demo")
     assert await claims(ledger) == [] and (await ledger.demand()).ready == {"demo": 0, "other": 1}
-    assert (await Workload.of(database, "demo", cap=1e9)).queued == 0
+    assert (await Workload.of(database, "demo", cap=1e9, seat=ledger.seat)).queued == 0
     other = await ledger.claim("other", "r")
     assert other is not None and other.id == "other"
     await book.resume_model("demo")

@@ -14,10 +14,12 @@ from typing import ClassVar
 
 import psutil
 import pytest
+from sqlalchemy import select
 
 from serve_app.store.database import Database
-from serve_app.store.leadership import Superseded
+from serve_app.store.leadership import Seat, Superseded
 from serve_app.store.run_ledger import RunLedger
+from serve_app.store.tables import SERVICES
 from testbed.cluster import Cluster, paced
 from testbed.service import HTTP, Service, wait_for
 
@@ -232,18 +234,20 @@ def test_of_two_coordinators_one_leads_and_nothing_is_lost_or_done_twice(service
         asyncio.run(rival_claims(service, rival))
 
 
-async def take_lead(service: Service) -> int:
-    """Take the lead as another coordinator; return its epoch."""
+async def take_lead(service: Service) -> Seat:
+    """Take the lead as another coordinator of the service; return its seat."""
     database = store_of(service)
-    ledger = await RunLedger.take_lead(database, lease_s=30, grace_s=30)
+    async with database.read() as connection:
+        name = (await connection.execute(select(SERVICES.c.name))).scalar_one()
+    ledger = await RunLedger.take_lead(database, service=name, lease_s=30, grace_s=30)
     await database.close()
-    return ledger.epoch
+    return ledger.seat
 
 
-async def rival_claims(service: Service, epoch: int) -> None:
+async def rival_claims(service: Service, seat: Seat) -> None:
     database = store_of(service)
     try:
-        await RunLedger(database, epoch, lease_s=30, shares={}).claim("paced", "another")
+        await RunLedger(database, seat, lease_s=30, shares={}).claim("paced", "another")
     finally:
         await database.close()
 

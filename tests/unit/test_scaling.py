@@ -9,6 +9,7 @@ from serve_app.config.model_settings import AutoscalingSettings, ModelSettings
 from serve_app.coordinator.scaling import Scaling
 from serve_app.store.database import Database
 from serve_app.store.fleet import Fleet
+from serve_app.store.leadership import Seat
 from serve_app.store.run_ledger import RunLedger
 from serve_app.store.task_store import TaskStore
 from serve_app.tasks.admission import Admission
@@ -35,6 +36,7 @@ class Scene:
         self.backlogs: dict[str, float] = {}
         self.now = 1000.0
         self.stopping: frozenset[str] = frozenset()
+        self.seat = Seat(epoch=1, generation=1, leads=True)
         self.scaling = self.another()
 
     def another(self) -> Scaling:
@@ -52,6 +54,7 @@ class Scene:
             models,
             windows,
             lambda model: self.stopping,
+            lambda: self.seat,
             seen_within_s=6.0,
             on_backlog=self.backlogs.__setitem__,
         )
@@ -157,3 +160,17 @@ async def test_the_next_coordinator_knows_the_replicas_of_the_one_before(scene: 
     successor = scene.another()
     await successor.recall()
     assert successor.window("demo") == 4
+
+
+async def test_beside_a_newer_service_nothing_that_waits_is_work_and_its_runs_are_not_either(
+    scene: Scene,
+) -> None:
+    own = await RunLedger.take_lead(scene.database, service="older", lease_s=30, grace_s=10)
+    await scene.submit(1.0, 1.0, 1.0)
+    await own.claim("demo", "replica")
+    newer = await RunLedger.take_lead(scene.database, service="newer", lease_s=30, grace_s=10)
+    await newer.claim("demo", "another")
+    scene.seat = await own.keep_seat(is_ready=True)
+    assert await scene.scaling.figures() == figures("model-demo", 1, 2)
+    scene.seat = newer.seat
+    assert await scene.another().figures() == figures("model-demo", 2, 2)
