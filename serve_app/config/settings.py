@@ -64,7 +64,9 @@ class TaskSettings(Section):
     )
     longest_run_s: Seconds = Field(default=3600.0, description="grace that a stopping replica gets to finish")
     drain_s: float = Field(
-        default=20.0, ge=0, description="how long running tasks may go on once the service is to stop"
+        default=20.0,
+        ge=0,
+        description="how long running tasks may go on once the service is to stop, or a newer one leads",
     )
     retention_s: Seconds = Field(
         default=7 * 86400.0, description="ended tasks and their files are kept this long"
