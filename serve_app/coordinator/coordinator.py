@@ -82,7 +82,7 @@ class Coordinator:
             shares=settings.shares,
         )
         self._hand_backs = HandBacks(self.hand_back)
-        self._handover = Handover(self._ledger, self.hand_back, awaited, patience_s=rules.drain_s)
+        self._handover = Handover(self._ledger, self._hand_backs.want, awaited, patience_s=rules.drain_s)
         names = {model.name: deployment_of(model.name) for model in settings.models}
         self._deployments = Deployments(serve.get_replica_context().app_name, names)
         self._scaling = Scaling(

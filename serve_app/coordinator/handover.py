@@ -12,20 +12,20 @@ _logger = logging.getLogger("ray.serve")
 class Handover:
     """Lets the runs of a service that does not lead go on for ``patience_s`` seconds, then hands them back.
 
-    The service is ready to lead once a replica of each model in ``awaited`` has loaded it. ``hand_back``:
-    returns the task of a uid and attempt to the queue.
+    The service is ready to lead once a replica of each model in ``awaited`` has loaded it. ``want_back``:
+    has the run of a uid and attempt handed back; called again until it is.
     """
 
     def __init__(
         self,
         ledger: RunLedger,
-        hand_back: Callable[[str, int], Awaitable[None]],
+        want_back: Callable[[str, int], Awaitable[None]],
         awaited: set[str],
         *,
         patience_s: float,
     ) -> None:
         self._ledger = ledger
-        self._hand_back = hand_back
+        self._want_back = want_back
         self._awaited = awaited
         self._patience_s = patience_s
         self._led = ledger.seat.leads
@@ -44,4 +44,4 @@ class Handover:
             _logger.info("this service (generation %d) %s", seat.generation, words)
         if not seat.leads and time.monotonic() - self._since >= self._patience_s:
             for uid, attempt in await self._ledger.running():
-                await self._hand_back(uid, attempt)
+                await self._want_back(uid, attempt)
