@@ -7,17 +7,14 @@ from pydantic import ConfigDict, Field
 
 from models.limits import MAX_REFERENCES
 from models.video_spec import LoraUse
+from serve_app.api.http.output_fields import OutputFields
 from serve_app.api.http.request_model import RequestModel, Text
 from serve_app.api.http.video_fields import (
     DRAWN_SEED,
     Aspect,
-    CodecName,
     Control,
-    Crf,
     EitherSize,
-    EventTypes,
     FlowShift,
-    Format,
     Fps,
     FragmentPrompts,
     Fragments,
@@ -29,19 +26,14 @@ from serve_app.api.http.video_fields import (
     ModelName,
     NegativePrompt,
     Pictures,
-    Priority,
     Prompt,
-    SavePath,
     Seconds,
     Seed,
     Shape,
     Side,
     Source,
     Steps,
-    TaskId,
     Unset,
-    Url,
-    Wait,
     parse_aspect,
     parse_size,
     without_default,
@@ -49,7 +41,6 @@ from serve_app.api.http.video_fields import (
 from serve_app.errors import InvalidField
 from serve_app.submission.field_words import FieldWords
 from serve_app.submission.video_order import EarlierVideo, Picture, VideoOrder
-from serve_app.tasks.video_output import Codec, VideoFormat
 
 _ONE_PIXEL = (
     "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAA"
@@ -75,10 +66,8 @@ _WORDS = FieldWords(
 )
 
 
-class VideoRequest(RequestModel):
-    """Request for a video. Omitted fields take the model's defaults, which `/v1/service/metadata` lists."""
-
-    model_config = ConfigDict(json_schema_extra={"required": ["prompt"]})
+class VideoFields(RequestModel):
+    """Fields of a request that say what the video shows and how it is made."""
 
     prompt: Prompt = Field(
         default="",
@@ -190,45 +179,13 @@ class VideoRequest(RequestModel):
         examples=[[{"name": "anime", "strength": 0.8}]],
         json_schema_extra=without_default,
     )
-    priority: Priority = Field(
-        default=0, description="Higher goes first, within the service's own limit.", examples=[0]
-    )
-    callback_url: Url | Unset = _field(
-        "Where a signed message is sent at the task's end (a webhook): an http or https URL of a public "
-        "address, for a key with a webhook secret.",
-        "",
-    )
-    callback_events: EventTypes = _field(
-        "Which messages: of `task.started`, `task.succeeded`, `task.failed` and `task.cancelled`; default: "
-        "all but the first.",
-        [],
-    )
-    expires_in_s: Wait | Unset = _field(
-        "Seconds in which the task must have begun; else it ends as failed, with the code `expired`.", 3600
-    )
-    format: Format = _field(
-        "The file: a video (mp4, webm), a moving picture (gif, webp), or its frames (png-zip); default: mp4.",
-        "mp4",
-    )
-    codec: CodecName = _field(
-        "Of an mp4 h264, h265, vp9 or av1, of a webm vp9 or av1; default: the first.", "h264"
-    )
-    crf: Crf | Unset = _field(
-        "Constant rate factor of the codec, 0 to 51, of vp9 and av1 to 63: less is better, and larger.", 18
-    )
-    return_last_frame: bool = Field(
-        default=False,
-        description="Keep the last frame, too, as it was made; the status then has `last_frame_url`.",
-        examples=[False],
-    )
-    save_result_path: SavePath | Unset = _field(
-        "A file name under the output root; default: `videos/<task_id>.mp4`, or the format's own end.",
-        "cats/beach.mp4",
-    )
-    task_id: TaskId | Unset = _field(
-        "The task's id, which no other task has: 1 to 128 of A-Z a-z 0-9 . _ -; default: a new one.",
-        "beach-1",
-    )
+
+
+# The fields of the last base come first.
+class VideoRequest(OutputFields, VideoFields):
+    """Request for a video. Omitted fields take the model's defaults, which `/v1/service/metadata` lists."""
+
+    model_config = ConfigDict(json_schema_extra={"required": ["prompt"]})
 
     def words(self) -> FieldWords:
         """Return the field names of this request, which has several spellings of size and length."""
@@ -251,7 +208,7 @@ class VideoRequest(RequestModel):
         Raises ``InvalidField`` where two fields contradict each other.
         """
         width, height = _size(self)
-        return VideoOrder(
+        order = VideoOrder(
             prompt=self.prompt,
             negative_prompt=self.negative_prompt,
             enhance_prompt=self.enhance_prompt,
@@ -277,20 +234,11 @@ class VideoRequest(RequestModel):
             seed=None if self.seed == DRAWN_SEED else self.seed,
             model=self.model,
             loras=_loras(self),
-            priority=self.priority,
-            format=VideoFormat(self.format) if self.format else None,
-            codec=Codec(self.codec) if self.codec else None,
-            crf=self.crf,
-            return_last_frame=self.return_last_frame,
-            save_path=self.save_result_path,
-            callback_url=self.callback_url,
-            expires_in_s=self.expires_in_s,
-            callback_events=tuple(self.callback_events or ()),
-            task_id=self.task_id,
             idempotency_key=idempotency_key,
             notes=notes,
             sent=self.model_dump(exclude_unset=True),
         )
+        return self.with_output(order)
 
 
 def _picture(field: str, text: str, uploads: Mapping[str, Picture]) -> Picture | None:
