@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serve_app.errors import TooLarge, VideoUnreadable
+from serve_app.media.image_formats import is_heif
 from serve_app.media.source_video import SourceVideo
 
 _BASE_BYTES = 320 * 2**20
@@ -53,6 +54,11 @@ def container_of(data: bytes) -> str | None:
     if data.startswith(b"\x1aE\xdf\xa3"):
         return "matroska"
     return "gif" if data.startswith((b"GIF87a", b"GIF89a")) else None
+
+
+def is_video(data: bytes) -> bool:
+    """Return whether ``data`` begins as a video that is read; a GIF, which may be a picture, does not."""
+    return container_of(data) in ("mov", "matroska") and not is_heif(data)
 
 
 def measure(data: bytes | Path, *, max_pixels: int, max_s: float) -> SourceVideo:

@@ -63,6 +63,11 @@ def continued(spec: TaskSpec, order: VideoOrder, variant: Variant, source: Task)
     return replace(spec, continues=going_on, video_frames=going_on.kept_frames + new_frames)
 
 
+def whole_fragments(source: Task) -> int:
+    """Return how many fragments of a task's video were made to their end."""
+    return len(_ends(source))
+
+
 def _check_source(source: Task) -> None:
     if source.status is not Status.SUCCEEDED or source.artifact is None:
         raise OrderFault(FIELD, "that task has no finished video.")

@@ -1,11 +1,13 @@
 """Mapping from the fields of an order to a surface's own field names, for error messages."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import fields
 
 from serve_app.errors import InvalidField
 from serve_app.submission.video_order import OrderFault, VideoOrder
 
+_END = re.compile(r"[.\[]")
 _ORDER_FIELDS = frozenset(field.name for field in fields(VideoOrder))
 
 
@@ -41,4 +43,4 @@ class FieldWords:
 
 def _field(path: str) -> str:
     """Return the field that a path begins with."""
-    return path.partition("[")[0]
+    return _END.split(path, maxsplit=1)[0]

@@ -9,22 +9,26 @@ from serve_app.media.file_intake import MAX_PATH_CHARS
 from serve_app.submission.field_words import FieldWords
 from serve_app.submission.video_order import VideoOrder
 
-_FILES = ("first_frame", "last_frame", "video", "mask")
+_FILES = ("first_frame", "last_frame", "references", "video", "mask")
 
 
 def without_pictures(order: VideoOrder, words: FieldWords) -> Mapping[str, Any]:
     """Return the request as the client sent it, without pictures that came as text; paths and URLs stay."""
     kept = dict(order.sent)
     for name in (words[field] for field in _FILES):
-        if kept.get(name):
+        if name in kept:
             kept[name] = _without_data(kept[name])
-    name = words["references"]
-    if kept.get(name):
-        kept[name] = [_without_data(text) for text in kept[name]]
     return kept
 
 
-def _without_data(text: str) -> str:
+def _without_data(value: Any) -> Any:
+    """Return a file as text without its data, or several; the name of an earlier video stays."""
+    if isinstance(value, list):
+        return [_without_data(entry) for entry in value]
+    return _shortened(value) if isinstance(value, str) and value else value
+
+
+def _shortened(text: str) -> str:
     # Base64 has no full stop; the names of image files and of hosts do.
     if len(text) > MAX_PATH_CHARS or text.startswith("data:") or "." not in text:
         return f"({len(text)} characters left out)"

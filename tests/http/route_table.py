@@ -4,7 +4,7 @@ from typing import Any
 
 DONE, RUNNING, QUEUED = "hers-done", "hers-running", "hers-queued"
 
-UNSUPPORTED = {"/v1/videos/edits", "/v1/videos/extensions", "/v1/videos/characters"}
+UNSUPPORTED = {"/v1/videos/characters"}
 """What OpenAI's API has and this one has not: refused with a sentence, whoever asks."""
 SAYS_NOTHING = ("DELETE", "/lightx2v/v1/tasks/{task_id}")
 """Answers 200 for a task that is not the caller's, as for one that is not there: LightX2V's own shape."""

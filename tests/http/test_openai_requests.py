@@ -173,7 +173,7 @@ async def test_a_field_that_is_not_read_is_named(service: HttpService):
         ("GET", "/v1/videos/waiting/content", 409, "result_not_ready"),
         ("GET", "/v1/videos/done/content?variant=gif", 422, "invalid_field"),
         ("GET", "/v1/videos/done/content?variant=thumbnail", 404, "file_not_found"),
-        ("POST", "/v1/videos/edits", 400, "unsupported"),
+        ("POST", "/v1/videos/characters", 400, "unsupported"),
         ("GET", "/v1/models/other", 404, "model_not_found"),
     ],
 )

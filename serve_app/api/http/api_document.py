@@ -115,6 +115,8 @@ def form_body(
         }
     required = schema["required"]
     fields = {name: _form_field(field, name in required) for name, field in schema["properties"].items()}
+    for name in uploads.keys() & fields.keys():  # it takes text, too
+        uploads[name]["examples"] = fields[name]["examples"]
     return _body("multipart/form-data", {**schema, "properties": {**fields, **uploads}})
 
 

@@ -1,23 +1,24 @@
 """Request for a video in OpenAI's words and those that self-hosted servers add, and its order."""
 
-import json
 from collections.abc import Mapping
-from pathlib import PurePosixPath
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import ConfigDict, Field
 
 from models.video_spec import LoraUse
-from serve_app.api.http.request_model import RequestModel, Text
+from serve_app.api.http.output_fields import OutputFields
+from serve_app.api.http.request_model import RequestModel
 from serve_app.api.http.video_fields import (
     DRAWN_SEED,
+    Aspect,
+    Control,
     EitherSize,
     FlowShift,
     Fps,
+    FragmentPrompts,
+    Fragments,
     Frames,
     Guidance,
-    LoraEntry,
-    Loras,
     ModelName,
     NegativePrompt,
     Prompt,
@@ -25,99 +26,37 @@ from serve_app.api.http.video_fields import (
     Side,
     Steps,
     Unset,
+    parse_aspect,
     parse_size,
     without_default,
 )
+from serve_app.api.openai.sent_files import SentFiles
+from serve_app.api.openai.spellings import (
+    AnyLoras,
+    AnySource,
+    Clip,
+    Count,
+    Length,
+    Picture,
+    Pictures,
+    Video,
+    read_json,
+)
+from serve_app.api.openai.video_document import REMIXED
 from serve_app.errors import InvalidField
 from serve_app.submission.field_words import FieldWords
-from serve_app.submission.video_order import Picture, VideoOrder
+from serve_app.submission.video_order import EarlierVideo, VideoOrder
+from serve_app.tasks.task import Task
 
-UPLOAD = "input_reference"
-"""The file field of the form."""
-
-_PICTURES = (UPLOAD, "image_reference", "reference_url")
 _MORE = ("extra_body", "extra_params")
-_MAX_SECONDS = 600
-_WORDS = FieldWords({"steps": "num_inference_steps", "duration_s": "seconds", "first_frame": UPLOAD})
-
-
-def _read_json(value: object) -> object:
-    """Read a form's text as JSON if it looks so; anything else is returned as it is."""
-    if isinstance(value, str) and value.lstrip().startswith(("{", "[")):
-        try:
-            return json.loads(value)
-        except (ValueError, RecursionError):
-            pass  # whoever reads the field says what it takes
-    return value
-
-
-def _checked_seconds(value: object) -> object:
-    if isinstance(value, str):
-        if not value.strip():
-            return None
-        value = float(value) if value.strip().replace(".", "", 1).isdecimal() else None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= _MAX_SECONDS:
-        raise ValueError(f'must be a number of seconds such as "5", above 0 and up to {_MAX_SECONDS}')
-    return float(value)
-
-
-def _checked_picture(value: object) -> object:
-    """Read a picture as text, or as ``{"image_url": text}``."""
-    value = _read_json(value)
-    if isinstance(value, Mapping):
-        if "file_id" in value:
-            raise ValueError("no files are kept here; send the picture itself, or its URL as image_url")
-        value = value.get("image_url")
-        value = value.get("url") if isinstance(value, Mapping) else value
-    if not isinstance(value, str):
-        raise ValueError('must be a file, a text or {"image_url": text}')
-    return value.strip() or None
-
-
-def _checked_loras(value: object) -> object:
-    """Read one LoRA or several, by name or as objects with the words of other servers."""
-    value = _read_json(value)
-    entries = value if isinstance(value, list) else [value]
-    if entries == [""]:
-        return []
-    return [_lora_entry(entry) for entry in entries]
-
-
-def _lora_entry(entry: object) -> Mapping[str, Any]:
-    entry = {"name": entry} if isinstance(entry, str) else entry
-    if not isinstance(entry, Mapping):
-        raise ValueError('must be a name, {"name": "anime", "strength": 0.8} or a list of those')
-    known = dict(entry)
-    path = known.pop("path", None)
-    known.pop("int_id", None)
-    name = known.get("name") or path
-    if isinstance(name, str):
-        known["name"] = PurePosixPath(name).name.removesuffix(".safetensors")
-    if "scale" in known:
-        known.setdefault("strength", known.pop("scale"))
-    return known
-
-
-def _checked_count(value: object) -> object:
-    if value not in (1, "1"):
-        raise ValueError("a request makes one video; send several requests for several videos")
-    return 1
-
-
-Length = Annotated[
-    float | Unset, BeforeValidator(_checked_seconds), WithJsonSchema({"type": ["string", "number"]})
-]
-"""Seconds, as OpenAI has them in text, or as a number."""
-Reference = Annotated[
-    Text | Unset, BeforeValidator(_checked_picture), WithJsonSchema({"type": ["string", "object"]})
-]
-"""A picture; read as text."""
-AnyLoras = Annotated[
-    Loras,
-    BeforeValidator(_checked_loras),
-    WithJsonSchema({"type": ["string", "object", "array"], "items": LoraEntry.model_json_schema()}),
-]
-Count = Annotated[int, BeforeValidator(_checked_count), WithJsonSchema({"type": "integer", "enum": [1]})]
+_WORDS = FieldWords(
+    {
+        "steps": "num_inference_steps",
+        "duration_s": "seconds",
+        "aspect": "aspect_ratio",
+        "save_path": "save_result_path",
+    }
+)
 
 
 def _field(description: str, example: object, default: object = None) -> Any:
@@ -126,10 +65,8 @@ def _field(description: str, example: object, default: object = None) -> Any:
     )
 
 
-class CreateRequest(RequestModel):
-    """Request for a video. Omitted fields take the model's defaults; `extra_body` holds more of the same."""
-
-    model_config = ConfigDict(json_schema_extra={"required": ["prompt"]})
+class VideoFields(RequestModel):
+    """Fields of a request that say what the video shows and how it is made."""
 
     prompt: Prompt = _field(
         "What the video shows; may be empty beside a picture.", "A white cat sitting by the beach", ""
@@ -139,11 +76,49 @@ class CreateRequest(RequestModel):
     size: EitherSize = _field(
         "Width and height; default: the picture's shape, or the model's own.", "832x480"
     )
-    input_reference: Reference = _field(
-        'The first frame: a file, base64, a `data:` URL, an http(s) URL, or `{"image_url": …}` with one.', ""
+    aspect_ratio: Aspect = _field("Width to height where no size is sent, up to 16:1.", "16:9")
+    input_reference: Picture = _field(
+        'The first frame: a file, base64, a `data:` URL, an http(s) URL, or `{"image_url": …}` with one. A '
+        "file with a video counts as `video`.",
+        "",
     )
-    image_reference: Reference = _field("Another name of `input_reference`.", "")
-    reference_url: Reference = _field("Another name of `input_reference`.", "")
+    image_reference: Picture = _field("Another name of `input_reference`.", "")
+    reference_url: Picture = _field("Another name of `input_reference`.", "")
+    last_frame_path: Picture = _field(
+        "The last frame, in the same forms; for a model that takes one, beside a first.", ""
+    )
+    input_references: Pictures = _field(
+        "Up to four pictures of subjects that are to appear in the video, in the same forms; for a model "
+        "that takes them.",
+        [],
+    )
+    reference_images: Pictures = _field("Another name of `input_references`.", [])
+    video: Video = _field(
+        'A video to change: a file, base64, a URL, `{"video_url": …}`, or `{"id": …}` of an earlier one. For '
+        "a model that takes one. Without a size and a length it decides them.",
+        "",
+    )
+    video_reference: Video = _field("Another name of `video`.", "")
+    video_url: Video = _field("Another name of `video`.", "")
+    mask: Clip = _field(
+        "A video, in the same forms, white where `video` is to change and black where it stays. Default: "
+        "everything changes.",
+        "",
+    )
+    control_scale: Control | Unset = _field(
+        "How strongly the video, the frames and the references steer, for a model that takes a video.", 1.0
+    )
+    num_fragments: Fragments | Unset = _field(
+        "Consecutive fragments of that length, each going on from the end of the one before. Default: 1.", 1
+    )
+    fragment_prompts: FragmentPrompts = _field(
+        "A prompt for each fragment, in place of `prompt`, which an empty one stands for.", []
+    )
+    continue_from: AnySource = _field(
+        "A finished video of yours to go on from: from its last frames, or with `fragments` from the end of "
+        "so many of its first ones, which the new video keeps.",
+        {"task_id": "beach-1", "fragments": 2},
+    )
     negative_prompt: NegativePrompt | Unset = _field("What the video should not show.", "blurry")
     enhance_prompt: bool = _field(
         "Have a chat model write the prompt out before the run, where the service has one; the video then "
@@ -164,14 +139,20 @@ class CreateRequest(RequestModel):
     loras: AnyLoras = _field("Several of them.", [{"name": "anime", "strength": 0.8}], [])
     n: Count = _field("Videos of a request: one.", 1, 1)
 
-    @property
-    def picture_word(self) -> str:
-        """Name of the field that holds the first frame."""
-        return next((word for word in _PICTURES if getattr(self, word)), UPLOAD)
 
-    def words(self) -> FieldWords:
-        """Return the field names of this request, which has several spellings of pictures, LoRAs and size."""
-        spelt = {"first_frame": self.picture_word}
+# The fields of the last base come first.
+class CreateRequest(OutputFields, VideoFields):
+    """Request for a video. Omitted fields take the model's defaults; `extra_body` holds more of the same."""
+
+    model_config = ConfigDict(json_schema_extra={"required": ["prompt"]})
+
+    def files(self, uploads: Mapping[str, bytes]) -> SentFiles:
+        """Return the pictures and videos of this request. Raises ``InvalidField`` for one too many."""
+        return SentFiles.of(dict(self), uploads)
+
+    def words(self, files: SentFiles) -> FieldWords:
+        """Return the field names of this request, which has several spellings of files, LoRAs and size."""
+        spelt = dict(files.words)
         if self.size and self.width is None and self.height is None:
             spelt |= {"width": "size", "height": "size"}
         if self.lora:
@@ -179,22 +160,33 @@ class CreateRequest(RequestModel):
         return _WORDS.but(**spelt)
 
     def order(
-        self, *, upload: bytes | None, notes: tuple[str, ...], idempotency_key: str | None
+        self, files: SentFiles, *, notes: tuple[str, ...], idempotency_key: str | None, source: Task | None
     ) -> VideoOrder:
         """Return the order of this request. ``notes``: of fields that are not read.
 
-        Raises ``InvalidField`` where two fields contradict each other.
+        ``source``: the earlier video that the request names. Raises ``InvalidField`` where two fields
+        contradict each other.
         """
+        sent = self.model_dump(mode="json", exclude_unset=True)
         width, height = self._size()
-        return VideoOrder(
+        order = VideoOrder(
             prompt=self.prompt,
             negative_prompt=self.negative_prompt,
             enhance_prompt=self.enhance_prompt,
-            first_frame=self._picture(upload),
+            first_frame=files.one("first_frame"),
+            last_frame=files.one("last_frame"),
+            references=files.several("references"),
+            video=files.one("video"),
+            mask=files.one("mask"),
+            control_scale=self.control_scale,
             width=width,
             height=height,
+            aspect=parse_aspect(self.aspect_ratio) if self.aspect_ratio else None,
             num_frames=self.num_frames,
             duration_s=self.seconds,
+            num_fragments=self.num_fragments,
+            fragment_prompts=tuple(self.fragment_prompts or ()),
+            continue_from=self._earlier(),
             fps=self.fps,
             steps=self.num_inference_steps,
             guidance_scale=self.guidance_scale,
@@ -205,8 +197,9 @@ class CreateRequest(RequestModel):
             loras=self._loras(),
             idempotency_key=idempotency_key,
             notes=notes,
-            sent=self.model_dump(mode="json", exclude_unset=True),
+            sent=sent if source is None else {**sent, REMIXED: source.id},
         )
+        return self.with_output(order)
 
     def _size(self) -> tuple[int | None, int | None]:
         if not self.size:
@@ -216,11 +209,9 @@ class CreateRequest(RequestModel):
             raise InvalidField("size", "size: contradicts width and height; send only one of them.")
         return width, height
 
-    def _picture(self, upload: bytes | None) -> Picture | None:
-        sent = [word for word in _PICTURES if getattr(self, word)]
-        if len(sent) + (upload is not None) > 1:
-            raise InvalidField(sent[-1], f"{sent[-1]}: another picture was sent too; send only one.")
-        return upload if upload is not None else getattr(self, sent[0]) if sent else None
+    def _earlier(self) -> EarlierVideo | None:
+        source = self.continue_from
+        return None if source is None else EarlierVideo(source.task_id, source.fragments)
 
     def _loras(self) -> tuple[LoraUse, ...]:
         if self.lora and self.loras:
@@ -235,7 +226,7 @@ def with_extras(fields: Mapping[str, Any]) -> Mapping[str, Any]:
     """
     found = {name: value for name, value in fields.items() if name not in _MORE}
     for name in _MORE:
-        more = _read_json(fields.get(name)) or {}
+        more = read_json(fields.get(name)) or {}
         if not isinstance(more, Mapping):
             raise InvalidField(name, f"{name}: must be an object with further fields.")
         for inner, value in more.items():

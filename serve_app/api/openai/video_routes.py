@@ -1,7 +1,8 @@
 """The OpenAI surface's routes: ``/v1/videos`` and ``/v1/models``."""
 
+import asyncio
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import JSONResponse, Response
@@ -15,9 +16,11 @@ from serve_app.api.http.parameters import Service, TaskInPath
 from serve_app.api.http.refusals import refused
 from serve_app.api.http.video_file import send_video
 from serve_app.api.openai.bracket_fields import nested
-from serve_app.api.openai.create_request import UPLOAD, CreateRequest, with_extras
+from serve_app.api.openai.create_request import CreateRequest, with_extras
 from serve_app.api.openai.refusal import ErrorBody, openai_answers
 from serve_app.api.openai.remix_request import RemixRequest
+from serve_app.api.openai.sent_files import FIRST_FRAME, UPLOAD_LISTS, UPLOADS
+from serve_app.api.openai.source_request import EditRequest, ExtensionRequest
 from serve_app.api.openai.video_document import (
     DeletedVideo,
     ModelObject,
@@ -30,26 +33,46 @@ from serve_app.api.openai.video_document import (
     video_page,
 )
 from serve_app.api.openai.video_links import with_content_link, with_link_to_first, with_video_links
-from serve_app.errors import ModelNotFound, ResultNotReady
+from serve_app.errors import FileNotFound, ModelNotFound, ResultNotReady
 from serve_app.media.video_stills import StillKind
 from serve_app.queue.snapshot import QueueSnapshot
 from serve_app.submission.field_words import FieldWords
 from serve_app.submission.task_service import TaskService
+from serve_app.tasks.caller import Caller
 from serve_app.tasks.task import Task
 
-_REFUSED_SUBMITS = (400, 403, 413, 422, 429, 503, 507)
+_REFUSED_SUBMITS = (400, 403, 404, 409, 413, 422, 429, 503, 507)
 _FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
 _MEDIA_TYPES: Mapping[StillKind, str] = {
     StillKind.THUMBNAIL: "image/webp",
     StillKind.SPRITESHEET: "image/jpeg",
+    StillKind.LAST_FRAME: "image/png",
 }
+_SHOWN_UPLOADS = {
+    FIRST_FRAME: f"{FIRST_FRAME}[image_url]",
+    "last_frame_path": "last_frame_path[image_url]",
+    "video": "video[video_url]",
+    "mask": "mask[video_url]",
+}
+_SHOWN_LISTS = {"input_references": "input_references[][image_url]"}
+"""Files of a form as the document has them: other names of a field take them, too."""
 
 Variant = Annotated[
-    Literal["video", "thumbnail", "spritesheet", "0"],
-    Query(description="the video, its first frame (WebP), or up to 16 of its frames (JPEG); 0: the video"),
+    Literal["video", "thumbnail", "spritesheet", "last_frame", "0"],
+    Query(
+        description="the video, its first frame (WebP), up to 16 of its frames (JPEG), or its last one "
+        "(PNG); 0: the video"
+    ),
 ]
 
+
+def _body(model: type[CreateRequest]) -> dict[str, Any]:
+    return either_body(model, _SHOWN_UPLOADS, _SHOWN_LISTS)
+
+
 ModelInPath = Annotated[str, Path(description="The model's name.", examples=["demo"])]
+
+_Request = TypeVar("_Request", bound=CreateRequest)
 
 router = APIRouter(tags=["openai"])
 
@@ -59,20 +82,13 @@ router = APIRouter(tags=["openai"])
     summary="Submit a video, as JSON or as a form",
     responses=with_video_links(openai_answers(VideoObject, *_REFUSED_SUBMITS)),
     openapi_extra={
-        **either_body(CreateRequest, {UPLOAD: f"{UPLOAD}[image_url]"}),
+        **_body(CreateRequest),
         **curl("/v1/videos", '-F prompt="a red ball" -F seconds=2 -F size=96x64'),
     },
 )
 async def create(request: Request, service: Service, caller: Calling) -> Response:
     """Take a video request, and answer with the video in the queue."""
-    sent, fields, upload = await _read(request, service)
-    order = sent.order(
-        upload=upload,
-        notes=CreateRequest.unknown_among(fields),
-        idempotency_key=idempotency_key(request),
-    )
-    submitted = await service.submit(caller, order, sent.words())
-    return _video(service, submitted.task, submitted.queue)
+    return await _made(CreateRequest, request, service, caller)
 
 
 @router.get(
@@ -130,7 +146,7 @@ async def cancel(task_id: TaskInPath, service: Service, caller: Calling) -> Resp
 @router.post(
     "/v1/videos/{task_id}/remix",
     summary="Make a video again with another prompt",
-    responses=with_video_links(openai_answers(VideoObject, 404, *_REFUSED_SUBMITS)),
+    responses=with_video_links(openai_answers(VideoObject, *_REFUSED_SUBMITS)),
     openapi_extra=json_body(RemixRequest),
 )
 async def remix(task_id: TaskInPath, request: Request, service: Service, caller: Calling) -> Response:
@@ -151,9 +167,7 @@ async def content(
     task_id: TaskInPath, request: Request, service: Service, caller: Calling, variant: Variant = "video"
 ) -> Response:
     """Send a video, or a picture of it, which is made when it is first asked for."""
-    task = await service.task(caller, task_id)
-    if task.artifact is None:
-        raise ResultNotReady("There is no video yet, or none any more to come: see its status and error.")
+    task = _finished(await service.task(caller, task_id))
     if variant in ("video", "0"):
         path = await service.video(task)
         return await send_video(request, path, filename=f"{task.id}{path.suffix}", attachment=False)
@@ -184,26 +198,80 @@ async def retrieve_model(model: ModelInPath, service: Service) -> Response:
     raise ModelNotFound("No model of this name is served; GET /v1/models lists those that are.")
 
 
-@router.post("/v1/videos/edits", include_in_schema=False)
-@router.post("/v1/videos/extensions", include_in_schema=False)
+@router.post(
+    "/v1/videos/edits",
+    summary="Change a video by a prompt",
+    responses=with_video_links(openai_answers(VideoObject, *_REFUSED_SUBMITS)),
+    openapi_extra=_body(EditRequest),
+)
+async def edit(request: Request, service: Service, caller: Calling) -> Response:
+    """Take a request for another version of a video, and answer with the new one in the queue."""
+    return await _made(EditRequest, request, service, caller)
+
+
+@router.post(
+    "/v1/videos/extensions",
+    summary="Make a video longer",
+    responses=with_video_links(openai_answers(VideoObject, *_REFUSED_SUBMITS)),
+    openapi_extra=_body(ExtensionRequest),
+)
+async def extend(request: Request, service: Service, caller: Calling) -> Response:
+    """Take a request for an earlier video with more at its end, and answer with the whole in the queue."""
+    return await _made(ExtensionRequest, request, service, caller)
+
+
 @router.post("/v1/videos/characters", include_in_schema=False)
 async def unsupported(_caller: Calling) -> Response:
     """Refuse what OpenAI's API has and this one has not."""
-    detail = "Edits, extensions and characters are not offered; /v1/videos/{id}/remix takes another prompt."
+    detail = "Characters are not offered; send pictures of them as input_references."
     return refused(400, detail, "unsupported")
 
 
+async def _made(
+    model: type[CreateRequest], request: Request, service: TaskService, caller: Caller
+) -> Response:
+    """Submit the request in a body, and answer with its video."""
+    sent, fields, uploads = await _read(model, request, service)
+    files = sent.files(uploads)
+    source = None
+    if files.earlier_id is not None:
+        source = await service.task(caller, files.earlier_id)
+        if not isinstance(sent, ExtensionRequest):
+            files = files.with_video(await _content(service, source))
+    order = sent.order(
+        files, notes=model.unknown_among(fields), idempotency_key=idempotency_key(request), source=source
+    )
+    submitted = await service.submit(caller, order, sent.words(files))
+    return _video(service, submitted.task, submitted.queue)
+
+
+async def _content(service: TaskService, task: Task) -> bytes:
+    path = await service.video(_finished(task))
+    try:
+        return await asyncio.to_thread(path.read_bytes)
+    except OSError:  # deleted a moment ago
+        raise FileNotFound("The video is no longer kept.") from None
+
+
+def _finished(task: Task) -> Task:
+    if task.artifact is None:
+        raise ResultNotReady("There is no video yet, or none any more to come: see its status and error.")
+    return task
+
+
 async def _read(
-    request: Request, service: TaskService
-) -> tuple[CreateRequest, Mapping[str, Any], bytes | None]:
-    """Read a body of either kind: the request, all its fields, and the uploaded picture."""
+    model: type[_Request], request: Request, service: TaskService
+) -> tuple[_Request, Mapping[str, Any], Mapping[str, bytes]]:
+    """Read a body of either kind: the request, all its fields, and the uploaded files."""
     if header_parameters(request.headers.get("content-type", ""))[0] not in _FORMS:
         body = with_extras(await read_object(request))
-        return CreateRequest.read_json(body), body, None
-    limit = service.offer.limits.max_image_bytes
-    form = await read_form(request, files=(UPLOAD,), max_file_bytes=limit, max_text_bytes=2 * limit)
+        return model.read_json(body), body, {}
+    limit = service.offer.max_file_bytes
+    form = await read_form(
+        request, files=UPLOADS, lists=UPLOAD_LISTS, max_file_bytes=limit, max_text_bytes=2 * limit
+    )
     fields = with_extras(nested(form.texts))
-    return CreateRequest.read_lenient(fields), fields, form.files.get(UPLOAD)
+    return model.read_lenient(fields), fields, form.files
 
 
 def _video(service: TaskService, task: Task, queue: QueueSnapshot) -> Response:
