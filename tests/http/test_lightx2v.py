@@ -1,13 +1,19 @@
 """LightX2V's task API below its own base URL: its words, shapes and defaults, for old and new clients."""
 
 import asyncio
+import json
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from serve_app.media.video_writer import VideoWriter
+from serve_app.tasks.caller import EVERYONE
 from serve_app.tasks.task import TaskError
-from tests.http.http_service import VIDEO, HttpService, as_text, png
+from tests.http.http_service import VIDEO, HttpService, as_text, png, running, settings
+from tests.http.test_references import sizes_of
 
 BASE = "/lightx2v/v1"
 LOCAL = f"{BASE}/local/video/generate"
@@ -153,3 +159,47 @@ async def test_the_local_api_is_there_too(service: HttpService):
     answers = await asyncio.gather(*(service.client.post(LOCAL, json=body) for _ in range(2)))
     assert sorted("error" in answer.json() for answer in answers) == [False, True]
     assert (await status(service, "cat"))["status"] == "pending"
+
+
+VACE = {"models": [{"name": "vace", "variant": "wan2.1-vace-1.3b", "weights": "."}]}
+SMALL: dict[str, Any] = {"prompt": "x", "size": [64, 96], "num_frames": 5, "infer_steps": 1}
+
+
+async def test_references_and_videos_come_in_lightx2vs_words(folder: Path):
+    data = png(40, 30), png(16, 48)
+    texts = [as_text(data[0]), f"data:image/png;base64,{as_text(data[1])}"]
+    with VideoWriter(folder / "clip.mp4", width=96, height=64, fps=16) as writer:
+        writer.write(np.full((5, 64, 96, 3), 90, np.uint8))
+    clip = as_text((folder / "clip.mp4").read_bytes())
+    async with running(settings(folder, input_roots=[folder], **VACE)) as service:
+        for fields in (
+            {"src_ref_images": texts},
+            {"src_ref_images": ",".join(texts), "src_video": clip, "src_mask": "clip.mp4", "task": "vace"},
+            {"ref_image_paths": json.dumps(texts), "video": clip},
+        ):
+            body = {**SMALL, **fields, "task_id": f"of-{len(fields)}"}
+            answer = await submit(service, **body)
+            task = await service.store.get(EVERYONE, answer["task_id"])
+            assert sizes_of(service, task) == [(40, 30), (16, 48)], fields
+            has_video, has_mask = "src_video" in fields or "video" in fields, "src_mask" in fields
+            assert (task.spec.video_key is not None, task.spec.mask_key is not None) == (has_video, has_mask)
+            assert texts[0] not in json.dumps(task.request) and clip[:99] not in json.dumps(task.request)
+        form = {name: json.dumps(value) for name, value in SMALL.items()}
+        uploads = [("reference_files", ("a.png", data[0]))]
+        answer_of_form = await service.client.post(f"{BASE}/tasks/form", data=form, files=uploads)
+        assert answer_of_form.status_code == 200, answer_of_form.text
+
+
+async def test_a_refusal_names_a_file_in_lightx2vs_words(folder: Path):
+    async with running(settings(folder, **VACE)) as service:
+        for fields, field in (
+            ({"src_ref_images": [as_text(png()), "http://a/b.png"]}, "src_ref_images[1]"),
+            ({"ref_image_paths": "http://a/b.png"}, "ref_image_paths[0]"),
+            ({"src_video": "http://a/b.mp4"}, "src_video"),
+            ({"src_mask": as_text(png())}, "src_mask"),
+            ({"src_ref_images": ["a"], "reference_images": ["a"]}, "src_ref_images"),
+            ({"src_video": "a", "video": "a"}, "src_video"),
+            ({"task": "vace"}, "task"),
+        ):
+            answer = await service.client.post(f"{BASE}/tasks/video", json={**SMALL, **fields})
+            assert (answer.status_code, answer.json()["field"]) == (422, field), answer.text
