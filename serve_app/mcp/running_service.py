@@ -1,5 +1,6 @@
 """A running service, reached over HTTP with the API key of one caller."""
 
+import re
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -9,7 +10,8 @@ import anyio
 import httpx
 from pydantic import BaseModel, ValidationError
 
-from serve_app.mcp.video import Cancellation, Link, Order, Video, VideoPage
+from serve_app.mcp.order import NATIVE_NAMES, Order
+from serve_app.mcp.video import Cancellation, Link, Video, VideoPage
 from serve_app.submission.task_id import is_task_id
 
 TIMEOUT_S = 30
@@ -19,8 +21,11 @@ _MOST_BREAKS = 20
 """Breaks of a stream, one after the other, until the service counts as gone."""
 _PAUSE_S = 1.0
 
-_ARGUMENTS: Mapping[str, str] = {"image_path": "image", "infer_steps": "steps", "video_duration": "seconds"}
+_ARGUMENTS: Mapping[str, str] = {
+    native: argument for argument, native in NATIVE_NAMES.items() if native != argument
+}
 """The tools' arguments by the fields of the service that they are sent as, where those have other names."""
+_NATIVE = re.compile(rf"\b({'|'.join(_ARGUMENTS)})\b")
 
 _Document = TypeVar("_Document", bound=BaseModel)
 
@@ -41,7 +46,7 @@ class RunningService:
 
     async def submit(self, order: Order) -> str:
         """Submit a video and return its task id."""
-        response = await self._call("POST", "/v1/tasks/video", json=order.model_dump(exclude_none=True))
+        response = await self._call("POST", "/v1/tasks/video", json=order.fields())
         return _read(_Submitted, response).task_id
 
     async def video(self, task_id: str) -> Video:
@@ -80,10 +85,11 @@ class RunningService:
         """Cancel a video."""
         return _read(Cancellation, await self._call("DELETE", _path(task_id)))
 
-    async def link(self, task_id: str) -> Link:
-        """Return where a video is downloaded, once its first byte has come from there."""
+    async def link(self, task_id: str, *, last_frame: bool = False) -> Link:
+        """Return where a video, or its last frame, is downloaded, once its first byte has come from there."""
         first_byte = {**self.key, b"range": b"bytes=0-0"}
-        response = await self._call("GET", f"{_path(task_id)}/result", headers=first_byte)
+        path = f"{_path(task_id)}/{'last_frame' if last_frame else 'result'}"
+        response = await self._call("GET", path, headers=first_byte)
         return Link(url=str(response.url), needs_key=bool(self.key))
 
     async def _call(
@@ -105,7 +111,6 @@ class _Submitted(BaseModel):
 
 class _Refusal(BaseModel):
     detail: str
-    field: str = ""
 
 
 def _path(task_id: str) -> str:
@@ -123,11 +128,9 @@ def _read(document: type[_Document], response: httpx.Response) -> _Document:
 
 
 def _sentence(response: httpx.Response) -> str:
-    """Return the sentence of a refusal, about the tool's argument where it is about a field."""
+    """Return the sentence of a refusal, with the tools' arguments in place of the service's fields."""
     try:
         refusal = _Refusal.model_validate_json(response.content)
     except ValidationError:
         return f"The service answered with HTTP {response.status_code}."
-    argument = _ARGUMENTS.get(refusal.field, refusal.field)
-    about = f"{refusal.field}:"
-    return refusal.detail.replace(about, f"{argument}:", 1) if refusal.field else refusal.detail
+    return _NATIVE.sub(lambda found: _ARGUMENTS[found[0]], refusal.detail)

@@ -1,5 +1,6 @@
 """The tools: to submit videos, follow, list and cancel them, and to find their files."""
 
+import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
 from functools import wraps
@@ -9,10 +10,11 @@ import anyio
 import httpx
 from mcp.server.mcpserver import Context
 from mcp_types import CallToolResult, TextContent
-from pydantic import Field
+from pydantic import BaseModel, Field
 
+from serve_app.mcp.order import Order
 from serve_app.mcp.running_service import Refused, RunningService
-from serve_app.mcp.video import Cancellation, Link, Order, Video, VideoPage
+from serve_app.mcp.video import Cancellation, Link, Video, VideoPage
 
 _KEY_HEADERS = ("authorization", "x-api-key")
 _LEAST_PROGRESS = 1e-6
@@ -47,49 +49,17 @@ class VideoTools:
     def all(self) -> tuple[Callable[..., Awaitable[Any]], ...]:
         """Return the tools; what the service refuses is their answer, as one sentence."""
         return (
-            _in_words(self.submit_video),
+            _taking(Order, _in_words(self.submit_video)),
             _in_words(self.video_status),
             _in_words(self.list_videos),
             _in_words(self.cancel_video),
             _in_words(self.video_link),
         )
 
-    async def submit_video(
-        self,
-        context: Calling,
-        prompt: Annotated[str, Field(description="What the video shows; may be empty beside an image")],
-        negative_prompt: Annotated[
-            str, Field(description="What it should not show; default: the model's own")
-        ] = "",
-        image: Annotated[str, Field(description="The first frame: http(s) URL, data: URL or base64")] = "",
-        seconds: Annotated[
-            float | None, Field(description="Length; default: the model's own", allow_inf_nan=False)
-        ] = None,
-        size: Annotated[
-            str, Field(description="Width x height, such as \"832x480\"; default: the image's or the model's")
-        ] = "",
-        seed: Annotated[
-            int | None, Field(description="Same seed, same video; default: drawn and reported")
-        ] = None,
-        model: Annotated[
-            str, Field(description="A served model's name; default: the first able to do it")
-        ] = "",
-        steps: Annotated[int | None, Field(description="Denoise steps; default: the model's own")] = None,
-        wait: Wait = 0,
-    ) -> Video:
-        """Make a video from a prompt, with or without a first frame. Answers with its task_id and status."""
+    async def submit_video(self, context: Calling, *, wait: Wait = 0, **order: Any) -> Video:
+        """Make a video from a prompt, perhaps with pictures or a video. Answers with its task_id."""
         service = self._service(context)
-        order = Order(
-            prompt=prompt,
-            negative_prompt=negative_prompt or None,
-            image_path=image or None,
-            video_duration=seconds,
-            size=size or None,
-            seed=seed,
-            model=model or None,
-            infer_steps=steps,
-        )
-        return await _after(context, service, await service.submit(order), wait)
+        return await _after(context, service, await service.submit(Order(**order)), wait)
 
     async def video_status(self, context: Calling, task_id: TaskId, wait: Wait = 0) -> Video:
         """Say how far a video is, or wait for its end."""
@@ -115,9 +85,14 @@ class VideoTools:
         """Cancel a video that waits or runs."""
         return await self._service(context).cancel(task_id)
 
-    async def video_link(self, context: Calling, task_id: TaskId) -> Link:
-        """Give the address where a finished video (MP4) is downloaded."""
-        return await self._service(context).link(task_id)
+    async def video_link(
+        self,
+        context: Calling,
+        task_id: TaskId,
+        last_frame: Annotated[bool, Field(description="Its last frame (PNG) in place of the video")] = False,
+    ) -> Link:
+        """Give the address where a finished video is downloaded, or its last frame."""
+        return await self._service(context).link(task_id, last_frame=last_frame)
 
     def _service(self, context: Calling) -> RunningService:
         sent = context.headers
@@ -127,6 +102,28 @@ class VideoTools:
         return RunningService(
             self._client, {name.encode(): value.encode("latin-1") for name, value in own.items()}
         )
+
+
+def _taking(
+    model: type[BaseModel], tool: Callable[_Parameters, Awaitable[_Result]]
+) -> Callable[_Parameters, Awaitable[_Result]]:
+    """Return the tool with an argument for each field of ``model`` in place of its ``**`` ones."""
+    signature = inspect.signature(tool)
+    fields = [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=inspect.Parameter.empty if field.is_required() else field.default,
+            annotation=Annotated[field.annotation, *field.metadata, Field(description=field.description)],
+        )
+        for name, field in model.model_fields.items()
+    ]
+    own = signature.parameters.values()
+    first = [found for found in own if found.kind is found.POSITIONAL_OR_KEYWORD]
+    last = [found for found in own if found.kind is found.KEYWORD_ONLY]
+    # The SDK reads a tool's arguments from its signature.
+    tool.__signature__ = signature.replace(parameters=[*first, *fields, *last])  # type: ignore[attr-defined]
+    return tool
 
 
 def _in_words(

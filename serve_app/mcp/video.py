@@ -1,23 +1,10 @@
-"""What the tools take and answer, as far as the service's own documents are of use to a language model."""
+"""What the tools answer, as far as the service's own documents are of use to a language model."""
 
 from pydantic import BaseModel, ConfigDict, Field
 
 
 class _Document(BaseModel):
     model_config = ConfigDict(frozen=True)
-
-
-class Order(_Document):
-    """Fields of a submit, in the names of the native API; those that are None are not sent."""
-
-    prompt: str
-    negative_prompt: str | None
-    image_path: str | None
-    video_duration: float | None
-    size: str | None
-    seed: int | None
-    model: str | None
-    infer_steps: int | None
 
 
 class Fault(_Document):
@@ -37,6 +24,7 @@ class Video(_Document):
     progress: float = Field(description="0 to 1; 1 only at succeed")
     step: int
     total_steps: int
+    revised_prompt: str | None = Field(description="What a chat model made of the prompt, if asked to")
     queue_position: int | None
     eta_seconds: float | None
     model: str
@@ -69,7 +57,7 @@ class Cancellation(_Document):
 
 
 class Link(_Document):
-    """Where a finished video is downloaded."""
+    """Where a finished video, or its last frame, is downloaded."""
 
     url: str
     needs_key: bool = Field(description="Whether the download has to send the API key, as any request does")

@@ -12,17 +12,31 @@ from pathlib import Path
 
 import httpx
 import httpx2
+import numpy as np
 import pytest
 import pytest_asyncio
 from mcp import Client, StdioServerParameters, stdio_client
 from mcp.client.streamable_http import streamable_http_client
 from mcp_types import CallToolResult, TextContent
 
+from serve_app.mcp.order import NATIVE_NAMES
 from serve_app.mcp.running_service import RunningService
 from serve_app.mcp.server import build_server
+from serve_app.media.video_writer import VideoWriter
 from serve_app.tasks.task import Task
+from serve_app.tasks.video_output import Codec, VideoFormat, VideoOutput
 from tests.contract.tasks import at
-from tests.http.http_service import VIDEO, HttpService, listening_at, running, settings, with_key
+from tests.http.http_service import (
+    LAST_FRAME,
+    VIDEO,
+    HttpService,
+    as_text,
+    listening_at,
+    png,
+    running,
+    settings,
+    with_key,
+)
 
 DEADLINE_S = 60
 
@@ -65,6 +79,15 @@ async def live(folder: Path) -> AsyncIterator[Listening]:
     keys = [{"name": name, "sha256": hashlib.sha256(name.encode()).hexdigest()} for name in ("alice", "bob")]
     async with running(settings(folder, keys=keys)) as service, listening_at(service) as url:
         yield Listening(service, url)
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> str:
+    """A small video as base64."""
+    path = tmp_path / "clip.mp4"
+    with VideoWriter(path, width=96, height=64, fps=16) as writer:
+        writer.write(np.full((5, 64, 96, 3), 90, np.uint8))
+    return as_text(path.read_bytes())
 
 
 def sentence(result: CallToolResult) -> str:
@@ -163,10 +186,67 @@ async def test_a_video_is_listed_cancelled_and_linked(live: Listening):
         assert (await http.get(link["url"])).content == VIDEO
 
 
+async def test_everything_that_can_be_asked_for_is_an_argument(folder: Path, clip: str):
+    vace = {"name": "vace", "variant": "wan2.1-vace-1.3b", "weights": "."}
+    asked = {
+        **{
+            "prompt": "x",
+            "negative_prompt": "blurry",
+            "size": "96x64",
+            "fps": 16,
+            "num_frames": 5,
+            "seed": 7,
+        },
+        **{"reference_images": [as_text(png())], "video": clip, "mask": clip, "control_scale": 0.5},
+        **{"steps": 3, "guidance_scale": 2.5, "flow_shift": 3.0, "model": "vace", "priority": 1},
+        **{"format": "mp4", "codec": "h265", "return_last_frame": True, "save_result_path": "x.mp4"},
+        **{"expires_in_s": 600, "task_id": "mine", "seed": 7, "crf": 20},
+    }
+    async with (
+        running(settings(folder, models=[vace])) as service,
+        listening_at(service) as url,
+        httpx.AsyncClient(base_url=url) as http,
+        Client(build_server(http, "")) as client,
+    ):
+        (submit,) = [tool for tool in (await client.list_tools()).tools if tool.name == "submit_video"]
+        described = submit.input_schema["properties"]
+        assert asked.keys() | NATIVE_NAMES.keys() | {"wait"} == described.keys()
+        assert all(found["description"] for found in described.values())
+        answer = (await client.call_tool("submit_video", asked)).structured_content
+        assert answer is not None and answer["task_id"] == "mine", answer
+        assert (await http.get("/v1/tasks/mine/status")).json()["expires_at"]
+        spec = (task := await service.claim("vace")).spec
+        assert (spec.width, spec.height, spec.num_frames, spec.fps, spec.seed) == (96, 64, 5, 16, 7)
+        assert (spec.steps, spec.guidance_scale, spec.flow_shift, spec.control_scale) == (3, 2.5, 3.0, 0.5)
+        assert spec.video_key and spec.mask_key and len(spec.reference_keys) == 1
+        assert spec.output == VideoOutput(VideoFormat.MP4, Codec.H265, 20, True)
+        assert (task.priority, task.save_path) == (1, "outputs/x.mp4")
+        assert (await client.call_tool("video_link", {"task_id": "mine", "last_frame": True})).is_error
+        await service.publish(task)
+        link = await client.call_tool("video_link", {"task_id": "mine", "last_frame": True})
+        assert link.structured_content is not None
+        assert (await http.get(link.structured_content["url"])).content == LAST_FRAME
+
+
 @pytest.mark.parametrize(
     ("tool", "arguments", "said"),
     [
         ("submit_video", {"prompt": "x", "steps": 0}, "steps: must be a whole number from 1 to 200."),
+        (
+            "submit_video",
+            {"prompt": "x", "image": "a.png"},
+            "image is a path, and this service reads none; upload the image file or send it as base64.",
+        ),
+        (
+            "submit_video",
+            {"prompt": "x", "last_image": "data:,"},
+            "last_image: needs a first frame beside it.",
+        ),
+        (
+            "submit_video",
+            {"prompt": "x", "continue_from": {"task_id": "mine"}},
+            "continue_from: that task has no finished video.",
+        ),
         ("cancel_video", {"task_id": "other"}, "There is no task other"),
         ("cancel_video", {"task_id": "all/waiting"}, "There is no task all/waiting"),
         (
