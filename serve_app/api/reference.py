@@ -64,6 +64,8 @@ a 403, to a host name or a web page that is not this service's. [The guide](api-
 codes."""
 
 _COLUMNS = 118
+_IS_REQUIRED = "x-required"
+"""Mark of a field while bodies are compared."""
 _ALIKE = 10
 """Fields that two requests must share for the second to be told by its differences."""
 
@@ -97,7 +99,10 @@ class _Bodies:
 
     def table(self, heading: str, media_type: str, schema: _Object) -> Iterator[str]:
         """Format the fields of a body of the route with this heading."""
-        fields = schema["properties"]
+        required = schema.get("required", ())
+        fields = {
+            name: {**field, _IS_REQUIRED: name in required} for name, field in schema["properties"].items()
+        }
         told = [
             (self._shared(fields, other), name)
             for name, other in self._told.items()
@@ -107,7 +112,7 @@ class _Bodies:
         own = {name: field for name, field in fields.items() if name not in shared}
         if len(shared) < _ALIKE:
             self._told.setdefault(heading, fields)
-            yield from ("", f"Body: `{media_type}`", "", *_fields(fields, schema.get("required", ()), True))
+            yield from ("", f"Body: `{media_type}`", "", *_fields(fields, required, True))
             return
         anchor = "".join(
             letter for letter in like.lower().replace(" ", "-") if letter.isalnum() or letter == "-"
@@ -115,7 +120,7 @@ class _Bodies:
         body = f"Body: `{media_type}`, with the fields of [{like}](#{anchor})"
         yield from ("", _wrapped(body + (" and these:" if own else ".")))
         if own:
-            yield from ("", *_fields(own, schema.get("required", ()), True))
+            yield from ("", *_fields(own, required, True))
 
     @staticmethod
     def _shared(fields: _Object, others: _Object) -> Sequence[str]:
@@ -125,7 +130,7 @@ class _Bodies:
 
 
 def _kind(schema: _Object) -> tuple[str, str]:
-    return _takes(schema), _default(schema, False)
+    return _takes(schema), _default(schema, schema[_IS_REQUIRED])
 
 
 def _operations(document: _Object, tag: str) -> Sequence[tuple[str, str, _Object]]:
@@ -234,7 +239,9 @@ def _takes(schema: _Object) -> str:
 def _several(schema: _Object) -> str:
     if "$ref" in schema:
         return _takes(schema)
-    return "objects" if "properties" in schema else f"{_takes(schema).removeprefix('a ')}s"
+    if isinstance(kind := schema.get("type"), list):
+        return " or ".join(_several({**schema, "type": one}) for one in kind)
+    return "objects" if kind == "object" else f"{_takes(schema).removeprefix('a ')}s"
 
 
 def _default(schema: _Object, is_required: bool) -> str:

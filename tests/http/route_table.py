@@ -14,7 +14,11 @@ OF_A_MODEL = "/v1/models/{model}"
 """The route that names no task in its path, but a model."""
 
 AGAIN = "/v1/tasks/video/again"
-"""The route that names a task in its body."""
+EDIT = "/v1/videos/edits"
+"""Refused to all with the demo model, which takes no video to change."""
+EXTEND = "/v1/videos/extensions"
+OF_A_TASK_IN_THE_BODY = {AGAIN, EDIT, EXTEND}
+"""Routes that name a task in their body."""
 
 BODIES: dict[str, dict[str, Any]] = {
     "/v1/tasks/video": {"prompt": "a dog"},
@@ -34,6 +38,8 @@ BODIES: dict[str, dict[str, Any]] = {
     "/v1/videos": {"prompt": "a dog"},
     "/v1/videos/{task_id}/cancel": {},
     "/v1/videos/{task_id}/remix": {"prompt": "a dog"},
+    EDIT: {"prompt": "a dog", "video": {"id": DONE}},
+    EXTEND: {"prompt": "a dog", "video": {"id": DONE}},
     **{path: {} for path in UNSUPPORTED},
 }
 """The body of each POST and PATCH. A new route must be added here."""

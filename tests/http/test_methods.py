@@ -35,10 +35,11 @@ UNLISTED = {
 
 @pytest_asyncio.fixture
 async def service(folder: Path) -> AsyncIterator[HttpService]:
-    """The service with one more surface, a replica and a finished task."""
+    """The service with one more surface, a replica and finished tasks, some of them with a route's name."""
     async with running(settings(folder), surfaces=(*SURFACES, toy_surface)) as service:
         await service.add_replica()
-        await service.finished(task_id="done")
+        for task_id in ("done", "edits", "extensions"):
+            await service.finished(task_id=task_id)
         yield service
 
 
@@ -56,6 +57,8 @@ async def paths(service: HttpService) -> dict[str, set[str]]:
     found["/v1/tasks/video"] |= {"DELETE", "PATCH"}
     found["/lightx2v/v1/tasks/video"] |= {"DELETE"}
     found["/lightx2v/v1/tasks"] |= {"POST"}
+    for task_id in ("edits", "extensions"):
+        found[f"/v1/videos/{task_id}"] |= {"GET", "DELETE"}
     return {**found, **UNLISTED}
 
 

@@ -4,6 +4,7 @@ import asyncio
 import json
 import random
 
+from serve_app.api.lightx2v.task_request import LightX2VRequest
 from serve_app.api.native.video_request import VideoRequest
 from serve_app.api.openai.create_request import CreateRequest
 from tests.http.http_service import HttpService
@@ -50,6 +51,8 @@ BODIES = (
     "/v1/tasks/video/form",
     "/v1/tasks/video/again",
     "/v1/videos",
+    "/v1/videos/edits",
+    "/v1/videos/extensions",
     "/v1/local/video/generate",
     "/v1/local/video/generate/task_status",
     "/lightx2v/v1/tasks/video",
@@ -59,9 +62,11 @@ BODIES = (
 FIELDS = (
     *VideoRequest.model_fields,
     *CreateRequest.model_fields,
+    *LightX2VRequest.model_fields,
     "extra_body",
     "loras[][name]",
     "input_reference[image_url]",
+    "video[id]",
     "save_video_path",
     "task_id_must_unique",
     "use_prompt_enhancer",
@@ -80,7 +85,7 @@ async def send(service: HttpService, chance: random.Random) -> int:
     body = {"prompt": "a cat", "task_id": f"cat-{chance.randrange(5)}", "save_video_path": "x.mp4", **fields}
     path = chance.choice(BODIES)
     key = {"Idempotency-Key": str(chance.randrange(3))} if chance.random() < 0.2 else {}
-    if path.endswith(("form", "videos")) and chance.random() < 0.8:
+    if path.endswith(("form", "videos", "edits", "extensions")) and chance.random() < 0.8:
         text = {name: str(value).encode("utf-8", "surrogatepass") for name, value in body.items()}
         answer = await service.client.post(path, files=text, headers=key)
     else:

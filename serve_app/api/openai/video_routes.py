@@ -213,7 +213,7 @@ async def edit(request: Request, service: Service, caller: Calling) -> Response:
     "/v1/videos/extensions",
     summary="Make a video longer",
     responses=with_video_links(openai_answers(VideoObject, *_REFUSED_SUBMITS)),
-    openapi_extra=_body(ExtensionRequest),
+    openapi_extra=either_body(ExtensionRequest, {}),
 )
 async def extend(request: Request, service: Service, caller: Calling) -> Response:
     """Take a request for an earlier video with more at its end, and answer with the whole in the queue."""
