@@ -100,7 +100,9 @@ class LimitSettings(Section):
         default=16_800_000, ge=1, description="width times height of a picture; more gets 413"
     )
     max_video_bytes: int = Field(
-        default=32_000_000, ge=1, description="size of the file of a video to change, or of its mask"
+        default=32_000_000,
+        ge=1,
+        description="size of the file of a video to change, of its mask, or of one to go on from",
     )
     max_video_pixels: int = Field(
         default=8_900_000, ge=1, description="width times height of such a video; more gets 400"

@@ -56,6 +56,7 @@ def request_fields(
 ) -> dict[str, Any]:
     """Return the request that asks for this very video, without its pictures, as a JSON object."""
     values = {name: getattr(spec, field) for name, field in _FIELDS.items()}
+    values["num_fragments"] = getattr(spec, "all_fragments", spec.num_fragments)
     loras = [
         {name: value for name, value in asdict(lora).items() if value is not None} for lora in spec.loras
     ]

@@ -15,3 +15,5 @@ class SourceVideo:
     height: int
     duration_s: float | None
     """Seconds by its header; None if that says nothing."""
+    fps: float | None = None
+    """Frames a second by its header; None if that says nothing."""

@@ -5,6 +5,7 @@ told the container, so a playlist is never followed. A video is measured first; 
 needs are written to a lossless file of the task's size and frame rate.
 """
 
+import math
 import re
 import subprocess
 import tempfile
@@ -32,17 +33,23 @@ _SMALL_BYTES = 32 * 2**20
 """For what ffmpeg allocates in one piece whatever the video's size, a compressed frame among it."""
 _STACK_KB = 1024
 _PADDING = 64
+_LEAST_PIXELS = 2**16
+"""What a video may have in any case: the decoder of MPEG-4 takes more than it shows, of a small one."""
 _MAX_FPS = 120
 """Frames a second of a source, up to which a task gets all that it needs."""
 
 _MEASURE_S = 5
 _CONFORM_CPU_S = 60
 _SAID_BYTES = 2**20
+_END_MARGIN_S = 0.25
+"""Seconds by which the end of a video may be later than its last packet says, where frames are reordered."""
 
 _CONTAINERS = "mov,matroska,gif"
 _CODECS = "h264,hevc,vp8,vp9,libdav1d,mpeg4,mjpeg,prores,gif,ffv1"
 _DIMENSIONS = re.compile(rb"^#dimensions 0: (\d{1,6})x(\d{1,6})$", re.MULTILINE)
 _DURATION = re.compile(rb"^  Duration: (\d+):(\d\d):(\d\d\.\d+)", re.MULTILINE)
+_FPS = re.compile(rb"^  Stream #0:\d+.*: Video: .*, (\d{1,3}(?:\.\d+)?) fps\b", re.MULTILINE)
+_TIME_DONE = re.compile(rb"^out_time_us=(\d+)", re.MULTILINE)
 _FRAMES_DONE = re.compile(rb"^frame= *(\d+)", re.MULTILINE)
 _DAMAGED = "The video is damaged or incomplete, or of a codec that is not read."
 
@@ -81,7 +88,8 @@ def measure(data: bytes | Path, *, max_pixels: int, max_s: float) -> SourceVideo
             cpu_s=_MEASURE_S,
         )
         said.seek(0)
-        duration = _DURATION.search(said.read(_SAID_BYTES))
+        header = said.read(_SAID_BYTES)
+    duration, fps = _DURATION.search(header), _FPS.search(header)
     seconds = None
     if duration is not None:
         seconds = 3600 * int(duration[1]) + 60 * int(duration[2]) + float(duration[3])
@@ -90,7 +98,9 @@ def measure(data: bytes | Path, *, max_pixels: int, max_s: float) -> SourceVideo
     size = _DIMENSIONS.search(done or b"")
     if size is None:
         raise VideoUnreadable(_DAMAGED)
-    return SourceVideo(data, container, int(size[1]), int(size[2]), seconds)
+    return SourceVideo(
+        data, container, int(size[1]), int(size[2]), seconds, None if fps is None else float(fps[1])
+    )
 
 
 def conform(
@@ -101,20 +111,83 @@ def conform(
     A mask becomes gray, 0 or 255, and keeps its last frame to the end. Returns the number of frames. Raises
     ``VideoUnreadable``.
     """
-    coded = (video.width + _PADDING) * (video.height + _PADDING)
     filters = _filters(width, height, fps, frames, is_mask)
+    with _opened(video.data) as file:
+        return _store(video, file, target, filters, (width, height), frames, is_mask=is_mask)
+
+
+def conform_end(
+    video: SourceVideo, target: Path, *, width: int, height: int, fps: int, frames: int, max_s: float
+) -> int:
+    """Write the last ``frames`` of the video as ``conform`` does, and a few more in front of them.
+
+    The end is where the last packet is, whatever the header says. Returns the number of frames, which is
+    less than ``frames`` for a shorter video. Raises ``TooLarge`` for one of more than ``max_s`` seconds,
+    ``VideoUnreadable``.
+    """
     with _opened(video.data) as file, tempfile.TemporaryFile() as said:
         done = _run(
             [
-                *_input(video.container, coded, "quiet", _PACKET_BYTES_PER_PIXEL * width * height),
-                *("-progress", "pipe:1", "-frames:v", str(frames), "-vf", filters),
+                *_input(video.container, _coded(video), "quiet"),
+                "-c",
+                "copy",
+                "-progress",
+                "pipe:1",
+                "-f",
+                "null",
+                "-",
+            ],
+            file,
+            said,
+            limit_bytes=_BASE_BYTES + _BYTES_PER_PIXEL * _coded(video),
+            cpu_s=_MEASURE_S,
+        )
+        times = _TIME_DONE.findall(done or b"")
+        if not times:
+            raise VideoUnreadable(_DAMAGED)
+        end_s = int(times[-1]) / 1e6
+        if end_s > max_s:
+            raise TooLarge(f"The video is longer than {max_s:g} s; send a shorter one.")
+        # Of the last packet the time is known, not what is left to show, nor when a frame is decoded.
+        window_s = frames / fps + 2 / (video.fps or 1) + _END_MARGIN_S
+        most = math.ceil(2 * window_s * fps) + frames
+        filters = _filters(width, height, fps, most, is_mask=False)
+        file.seek(0)
+        count = _store(video, file, target, filters, (width, height), most, begin_s=max(end_s - window_s, 0))
+    if count == most:  # what was sought was not found, and this is no end
+        raise VideoUnreadable(_DAMAGED)
+    return count
+
+
+def _store(
+    video: SourceVideo,
+    file: IO[bytes],
+    target: Path,
+    filters: str,
+    size: tuple[int, int],
+    most: int,
+    *,
+    is_mask: bool = False,
+    begin_s: float = 0,
+) -> int:
+    """Write at most so many frames of an open video, losslessly; return how many there are.
+
+    ``size``: width and height that ``filters`` give them. Raises ``VideoUnreadable`` if there are none.
+    """
+    coded, pixels = _coded(video), size[0] * size[1]
+    made_bytes = _PACKET_BYTES_PER_PIXEL * pixels
+    with tempfile.TemporaryFile() as said:
+        done = _run(
+            [
+                *_input(video.container, coded, "quiet", made_bytes=made_bytes, begin_s=begin_s),
+                *("-progress", "pipe:1", "-frames:v", str(most), "-vf", filters),
                 *("-pix_fmt", "gray" if is_mask else "bgr0"),
                 *("-c:v", "ffv1", "-level", "3", "-g", "1", "-slices", "4", "-threads", "1"),
                 *("-map_metadata", "-1", "-map_chapters", "-1", "-f", "matroska", "-y", f"file:{target}"),
             ],
             file,
             said,
-            limit_bytes=_BASE_BYTES + _BYTES_PER_PIXEL * coded + _BYTES_PER_MADE_PIXEL * width * height,
+            limit_bytes=_BASE_BYTES + _BYTES_PER_PIXEL * coded + _BYTES_PER_MADE_PIXEL * pixels,
             cpu_s=_CONFORM_CPU_S,
         )
     counts = _FRAMES_DONE.findall(done or b"")
@@ -161,13 +234,22 @@ def _opened(data: bytes | Path) -> Iterator[IO[bytes]]:
         yield file
 
 
-def _input(container: str, max_pixels: int, said: str, made_bytes: int = 0) -> Sequence[str]:
+def _coded(video: SourceVideo) -> int:
+    """Return the most pixels of a decoded frame, with what a codec adds at the edges."""
+    return max((video.width + _PADDING) * (video.height + _PADDING), _LEAST_PIXELS)
+
+
+def _input(
+    container: str, max_pixels: int, said: str, *, made_bytes: int = 0, begin_s: float = 0
+) -> Sequence[str]:
     return [
         *(imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-hide_banner", "-nostats", "-v", said),
         *("-max_alloc", str(_SMALL_BYTES + 8 * max_pixels + made_bytes), "-filter_threads", "1"),
         # of the input: nothing but the open file is read, and no file that it names
         *("-protocol_whitelist", "fd", "-format_whitelist", _CONTAINERS, "-codec_whitelist", _CODECS),
-        *("-max_pixels", str(max_pixels), "-threads", "1", "-f", container, "-i", "fd:", "-map", "0:v:0"),
+        *("-max_pixels", str(max_pixels), "-threads", "1", "-f", container),
+        *(("-ss", f"{begin_s:.3f}") if begin_s else ()),
+        *("-i", "fd:", "-map", "0:v:0"),
     ]
 
 

@@ -10,6 +10,7 @@ from models.engine import Frames
 from models.pixel_format import PixelFormat
 from serve_app.errors import FileNotFound
 from serve_app.files.artifacts import LocalArtifacts
+from serve_app.media.video_decoding import read_clip
 from serve_app.media.video_reading import VideoReadError, read_video
 from serve_app.tasks.continuation import Continuation
 from serve_app.tasks.task import TaskSpec
@@ -43,6 +44,13 @@ class EarlierVideo:
     def tail(self) -> Frames:
         """Return the frames that the first fragment begins with. Raises ``VideoReadError``."""
         end = self.going_on.end
+        if self.path.suffix == ".mkv":  # the end of a client's own video, as the service stored it
+            try:
+                return read_clip(self.path, (end, self.height, self.width), is_mask=False)[
+                    -self.going_on.tail :
+                ]
+            except RuntimeError as error:
+                raise VideoReadError(str(error)) from None
         return np.concatenate(list(self._read(end - self.going_on.tail, end, PixelFormat.RGB24)))
 
     def _read(self, begin: int, end: int, pixel_format: PixelFormat) -> Iterator[Frames]:

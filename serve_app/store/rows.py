@@ -140,7 +140,8 @@ def _spec_of(stored: Mapping[str, Any]) -> TaskSpec:
 def _continuation_of(stored: Mapping[str, Any] | None) -> Continuation | None:
     if stored is None:
         return None
-    return Continuation(stored["end"], stored["tail"], tuple(stored["kept_ends"]), stored["key"])
+    kept_ends = tuple(stored["kept_ends"])
+    return Continuation(stored["end"], stored["tail"], kept_ends, stored["key"], stored.get("task_id", ""))
 
 
 def _output_of(stored: Mapping[str, Any]) -> VideoOutput:

@@ -1,7 +1,7 @@
-"""Reading and storing of a task's video to change, and of its mask."""
+"""Reading and storing of a task's videos: one to change, its mask, and one to go on from."""
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from serve_app.errors import FileNotFound
@@ -10,8 +10,10 @@ from serve_app.media import video_decoding
 from serve_app.media.source_image import crop_note
 from serve_app.media.source_video import SourceVideo
 from serve_app.media.video_intake import VideoIntake
+from serve_app.submission.continuation import SENT
 from serve_app.submission.field_words import FieldWords
-from serve_app.submission.video_order import KeptInput, Picture, VideoOrder
+from serve_app.submission.video_order import KeptInput, OrderFault, Picture, SentVideo, VideoOrder
+from serve_app.tasks.continuation import Continuation
 from serve_app.tasks.task import TaskSpec
 
 _AT_ONCE = 2
@@ -19,10 +21,11 @@ _AT_ONCE = 2
 
 @dataclass(frozen=True, slots=True)
 class Clips:
-    """An order's video and mask, None for what it has not."""
+    """An order's video, its mask, and a client's own video to go on from; None for what it has not."""
 
     video: SourceVideo | None
     mask: SourceVideo | None
+    earlier: SourceVideo | None
 
     @property
     def size(self) -> tuple[int, int] | None:
@@ -32,12 +35,14 @@ class Clips:
 
 @dataclass(frozen=True, slots=True)
 class KeptClips:
-    """The keys of an order's stored video and mask, None without, and notes for the client."""
+    """The keys of an order's stored videos, None without, and notes for the client."""
 
     video_key: str | None = None
     mask_key: str | None = None
     frames: int | None = None
     """Frames of the stored video, at the task's frame rate."""
+    continues: Continuation | None = None
+    """The stored end of the video to go on from."""
     notes: tuple[str, ...] = ()
 
 
@@ -51,24 +56,50 @@ class ClipIntake:
 
     async def read(self, order: VideoOrder, words: FieldWords) -> Clips:
         """Measure the videos of an order. Raises ``ServiceError`` for a bad one."""
+        source = order.continue_from
         return Clips(
-            await self._read(order.video, words["video"]), await self._read(order.mask, words["mask"])
+            await self._read(order.video, words["video"]),
+            await self._read(order.mask, words["mask"]),
+            await self._read(source.file, words[SENT]) if isinstance(source, SentVideo) else None,
         )
 
     async def keep(self, clips: Clips, spec: TaskSpec, *, uid: str) -> KeptClips:
         """Store the videos in the size, frame rate and length of ``spec``; its task is to have that uid.
 
-        Raises ``VideoUnreadable``.
+        Raises ``TooLarge``, ``VideoUnreadable``, and ``OrderFault`` for too short a video to go on from.
         """
+        if clips.earlier is not None:
+            return await self._keep_end(clips.earlier, spec, uid)
         if clips.video is None:
             return KeptClips()
         video_key, frames = await self._store(clips.video, spec, uid, is_mask=False)
         mask_key = None
         if clips.mask is not None:
             mask_key, _ = await self._store(clips.mask, spec, uid, is_mask=True)
-        cropped = crop_note((clips.video.width, clips.video.height), (spec.width, spec.height))
-        notes = () if cropped is None else (f"The {cropped.replace('image', 'video', 1)}.",)
-        return KeptClips(video_key, mask_key, frames, notes)
+        return KeptClips(video_key, mask_key, frames, notes=_crop_notes(clips.video, spec))
+
+    async def _keep_end(self, video: SourceVideo, spec: TaskSpec, uid: str) -> KeptClips:
+        assert spec.continues is not None
+        tail, frames = spec.continues.tail, 0
+
+        def make(target: Path) -> None:
+            nonlocal frames
+            frames = video_decoding.conform_end(
+                video,
+                target,
+                width=spec.width,
+                height=spec.height,
+                fps=spec.fps,
+                frames=tail,
+                max_s=self.intake.max_s,
+            )
+
+        async with self._room:
+            key = await asyncio.to_thread(self.artifacts.make_input, uid, "earlier.mkv", make)
+        if frames < tail:
+            raise OrderFault(SENT, f"the model goes on from {tail} frames, and that video has {frames}.")
+        going_on = replace(spec.continues, key=key, end=frames)
+        return KeptClips(continues=going_on, notes=_crop_notes(video, spec))
 
     async def _read(self, source: Picture | None, word: str) -> SourceVideo | None:
         if source is None:
@@ -106,3 +137,8 @@ class ClipIntake:
         async with self._room:
             key = await asyncio.to_thread(self.artifacts.make_input, uid, name, make)
         return key, frames
+
+
+def _crop_notes(video: SourceVideo, spec: TaskSpec) -> tuple[str, ...]:
+    cropped = crop_note((video.width, video.height), (spec.width, spec.height))
+    return () if cropped is None else (f"The {cropped.replace('image', 'video', 1)}.",)

@@ -42,8 +42,7 @@ class Offer:
     @property
     def max_file_bytes(self) -> int:
         """Bytes of the largest file that a request may hold."""
-        takes_video = any(model.spec.control_blocks for model in self.models)
-        return max(self.limits.max_image_bytes, self.limits.max_video_bytes if takes_video else 0)
+        return max(self.limits.max_image_bytes, self.limits.max_video_bytes)
 
     @property
     def scales_from_zero(self) -> bool:

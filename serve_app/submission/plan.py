@@ -12,7 +12,14 @@ from models.lora.catalogue import too_large
 from models.lora_uses import check_uses
 from models.variants import Variant, VideoKind
 from serve_app.config.model_settings import ModelSettings
-from serve_app.submission.continuation import continued, continuing
+from serve_app.media.source_video import SourceVideo
+from serve_app.submission.continuation import (
+    check_pictures,
+    continued,
+    continued_sent,
+    continuing,
+    like_sent,
+)
 from serve_app.submission.output_choice import output_of
 from serve_app.submission.video_order import OrderFault, VideoOrder
 from serve_app.tasks.task import Task, TaskSpec
@@ -38,7 +45,7 @@ class Plan:
     references: int = 0
     """Number of reference pictures."""
     source: str | None = None
-    """Key of the video that it goes on from."""
+    """Key of the task's video that it goes on from."""
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -59,21 +66,29 @@ class Plan:
         return float(self.spec.total_steps * self.tokens * forwards)
 
 
-def plan(order: VideoOrder, models: Sequence[ModelSettings], source: Task | None = None) -> Plan:
+def plan(
+    order: VideoOrder, models: Sequence[ModelSettings], source: Task | SourceVideo | None = None
+) -> Plan:
     """Decide everything the order leaves open. Raises ``OrderFault`` for what cannot be made.
 
     Of an order with a first frame the size is decided by ``shaped``, once the picture has been read.
 
-    ``source``: the task whose video the order goes on from.
+    ``source``: what the order goes on from, the video's task or a client's own video. Of an order with its
+    own video everything is decided once more with it, after it has been measured.
     """
-    if source is not None:
+    if isinstance(source, Task):
         order = continuing(order, source, models)
+    elif order.continue_from is not None:
+        check_pictures(order)
     kind = order.kind
     prompt, fragment_prompts = _prompts(order)
     model = _choose(order, models, kind)
-    variant = model.spec
+    variant, shape = model.spec, order.aspect
+    if isinstance(source, SourceVideo):
+        order = like_sent(order, source, variant)
+        shape = shape or (source.width, source.height)
     fps = order.fps or variant.fps
-    fitted = _fit(order, variant, fps, order.aspect)
+    fitted = _fit(order, variant, fps, shape)
     fragments = _num_fragments(order, fitted, kind)
     guidance, guidance_2 = _guidance(order, variant)
     lora_notes = _lora_notes(order, model)
@@ -96,8 +111,10 @@ def plan(order: VideoOrder, models: Sequence[ModelSettings], source: Task | None
         fragment_prompts=fragment_prompts,
         video_frames=variant.video_frames(fitted.num_frames, fragments),
     )
-    if source is not None:
+    if isinstance(source, Task):
         spec = continued(spec, order, variant, source)
+    elif order.continue_from is not None:
+        spec = continued_sent(spec, variant)
     spec = replace(spec, output=output_of(order, spec))
     return Plan(
         model.name,
@@ -106,7 +123,7 @@ def plan(order: VideoOrder, models: Sequence[ModelSettings], source: Task | None
         fitted.notes,
         tuple(lora_notes),
         len(order.references),
-        None if source is None else source.artifact,
+        source.artifact if isinstance(source, Task) else None,
     )
 
 

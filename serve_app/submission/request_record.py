@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from serve_app.media.file_intake import MAX_PATH_CHARS
+from serve_app.submission.continuation import FIELD
 from serve_app.submission.field_words import FieldWords
-from serve_app.submission.video_order import VideoOrder
+from serve_app.submission.video_order import SentVideo, VideoOrder
 
 _FILES = ("first_frame", "last_frame", "references", "video", "mask")
 
@@ -18,6 +19,9 @@ def without_pictures(order: VideoOrder, words: FieldWords) -> Mapping[str, Any]:
     for name in (words[field] for field in _FILES):
         if name in kept:
             kept[name] = _without_data(kept[name])
+    source = kept.get(words[FIELD])
+    if isinstance(source, dict) and source.get("video"):
+        kept[words[FIELD]] = {**source, "video": _without_data(source["video"])}
     return kept
 
 
@@ -42,6 +46,8 @@ def digest(order: VideoOrder) -> str:
     uploads = [picture if isinstance(picture, bytes) else b"" for picture in frames]
     # No part for what an order of an earlier version could not have: its digest stays the same.
     uploads += [file for file in (*order.references, order.video, order.mask) if isinstance(file, bytes)]
+    source = order.continue_from
+    uploads += [source.file] if isinstance(source, SentVideo) and isinstance(source.file, bytes) else []
     for part in (json.dumps(order.sent, sort_keys=True).encode(), *uploads):
         found.update(len(part).to_bytes(8, "big") + part)
     return found.hexdigest()

@@ -12,16 +12,17 @@ from serve_app.queue.snapshot import QueueSnapshot
 from serve_app.queue.view import QueueView
 from serve_app.store.task_store import TaskStore
 from serve_app.submission.callbacks import Callbacks
-from serve_app.submission.clip_intake import ClipIntake
+from serve_app.submission.clip_intake import ClipIntake, Clips
+from serve_app.submission.continuation import FIELD
 from serve_app.submission.field_words import FieldWords
-from serve_app.submission.frame_intake import FrameIntake
+from serve_app.submission.frame_intake import FrameIntake, Frames
 from serve_app.submission.free_disk import FreeDisk
 from serve_app.submission.offer import Offer
 from serve_app.submission.plan import Plan, cut_to, plan, shaped
 from serve_app.submission.prompt_notes import PromptNotes
 from serve_app.submission.request_record import digest, without_pictures
 from serve_app.submission.submitted import Submitted
-from serve_app.submission.video_order import OrderFault, VideoOrder
+from serve_app.submission.video_order import EarlierVideo, OrderFault, VideoOrder
 from serve_app.submission.video_places import VideoPlaces
 from serve_app.tasks.admission import Admission
 from serve_app.tasks.caller import Caller
@@ -96,12 +97,13 @@ class Submitter:
 
     async def _source(self, caller: Caller, order: VideoOrder) -> Task | None:
         """Return the task whose video an order goes on from. Raises ``OrderFault``."""
-        if order.continue_from is None:
+        source = order.continue_from
+        if not isinstance(source, EarlierVideo):
             return None
         try:
-            return await self._store.get(caller, order.continue_from.task_id)
+            return await self._store.get(caller, source.task_id)
         except TaskNotFound:
-            raise OrderFault("continue_from", "there is no task of that id.") from None
+            raise OrderFault(FIELD, f"there is no task {source.task_id!r}.") from None
 
     def _callback(self, caller: Caller, order: VideoOrder, words: FieldWords) -> Callback | None:
         try:
@@ -160,6 +162,18 @@ class Submitter:
         """Store the pictures and videos of an order; return its plan with their keys, and notes on them."""
         pictures = await self._frames.read(order, words)
         clips = await self._clips.read(order, words)
+        try:
+            if clips.earlier is not None:
+                same_model = replace(order, model=planned.model)
+                planned = await asyncio.to_thread(plan, same_model, self._offer.models, clips.earlier)
+            return await self._keep(order, pictures, clips, planned, uid)
+        except OrderFault as fault:
+            raise words.refusal(fault) from None
+
+    async def _keep(
+        self, order: VideoOrder, pictures: Frames, clips: Clips, planned: Plan, uid: str
+    ) -> tuple[Plan, tuple[str, ...]]:
+        """Store pictures and videos that have been read. Raises ``ServiceError``, ``OrderFault``."""
         shape = pictures.size or clips.size
         if shape is not None:
             planned = shaped(planned, order, shape)
@@ -174,6 +188,7 @@ class Submitter:
             reference_keys=frames.reference_keys,
             video_key=kept.video_key,
             mask_key=kept.mask_key,
+            continues=kept.continues or planned.spec.continues,
         )
         return replace(planned, spec=spec), (*frames.notes, *kept.notes)
 
@@ -195,14 +210,14 @@ class Submitter:
         return Submitted(task, queue, is_new=True)
 
     async def _kept_video(self, planned: Plan, words: FieldWords, uid: str) -> Continuation | None:
-        """Store the video that a planned one goes on from, which may be deleted before the run."""
+        """Store the task's video that a planned one goes on from, which may be deleted before the run."""
         going_on = planned.spec.continues
         if going_on is None or planned.source is None:
-            return None
+            return going_on
         try:
             key = await asyncio.to_thread(self._artifacts.link_video, uid, planned.source)
         except (FileNotFound, OSError):
-            raise words.refusal(OrderFault("continue_from", "that video is no longer kept.")) from None
+            raise words.refusal(OrderFault(FIELD, "that video is no longer kept.")) from None
         return replace(going_on, key=key)
 
     async def _check_disk(self) -> None:

@@ -29,6 +29,13 @@ class EarlierVideo:
     """How many of its first fragments the new video keeps; None: it keeps none, and goes on from the end."""
 
 
+@dataclass(frozen=True, slots=True)
+class SentVideo:
+    """A client's own video, to go on from: from its end."""
+
+    file: Picture
+
+
 class OrderFault(Exception):
     """Error in an order: the invalid ``VideoOrder`` field, and a sentence without the field's name.
 
@@ -55,7 +62,7 @@ class VideoOrder:
     """Needs a first frame beside it."""
     references: tuple[Picture, ...] = ()
     """Pictures of subjects that appear in the video; no frames of it."""
-    continue_from: EarlierVideo | None = None
+    continue_from: EarlierVideo | SentVideo | None = None
     video: Picture | None = None
     """A video to change, in place of a first frame."""
     mask: Picture | None = None

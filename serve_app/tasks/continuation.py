@@ -15,6 +15,8 @@ class Continuation:
     """Frames at the end of each fragment that is kept in front of the new ones; empty if none is."""
     key: str = ""
     """Key of the earlier video among the stored inputs; empty until it is stored."""
+    task_id: str = ""
+    """Id of the earlier video's task; empty for a video that a client sent, of which ``key`` has the end."""
 
     @property
     def kept_frames(self) -> int:

@@ -54,6 +54,11 @@ class TaskSpec(VideoSpec):
         return bool(self.image_key or self.reference_keys or self.video_key or self.continues)
 
     @property
+    def all_fragments(self) -> int:
+        """Number of fragments, with those that are kept of an earlier video: as a request counts them."""
+        return self.num_fragments + (0 if self.continues is None else len(self.continues.kept_ends))
+
+    @property
     def total_frames(self) -> int:
         """Number of frames of the finished video."""
         return self.num_frames if self.video_frames is None else self.video_frames

@@ -8,6 +8,9 @@ from pathlib import PurePath
 MAX_PICTURES = 1000
 """Most frames of a video that is a row of pictures: each is whole, so the file grows fast."""
 
+MAX_FPS = 60
+"""Most frames a second of a video."""
+
 MAX_GIF_FPS = 50
 """A GIF counts time in hundredths of a second, and players slow down what changes each hundredth."""
 

@@ -188,7 +188,9 @@ async def test_every_refusal_has_openais_shape(
 
 
 async def test_a_body_that_is_too_large_is_refused_in_openais_shape(folder: Path):
-    async with running(settings(folder, limits={"max_image_bytes": 1000})) as service:
+    async with running(
+        settings(folder, limits={"max_image_bytes": 1000, "max_video_bytes": 1000})
+    ) as service:
         response = await service.client.post(VIDEOS, content=b" " * 2_000_000)
         assert (response.status_code, refusal_of(response)["code"]) == (413, "too_large")
 

@@ -11,8 +11,9 @@ from pydantic.json_schema import SkipJsonSchema
 from models.limits import MAX_LORA_STRENGTH, MAX_LORAS, MAX_REFERENCES
 from serve_app.api.http.request_model import WHOLE, RequestModel, Text
 from serve_app.submission.task_id import RESERVED_IDS, TASK_ID_PATTERN, is_task_id
+from serve_app.submission.video_order import EarlierVideo, SentVideo
 from serve_app.tasks.task import MAX_FRAGMENT_PROMPTS_CHARS, MAX_PROMPT_CHARS
-from serve_app.tasks.video_output import Codec, VideoFormat
+from serve_app.tasks.video_output import MAX_FPS, Codec, VideoFormat
 
 MAX_SEED = 2**53 - 1
 """The largest whole number that every JSON reader gives back unchanged."""
@@ -211,7 +212,7 @@ FragmentPrompts = Annotated[
     WithJsonSchema({"type": "array", "maxItems": MAX_FRAGMENTS, "items": {"type": "string"}}),
 ]
 """A prompt for each fragment."""
-Fps = Annotated[int, Field(ge=1, le=60), WHOLE]
+Fps = Annotated[int, Field(ge=1, le=MAX_FPS), WHOLE]
 DRAWN_SEED = -1
 """Seed value that requests a random seed, as on Wan's own command line."""
 Seed = Annotated[int, Field(ge=DRAWN_SEED, le=MAX_SEED), WHOLE]
@@ -255,20 +256,32 @@ class LoraEntry(RequestModel):
 
 
 class SourceEntry(RequestModel):
-    """An earlier video, as a request names it."""
+    """An earlier video, as a request names or holds it."""
 
     model_config = ConfigDict(extra="forbid")
 
-    task_id: TaskId = Field(description="Its task.")
+    task_id: TaskId | Unset = Field(default=None, description="Its task.", json_schema_extra=without_default)
+    video: Text | Unset = Field(
+        default=None,
+        description="Instead, a video of your own, in the forms of `video`.",
+        json_schema_extra=without_default,
+    )
     fragments: Fragments | Unset = Field(
         default=None,
         description="How many of its first fragments are kept.",
         json_schema_extra=without_default,
     )
 
+    @property
+    def ordered(self) -> EarlierVideo | SentVideo:
+        """What an order goes on from."""
+        if self.task_id is None:
+            return SentVideo(self.video or "")
+        return EarlierVideo(self.task_id, self.fragments)
+
 
 def _checked_source(value: object) -> object:
-    """Read an object, in a form as JSON; a plain text is a task's id."""
+    """Read an object of one video, in a form as JSON; a plain text is a task's id."""
     if isinstance(value, str) and value.lstrip().startswith("{"):
         try:
             value = json.loads(value)
@@ -280,7 +293,12 @@ def _checked_source(value: object) -> object:
         raise ValueError(
             'must be written as {"task_id": "beach-1"} or {"task_id": "beach-1", "fragments": 2}'
         )
-    return {name: part for name, part in value.items() if part is not None} or None
+    source = {name: part for name, part in value.items() if part is not None and part != ""}
+    if source and ("task_id" in source) == ("video" in source):
+        raise ValueError("must have a task_id or a video, one of them")
+    if "video" in source and "fragments" in source:
+        raise ValueError("has no fragments to keep of a video that is no task's; leave them out")
+    return source or None
 
 
 Source = Annotated[

@@ -1,7 +1,7 @@
 """Request for a video with the settings of an earlier one, of a task or in a file, and changes to them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from pydantic import ConfigDict, Field
@@ -10,13 +10,12 @@ from serve_app.api.http.video_fields import TaskId, Unset, without_default
 from serve_app.api.native.video_request import VideoRequest
 from serve_app.errors import InvalidField
 from serve_app.media.file_settings import GOES_ON, request_fields, settings_in
-from serve_app.submission.video_order import KeptInput, Picture
+from serve_app.submission.continuation import FIELD, SENT, source_of
+from serve_app.submission.video_order import EarlierVideo, KeptInput, Picture
 from serve_app.tasks.task import Task
 
 FILE = "file"
 """The upload with the file of the earlier video, in any format that the service writes."""
-
-_GOES_ON = "that video goes on from another; submit it with continue_from, as it was."
 
 _PICTURES = {
     "image_path": ("image_file", "image_sha256"),
@@ -24,8 +23,9 @@ _PICTURES = {
     "video": ("video_file", "video_sha256"),
     "mask": ("mask_file", "mask_sha256"),
     "reference_images": ("reference_files", "reference_sha256"),
+    SENT: ("continue_from_file", GOES_ON),
 }
-"""Fields of pictures, each with its upload and with the hash of it that a file holds."""
+"""Fields of pictures and videos, each with its upload and with the entry that a file has for it."""
 
 _REPLACES = {
     "size": ("width", "height"),
@@ -38,6 +38,7 @@ _REPLACES = {
     "fragment_prompts": ("num_fragments",),
     "format": ("codec", "crf"),
     "codec": ("crf",),
+    FIELD: (FIELD, "width", "height", "fps"),
 }
 """What a change takes the place of besides a setting of its own name."""
 
@@ -56,9 +57,7 @@ class Earlier:
 
     @classmethod
     def of_task(cls, task: Task) -> "Earlier":
-        """Return those of a task. Raises ``InvalidField`` for one that goes on from another."""
-        if task.spec.continues is not None:
-            raise InvalidField("task_id", f"task_id: {_GOES_ON}")
+        """Return those of a task."""
         keys = {
             "image_path": task.spec.image_key,
             "last_frame_path": task.spec.last_image_key,
@@ -66,10 +65,16 @@ class Earlier:
             "mask": task.spec.mask_key,
         }
         references = {f"reference_images[{at}]": key for at, key in enumerate(task.spec.reference_keys)}
-        pictures = {field: KeptInput(key) for field, key in (keys | references).items() if key is not None}
-        return cls(
-            request_fields(task.spec, task.model, task.spec.output, task.spec.fragment_prompts), pictures
-        )
+        pictures: dict[str, Picture] = {
+            field: KeptInput(key) for field, key in (keys | references).items() if key is not None
+        }
+        fields = request_fields(task.spec, task.model, task.spec.output, task.spec.fragment_prompts)
+        source = source_of(task.spec)
+        if isinstance(source, EarlierVideo):
+            fields |= {FIELD: asdict(source)}
+        elif source is not None:
+            pictures[SENT] = source.file
+        return cls(fields, pictures)
 
     @classmethod
     def of_file(cls, video: bytes) -> "Earlier":
@@ -81,8 +86,6 @@ class Earlier:
                 f"{FILE}: holds no settings of this service; it must be a video that it made, as it was.",
             )
         fields, hashes = found
-        if GOES_ON in hashes:
-            raise InvalidField(FILE, f"{FILE}: {_GOES_ON}")
         return cls(fields, {}, frozenset(field for field, (_, name) in _PICTURES.items() if name in hashes))
 
 
@@ -116,6 +119,9 @@ class AgainRequest(VideoRequest):
         if "lora_strength" in changes and "lora_name" not in changes:
             raise InvalidField("lora_strength", "lora_strength: send lora_name with it, or loras instead.")
         given = {field for field in _PICTURES if changes.get(field)} | set(map(_field, uploads))
+        changed = changes.keys() | ({FIELD} if SENT in uploads else set())
+        if FIELD in changed:
+            given.add(SENT)
         for field in sorted(earlier.lacks - given):
             word = _PICTURES[field][0]
             raise InvalidField(
@@ -123,7 +129,7 @@ class AgainRequest(VideoRequest):
                 f"{word}: the video was made with a picture or a video, which its file does not hold; "
                 "send it too.",
             )
-        gone = {name for change in changes for name in _REPLACES.get(change, ())}
+        gone = {name for change in changed for name in _REPLACES.get(change, ())}
         if "model" in changes and changes["model"] != earlier.fields.get("model"):
             gone |= set(_OF_ITS_MODEL)
         kept = {name: value for name, value in earlier.fields.items() if name not in gone}

@@ -15,6 +15,7 @@ UPLOADS = {
     "last_frame_file": "last_frame_path",
     "video_file": "video",
     "mask_file": "mask",
+    "continue_from_file": "continue_from.video",
 }
 """File fields of the form, each with the JSON field that holds the same file."""
 

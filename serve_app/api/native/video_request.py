@@ -40,7 +40,7 @@ from serve_app.api.http.video_fields import (
 )
 from serve_app.errors import InvalidField
 from serve_app.submission.field_words import FieldWords
-from serve_app.submission.video_order import EarlierVideo, Picture, VideoOrder
+from serve_app.submission.video_order import EarlierVideo, Picture, SentVideo, VideoOrder
 
 _ONE_PIXEL = (
     "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAA"
@@ -148,7 +148,8 @@ class VideoFields(RequestModel):
     )
     continue_from: Source = _field(
         "A finished video of yours to go on from, by its task: from its last frames, or with `fragments` "
-        "from the end of so many of its first ones, which the new video keeps.",
+        "from the end of so many of its first ones, which the new video keeps. Or a video of your own as "
+        "`video`, from its last frames.",
         {"task_id": "beach-1", "fragments": 2},
     )
     fragment_prompts: FragmentPrompts = _field(
@@ -224,7 +225,7 @@ class VideoRequest(OutputFields, VideoFields):
             num_frames=_num_frames(self),
             duration_s=self.video_duration,
             num_fragments=self.num_fragments,
-            continue_from=_earlier(self),
+            continue_from=_earlier(self, uploads),
             fragment_prompts=tuple(self.fragment_prompts or ()),
             fps=self.fps,
             steps=self.infer_steps,
@@ -287,9 +288,14 @@ def _size(request: VideoRequest) -> tuple[int | None, int | None]:
     return next(iter(widths), None), next(iter(heights), None)
 
 
-def _earlier(request: VideoRequest) -> EarlierVideo | None:
+def _earlier(request: VideoRequest, uploads: Mapping[str, Picture]) -> EarlierVideo | SentVideo | None:
     source = request.continue_from
-    return None if source is None else EarlierVideo(source.task_id, source.fragments)
+    upload = uploads.get("continue_from.video")
+    if upload is not None and source is not None:
+        raise InvalidField("continue_from", "continue_from: a file was uploaded too; send only one.")
+    if upload is not None:
+        return SentVideo(upload)
+    return None if source is None else source.ordered
 
 
 def _num_frames(request: VideoRequest) -> int | None:

@@ -45,7 +45,7 @@ from serve_app.api.openai.spellings import (
 from serve_app.api.openai.video_document import REMIXED
 from serve_app.errors import InvalidField
 from serve_app.submission.field_words import FieldWords
-from serve_app.submission.video_order import EarlierVideo, VideoOrder
+from serve_app.submission.video_order import VideoOrder
 from serve_app.tasks.task import Task
 
 _MORE = ("extra_body", "extra_params")
@@ -186,7 +186,7 @@ class CreateRequest(OutputFields, VideoFields):
             duration_s=self.seconds,
             num_fragments=self.num_fragments,
             fragment_prompts=tuple(self.fragment_prompts or ()),
-            continue_from=self._earlier(),
+            continue_from=self.continue_from.ordered if self.continue_from else None,
             fps=self.fps,
             steps=self.num_inference_steps,
             guidance_scale=self.guidance_scale,
@@ -208,10 +208,6 @@ class CreateRequest(OutputFields, VideoFields):
         if self.width not in (None, width) or self.height not in (None, height):
             raise InvalidField("size", "size: contradicts width and height; send only one of them.")
         return width, height
-
-    def _earlier(self) -> EarlierVideo | None:
-        source = self.continue_from
-        return None if source is None else EarlierVideo(source.task_id, source.fragments)
 
     def _loras(self) -> tuple[LoraUse, ...]:
         if self.lora and self.loras:

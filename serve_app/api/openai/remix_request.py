@@ -5,7 +5,7 @@ from pydantic import ConfigDict, Field
 from serve_app.api.http.request_model import RequestModel
 from serve_app.api.http.video_fields import Prompt
 from serve_app.api.openai.video_document import REMIXED
-from serve_app.errors import InvalidField
+from serve_app.submission.continuation import source_of
 from serve_app.submission.video_order import KeptInput, VideoOrder
 from serve_app.tasks.task import Task
 
@@ -18,12 +18,8 @@ class RemixRequest(RequestModel):
     prompt: Prompt = Field(default="", description="What the video shows.", examples=["the same at night"])
 
     def order(self, task: Task, *, idempotency_key: str | None) -> VideoOrder:
-        """Return the order of a remix. Raises ``InvalidField`` for a video that goes on from another."""
+        """Return the order of a remix."""
         spec = task.spec
-        if spec.continues is not None:
-            raise InvalidField(
-                "id", "id: that video goes on from another one, and cannot be made again by itself."
-            )
         return VideoOrder(
             prompt=self.prompt,
             negative_prompt=spec.negative_prompt,
@@ -36,7 +32,8 @@ class RemixRequest(RequestModel):
             width=spec.width,
             height=spec.height,
             num_frames=spec.num_frames,
-            num_fragments=spec.num_fragments,
+            num_fragments=spec.all_fragments,
+            continue_from=source_of(spec),
             fps=spec.fps,
             steps=spec.steps,
             guidance_scale=spec.guidance_scale,
