@@ -63,33 +63,38 @@ def add_norm_kernel(
     tl.store(out + place * CHANNELS + channels, value.to(out.dtype.element_ty), mask=mask)
 
 
-@triton.jit(do_not_specialize=["pixels", "frame", "out_frame"])
+@triton.jit(do_not_specialize=["height", "width", "out_height", "out_width", "out_frame"])
 def add_frames_kernel(
     x,
     bias,
     residual,
     out,
-    pixels,
-    frame,
+    height,
+    width,
+    out_height,
+    out_width,
     out_frame,
     CHANNELS: tl.constexpr,
     WIDTH: tl.constexpr,
     PIXELS: tl.constexpr,
     PARTS: tl.constexpr,
 ):
-    """Sum of some pixels, in one part of the channels; see ``add_frames``.
+    """Sum of some pixels of a frame, in one part of the channels; see ``add_frames``.
 
-    ``frame``, ``out_frame``: pixels from one frame to the next.
+    ``out_frame``: pixels from one frame to the next.
     """
     pixel = (tl.program_id(0) * PIXELS + tl.arange(0, PIXELS))[:, None]
-    part = tl.program_id(1)
+    part, frame = tl.program_id(1), tl.program_id(2).to(tl.int64)
+    row, column = pixel // out_width, pixel % out_width
+    inside = (row < height) & (column < width)
     columns = tl.arange(0, WIDTH)[None, :]
     known = columns < CHANNELS
-    mask = (pixel < pixels) & known
     channels = part * CHANNELS + columns
-    offsets = pixel.to(tl.int64) * (PARTS * CHANNELS) + channels
-    value = load_sum(x, bias, residual, offsets, mask, channels, known)
-    place = (pixel // frame * PARTS + part).to(tl.int64) * out_frame + pixel % frame
+    offsets = ((frame * height + row) * width + column) * (PARTS * CHANNELS) + channels
+    value = load_sum(x, bias, residual, offsets, inside & known, channels, known)
+    value = tl.where(inside, value, 0.0)
+    place = (frame * PARTS + part) * out_frame + pixel
+    mask = (pixel < out_height * out_width) & known
     tl.store(out + place * CHANNELS + columns, value.to(out.dtype.element_ty), mask=mask)
 
 
@@ -126,16 +131,18 @@ def add_norm(
 def add_frames(x: Tensor, bias: Tensor | None, residual: Tensor | None, out: Tensor) -> None:
     """Launch on pictures ``[t, channels, height, width]``, channels-last."""
     t, _, height, width = x.shape
-    channels = out.shape[1]
-    pixels, block = t * height * width, triton.next_power_of_2(channels)
+    channels, out_height, out_width = out.shape[1:]
+    block = triton.next_power_of_2(channels)
     parts, count = x.shape[1] // channels, max(_BLOCK // block, 1)
-    add_frames_kernel[(triton.cdiv(pixels, count), parts)](
+    add_frames_kernel[(triton.cdiv(out_height * out_width, count), parts, t)](
         x,
         bias,
         residual,
         out,
-        pixels,
-        height * width,
+        height,
+        width,
+        out_height,
+        out_width,
         out.stride(0) // channels,
         CHANNELS=channels,
         WIDTH=block,

@@ -39,7 +39,8 @@ class PixelOperations(Protocol):
 
     def add_frames(self, x: Tensor, bias: Tensor | None, residual: Tensor | None, out: Tensor) -> None:
         """Write ``x + bias + residual`` to ``out``, of the same channels, or of a part of them and so many
-        times the frames: each part of the channels is a frame.
+        times the frames: each part of the channels is a frame. What ``out`` is larger by, below and on the
+        right, becomes zeros.
         """
 
     def yuv420p(self, frames: Tensor, out: Tensor) -> None:
@@ -73,9 +74,12 @@ class EagerPixels:
 
     def add_frames(self, x: Tensor, bias: Tensor | None, residual: Tensor | None, out: Tensor) -> None:
         """Write the sum to ``out``, each part of its channels as a frame."""
+        height, width = x.shape[2:]
         # t (parts c) h w -> t parts c h w
-        frames = out.unflatten(0, (len(x), -1))
+        frames = out[:, :, :height, :width].unflatten(0, (len(x), -1))
         frames.copy_(_sum(x, bias, residual).unflatten(1, (-1, out.shape[1])))
+        out[:, :, height:].zero_()
+        out[:, :, :height, width:].zero_()
 
     def yuv420p(self, frames: Tensor, out: Tensor) -> None:
         """Write the frames as YUV 4:2:0 to ``out``."""

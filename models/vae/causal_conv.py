@@ -19,7 +19,8 @@ class CausalConv(nn.Module, ABC):
     """A 3D convolution, causal in time: over a frame and its past, zeros before the video.
 
     Also a 2D convolution, as one without a past. One that ``enlarges`` doubles the size of its frames first,
-    and is called by ``enlarged`` alone.
+    and is called by ``enlarged`` alone. One with a stride of 2 halves their height and width, or their number:
+    that one begins with the video's first frame, which stays alone.
     """
 
     def __init__(self, conv: Any, enlarges: bool = False) -> None:
@@ -28,9 +29,18 @@ class CausalConv(nn.Module, ABC):
         shape: torch.Size = conv.weight.shape
         self.inputs: int = shape[1]
         """Channels of the input."""
-        self.past: int = shape[2] - 1 if len(shape) == 5 else 0
-        """Number of earlier frames in the receptive field: 2 or 0."""
+        self.halves: bool = conv.stride[-1] == 2
+        """True if height and width become half as large."""
+        self.step: int = conv.stride[0] if len(shape) == 5 else 1
+        """Frames from one that is computed to the next: 2 or 1."""
+        self.past: int = shape[2] - self.step if len(shape) == 5 else 0
+        """Number of frames before a chunk that its first result is made of: 2, 1 or 0."""
         self.padding = (shape[-2] // 2, shape[-1] // 2)
+
+    def begin(self, x: PendingSum, history: History) -> PendingSum:
+        """Remember the last of the frames that come before all that are convolved; return them unchanged."""
+        history[self] = x.whole()[-self.past :].clone()
+        return x
 
     @abstractmethod
     def forward(

@@ -63,38 +63,20 @@ class _Head(nn.Module):
 class Downsample(nn.Module):
     """Halves the size and, with ``time_conv``, the frame rate of every frame but the video's first."""
 
-    weight: Tensor
-    bias: Tensor
-    time_weight: Tensor
-    time_bias: Tensor
-
-    def __init__(self, resample: Any) -> None:
+    def __init__(self, resample: Any, conv: ConvForm) -> None:
         super().__init__()
-        conv = resample.resample[1]
-        self.register_buffer("weight", channels_last(conv.weight.detach()))
-        self.register_buffer("bias", conv.bias.detach())
-        self.in_time = resample.mode == "downsample3d"
-        if self.in_time:
-            time = resample.time_conv
-            self.register_buffer(
-                "time_weight", channels_last(time.weight.detach().transpose(1, 2).flatten(1, 2))
-            )
-            self.register_buffer("time_bias", time.bias.detach())
+        self.conv = conv(resample.resample[1])
+        self.time_conv = conv(resample.time_conv) if resample.mode == "downsample3d" else None
 
     def forward(self, x: PendingSum, history: History, first: bool) -> PendingSum:
         """Halve the height and width, and with ``time_conv`` the number of frames."""
-        halved = F.conv2d(history.with_row_below(x.whole()), self.weight, self.bias, stride=2)
-        return PendingSum(self._fewer(halved, history) if self.in_time else halved)
-
-    def _fewer(self, x: Tensor, history: History) -> Tensor:
-        """Convolve each frame before the chunk's first, and every second one after, with the next two."""
-        before = history.get(self)
-        history[self] = x[-1:].clone()
-        if before is None:
-            return x
-        frames = torch.cat([before, x])
-        triples = torch.cat([frames[0:-2:2], frames[1:-1:2], frames[2::2]], dim=1)
-        return F.conv2d(triples, self.time_weight, self.time_bias)
+        halved: PendingSum = self.conv(x, history)
+        if self.time_conv is None:
+            return halved
+        if first:
+            return self.time_conv.begin(halved, history)
+        fewer: PendingSum = self.time_conv(halved, history, keep=False)
+        return fewer
 
 
 class ResidualDownBlock(nn.Module):
@@ -103,7 +85,7 @@ class ResidualDownBlock(nn.Module):
     def __init__(self, block: Any, conv: ConvForm) -> None:
         super().__init__()
         self.resnets = nn.ModuleList(ResidualBlock(resnet, conv) for resnet in block.resnets)
-        self.downsample = None if block.downsampler is None else Downsample(block.downsampler)
+        self.downsample = None if block.downsampler is None else Downsample(block.downsampler, conv)
         self.shortcut = Average(block.avg_shortcut)
 
     def forward(self, x: PendingSum, history: History, first: bool) -> PendingSum:
@@ -147,7 +129,7 @@ def down_layer(layer: Any, conv: ConvForm) -> Layer:
         case "WanAttentionBlock":
             return PictureAttention(layer)
         case _:
-            return Downsample(layer)
+            return Downsample(layer, conv)
 
 
 class Encoding:

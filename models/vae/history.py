@@ -1,7 +1,6 @@
 """The earlier frames that layers of the VAE still need in one run, and the run's division into strips."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.vae.strips import Strips
@@ -39,8 +38,9 @@ class History(dict[nn.Module, Tensor]):
         assert self._strips is not None, "there is no halo without strips"
         self._strips.fill_halo(x)
 
-    def with_row_below(self, x: Tensor) -> Tensor:
-        """Pad by a zero column on the right, and a row below: zeros, or the next strip's first row."""
-        if self._strips is None:
-            return F.pad(x, (0, 1, 0, 1))
-        return F.pad(self._strips.exchange_row_below(x), (0, 1))
+    def fill_row_below(self, x: Tensor) -> None:
+        """Write the next strip's first row to the last row of frames, which stays as it is where none
+        follows.
+        """
+        if self._strips is not None:
+            self._strips.fill_row_below(x)

@@ -60,6 +60,10 @@ class LookBackConv(CausalConv):
         return PendingSum(F.conv_transpose2d(frames, self.weight, self.bias, stride=2, padding=padding))
 
     def _convolved(self, x: Tensor, history: History) -> Tensor:
+        if self.halves:
+            x = F.pad(x, (0, 1, 0, 1))
+            history.fill_row_below(x)
+            return F.conv2d(x, self.weight, self.bias, stride=2)
         x, padding = history.with_halo(x, self.padding)
         if self.past == 0:
             return F.conv2d(x, self.weight_alone, self.bias, padding=padding)
@@ -71,7 +75,7 @@ class LookBackConv(CausalConv):
                 return F.conv2d(x, self.weight_alone, self.bias, padding=padding)
         else:
             history[self] = _latest(before, x, self.past)
-        return F.conv2d(_with_past(before, x), self.weight, self.bias, padding=padding)
+        return F.conv2d(_with_past(before, x, self.step), self.weight, self.bias, padding=padding)
 
     def _in_turn(self, parts: list[Tensor]) -> Tensor:
         """Write frames one after the other, channels-last: each group of channels is one."""
@@ -89,19 +93,20 @@ class LookBackConv(CausalConv):
         return frames
 
 
-def _with_past(before: Tensor, x: Tensor) -> Tensor:
-    """Concatenate each frame's channels to those of its past frames, oldest first.
+def _with_past(before: Tensor, x: Tensor, step: int) -> Tensor:
+    """Concatenate the channels of each ``past + step`` frames, oldest first, ``step`` further each time.
 
-    ``before`` ``[past, channels, h, w]`` and ``x`` ``[t, channels, h, w]`` to ``[t, (past + 1) · channels, h,
-    w]``.
+    ``before`` ``[past, channels, h, w]`` and ``x`` ``[t, channels, h, w]`` to ``[t / step,
+    (past + step) · channels, h, w]``.
     """
     past, (t, channels, height, width) = len(before), x.shape
-    stacked = empty_pictures((t, (past + 1) * channels, height, width), x)
-    for position in range(past + 1):
-        lag = past - position
+    count, taps = t // step, past + step
+    stacked = empty_pictures((count, taps * channels, height, width), x)
+    for position in range(taps):
         part = stacked[:, position * channels : (position + 1) * channels]
-        part[:lag] = before[past - lag : past - lag + t]
-        part[lag:] = x[: max(t - lag, 0)]
+        earlier = min(-(min(position - past, 0) // step), count)  # how many are from before the chunk
+        part[:earlier] = before[position::step][:earlier]
+        part[earlier:] = x[position - past + step * earlier :: step][: count - earlier]
     return stacked
 
 

@@ -53,14 +53,19 @@ class Strips:
         """
         pictures[:, :, 0], pictures[:, :, -1] = self._borders(pictures[:, :, 1], pictures[:, :, -2])
 
-    def exchange_row_below(self, strip: Tensor) -> Tensor:
-        """Exchange the lower half of the halo: the strip with the row below, zeros where the picture ends."""
+    def fill_row_below(self, pictures: Tensor) -> None:
+        """Exchange the lower half of the halo, and write it to the last row of ``pictures``.
+
+        The rows before it are the strip. Where the picture ends, nothing is written.
+        """
         rank = self._mesh.rank
-        below = _row_of(strip)
-        sent = {rank - 1: strip[:, :, 0].contiguous()} if rank > 0 else {}
-        awaited = {rank + 1: below} if rank + 1 < self._ranks else {}
-        self._mesh.exchange(sent, awaited).wait()
-        return torch.cat([strip, below[:, :, None]], dim=2)
+        first = pictures[:, :, 0].contiguous()
+        below = torch.empty_like(first)
+        follows = rank + 1 < self._ranks
+        sent = {rank - 1: first} if rank > 0 else {}
+        self._mesh.exchange(sent, {rank + 1: below} if follows else {}).wait()
+        if follows:
+            pictures[:, :, -1] = below
 
     def joined(self, strip: Tensor) -> Tensor | None:
         """Gather whole pictures on rank 0; return None on the other ranks."""
@@ -106,8 +111,3 @@ class Strips:
         strips[rank] = strip
         self._mesh.exchange(sent, {other: part for other, part in strips.items() if other != rank}).wait()
         return torch.cat([*strips.values()], dim=2)
-
-
-def _row_of(strip: Tensor) -> Tensor:
-    """Return a row of zeros as wide as the strip, ``[t, channels, width]``."""
-    return strip.new_zeros(*strip.shape[:2], strip.shape[3])

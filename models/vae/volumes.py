@@ -48,15 +48,18 @@ class VolumeConv(CausalConv):
         self, x: PendingSum, history: History, norm: ChannelNorm | None = None, keep: bool = True
     ) -> PendingSum:
         """Convolve frames, each together with the frames before it."""
+        assert norm is None or self.past, "a norm is written into volumes only"
+        if self.halves:
+            return self._halved(x if keep else x.taken(), history)
         if self.past == 0:
-            assert norm is None, "a norm is written into volumes only"
             pictures, padding = history.with_halo(x.whole(), self.padding)
             return PendingSum(F.conv2d(pictures, self.weight, padding=padding), self.bias)
         rows = history.halo_rows(self.padding)
         volume = self._volume(x if keep else x.taken(), history, norm, rows, keep)
         height, width = self.padding
         # 1 c t h w -> t c h w
-        frames = F.conv3d(volume, self.weight, padding=(0, height - rows, width))[0].transpose(0, 1)
+        padding = (0, height - rows, width)
+        frames = F.conv3d(volume, self.weight, stride=(self.step, 1, 1), padding=padding)[0].transpose(0, 1)
         return PendingSum(channels_last(frames), self.bias)
 
     def enlarged(self, parts: Sequence[PendingSum], history: History) -> PendingSum:
@@ -67,6 +70,13 @@ class VolumeConv(CausalConv):
             history.fill_halo(pictures)
         padding = enlarging_padding(rows)
         return PendingSum(F.conv_transpose2d(pictures, self.weight, stride=2, padding=padding), self.bias)
+
+    def _halved(self, x: PendingSum, history: History) -> PendingSum:
+        t, channels, height, width = x.x.shape
+        pictures = empty_pictures((t, channels, height + 1, width + 1), x.x)
+        self._operations.add_frames(*_laid_out(x), pictures)
+        history.fill_row_below(pictures)
+        return PendingSum(F.conv2d(pictures, self.weight, stride=2), self.bias)
 
     def _volume(
         self, x: PendingSum, history: History, norm: ChannelNorm | None, rows: int, keep: bool
