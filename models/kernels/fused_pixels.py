@@ -1,7 +1,7 @@
 """The VAE's fused operations: operators of torch's library that launch Triton kernels, imported at the first
 call.
 
-An operator writes ``out`` and ``summed`` once and reads each of its other arguments once: the bytes it moves
+An operator writes the arguments that it changes once and reads each of the others once: the bytes it moves
 are those of its tensors.
 """
 
@@ -12,19 +12,21 @@ from torch.library import custom_op
 _NAMESPACE = "wan_serve"
 
 
-@custom_op(f"{_NAMESPACE}::add_norm", mutates_args=("out", "summed"))
-def _add_norm(
+@custom_op(f"{_NAMESPACE}::fill_volume", mutates_args=("volume", "latest", "summed"))
+def _fill_volume(
     x: Tensor,
     bias: Tensor | None,
     residual: Tensor | None,
     gamma: Tensor | None,
-    out: Tensor,
+    before: Tensor | None,
+    volume: Tensor,
+    latest: Tensor,
     summed: Tensor | None,
 ) -> None:
     from models.kernels import pixel_kernels
 
     with torch.cuda.device_of(x):
-        pixel_kernels.add_norm(x, bias, residual, gamma, out, summed)
+        pixel_kernels.fill_volume(x, bias, residual, gamma, before, volume, latest, summed)
 
 
 @custom_op(f"{_NAMESPACE}::add_frames", mutates_args=("out",))
@@ -49,18 +51,21 @@ class FusedPixels:
     Needs Triton and a CUDA device, or fake tensors, or Triton's interpreter.
     """
 
-    def add_norm(
+    def fill_volume(
         self,
         x: Tensor,
         bias: Tensor | None,
         residual: Tensor | None,
         gamma: Tensor | None,
-        out: Tensor,
+        before: Tensor | None,
+        volume: Tensor,
+        latest: Tensor,
         keep: bool,
     ) -> None:
-        """Write norm and SiLU of the sum to ``out``, and the sum itself to ``x``."""
+        """Write past frames, and norm and SiLU of the sum, to ``volume``, and the sum itself to ``x``."""
         # another tensor on the same memory, of which each value is read before it is written
-        _add_norm(x, bias, residual, gamma, out, x.view_as(x) if keep else None)
+        summed = x.view_as(x) if keep else None
+        _fill_volume(x, bias, residual, gamma, before, volume, latest, summed)
 
     def add_frames(self, x: Tensor, bias: Tensor | None, residual: Tensor | None, out: Tensor) -> None:
         """Write the sum to ``out``, each part of its channels as a frame."""

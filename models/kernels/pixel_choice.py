@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from models.kernels.choice import differ, reason_against
@@ -49,7 +50,7 @@ def first_difference(
 def _trial(
     operations: PixelOperations, device: torch.device, dtype: torch.dtype, channels: int
 ) -> Iterator[tuple[str, Tensor]]:
-    """Run the forms of the operations that a decode uses on the same inputs; yield float32 results."""
+    """Run the forms of the operations that the VAE uses on the same inputs; yield float32 results."""
     generator = torch.Generator().manual_seed(0)
 
     def pictures(channels: int = channels) -> Tensor:
@@ -57,14 +58,18 @@ def _trial(
         return values.to(device, dtype).contiguous(memory_format=torch.channels_last)
 
     bias, gamma = torch.randn(2, channels, generator=generator).to(device)
-    for residual, keep in ((pictures(), True), (None, False)):
-        x, out = pictures(), pictures()
-        operations.add_norm(x, bias, residual, gamma.to(dtype), out, keep)
-        yield "add_norm", out.float()
-        yield "add_norm", x.float()
+    volume = torch.cat([pictures(), pictures()])
+    for residual, before, keep in ((pictures(), None, True), (None, pictures(), False)):
+        x, latest = pictures(), pictures()
+        operations.fill_volume(x, bias, residual, gamma.to(dtype), before, volume, latest, keep)
+        for written in (volume, latest, x):
+            yield "fill_volume", written.float()
     out = torch.cat([pictures(), pictures()])
     operations.add_frames(pictures(2 * channels), bias.repeat(2), None, out)
     yield "add_frames", out.float()
+    larger = F.pad(pictures(), (0, 1, 0, 1), value=2.0)
+    operations.add_frames(pictures(), bias, None, larger)
+    yield "add_frames", larger.float()
     frames = torch.rand(_T, 3, 2 * _HEIGHT, 2 * _WIDTH, generator=generator) * 2 - 1
     out = torch.zeros(_T, 3 * _HEIGHT, 2 * _WIDTH, dtype=torch.uint8, device=device)
     operations.yuv420p(frames.to(device, dtype), out)

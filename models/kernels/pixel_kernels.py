@@ -1,4 +1,5 @@
-"""Triton kernels of the VAE, some pixels a program: sum, norm and SiLU; sum, in frames.
+"""Triton kernels of the VAE, some pixels a program: volumes of past frames and sum, norm and SiLU; sum, in
+frames.
 
 A program holds its pixels in registers, so that each value is read and written once. Importing this module
 needs Triton.
@@ -26,41 +27,65 @@ def load_sum(x, bias, residual, offsets, mask, channels, known):
     return value
 
 
-@triton.jit(do_not_specialize=["pixels", "frame", "out_frame"])  # the size of a video compiles nothing
-def add_norm_kernel(
+@triton.jit
+def store_frame(volume, latest, value, pixel, channels, mask, place, frames, area, CHANNELS: tl.constexpr):
+    """Store pixels of the volume's frame ``place``, and once more where it is one of the latest."""
+    offsets = pixel.to(tl.int64) * CHANNELS + channels
+    frame = area.to(tl.int64) * CHANNELS
+    tl.store(volume + place * frame + offsets, value, mask=mask)
+    if place >= frames:
+        tl.store(latest + (place - frames) * frame + offsets, value, mask=mask)
+
+
+@triton.jit(do_not_specialize=["frames", "pixels", "area"])  # the size of a video compiles nothing
+def fill_volume_kernel(
     x,
     bias,
     residual,
     gamma,
-    out,
+    before,
+    volume,
+    latest,
     summed,
+    frames,
     pixels,
-    frame,
-    out_frame,
+    area,
     eps,
     CHANNELS: tl.constexpr,
     WIDTH: tl.constexpr,
     PIXELS: tl.constexpr,
+    PAST: tl.constexpr,
 ):
-    """Sum, norm and SiLU of some pixels; see ``add_norm``.
+    """Some pixels of one frame of a volume; see ``fill_volume``.
 
-    ``frame``, ``out_frame``: pixels from one frame to the next. A pointer of None leaves its part out.
+    ``frames``: new ones. ``pixels``, ``area``: pixels of a frame of ``x`` and of the volume. A pointer of None
+    leaves its part out.
     """
     pixel = (tl.program_id(0) * PIXELS + tl.arange(0, PIXELS))[:, None]
+    place = tl.program_id(1)
     channels = tl.arange(0, WIDTH)[None, :]
     known = channels < CHANNELS
-    mask = (pixel < pixels) & known
-    offsets = pixel.to(tl.int64) * CHANNELS + channels
-    value = load_sum(x, bias, residual, offsets, mask, channels, known).to(x.dtype.element_ty)
-    if summed is not None:
-        tl.store(summed + offsets, value, mask=mask)
-    value = value.to(tl.float32)
-    if gamma is not None:
-        value = value / tl.sqrt(tl.sum(value * value, 1, keep_dims=True) / CHANNELS + eps)
-        value *= tl.load(gamma + channels, mask=known, other=0.0).to(tl.float32)
-        value *= tl.sigmoid(value)
-    place = (pixel // frame).to(tl.int64) * out_frame + pixel % frame
-    tl.store(out + place * CHANNELS + channels, value.to(out.dtype.element_ty), mask=mask)
+    if place < PAST:
+        mask = (pixel < area) & known
+        value = tl.zeros((PIXELS, WIDTH), volume.dtype.element_ty)
+        if before is not None:
+            offsets = (place.to(tl.int64) * area + pixel) * CHANNELS + channels
+            value = tl.load(before + offsets, mask=mask, other=0.0)
+        store_frame(volume, latest, value, pixel, channels, mask, place, frames, area, CHANNELS)
+    else:
+        mask = (pixel < pixels) & known
+        offsets = ((place - PAST).to(tl.int64) * pixels + pixel) * CHANNELS + channels
+        value = load_sum(x, bias, residual, offsets, mask, channels, known).to(x.dtype.element_ty)
+        if summed is not None:
+            tl.store(summed + offsets, value, mask=mask)
+        normed = value.to(tl.float32)
+        if gamma is not None:
+            normed = normed / tl.sqrt(tl.sum(normed * normed, 1, keep_dims=True) / CHANNELS + eps)
+            normed *= tl.load(gamma + channels, mask=known, other=0.0).to(tl.float32)
+            normed *= tl.sigmoid(normed)
+        value = normed.to(volume.dtype.element_ty)
+        pixel += (area - pixels) // 2
+        store_frame(volume, latest, value, pixel, channels, mask, place, frames, area, CHANNELS)
 
 
 @triton.jit(do_not_specialize=["height", "width", "out_height", "out_width", "out_frame"])
@@ -98,32 +123,37 @@ def add_frames_kernel(
     tl.store(out + place * CHANNELS + columns, value.to(out.dtype.element_ty), mask=mask)
 
 
-def add_norm(
+def fill_volume(
     x: Tensor,
     bias: Tensor | None,
     residual: Tensor | None,
     gamma: Tensor | None,
-    out: Tensor,
+    before: Tensor | None,
+    volume: Tensor,
+    latest: Tensor,
     summed: Tensor | None,
 ) -> None:
     """Launch on pictures ``[t, channels, height, width]``, channels-last."""
     t, channels, height, width = x.shape
-    pixels, block = t * height * width, triton.next_power_of_2(channels)
+    area, block = volume.shape[2] * width, triton.next_power_of_2(channels)
     count = max(_BLOCK // block, 1)
-    add_norm_kernel[(triton.cdiv(pixels, count),)](
+    fill_volume_kernel[(triton.cdiv(area, count), len(volume))](
         x,
         bias,
         residual,
         gamma,
-        out,
+        before,
+        volume,
+        latest,
         summed,
-        pixels,
+        t,
         height * width,
-        out.stride(0) // channels,
+        area,
         PIXEL_EPS,
         CHANNELS=channels,
         WIDTH=block,
         PIXELS=count,
+        PAST=len(latest),
         num_warps=_WARPS,
     )
 

@@ -3,8 +3,8 @@
 Two implementations: ``EAGER_PIXELS`` here, which defines the numbers, and ``models.kernels.fused_pixels``,
 which moves every value through the device's memory once.
 
-Pictures are ``[t, channels, height, width]``, channels-last; those that are written to may be rows inside
-larger ones. ``bias``: ``[channels]``, of any dtype.
+Pictures are ``[t, channels, height, width]``, channels-last; those that ``add_frames`` writes to may be rows
+inside larger ones. ``bias``: ``[channels]``, of any dtype.
 """
 
 from typing import Protocol
@@ -23,18 +23,24 @@ zeros.
 class PixelOperations(Protocol):
     """Operations between two convolutions. Sums and norms are computed in float32."""
 
-    def add_norm(
+    def fill_volume(
         self,
         x: Tensor,
         bias: Tensor | None,
         residual: Tensor | None,
         gamma: Tensor | None,
-        out: Tensor,
+        before: Tensor | None,
+        volume: Tensor,
+        latest: Tensor,
         keep: bool,
     ) -> None:
-        """Write ``SiLU(RMS norm(x + bias + residual) · gamma)`` to ``out``; without gamma the sum.
+        """Write past frames to ``volume``, and after them ``SiLU(RMS norm(x + bias + residual) · gamma)``;
+        without gamma the sum.
 
-        With ``keep`` the sum is written to ``x`` as well. The norm is that of the rounded sum.
+        The past frames are ``before``, or zeros. As many, the last of the volume, are written to ``latest``
+        as well, for the next one. Of the volume's rows, of which there may be more than those of ``x``, above
+        and below alike, new frames have those in the middle only. With ``keep`` the sum is written to ``x``
+        as well. The norm is that of the rounded sum.
         """
 
     def add_frames(self, x: Tensor, bias: Tensor | None, residual: Tensor | None, out: Tensor) -> None:
@@ -53,16 +59,18 @@ class PixelOperations(Protocol):
 class EagerPixels:
     """Implements ``PixelOperations`` by torch's own operators, several passes over the memory each."""
 
-    def add_norm(
+    def fill_volume(
         self,
         x: Tensor,
         bias: Tensor | None,
         residual: Tensor | None,
         gamma: Tensor | None,
-        out: Tensor,
+        before: Tensor | None,
+        volume: Tensor,
+        latest: Tensor,
         keep: bool,
     ) -> None:
-        """Write norm and SiLU of the sum to ``out``, and the sum itself to ``x``."""
+        """Write past frames, and norm and SiLU of the sum, to ``volume``, and the sum itself to ``x``."""
         total = _sum(x, bias, residual)
         if keep:
             x.copy_(total)
@@ -70,7 +78,13 @@ class EagerPixels:
             pixels = total.permute(0, 2, 3, 1).float()
             normed = F.rms_norm(pixels, (pixels.shape[-1],), gamma.float(), eps=PIXEL_EPS)
             total = F.silu(normed, inplace=True).permute(0, 3, 1, 2)
-        out.copy_(total)
+        past, rows = len(latest), (volume.shape[2] - x.shape[2]) // 2
+        if before is None:
+            volume[:past].zero_()
+        else:
+            volume[:past] = before
+        volume[past:, :, rows : volume.shape[2] - rows] = total
+        latest.copy_(volume[-past:])
 
     def add_frames(self, x: Tensor, bias: Tensor | None, residual: Tensor | None, out: Tensor) -> None:
         """Write the sum to ``out``, each part of its channels as a frame."""

@@ -1,8 +1,8 @@
 """The convolutions of the VAE on a CUDA device.
 
 A 3D convolution reads a volume: its past frames, then the chunk's, channels-last, so that one kernel of cuDNN
-does it. The sum, norm and SiLU before it are written straight into the volume, by one kernel too; the bias
-after it is left to the next such kernel.
+does it. One kernel, too, writes the past frames and the sum, norm and SiLU of the chunk's straight into the
+volume, and the last frames once more, for the next chunk; the bias after it is left to the next such kernel.
 """
 
 from collections.abc import Sequence
@@ -83,28 +83,21 @@ class VolumeConv(CausalConv):
     ) -> Tensor:
         """Write the past frames and the chunk's, with room for a halo of ``rows``, filled."""
         t, channels, height, width = x.x.shape
-        volume = torch.empty(
-            (1, channels, self.past + t, height + 2 * rows, width),
-            dtype=x.x.dtype,
-            device=x.x.device,
-            memory_format=torch.channels_last_3d,
-        )
-        frames = volume[0].transpose(0, 1)
-        before = history.get(self)
-        if before is None:
-            frames[: self.past].zero_()
-        else:
-            frames[: self.past] = before
-        new = frames[self.past :]
+        frames = empty_pictures((self.past + t, channels, height + 2 * rows, width), x.x)
+        latest = empty_pictures((self.past, *frames.shape[1:]), x.x)
         keep = keep and x.pending
         gamma = None if norm is None else norm.gamma
-        self._operations.add_norm(*_laid_out(x), gamma, _inside(new, rows), keep)
+        before = history.get(self)
+        self._operations.fill_volume(*_laid_out(x), gamma, before, frames, latest, keep)
         if keep:
             x.added()
         if rows:
-            history.fill_halo(new)
-        history[self] = frames[-self.past :].clone()  # so that the volume can be freed
-        return volume
+            history.fill_halo(frames[self.past :])
+            for row in (0, -1):
+                latest[:, :, row] = frames[-self.past :, :, row]
+        history[self] = latest
+        # t c h w -> 1 c t h w
+        return frames.transpose(0, 1)[None]
 
     def _in_turn(self, parts: list[PendingSum], rows: int) -> Tensor:
         """Write frames one after the other, with room for a halo of ``rows``: each group of channels is

@@ -111,11 +111,12 @@ def test_the_vaes_kernels_move_16_bytes_at_a_time_in_frames_of_any_size(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, channels: int, width: int
 ) -> None:
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    types = dict.fromkeys(("x", "residual", "gamma", "out", "summed"), "*bf16")
+    frames = ("x", "residual", "gamma", "before", "volume", "latest", "summed", "out")
+    types = dict.fromkeys(frames, "*bf16")
     types |= {"bias": "*fp32", "eps": "fp32"}
     sizes: dict[str, Any] = {"CHANNELS": channels, "WIDTH": width, "PIXELS": 4096 // width}
     for assembly in (
-        compiled(pixel_kernels.add_norm_kernel, types, 4, **sizes, multiple=1),
+        compiled(pixel_kernels.fill_volume_kernel, types, 4, **sizes, PAST=2, multiple=1),
         compiled(pixel_kernels.add_frames_kernel, types, 4, **sizes, PARTS=2, multiple=1),
     ):
         assert assembly.count("ld.global.v4.b32") >= 8  # frames and residual, of four each

@@ -1,13 +1,15 @@
 """Each fused operation of the VAE beside the eager one that defines its numbers, by Triton's interpreter.
 
-The sizes divide neither each other nor a kernel's block, and the pictures written to lie in larger ones.
+The sizes divide neither each other nor a kernel's block.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from models.kernels.fused_pixels import FUSED_PIXELS
@@ -38,22 +40,41 @@ def pictures(*shape: int, dtype: torch.dtype) -> Tensor:
     return torch.randn(shape).to(dtype).contiguous(memory_format=torch.channels_last)
 
 
+def twos(*shape: int, dtype: torch.dtype) -> Tensor:
+    return torch.full(shape, 2.0, dtype=dtype).contiguous(memory_format=torch.channels_last)
+
+
 def with_border(*shape: int, dtype: torch.dtype) -> Tensor:
     """Return pictures of twos with two frames before and a row on either side of those of this shape."""
     frames, channels, height, width = shape
-    larger = torch.full((frames + 2, channels, height + 2, width), 2.0, dtype=dtype)
-    return larger.contiguous(memory_format=torch.channels_last)
+    return twos(frames + 2, channels, height + 2, width, dtype=dtype)
 
 
 def inside(larger: Tensor) -> Tensor:
     return larger[2:, :, 1:-1]
 
 
-def add_norm(operations: Any, larger: Tensor, x: Tensor, *terms: Tensor | None, keep: bool) -> list[Tensor]:
-    """Return all that is written to, also where nothing may be."""
+def fill_volume(operations: Any, x: Tensor, *terms: Tensor | None, past: int, rows: int) -> list[Tensor]:
+    """Return all that is written to, full of twos before; of a volume with room for ``rows`` of a halo."""
+    t, channels, height, width = x.shape
+    x = x.clone()
+    shape = channels, height + 2 * rows, width
+    volume, latest = twos(past + t, *shape, dtype=x.dtype), twos(past, *shape, dtype=x.dtype)
+    residual = terms[1]
     with torch.inference_mode():
-        operations.add_norm(x, *terms, inside(larger), keep)
-    return [larger, x]
+        operations.fill_volume(x, *terms, volume, latest, residual is not None)
+    if rows:  # what a halo's exchange writes
+        for written in (volume[past:], latest[-t:]):
+            written[:, :, 0] = written[:, :, -1] = 3.0
+    return [volume, latest, x]
+
+
+def add_padded(operations: Any, x: Tensor, *terms: Tensor | None) -> Tensor:
+    t, channels, height, width = x.shape
+    larger = twos(t, channels, height + 1, width + 1, dtype=x.dtype)
+    with torch.inference_mode():
+        operations.add_frames(x, *terms, larger)
+    return larger
 
 
 def add_frames(operations: Any, larger: Tensor, x: Tensor, *terms: Tensor | None) -> list[Tensor]:
@@ -70,25 +91,26 @@ def assert_all_same(found: list[Tensor], expected: list[Tensor]) -> None:
 @pytest.mark.parametrize("form", ["all", "norm of a sum", "norm", "sum"])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", SHAPES)
-def test_sum_norm_and_silu(
+def test_past_frames_then_sum_norm_and_silu(
     interpreted: Interpreter, shape: tuple[int, ...], dtype: torch.dtype, form: str
 ) -> None:
-    x, larger = pictures(*shape, dtype=dtype), with_border(*shape, dtype=dtype)
+    x = pictures(*shape, dtype=dtype)
     x[0, :, 0, 0] = 0.0
     bias, gamma = torch.randn(2, shape[1])
+    past, rows = (1, 0) if form == "sum" else (2, form == "all")
+    before = pictures(past, shape[1], shape[2] + 2 * rows, shape[3], dtype=dtype)
     terms = {
-        "all": (bias, pictures(*shape, dtype=dtype), gamma.to(dtype)),
-        "norm of a sum": (bias, None, gamma.to(dtype)),
-        "norm": (None, None, gamma.to(dtype)),
-        "sum": (bias, pictures(*shape, dtype=dtype), None),
+        "all": (bias, pictures(*shape, dtype=dtype), gamma.to(dtype), before),
+        "norm of a sum": (bias, None, gamma.to(dtype), before),
+        "norm": (None, None, gamma.to(dtype), None),
+        "sum": (bias, None, None, before),
     }[form]
-    keep = form == "all"
-    found = interpreted(add_norm, FUSED_PIXELS, larger.clone(), x.clone(), *terms, keep=keep)
-    expected = add_norm(EAGER_PIXELS, larger.clone(), x.clone(), *terms, keep=keep)
-    assert_all_same(found, expected)
-    assert torch.equal(found[1], x) != keep
-    inside(found[0]).fill_(2.0)
-    assert torch.equal(found[0], larger)
+    found = interpreted(fill_volume, FUSED_PIXELS, x, *terms, past=past, rows=rows)
+    assert_all_same(found, fill_volume(EAGER_PIXELS, x, *terms, past=past, rows=rows))
+    volume, latest, summed = found
+    assert torch.equal(volume[:past], torch.zeros_like(before) if terms[-1] is None else before)
+    assert torch.equal(latest, volume[-past:])
+    assert torch.equal(summed, x) != (form == "all")
 
 
 @pytest.mark.parametrize("parts", [1, 2])
@@ -108,6 +130,20 @@ def test_sum_in_frames(
     bias, residual = terms
     total = x.float() + bias[:, None, None] + (0.0 if residual is None else residual.float())
     assert torch.equal(inside(expected[0]), total.to(dtype).unflatten(1, (parts, channels)).flatten(0, 1))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_sum_with_zeros_below_and_on_the_right(
+    interpreted: Interpreter, shape: tuple[int, ...], dtype: torch.dtype
+) -> None:
+    x, residual = pictures(*shape, dtype=dtype), pictures(*shape, dtype=dtype)
+    bias = torch.randn(shape[1])
+    expected = add_padded(EAGER_PIXELS, x, bias, residual)
+    assert_same(interpreted(add_padded, FUSED_PIXELS, x, bias, residual), expected)
+    # the definition once more
+    total = x.float() + bias[:, None, None] + residual.float()
+    assert torch.equal(expected, F.pad(total.to(dtype), (0, 1, 0, 1)))
 
 
 def yuv(operations: Any, frames: Tensor) -> Tensor:
@@ -132,24 +168,25 @@ def decoded(conv: ConvForm) -> Tensor:
     return torch.cat(list(StreamingVae(wan21(), chunk_pixels=1, conv=conv).decode(latents)))
 
 
-def test_a_decode_with_the_kernels_is_that_of_a_cpu(interpreted: Interpreter) -> None:
-    found = interpreted(decoded, partial(VolumeConv, operations=FUSED_PIXELS))
-    torch.testing.assert_close(found, decoded(LookBackConv), atol=1e-4, rtol=0)
+def encoded(conv: ConvForm) -> Tensor:
+    """Encode a picture and a chunk after it, by a small VAE."""
+    video = torch.randn(1, 3, 5, 8, 16, generator=torch.Generator().manual_seed(3))
+    return StreamingVae(wan21(), conv=conv).encode(video)
+
+
+@pytest.mark.parametrize("work", [decoded, encoded])
+def test_the_vae_with_the_kernels_is_that_of_a_cpu(
+    interpreted: Interpreter, work: Callable[[ConvForm], Tensor]
+) -> None:
+    found = interpreted(work, partial(VolumeConv, operations=FUSED_PIXELS))
+    torch.testing.assert_close(found, work(LookBackConv), atol=1e-4, rtol=0)
 
 
 class Faulty:
     """Operations that add no bias."""
 
-    def add_norm(
-        self,
-        x: Tensor,
-        bias: Tensor | None,
-        residual: Tensor | None,
-        gamma: Tensor | None,
-        out: Tensor,
-        keep: bool,
-    ) -> None:
-        EAGER_PIXELS.add_norm(x, None, residual, gamma, out, keep)
+    def fill_volume(self, x: Tensor, bias: Tensor | None, *others: Any) -> None:
+        EAGER_PIXELS.fill_volume(x, None, *others)
 
     def add_frames(self, x: Tensor, bias: Tensor | None, residual: Tensor | None, out: Tensor) -> None:
         EAGER_PIXELS.add_frames(x, None, residual, out)
@@ -164,4 +201,4 @@ def test_a_trial_passes_the_kernels_and_names_one_that_differs(
 ) -> None:
     cpu = torch.device("cpu")
     assert interpreted(first_difference, FUSED_PIXELS, cpu, dtype, 24) is None
-    assert first_difference(Faulty(), cpu, dtype, 24) == "add_norm"
+    assert first_difference(Faulty(), cpu, dtype, 24) == "fill_volume"
