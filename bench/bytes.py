@@ -1,7 +1,8 @@
 """The bytes that the engine moves on a GPU beside its large kernels, and its launches: a calculation.
 
-A guided step of the 14B and a decode of 81 frames of 832x480 run in bfloat16 on a fake CUDA device, which
-knows shapes only. An operation counts as reading its inputs and writing its results once, in one launch.
+A guided step of the 14B, a decode and two encodes of 81 frames of 832x480 run in bfloat16 on a fake CUDA
+device, which knows shapes only. An operation counts as reading its inputs and writing its results once, in
+one launch.
 """
 
 import argparse
@@ -31,6 +32,19 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
+class Work:
+    """Parts of the work, and its launches, also those that are in no part."""
+
+    parts: tuple[Part, ...]
+    launches: int
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all parts."""
+        return sum(part.bytes for part in self.parts)
+
+
+@dataclass(frozen=True, slots=True)
 class Figure:
     """A count, and what is wanted at most; None where nothing is."""
 
@@ -42,28 +56,33 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What is counted: one block of a step, and a decode."""
+    """What is counted: one block of a step, and of the VAE a decode and two encodes."""
 
-    block: tuple[Part, ...]
-    """Between the products of a block-forward, each part by the product or attention that it leads to."""
-    block_launches: int
-    fp8_block: tuple[Part, ...]
-    fp8_block_launches: int
-    decode: tuple[Part, ...]
-    """Beside the convolutions, by operation, the largest first."""
-    decode_launches: int
+    block: Work
+    """Its parts are what lies between the products, each by the product or attention that it leads to."""
+    fp8_block: Work
+    decode: Work
+    """Its parts are what lies beside the convolutions, by operation, the largest first."""
+    picture: Work
+    """Encode of a picture and gray, which image-to-video models take; parts as of the decode."""
+    video: Work
+    """Encode of a video that moves."""
 
     @property
     def figures(self) -> tuple[Figure, ...]:
         """The figures that there are targets for, and the launches."""
-        block, fp8_block = _sum(self.block), _sum(self.fp8_block)
+        quantising = _FORWARDS * (self.fp8_block.bytes - self.block.bytes)
         return (
-            Figure("a block-forward, between its products", block / 1e9, "GB", 8.5),
-            Figure("8-bit quantising, a guided step", _FORWARDS * (fp8_block - block) / 1e9, "GB", 300),
-            Figure("a decode, beside its convolutions", _sum(self.decode) / 1e9, "GB", 300),
-            Figure("a block-forward", self.block_launches, "launches"),
-            Figure("a block-forward in 8 bits", self.fp8_block_launches, "launches"),
-            Figure("a decode", self.decode_launches, "launches"),
+            Figure("a block-forward, between its products", self.block.bytes / 1e9, "GB", 8.5),
+            Figure("8-bit quantising, a guided step", quantising / 1e9, "GB", 300),
+            Figure("a decode, beside its convolutions", self.decode.bytes / 1e9, "GB", 300),
+            Figure("an encode of a picture, beside its convolutions", self.picture.bytes / 1e9, "GB"),
+            Figure("an encode of a video, beside its convolutions", self.video.bytes / 1e9, "GB"),
+            Figure("a block-forward", self.block.launches, "launches"),
+            Figure("a block-forward in 8 bits", self.fp8_block.launches, "launches"),
+            Figure("a decode", self.decode.launches, "launches"),
+            Figure("an encode of a picture", self.picture.launches, "launches"),
+            Figure("an encode of a video", self.video.launches, "launches"),
         )
 
 
@@ -75,15 +94,11 @@ def count() -> Counts:
             _run(device, Tuning(attention="sdpa")),
             _run(device, Tuning(attention="sdpa", fp8=True)),
         )
-        block, fp8_block = _block(_step(plain)), _block(_step(in_8_bits))
-        decode = plain.decode().traffic.launches
+        blocks = [_block(_step(run)) for run in (plain, in_8_bits)]
+        of_vae = [plain.decode(), *(plain.encode(moving) for moving in (False, True))]
     return Counts(
-        block=tuple(_between(block)),
-        block_launches=len(block),
-        fp8_block=tuple(_between(fp8_block)),
-        fp8_block_launches=len(fp8_block),
-        decode=tuple(_by_operation(moved for moved in decode if moved.kind != "convolution")),
-        decode_launches=len(decode),
+        *(Work(tuple(_between(block)), len(block)) for block in blocks),
+        *(_beside_convolutions(stage.traffic.launches) for stage in of_vae),
     )
 
 
@@ -132,16 +147,14 @@ def _product(moved: Moved) -> str:
     return number_and_layer.partition(".")[2].rpartition(".")[0] or moved.name
 
 
-def _by_operation(launches: Iterable[Moved]) -> list[Part]:
+def _beside_convolutions(launches: list[Moved]) -> Work:
     bytes_of, launches_of = Counter[str](), Counter[str]()
     for moved in launches:
-        bytes_of[moved.name] += moved.bytes
-        launches_of[moved.name] += 1
-    return [Part(name, size, launches_of[name]) for name, size in bytes_of.most_common()]
-
-
-def _sum(parts: Iterable[Part]) -> int:
-    return sum(part.bytes for part in parts)
+        if moved.kind != "convolution":
+            bytes_of[moved.name] += moved.bytes
+            launches_of[moved.name] += 1
+    parts = (Part(name, size, launches_of[name]) for name, size in bytes_of.most_common())
+    return Work(tuple(parts), len(launches))
 
 
 def main(arguments: list[str]) -> int:
@@ -170,7 +183,9 @@ def markdown(counts: Counts) -> str:
                 ("part of a block, up to", "GB", "launches", "GB in 8 bits", "launches"), _block_cells(counts)
             ),
             "",
-            *_table(("decode", "GB", "launches"), map(_part_cells, counts.decode)),
+            *_table(("decode", "GB", "launches"), map(_part_cells, counts.decode.parts)),
+            "",
+            *_table(("encode of a video", "GB", "launches"), map(_part_cells, counts.video.parts)),
         ]
     )
 
@@ -178,14 +193,16 @@ def markdown(counts: Counts) -> str:
 def _lines(counts: Counts) -> Iterator[str]:
     for figure in counts.figures:
         name, now, wanted, unit = _figure_cells(figure)
-        yield f"{name:<40}{now:>9} {unit}" + (f", wanted at most {wanted}" if wanted else "")
-    for title, parts in (
+        yield f"{name:<48}{now:>9} {unit}" + (f", wanted at most {wanted}" if wanted else "")
+    for title, work in (
         ("block", counts.block),
         ("block in 8 bits", counts.fp8_block),
         ("decode", counts.decode),
+        ("encode of a picture", counts.picture),
+        ("encode of a video", counts.video),
     ):
         yield ""
-        for part in parts:
+        for part in work.parts:
             name, size, launches = _part_cells(part)
             yield f"{title}: {name:<38}{size:>9} GB {launches:>6} launches"
 
@@ -206,8 +223,8 @@ def _part_cells(part: Part) -> tuple[str, ...]:
 
 def _block_cells(counts: Counts) -> Iterator[tuple[str, ...]]:
     """Yield the rows of both forms of the block, which may lead to different products."""
-    in_8_bits = {name: cells for name, *cells in _numbered(counts.fp8_block)}
-    plain = {name: cells for name, *cells in _numbered(counts.block)}
+    in_8_bits = {name: cells for name, *cells in _numbered(counts.fp8_block.parts)}
+    plain = {name: cells for name, *cells in _numbered(counts.block.parts)}
     for name in [*plain, *(name for name in in_8_bits if name not in plain)]:
         yield name, *plain.get(name, ("", "")), *in_8_bits.get(name, ("", ""))
 

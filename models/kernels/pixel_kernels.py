@@ -58,8 +58,8 @@ def fill_volume_kernel(
 ):
     """Some pixels of one frame of a volume; see ``fill_volume``.
 
-    ``frames``: new ones. ``pixels``, ``area``: pixels of a frame of ``x`` and of the volume. A pointer of None
-    leaves its part out.
+    ``frames``: how many are new. ``pixels``, ``area``: pixels of a frame of ``x`` and of the volume. A
+    pointer of None leaves its part out.
     """
     pixel = (tl.program_id(0) * PIXELS + tl.arange(0, PIXELS))[:, None]
     place = tl.program_id(1)

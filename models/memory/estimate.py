@@ -296,7 +296,9 @@ def _encode(variant: Variant, request: GenerationRequest, itemsize: int, scratch
     frames = request.num_frames if variant.image_channels or variant.control_blocks else 1
     video = 3 * frames * request.width * request.height * itemsize
     convs = vae_convolutions.encoder(variant)
-    return _VIDEO_COPIES * video + _walk(convs, variant, request, itemsize, scratch, chunk=1)
+    # gray frames repeat, and are encoded one latent frame at a time
+    moving = request.video is not None or request.tail is not None
+    return _VIDEO_COPIES * video + _walk(convs, variant, request, itemsize, scratch, chunk=0 if moving else 1)
 
 
 def _walk(

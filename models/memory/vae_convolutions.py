@@ -111,7 +111,7 @@ def encoder(variant: Variant) -> Iterator[Conv]:
         if level == last:
             continue
         scale //= 2
-        yield Conv(inputs=outputs, outputs=outputs, taps=1, scale=scale, rate=rate, beside=8 * outputs)
+        yield Conv(inputs=outputs, outputs=outputs, taps=1, scale=scale, rate=rate, beside=11 * outputs)
         if _doubles_time(level):
             rate //= 2
             yield Conv(inputs=outputs, outputs=outputs, kernel=1, scale=scale, rate=rate)

@@ -19,8 +19,8 @@ class CausalConv(nn.Module, ABC):
     """A 3D convolution, causal in time: over a frame and its past, zeros before the video.
 
     Also a 2D convolution, as one without a past. One that ``enlarges`` doubles the size of its frames first,
-    and is called by ``enlarged`` alone. One with a stride of 2 halves their height and width, or their number:
-    that one begins with the video's first frame, which stays alone.
+    and is called by ``enlarged`` alone. One with a stride of 2 halves their height and width; or, in time,
+    their number, after the video's first frame, which ``begin`` takes.
     """
 
     def __init__(self, conv: Any, enlarges: bool = False) -> None:

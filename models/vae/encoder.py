@@ -20,6 +20,8 @@ class Encoder(nn.Module):
     def __init__(self, vae: Any, conv: ConvForm) -> None:
         super().__init__()
         self.patch: int = vae.config.patch_size or 1
+        self.stride: int = vae.config.scale_factor_temporal
+        """Frames of a latent frame other than the first."""
         encoder = vae.encoder
         self.layers = nn.ModuleList(
             [
@@ -150,25 +152,29 @@ class Encoding:
         self._settled = 0
         """Number of settled layers, counted from the first."""
         self._settled_output: PendingSum | None = None
-        """Output of the last settled layer; this rank's part of the chunk itself where none has settled."""
+        """Output of the last settled layer; where none has settled, this rank's part of the frames that may
+        repeat.
+        """
         self._first = True
 
     def __call__(self, chunk: Tensor | None) -> Tensor:
-        """Encode frames ``[n, 3, height, width]``; None repeats the chunk before.
+        """Encode frames ``[n, 3, height, width]``; None repeats those of the last latent frame.
 
-        The first chunk is the first frame alone; every other chunk has the frames of one latent frame (the
-        temporal stride). Returns the posterior's mean and log-variance, ``[1, 2 · z, height / stride, width /
+        The first chunk is the first frame alone; every other chunk has the frames of one or more latent
+        frames. Returns the posterior's mean and log-variance, ``[latents, 2 · z, height / stride, width /
         stride]``, on every rank.
         """
         if chunk is not None:
             self._device = chunk.device
         self._move(self._device)
         settling = chunk is None
-        if chunk is not None:
-            patches = _patchify(chunk, self._encoder.patch)
-            self._settled, self._settled_output = 0, PendingSum(self._strip_history.cut(patches))
-        assert self._settled_output is not None, "there is no chunk before the first"
-        x = self._settled_output
+        if chunk is None:
+            assert self._settled_output is not None, "there is no chunk before the first"
+            x = self._settled_output
+        else:
+            patches = self._strip_history.cut(_patchify(chunk, self._encoder.patch))
+            x = PendingSum(patches)
+            self._settled, self._settled_output = 0, PendingSum(patches[-self._encoder.stride :])
         for index in range(self._settled, len(self._encoder.layers)):
             before = self._past_frames(index)
             x = self._run(index, x)

@@ -50,9 +50,9 @@ class StreamingVae:
         conv: ConvForm | None = None,
         sturdy: torch.dtype | None = None,
     ) -> None:
-        """``chunk_pixels``: video pixels to decode at once, ``conv``: form of the convolutions; None for
-        those of the device that ``vae`` is on. ``sturdy``: a dtype that overflows less easily than that of
-        ``vae``: it encodes, and decodes a video that overflows.
+        """``chunk_pixels``: video pixels to encode or decode at once, ``conv``: form of the convolutions;
+        None for those of the device that ``vae`` is on. ``sturdy``: a dtype that overflows less easily than
+        that of ``vae``: it encodes, and decodes a video that overflows.
         """
         config = vae.config
         self._mesh = mesh or Mesh()
@@ -93,8 +93,8 @@ class StreamingVae:
         """Encode 4k + 1 frames ``[3, height, width]`` in −1 … 1 to float32 latents, the mode of the
         posterior.
 
-        Reads the frames lazily. Where chunks repeat, as in a video of which only the first frame is given,
-        layers are skipped once their output repeats as well.
+        Reads the frames lazily. Where the frames of latent frames repeat, as in a video of which only the
+        first frame is given, layers are skipped once their output repeats as well.
 
         A group encodes together, one strip to each rank, and every rank gets the latents; with ``alone``,
         this rank encodes by itself.
@@ -105,6 +105,7 @@ class StreamingVae:
         tiles = Tiles(rows, columns, self.spatial_stride, self.tiling)
         strips = Strips(Mesh() if alone else self._mesh, rows)
         encodings = [Encoding(self.encoder, strips, parked=len(tiles) > 1) for _ in range(len(tiles))]
+        chunks = _chunks(frames, self.temporal_stride, self._latents_per_chunk(tiles))
 
         def latents(chunk: Tensor | None) -> Tensor:
             parts = [None] * len(tiles) if chunk is None else tiles.cut(self._on_device(chunk, self._dtype))
@@ -112,7 +113,7 @@ class StreamingVae:
             with self._mesh.lockstep() if strips.several else nullcontext():
                 return tiles.joined(encode(part) for encode, part in pairs)
 
-        encoded = [latents(chunk) for chunk in chain([first], _chunks(frames, self.temporal_stride))]
+        encoded = [latents(chunk) for chunk in chain([first], chunks)]
         mode = torch.cat(encoded)[:, : self.z_dim].transpose(0, 1)[None].float()
         return ((mode - self.mean) / self.deviation).contiguous()
 
@@ -192,10 +193,21 @@ def _measured_convolutions() -> Iterator[None]:
         torch.backends.cudnn.benchmark = before
 
 
-def _chunks(frames: Iterator[Tensor], size: int) -> Iterator[Tensor | None]:
-    """Yield chunks of frames, ``[size, 3, height, width]``; None for a chunk equal to the last."""
+def _chunks(frames: Iterator[Tensor], size: int, most: int) -> Iterator[Tensor | None]:
+    """Yield chunks of frames, ``[n · size, 3, height, width]``, n up to ``most``; None for ``size`` frames
+    that equal those before.
+    """
     before: list[Tensor] = []
-    while chunk := list(islice(frames, size)):
-        same = bool(before) and all(map(torch.equal, chunk, before))
-        yield None if same else torch.stack(chunk)
-        before = chunk
+    chunk: list[Tensor] = []
+    while following := list(islice(frames, size)):
+        same = bool(before) and all(map(torch.equal, following, before))
+        if not same:
+            chunk += following
+        if chunk and (same or len(chunk) == most * size):
+            yield torch.stack(chunk)
+            chunk = []
+        if same:
+            yield None
+        before = following
+    if chunk:
+        yield torch.stack(chunk)

@@ -58,9 +58,8 @@ class VolumeConv(CausalConv):
         volume = self._volume(x if keep else x.taken(), history, norm, rows, keep)
         height, width = self.padding
         # 1 c t h w -> t c h w
-        padding = (0, height - rows, width)
-        frames = F.conv3d(volume, self.weight, stride=(self.step, 1, 1), padding=padding)[0].transpose(0, 1)
-        return PendingSum(channels_last(frames), self.bias)
+        convolved = F.conv3d(volume, self.weight, stride=(self.step, 1, 1), padding=(0, height - rows, width))
+        return PendingSum(channels_last(convolved[0].transpose(0, 1)), self.bias)
 
     def enlarged(self, parts: Sequence[PendingSum], history: History) -> PendingSum:
         """Convolve frames that are made twice as high and wide."""

@@ -1,11 +1,12 @@
 """A run at a variant's real size on the fake device: what each stage moves, waits for and keeps alive."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from models.engine import GenerationRequest
 from models.pipeline.generation import WanGeneration
@@ -46,6 +47,13 @@ class DryRun:
         """Encode what the request gives, and draw the noise."""
         return self._stage(lambda: self._begin(request))
 
+    def encode(self, moving: bool) -> Stage:
+        """Encode a video of the variant's own size and frames: one whose frames all differ or, unless
+        ``moving``, a picture and gray, as image-to-video models do.
+        """
+        frames = _frames(self._engine.variant, moving)
+        return self._stage(lambda: self._model.streaming_vae.encode_frames(frames))
+
     def step(self) -> Stage:
         """Take the next step."""
         run = self._prepared
@@ -70,6 +78,12 @@ class DryRun:
         with self._device.observed_by(self._live, traffic):
             work()
         return Stage(traffic, before, self._live.peak)
+
+
+def _frames(variant: Variant, moving: bool) -> Iterator[Tensor]:
+    for place in range(variant.num_frames):
+        level = place if moving else int(place == 0)
+        yield torch.tensor(float(level)).expand(3, variant.height, variant.width)
 
 
 def few_layers(variant: Variant, layers: int = 2) -> Variant:

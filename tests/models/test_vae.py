@@ -126,8 +126,9 @@ def test_encode_is_that_of_diffusers(vae: Any, conv: ConvForm, frames: int, heig
     with torch.inference_mode():
         expected = (vae.encode(video).latent_dist.mode() - mean) / deviation
     assert expected.std() > 0.01
-    actual = StreamingVae(vae, conv=conv).encode(video)
-    torch.testing.assert_close(actual, expected, atol=TOLERANCE, rtol=0)
+    for chunk_pixels in (1, 2 * 4 * height * width):
+        actual = StreamingVae(vae, chunk_pixels=chunk_pixels, conv=conv).encode(video)
+        torch.testing.assert_close(actual, expected, atol=TOLERANCE, rtol=0)
 
 
 @pytest.mark.gpu
@@ -198,12 +199,23 @@ def encoded_in_full(vae: StreamingVae, video: torch.Tensor) -> torch.Tensor:
 def test_a_repeated_frame_is_encoded_once_and_to_the_same_bits(
     vae: Any, conv: ConvForm, monkeypatch: pytest.MonkeyPatch, video: torch.Tensor, most: tuple[int, ...]
 ) -> None:
-    streaming = StreamingVae(vae, conv=conv)
+    streaming = StreamingVae(vae, chunk_pixels=1, conv=conv)
     expected = encoded_in_full(streaming, video)
     runs = counted_runs(streaming, monkeypatch)
     assert torch.equal(streaming.encode(video), expected)
     # the first layers, which have the largest pictures and so nearly all of the work
     assert all(runs.count(layer) <= count for layer, count in enumerate(most))
+
+
+def test_latent_frames_are_encoded_together_until_they_repeat(vae: Any, conv: ConvForm) -> None:
+    video = still(41, *range(1, 17), 37)
+    streaming = StreamingVae(vae, chunk_pixels=3 * 4 * 16 * 32, conv=conv)
+    expected = encoded_in_full(streaming, video)
+    chunks: list[int] = []
+    streaming.encoder.layers[0].register_forward_pre_hook(lambda _, args: chunks.append(len(args[0])))
+    torch.testing.assert_close(streaming.encode(video), expected, atol=TOLERANCE, rtol=0)
+    # gray comes first with the last that differs, then once more, to settle
+    assert chunks == [1, 12, 8, 4, 4]
 
 
 def counted_runs(vae: StreamingVae, monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -233,7 +245,7 @@ def test_a_video_is_read_as_it_is_encoded(vae: Any) -> None:
             del frame
             most = max(most, len(alive))
 
-    StreamingVae(vae).encode_frames(frames())
+    StreamingVae(vae, chunk_pixels=1).encode_frames(frames())
     assert most <= 9  # two chunks, of which one is compared with the other
 
 
