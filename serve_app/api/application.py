@@ -8,7 +8,9 @@ from typing import Any, TypeAlias
 from fastapi import APIRouter, FastAPI
 
 from serve_app.api.http.api_document import (
+    Refusal,
     add_keys,
+    add_refusals,
     add_site_refusals,
     drop_validation_errors,
     finish_document,
@@ -26,7 +28,7 @@ from serve_app.api.http.site_gate import SiteGate
 from serve_app.api.http.slashes import TrailingSlash
 from serve_app.api.lightx2v.surface import lightx2v_surface
 from serve_app.api.native.surface import native_surface
-from serve_app.api.openai.refusal import OPENAI_SHAPES
+from serve_app.api.openai.refusal import OPENAI_SHAPES, ErrorBody
 from serve_app.api.openai.surface import openai_surface
 from serve_app.api.web.docs_page import router as docs
 from serve_app.config.settings import AppSettings
@@ -63,6 +65,11 @@ Surface: TypeAlias = Callable[[], APIRouter]
 SURFACES: Sequence[Surface] = (native_surface, lightx2v_surface, openai_surface)
 """All surfaces that are served. A new surface is a folder beside this file and an entry in this list."""
 
+_FINISHERS = (
+    drop_validation_errors,
+    add_site_refusals,
+    partial(add_refusals, refusals=(Refusal, ErrorBody)),
+)
 _ADD_KEYS = partial(add_keys, is_open=is_open)
 
 _VIDEO_FETCH_S = 30.0
@@ -98,7 +105,7 @@ def build_api(
     api = _routed(surfaces, lifespan=lifespan)
     provide(api, _service(settings, database, nudge, on_cancelled), EventStreams(on_streams))
     install_refusals(api)
-    finish_document(api, [drop_validation_errors, add_site_refusals, *([_ADD_KEYS] if settings.keys else [])])
+    finish_document(api, [*_FINISHERS, *([_ADD_KEYS] if settings.keys else [])])
     api.add_middleware(Methods, routes=api.routes)
     # The last one added is the outermost. Base64 makes a file a third longer.
     api.add_middleware(BodyLimit, max_bytes=Offer.of(settings).max_file_bytes * 4 // 3 + _BODY_SLACK_BYTES)
@@ -120,7 +127,7 @@ def build_api(
 def published_document() -> dict[str, Any]:
     """Return the OpenAPI document of all surfaces, as a service with API keys has it."""
     api = _routed(SURFACES)
-    finish_document(api, [drop_validation_errors, add_site_refusals, _ADD_KEYS])
+    finish_document(api, [*_FINISHERS, _ADD_KEYS])
     return api.openapi()
 
 

@@ -1,12 +1,12 @@
 """Request bodies and responses of the OpenAPI document, since handlers parse and serialise them directly."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NotRequired
 
 from fastapi import FastAPI
-from pydantic import ConfigDict, with_config
+from pydantic import ConfigDict, TypeAdapter, with_config
 from typing_extensions import TypedDict
 
 from serve_app.api.http.request_model import RequestModel, allowed
@@ -28,6 +28,9 @@ REASONS: Mapping[int, str] = {
 """Why a request is refused, by status."""
 
 
+_SCHEMAS = "#/components/schemas/{model}"
+"""Where a document has the schemas of others, by their names."""
+
 described = with_config(ConfigDict(use_attribute_docstrings=True))
 """Decorator of a document whose fields are described by the texts below them."""
 
@@ -42,16 +45,6 @@ class Refusal(TypedDict):
     """A stable word for programs."""
     field: NotRequired[str]
     """The field that the refusal is about, if it is about one."""
-
-
-_REFUSED: Mapping[int, Mapping[str, Any]] = {
-    status: {
-        "description": reason,
-        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Refusal"}}},
-    }
-    for status, reason in REASONS.items()
-}
-"""Refusals as a finished document has them, by status."""
 
 
 def answers(body: Any, *refusals: int, refusal: Any = Refusal) -> dict[int | str, dict[str, Any]]:
@@ -143,6 +136,17 @@ def finish_document(api: FastAPI, finishers: Iterable[Callable[[dict[str, Any]],
     api.openapi = openapi  # type: ignore[method-assign]  # FastAPI's way to extend the document
 
 
+def add_refusals(document: dict[str, Any], refusals: Collection[Any]) -> None:
+    """Add the schemas of these refusals to a finished document, of those that an answer refers to."""
+    told = str(document["paths"])
+    shown = [refusal for refusal in refusals if _SCHEMAS.format(model=refusal.__name__) in told]
+    adapters: Any = [(refusal, "serialization", TypeAdapter(refusal)) for refusal in shown]
+    _, added = TypeAdapter.json_schemas(adapters, ref_template=_SCHEMAS)
+    components = document.setdefault("components", {})
+    schemas = {**components.get("schemas", {}), **added.get("$defs", {})}
+    components["schemas"] = dict(sorted(schemas.items()))
+
+
 def add_site_refusals(document: dict[str, Any]) -> None:
     """Add the refusal of foreign hosts and of other sites' pages to a finished document, on all paths."""
     for operations in document["paths"].values():
@@ -197,12 +201,14 @@ def _body(content_type: str, schema: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _refused(statuses: tuple[int, ...], refusal: Any = Refusal) -> dict[int | str, dict[str, Any]]:
-    return {status: {"model": refusal, "description": REASONS[status]} for status in statuses}
+    # A reference, not a ``model``: of that FastAPI would make a schema for each status of each route.
+    content = {"application/json": {"schema": {"$ref": _SCHEMAS.format(model=refusal.__name__)}}}
+    return {status: {"description": REASONS[status], "content": content} for status in statuses}
 
 
 def _refused_as_others(responses: Mapping[str, Any], status: int) -> Mapping[str, Any]:
     """Return the refusal of that status, in the shape of the refusals among an operation's responses."""
     for other, response in responses.items():
         if other in map(str, REASONS):
-            return {**_REFUSED[status], "content": response["content"]}
-    return _REFUSED[status]
+            return {"description": REASONS[status], "content": response["content"]}
+    return _refused((status,))[status]

@@ -4,11 +4,7 @@ from functools import cache
 
 from fastapi import APIRouter
 
-from serve_app.api.http.links import operation_id
 from serve_app.api.lightx2v import local, task_routes
-
-PREFIX = "/lightx2v"
-"""Base URL for LightX2V's clients: its task API has the native API's paths, and other words."""
 
 
 @cache
@@ -17,8 +13,6 @@ def lightx2v_surface() -> APIRouter:
 
     It is one router for every application.
     """
-    surface = APIRouter(generate_unique_id_function=operation_id)
-    surface.include_router(local.router)
-    surface.include_router(local.router, prefix=PREFIX)
-    surface.include_router(task_routes.router, prefix=PREFIX)
-    return surface
+    below = APIRouter()
+    below.include_router(local.router, prefix=task_routes.PREFIX)
+    return APIRouter(routes=[*local.router.routes, *below.routes, *task_routes.router.routes])

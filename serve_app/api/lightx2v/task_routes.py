@@ -9,6 +9,7 @@ from serve_app.api.http.api_document import answers, form_body, json_body, video
 from serve_app.api.http.auth import Calling
 from serve_app.api.http.body import idempotency_key, read_object
 from serve_app.api.http.examples import curl_json
+from serve_app.api.http.links import operation_id
 from serve_app.api.http.parameters import Service, TaskInPath
 from serve_app.api.http.refusals import refused
 from serve_app.api.http.video_file import send_video
@@ -33,7 +34,10 @@ from serve_app.tasks.transitions import Status
 _ALL_TASKS = 1000
 _SUBMIT_ANSWERS = with_task_links(answers(LightX2VSubmitted, 400, 403, 413, 422, 429, 503, 507))
 
-router = APIRouter(tags=["lightx2v"])
+PREFIX = "/lightx2v"
+"""Base URL for LightX2V's clients: its task API has the native API's paths, and other words."""
+
+router = APIRouter(prefix=PREFIX, tags=["lightx2v"], generate_unique_id_function=operation_id)
 
 
 # They stand before the status of a task, which "queue" would else be the id of.

@@ -13,6 +13,7 @@ from serve_app.api.http.auth import Calling
 from serve_app.api.http.body import idempotency_key, read_object
 from serve_app.api.http.examples import curl_json
 from serve_app.api.http.form import header_parameters
+from serve_app.api.http.links import operation_id
 from serve_app.api.http.parameters import RootPath, Service
 from serve_app.api.native.again_request import FILE, AgainRequest, Earlier
 from serve_app.api.native.submit_answers import SUBMIT_ANSWERS, Wait, submit_answer
@@ -27,7 +28,7 @@ _UPLOADS = {FILE: "task_id", **UPLOADS}
 _AGAIN = "again"
 """The entry of a stored request that names the earlier task."""
 
-router = APIRouter(tags=["tasks"])
+router = APIRouter(tags=["tasks"], generate_unique_id_function=operation_id)
 
 
 @dataclass(frozen=True, slots=True)

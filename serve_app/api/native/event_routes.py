@@ -12,6 +12,7 @@ from serve_app.api.http.api_document import answers
 from serve_app.api.http.auth import Calling
 from serve_app.api.http.event_stream import EVENT_STREAM, PING, PING_S, event
 from serve_app.api.http.examples import curl
+from serve_app.api.http.links import operation_id
 from serve_app.api.http.parameters import RootPath, Service, Streams, TaskInPath
 from serve_app.api.native.describe import describe, describe_all
 from serve_app.api.native.task_document import TaskDocument
@@ -24,7 +25,7 @@ _POSITION_S = 2.0
 
 _LastEvent = Annotated[str, Header(alias="Last-Event-ID", description="the `id` of the last event received")]
 
-router = APIRouter(tags=["tasks"])
+router = APIRouter(tags=["tasks"], generate_unique_id_function=operation_id)
 
 
 @router.get(

@@ -11,6 +11,7 @@ from serve_app.api.http.auth import Calling
 from serve_app.api.http.body import idempotency_key, read_object
 from serve_app.api.http.etag import send_tagged
 from serve_app.api.http.examples import curl, curl_json
+from serve_app.api.http.links import operation_id
 from serve_app.api.http.parameters import FileInPath, RootPath, Service, TaskInPath
 from serve_app.api.http.video_file import send_video
 from serve_app.api.native.describe import describe, describe_all
@@ -34,7 +35,7 @@ from serve_app.tasks.transitions import Status
 
 _STATUSES: Mapping[str, Status] = {word: status for status, word in NATIVE_STATUS.items()}
 
-router = APIRouter(tags=["tasks"])
+router = APIRouter(tags=["tasks"], generate_unique_id_function=operation_id)
 
 
 @router.post(

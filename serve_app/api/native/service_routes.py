@@ -9,6 +9,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from serve_app.api.http.api_document import answers
 from serve_app.api.http.auth import Calling
 from serve_app.api.http.examples import curl
+from serve_app.api.http.links import operation_id
 from serve_app.api.http.parameters import RootPath, Service
 from serve_app.api.http.safe_headers import PAGE_POLICY
 from serve_app.api.native.service_document import (
@@ -29,7 +30,7 @@ _FRONT_PAGE = """<!doctype html>
 </body></html>
 """
 
-router = APIRouter(tags=["service"])
+router = APIRouter(tags=["service"], generate_unique_id_function=operation_id)
 
 
 @router.get(

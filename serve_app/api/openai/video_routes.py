@@ -12,6 +12,7 @@ from serve_app.api.http.auth import Calling
 from serve_app.api.http.body import idempotency_key, read_object
 from serve_app.api.http.examples import curl
 from serve_app.api.http.form import header_parameters, read_form
+from serve_app.api.http.links import operation_id
 from serve_app.api.http.parameters import Service, TaskInPath
 from serve_app.api.http.refusals import refused
 from serve_app.api.http.video_file import send_video
@@ -74,7 +75,7 @@ ModelInPath = Annotated[str, Path(description="The model's name.", examples=["de
 
 _Request = TypeVar("_Request", bound=CreateRequest)
 
-router = APIRouter(tags=["openai"])
+router = APIRouter(tags=["openai"], generate_unique_id_function=operation_id)
 
 
 @router.post(
