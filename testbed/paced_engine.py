@@ -1,13 +1,13 @@
 """An engine that takes a set time and makes plain frames, for tests of everything around a model.
 
 It keeps the engine contract (the same suite runs on it and on the real engine), starts without torch, and
-fails on command: a prompt that contains ``[[prepare-error]]``, ``[[raise]]``, ``[[oom]]`` or ``[[crash]]``.
-A prompt with ``[[hold:NAME]]`` holds each step until the file ``NAME`` is in the folder of the option
-``releases``; with ``[[pace:NAME]]`` steps take no time once that file is there. A prompt with
-``[[lost:NAME]]`` loses its device at a step, and one with ``[[raise:NAME]]`` fails there, but once: the step
-leaves the file ``NAME`` there, and where that is, nothing happens. A run of one with ``[[note]]`` has a note.
-As one rank of a group the engine meets the others at each step; what the other commands ask for happens on
-the last rank alone.
+fails on command: a prompt that contains ``[[prepare-error]]``, ``[[raise]]``, ``[[oom]]`` or ``[[crash]]``. A
+prompt with ``[[hold:NAME]]`` holds each step until the file ``NAME`` is in the folder of the option
+``releases``, with ``[[hold:NAME@STEP]]`` that step alone; with ``[[pace:NAME]]`` steps take no time once that
+file is there. A prompt with ``[[lost:NAME]]`` loses its device at a step, and one with ``[[raise:NAME]]``
+fails there, but once: the step leaves the file ``NAME`` there, and where that is, nothing happens. A run of
+one with ``[[note]]`` has a note. As one rank of a group the engine meets the others at each step; what the
+other commands ask for happens on the last rank alone.
 """
 
 import os
@@ -39,7 +39,7 @@ from models.variants import VARIANTS
 DEFAULT_STEP_S = 0.05
 FRAMES_PER_CHUNK = 4
 PREVIEW_STRIDE = VARIANTS["demo"].spatial_stride
-_HOLD = re.compile(r"\[\[hold:(\w+)\]\]")
+_HOLD = re.compile(r"\[\[hold:(\w+)(?:@(\d+))?\]\]")
 _LOST = re.compile(r"\[\[lost:(\w+)\]\]")
 _RAISE_ONCE = re.compile(r"\[\[raise:(\w+)\]\]")
 _PACE = re.compile(r"\[\[pace:(\w+)\]\]")
@@ -71,7 +71,8 @@ class PacedEngine:
     """An engine whose denoise steps take ``step_s`` seconds each, and a whole decode ``decode_s``.
 
     With ``trace`` it appends a line to that file when a run begins and when its last frame is handed out:
-    ``begin`` or ``end`` and the seconds of the system's monotonic clock.
+    ``begin`` or ``end`` and the seconds of the system's monotonic clock. With ``steps`` it appends the
+    process and the number of each step that is done to that file.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class PacedEngine:
         trace: Path | None = None,
         mesh: Any = None,
         releases: Path | None = None,
+        steps: Path | None = None,
     ) -> None:
         self.evictions: Mapping[str, int] = {"lora": 0}
         """None: nothing is cached."""
@@ -89,6 +91,7 @@ class PacedEngine:
         self._trace = trace
         self._mesh = mesh
         self._releases = releases
+        self._steps = steps
         self._rank = 0 if mesh is None else mesh.rank
         self._last_rank = 0 if mesh is None else mesh.plan.devices - 1
 
@@ -119,12 +122,15 @@ class PacedEngine:
             if self._rank == self._last_rank:
                 self._fail_on_command(run.request.prompt)
                 self._fail_once_on_command(run.request.prompt)
-                self._hold_on_command(run.request.prompt)
+                self._hold_on_command(run)
                 pace = self._file_named(run.request.prompt, _PACE)
                 if pace is None or not pace.exists():
                     time.sleep(self._step_s)
             self._agree(leave=False)
         run.step += 1
+        if self._steps is not None and self._rank == 0:
+            with self._steps.open("a") as file:
+                file.write(f"{os.getpid()} {run.step}\n")
 
     def cut_short(self, generation: Generation) -> None:
         """End the steps here. Raises ``ModelError`` before the first."""
@@ -206,8 +212,11 @@ class PacedEngine:
         if "[[crash]]" in prompt:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    def _hold_on_command(self, prompt: str) -> None:
-        release = self._file_named(prompt, _HOLD)
+    def _hold_on_command(self, run: PacedGeneration) -> None:
+        held = _HOLD.search(run.request.prompt)
+        if held is not None and held[2] is not None and int(held[2]) != run.step:
+            return
+        release = self._file_named(run.request.prompt, _HOLD)
         while release is not None and not release.exists():
             time.sleep(_HOLD_POLL_S)
 
@@ -238,8 +247,8 @@ class PacedEngine:
 def load_engine(settings: EngineSettings, mesh: Any = None) -> PacedEngine:
     """Make a paced engine, with no weights; ``mesh`` is the ``models.parallel.mesh.Mesh`` of a rank.
 
-    Options: ``step_s`` and ``decode_s`` in seconds; ``trace``, a file; ``releases``, a folder. The option
-    ``gate`` delays the load until that file is there.
+    Options: ``step_s`` and ``decode_s`` in seconds; ``trace`` and ``steps``, files; ``releases``, a folder.
+    The option ``gate`` delays the load until that file is there.
     """
     gate = _path(settings, "gate")
     while gate is not None and not gate.exists():
@@ -250,6 +259,7 @@ def load_engine(settings: EngineSettings, mesh: Any = None) -> PacedEngine:
         trace=_path(settings, "trace"),
         mesh=mesh,
         releases=_path(settings, "releases"),
+        steps=_path(settings, "steps"),
     )
 
 

@@ -68,6 +68,12 @@ class TaskSettings(Section):
         ge=0,
         description="how long running tasks may go on once the service is to stop, or a newer one leads",
     )
+    checkpoint_every_s: float = Field(
+        default=60.0,
+        ge=0,
+        description="how often what a run has done is kept, for another replica to go on from; none of a "
+        "shorter run, nor with 0",
+    )
     retention_s: Seconds = Field(
         default=7 * 86400.0, description="ended tasks and their files are kept this long"
     )

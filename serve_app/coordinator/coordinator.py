@@ -81,7 +81,7 @@ class Coordinator:
             grace_s=min(rules.lease_s, 5 * rules.heartbeat_s),
             shares=settings.shares,
         )
-        self._hand_backs = HandBacks(self.hand_back)
+        self._hand_backs = HandBacks(self.hand_back, runs_are_kept=rules.checkpoint_every_s > 0)
         self._handover = Handover(self._ledger, self._hand_backs.want, awaited, patience_s=rules.drain_s)
         names = {model.name: deployment_of(model.name) for model in settings.models}
         self._deployments = Deployments(serve.get_replica_context().app_name, names)
@@ -206,7 +206,9 @@ class Coordinator:
         seconds = sum(result.timings.values())
         self._ended("publish", task, seconds=round(seconds, 3))
         # The video is committed: the rest is idempotent and need not keep the runner waiting.
-        followup = asyncio.create_task(self._after_publish(task, seconds))
+        # A replica of the version before sends a result without it.
+        is_whole = not getattr(result, "resumed_step", 0)
+        followup = asyncio.create_task(self._after_publish(task, seconds if is_whole else None))
         self._followups.add(followup)
         followup.add_done_callback(self._followups.discard)
         return True
@@ -248,9 +250,10 @@ class Coordinator:
         if self._failure is not None:
             raise RuntimeError("a background loop of the coordinator ended") from self._failure
 
-    async def _after_publish(self, task: Task, seconds: float) -> None:
+    async def _after_publish(self, task: Task, seconds: float | None) -> None:
+        """Link the video; learn from the ``seconds`` of its run, None for one that did a part of the work."""
         await asyncio.to_thread(self._janitor.link, task)
-        if task.work > 0:
+        if seconds is not None and task.work > 0:
             self._heartbeats.learn(task.model, task.tokens, seconds / task.work)
 
     async def _is_published(self, uid: str, attempt: int) -> bool:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Awaitable, Callable
 
-_PATIENCE_S = 4.0
+PATIENCE_S = 4.0
 """Seconds that a runner has to keep what it has done and to hand its task back."""
 
 
@@ -11,18 +11,19 @@ class HandBacks:
     """Asks the runners for their tasks, and takes the task of one that does not answer in time.
 
     ``take``: returns the task of a uid and attempt to the queue; its runner learns of that with its next
-    report. ``patience_s``: 0 takes tasks at once, as where runners would keep nothing.
+    report. ``runs_are_kept``: whether runners keep what they have done; where they do not, tasks are taken at
+    once.
     """
 
     def __init__(
         self,
         take: Callable[[str, int], Awaitable[None]],
         *,
-        patience_s: float = _PATIENCE_S,
+        runs_are_kept: bool,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._take = take
-        self._patience_s = patience_s
+        self._patience_s = PATIENCE_S if runs_are_kept else 0.0
         self._clock = clock
         self._asked_at: dict[tuple[str, int], float] = {}
 

@@ -58,7 +58,8 @@ class Janitor:
             await asyncio.sleep(self._period_s)
 
     async def sweep(self) -> None:
-        """Delete expired tasks with files and messages, then files of unknown tasks, then silent replicas.
+        """Delete expired tasks with files and messages, then files of unknown tasks, the checkpoints of those
+        that have ended, and silent replicas.
 
         That is the leader's: does nothing while another service leads.
         """
@@ -69,6 +70,7 @@ class Janitor:
             log_move("forget", task)
         await self._deliveries.forget()
         await self._delete_orphans()
+        await self._delete_checkpoints()
         await self._fleet.gone(unseen_for_s=self._replica_retention_s)
 
     async def _delete_orphans(self) -> None:
@@ -78,6 +80,13 @@ class Janitor:
         for uid in orphans & self._previous_orphans:
             await asyncio.to_thread(self._artifacts.delete_task_files, uid, None, None)
         self._previous_orphans = orphans
+
+    async def _delete_checkpoints(self) -> None:
+        """Delete the checkpoints of tasks that have ended without their runner, such as cancelled ones."""
+        kept = await asyncio.to_thread(self._artifacts.task_ids_with_checkpoints)
+        if kept:
+            for uid in frozenset(kept) - await self._ledger.unended_uids():
+                await asyncio.to_thread(self._artifacts.delete_checkpoints, uid)
 
     def _delete_files(self, task: Task) -> None:
         place = self._paths.place_of(task.save_path)

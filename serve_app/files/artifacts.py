@@ -9,7 +9,7 @@ import filecmp
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
@@ -21,6 +21,7 @@ from serve_app.tasks.video_output import VideoFormat
 _ATTEMPTS = ".attempts"
 _INPUTS = "inputs"
 _PREVIEWS = "previews"
+_CHECKPOINTS = "checkpoints"
 _TASK_PREFIX = "t-"  # a task id may be ".." or start with a dot; a folder's name must not
 _TASK_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _INPUT_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
@@ -42,6 +43,7 @@ class LocalArtifacts:
         durable.make_folder(self._root / _ATTEMPTS)
         durable.make_folder(self._data / _INPUTS)
         durable.make_folder(self._data / _PREVIEWS)
+        durable.make_folder(self._data / _CHECKPOINTS)
 
     def key(self, task_id: str, attempt: int, form: VideoFormat = VideoFormat.MP4) -> str:
         """Return the key under which a task's row stores the video of this attempt."""
@@ -143,12 +145,7 @@ class LocalArtifacts:
         for form, data in (("still", still), ("strip", strip)):
             path = self._preview_path(task_id, attempt, form)
             path.parent.mkdir(exist_ok=True)
-            temp = durable.temp_beside(path)
-            try:
-                temp.write_bytes(data)
-                os.replace(temp, path)
-            finally:
-                temp.unlink(missing_ok=True)
+            _replace(path, data)
 
     def read_preview(self, task_id: str, attempt: int, form: str) -> bytes:
         """Read an attempt's newest preview, WebP; ``form``: still or strip. Raises ``FileNotFound``."""
@@ -156,6 +153,41 @@ class LocalArtifacts:
             return self._preview_path(task_id, attempt, form).read_bytes()
         except OSError:
             raise FileNotFound("There is no preview.") from None
+
+    def put_checkpoint(self, task_id: str, name: str, data: bytes) -> None:
+        """Store a checkpoint of a task: whole, but not to survive a power cut.
+
+        Raises ``ValueError`` for an invalid name, ``OSError``.
+        """
+        path = self._checkpoint_path(task_id, name)
+        path.parent.mkdir(exist_ok=True)
+        _replace(path, data)
+
+    def checkpoints(self, task_id: str) -> Sequence[str]:
+        """Return the names of a task's checkpoints, in no particular order. Raises ``OSError``."""
+        with suppress(FileNotFoundError), os.scandir(self._checkpoint_folder(task_id)) as entries:
+            return [entry.name for entry in entries if not entry.name.startswith(".")]
+        return ()
+
+    def read_checkpoint(self, task_id: str, name: str) -> bytes:
+        """Read a checkpoint. Raises ``FileNotFound``, ``ValueError`` for an invalid name, ``OSError``."""
+        try:
+            return self._checkpoint_path(task_id, name).read_bytes()
+        except FileNotFoundError:
+            raise FileNotFound("There is no such checkpoint.") from None
+
+    def delete_checkpoint(self, task_id: str, name: str) -> None:
+        """Delete a checkpoint. Idempotent. Raises ``ValueError`` for an invalid name, ``OSError``."""
+        self._checkpoint_path(task_id, name).unlink(missing_ok=True)
+
+    def delete_checkpoints(self, task_id: str) -> None:
+        """Delete all checkpoints of a task. Idempotent. Raises ``OSError``."""
+        with suppress(FileNotFoundError):
+            shutil.rmtree(self._checkpoint_folder(task_id))
+
+    def task_ids_with_checkpoints(self) -> Sequence[str]:
+        """Return the ids of all tasks that have checkpoints. Raises ``OSError``."""
+        return _task_ids(self._data / _CHECKPOINTS)
 
     def delete_task_files(self, task_id: str, place: SavePath | None, key: str | None) -> None:
         """Delete a task's files, and its public name if that still names its video. Idempotent.
@@ -174,15 +206,11 @@ class LocalArtifacts:
 
     def task_ids_with_files(self) -> Iterator[str]:
         """Return the ids of all tasks that have files, each once, in no particular order."""
-        seen: set[str] = set()
-        for parent in (self._root / _ATTEMPTS, self._data / _INPUTS, self._data / _PREVIEWS):
-            with os.scandir(parent) as entries:
-                seen.update(
-                    entry.name.removeprefix(_TASK_PREFIX)
-                    for entry in entries
-                    if entry.name.startswith(_TASK_PREFIX)
-                )
-        return iter(seen)
+        parents = [
+            self._root / _ATTEMPTS,
+            *(self._data / name for name in (_INPUTS, _PREVIEWS, _CHECKPOINTS)),
+        ]
+        return iter({task_id for parent in parents for task_id in _task_ids(parent)})
 
     def free_bytes(self) -> int:
         """Return the free bytes of the fuller of the two disks that are written to."""
@@ -193,13 +221,39 @@ class LocalArtifacts:
 
     def _task_folders(self, task_id: str) -> tuple[Path, ...]:
         name = _folder_name(task_id)
-        return self._root / _ATTEMPTS / name, self._data / _INPUTS / name, self._data / _PREVIEWS / name
+        folders = (self._data / kind / name for kind in (_INPUTS, _PREVIEWS, _CHECKPOINTS))
+        return self._root / _ATTEMPTS / name, *folders
+
+    def _checkpoint_folder(self, task_id: str) -> Path:
+        return self._data / _CHECKPOINTS / _folder_name(task_id)
+
+    def _checkpoint_path(self, task_id: str, name: str) -> Path:
+        if not _INPUT_NAME.fullmatch(name):
+            raise ValueError(f"a checkpoint cannot be named {name!r}")
+        return self._checkpoint_folder(task_id) / name
 
 
 def _folder_name(task_id: str) -> str:
     if not _TASK_ID.fullmatch(task_id):
         raise ValueError(f"{task_id!r} is not a task id")
     return _TASK_PREFIX + task_id
+
+
+def _task_ids(parent: Path) -> list[str]:
+    """Return the ids of the tasks that have a folder in ``parent``."""
+    with os.scandir(parent) as entries:
+        names = [entry.name for entry in entries]
+    return [name.removeprefix(_TASK_PREFIX) for name in names if name.startswith(_TASK_PREFIX)]
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Write a file that is whole or absent, over an older one; a power cut may take it."""
+    temp = durable.temp_beside(path)
+    try:
+        temp.write_bytes(data)
+        os.replace(temp, path)
+    finally:
+        temp.unlink(missing_ok=True)
 
 
 def _file_below(folder: Path, base: Path, key: str) -> Path:

@@ -30,10 +30,12 @@ from serve_app.metrics import CacheMetrics
 from serve_app.replica.claims import Claim, Claims
 from serve_app.replica.coordinator_link import CoordinatorLink
 from serve_app.replica.engine_factory import engine_factory
+from serve_app.replica.fingerprints import Fingerprints
 from serve_app.replica.node_drain import NodeDrain
 from serve_app.replica.prompt_enhancer import PromptEnhancer
 from serve_app.replica.rank_group import RankGroup
 from serve_app.replica.run import Generated, Hung, Outcome, Run
+from serve_app.replica.run_checkpoints import Checkpoints, NoCheckpoints, RunCheckpoints
 from serve_app.replica.warm_up import warm_up
 from serve_app.tasks.replica import Health, Replica
 from serve_app.tasks.task import Task
@@ -72,6 +74,8 @@ class ModelReplica:
         # All torch work happens in this thread: the event loop stays free for reports and health checks.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
         self._files = ThreadPoolExecutor(max_workers=1, thread_name_prefix="files")
+        self._keeper = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoints")
+        self._fingerprints: Fingerprints | None = None
         # Serve sends one ticket at a time; after a cancelled one, an old run may still be leaving the engine.
         self._lock = asyncio.Lock()
         self._broken = False
@@ -92,7 +96,7 @@ class ModelReplica:
         self._starting: Health | None = Health.STARTING
         self._reason = ""
         self._loras: deque[frozenset[str]] = deque(maxlen=_CACHED_LORAS)
-        self._drain = NodeDrain({ray.get_runtime_context().get_node_id()})
+        self._drain = NodeDrain(ray.get_runtime_context().get_node_id())
         self._watching = asyncio.create_task(self._drain.watch(rules.heartbeat_s))
         self._heartbeats = asyncio.create_task(self._send_heartbeats())
         self._engine = await self._start()
@@ -146,7 +150,8 @@ class ModelReplica:
                 _logger.exception("task %s: this replica ends itself", task.uid)
                 self._lost = True
                 return None
-            self._claims.ran(task, time.monotonic() - began)
+            if run.is_whole:
+                self._claims.ran(task, time.monotonic() - began)
             self._caches.evicted(self._engine.evictions)
             finished = finishing.create_task(self._finish(run, generated))
             if generated.error is not None:
@@ -176,6 +181,15 @@ class ModelReplica:
             encoding=self._encoding,
             variant=self._model.spec.name if has_settings else None,
             deadline=lambda: self._drain.deadline,
+            checkpoints=self._checkpoints(task),
+        )
+
+    def _checkpoints(self, task: Task) -> Checkpoints:
+        if self._fingerprints is None:
+            return NoCheckpoints()
+        every_s = self._settings.tasks.checkpoint_every_s
+        return RunCheckpoints(
+            self._engine, task, self._artifacts, self._keeper, self._fingerprints.of, every_s
         )
 
     @property
@@ -216,10 +230,15 @@ class ModelReplica:
             transformer=model.transformer,
             transformer_2=model.transformer_2,
         )
+        # Resolved once for all ranks: a branch on the hub could move between two downloads.
+        settings = replace(settings, weights=local_folder(settings))
         phases = Phases()
         group = self._load_group(settings) if self._placement.ranks > 1 else None
         engine = group or engine_factory(self._model.engine)(settings)
         phases.done("loading")
+        if self._settings.tasks.checkpoint_every_s:
+            self._fingerprints = Fingerprints(settings, model.plan)
+            phases.done("fingerprint")
         warm_up(engine, self._model.spec, own_size=self._placement.device != "cpu")
         phases.done("warm-up")
         _logger.info("%s is ready: %s", self._model.name, phases)
@@ -230,8 +249,6 @@ class ModelReplica:
     def _load_group(self, settings: EngineSettings) -> RankGroup:
         timeout_s = self._settings.tasks.rank_timeout_s
         assert self._bundles is not None
-        # Resolved once for all ranks: a branch on the hub could move between two downloads.
-        settings = replace(settings, weights=local_folder(settings))
         self._group = RankGroup(self._model, settings, self._placement, self._bundles, timeout_s)
         return self._group
 

@@ -1,9 +1,9 @@
-"""The drain of a replica's nodes: Ray says beforehand that a node goes, and mostly when."""
+"""The drain of a replica's node: Ray says beforehand that a node goes, and mostly when."""
 
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 
 from ray._private.state import state
 
@@ -19,22 +19,16 @@ def draining_nodes() -> Mapping[str, int]:
 
 
 class NodeDrain:
-    """Watches the nodes that a replica is on, its own and those of its ranks.
+    """Watches the node that a replica is on, with all of its ranks.
 
     ``ask``: returns the deadlines of the nodes that drain; may block.
     """
 
-    def __init__(self, nodes: Collection[str], ask: Callable[[], Mapping[str, int]] = draining_nodes) -> None:
-        self._nodes = frozenset(nodes)
+    def __init__(self, node: str, ask: Callable[[], Mapping[str, int]] = draining_nodes) -> None:
+        self._node = node
         self._ask = ask
         self.deadline: float | None = None
-        """When the first of the nodes goes, in the seconds of ``time.monotonic``; None while none has a
-        deadline.
-        """
-
-    def add(self, nodes: Collection[str]) -> None:
-        """Watch further nodes."""
-        self._nodes |= frozenset(nodes)
+        """When the node goes, in the seconds of ``time.monotonic``; None while it has no deadline."""
 
     async def watch(self, period_s: float) -> None:
         """Look every ``period_s`` seconds until cancelled; what is known stands while Ray does not answer."""
@@ -47,8 +41,11 @@ class NodeDrain:
 
     async def look(self) -> None:
         """Ask once."""
-        deadlines = await asyncio.to_thread(self._ask)
-        ends = [deadlines[node] / 1000.0 for node in self._nodes & deadlines.keys() if deadlines[node]]
-        if ends and self.deadline is None:
-            _logger.info("a node of this replica goes in %.0f s", min(ends) - time.time())
-        self.deadline = time.monotonic() + min(ends) - time.time() if ends else None
+        ends_at = (await asyncio.to_thread(self._ask)).get(self._node, 0) / 1000.0
+        if not ends_at:
+            self.deadline = None
+            return
+        left_s = ends_at - time.time()
+        if self.deadline is None:
+            _logger.info("the node of this replica goes in %.0f s", left_s)
+        self.deadline = time.monotonic() + left_s

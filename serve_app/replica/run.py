@@ -8,13 +8,12 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
 
-from models.engine import Engine, Generation
+from models.engine import Engine, Generation, GenerationRequest, Snapshot
 from models.errors import EngineLost, ModelError
 from models.generate import generate
 from models.phase import Phase
@@ -23,9 +22,11 @@ from serve_app.media.video_encoding import VideoEncoding
 from serve_app.media.video_reading import VideoReadError
 from serve_app.media.video_writer import VideoWriteError
 from serve_app.replica.attempt_file import AttemptFile
+from serve_app.replica.control import Control
 from serve_app.replica.departure import Deadline, Departure, no_deadline
 from serve_app.replica.earlier_video import EarlierVideo
 from serve_app.replica.prompt_enhancer import NotEnhanced, PromptEnhancer
+from serve_app.replica.run_checkpoints import Checkpoints, NoCheckpoints
 from serve_app.replica.run_inputs import RunInputs
 from serve_app.replica.run_previews import RunPreviews
 from serve_app.replica.run_progress import RunProgress
@@ -42,6 +43,7 @@ _BRIEF_S = 0.2
 """Seconds that completing a file takes as a rule: it is worth no report before."""
 
 _PLAIN = VideoEncoding()
+_NONE_KEPT = NoCheckpoints()
 _logger = logging.getLogger("ray.serve")
 
 
@@ -54,22 +56,6 @@ class Outcome(StrEnum):
     """The run was abandoned: the task was cancelled or given to another replica."""
     BROKEN = "broken"
     """The engine raised an unexpected error: its state cannot be trusted."""
-
-
-class Control(Protocol):
-    """The interface of a run to the coordinator; every call waits for the answer."""
-
-    async def report(self, uid: str, attempt: int, report: RunReport) -> Command:
-        """Report a run's progress; return what is to be done with the run."""
-
-    async def publish(self, uid: str, attempt: int, result: RunResult) -> bool:
-        """Commit a run's video; return False if the attempt is no longer current."""
-
-    async def fail(self, uid: str, attempt: int, error: TaskError) -> bool:
-        """Commit a run's error; return False if the attempt is no longer current."""
-
-    async def hand_back(self, task: Task) -> None:
-        """Return a task to the queue; the attempt does not count."""
 
 
 class Hung(Exception):
@@ -110,6 +96,7 @@ class Run:
         encoding: VideoEncoding = _PLAIN,
         variant: str | None = None,
         deadline: Deadline = no_deadline,
+        checkpoints: Checkpoints = _NONE_KEPT,
     ) -> None:
         """``encoding``: as far as the task leaves it open; also the format of the engine's frames.
 
@@ -132,9 +119,16 @@ class Run:
         self._abandoned = threading.Event()
         self._departure = Departure(self._progress, deadline, max(_LEAST_MARGIN_S, 2 * heartbeat_s))
         self._leaving = threading.Event()
+        self._checkpoints = checkpoints
+        self._resumed_step = 0
         self._finish = threading.Event()
         self._previews = RunPreviews(engine, task, artifacts)
         self._moved = asyncio.Event()
+
+    @property
+    def is_whole(self) -> bool:
+        """True unless the run went on from a checkpoint, and so did a part of the task's work."""
+        return self._resumed_step == 0
 
     async def enhance_prompt(self, enhancer: PromptEnhancer | None) -> None:
         """Have the prompt written out if the client wants that and no earlier attempt has asked.
@@ -216,8 +210,10 @@ class Run:
             return await self._fail(
                 TaskError("model_error", "The model failed on this request"), Outcome.BROKEN
             )
-        published = await self._control.publish(task.uid, task.attempt, self._result())
-        return Outcome.PUBLISHED if published else Outcome.LEFT
+        if not await self._control.publish(task.uid, task.attempt, self._result()):
+            return Outcome.LEFT
+        self._checkpoints.drop()
+        return Outcome.PUBLISHED
 
     async def _complete(self, file: AttemptFile, files: Executor) -> None:
         """Complete the file; report that the run is alive where this takes longer than usual."""
@@ -245,6 +241,7 @@ class Run:
             notes=self._notes,
             frames=self._frames_if_fewer,
             revised_prompt=self._revised_prompt,
+            resumed_step=self._resumed_step,
         )
 
     def _obey(self, command: Command) -> bool:
@@ -259,7 +256,8 @@ class Run:
         return bool(command)
 
     async def _fail(self, error: TaskError, outcome: Outcome) -> Outcome:
-        await self._control.fail(self._task.uid, self._task.attempt, error)
+        if await self._control.fail(self._task.uid, self._task.attempt, error):
+            self._checkpoints.drop()
         return outcome
 
     async def _follow(self, work: asyncio.Future[None]) -> None:
@@ -316,8 +314,9 @@ class Run:
             progress.stepped(done, total)
             wake()
             self._check_abandoned()
-            self._check_leaving()
             assert current is not None  # ``prepared`` comes before any step
+            self._check_leaving(current)
+            self._checkpoints.stepped(current)
             self._previews.stepped(current, files)
 
         def entered(phase: Phase) -> None:
@@ -329,6 +328,7 @@ class Run:
             self._check_abandoned()
             self._file.write(frames)
             progress.kept(len(frames))
+        snapshots = self._resume(request)
         progress.begin()
         for frames in generate(
             self._engine,
@@ -339,15 +339,27 @@ class Run:
             on_phase=entered,
             is_enough=self._is_enough,
             pixel_format=self._encoding.pixel_format,
+            snapshots=snapshots,
         ):
             self._check_abandoned()
-            self._check_leaving()
+            self._check_leaving(current)
             self._file.write(frames)
             progress.wrote(len(frames))
             wake()
 
         if self._progress.is_cut:
             self._note((self._progress.cut_note,))
+
+    def _resume(self, request: GenerationRequest) -> Mapping[int, Snapshot]:
+        """Return where an earlier attempt was, by fragment, and take that up; empty to begin anew."""
+        snapshots = self._checkpoints.begin(request)
+        if snapshots:
+            newest = max(snapshots)
+            done = self._resumed_step = newest * request.steps + snapshots[newest].step
+            self._progress.resumed(done)
+            which = f"Attempt {self._task.attempt} went on"
+            self._note((f"{which} from step {done} of {request.total_steps}, which an earlier one kept.",))
+        return snapshots
 
     def _is_enough(self) -> bool:
         return self._finish.is_set() and self._progress.cut()
@@ -367,6 +379,8 @@ class Run:
         if self._abandoned.is_set():
             raise _Abandoned
 
-    def _check_leaving(self) -> None:
+    def _check_leaving(self, run: Generation | None) -> None:
         if self._leaving.is_set():
+            if run is not None:
+                self._checkpoints.leave(run)
             raise _Leaving

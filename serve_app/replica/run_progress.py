@@ -73,6 +73,11 @@ class RunProgress:
         self._phase = Phase.PREPARING
         self.position = replace(self.position, moved_at=time.monotonic(), phase=self._phase)
 
+    def resumed(self, step: int) -> None:
+        """Begin at a step, of all fragments together, that an earlier attempt has come to."""
+        self._step = step
+        self._move()
+
     def begin(self) -> None:
         """Start timing the next stage."""
         self._lap_began = time.monotonic()

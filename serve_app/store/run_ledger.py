@@ -273,6 +273,12 @@ class RunLedger:
         async with self._database.read() as connection:
             return frozenset((await connection.execute(select(TASKS.c.uid))).scalars())
 
+    async def unended_uids(self) -> frozenset[str]:
+        """Return the uids of all tasks that wait or run."""
+        query = select(TASKS.c.uid).where(TASKS.c.status.in_([Status.QUEUED, Status.RUNNING]))
+        async with self._database.read() as connection:
+            return frozenset((await connection.execute(query)).scalars())
+
     async def demand(self) -> Demand:
         """Return the queued tasks of each model, and those that run in this service."""
         waiting = (

@@ -20,3 +20,5 @@ class RunResult:
     """Number of frames, if it is not that of the task's spec."""
     revised_prompt: str | None = None
     """What the prompt enhancer wrote: None if it was not asked, empty where nothing came of it."""
+    resumed_step: int = 0
+    """Steps that an earlier attempt had done, of all fragments together."""

@@ -4,6 +4,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,9 +13,11 @@ from testbed.ranks import assert_gone, group_of, rank_pids
 from testbed.service import Service, wait_for
 
 MAX_ATTEMPTS = 3
-RULES = {"lease_s": 3.0, "heartbeat_s": 0.5, "max_attempts": MAX_ATTEMPTS}
+RULES = {"lease_s": 3.0, "heartbeat_s": 0.5, "max_attempts": MAX_ATTEMPTS, "checkpoint_every_s": 0.2}
 NOTICE_S = 6.0
-SMALL = {"width": 64, "height": 64, "num_frames": 5, "infer_steps": 2}
+STEPS, HELD = 50, 40
+"""Denoise steps of a run, and how many are done when the fault strikes."""
+SMALL = {"width": 64, "height": 64, "num_frames": 5, "infer_steps": STEPS}
 LARGE = {"num_cpus": 30}
 ON_A_LARGE_NODE = {"devices_per_replica": 2, "device": "cpu", "cpus_per_replica": 27.0}
 """More CPUs than the first node has."""
@@ -39,27 +42,58 @@ def test_each_rank_sees_a_device_of_its_own(large: Node) -> None:
 
 
 @pytest.mark.timeout(400)
-def test_a_task_is_done_on_another_node_when_its_node_or_the_raylet_there_is_lost_or_drains(
+def test_a_task_goes_on_on_another_node_when_its_node_or_the_raylet_there_is_lost_or_drains(
     cluster: Cluster, large: Node, tmp_path: Path
 ) -> None:
-    model = paced(0.0, **ON_A_LARGE_NODE, options={"step_s": 0.0, "releases": str(tmp_path)})
+    steps = tmp_path / "steps"
+    options = {"step_s": 0.02, "releases": str(tmp_path), "steps": str(steps)}
+    model = paced(0.0, **ON_A_LARGE_NODE, options=options)
     here = large
     with ExitStack() as nodes, cluster.deploy(models=[model], tasks=RULES) as service:
         for name, lose in FAULTS.items():
             ranks = rank_pids()
-            task_id = service.submit(prompt=f"[[hold:{name}]]", **SMALL)
-            first = service.until(task_id, "running", deadline_s=DEADLINE_S)["replica"]
+            task_id = service.submit(prompt=f"[[hold:{name}@{HELD}]]", **SMALL)
+            first = service.until(task_id, "running", step=HELD, deadline_s=DEADLINE_S)["replica"]
+            before = set(processes(steps))
+            wait_for(lambda: bool(kept(service)), DEADLINE_S, lambda: "no checkpoint was made")
+            at_least = max(kept(service))
             there = nodes.enter_context(cluster.node(**LARGE))
             lose(here)
             until_attempt(service, task_id, 2)
             (tmp_path / name).touch()
             ended = service.until(task_id, "succeed", deadline_s=DEADLINE_S)
             assert ended["attempt"] == 2 and ended["replica"] != first
+            assert at_least <= (resumed := resumed_step(ended)) <= HELD
+            (new,) = set(processes(steps)) - before
+            warm_up, *done = processes(steps)[new]
+            assert (warm_up, done) == (1, list(range(resumed + 1, STEPS + 1)))
             assert_gone(ranks)
             assert len(rank_pids()) == 2
             assert Path(service.data_dir / ended["video_path"]).is_file()
             assert attempts_left(service, task_id) == MAX_ATTEMPTS - (1 if name == "drain" else 2)
+            wait_for(lambda: not kept(service), DEADLINE_S, lambda: f"left behind: {kept(service)}")
             here = there
+
+
+def processes(steps: Path) -> dict[str, list[int]]:
+    """Return the steps that each engine has done, in order."""
+    done: dict[str, list[int]] = {}
+    for line in steps.read_text().splitlines():
+        process, step = line.split()
+        done.setdefault(process, []).append(int(step))
+    return done
+
+
+def kept(service: Service) -> list[int]:
+    """Return the steps of the checkpoints that there are, all of the task that runs."""
+    files = (service.data_dir / "checkpoints").glob("t-*/[0-9]*.safetensors")
+    return [int(file.stem.rpartition("-")[2]) for file in files]
+
+
+def resumed_step(status: dict[str, Any]) -> int:
+    """Return the step that the last attempt went on from, as the task's notes tell."""
+    (note,) = (note for note in status["notes"] if note.startswith("Attempt 2 went on from step "))
+    return int(note.split()[6])
 
 
 def until_attempt(service: Service, task_id: str, attempt: int) -> None:

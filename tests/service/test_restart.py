@@ -91,6 +91,7 @@ def test_a_service_that_is_stopped_lets_short_runs_end_and_hands_long_ones_back(
     assert service.result(short)[4:8] == b"ftyp"
     service.until(queued, "succeed")
     service.until(long, "running")
+    wait_for(lambda: goes_on(service, long), 60, lambda: f"it began anew: {service.status(long)}")
 
     launched.signal()
     launched.signal()  # which hands back at once
@@ -98,6 +99,11 @@ def test_a_service_that_is_stopped_lets_short_runs_end_and_hands_long_ones_back(
     assert left_of(service, long) == ("queued", MAX_ATTEMPTS)
     # A replica may have claimed it ahead of its turn: then it ran, or was handed back, before the first stop.
     assert left_of(service, queued) == ("succeeded", MAX_ATTEMPTS - 1)
+
+
+def goes_on(service: Service, task_id: str) -> bool:
+    """Return whether the task's notes say that it was taken up where it was handed back."""
+    return any("went on from step" in note for note in service.status(task_id)["notes"])
 
 
 def left_of(service: Service, task_id: str) -> tuple[str, int]:

@@ -9,6 +9,7 @@ from models.phase import Phase
 from serve_app.files.artifacts import LocalArtifacts
 from serve_app.replica.departure import Deadline, no_deadline
 from serve_app.replica.run import Outcome, Run
+from serve_app.replica.run_checkpoints import Checkpoints, NoCheckpoints
 from serve_app.tasks.command import Command
 from serve_app.tasks.run_report import RunReport
 from serve_app.tasks.run_result import RunResult
@@ -107,6 +108,7 @@ def run(
     heartbeat_s: float = 0.02,
     step_timeout_s: float = 30.0,
     deadline: Deadline = no_deadline,
+    checkpoints: Checkpoints | None = None,
 ) -> Run:
     return Run(
         task,
@@ -116,6 +118,7 @@ def run(
         heartbeat_s=heartbeat_s,
         step_timeout_s=step_timeout_s,
         deadline=deadline,
+        checkpoints=checkpoints or NoCheckpoints(),
     )
 
 

@@ -259,6 +259,46 @@ def test_files_of_tasks_that_left_only_inputs_are_found(artifacts: LocalArtifact
     assert sorted(artifacts.task_ids_with_files()) == ["a", "b"]
 
 
+def test_checkpoints_of_a_task_come_back_and_go_with_it(artifacts: LocalArtifacts, tmp_path: Path) -> None:
+    assert artifacts.checkpoints("a") == ()
+    artifacts.put_checkpoint("a", "1-0-2.safetensors", b"older")
+    artifacts.put_checkpoint("a", "1-0-2.safetensors", b"newer")
+    artifacts.put_checkpoint("a", "1-0-3.safetensors", b"")
+    artifacts.put_checkpoint("b", "1-0-2.safetensors", b"other")
+    assert sorted(artifacts.checkpoints("a")) == ["1-0-2.safetensors", "1-0-3.safetensors"]
+    assert artifacts.read_checkpoint("a", "1-0-2.safetensors") == b"newer"
+    assert (
+        sorted(artifacts.task_ids_with_checkpoints()) == ["a", "b"] == sorted(artifacts.task_ids_with_files())
+    )
+    for _ in range(2):
+        artifacts.delete_checkpoint("a", "1-0-2.safetensors")
+    with pytest.raises(FileNotFound):
+        artifacts.read_checkpoint("a", "1-0-2.safetensors")
+    for _ in range(2):
+        artifacts.delete_checkpoints("a")
+    artifacts.delete_task_files("b", None, None)
+    assert list(artifacts.task_ids_with_checkpoints()) == []
+    for name in ("../x", ".hidden", "a/b", ""):
+        with pytest.raises(ValueError, match="cannot be named"):
+            artifacts.put_checkpoint("a", name, b"")
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_older_one(
+    artifacts: LocalArtifacts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    artifacts.put_checkpoint("a", "1-0-2.safetensors", b"older")
+
+    def fail(*_: object) -> None:
+        raise OSError("the disk is full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", fail)
+        with pytest.raises(OSError, match="the disk is full"):
+            artifacts.put_checkpoint("a", "1-0-2.safetensors", b"newer")
+    assert artifacts.read_checkpoint("a", "1-0-2.safetensors") == b"older"
+    assert len(list((tmp_path / "data/checkpoints/t-a").iterdir())) == 1
+
+
 def test_a_data_folder_that_clients_could_download_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="output root"):
         LocalArtifacts(OutputPaths(tmp_path), tmp_path / "data")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from models.engine import Generation
-from serve_app.coordinator.hand_backs import HandBacks
+from serve_app.coordinator.hand_backs import PATIENCE_S, HandBacks
 from serve_app.files.artifacts import LocalArtifacts
 from serve_app.files.output_paths import OutputPaths
 from serve_app.replica.departure import Departure
@@ -88,17 +88,18 @@ def test_a_run_leaves_when_it_is_asked_and_stays_without_a_deadline(
     assert (departure.is_due, departure.is_late) == (True, False)
 
 
-async def test_the_first_deadline_of_a_replicas_nodes_is_its_own() -> None:
-    at_ms = 1000 * time.time()
-    draining = {"other": int(at_ms + 1_000), "mine": 0}
-    drain = NodeDrain({"mine"}, lambda: draining)
+async def test_a_replica_goes_when_its_own_node_does() -> None:
+    at_ms = int(1000 * time.time())
+    draining = {"other": at_ms + 1_000}
+    drain = NodeDrain("mine", lambda: draining)
+    for deadline in (None, 0):
+        draining |= {} if deadline is None else {"mine": deadline}  # a drain without a deadline
+        await drain.look()
+        assert drain.deadline is None
+    draining["mine"] = at_ms + 60_000
     await drain.look()
-    assert drain.deadline is None  # a drain without a deadline
-    drain.add({"ranks"})
-    draining |= {"mine": int(at_ms + 60_000), "ranks": int(at_ms + 30_000)}
-    await drain.look()
-    assert drain.deadline == pytest.approx(time.monotonic() + 30, abs=5)
-    draining.clear()
+    assert drain.deadline == pytest.approx(time.monotonic() + 60, abs=30)
+    del draining["mine"]
     await drain.look()
     assert drain.deadline is None
 
@@ -114,7 +115,7 @@ async def test_a_look_that_fails_leaves_what_is_known() -> None:
             looked.set()
             raise RuntimeError("Ray is away") from None
 
-    drain = NodeDrain({"mine"}, ask)
+    drain = NodeDrain("mine", ask)
     watching = asyncio.create_task(drain.watch(0.001))
     assert await asyncio.to_thread(looked.wait, DEADLINE_S)
     assert drain.deadline is not None and not watching.done()
@@ -157,12 +158,12 @@ async def test_a_run_in_a_long_step_is_handed_back_before_its_node_goes(artifact
 
 async def test_a_runner_that_does_not_answer_has_its_task_taken() -> None:
     taken: list[tuple[str, int]] = []
-    clock = iter([0.0, 3.9, 4.0])
+    clock = iter([0.0, PATIENCE_S - 0.1, PATIENCE_S])
 
     async def take(uid: str, attempt: int) -> None:
         taken.append((uid, attempt))
 
-    hand_backs = HandBacks(take, patience_s=4.0, clock=lambda: next(clock))
+    hand_backs = HandBacks(take, runs_are_kept=True, clock=lambda: next(clock))
     assert not hand_backs.is_wanted("u1", 2)
     for _ in range(2):
         await hand_backs.want("u1", 2)
@@ -170,3 +171,13 @@ async def test_a_runner_that_does_not_answer_has_its_task_taken() -> None:
     assert taken == []
     await hand_backs.want("u1", 2)
     assert taken == [("u1", 2)]
+
+
+async def test_where_runners_keep_nothing_tasks_are_taken_at_once() -> None:
+    taken: list[str] = []
+
+    async def take(uid: str, attempt: int) -> None:
+        taken.append(uid)
+
+    await HandBacks(take, runs_are_kept=False).want("u1", 2)
+    assert taken == ["u1"]
