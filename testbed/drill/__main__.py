@@ -7,8 +7,10 @@ import tempfile
 from pathlib import Path
 
 from testbed.drill.drill import DrillPlan, Outcome, drill
+from testbed.drill.upgrades import drill_upgrades
 
 COLUMNS = ("acknowledged", "lost", "duplicated", "changed", "stuck", "untold", "unseen", "repeated", "kills")
+OF_UPGRADES = ("rolls", "attempts lost")
 
 
 def main() -> int:
@@ -17,8 +19,11 @@ def main() -> int:
         prog="scripts/drill",
         description="Submit tasks, kill parts of the service, and check that nothing is lost or done twice.",
     )
+    parser.add_argument(
+        "what", nargs="?", choices=("faults", "upgrade"), default="faults", help="of a service, or of two"
+    )
     parser.add_argument("--tasks", type=int, default=200)
-    parser.add_argument("--kills", type=int, default=30)
+    parser.add_argument("--kills", type=int, default=30, help="or how often to upgrade")
     parser.add_argument("--seed", type=int, default=1, help="of the faults and of the tasks")
     parser.add_argument(
         "--pause", type=float, nargs=2, default=(0.5, 2.5), metavar=("LEAST", "MOST"), help="s between faults"
@@ -27,15 +32,16 @@ def main() -> int:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="wan-serve-drill-") as folder:
         plan = DrillPlan(options.tasks, options.kills, options.seed, pause_s=tuple(options.pause))
-        outcome = drill(plan, Path(folder))
+        outcome = (drill_upgrades if options.what == "upgrade" else drill)(plan, Path(folder))
     print(json.dumps(outcome.as_json()) if options.json else table(outcome))
-    return 0 if outcome.verdict.is_clean else 1
+    return 0 if outcome.is_clean else 1
 
 
 def table(outcome: Outcome) -> str:
     """Return the figures as Markdown."""
     figures = outcome.as_json()
-    rows = [COLUMNS, ("---:",) * len(COLUMNS), tuple(str(figures[column]) for column in COLUMNS)]
+    columns = [*COLUMNS, *(column for column in OF_UPGRADES if column in figures)]
+    rows = [columns, ["---:"] * len(columns), [str(figures[column]) for column in columns]]
     kinds = [f"- {kind}: {count}" for kind, count in sorted(outcome.kills.items())]
     ended = ", ".join(f"{count} {status}" for status, count in sorted(outcome.verdict.outcomes.items()))
     lines = ["| " + " | ".join(row) + " |" for row in rows]

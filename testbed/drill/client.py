@@ -1,6 +1,7 @@
 """A client that never gives up: it repeats every request that is not answered."""
 
 import asyncio
+from collections.abc import Callable
 from functools import partial
 from random import Random
 from typing import Any
@@ -21,10 +22,20 @@ _SMALL = {"width": 64, "height": 64, "num_frames": 5}
 class Client:
     """The drill's client: submits tasks, cancels a few of them, and tells the checker each answer."""
 
-    def __init__(self, url: str, checker: Checker, random: Random, callback_url: str) -> None:
+    def __init__(
+        self,
+        url: Callable[[], str],
+        checker: Checker,
+        random: Random,
+        callback_url: str,
+        steps: tuple[int, int],
+    ) -> None:
+        """``url``: returns where the service is reached now; ``steps``: the least and the most of a task."""
+        self._url = url
+        self._steps = steps
         self._callback_url = callback_url
         limits = httpx.Limits(max_connections=None)
-        self._http = httpx.AsyncClient(base_url=url, timeout=_TIMEOUT_S, limits=limits)
+        self._http = httpx.AsyncClient(timeout=_TIMEOUT_S, limits=limits)
         self._checker = checker
         self._random = random
 
@@ -34,7 +45,7 @@ class Client:
 
     async def submit(self, task_id: str) -> None:
         """Submit the task again and again until it is acknowledged."""
-        steps = self._random.randint(2, 8)
+        steps = self._random.randint(*self._steps)
         body = {"prompt": "a cat", "task_id": task_id, "infer_steps": steps, **_SMALL}
         body["callback_url"] = self._callback_url
         while True:
@@ -49,11 +60,13 @@ class Client:
 
     async def follow(self, task_id: str) -> None:
         """Follow the events of a task to its end, and tell the checker each."""
-        await follow(self._http, f"/v1/tasks/{task_id}/events", partial(self._checker.saw, OF_ONE))
+        await follow(
+            self._http, lambda: f"{self._url()}/v1/tasks/{task_id}/events", partial(self._checker.saw, OF_ONE)
+        )
 
     async def follow_all(self) -> None:
         """Follow the events of all tasks, without an end."""
-        await follow(self._http, "/v1/events", partial(self._checker.saw, OF_ALL))
+        await follow(self._http, lambda: f"{self._url()}/v1/events", partial(self._checker.saw, OF_ALL))
 
     async def cancel(self, task_id: str) -> None:
         """Ask once for the task to be cancelled; the status shows whether that was in time."""
@@ -94,7 +107,7 @@ class Client:
     async def _ask(self, method: str, path: str, **options: Any) -> httpx.Response | None:
         """Return the answer, or None while the service cannot give one of its own."""
         try:
-            answer = await self._http.request(method, path, **options)
+            answer = await self._http.request(method, self._url() + path, **options)
         except httpx.TransportError:
             return None
         # proxies in front of it answer in plain text while a part of it restarts

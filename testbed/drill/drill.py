@@ -2,10 +2,11 @@
 
 import asyncio
 import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, Protocol
 
 from testbed.cluster import free_port, paced
 from testbed.drill.checker import Checker, Verdict
@@ -19,6 +20,12 @@ _WAITING = 16
 _LOOK_EVERY_S = 1.0
 _TOLD_EVERY = 25
 _RULES = {"lease_s": 3.0, "heartbeat_s": 0.5, "max_attempts": 10}
+_STEPS = (2, 8)
+SETTINGS: Mapping[str, Any] = {
+    "limits": {"max_queued": 100_000},
+    "webhooks": {"secrets": [SECRET], "networks": ["127.0.0.0/8"]},
+}
+"""What every drilled service needs."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +50,11 @@ class Outcome:
     verdict: Verdict
     kills: dict[str, int]
 
+    @property
+    def is_clean(self) -> bool:
+        """True if every promise was kept."""
+        return self.verdict.is_clean
+
     def as_json(self) -> dict[str, Any]:
         """Return the figures by name."""
         return {**self.verdict.as_json(), "kills": sum(self.kills.values()), "kills_by_kind": self.kills}
@@ -57,23 +69,38 @@ def drill(plan: DrillPlan, folder: Path) -> Outcome:
         models=[model],
         tasks=_RULES,
         ingress_replicas=2,
-        limits={"max_queued": 100_000},
-        webhooks={"secrets": [SECRET], "networks": ["127.0.0.0/8"]},
+        **SETTINGS,
     )
     with launched:
         launched.start()
         faults = Faults(launched, Random(plan.seed), plan.spared)
-        verdict = asyncio.run(_Drill(plan, launched.service.url, faults).run())
+        drilling = Drill(plan, lambda: launched.service.url, faults, steps=_STEPS)
+        verdict = asyncio.run(drilling.run())
         return Outcome(verdict, faults.struck)
 
 
-class _Drill:
-    def __init__(self, plan: DrillPlan, url: str, faults: Faults) -> None:
+class Strikes(Protocol):
+    """What strikes the service, one after the other."""
+
+    def strike(self) -> bool:
+        """Strike once, and block until that is done; return whether there was anything to strike."""
+
+
+class Drill:
+    """Load on a service while it is struck, and the verdict on its answers.
+
+    ``url``: returns where the service is reached now; ``steps``: the least and the most of a task.
+    """
+
+    def __init__(
+        self, plan: DrillPlan, url: Callable[[], str], faults: Strikes, *, steps: tuple[int, int]
+    ) -> None:
         self._plan = plan
         self._faults = faults
         self._random = Random(plan.seed + 1)
         self._checker = Checker(frozenset({OF_ONE, OF_ALL}))
         self._url = url
+        self._steps = steps
         self._striking = True
         self._struck = 0
         self._followed = 0
@@ -81,8 +108,10 @@ class _Drill:
         self._followers: set[asyncio.Task[None]] = set()
 
     async def run(self) -> Verdict:
+        """Run the whole plan; return the verdict."""
         receiver = Receiver(self._checker)
-        self._client = Client(self._url, self._checker, self._random, await receiver.start())
+        hook = await receiver.start()
+        self._client = Client(self._url, self._checker, self._random, hook, self._steps)
         following = asyncio.create_task(self._client.follow_all())
         try:
             async with asyncio.TaskGroup() as group:

@@ -12,13 +12,18 @@ _SILENCE_S = 20.0
 """A stream says something every 15 s; one that is silent for longer has lost its service."""
 
 
-async def follow(http: httpx.AsyncClient, path: str, seen: Callable[[Mapping[str, Any]], None]) -> None:
-    """Tell ``seen`` the data of each event of a stream, until the service says that there is no more."""
+async def follow(
+    http: httpx.AsyncClient, url: Callable[[], str], seen: Callable[[Mapping[str, Any]], None]
+) -> None:
+    """Tell ``seen`` the data of each event of a stream, until the service says that there is no more.
+
+    ``url``: returns where the stream is now.
+    """
     last = ""
     while True:
         headers = {"Last-Event-ID": last} if last else {}
         try:
-            async with http.stream("GET", path, headers=headers, timeout=_SILENCE_S) as answer:
+            async with http.stream("GET", url(), headers=headers, timeout=_SILENCE_S) as answer:
                 if answer.status_code == 204:
                     return
                 if answer.headers.get("content-type", "").startswith("text/event-stream"):

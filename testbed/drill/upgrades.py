@@ -1,0 +1,57 @@
+"""The drill of upgrades: services take each other's place under load, and every promise is checked."""
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from testbed.cluster import paced
+from testbed.drill.drill import SETTINGS, Drill, DrillPlan, Outcome
+from testbed.drill.rolls import Rolls
+from testbed.postgres_server import PostgresServer, programs
+
+_MAX_ATTEMPTS = 10
+_STEPS = (20, 120)
+_RULES = {"lease_s": 6.0, "heartbeat_s": 1.0, "max_attempts": _MAX_ATTEMPTS, "drain_s": 4.0}
+"""A run takes from two seconds to twelve, and may go on for four: some end, the others are handed back."""
+
+
+@dataclass(frozen=True)
+class UpgradeOutcome(Outcome):
+    """The outcome of a drill of upgrades."""
+
+    attempts_lost: int
+    """Attempts that were used up beside the last one of each task; none should be."""
+
+    @property
+    def is_clean(self) -> bool:
+        """True if every promise was kept."""
+        return super().is_clean and not self.attempts_lost
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the figures by name."""
+        return {**super().as_json(), "rolls": self.rolls, "attempts lost": self.attempts_lost}
+
+    @property
+    def rolls(self) -> int:
+        """How often a service took another's place, or gave it back."""
+        return self.kills["forward"] + self.kills["back"]
+
+
+def drill_upgrades(plan: DrillPlan, folder: Path) -> UpgradeOutcome:
+    """Start a service in ``folder`` and roll it ``plan.kills`` times, every other time forward and back."""
+    found = programs()
+    assert found is not None, "PostgreSQL's server programs are not installed"
+    with PostgresServer(found) as server:
+        models = [paced(0.1, replicas=2, cpus_per_replica=0.1)]
+        args = {**SETTINGS, "models": models, "tasks": _RULES, "ingress_replicas": 1}
+        rolls = Rolls(folder, server.new_database(), Random(plan.seed), args)
+        rolls.current.start()
+        try:
+            drilling = Drill(plan, lambda: rolls.current.service.url, rolls, steps=_STEPS)
+            verdict = asyncio.run(drilling.run())
+            lost = asyncio.run(rolls.attempts_lost(_MAX_ATTEMPTS))
+        finally:
+            rolls.current.kill()
+        return UpgradeOutcome(verdict, rolls.struck, lost)
