@@ -39,7 +39,12 @@ def launch(path: Path, *, port: int | None = None, replicas: int | None = None) 
         config = LaunchConfig.read(path, port=port, replicas=replicas)
         if config.warning:
             print(config.warning, file=sys.stderr, flush=True)
-        with tempfile.NamedTemporaryFile("w", prefix="wan-serve-", suffix=".yaml") as file:
+        from serve_app.launch.stores import held_stores
+
+        with (
+            held_stores(config.document),
+            tempfile.NamedTemporaryFile("w", prefix="wan-serve-", suffix=".yaml") as file,
+        ):
             yaml.safe_dump(config.document, file)
             file.flush()
             return _serve(file.name, config, stop_signals)

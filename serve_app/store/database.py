@@ -59,6 +59,11 @@ class Database:
             async with self.write_alone() as connection:
                 await connection.run_sync(_upgrade)
 
+    async def require_usable(self) -> None:
+        """Raise ``SchemaTooNew`` where a later version has changed the schema beyond this one's use."""
+        async with self.read() as connection:
+            await connection.run_sync(_usable_version)
+
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
         """Yield a connection for reading."""
@@ -126,23 +131,25 @@ class SchemaTooNew(Exception):
 
 
 def _upgrade(connection: Connection) -> None:
-    version, known = _version(connection), newest_version()
-    if version is not None and version > known:
-        _require_compatible(connection, version, known)
-    elif version != known:
+    if (_usable_version(connection) or "") < newest_version():
         # Alembic, which most starts have no need of: a process that restarts is up sooner without it.
         from serve_app.store.upgrade import upgrade
 
         upgrade(connection)
 
 
-def _require_compatible(connection: Connection, version: str, known: str) -> None:
+def _usable_version(connection: Connection) -> str | None:
+    """Return the version of the schema that the database has. Raises ``SchemaTooNew``."""
+    version, known = _version(connection), newest_version()
+    if version is None or version <= known:
+        return version
     oldest: str = connection.scalar(text("SELECT oldest_program FROM compatibility")) or version
     if oldest > known:
         raise SchemaTooNew(
             f"The database has the schema {version} of a later version of Wan Serve, which versions before "
             f"schema {oldest} cannot use, and this one knows {known}: start that later version."
         )
+    return version
 
 
 def _version(connection: Connection) -> str | None:

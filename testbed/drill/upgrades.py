@@ -46,12 +46,8 @@ def drill_upgrades(plan: DrillPlan, folder: Path) -> UpgradeOutcome:
     with PostgresServer(found) as server:
         models = [paced(0.1, replicas=2, cpus_per_replica=0.1)]
         args = {**SETTINGS, "models": models, "tasks": _RULES, "ingress_replicas": 1}
-        rolls = Rolls(folder, server.new_database(), Random(plan.seed), args)
-        rolls.current.start()
-        try:
+        with Rolls(folder, server.new_database(), Random(plan.seed), args) as rolls:
             drilling = Drill(plan, lambda: rolls.current.service.url, rolls, steps=_STEPS)
             verdict = asyncio.run(drilling.run())
             lost = asyncio.run(rolls.attempts_lost(_MAX_ATTEMPTS))
-        finally:
-            rolls.current.kill()
         return UpgradeOutcome(verdict, rolls.struck, lost)

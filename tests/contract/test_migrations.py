@@ -10,7 +10,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 
 from serve_app.errors import TaskExists
-from serve_app.store.database import Database, newest_version
+from serve_app.store.database import Database, SchemaTooNew, newest_version
 from serve_app.store.run_ledger import RunLedger
 from serve_app.store.task_store import TaskStore
 from serve_app.store.upgrade import migrations
@@ -104,3 +104,33 @@ async def test_the_newest_version_by_the_files_is_the_newest_of_the_migrations(d
     async with database.read() as connection:
         config = await connection.run_sync(migrations)
     assert ScriptDirectory.from_config(config).get_current_head() == newest_version()
+
+
+async def become(database: Database, version: str, oldest_program: str) -> None:
+    """Make the database one that a later version has migrated."""
+    await database.migrate()
+    async with database.write_alone() as connection:
+        await connection.execute(text("UPDATE alembic_version SET version_num = :new"), {"new": version})
+        await connection.execute(
+            text("UPDATE compatibility SET oldest_program = :new"), {"new": oldest_program}
+        )
+
+
+async def test_the_schema_of_a_later_version_that_only_adds_to_it_is_used_as_it_is(
+    database: Database,
+) -> None:
+    await become(database, "9999", newest_version())
+    await database.require_usable()
+    await database.migrate()
+    assert len(await TaskStore(database).list(EVERYONE, limit=9)) == 3
+    async with database.read() as connection:
+        assert await connection.scalar(text("SELECT version_num FROM alembic_version")) == "9999"
+
+
+async def test_the_schema_of_a_later_version_that_this_one_cannot_use_is_refused(database: Database) -> None:
+    await become(database, "9999", "9998")
+    for refused in (database.require_usable(), database.migrate()):
+        with pytest.raises(
+            SchemaTooNew, match=r"schema 9999 of a later version .* before schema 9998 cannot use"
+        ):
+            await refused
