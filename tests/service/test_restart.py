@@ -65,6 +65,12 @@ def test_a_service_killed_whole_goes_on_where_it_was(launched: Launched, folder:
     assert [task["task_id"] for task in listed] == [queued, *reversed(running), cancelled, done]
 
 
+def test_a_second_service_on_the_same_folder_does_not_start(launched: Launched, tmp_path: Path) -> None:
+    second = Launched(tmp_path, free_port(), data_dir=str(launched.service.data_dir), models=[paced(0.2)])
+    with second, pytest.raises(AssertionError, match=r"Another service runs on .*, and SQLite is for one"):
+        second.start()
+
+
 @pytest.mark.timeout(600)
 def test_a_service_that_is_stopped_lets_short_runs_end_and_hands_long_ones_back(
     launched: Launched, folder: Path
