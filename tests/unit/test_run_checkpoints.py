@@ -198,6 +198,9 @@ def test_an_attempt_goes_on_from_the_farthest_of_all_attempts_before(kept: Kept)
     assert attempted(kept, 3, 4) == {0: 9}
     assert attempted(kept, 4, 1) == {0: 10, 1: 3}
     assert kept.names == {"1-0-7", "2-0-9", "3-0-10", "3-1-3", "4-1-4"}
+    # A fragment follows only the end of the one before.
+    kept.artifacts.delete_checkpoint("u1", "3-0-10.safetensors")
+    assert {number: end.step for number, end in kept.checkpoints().begin(REQUEST).items()} == {0: 9}
 
 
 def test_what_is_broken_or_of_another_run_is_passed_over(
