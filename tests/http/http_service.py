@@ -20,6 +20,7 @@ from serve_app.api.application import SURFACES, Surface, build_api
 from serve_app.config.settings import AppSettings
 from serve_app.files.artifacts import LocalArtifacts
 from serve_app.files.output_paths import OutputPaths
+from serve_app.media.source_image import SourceImage
 from serve_app.media.video_stills import StillKind, still_path
 from serve_app.store.database import Database
 from serve_app.store.fleet import Fleet
@@ -142,6 +143,12 @@ async def listening_at(service: HttpService) -> AsyncIterator[str]:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         server.should_exit = True
         await serving
+
+
+def reference_sizes(service: HttpService, task: Task) -> list[tuple[int, int]]:
+    """Return width and height of each reference picture that is stored with a task."""
+    stored = [SourceImage.from_png(service.artifacts.read_input(key)) for key in task.spec.reference_keys]
+    return [(image.width, image.height) for image in stored]
 
 
 def refusal_of(response: httpx.Response) -> dict[str, str]:

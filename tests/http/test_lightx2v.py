@@ -12,8 +12,7 @@ import pytest
 from serve_app.media.video_writer import VideoWriter
 from serve_app.tasks.caller import EVERYONE
 from serve_app.tasks.task import TaskError
-from tests.http.http_service import VIDEO, HttpService, as_text, png, running, settings
-from tests.http.test_references import sizes_of
+from tests.http.http_service import VIDEO, HttpService, as_text, png, reference_sizes, running, settings
 
 BASE = "/lightx2v/v1"
 LOCAL = f"{BASE}/local/video/generate"
@@ -180,7 +179,7 @@ async def test_references_and_videos_come_in_lightx2vs_words(folder: Path):
             body = {**SMALL, **fields, "task_id": f"of-{len(fields)}"}
             answer = await submit(service, **body)
             task = await service.store.get(EVERYONE, answer["task_id"])
-            assert sizes_of(service, task) == [(40, 30), (16, 48)], fields
+            assert reference_sizes(service, task) == [(40, 30), (16, 48)], fields
             has_video, has_mask = "src_video" in fields or "video" in fields, "src_mask" in fields
             assert (task.spec.video_key is not None, task.spec.mask_key is not None) == (has_video, has_mask)
             assert texts[0] not in json.dumps(task.request) and clip[:99] not in json.dumps(task.request)

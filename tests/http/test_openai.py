@@ -219,6 +219,21 @@ async def test_the_client_shows_the_sentence_of_a_refusal_and_its_field(online: 
     assert full.value.code == "queue_full" and int(full.value.response.headers["retry-after"]) >= 1
 
 
+async def test_a_video_is_made_longer_and_an_edit_says_what_it_needs(online: Online, clip: bytes):
+    first = await online.client.videos.create(prompt="x", extra_body={"num_frames": 17, "fps": 8})
+    await online.service.publish(await online.service.claim(), clip)
+    longer = await online.client.videos.extend(
+        prompt="it stops",
+        seconds="1",  # type: ignore[arg-type]
+        video=openai.omit,  # type: ignore[arg-type]  # given an id, this client raises
+        extra_body={"video": {"id": first.id}},
+    )
+    assert (longer.seconds, longer.size, longer.remixed_from_video_id) == ("3", first.size, first.id)
+    with pytest.raises(openai.UnprocessableEntityError, match="no served model takes a video") as refused:
+        await online.client.videos.edit(prompt="blue", video=("clip.mp4", clip))
+    assert refused.value.param == "video"
+
+
 async def test_what_openai_has_and_this_service_has_not_is_said(online: Online):
     with pytest.raises(openai.BadRequestError, match="not offered") as refused:
         await online.client.videos.create_character(name="cat", video=b"x")

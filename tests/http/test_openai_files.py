@@ -14,8 +14,16 @@ from serve_app.media.video_writer import VideoWriter
 from serve_app.tasks.caller import EVERYONE
 from serve_app.tasks.task import Task
 from serve_app.tasks.video_output import Codec, VideoFormat, VideoOutput
-from tests.http.http_service import LAST_FRAME, HttpService, as_text, png, refusal_of, running, settings
-from tests.http.test_references import SIZES, TWO, sizes_of
+from tests.http.http_service import (
+    LAST_FRAME,
+    HttpService,
+    as_text,
+    png,
+    reference_sizes,
+    refusal_of,
+    running,
+    settings,
+)
 
 MODELS = {
     "models": [
@@ -25,6 +33,8 @@ MODELS = {
 }
 SMALL: dict[str, Any] = {"prompt": "a red ball", "size": "96x64", "num_frames": 5, "num_inference_steps": 1}
 FORM = {name: str(value) for name, value in SMALL.items()}
+TWO = (png(40, 30), png(16, 48))
+SIZES = [(40, 30), (16, 48)]
 PICTURES = [as_text(data) for data in TWO]
 URLS = [f"data:image/png;base64,{text}" for text in PICTURES]
 
@@ -79,7 +89,7 @@ async def test_references_come_under_either_name_and_in_every_form(service: Http
         {"files": texts(*[("input_references[][image_url]", url) for url in URLS])},
     ):
         task = await made(service, **request)
-        assert (task.model, sizes_of(service, task)) == ("vace", SIZES), request
+        assert (task.model, reference_sizes(service, task)) == ("vace", SIZES), request
         assert PICTURES[0] not in json.dumps(task.request), "no picture is kept in the record"
 
 
@@ -221,4 +231,3 @@ async def test_an_idempotent_repeat_with_another_video_is_refused(
         )
         statuses.append(answer.status_code)
     assert statuses == [200, 200, 422]
-    assert png() != clip

@@ -21,8 +21,7 @@ from serve_app.media.source_image import SourceImage
 from serve_app.replica.run import Outcome
 from serve_app.replica.task_comment import task_comment
 from serve_app.tasks.caller import EVERYONE
-from serve_app.tasks.task import Task
-from tests.http.http_service import HttpService, as_text, png, refusal_of, running, settings
+from tests.http.http_service import HttpService, as_text, png, reference_sizes, refusal_of, running, settings
 from tests.models.checkpoints import save_checkpoint, small
 from tests.unit.run_stage import Coordinator, execute, run
 
@@ -45,11 +44,6 @@ async def vace(folder: Path) -> AsyncIterator[HttpService]:
         yield service
 
 
-def sizes_of(service: HttpService, task: Task) -> list[tuple[int, int]]:
-    stored = [SourceImage.from_png(service.artifacts.read_input(key)) for key in task.spec.reference_keys]
-    return [(image.width, image.height) for image in stored]
-
-
 async def test_references_come_as_text_and_as_files_in_their_order(vace: HttpService):
     as_json = {"reference_images": [as_text(data) for data in TWO]}
     await vace.submit(task_id="json", **SMALL | as_json)
@@ -65,7 +59,7 @@ async def test_references_come_as_text_and_as_files_in_their_order(vace: HttpSer
         assert response.json()["message"] == "Task created successfully"
     for task_id in ("json", "form", "form-text"):
         task = await vace.store.get(EVERYONE, task_id)
-        assert (task.model, sizes_of(vace, task)) == ("vace", SIZES)
+        assert (task.model, reference_sizes(vace, task)) == ("vace", SIZES)
         assert task.tokens == VARIANTS[VACE].tokens(96, 64, 5) + 2 * VARIANTS[VACE].tokens(96, 64, 1)
         assert as_text(TWO[0]) not in json.dumps(task.request)
     kept = len(list(vace.settings.inputs.rglob("*.png")))
@@ -127,7 +121,7 @@ async def test_a_video_again_and_a_remix_keep_the_references_or_take_new_ones(va
     assert (await vace.client.post("/v1/tasks/video/again", json=changed)).status_code == 200
     remix = (await vace.client.post("/v1/videos/one/remix", json={"prompt": "a blue ball"})).json()["id"]
     for task_id, sizes in (("two", SIZES), ("three", [(20, 20)]), (remix, SIZES)):
-        assert sizes_of(vace, await vace.store.get(EVERYONE, task_id)) == sizes
+        assert reference_sizes(vace, await vace.store.get(EVERYONE, task_id)) == sizes
     task = await vace.store.get(EVERYONE, "one")
     comment = json.loads(task_comment(task, VACE, vace.artifacts))["wan_serve"]
     hashes = [hashlib.sha256(SourceImage.from_png(data).pixels.tobytes()).hexdigest() for data in TWO]
