@@ -5,6 +5,7 @@ import logging
 import os
 import time
 from collections import deque
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -25,7 +26,7 @@ from serve_app.config.placement import Placement
 from serve_app.config.settings import AppSettings
 from serve_app.files.artifacts import LocalArtifacts
 from serve_app.files.output_paths import OutputPaths
-from serve_app.media.video_encoding import VideoEncoding, require
+from serve_app.media.video_encoding import Encoder, VideoEncoding, require
 from serve_app.metrics import CacheMetrics
 from serve_app.replica.claims import Claim, Claims
 from serve_app.replica.coordinator_link import CoordinatorLink
@@ -33,6 +34,7 @@ from serve_app.replica.engine_factory import engine_factory
 from serve_app.replica.fingerprints import Fingerprints
 from serve_app.replica.node_drain import NodeDrain
 from serve_app.replica.prompt_enhancer import PromptEnhancer
+from serve_app.replica.rank_actor import RankProcess
 from serve_app.replica.rank_group import RankGroup
 from serve_app.replica.run import Generated, Hung, Outcome, Run
 from serve_app.replica.run_checkpoints import Checkpoints, NoCheckpoints, RunCheckpoints
@@ -54,6 +56,14 @@ _CACHED_LORAS = 4
 """The engine is assumed to still cache the LoRAs of this many recent tasks that had different ones."""
 
 _logger = logging.getLogger("ray.serve")
+
+
+def video_encoding(device: str, encoder: Encoder, ranks: Sequence[RankProcess] | None) -> VideoEncoding:
+    """Return how a replica encodes videos: a group's on the GPU of rank 0, which the replica does not see.
+
+    ``ranks``: those of the group, in order; None for a replica that is its own engine.
+    """
+    return VideoEncoding(video_format(device), encoder, devices=None if ranks is None else ranks[0].devices)
 
 
 class ModelReplica:
@@ -178,7 +188,11 @@ class ModelReplica:
             self._link,
             heartbeat_s=rules.heartbeat_s,
             step_timeout_s=rules.step_timeout_s,
-            encoding=self._encoding,
+            encoding=video_encoding(
+                self._placement.device,
+                self._model.video_encoder,
+                None if self._group is None else self._group.processes,
+            ),
             variant=self._model.spec.name if has_settings else None,
             deadline=lambda: self._drain.deadline,
             checkpoints=self._checkpoints(task),
@@ -190,15 +204,6 @@ class ModelReplica:
         every_s = self._settings.tasks.checkpoint_every_s
         return RunCheckpoints(
             self._engine, task, self._artifacts, self._keeper, self._fingerprints.of, every_s
-        )
-
-    @property
-    def _encoding(self) -> VideoEncoding:
-        """How videos are encoded: a group's on the device of rank 0, which this process does not see."""
-        return VideoEncoding(
-            video_format(self._placement.device),
-            self._model.video_encoder,
-            devices=None if self._group is None else self._group.processes[0].devices,
         )
 
     async def _finish(self, run: Run, generated: Generated) -> None:
