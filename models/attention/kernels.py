@@ -4,7 +4,7 @@ Shapes: queries, keys and values ``[batch, heads, n, head_dim]``; every kernel s
 no mask. A kernel's library is imported only when that kernel is first checked or called.
 
 Ring attention merges parts by the log-sum-exp of each query's scores, so it takes a kernel of ``WITH_LOGS``,
-which returns that as well, float32 ``[batch, heads, n]``.
+which returns that as well, float32 ``[batch, heads, n]``; in 8 bits one of ``OF_8_BITS``.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from models.errors import first_line
-from models.kernels.scaled_heads import scaled_heads, scaled_heads_in_plain_torch
+from models.kernels.scaled_heads import ScaledHeads, scaled_heads, scaled_heads_in_plain_torch
 
 _HALF = (torch.bfloat16, torch.float16)
 
@@ -36,6 +36,13 @@ class LogsKernel(Protocol):
 
     def __call__(self, queries: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Attend; return the result, shaped as the queries, and the logs, float32 ``[batch, heads, n]``."""
+
+
+class ScaledLogsKernel(Protocol):
+    """The same of what is in 8 bits already."""
+
+    def __call__(self, queries: ScaledHeads, keys: ScaledHeads, values: ScaledHeads) -> tuple[Tensor, Tensor]:
+        """Attend; return the result, of a dtype of its own, and the logs."""
 
 
 def sdpa(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
@@ -91,23 +98,41 @@ def flash3_with_logs(queries: Tensor, keys: Tensor, values: Tensor) -> tuple[Ten
 
 def flash3_fp8(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     """Attend in 8 bits with FlashAttention 3, on Hopper; the keys are centred."""
-    return _in_8_bits(queries, keys, values, centred=True)[0].to(queries.dtype)
+    scaled = scaled_heads(queries), scaled_heads(keys, centred=True), scaled_heads(values)
+    return _of_8_bits(*scaled)[0].to(queries.dtype)
+
+
+def flash3_of_8_bits(queries: ScaledHeads, keys: ScaledHeads, values: ScaledHeads) -> tuple[Tensor, Tensor]:
+    """Attend with FlashAttention 3 to keys that a ring has centred: were each part by itself, logs would not
+    compare.
+    """
+    attended, logs, *_ = _of_8_bits(queries, keys, values, return_attn_probs=True)
+    return attended, logs
 
 
 def flash3_fp8_with_logs(queries: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-    """Attend in 8 bits to keys that a ring has centred: were each part by itself, logs would not compare."""
-    attended, logs, *_ = _in_8_bits(queries, keys, values, return_attn_probs=True)
-    return attended, logs
+    """Attend in 8 bits to keys that are not centred here."""
+    return flash3_of_8_bits(scaled_heads(queries), scaled_heads(keys), scaled_heads(values))
 
 
 def fp8_in_plain_torch(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     """Attend in float32 to what ``flash3_fp8`` quantises, which rounds the softmax's weights as well."""
-    return sdpa(*_quantised(queries, keys, values, centred=True)).to(queries.dtype)
+    quantise = scaled_heads_in_plain_torch
+    scaled = quantise(queries), quantise(keys, centred=True), quantise(values)
+    return sdpa(*map(_exact, scaled)).to(queries.dtype)
+
+
+def plain_torch_of_8_bits(
+    queries: ScaledHeads, keys: ScaledHeads, values: ScaledHeads
+) -> tuple[Tensor, Tensor]:
+    """The same of ``flash3_of_8_bits``."""
+    return sdpa_with_logs(_exact(queries), _exact(keys), _exact(values))
 
 
 def fp8_in_plain_torch_with_logs(queries: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
     """The same of ``flash3_fp8_with_logs``."""
-    return sdpa_with_logs(*_quantised(queries, keys, values, centred=False))
+    quantise = scaled_heads_in_plain_torch
+    return plain_torch_of_8_bits(quantise(queries), quantise(keys), quantise(values))
 
 
 def sage(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
@@ -121,29 +146,17 @@ def xformers(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     return _by_tokens(library("xformers").memory_efficient_attention, queries, keys, values)[0]
 
 
-def _in_8_bits(
-    queries: Tensor, keys: Tensor, values: Tensor, *, centred: bool = False, **options: bool
+def _of_8_bits(
+    queries: ScaledHeads, keys: ScaledHeads, values: ScaledHeads, **options: bool
 ) -> tuple[Tensor, ...]:
-    scaled = scaled_heads(queries), scaled_heads(keys, centred=centred), scaled_heads(values)
-    names = "q_descale", "k_descale", "v_descale"
-    scales = {name: heads.scale for name, heads in zip(names, scaled, strict=True)}
+    scales = {"q_descale": queries.scale, "k_descale": keys.scale, "v_descale": values.scale}
     attend = partial(library("flash3_fp8").flash_attn_func, **scales, **options)
-    return _by_tokens(attend, *(heads.values for heads in scaled))
+    return _by_tokens(attend, queries.values, keys.values, values.values)
 
 
-def _quantised(
-    queries: Tensor, keys: Tensor, values: Tensor, *, centred: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return queries, keys and values as 8 bits leave them, in float32."""
-    q, k, v = (
-        heads.values.float() * heads.scale[:, :, None, None]
-        for heads in (
-            scaled_heads_in_plain_torch(queries),
-            scaled_heads_in_plain_torch(keys, centred=centred),
-            scaled_heads_in_plain_torch(values),
-        )
-    )
-    return q, k, v
+def _exact(heads: ScaledHeads) -> Tensor:
+    """Return what 8 bits leave of queries, keys or values, in float32."""
+    return heads.values.float() * heads.scale[:, :, None, None]
 
 
 def _with_logs(name: str, queries: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
@@ -186,8 +199,10 @@ WITH_LOGS: Mapping[AttentionKernel, LogsKernel] = MappingProxyType(
 )
 """The kernels that can serve a ring, by the same kernels without logs."""
 
-CENTRING: frozenset[AttentionKernel] = frozenset({flash3_fp8, fp8_in_plain_torch})
-"""Those of them whose keys a ring centres, by one mean for all parts."""
+OF_8_BITS: Mapping[AttentionKernel, ScaledLogsKernel] = MappingProxyType(
+    {flash3_fp8: flash3_of_8_bits, fp8_in_plain_torch: plain_torch_of_8_bits}
+)
+"""Those of them that a ring quantises for, each part once, before it travels."""
 
 LOSSY = frozenset({"flash3_fp8", "sage"})
 """Kernels that compute in lower precision than the model's own dtype."""

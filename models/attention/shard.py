@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.attention.kernels import CENTRING, WITH_LOGS, AttentionKernel, sdpa
-from models.attention.ring import ring_attention
+from models.attention.kernels import OF_8_BITS, WITH_LOGS, AttentionKernel, sdpa
+from models.attention.ring import ring_attention, ring_attention_in_8_bits
 from models.parallel.mesh import Mesh
 
 
@@ -105,9 +105,13 @@ class Shard:
 
     def attention(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """Attend to all tokens of the video, from the results of ``by_heads``."""
-        if self._mesh.plan.ring > 1:
-            kernel, centres = WITH_LOGS[self._kernel], self._kernel in CENTRING
-            return ring_attention(self._mesh, queries, keys, values, self._unpadded, kernel, centres=centres)
+        if (ranks := self._mesh.plan.ring) > 1:
+            here = self._mesh.index("ring")
+            own = queries, self._unpadded(keys, here), self._unpadded(values, here)
+            counts = [self.rows * self._real(part) for part in range(ranks)]
+            if self._kernel in OF_8_BITS:
+                return ring_attention_in_8_bits(self._mesh, *own, counts, OF_8_BITS[self._kernel])
+            return ring_attention(self._mesh, *own, counts, WITH_LOGS[self._kernel])
         if self._order is not None:
             return self._dealt(self._kernel(*map(self._ordered, (queries, keys, values))))
         return self._kernel(queries, self._unpadded(keys, 0), self._unpadded(values, 0))
@@ -120,14 +124,18 @@ class Shard:
         if not self._padded:
             return tokens
         ranks = self._mesh.plan.ulysses
-        real = self._row_tokens - ring_part * ranks * self._tokens  # of a row, in this part
-        full, rest = divmod(min(max(real, 0), ranks * self._tokens), self._tokens)
+        full, rest = divmod(self._real(ring_part), self._tokens)
         # b heads (ulysses rows n) d -> b heads ulysses rows n d; every row ends on the same rank
         parts = tokens.unflatten(2, (ranks, self.rows, self._tokens))
         whole: Tensor = parts[:, :, :full].flatten(2, 4)
         if rest == 0:
             return whole
         return torch.cat([whole, parts[:, :, full, :, :rest].flatten(2, 3)], dim=2)
+
+    def _real(self, ring_part: int) -> int:
+        """Return the number of a row's tokens in a ring part, without padding."""
+        most = self._mesh.plan.ulysses * self._tokens
+        return min(max(self._row_tokens - ring_part * most, 0), most)
 
     def _ordered(self, tokens: Tensor) -> Tensor:
         """Put the tokens of all Ulysses ranks in their order, without padding: ``[batch, heads, ulysses · n,

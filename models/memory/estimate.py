@@ -282,9 +282,8 @@ def _token_channel_bytes(
     # the residual, its norm, one product of three inputs; queries and keys, rotated one by one unless fused
     queries = 7 * s + (0 if scratch.fused else f + _FLOAT)
     attending = 8 * s + 3 if scratch.eight_bit_heads else 0
-    # keys sent and received, two results being merged; in 8 bits the keys before they were centred as well
-    in_8_bits = s + 3 if scratch.eight_bit_heads else 0
-    ring = 10 * s + 3 * _FLOAT + in_8_bits if plan.ring > 1 else 0
+    # keys sent and received, two results being merged; in 8 bits fewer, but not in the first steps
+    ring = 10 * s + 3 * _FLOAT if plan.ring > 1 else 0
     # the widest tensor twice: before and after GELU
     feeding = 4 * s + (s + (scratch.quantised or s)) * variant.ffn_dim / variant.dim
     adding = 6 * s + 2 * f + _FLOAT if f else 6 * s

@@ -9,9 +9,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 
 from models.attention.approximation import Approximation
 from models.attention.kernels import fp8_in_plain_torch
@@ -22,7 +24,7 @@ from models.engine import EngineSettings, GenerationRequest
 from models.errors import GroupLost, ModelError
 from models.generate import generate
 from models.loading import load_engine
-from models.parallel.mesh import Mesh
+from models.parallel.mesh import Axis, Mesh, Transfer
 from models.parallel.plan import ParallelPlan
 from models.parallel.rank_launcher import LaunchedRank
 from models.pipeline.wan_engine import WanEngine
@@ -39,6 +41,8 @@ from .test_overflow import late_overflow
 from .test_vae import VOLUMES, noise, wan21, wan22
 
 HEADS = 4
+ROWS = 15, 2
+"""Tokens of a row of which attention in 8 bits is tried: neither divides, and of two some ranks have none."""
 
 SHORT = replace(REQUEST, steps=3)
 IMAGE = picture(REQUEST.width, REQUEST.height)
@@ -106,24 +110,35 @@ def sparse_latents(engine: WanEngine, name: str) -> torch.Tensor:
     return run_to_end(remade(engine, denoiser=sparse), SPARSE[name])
 
 
-def some_heads() -> tuple[torch.Tensor, ...]:
-    """Return queries, keys and values of 45 tokens in three rows, ``[1, heads, 3, 15, 32]``.
+def some_heads(row: int) -> tuple[torch.Tensor, ...]:
+    """Return queries, keys and values of three rows, ``[1, heads, 3, row, 32]``.
 
     The keys have much in common, and some more with their neighbours.
     """
     generator = torch.Generator().manual_seed(4)
-    queries, keys, values = torch.randn(3, 1, HEADS, 3, 15, 32, generator=generator)
+    queries, keys, values = torch.randn(3, 1, HEADS, 3, row, 32, generator=generator)
     keys = keys + 10 * torch.randn(1, HEADS, 1, 1, 32, generator=generator)
-    return queries, keys + torch.linspace(0, 2, 15)[:, None], values
+    return queries, keys + torch.linspace(0, 2, row)[:, None], values
 
 
-def attended_in_8_bits(mesh: Mesh) -> torch.Tensor:
-    """Return the attention of all queries to all keys, quantised part by part: ``[1, 3, 15, dim]``."""
-    shard = Shard(mesh, 3, 15, fp8_in_plain_torch)
-    tokens = (shard.cut(part).flatten(2, 3) for part in some_heads())
+def attended_in_8_bits(mesh: Mesh, row: int) -> tuple[NDArray[np.float32], list[int]]:
+    """Return the attention of all queries to all keys, quantised part by part, ``[1, 3, row, dim]``; and the
+    bytes of each message in the ring.
+    """
+    shard = Shard(mesh, 3, row, fp8_in_plain_torch)
+    tokens = (shard.cut(part).flatten(2, 3) for part in some_heads(row))
     queries, keys, values = (shard.by_heads(part)() for part in tokens)
-    attended = shard.by_tokens(shard.attention(queries, keys, values))
-    return shard.whole(attended.transpose(1, 2).flatten(2).unflatten(1, (3, -1)))
+    sent: list[int] = []
+    shift = mesh.ring_shift
+
+    def counted(tensors: list[torch.Tensor], axis: Axis) -> Transfer:
+        sent.append(sum(tensor.nbytes for tensor in tensors))
+        return shift(tensors, axis)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mesh, "ring_shift", counted)
+        attended = shard.by_tokens(shard.attention(queries, keys, values))
+    return shard.whole(attended.transpose(1, 2).flatten(2).unflatten(1, (3, -1))).numpy(), sent
 
 
 def run_to_end(engine: WanEngine, request: GenerationRequest) -> torch.Tensor:
@@ -190,7 +205,8 @@ def runs(rank: LaunchedRank, plans: list[ParallelPlan]) -> None:
         if plan.ring == 1:
             for name in SPARSE:
                 rank.send((plan, name, sparse_latents(built.engine, name).numpy()))
-        rank.send((plan, "attention in 8 bits", attended_in_8_bits(built.engine.parts.denoiser.mesh).numpy()))
+        for row in ROWS:
+            rank.send((plan, f"8 bits, {row}", attended_in_8_bits(built.engine.parts.denoiser.mesh, row)))
         rank.send((plan, "frames", list(generate(built.engine, LONG))))
     mesh = built.engine.parts.denoiser.mesh
     for form, height, conv in DECODES_OF[rank.ranks]:

@@ -101,13 +101,18 @@ def test_sparse_attention_keeps_the_blocks_that_one_device_keeps(name: str) -> N
             np.testing.assert_allclose(latents, expected, atol=TOLERANCE, rtol=0)
 
 
+@pytest.mark.parametrize("row", group_work.ROWS)
 @pytest.mark.parametrize("plan", PLANS, ids=name_of)
-def test_attention_in_8_bits_is_as_near_to_the_exact_one_in_a_group(plan: ParallelPlan) -> None:
-    queries, keys, values = (part.flatten(2, 3) for part in group_work.some_heads())
+def test_attention_in_8_bits_is_as_near_to_the_exact_one_in_a_group(plan: ParallelPlan, row: int) -> None:
+    queries, keys, values = (part.flatten(2, 3) for part in group_work.some_heads(row))
     exact = sdpa(queries, keys, values).transpose(1, 2)
-    for attended in group(plan.devices)[plan, "attention in 8 bits"]:
+    # of keys and values a byte each, and a scale for each head
+    heads, tokens = HEADS // plan.ulysses, 3 * min(plan.ulysses * -(-row // plan.sequence), row)
+    message = 2 * heads * (tokens * 32 + 4)
+    for attended, sent in group(plan.devices)[plan, f"8 bits, {row}"]:
         found = closeness(torch.from_numpy(attended), exact)
         assert 0.005 < found.error < 0.06
+        assert sent == [message] * (plan.ring - 1)
 
 
 @pytest.mark.parametrize("plan", PLANS, ids=name_of)
