@@ -13,7 +13,7 @@ from serve_app.config.config_lint import lint, load
 from serve_app.config.section import SettingsError
 from serve_app.config.settings import parse_settings
 
-_IMPORT_PATH = "serve_app.app:build"
+IMPORT_PATH = "serve_app.app:build"
 _POLICY = "serve_app.scaling_policy:policy"
 
 
@@ -22,7 +22,7 @@ def check(path: Path) -> None:
     config = load(path)
     lint(config)
     for index, application in enumerate(config["applications"]):
-        if application["import_path"] == _IMPORT_PATH:
+        if application["import_path"] == IMPORT_PATH:
             settings = parse_settings(application.get("args") or {}, Path.cwd())
             if any(model.by_work for model in settings.models):
                 _require_policy(application, index)

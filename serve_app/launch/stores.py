@@ -10,11 +10,10 @@ from typing import Any
 from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
+from serve_app.config.preflight import IMPORT_PATH
 from serve_app.config.settings import parse_settings
 from serve_app.launch.launch_config import LaunchError
 from serve_app.store.database import Database, SchemaTooNew
-
-_IMPORT_PATH = "serve_app.app:build"
 
 
 @contextmanager
@@ -25,7 +24,7 @@ def held_stores(document: Mapping[str, Any]) -> Iterator[None]:
     """
     with ExitStack() as held:
         for application in document["applications"]:
-            if application["import_path"] != _IMPORT_PATH:
+            if application["import_path"] != IMPORT_PATH:
                 continue
             url = parse_settings(application.get("args") or {}, Path.cwd()).store_url
             parsed = make_url(url)

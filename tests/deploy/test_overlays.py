@@ -86,8 +86,8 @@ def test_a_gpu_pod_may_end_its_run_before_it_is_killed(service: dict[str, Any]) 
     assert gpu["terminationGracePeriodSeconds"] >= longest + 30
 
 
-def environment(pod: dict[str, Any]) -> dict[str, str]:
-    return {each["name"]: each["value"] for each in pod["containers"][0]["env"]}
+def environment(pod: dict[str, Any]) -> dict[str, str | None]:
+    return {each["name"]: each.get("value") for each in pod["containers"][0]["env"]}
 
 
 def test_ray_is_set_up_alike_on_every_pod_as_the_launcher_does_but_for_fixed_ports(
@@ -96,6 +96,7 @@ def test_ray_is_set_up_alike_on_every_pod_as_the_launcher_does_but_for_fixed_por
     found = [environment(pod) for _, _, pod in pods(service)]
     for each in found:
         each.pop("RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S", None)  # of each group its own
+        assert each.pop("WAN_SERVE_SERVICE") is None  # taken from the pod's labels
         assert each == found[0]
     launcher = ray_environment()
     assert found[0].keys() == launcher.keys()

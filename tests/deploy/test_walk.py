@@ -13,11 +13,13 @@ PAGE = (ROOT / "docs/kubernetes.md").read_text()
 BLOCKS = re.findall(r"^```(bash|yaml)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 COMMANDS = [line for kind, text in BLOCKS if kind == "bash" for line in text.splitlines()]
 
+YAML = [text for kind, text in BLOCKS if kind == "yaml"]
+
 
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with deploy/ and the kustomization of the page."""
-    (text,) = (text for kind, text in BLOCKS if kind == "yaml")
+    (text,) = (text for text in YAML if text.startswith("#"))
     place = re.match(r"# (\S+)", text)
     assert place is not None
     path = tmp_path.resolve() / place[1]
@@ -57,11 +59,23 @@ def test_the_kustomization_of_the_page_sets_images_classes_and_namespace(
     assert ("NetworkPolicy", "wan-serve-monitoring") in found
 
 
+def test_the_patch_for_upgrades_without_a_pause_starts_a_second_cluster_and_keeps_the_first_for_a_while(
+    checkout: Path, kubectl: Path
+) -> None:
+    (patch,) = (text for text in YAML if text.startswith("  - target"))
+    path = checkout / "my-cluster/kustomization.yaml"
+    path.write_text(path.read_text() + patch)
+    service = rendered(kubectl, "kustomize", checkout / "my-cluster")["RayService", "wan-serve"]
+    assert not faults(service)
+    assert service["spec"]["upgradeStrategy"] == {"type": "NewCluster"}
+    assert service["spec"]["rayClusterDeletionDelaySeconds"] > 3600
+
+
 def test_the_job_that_fetches_weights_puts_them_where_the_overlay_of_the_page_looks() -> None:
     ((_, job),) = objects((ROOT / "deploy/kuberay/fetch-weights.yaml").read_text()).items()
     assert not faults(job)
     (container,) = job["spec"]["template"]["spec"]["containers"]
-    environment = {each["name"]: each["value"] for each in container["env"]}
+    environment = {each["name"]: each.get("value") for each in container["env"]}
     assert environment["REPOSITORY"].partition("/")[2] == environment["FOLDER"]
     overlay = ROOT / "deploy/kuberay/overlays/wan2.1-t2v-1.3b-1gpu/kustomization.yaml"
     assert f"weights: /weights/{environment['FOLDER']}\n" in overlay.read_text()
