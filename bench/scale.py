@@ -137,7 +137,9 @@ def deploy_slots(cluster: Cluster, folder: Path, processes: int, slots: int, sec
     paths = {"trace": str(folder / "trace"), "gate": str(_gate(folder))}
     model = paced(0.0, replicas=processes)
     model["options"] = {"slots": slots, "seconds": seconds, **paths}
-    return cluster.deploy(import_path="bench.slots:build", models=[model], limits={"max_queued": 100_000})
+    return cluster.deploy(
+        import_path="bench.slots_application:build", models=[model], limits={"max_queued": 100_000}
+    )
 
 
 async def submit_all(service: Service, tasks: int) -> Load:

@@ -1,4 +1,4 @@
-"""An application whose model replicas only keep time: the cost of the service itself remains.
+"""Stand-ins for model replicas that only keep time: the cost of the service itself remains.
 
 A slot claims a task, holds it for a set time, and publishes an empty video: what it says to the coordinator
 is what a model replica says, but there is no engine, no ffmpeg and no process of its own to pay for. So
@@ -11,14 +11,10 @@ from functools import partial
 from pathlib import Path
 
 from ray import serve
-from ray.serve import Application
 
 from models.phase import Phase
-from serve_app.api.ingress import ingress
-from serve_app.app import coordinator
 from serve_app.config.model_settings import ModelSettings
-from serve_app.config.settings import AppSettings, parse_settings
-from serve_app.coordinator.scaling import deployment_of
+from serve_app.config.settings import AppSettings
 from serve_app.files.artifacts import LocalArtifacts
 from serve_app.files.output_paths import OutputPaths
 from serve_app.replica.claims import Claims
@@ -96,19 +92,3 @@ class Slots:
         while True:
             await self._link.saw(Replica(self._id, self._model, "none", 1, 0.0))
             await asyncio.sleep(heartbeat_s)
-
-
-def build(args: dict[str, object]) -> Application:
-    """Build the service with ``replicas`` processes of ``options.slots`` slots each for its one model."""
-    settings = parse_settings(args, Path.cwd())
-    (model,) = settings.models
-    processes, slots = model.replicas, int(model.options["slots"])
-    assert isinstance(processes, int)
-    deployment = serve.deployment(
-        name=deployment_of(model.name),
-        num_replicas=processes,
-        max_ongoing_requests=slots,
-        ray_actor_options={"num_cpus": 0.01},
-    )(Slots)
-    models = {model.name: deployment.bind(settings, model)}
-    return ingress(settings, coordinator(settings, models, {model.name: processes * slots}))

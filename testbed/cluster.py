@@ -16,6 +16,8 @@ from serve_app.config.ray_environment import ray_environment
 from testbed.service import HTTP, Service, wait_for
 
 ROOT = Path(__file__).parents[1]
+STARTUP = Path(__file__).with_name("startup")
+"""What every Python process under a cluster imports first."""
 READY_S = 240
 """A bound for what hangs, not for what is slow: Serve's own 60 s are too short on a busy machine."""
 
@@ -27,8 +29,10 @@ os.environ.update(
     RAY_worker_niceness="0",
     # Serve replaces a proxy that is not up within five seconds: on a busy machine none ever is.
     RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S="60",
+    # Nor is HAProxy within 30.
+    RAY_SERVE_HAPROXY_STARTUP_TIMEOUT_S="120",
     # The workers import the testbed and the benchmarks' engines too.
-    PYTHONPATH=os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+    PYTHONPATH=os.pathsep.join([str(ROOT), str(STARTUP), os.environ.get("PYTHONPATH", "")]),
 )
 
 import ray  # noqa: E402
@@ -71,7 +75,11 @@ class Cluster:
             log_to_driver=False,
             object_store_memory=200_000_000,
         )
-        serve.start(proxy_location="HeadOnly", http_options={"host": "127.0.0.1", "port": self._port})
+        try:
+            serve.start(proxy_location="HeadOnly", http_options={"host": "127.0.0.1", "port": self._port})
+        except BaseException:
+            ray.shutdown()
+            raise
         return self
 
     def __exit__(
@@ -133,11 +141,11 @@ class Cluster:
         config = ServeDeploySchema.model_validate({"applications": list(self._deployed.values())})
         ray_internals.deploy(config)
         if wait:
-            wait_for(self._all_run, READY_S, lambda: f"not all applications run: {serve.status()}")
+            wait_for(self._all_run, READY_S, lambda: f"not all run: {serve.status()}")
 
     def _all_run(self) -> bool:
-        applications = serve.status().applications
-        return all(name in applications and applications[name].status == "RUNNING" for name in self._deployed)
+        statuses = ray_internals.application_statuses()
+        return all(statuses.get(name) == "RUNNING" for name in self._deployed)
 
 
 def paced(step_s: float, **changes: Any) -> dict[str, Any]:

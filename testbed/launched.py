@@ -15,6 +15,7 @@ import yaml
 from testbed.service import HTTP, Service, wait_for
 
 ROOT = Path(__file__).parents[1]
+STARTUP = Path(__file__).with_name("startup")  # as in testbed.cluster, which imports Ray
 START_S = 240
 """A bound for what hangs, not for what is slow, as in testbed.cluster."""
 END_S = 90
@@ -59,8 +60,10 @@ class Launched:
                 env={
                     **_environment_without_ray(),
                     "RAY_AUTH_MODE": "disabled",
-                    "RAY_worker_niceness": "0",  # as in testbed.cluster
-                    "PYTHONPATH": str(ROOT),
+                    # as in testbed.cluster
+                    "RAY_worker_niceness": "0",
+                    "RAY_SERVE_HAPROXY_STARTUP_TIMEOUT_S": "120",
+                    "PYTHONPATH": os.pathsep.join([str(ROOT), str(STARTUP)]),
                 },
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -43,6 +43,15 @@ def deploy(config: Any) -> None:
     _client().deploy_apps(config, _blocking=False)
 
 
+def application_statuses() -> Mapping[str, str]:
+    """Return the statuses of all applications by name.
+
+    ``serve.status`` makes objects of all that Serve knows, which costs too much to be asked often.
+    """
+    applications = _client().get_serve_details()["applications"]
+    return {name: application["status"] for name, application in applications.items()}
+
+
 def running_pids(application: str, deployment: str) -> Mapping[str, int]:
     """Return the pids of a deployment's running replicas by replica id."""
     details = _client().get_serve_details()

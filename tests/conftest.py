@@ -7,6 +7,7 @@ import asyncio
 import gc
 import os
 from collections.abc import Generator, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,13 +26,31 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 SPARE_NICENESS = 19
 
+_RUNNING: "pytest.StashKey[tuple[Cluster, ExitStack]]" = pytest.StashKey()
+"""This process's cluster while it is up, and what ends it."""
 
-@pytest.fixture(scope="session")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Cluster]":
+
+@pytest.fixture(scope="module")
+def cluster(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> "Cluster":
+    """The cluster that tests of several files share; it is up until a test follows that needs none."""
     from testbed.cluster import Cluster  # sets Ray's environment, which other tests need not have
 
-    with Cluster(tmp_path_factory.mktemp("cluster")) as cluster:
-        yield cluster
+    if _RUNNING not in pytestconfig.stash:
+        ending = ExitStack()
+        pytestconfig.add_cleanup(ending.close)
+        running = ending.enter_context(Cluster(tmp_path_factory.mktemp("cluster")))
+        pytestconfig.stash[_RUNNING] = running, ending
+    return pytestconfig.stash[_RUNNING][0]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """End the cluster behind the last test that needs it: while it is up, it takes processor time."""
+    if _RUNNING in item.config.stash and (nextitem is None or not nextitem.get_closest_marker("cluster")):
+        _, ending = item.config.stash[_RUNNING]
+        del item.config.stash[_RUNNING]
+        ending.close()
+        gc.collect()  # so that what is left unclosed fails here, not in any later test
 
 
 @pytest.fixture(scope="session")
@@ -108,7 +127,7 @@ def pytest_collection() -> Generator[None, object, object]:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark the tests that need the cluster and run them last: it takes processor time while it is up.
+    """Mark the tests that need the cluster and run them one after the other, last.
 
     Where several processes run, they begin with them instead: most of their time is waiting.
     """

@@ -3,13 +3,10 @@
 from argparse import Namespace
 from pathlib import Path
 
-import pytest
-
 from bench.scale import PARTS
 from testbed.cluster import Cluster
 
 
-@pytest.mark.timeout(120)
 def test_slots_claim_run_and_publish_every_task(cluster: Cluster, tmp_path: Path) -> None:
     figures = PARTS["short"](cluster, tmp_path / "short", Namespace(seconds=1))
     assert 0 < figures["busy_pct_8_slots_of_0.1_s"] <= 100
