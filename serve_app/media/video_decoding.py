@@ -38,7 +38,15 @@ _LEAST_PIXELS = 2**16
 _MAX_FPS = 120
 """Frames a second of a source, up to which a task gets all that it needs."""
 
-_MEASURE_S = 5
+_MEASURE_BASE_BYTES = 256 * 2**20
+_MEASURE_BYTES_PER_PIXEL = 8
+"""Of one frame, and nothing ahead. Of the whole about 160 MiB are never touched, so that what makes ffmpeg
+take all it may holds less than 200 MB.
+"""
+_MEASURE_PIXELS_PER_S = 10**7
+"""One second of a processor is ten times what the first frame of a 4K video takes, of the slower codecs."""
+_HANGS_S = 10
+"""Seconds beside twice the processor's, after which ffmpeg is taken to hang."""
 _CONFORM_CPU_S = 60
 _SAID_BYTES = 2**20
 _END_MARGIN_S = 0.25
@@ -81,11 +89,11 @@ def measure(data: bytes | Path, *, max_pixels: int, max_s: float) -> SourceVideo
         if container is None:
             raise VideoUnreadable("The video is no MP4, MOV, WebM, Matroska or GIF file.")
         done = _run(
-            [*_input(container, max_pixels, "info"), "-frames:v", "1", "-f", "framecrc", "pipe:1"],
+            [*_brief_input(container, max_pixels, "info"), "-frames:v", "1", "-f", "framecrc", "pipe:1"],
             file,
             said,
-            limit_bytes=_BASE_BYTES + _BYTES_PER_PIXEL * max_pixels,
-            cpu_s=_MEASURE_S,
+            limit_bytes=_MEASURE_BASE_BYTES + _MEASURE_BYTES_PER_PIXEL * max_pixels,
+            cpu_s=_measure_s(max_pixels),
         )
         said.seek(0)
         header = said.read(_SAID_BYTES)
@@ -125,27 +133,8 @@ def conform_end(
     less than ``frames`` for a shorter video. Raises ``TooLarge`` for one of more than ``max_s`` seconds,
     ``VideoUnreadable``.
     """
-    with _opened(video.data) as file, tempfile.TemporaryFile() as said:
-        done = _run(
-            [
-                *_input(video.container, _coded(video), "quiet"),
-                "-c",
-                "copy",
-                "-progress",
-                "pipe:1",
-                "-f",
-                "null",
-                "-",
-            ],
-            file,
-            said,
-            limit_bytes=_BASE_BYTES + _BYTES_PER_PIXEL * _coded(video),
-            cpu_s=_MEASURE_S,
-        )
-        times = _TIME_DONE.findall(done or b"")
-        if not times:
-            raise VideoUnreadable(_DAMAGED)
-        end_s = int(times[-1]) / 1e6
+    with _opened(video.data) as file:
+        end_s = _last_packet_s(video, file)
         if end_s > max_s:
             raise TooLarge(f"The video is longer than {max_s:g} s; send a shorter one.")
         # Of the last packet the time is known, not what is left to show, nor when a frame is decoded.
@@ -157,6 +146,26 @@ def conform_end(
     if count == most:  # what was sought was not found, and this is no end
         raise VideoUnreadable(_DAMAGED)
     return count
+
+
+def _last_packet_s(video: SourceVideo, file: IO[bytes]) -> float:
+    """Return when an open video's last packet is, in seconds from its begin. Raises ``VideoUnreadable``."""
+    coded = _coded(video)
+    with tempfile.TemporaryFile() as said:
+        done = _run(
+            [
+                *_brief_input(video.container, coded, "quiet"),
+                *("-c", "copy", "-progress", "pipe:1", "-f", "null", "-"),
+            ],
+            file,
+            said,
+            limit_bytes=_MEASURE_BASE_BYTES + _MEASURE_BYTES_PER_PIXEL * coded,
+            cpu_s=_measure_s(coded),
+        )
+    times = _TIME_DONE.findall(done or b"")
+    if not times:
+        raise VideoUnreadable(_DAMAGED)
+    return int(times[-1]) / 1e6
 
 
 def _store(
@@ -253,6 +262,17 @@ def _input(
     ]
 
 
+def _brief_input(container: str, max_pixels: int, said: str) -> Sequence[str]:
+    """Return the input of which little is wanted: of its frames the decoder reads the first, in haste."""
+    ffmpeg, *arguments = _input(container, max_pixels, said)
+    return [ffmpeg, "-skip_frame", "nokey", "-skip_loop_filter", "all", *arguments]
+
+
+def _measure_s(pixels: int) -> int:
+    """Return the seconds of a processor that a frame of so many pixels may take to be looked at."""
+    return 1 + pixels // _MEASURE_PIXELS_PER_S
+
+
 def _filters(width: int, height: int, fps: int, frames: int, is_mask: bool) -> str:
     # Cut before scaling: a video one pixel high would otherwise grow by millions of columns.
     cut = (
@@ -279,7 +299,7 @@ def _run(
             stdout=subprocess.PIPE,
             stderr=said,
             env={"MALLOC_ARENA_MAX": "1"},  # each arena would take 64 MB of address space
-            timeout=2 * cpu_s,
+            timeout=2 * cpu_s + _HANGS_S,
             check=True,
         ).stdout
     except (subprocess.SubprocessError, OSError):

@@ -20,6 +20,7 @@ from PIL import Image
 
 from models.demo.grammar import EXAMPLES, Scene
 from models.demo.score import score
+from testbed.chat_endpoint import ENDING, KEY, ChatEndpoint
 from testbed.cluster import ROOT, Cluster, demo
 from testbed.ranks import assert_gone, rank_pids
 from testbed.service import HTTP, Service
@@ -74,9 +75,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def service(cluster: Cluster, folder: Path) -> Iterator[Service]:
+def chat() -> Iterator[ChatEndpoint]:
+    with ChatEndpoint() as chat:
+        yield chat
+
+
+@pytest.fixture(scope="module")
+def service(cluster: Cluster, folder: Path, chat: ChatEndpoint) -> Iterator[Service]:
     models = [demo(cpus_per_replica=0.5)]
-    with cluster.deploy(models=models, input_roots=[str(folder / "path/to")]) as service:
+    enhancer = {"url": chat.url, "model": "chat", "key": KEY}
+    roots = [str(folder / "path/to")]
+    with cluster.deploy(models=models, input_roots=roots, prompt_enhancer=enhancer) as service:
         yield service
 
 
@@ -171,6 +180,26 @@ def test_the_same_seed_gives_the_same_video_and_another_seed_another(service: Se
         service.until(task_id, "succeed")
     one, again, other = (service.result(task_id) for task_id in ids)
     assert one == again != other
+
+
+def test_a_prompt_is_written_out_by_a_chat_model_and_left_as_it_is_without_one(
+    service: Service, chat: ChatEndpoint
+) -> None:
+    fields = {"width": 64, "height": 64, "num_frames": 5, "infer_steps": 2, "seed": 1}
+    plain = "a red ball"
+    enhanced = service.submit(prompt=plain, enhance_prompt=True, **fields)
+    written_out = service.submit(prompt=plain + ENDING, **fields)
+    as_it_is = service.submit(prompt=plain, **fields)
+    assert service.until(enhanced, "succeed")["revised_prompt"] == plain + ENDING
+    chat.stop()
+    alone = service.submit(prompt=plain, enhance_prompt=True, **fields)
+    ended = [service.until(task_id, "succeed") for task_id in (enhanced, written_out, as_it_is, alone)]
+    assert [status["revised_prompt"] for status in ended] == [plain + ENDING, None, None, None]
+    (note,) = ended[-1]["notes"]
+    assert note == "The prompt was not enhanced: the prompt enhancer could not be reached."
+    by_chat, same, other, by_itself = (frames_of(service.data_dir / found["video_path"]) for found in ended)
+    assert np.array_equal(by_chat, same) and np.array_equal(by_itself, other)
+    assert not np.array_equal(same, other), "the prompt matters"
 
 
 def test_a_request_larger_than_the_model_is_shrunk_and_said_so(service: Service) -> None:
