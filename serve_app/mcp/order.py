@@ -23,10 +23,11 @@ class Lora(_Arguments):
     )
 
 
-class EarlierVideo(_Arguments):
-    """A finished video to go on from."""
+class Source(_Arguments):
+    """A video to go on from: of a task, or one of your own."""
 
-    task_id: str
+    task_id: str = ""
+    video: str = Field(default="", description=f"Instead of a task_id: {_PICTURE}")
     fragments: int | None = Field(
         default=None, description="How many of its first fragments the new video keeps; default: none"
     )
@@ -78,8 +79,8 @@ class Order(_Arguments):
         "Consecutive fragments of that length, each going on from the one before; default: 1"
     )
     fragment_prompts: list[str] = _argument("A prompt for each fragment, in place of prompt", [])
-    continue_from: EarlierVideo | None = _argument(
-        "A finished video to go on from: from its last frames, or from the end of the fragments kept"
+    continue_from: Source | None = _argument(
+        "A video to go on from: from its last frames, or from the end of the fragments kept"
     )
     priority: int = _argument("Higher goes first, within the service's own limit", 0)
     expires_in_s: Number | None = _argument("Seconds in which the run must have begun, else it fails")

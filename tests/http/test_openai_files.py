@@ -133,6 +133,7 @@ async def test_a_video_is_edited_and_made_longer_by_its_id(service: HttpService,
     form = texts(("video[id]", "a"), ("control_scale", "0.5"))
     assert (await made(service, files=form)).spec.control_scale == 0.5
     assert (await made(service, "/v1/videos/edits", data=FORM, files=files("video", clip))).spec.video_key
+    sent = {"prompt": "it stops", "video_reference": {"video_url": as_text(clip)}}
     longer = {"prompt": "it stops", "video": {"id": "a"}, "seconds": "1", "model": "plain"}
     for path, body, kept, frames in (
         ("/v1/videos/extensions", longer, (9,), 9 + 16),
@@ -143,6 +144,11 @@ async def test_a_video_is_edited_and_made_longer_by_its_id(service: HttpService,
         task = await made(service, path, json=body)
         assert task.spec.continues is not None and task.spec.continues.kept_ends == kept
         assert task.spec.total_frames == frames, body
+    for request in ({"data": {"prompt": "it stops"}, "files": files("video", clip)}, {"json": sent}):
+        task = await made(service, "/v1/videos/extensions", **request)
+        assert task.spec.continues is not None and not task.spec.continues.task_id
+        assert any("not part of the new one" in note for note in task.notes)
+        assert as_text(clip)[:99] not in json.dumps(task.request)
     video = (await service.client.get(f"/v1/videos/{edited.id}")).json()
     assert video["remixed_from_video_id"] == "a"
 
@@ -210,7 +216,8 @@ async def test_a_refusal_names_the_file_as_it_was_sent(service: HttpService, cli
         assert (response.status_code, refusal["field"]) == (422, field), response.text
     for path, body, field in (
         ("edits", {}, "video"),
-        ("extensions", {"video": video}, "video"),
+        ("extensions", {}, "video"),
+        ("extensions", {"video_url": "http://a/b.mp4"}, "video_url"),
         ("extensions", {"video_reference": {"id": "waits"}}, "video_reference"),
         ("extensions", {"video": {"id": "waits"}, "continue_from": "waits"}, "continue_from"),
     ):
