@@ -199,6 +199,8 @@ async def test_a_refusal_names_a_file_in_lightx2vs_words(folder: Path):
             ({"src_ref_images": ["a"], "reference_images": ["a"]}, "src_ref_images"),
             ({"src_video": "a", "video": "a"}, "src_video"),
             ({"task": "vace"}, "task"),
+            ({"last_frame_path": as_text(png())}, "last_frame_path"),
+            ({"last_frame_path": as_text(png()), "task": "flf2v"}, "last_frame_path"),
         ):
             answer = await service.client.post(f"{BASE}/tasks/video", json={**SMALL, **fields})
             assert (answer.status_code, answer.json()["field"]) == (422, field), answer.text

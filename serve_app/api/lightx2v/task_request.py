@@ -12,7 +12,7 @@ from serve_app.api.http.video_fields import Pictures, Seed, Unset, without_defau
 from serve_app.api.native.video_request import VideoRequest
 from serve_app.errors import InvalidField
 from serve_app.submission.field_words import FieldWords
-from serve_app.submission.video_order import Picture, VideoOrder
+from serve_app.submission.video_order import OrderFault, Picture, VideoOrder
 
 _SEED = 42
 
@@ -101,8 +101,11 @@ class LightX2VRequest(VideoRequest):
         return getattr(self, sent[0]) if sent else None
 
     def _check_task(self, order: VideoOrder) -> None:
-        kinds: set[str] = {order.kind}
-        if order.references or order.video is not None:
-            kinds.add("vace")
-        if self.task is not None and self.task not in kinds:
-            raise InvalidField("task", f"task: the other fields ask for {order.kind}; leave it out.")
+        if self.task is None or (self.task == "vace" and (order.references or order.video is not None)):
+            return
+        try:
+            kind = order.kind
+        except OrderFault as fault:
+            raise self.words().refusal(fault) from None
+        if self.task != kind:
+            raise InvalidField("task", f"task: the other fields ask for {kind}; leave it out.")
