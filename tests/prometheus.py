@@ -60,12 +60,19 @@ class Prometheus:
             ],
             stdout=subprocess.DEVNULL,
         )
-        wait_for(self._is_ready, START_S, lambda: "Prometheus is not ready")
+        try:
+            wait_for(self._is_ready, START_S, lambda: "Prometheus is not ready")
+        except BaseException:
+            self._stop()
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
         assert self._process is not None
         self._process.terminate()
         self._process.wait(STOP_S)
