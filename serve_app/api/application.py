@@ -23,6 +23,7 @@ from serve_app.api.http.hosts import AllowedHosts
 from serve_app.api.http.methods import Methods
 from serve_app.api.http.parameters import provide
 from serve_app.api.http.refusals import CrashGuard, RefusalShapes, install_refusals
+from serve_app.api.http.request_span import RequestSpans
 from serve_app.api.http.safe_headers import SafeHeaders
 from serve_app.api.http.site_gate import SiteGate
 from serve_app.api.http.slashes import TrailingSlash
@@ -58,6 +59,7 @@ from serve_app.submission.submitter import Submitter
 from serve_app.submission.task_service import TaskService
 from serve_app.submission.video_places import VideoPlaces
 from serve_app.tasks.task import Task
+from serve_app.tracing.tracer import UNTRACED, Tracer
 
 Surface: TypeAlias = Callable[[], APIRouter]
 """Factory of the routes of one API surface; the routes receive the task service by dependency injection."""
@@ -85,12 +87,14 @@ def build_api(
     *,
     on_streams: Callable[[int], None],
     on_transaction: OnTransaction = untimed,
+    tracer: Tracer = UNTRACED,
 ) -> FastAPI:
     """Build the HTTP service over the store in ``settings``; the application's lifespan opens and closes it.
 
     ``nudge`` is called after each committed submit and cancel, ``on_cancelled`` with each cancelled task,
     ``on_streams`` with the number of open event streams whenever it changes, ``on_transaction`` with each
-    read and write of the store. All must return at once and never raise.
+    read and write of the store. All must return at once and never raise. ``tracer`` is told of requests
+    that change something.
     """
     database = Database(settings.store_url, on_transaction=on_transaction)
 
@@ -121,6 +125,8 @@ def build_api(
     api.add_middleware(SafeHeaders)
     api.add_middleware(CrashGuard)
     api.add_middleware(RefusalShapes, shapes=OPENAI_SHAPES)
+    if settings.tracing is not None:
+        api.add_middleware(RequestSpans, tracer=tracer)
     return api
 
 

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp
 from serve_app.api.application import build_api
 from serve_app.config.settings import AppSettings
 from serve_app.metrics import StoreMetrics, StreamMetrics, TaskMetrics
+from serve_app.tracing.tracer import tracer_of
 
 API = "api"
 """Name of the deployment."""
@@ -43,6 +44,7 @@ class Ingress:
             tasks.ended,
             on_streams=StreamMetrics().open,
             on_transaction=StoreMetrics(API).took,
+            tracer=tracer_of(settings.tracing, API),
         )
 
     def _nudge(self) -> None:

@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, Field, SecretStr, ValidationErro
 from serve_app.config.model_settings import ModelSettings
 from serve_app.config.prompt_enhancer_settings import PromptEnhancerSettings
 from serve_app.config.section import Seconds, Section, SettingsError, model_in
+from serve_app.config.tracing_settings import TracingSettings
 from serve_app.config.webhook_secret import secret_bytes
 from serve_app.findings import Loc, path, reason, unknown
 from serve_app.tasks.fair_share import Share, Shares
@@ -239,6 +240,9 @@ class AppSettings(Section):
     )
     prompt_enhancer: PromptEnhancerSettings | None = Field(
         default=None, description="the chat model that writes out prompts for requests with enhance_prompt"
+    )
+    tracing: TracingSettings | None = Field(
+        default=None, description="the collector that is told what each task went through (OpenTelemetry)"
     )
     keys: tuple[KeySettings, ...] = Field(
         default=(), description="who may use the service; with none, whoever reaches it"

@@ -40,6 +40,8 @@ from serve_app.tasks.replica import ENDED, Health, Replica
 from serve_app.tasks.run_report import RunReport
 from serve_app.tasks.run_result import RunResult
 from serve_app.tasks.task import Task, TaskError
+from serve_app.tracing.task_spans import TaskSpans
+from serve_app.tracing.tracer import tracer_of
 from serve_app.webhooks.courier import Courier
 from serve_app.webhooks.message import Describe
 from serve_app.webhooks.sender import Sender
@@ -70,6 +72,7 @@ class Coordinator:
         self._heartbeats = Heartbeats(self._fleet)
         self._metrics = TaskMetrics(list(models), settings.told_apart)
         gauges = ServiceMetrics(list(models))
+        self._traces = TaskSpans(tracer_of(settings.tracing, "coordinator"))
         rules = settings.tasks
         rules_of = {model.name: model.autoscaling for model in settings.models}
         awaited = {name for name, scaling in rules_of.items() if scaling is None or scaling.min_replicas}
@@ -179,6 +182,7 @@ class Coordinator:
         if task is not None:
             self._dispatcher.claimed(ticket, task)
             self._metrics.claimed(task)
+            self._traces.claimed(task)
             log_move("claim", task, waited_s=round(time.time() - task.created_at, 3))
             self._courier.nudge()
             # no business of the runner, and unknown to one of the version before
@@ -279,10 +283,12 @@ class Coordinator:
             self._ended("lose", task)
         else:
             self._metrics.retried(task)
+            self._traces.requeued(task)
             log_move("requeue", task)
 
     def _ended(self, move: str, task: Task, **facts: float) -> None:
         self._metrics.ended(task)
+        self._traces.ended(task)
         log_move(move, task, **facts)
         self._courier.nudge()
 

@@ -38,9 +38,12 @@ from serve_app.replica.rank_actor import RankProcess
 from serve_app.replica.rank_group import RankGroup
 from serve_app.replica.run import Generated, Hung, Outcome, Run
 from serve_app.replica.run_checkpoints import Checkpoints, NoCheckpoints, RunCheckpoints
+from serve_app.replica.run_progress import OnLap
+from serve_app.replica.run_spans import RunSpans
 from serve_app.replica.warm_up import warm_up
 from serve_app.tasks.replica import Health, Replica
 from serve_app.tasks.task import Task
+from serve_app.tracing.tracer import tracer_of
 
 _TICKET_S = 30.0
 """Seconds for which one ticket is valid for further claims. Short tasks follow each other without a round
@@ -100,6 +103,7 @@ class ModelReplica:
             give_up_s=2 * rules.lease_s,
         )
         self._caches = CacheMetrics(model.name)
+        self._tracer = tracer_of(settings.tracing, f"model-{model.name}")
         self._claims = Claims(self._link.hand_back)
         asked = settings.prompt_enhancer
         self._enhancer = None if asked is None else PromptEnhancer(asked)
@@ -149,7 +153,8 @@ class ModelReplica:
         self, task: Task, claim: Claim, finishing: asyncio.TaskGroup, return_at: float
     ) -> Task | None:
         """Run the task; return the next task to run, if any."""
-        run = self._run(task)
+        spans = RunSpans(self._tracer, task)
+        run = self._run(task, spans.lap)
         await run.enhance_prompt(self._enhancer)  # before the time of a run, which the next claim goes by
         async with self._claims.after(task, claim) as prefetched:
             self._note_loras(task.spec)
@@ -159,11 +164,12 @@ class ModelReplica:
             except (Hung, EngineLost):
                 _logger.exception("task %s: this replica ends itself", task.uid)
                 self._lost = True
+                spans.end(None)
                 return None
             if run.is_whole:
                 self._claims.ran(task, time.monotonic() - began)
             self._caches.evicted(self._engine.evictions)
-            finished = finishing.create_task(self._finish(run, generated))
+            finished = finishing.create_task(self._finish(run, generated, spans))
             if generated.error is not None:
                 await finished  # its outcome decides if the engine may run another task
             if not self._takes_tasks or (time.monotonic() > return_at and not prefetched.is_under_way):
@@ -178,7 +184,7 @@ class ModelReplica:
             self._loras.remove(keys)
         self._loras.append(keys)
 
-    def _run(self, task: Task) -> Run:
+    def _run(self, task: Task, on_lap: OnLap) -> Run:
         rules = self._settings.tasks
         has_settings = self._settings.has_settings_in_file(task.owner)
         return Run(
@@ -196,6 +202,7 @@ class ModelReplica:
             variant=self._model.spec.name if has_settings else None,
             deadline=lambda: self._drain.deadline,
             checkpoints=self._checkpoints(task),
+            on_lap=on_lap,
         )
 
     def _checkpoints(self, task: Task) -> Checkpoints:
@@ -206,8 +213,9 @@ class ModelReplica:
             self._engine, task, self._artifacts, self._keeper, self._fingerprints.of, every_s
         )
 
-    async def _finish(self, run: Run, generated: Generated) -> None:
+    async def _finish(self, run: Run, generated: Generated, spans: RunSpans) -> None:
         outcome = await run.finish(generated, self._files)
+        spans.end(outcome)
         # After an unexpected error a CUDA context may be unusable; a CPU engine is only Python objects.
         if outcome is Outcome.BROKEN and self._placement.device != "cpu":
             self._broken = True
@@ -273,6 +281,7 @@ class ModelReplica:
 
     def _end(self) -> NoReturn:
         """Kill the ranks, then this process: Ray starts a replacement at once."""
+        self._tracer.close()
         if self._group is not None:
             self._group.end()
         os._exit(1)

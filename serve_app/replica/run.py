@@ -29,7 +29,7 @@ from serve_app.replica.prompt_enhancer import NotEnhanced, PromptEnhancer
 from serve_app.replica.run_checkpoints import Checkpoints, NoCheckpoints
 from serve_app.replica.run_inputs import RunInputs
 from serve_app.replica.run_previews import RunPreviews
-from serve_app.replica.run_progress import RunProgress
+from serve_app.replica.run_progress import OnLap, RunProgress, untold
 from serve_app.tasks.command import Command
 from serve_app.tasks.run_report import RunReport
 from serve_app.tasks.run_result import RunResult
@@ -97,6 +97,7 @@ class Run:
         variant: str | None = None,
         deadline: Deadline = no_deadline,
         checkpoints: Checkpoints = _NONE_KEPT,
+        on_lap: OnLap = untold,
     ) -> None:
         """``encoding``: as far as the task leaves it open; also the format of the engine's frames.
 
@@ -112,7 +113,7 @@ class Run:
         # A coordinator of the version before sends a task without it.
         self._encoding = encoding.of(getattr(task.spec, "output", PLAIN))
         self._file = AttemptFile(task, artifacts, self._encoding, variant)
-        self._progress = RunProgress(task.spec)
+        self._progress = RunProgress(task.spec, on_lap)
         self._notes: tuple[str, ...] = ()
         # A coordinator of the version before sends a task without it.
         self._revised_prompt: str | None = getattr(task, "revised_prompt", None)

@@ -1,7 +1,7 @@
 """The progress of a run: its step, its fraction done, and the seconds of each stage."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from models.phase import Phase
@@ -9,6 +9,14 @@ from models.video_spec import VideoSpec
 
 _NEARLY_DONE = 0.99
 """Highest progress before the video is committed."""
+
+
+OnLap = Callable[[str, float], None]
+"""Is told of each stage of a fragment, and each denoise step, at its end: the stage and its seconds."""
+
+
+def untold(_stage: str, _seconds: float) -> None:
+    """Tell nobody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +33,9 @@ class Position:
 class RunProgress:
     """Tracks a run's progress, written by the engine's thread; other threads may read ``position``."""
 
-    def __init__(self, spec: VideoSpec) -> None:
+    def __init__(self, spec: VideoSpec, on_lap: OnLap = untold) -> None:
         self._spec = spec
+        self._on_lap = on_lap
         self._step = 0
         self._total_steps = spec.total_steps
         self._decoded_fragments = 0
@@ -139,5 +148,7 @@ class RunProgress:
 
     def _lap(self, stage: str) -> None:
         now = time.monotonic()
-        self._seconds[stage] = self._seconds.get(stage, 0.0) + now - self._lap_began
+        seconds = now - self._lap_began
+        self._seconds[stage] = self._seconds.get(stage, 0.0) + seconds
         self._lap_began = now
+        self._on_lap(stage, seconds)

@@ -69,6 +69,7 @@ def task_of(row: Mapping[str, Any] | RowMapping) -> Task:
         enhance_prompt=row["enhance_prompt"],
         revised_prompt=row["revised_prompt"],
         told_s=row["told_s"],
+        traceparent=row["traceparent"],
     )
 
 
@@ -111,6 +112,7 @@ def values_of(new: NewTask, *, max_attempts: int, now: float) -> Mapping[str, An
         "enhance_prompt": new.enhance_prompt,
         "revised_prompt": None,
         "told_s": new.told_s,
+        "traceparent": new.traceparent,
         "expires_at": None if new.expires_in_s is None else now + new.expires_in_s,
         "callback_url": new.callback.url if new.callback else None,
         "callback_events": " ".join(new.callback.events) if new.callback else None,

@@ -69,6 +69,8 @@ TASKS = Table(
     Column("revised_prompt", Text),
     # Seconds until its end that the client was told at the submit; null where they were unknown.
     Column("told_s", Float),
+    # The span of the submit, of which those of each attempt are children; null where nothing is traced.
+    Column("traceparent", String(64)),
     # Of a video that has not as many as its spec.
     Column("frames", Integer),
     Column("callback_url", Text),

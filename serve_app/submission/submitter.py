@@ -30,6 +30,7 @@ from serve_app.tasks.continuation import Continuation
 from serve_app.tasks.move_log import log_move
 from serve_app.tasks.task import NewTask, Task
 from serve_app.tasks.webhook import Callback
+from serve_app.tracing.tracer import REQUEST, facts_of
 
 
 class Submitter:
@@ -197,7 +198,7 @@ class Submitter:
     ) -> Submitted:
         try:
             queue = queue or await self._view.recent()
-            new = replace(new, told_s=queue.told_s(new))
+            new = replace(new, told_s=queue.told_s(new), traceparent=REQUEST.get().traceparent)
             task = await self._store.submit(new, self._admission(caller, queue, replace_same_id))
         except ServiceError:
             await self._forget_frames(new)
@@ -205,6 +206,9 @@ class Submitter:
         if task.uid != new.uid:
             await self._forget_frames(new)
             return Submitted(task, queue, is_new=False)
+        span = REQUEST.get()
+        span.name("submit")
+        span.note(facts_of(task))
         log_move("submit", task, work=task.work, priority=task.priority)
         self._nudge()
         return Submitted(task, queue, is_new=True)

@@ -99,6 +99,8 @@ class NewTask:
     """Whether the prompt enhancer writes the prompt out before the run."""
     told_s: float | None = None
     """Expected seconds until the task ends, as the client is told at the submit; None when unknown."""
+    traceparent: str | None = None
+    """The span of the submit, as W3C's Trace Context writes it; None where nothing is traced."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +167,8 @@ class Task:
     """
     told_s: float | None = None
     """Seconds from submit to end that the client was told at the submit; None if they were unknown."""
+    traceparent: str | None = None
+    """The span of the submit, as W3C's Trace Context writes it; None where nothing is traced."""
 
     @property
     def total_frames(self) -> int:

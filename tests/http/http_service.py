@@ -28,6 +28,7 @@ from serve_app.store.run_ledger import RunLedger
 from serve_app.store.task_store import TaskStore
 from serve_app.tasks.replica import Replica
 from serve_app.tasks.task import Task
+from serve_app.tracing.tracer import UNTRACED, Tracer
 from tests.contract.tasks import made
 
 VIDEO = bytes(range(256)) * 40
@@ -102,14 +103,19 @@ class HttpService:
 
 @asynccontextmanager
 async def running(
-    settings: AppSettings, surfaces: Sequence[Surface] = SURFACES
+    settings: AppSettings, surfaces: Sequence[Surface] = SURFACES, *, tracer: Tracer = UNTRACED
 ) -> AsyncIterator[HttpService]:
     """Start the service, yield a client of it, and stop it."""
     nudges: list[str] = []
     cancelled: list[Task] = []
     streams: list[int] = []
     api = build_api(
-        settings, lambda: nudges.append("nudge"), cancelled.append, surfaces, on_streams=streams.append
+        settings,
+        lambda: nudges.append("nudge"),
+        cancelled.append,
+        surfaces,
+        on_streams=streams.append,
+        tracer=tracer,
     )
     database = Database(settings.store_url)
     async with (

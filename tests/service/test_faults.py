@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Event, Thread
@@ -22,9 +23,11 @@ from serve_app.store.run_ledger import RunLedger
 from serve_app.store.tables import SERVICES
 from testbed.cluster import Cluster, paced
 from testbed.service import HTTP, Service, wait_for
+from tests.collector import Collector
 
 FAST = {"lease_s": 3.0, "heartbeat_s": 0.5}
 STEPS = 10
+TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 DEADLINE_S = 60
 REDEPLOY_S = 120
 
@@ -35,10 +38,17 @@ def releases(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def service(cluster: Cluster, releases: Path) -> Iterator[Service]:
+def collector() -> Iterator[Collector]:
+    with Collector() as collector:
+        yield collector
+
+
+@pytest.fixture(scope="module")
+def service(cluster: Cluster, releases: Path, collector: Collector) -> Iterator[Service]:
     model = paced(0.2, cpus_per_replica=0.1, options={"step_s": 0.2, "releases": str(releases)})
     webhooks = {"secrets": ["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"], "networks": ["127.0.0.0/8"]}
-    with cluster.deploy(models=[model], tasks=FAST, webhooks=webhooks) as service:
+    tracing = {"endpoint": collector.endpoint, "period_s": 0.2}
+    with cluster.deploy(models=[model], tasks=FAST, webhooks=webhooks, tracing=tracing) as service:
         yield service
 
 
@@ -56,8 +66,11 @@ def assert_published_once(service: Service, task_id: str) -> None:
     assert (service.data_dir / path).read_bytes() == first
 
 
-def test_a_killed_model_replica_costs_an_attempt_and_nothing_else(service: Service) -> None:
-    task_id = small(service)
+def test_a_killed_model_replica_costs_an_attempt_and_nothing_else(
+    service: Service, collector: Collector
+) -> None:
+    traced = replace(service, headers={"traceparent": f"00-{TRACE}-{SPAN}-01"})
+    task_id = small(traced, prompt="a secret cat")
     waiting = small(service)
     service.until(task_id, "running", step=2)
     service.kill("model-paced")
@@ -65,6 +78,32 @@ def test_a_killed_model_replica_costs_an_attempt_and_nothing_else(service: Servi
     assert ended["attempt"] == 2
     assert_published_once(service, task_id)
     assert service.until(waiting, "succeed")["attempt"] == 1
+    assert_traced_over_both_attempts(collector, task_id)
+
+
+def assert_traced_over_both_attempts(collector: Collector, task_id: str) -> None:
+    """Assert that one trace, begun by the client, has spans of three processes and of the second attempt."""
+    wanted = {
+        ("submit", "api"),
+        ("queue", "coordinator"),
+        ("requeue", "coordinator"),
+        ("task succeeded", "coordinator"),
+        ("run", "model-paced"),
+    }
+
+    def is_whole() -> bool:
+        return {(span.name, span.part) for span in collector.of(TRACE)} >= wanted
+
+    wait_for(is_whole, DEADLINE_S, lambda: f"{collector.of(TRACE)}")
+    spans = collector.of(TRACE)
+    (submit,) = (span for span in spans if span.name == "submit")
+    (run,) = (span for span in spans if span.name == "run")  # the first one died with its replica
+    assert submit.parent == SPAN and run.facts["wan.attempt"] == 2 and not run.error
+    assert {span.parent for span in spans if (span.name, span.part) in wanted} == {SPAN, submit.id}
+    parts = [span.name for span in spans if span.parent == run.id]
+    assert sorted(parts) == sorted(["prepare", *["step"] * STEPS, "decode", "finish"])
+    assert {span.facts["wan.task.id"] for span in spans if (span.name, span.part) in wanted} == {task_id}
+    assert b"secret" not in b"".join(collector.bodies)
 
 
 def test_a_replica_that_loses_its_device_is_replaced_and_its_task_runs_again(service: Service) -> None:

@@ -8,6 +8,7 @@ held until the files that release them are made, and a replica stays frozen unti
 import hashlib
 import os
 import signal
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -148,11 +149,24 @@ def test_a_key_at_its_limit_waits_beside_a_free_replica_and_goes_on_after_it(
 
 
 def test_prometheus_scrapes_every_metric_that_is_documented_and_no_alert_is_broken(
-    service: Service, tmp_path: Path
+    service: Service, releases: Path, tmp_path: Path
 ) -> None:
     """After the tests above, which ran tasks of both keys and lost a run."""
     bob = service.with_key("bob")
-    bob.until(bob.submit(**SMALL), "succeed", deadline_s=DEADLINE_S)  # which was told when it would end
+
+    def is_told_its_end() -> bool:
+        task_id = bob.submit(prompt="[[hold:eta]]", **SMALL)
+        is_told = bob.status(task_id)["eta_seconds"] is not None
+        (releases / "eta").touch()
+        bob.until(task_id, "succeed", deadline_s=DEADLINE_S)
+        return is_told
+
+    wait_for(is_told_its_end, DEADLINE_S, lambda: "no task is told when it will end")
+    ends = Counter(
+        (key, task["status"])
+        for key in ("alice", "bob")
+        for task in service.with_key(key).get("/v1/tasks?limit=100")["tasks"]
+    )
     by_work = {"ray_wan_serve_backlog_s"}  # is there for models that scale alone
     with Prometheus(tmp_path, free_port(), metrics_address(), ALERTS) as prometheus:
         wanted = SERIES - by_work
@@ -166,8 +180,12 @@ def test_prometheus_scrapes_every_metric_that_is_documented_and_no_alert_is_brok
             )
             return found[0][1] if found else -1
 
-        wait_for(lambda: ended("bob", "succeeded") == 5, DEADLINE_S, lambda: "bob's tasks are not counted")
-        assert (ended("alice", "succeeded"), ended("alice", "cancelled")) == (1, 1)
+        def is_counted() -> bool:
+            return ended("bob", "succeeded") == ends["bob", "succeed"]
+
+        wait_for(is_counted, DEADLINE_S, lambda: "bob's tasks are not counted")
+        assert ended("alice", "succeeded") == ends["alice", "succeed"]
+        assert ended("alice", "cancelled") == ends["alice", "cancelled"]
         assert 0 < ended("alice", "failed") < 1e-300, "it begins before the first failure"
         assert prometheus.query("sum(ray_wan_serve_retries_total)")[0][1] == 1
         idle = 'max(ray_wan_serve_replicas{health="READY"}) == 2'
