@@ -24,9 +24,6 @@ from serve_app.scaling_policy import COORDINATOR
 _METRICS_INTERVAL_S = 0.5
 """Interval at which Serve collects autoscaling metrics: the coordinator's figures and the request counts."""
 
-# Serve would log every call of a replica, several a second; the log of moves holds the ones that matter.
-_QUIET = LoggingConfig(enable_access_log=False)
-
 
 def build(args: dict[str, object]) -> Application:
     """Bind the ingress, the coordinator and one deployment for each model.
@@ -63,7 +60,7 @@ def coordinator(
         graceful_shutdown_timeout_s=5,
         # A coordinator that lost the lead fails its health check; no task starts until it is replaced.
         health_check_period_s=1,
-        logging_config=_QUIET,
+        logging_config=_quiet(settings),
     )(Coordinator)
     describe = partial(message_document, root_path=settings.webhooks.public_url.rstrip("/"))
     return deployment.bind(settings, models, windows, describe=describe)
@@ -78,9 +75,14 @@ def _model(settings: AppSettings, model: ModelSettings, placement: Placement) ->
         # A stopping replica finishes its video first.
         graceful_shutdown_timeout_s=settings.tasks.longest_run_s,
         health_check_period_s=5,
-        logging_config=_QUIET,
+        logging_config=_quiet(settings),
     )(ModelReplica)
     return deployment.bind(settings, model, placement, coordinator=COORDINATOR)
+
+
+def _quiet(settings: AppSettings) -> LoggingConfig:
+    # Serve would log every call of a replica, several a second; the log of moves holds the ones that matter.
+    return LoggingConfig(enable_access_log=False, encoding=settings.log_format.upper())
 
 
 def _resources(placement: Placement) -> dict[str, Any]:

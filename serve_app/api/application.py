@@ -21,6 +21,7 @@ from serve_app.api.http.cors import Cors
 from serve_app.api.http.event_stream import EventStreams
 from serve_app.api.http.hosts import AllowedHosts
 from serve_app.api.http.methods import Methods
+from serve_app.api.http.origin import Origins
 from serve_app.api.http.parameters import provide
 from serve_app.api.http.refusals import CrashGuard, RefusalShapes, install_refusals
 from serve_app.api.http.request_span import RequestSpans
@@ -58,6 +59,7 @@ from serve_app.submission.prompt_notes import PromptNotes
 from serve_app.submission.submitter import Submitter
 from serve_app.submission.task_service import TaskService
 from serve_app.submission.video_places import VideoPlaces
+from serve_app.tasks.acts import NO_ACTS, Acts
 from serve_app.tasks.task import Task
 from serve_app.tracing.tracer import UNTRACED, Tracer
 
@@ -88,13 +90,14 @@ def build_api(
     on_streams: Callable[[int], None],
     on_transaction: OnTransaction = untimed,
     tracer: Tracer = UNTRACED,
+    acts: Acts = NO_ACTS,
 ) -> FastAPI:
     """Build the HTTP service over the store in ``settings``; the application's lifespan opens and closes it.
 
     ``nudge`` is called after each committed submit and cancel, ``on_cancelled`` with each cancelled task,
     ``on_streams`` with the number of open event streams whenever it changes, ``on_transaction`` with each
     read and write of the store. All must return at once and never raise. ``tracer`` is told of requests
-    that change something.
+    that change something, ``acts`` of what the holders of keys do.
     """
     database = Database(settings.store_url, on_transaction=on_transaction)
 
@@ -107,7 +110,7 @@ def build_api(
             await database.close()
 
     api = _routed(surfaces, lifespan=lifespan)
-    provide(api, _service(settings, database, nudge, on_cancelled), EventStreams(on_streams))
+    provide(api, _service(settings, database, nudge, on_cancelled, acts), EventStreams(on_streams))
     install_refusals(api)
     finish_document(api, [*_FINISHERS, *([_ADD_KEYS] if settings.keys else [])])
     api.add_middleware(Methods, routes=api.routes)
@@ -125,6 +128,8 @@ def build_api(
     api.add_middleware(SafeHeaders)
     api.add_middleware(CrashGuard)
     api.add_middleware(RefusalShapes, shapes=OPENAI_SHAPES)
+    if settings.audit is not None:
+        api.add_middleware(Origins)
     if settings.tracing is not None:
         api.add_middleware(RequestSpans, tracer=tracer)
     return api
@@ -185,6 +190,7 @@ def _service(
     database: Database,
     nudge: Callable[[], None],
     on_cancelled: Callable[[Task], None],
+    acts: Acts,
 ) -> TaskService:
     store, fleet = TaskStore(database), Fleet(database)
     outputs = OutputPaths(settings.outputs, settings.output_roots)
@@ -205,6 +211,7 @@ def _service(
             lambda owner: bool(settings.webhook_secrets(owner)), public_or_in(settings.webhooks.networks)
         ),
         nudge=nudge,
+        acts=acts,
     )
     return TaskService(
         offer=offer,
@@ -214,7 +221,8 @@ def _service(
         view=view,
         artifacts=artifacts,
         places=places,
-        pausing=Pausing(PauseBook(database), [model.name for model in settings.models], nudge),
+        pausing=Pausing(PauseBook(database), [model.name for model in settings.models], nudge, acts),
         nudge=nudge,
         on_cancelled=on_cancelled,
+        acts=acts,
     )

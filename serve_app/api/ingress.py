@@ -12,7 +12,10 @@ from starlette.types import ASGIApp
 
 from serve_app.api.application import build_api
 from serve_app.config.settings import AppSettings
+from serve_app.files.audit_log import AuditLog
 from serve_app.metrics import StoreMetrics, StreamMetrics, TaskMetrics
+from serve_app.tasks.acts import NO_ACTS
+from serve_app.tasks.move_log import structure_logs
 from serve_app.tracing.tracer import tracer_of
 
 API = "api"
@@ -37,6 +40,8 @@ class Ingress:
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """Return the HTTP service; Ray Serve calls this method in each new replica."""
         settings = self._settings
+        if settings.log_format == "json":
+            structure_logs()
         tasks = TaskMetrics([model.name for model in settings.models], settings.told_apart)
         return build_api(
             settings,
@@ -45,6 +50,7 @@ class Ingress:
             on_streams=StreamMetrics().open,
             on_transaction=StoreMetrics(API).took,
             tracer=tracer_of(settings.tracing, API),
+            acts=NO_ACTS if settings.audit is None else AuditLog(settings.audit),
         )
 
     def _nudge(self) -> None:
@@ -77,6 +83,8 @@ def ingress(settings: AppSettings, coordinator: Application) -> Application:
         max_ongoing_requests=4096,
         ray_actor_options={"num_cpus": 0.1},
         graceful_shutdown_timeout_s=10,
-        logging_config=LoggingConfig(enable_access_log=settings.access_log),
+        logging_config=LoggingConfig(
+            enable_access_log=settings.access_log, encoding=settings.log_format.upper()
+        ),
     )(Ingress)
     return deployment.bind(settings, coordinator)

@@ -9,10 +9,11 @@ import re
 from collections.abc import Mapping
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, Field, SecretStr, ValidationError, model_validator
 
+from serve_app.config.audit_settings import AuditSettings
 from serve_app.config.model_settings import ModelSettings
 from serve_app.config.prompt_enhancer_settings import PromptEnhancerSettings
 from serve_app.config.section import Seconds, Section, SettingsError, model_in
@@ -241,6 +242,12 @@ class AppSettings(Section):
     prompt_enhancer: PromptEnhancerSettings | None = Field(
         default=None, description="the chat model that writes out prompts for requests with enhance_prompt"
     )
+    log_format: Literal["text", "json"] = Field(
+        default="text", description="how log lines are written; in json with the ids of task and trace beside"
+    )
+    audit: AuditSettings | None = Field(
+        default=None, description="the record of who had the service do what, apart from the log"
+    )
     tracing: TracingSettings | None = Field(
         default=None, description="the collector that is told what each task went through (OpenTelemetry)"
     )
@@ -327,6 +334,8 @@ def parse_settings(args: object, base: Path) -> AppSettings:
         ("data_dir", settings.inputs),
     ):
         _require_writable(key, folder)
+    if settings.audit is not None:
+        _require_writable("audit.path", settings.audit.path.parent)
     for index, folder in enumerate(settings.output_roots):
         _require_writable(f"output_roots[{index}]", folder)
     return settings
@@ -343,6 +352,8 @@ def _absolute(settings: AppSettings, base: Path) -> AppSettings:
             "output_roots": tuple(absolute(root) for root in settings.output_roots),
             "input_roots": tuple(absolute(root) for root in settings.input_roots),
             "models": tuple(model.absolute(base) for model in settings.models),
+            "audit": settings.audit
+            and settings.audit.model_copy(update={"path": absolute(settings.audit.path)}),
             "prompt_enhancer": settings.prompt_enhancer and settings.prompt_enhancer.with_key(base),
         }
     )

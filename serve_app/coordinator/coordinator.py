@@ -35,7 +35,7 @@ from serve_app.store.leadership import Superseded
 from serve_app.store.run_ledger import RunLedger
 from serve_app.store.task_store import TaskStore
 from serve_app.tasks.command import Command
-from serve_app.tasks.move_log import log_move
+from serve_app.tasks.move_log import log_move, structure_logs
 from serve_app.tasks.replica import ENDED, Health, Replica
 from serve_app.tasks.run_report import RunReport
 from serve_app.tasks.run_result import RunResult
@@ -65,6 +65,8 @@ class Coordinator:
         describe: Describe,
     ) -> None:
         """``describe`` returns the status document of a task, for the messages to its client."""
+        if settings.log_format == "json":
+            structure_logs()
         self._models = models
         self._database = Database(settings.store_url, on_transaction=StoreMetrics("coordinator").took)
         await self._database.migrate()

@@ -41,6 +41,7 @@ from serve_app.replica.run_checkpoints import Checkpoints, NoCheckpoints, RunChe
 from serve_app.replica.run_progress import OnLap
 from serve_app.replica.run_spans import RunSpans
 from serve_app.replica.warm_up import warm_up
+from serve_app.tasks.move_log import RUNNING, structure_logs
 from serve_app.tasks.replica import Health, Replica
 from serve_app.tasks.task import Task
 from serve_app.tracing.tracer import tracer_of
@@ -79,6 +80,8 @@ class ModelReplica:
         self._settings = settings
         self._model = model
         self._placement = placement
+        if settings.log_format == "json":
+            structure_logs()
         _log_engine()
         context = serve.get_replica_context()
         self._id = context.replica_id.unique_id
@@ -153,6 +156,7 @@ class ModelReplica:
         self, task: Task, claim: Claim, finishing: asyncio.TaskGroup, return_at: float
     ) -> Task | None:
         """Run the task; return the next task to run, if any."""
+        RUNNING.set(task)
         spans = RunSpans(self._tracer, task)
         run = self._run(task, spans.lap)
         await run.enhance_prompt(self._enhancer)  # before the time of a run, which the next claim goes by

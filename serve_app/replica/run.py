@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
+from contextvars import copy_context
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -173,7 +174,7 @@ class Run:
         Raises ``Hung`` or ``EngineLost``: this engine cannot be used again, but another one can run the task.
         """
         loop = asyncio.get_running_loop()
-        work = loop.run_in_executor(engine_thread, self._generate, loop, files)
+        work = loop.run_in_executor(engine_thread, copy_context().run, self._generate, loop, files)
         try:
             await self._follow(work)
         except asyncio.CancelledError:

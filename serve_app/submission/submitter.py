@@ -24,6 +24,7 @@ from serve_app.submission.request_record import digest, without_pictures
 from serve_app.submission.submitted import Submitted
 from serve_app.submission.video_order import EarlierVideo, OrderFault, VideoOrder
 from serve_app.submission.video_places import VideoPlaces
+from serve_app.tasks.acts import Acts
 from serve_app.tasks.admission import Admission
 from serve_app.tasks.caller import Caller
 from serve_app.tasks.continuation import Continuation
@@ -50,6 +51,7 @@ class Submitter:
         prompts: PromptNotes,
         callbacks: Callbacks,
         nudge: Callable[[], None],
+        acts: Acts,
     ) -> None:
         """``nudge`` tells the coordinator that there is something to do, at once, and never raises."""
         self._offer = offer
@@ -63,6 +65,7 @@ class Submitter:
         self._prompts = prompts
         self._callbacks = callbacks
         self._nudge = nudge
+        self._acts = acts
         self._submitting = asyncio.Lock()
 
     async def submit(
@@ -209,6 +212,7 @@ class Submitter:
         span = REQUEST.get()
         span.name("submit")
         span.note(facts_of(task))
+        self._acts.did(caller, "submit", task_id=task.id, model=task.model)
         log_move("submit", task, work=task.work, priority=task.priority)
         self._nudge()
         return Submitted(task, queue, is_new=True)

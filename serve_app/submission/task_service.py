@@ -32,6 +32,7 @@ from serve_app.submission.submitter import Submitter
 from serve_app.submission.task_id import is_task_id
 from serve_app.submission.video_order import OrderFault, VideoOrder
 from serve_app.submission.video_places import VideoPlaces
+from serve_app.tasks.acts import Acts
 from serve_app.tasks.caller import Caller
 from serve_app.tasks.move_log import log_move
 from serve_app.tasks.task import Task
@@ -58,10 +59,11 @@ class TaskService:
         pausing: Pausing,
         nudge: Callable[[], None],
         on_cancelled: Callable[[Task], None],
+        acts: Acts,
     ) -> None:
         """``nudge`` tells the coordinator that there is something to do; it returns at once and never raises.
 
-        ``on_cancelled`` is called with each task that is cancelled here.
+        ``on_cancelled`` is called with each task that is cancelled here, ``acts`` with what callers do.
         """
         self._offer = offer
         self._submitter = submitter
@@ -74,6 +76,7 @@ class TaskService:
         self.pausing = pausing
         self._nudge = nudge
         self._on_cancelled = on_cancelled
+        self._acts = acts
         self._stills = VideoStills()
 
     @property
@@ -137,6 +140,7 @@ class TaskService:
         task = await self.task(caller, task_id)
         if not await self._outbox.resend(task):
             raise NothingToSend("There is no message about this task that could be sent again.")
+        self._note("resend_webhooks", caller, task)
         self._nudge()
         return task
 
@@ -193,7 +197,7 @@ class TaskService:
         _require_task_id(task_id)
         task, cancelled = await self._store.cancel(caller, task_id)
         if cancelled:
-            self._tell_cancelled([task])
+            self._tell_cancelled(caller, [task])
         return task, cancelled
 
     async def forget(self, caller: Caller, task_id: str) -> None:
@@ -202,6 +206,7 @@ class TaskService:
         if await self._store.forget(task.uid) is None:
             return  # another call was faster
         log_move("forget", task)
+        self._note("delete", caller, task)
         if task.status is Status.CANCELLED and task.attempt > 0:
             return  # its run may still read and write there; the janitor deletes what has no task
         await self._forget_files(task.uid, await self._places.place_of(task), task.artifact)
@@ -217,6 +222,7 @@ class TaskService:
         if not was_queued:
             raise NotWaiting("Only a task that waits in the queue can be given another priority.")
         log_move("reorder", task, priority=priority)
+        self._note("reorder", caller, task)
         return task
 
     async def put_first(self, caller: Caller, task_id: str) -> Task:
@@ -226,6 +232,7 @@ class TaskService:
         if not was_queued:
             raise NotWaiting("Only a task that waits in the queue can be put before others.")
         log_move("put_first", task, priority=task.priority)
+        self._note("put_first", caller, task)
         return task
 
     async def finish_early(self, caller: Caller, task_id: str) -> Task:
@@ -235,20 +242,26 @@ class TaskService:
         if not was_running:
             raise NotRunning("Only a task that runs can be finished early.")
         log_move("finish_early", task)
+        self._note("finish_early", caller, task)
         return task
 
     async def cancel_all(self, caller: Caller, *statuses: Status) -> Sequence[Task]:
         """Cancel every task of the caller's that stands in one of ``statuses``; return those cancelled."""
         tasks = await self._store.cancel_all(caller, *statuses)
-        self._tell_cancelled(tasks)
+        self._tell_cancelled(caller, tasks)
         return tasks
 
-    def _tell_cancelled(self, tasks: Sequence[Task]) -> None:
+    def _tell_cancelled(self, caller: Caller, tasks: Sequence[Task]) -> None:
         for task in tasks:
             log_move("cancel", task)
+            self._note("cancel", caller, task)
             self._on_cancelled(task)
         if tasks:
             self._nudge()
+
+    def _note(self, act: str, caller: Caller, task: Task) -> None:
+        """Record what a caller did with a task, and whose it is if it is not the caller's own."""
+        self._acts.did(caller, act, task_id=task.id, owner=None if task.owner == caller.name else task.owner)
 
     async def _forget_files(self, uid: str, place: SavePath | None = None, key: str | None = None) -> None:
         with suppress(OSError):  # the janitor will try again

@@ -26,6 +26,7 @@ from serve_app.store.database import Database
 from serve_app.store.fleet import Fleet
 from serve_app.store.run_ledger import RunLedger
 from serve_app.store.task_store import TaskStore
+from serve_app.tasks.acts import NO_ACTS, Acts
 from serve_app.tasks.replica import Replica
 from serve_app.tasks.task import Task
 from serve_app.tracing.tracer import UNTRACED, Tracer
@@ -103,7 +104,11 @@ class HttpService:
 
 @asynccontextmanager
 async def running(
-    settings: AppSettings, surfaces: Sequence[Surface] = SURFACES, *, tracer: Tracer = UNTRACED
+    settings: AppSettings,
+    surfaces: Sequence[Surface] = SURFACES,
+    *,
+    tracer: Tracer = UNTRACED,
+    acts: Acts = NO_ACTS,
 ) -> AsyncIterator[HttpService]:
     """Start the service, yield a client of it, and stop it."""
     nudges: list[str] = []
@@ -116,6 +121,7 @@ async def running(
         surfaces,
         on_streams=streams.append,
         tracer=tracer,
+        acts=acts,
     )
     database = Database(settings.store_url)
     async with (
