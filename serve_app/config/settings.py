@@ -7,11 +7,10 @@ drain time. Relative folders are resolved against the folder that the service is
 import os
 import re
 from collections.abc import Mapping
-from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, Field, SecretStr, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
 
 from serve_app.config.audit_settings import AuditSettings
 from serve_app.config.model_settings import ModelSettings
@@ -19,6 +18,7 @@ from serve_app.config.prompt_enhancer_settings import PromptEnhancerSettings
 from serve_app.config.section import Seconds, Section, SettingsError, model_in
 from serve_app.config.tracing_settings import TracingSettings
 from serve_app.config.webhook_secret import secret_bytes
+from serve_app.config.webhook_settings import WebhookSecret, WebhookSettings
 from serve_app.findings import Loc, path, reason, unknown
 from serve_app.tasks.fair_share import Share, Shares
 
@@ -35,13 +35,6 @@ def _origin(text: str) -> str:
     return text
 
 
-def _webhook_secret(secret: SecretStr) -> SecretStr:
-    secret_bytes(secret.get_secret_value())
-    return secret
-
-
-WebhookSecret = Annotated[SecretStr, AfterValidator(_webhook_secret)]
-"""A secret that is in no text of the settings; ``scripts/make_key`` makes one."""
 HostPattern = Annotated[str, AfterValidator(_host_pattern)]
 Origin = Annotated[str, AfterValidator(_origin)]
 """A site: scheme and host in lower case, and the port if it is not the scheme's own."""
@@ -120,26 +113,6 @@ class LimitSettings(Section):
         default=200_000_000, ge=0, description="disk left under which a submit gets 507"
     )
     max_priority: int = Field(default=10, ge=0, description="priorities are -max_priority … max_priority")
-
-
-class WebhookSettings(Section):
-    """The messages to the ``callback_url`` of a task (webhooks)."""
-
-    secrets: tuple[WebhookSecret, ...] = Field(
-        default=(),
-        description="secrets, each whsec_…, that sign the messages of a service without keys; "
-        "a key has its own",
-    )
-    networks: tuple[IPv4Network | IPv6Network, ...] = Field(
-        default=(),
-        description="networks that receivers may be in beside the public internet, as `10.1.0.0/16`",
-    )
-    public_url: str = Field(
-        default="",
-        pattern=r"^(https?://[^\s?#]+)?$",
-        description="where clients reach this service: begins the result_url of a message",
-    )
-    timeout_s: Seconds = Field(default=15.0, description="how long a receiver may take to answer")
 
 
 class KeySettings(Section):

@@ -52,7 +52,7 @@ async def test_each_act_has_a_line_with_who_and_from_where_and_no_prompt_and_no_
     assert await ask(service, ALICE, "POST", "/v1/tasks/video", json=body) == 409  # there is one of that id
     assert await ask(service, ALICE, "GET", "/v1/tasks/t/status") == 200
     assert await ask(service, OPERATOR, "PATCH", "/v1/tasks/t", json={"priority": 3}) == 200
-    assert await ask(service, OPERATOR, "POST", "/v1/tasks/queue/pause", json={"model": "demo"}) == 200
+    assert await ask(service, OPERATOR, "POST", "/v1/tasks/queue/pause", params={"model": "demo"}) == 200
     assert await ask(service, "no-key", "DELETE", "/v1/tasks/t") == 401
     assert await ask(service, OPERATOR, "DELETE", "/v1/tasks/t") == 200
     audit.close()
