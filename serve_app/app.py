@@ -86,16 +86,17 @@ def _quiet(settings: AppSettings) -> LoggingConfig:
 
 
 def _resources(placement: Placement) -> dict[str, Any]:
-    """Return the resources that Ray reserves for a replica; a group gets one placement group on one node."""
+    """Return the resources that Ray reserves for a replica; a group gets a placement group, with all bundles
+    on one node, or one bundle on each of its nodes.
+    """
     cpus, gpus = placement.cpus, placement.gpus
     if placement.ranks == 1:
         return {"ray_actor_options": {"num_cpus": cpus, "num_gpus": gpus}}
-    rank = {"CPU": cpus, "GPU": float(gpus)} if gpus else {"CPU": cpus}
     return {
         # The replica drives its ranks and encodes their videos; it uses no device itself.
         "ray_actor_options": {"num_cpus": cpus, "num_gpus": 0},
-        "placement_group_bundles": [{"CPU": cpus}, *[rank] * placement.ranks],
-        "placement_group_strategy": "STRICT_PACK",
+        "placement_group_bundles": placement.bundles,
+        "placement_group_strategy": placement.strategy,
     }
 
 

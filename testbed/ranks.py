@@ -19,16 +19,15 @@ GONE_S = 60
 
 @contextmanager
 def group_of(
-    model: dict[str, Any], *, ranks: int = 2, gpus: int = 0, timeout_s: float = 60
+    model: dict[str, Any], *, ranks: int = 2, nodes: int = 1, gpus: int = 0, timeout_s: float = 60
 ) -> Iterator[RankGroup]:
     """Start a group as a replica does, commanded by the test itself; its engine runs on the CPU."""
     cpus = 0.1
-    rank = {"CPU": cpus, "GPU": gpus} if gpus else {"CPU": cpus}
-    bundles = placement_group([{"CPU": cpus}, *[rank] * ranks], strategy="STRICT_PACK")
+    placement = Placement(replicas=1, device="cpu", gpus=gpus, cpus=cpus, threads=1, ranks=ranks, nodes=nodes)
+    bundles = placement_group(placement.bundles, strategy=placement.strategy)
     ray.get(bundles.ready(), timeout=60)
-    settings = ModelSettings(**model, devices_per_replica=ranks)
+    settings = ModelSettings(**model, devices_per_replica=ranks, nodes_per_replica=nodes)
     engine = EngineSettings(settings.spec, settings.weights, threads=1, options=settings.options)
-    placement = Placement(replicas=1, device="cpu", gpus=gpus, cpus=cpus, threads=1, ranks=ranks)
     group = RankGroup(settings, engine, placement, bundles, timeout_s)
     try:
         group.watch()

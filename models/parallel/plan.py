@@ -60,16 +60,24 @@ def plan(
     cfg: int | None = None,
     ring: int | None = None,
     ulysses: int | None = None,
+    nodes: int = 1,
 ) -> ParallelPlan:
     """Make a plan for a number of devices, choosing the degrees that are not given.
 
     ``guidance``: whether runs have a negative prompt. Chooses ``cfg`` first, which communicates least; then
     ``ulysses``, as far as the heads divide, since it sends less than a ring; the rest is ``ring``.
 
+    ``nodes``: how many nodes the devices are on, each with as many; ranks count node by node. Then
+    ``ulysses`` stays within a node: its exchanges hold up every attention, while a ring sends during the
+    computation.
+
     Raises ``PlanError`` if the devices or the heads do not divide so.
     """
     if devices < 1:
         raise PlanError(f"A group has at least one device, not {devices}.")
+    if nodes < 1 or devices % nodes:
+        raise PlanError(f"{devices} devices cannot be on {nodes} nodes, each with as many.")
+    of_node = devices // nodes
     # checks each given degree by itself
     ParallelPlan(*(1 if degree is None else degree for degree in (cfg, ring, ulysses)))
     if cfg == 2 and not guidance:
@@ -78,7 +86,7 @@ def plan(
         cfg = 2 if guidance and devices % (2 * (ring or 1) * (ulysses or 1)) == 0 else 1
     if ulysses is None:
         rest = max(devices // (cfg * (ring or 1)), 1)
-        ulysses = gcd(rest, heads) if ring is None else rest
+        ulysses = gcd(rest, heads, of_node) if ring is None else rest
     if ring is None:
         ring = max(devices // (cfg * ulysses), 1)
     chosen = ParallelPlan(cfg, ring, ulysses)
@@ -87,4 +95,6 @@ def plan(
             f"cfg {cfg} x ring {ring} x ulysses {ulysses} needs {chosen.devices} devices, not {devices}."
         )
     chosen.check_heads(heads)
+    if of_node % ulysses:
+        raise PlanError(f"ulysses {ulysses} does not divide the {of_node} devices of a node.")
     return chosen

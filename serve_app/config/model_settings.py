@@ -95,7 +95,10 @@ class ModelSettings(Section):
         description="how many; auto is as many as the GPUs that Ray sees suffice for, or one on CPUs",
     )
     devices_per_replica: int = Field(
-        default=1, ge=1, le=8, description="GPUs that make each video together, as a group of ranks"
+        default=1, ge=1, le=64, description="GPUs that make each video together, as a group of ranks"
+    )
+    nodes_per_replica: int = Field(
+        default=1, ge=1, le=8, description="nodes that a group's GPUs are on, up to eight and as many on each"
     )
     parallel: ParallelSettings = Field(
         default=ParallelSettings(), description="how the devices of a replica share a run"
@@ -189,6 +192,12 @@ class ModelSettings(Section):
         return LoraCatalogue(folder, self.spec, cache_bytes=self.lora_cache_bytes)
 
     @model_validator(mode="after")
+    def _nodes_hold_the_devices(self) -> "ModelSettings":
+        if self.devices_per_replica > 8 * self.nodes_per_replica:
+            raise ValueError("devices_per_replica: is more than eight on each node; see nodes_per_replica")
+        return self
+
+    @model_validator(mode="after")
     def _devices_share_a_run(self) -> "ModelSettings":
         try:
             _ = self.plan
@@ -203,6 +212,7 @@ class ModelSettings(Section):
             self.devices_per_replica,
             self.spec.heads,
             guidance=not self.spec.distilled,
+            nodes=self.nodes_per_replica,
             **self.parallel.model_dump(),
         )
 

@@ -27,6 +27,31 @@ class Placement:
     """CPU threads that an engine computes with, on all of its ranks together."""
     ranks: int = 1
     """Processes that share each run; 1 is the replica itself."""
+    nodes: int = 1
+    """Nodes that the ranks are on, each with as many."""
+
+    def bundle_of(self, rank: int) -> int:
+        """Return the index of a rank's bundle in the placement group of its replica.
+
+        On one node the replica has bundle 0, and each rank one of its own: Ray numbers the devices of each.
+        On several, every node has one bundle, and the replica is in the first.
+        """
+        return rank + 1 if self.nodes == 1 else rank // (self.ranks // self.nodes)
+
+    @property
+    def bundles(self) -> list[dict[str, float]]:
+        """Resources of each bundle of a group's placement group."""
+        rank = {"CPU": self.cpus, "GPU": float(self.gpus)} if self.gpus else {"CPU": self.cpus}
+        if self.nodes == 1:
+            return [{"CPU": self.cpus}, *[rank] * self.ranks]
+        of_node = self.ranks // self.nodes
+        share = {name: amount * of_node for name, amount in rank.items()}
+        return [{**share, "CPU": share["CPU"] + self.cpus}, *[share] * (self.nodes - 1)]
+
+    @property
+    def strategy(self) -> str:
+        """How Ray places the bundles: on one node, or each on a node of its own."""
+        return "STRICT_PACK" if self.nodes == 1 else "STRICT_SPREAD"
 
 
 def place(
@@ -59,6 +84,7 @@ def place(
             cpus=model.cpus_per_replica / _processes(model) if model.cpus_per_replica else min(1.0, fair),
             threads=max(1, int(cpus) // max(1, on_cpu)),
             ranks=model.devices_per_replica,
+            nodes=model.nodes_per_replica,
         )
         for model in models
     }

@@ -267,6 +267,7 @@ class ModelReplica:
         timeout_s = self._settings.tasks.rank_timeout_s
         assert self._bundles is not None
         self._group = RankGroup(self._model, settings, self._placement, self._bundles, timeout_s)
+        self._drain.add(rank.node for rank in self._group.processes)
         return self._group
 
     @property
@@ -282,6 +283,16 @@ class ModelReplica:
     def _is_spent(self) -> bool:
         """True if no further run is possible; the process then ends without waiting for a health check."""
         return self._lost or (self._group is not None and not self._group.is_whole)
+
+    @property
+    def _is_without_rank(self) -> bool:
+        """True once a group whose rank is about to go, elsewhere, has no run: Serve then starts another.
+
+        At the deadline also with one, whose task is handed back and whose engine is still in a step.
+        """
+        if not self._drain.is_elsewhere or self._drain.deadline is None:
+            return False
+        return not self._lock.locked() or time.monotonic() >= self._drain.deadline
 
     def _end(self) -> NoReturn:
         """Kill the ranks, then this process: Ray starts a replacement at once."""
@@ -309,6 +320,8 @@ class ModelReplica:
             if self._starting is None and self._is_spent:  # a rank died while no run was active
                 async with self._lock:
                     self._end()
+            if self._is_without_rank:
+                self._end()
             await asyncio.sleep(self._settings.tasks.heartbeat_s)
 
 

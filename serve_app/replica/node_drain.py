@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from ray._private.state import state
 
@@ -19,16 +19,25 @@ def draining_nodes() -> Mapping[str, int]:
 
 
 class NodeDrain:
-    """Watches the node that a replica is on, with all of its ranks.
+    """Watches the node that a replica is on, and those of its ranks that are elsewhere.
 
     ``ask``: returns the deadlines of the nodes that drain; may block.
     """
 
     def __init__(self, node: str, ask: Callable[[], Mapping[str, int]] = draining_nodes) -> None:
         self._node = node
+        self._nodes = {node}
         self._ask = ask
         self.deadline: float | None = None
-        """When the node goes, in the seconds of ``time.monotonic``; None while it has no deadline."""
+        """When the first of the nodes goes, in the seconds of ``time.monotonic``; None while none has a
+        deadline.
+        """
+        self.is_elsewhere = False
+        """True if a node goes with ranks alone, for which Serve does not replace the replica."""
+
+    def add(self, nodes: Iterable[str]) -> None:
+        """Watch further nodes."""
+        self._nodes.update(nodes)
 
     async def watch(self, period_s: float) -> None:
         """Look every ``period_s`` seconds until cancelled; what is known stands while Ray does not answer."""
@@ -41,11 +50,13 @@ class NodeDrain:
 
     async def look(self) -> None:
         """Ask once."""
-        ends_at = (await asyncio.to_thread(self._ask)).get(self._node, 0) / 1000.0
-        if not ends_at:
+        deadlines = await asyncio.to_thread(self._ask)
+        ends = {node: deadlines[node] / 1000.0 for node in self._nodes if deadlines.get(node)}
+        self.is_elsewhere = bool(ends) and self._node not in ends
+        if not ends:
             self.deadline = None
             return
-        left_s = ends_at - time.time()
+        left_s = min(ends.values()) - time.time()
         if self.deadline is None:
-            _logger.info("the node of this replica goes in %.0f s", left_s)
+            _logger.info("a node of this replica goes in %.0f s", left_s)
         self.deadline = time.monotonic() + left_s

@@ -3,9 +3,12 @@
 import importlib
 import os
 import queue
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
+
+import ray
 
 from models.engine import Engine, EngineSettings, Frames, Generation, GenerationRequest, Snapshot
 from models.parallel.plan import ParallelPlan
@@ -16,6 +19,9 @@ from serve_app.replica.engine_factory import engine_factory
 
 PHASES = "phases"
 """The concurrency group of ``next_phase``: a thread of its own, which waits while another prepares."""
+
+LIFE = "life"
+"""The concurrency group of ``live``, which never returns."""
 
 _MEMBER = "models.parallel.member"
 """Imported by name, like the engine, so that the service itself imports no torch."""
@@ -33,6 +39,8 @@ class RankStart:
     """Longest wait of the ranks for each other in a run, in seconds."""
     encoder: Encoder = "libx264"
     """What encodes the videos, on the device of rank 0."""
+    is_on_several_nodes: bool = False
+    """Whether the ranks reach each other at their nodes' addresses, and not within this machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +50,8 @@ class RankProcess:
     pid: int
     devices: str | None
     """The process's ``CUDA_VISIBLE_DEVICES``."""
+    node: str = ""
+    """Ray's id of the node that it is on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,15 +81,27 @@ class RankActor:
 
     def process(self) -> RankProcess:
         """Return the process and the device of this rank."""
-        return RankProcess(os.getpid(), os.environ.get("CUDA_VISIBLE_DEVICES"))
+        node = ray.get_runtime_context().get_node_id()
+        return RankProcess(os.getpid(), os.environ.get("CUDA_VISIBLE_DEVICES"), node)
 
-    def open_store(self) -> int:
-        """Open the rendezvous store on this rank; return its port."""
-        self._store = self._member.open_store()
-        return int(self._store.port)
+    def live(self) -> None:
+        """Wait for ever: the call fails when this process ends. Call in the concurrency group ``LIFE``."""
+        threading.Event().wait()
 
-    def load(self, port: int) -> None:
-        """Join the process group at ``port`` and load this rank's part. Raises ``ModelError``, on rank 0 also
+    def open_store(self) -> tuple[str, int]:
+        """Open the rendezvous store on this rank; return its host and port."""
+        self._store = self._member.open_store(self._host)
+        return self._host, int(self._store.port)
+
+    @property
+    def _host(self) -> str:
+        in_reach = (
+            ray.util.get_node_ip_address() if self._start.is_on_several_nodes else self._member.LOOPBACK
+        )
+        return str(in_reach)
+
+    def load(self, host: str, port: int) -> None:
+        """Join the process group at a store and load this rank's part. Raises ``ModelError``, on rank 0 also
         where its device has not the video encoder.
         """
         start = self._start
@@ -89,7 +111,10 @@ class RankActor:
         factory = engine_factory(start.factory)
         # the only visible device
         device = "cuda:0" if start.settings.device == "cuda" else start.settings.device
-        member = self._member.Member(port, start.number, start.plan.devices, device, start.timeout_s)
+        places = {"host": host, "own_host": self._host}
+        member = self._member.Member(
+            port, start.number, start.plan.devices, device, start.timeout_s, **places
+        )
         member.join()
         self._loaded = factory(replace(start.settings, device=device), member.mesh(start.plan))
         member.meet()

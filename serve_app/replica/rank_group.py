@@ -27,13 +27,13 @@ from models.phase import OnPhase, Phase, untold
 from models.pixel_format import PixelFormat
 from serve_app.config.model_settings import ModelSettings
 from serve_app.config.placement import Placement
-from serve_app.replica.rank_actor import PHASES, PreparedRun, RankActor, RankProcess, RankStart
+from serve_app.replica.rank_actor import LIFE, PHASES, PreparedRun, RankActor, RankProcess, RankStart
 
 _START_S = 1800.0
 """Timeout, in seconds, for loading the weights and for each step of the warm-up, which may compile."""
 
 # an option that Ray's types do not know
-_RANK: Any = ray.remote(concurrency_groups={PHASES: 1})(RankActor)  # type: ignore[call-overload]
+_RANK: Any = ray.remote(concurrency_groups={PHASES: 1, LIFE: 1})(RankActor)  # type: ignore[call-overload]
 
 _RANK_LOCAL_ERRORS = (OutOfMemory, PlanError, TuningError, WeightsError)
 """Errors that may occur on one rank alone and count as an error of the whole group."""
@@ -68,10 +68,11 @@ class RankGroup:
         bundles: PlacementGroup,
         timeout_s: float,
     ) -> None:
-        """Start the ranks in bundles 1, 2 … of the placement group and load the model.
+        """Start the ranks in bundles 1, 2 … of the placement group, all on this node, and load the model; of
+        a group on several nodes, those of each node in the one bundle there.
 
-        All bundles are on this node. Until ``watch`` is called, ``timeout_s`` limits only the ranks' waits
-        for each other. Raises ``ModelError`` of the engine's factory, or ``GroupLost``.
+        Until ``watch`` is called, ``timeout_s`` limits only the ranks' waits for each other. Raises
+        ``ModelError`` of the engine's factory, or ``GroupLost``.
         """
         self._timeout_s = timeout_s
         self._call_timeout_s = _START_S
@@ -81,19 +82,29 @@ class RankGroup:
         self.evictions: Mapping[str, int] = {}
         """Those of rank 0, as of the run that was prepared last."""
         self._processes: list[psutil.Process] = []
+
+        def start(number: int) -> RankStart:
+            spans = placement.nodes > 1
+            return RankStart(
+                number, model.plan, model.engine, settings, timeout_s, model.video_encoder, spans
+            )
+
         self._ranks: list[Any] = [
             _RANK.options(
                 num_cpus=placement.cpus,
                 num_gpus=placement.gpus,
-                scheduling_strategy=PlacementGroupSchedulingStrategy(bundles, number + 1),
-            ).remote(RankStart(number, model.plan, model.engine, settings, timeout_s, model.video_encoder))
+                scheduling_strategy=PlacementGroupSchedulingStrategy(bundles, placement.bundle_of(number)),
+            ).remote(start(number))
             for number in range(placement.ranks)
         ]
+        self._lives = [rank.live.options(concurrency_group=LIFE).remote() for rank in self._ranks]
+        """Calls that end with their ranks, wherever these are."""
         try:
             self.processes: Sequence[RankProcess] = self._all("process")
-            self._processes = [psutil.Process(process.pid) for process in self.processes]
-            (port,) = self._answers([self._ranks[0].open_store.remote()])
-            self._all("load", port)
+            here = ray.get_runtime_context().get_node_id()
+            self._processes = [psutil.Process(rank.pid) for rank in self.processes if rank.node == here]
+            (store,) = self._answers([self._ranks[0].open_store.remote()])
+            self._all("load", *store)
         except BaseException:
             self.end()
             raise
@@ -105,10 +116,14 @@ class RankGroup:
     @property
     def is_whole(self) -> bool:
         """True while every rank's process is alive and the group has not ended."""
-        return not self._ended and all(_is_alive(process) for process in self._processes)
+        if self._ended or not all(_is_alive(process) for process in self._processes):
+            return False
+        return not ray.wait(self._lives, timeout=0)[0]
 
     def end(self) -> None:
-        """Kill every rank's process: a hung or stopped one would not react to an actor call."""
+        """Kill every rank's process: a hung or stopped one would not react to an actor call. One on another
+        node that does not react is killed there once this replica has ended, with its placement group.
+        """
         self._ended = True
         for rank in self._ranks:
             ray.kill(rank)

@@ -81,7 +81,7 @@ def test_an_encoder_that_the_first_rank_has_not_stops_the_start(monkeypatch: pyt
     engine = EngineSettings(model.spec, model.weights)
     start = RankStart(0, ParallelPlan(ulysses=2), model.engine, engine, STRICT_S, "h264_nvenc")
     with pytest.raises(TuningError, match="h264_nvenc cannot be used"):
-        RankActor(start).load(port=0)
+        RankActor(start).load("127.0.0.1", port=0)
 
 
 @pytest.mark.parametrize("fault", ["[[raise]]", "[[lost:device]]"])

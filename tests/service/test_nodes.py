@@ -1,14 +1,24 @@
 """Several nodes: a group is on one of them, and its task goes on elsewhere when that node is lost."""
 
+import os
+import signal
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import ray
 
-from testbed.cluster import Cluster, Node, paced
+from models.engine import EngineSettings, GenerationRequest
+from models.generate import generate
+from models.loading import load_engine
+from models.parallel.plan import ParallelPlan
+from models.variants import VARIANTS
+from serve_app.config.model_settings import ModelSettings
+from testbed.cluster import ROOT, Cluster, Node, demo, paced
 from testbed.ranks import assert_gone, group_of, rank_pids
 from testbed.service import Service, wait_for
 
@@ -27,6 +37,7 @@ FAULTS: dict[str, Callable[[Node], None]] = {
     "raylet": Node.kill_raylet,
 }
 DEADLINE_S = 120
+REQUEST = GenerationRequest.of(VARIANTS["demo"], "a red ball", width=64, height=32, num_frames=9, steps=3)
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +50,22 @@ def large(cluster: Cluster) -> Iterator[Node]:
 def test_each_rank_sees_a_device_of_its_own(large: Node) -> None:
     with group_of(paced(0.0), gpus=1) as group:
         assert sorted(str(process.devices) for process in group.processes) == ["0", "1"]
+
+
+def test_a_ring_over_two_nodes_makes_the_video_of_one_device_and_misses_a_rank_elsewhere(large: Node) -> None:
+    alone = load_engine(EngineSettings(VARIANTS["demo"], ROOT / "models/demo/weights"))
+    model = demo(parallel={"cfg": 1})
+    assert ModelSettings(**model, devices_per_replica=2, nodes_per_replica=2).plan == ParallelPlan(ring=2)
+    with group_of(model, nodes=2, timeout_s=DEADLINE_S) as group:
+        here, there = (rank.node for rank in group.processes)
+        assert here != there
+        expected, made = (np.concatenate(list(generate(each, REQUEST))) for each in (alone, group))
+        assert np.abs(made.astype(int) - expected).max() <= 1
+        assert group.is_whole
+        own = ray.get_runtime_context().get_node_id()
+        elsewhere = next(rank for rank in group.processes if rank.node != own)
+        os.kill(elsewhere.pid, signal.SIGKILL)
+        wait_for(lambda: not group.is_whole, DEADLINE_S, lambda: "the group does not miss its rank")
 
 
 @pytest.mark.timeout(400)
@@ -94,6 +121,27 @@ def resumed_step(status: dict[str, Any]) -> int:
     """Return the step that the last attempt went on from, as the task's notes tell."""
     (note,) = (note for note in status["notes"] if note.startswith("Attempt 2 went on from step "))
     return int(note.split()[6])
+
+
+@pytest.mark.timeout(400)
+def test_a_group_on_two_nodes_hands_its_task_back_when_the_node_of_a_rank_drains(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    on_two = {"devices_per_replica": 2, "nodes_per_replica": 2, "device": "cpu", "cpus_per_replica": 3.0}
+    model = paced(0.0, **on_two, options={"step_s": 0.0, "releases": str(tmp_path)})
+    # One CPU is too little for the replica with its rank: these are on the first node.
+    with cluster.node(num_cpus=1) as here, cluster.deploy(models=[model], tasks=RULES) as service:
+        task_id = service.submit(prompt="[[hold:drain]]", **SMALL)
+        first = service.until(task_id, "running", deadline_s=DEADLINE_S)["replica"]
+        ranks = rank_pids()
+        with cluster.node(num_cpus=1):
+            here.drain(NOTICE_S)
+            until_attempt(service, task_id, 2)
+            (tmp_path / "drain").touch()
+            ended = service.until(task_id, "succeed", deadline_s=DEADLINE_S)
+            assert ended["attempt"] == 2 and ended["replica"] != first
+            assert attempts_left(service, task_id) == MAX_ATTEMPTS - 1
+            assert_gone(ranks)
 
 
 def until_attempt(service: Service, task_id: str, attempt: int) -> None:

@@ -101,7 +101,19 @@ async def test_a_replica_goes_when_its_own_node_does() -> None:
     assert drain.deadline == pytest.approx(time.monotonic() + 60, abs=30)
     del draining["mine"]
     await drain.look()
-    assert drain.deadline is None
+    assert (drain.deadline, drain.is_elsewhere) == (None, False)
+
+
+async def test_a_group_goes_when_the_node_of_a_rank_does_and_serve_is_not_told() -> None:
+    at_ms = int(1000 * time.time())
+    draining = {"ranks": at_ms + 30_000}
+    drain = NodeDrain("mine", lambda: draining)
+    drain.add(["mine", "ranks"])
+    await drain.look()
+    assert drain.deadline == pytest.approx(time.monotonic() + 30, abs=15) and drain.is_elsewhere
+    draining["mine"] = at_ms + 60_000
+    await drain.look()
+    assert drain.deadline == pytest.approx(time.monotonic() + 30, abs=15) and not drain.is_elsewhere
 
 
 async def test_a_look_that_fails_leaves_what_is_known() -> None:

@@ -47,6 +47,17 @@ def test_replicas_of_several_gpus_are_as_many_as_fit() -> None:
     assert (placed.replicas, placed.ranks, placed.gpus, placed.cpus) == (2, 4, 1, 1.0)
 
 
+def test_a_group_on_several_nodes_has_a_bundle_on_each_with_the_replica_in_the_first() -> None:
+    spread = model(devices_per_replica=4, nodes_per_replica=2)
+    placed = place([spread], {"CPU": 64.0, "GPU": 8.0})["demo"]
+    assert (placed.replicas, placed.ranks, placed.nodes, placed.strategy) == (2, 4, 2, "STRICT_SPREAD")
+    assert placed.bundles == [{"CPU": 3.0, "GPU": 2.0}, {"CPU": 2.0, "GPU": 2.0}]
+    assert [placed.bundle_of(rank) for rank in range(4)] == [0, 0, 1, 1]
+    packed = place([model(devices_per_replica=2)], {"CPU": 64.0, "GPU": 2.0})["demo"]
+    assert packed.bundles == [{"CPU": 1.0}, {"CPU": 1.0, "GPU": 1.0}, {"CPU": 1.0, "GPU": 1.0}]
+    assert (packed.strategy, [packed.bundle_of(rank) for rank in range(2)]) == ("STRICT_PACK", [1, 2])
+
+
 def test_groups_of_a_fixed_count_leave_the_gpus_they_do_not_hold() -> None:
     models = [model("a", replicas=2, devices_per_replica=2), model("b", devices_per_replica=2), model("c")]
     placed = place(models, {"CPU": 64.0, "GPU": 10.0})

@@ -96,7 +96,15 @@ def model_with(**changes: Any) -> dict[str, Any]:
         (model_with(replicas=0), "args.models[0].replicas: "),
         (model_with(device="tpu"), "args.models[0].device: input should be 'auto', 'cpu' or 'cuda'."),
         (model_with(name="Demo Model"), "args.models[0].name: string should match pattern "),
-        (model_with(devices_per_replica=9), "args.models[0].devices_per_replica: input should be less than"),
+        (model_with(devices_per_replica=65), "args.models[0].devices_per_replica: input should be less than"),
+        (
+            model_with(devices_per_replica=9),
+            "args.models[0].devices_per_replica: is more than eight on each node",
+        ),
+        (
+            model_with(devices_per_replica=9, nodes_per_replica=2),
+            "args.models[0].parallel: 9 devices cannot be on 2 nodes, each with as many.",
+        ),
         (
             model_with(devices_per_replica=4, parallel={"cfg": 2, "ring": 1, "ulysses": 1}),
             "args.models[0].parallel: cfg 2 x ring 1 x ulysses 1 needs 2 devices, not 4.",
