@@ -5,7 +5,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from huggingface_hub import constants, snapshot_download, try_to_load_from_cache
+import huggingface_hub  # which imports what downloads when that is first used: few replicas do
+from huggingface_hub import constants
 from huggingface_hub.errors import (
     IncompleteSnapshotError,
     LocalEntryNotFoundError,
@@ -64,7 +65,7 @@ def fetch(model: HubModel, *, offline: bool = False, without: Collection[str] = 
     """
     try:
         folder = Path(
-            snapshot_download(
+            huggingface_hub.snapshot_download(
                 model.id,
                 revision=model.revision,
                 allow_patterns=_patterns(without),
@@ -78,7 +79,7 @@ def fetch(model: HubModel, *, offline: bool = False, without: Collection[str] = 
 
 def cached_file(model: HubModel, name: str) -> Path | None:
     """The file of that name in the model, None where this machine has not fetched it. Asks no hub."""
-    found = try_to_load_from_cache(model.id, name, revision=model.revision)
+    found = huggingface_hub.try_to_load_from_cache(model.id, name, revision=model.revision)
     return Path(found) if isinstance(found, str) else None
 
 

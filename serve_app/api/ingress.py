@@ -10,7 +10,6 @@ from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import LoggingConfig
 from starlette.types import ASGIApp
 
-from serve_app.api.application import build_api
 from serve_app.config.settings import AppSettings
 from serve_app.files.audit_log import AuditLog
 from serve_app.metrics import StoreMetrics, StreamMetrics, TaskMetrics
@@ -39,6 +38,9 @@ class Ingress:
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """Return the HTTP service; Ray Serve calls this method in each new replica."""
+        # Whoever deploys imports this file too, but needs none of the routes.
+        from serve_app.api.application import build_api
+
         settings = self._settings
         if settings.log_format == "json":
             structure_logs()
