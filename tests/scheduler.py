@@ -22,7 +22,7 @@ ON_CLUSTERS = {
 Both take about as long. The second begins with those that launch clusters of their own.
 """
 
-FOLDERS = ("models", "training", "bench", "http", "contract", "unit")
+FOLDERS = ("models", "training", "bench", "deploy", "http", "contract", "unit")
 """Folders in the order of their begin: the slowest first, after the tests on clusters, which mostly wait."""
 
 
@@ -56,5 +56,5 @@ def _turn(item: pytest.Item) -> int:
     place = scope(item.nodeid)
     if place in (FIRST, SECOND):
         return -2 if place == FIRST else -1
-    folder = item.path.parent.name
+    folder = item.nodeid.split("/")[1]
     return FOLDERS.index(folder) if folder in FOLDERS else len(FOLDERS)
