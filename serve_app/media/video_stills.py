@@ -80,6 +80,8 @@ class VideoStills:
 def _make(video: Path, still: Path, kind: StillKind, frames: int) -> None:
     temp = durable.temp_beside(still)
     form = VideoFormat.of_file(video) or VideoFormat.MP4
+    # A WebP of one frame is no animation.
+    demuxer = "webp_pipe" if form is VideoFormat.WEBP and frames == 1 else DEMUXERS[form]
     try:
         pngs: Sequence[bytes] = ()
         source = f"file:{video}"
@@ -89,7 +91,7 @@ def _make(video: Path, still: Path, kind: StillKind, frames: int) -> None:
         subprocess.run(
             [
                 *(imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-v", "error", "-y"),
-                *("-protocol_whitelist", "file,pipe", "-threads", "1", "-f", DEMUXERS[form], "-i", source),
+                *("-protocol_whitelist", "file,pipe", "-threads", "1", "-f", demuxer, "-i", source),
                 *(
                     "-map",
                     "0:v:0",

@@ -113,6 +113,14 @@ async def test_stills_are_made_of_every_format(tmp_path: Path, form: VideoFormat
         assert np.abs(np.asarray(last.convert("RGB")).astype(int) - moving(20)[-1]).mean() < 12
 
 
+@pytest.mark.parametrize("comment", [COMMENT, None])
+async def test_stills_are_made_of_a_webp_of_one_frame(tmp_path: Path, comment: str | None) -> None:
+    video = write(tmp_path / "1.webp", VideoOutput(VideoFormat.WEBP), comment, count=1)
+    for kind in StillKind:
+        with Image.open(await VideoStills().of(video, kind, 1)) as still:
+            assert still.size[0] >= 96, kind
+
+
 def test_a_file_that_this_ffmpeg_cannot_write_is_an_error(tmp_path: Path, poor_ffmpeg: None) -> None:
     with pytest.raises(TuningError, match="no encoder of av1"):
         write(tmp_path / "a.mp4", VideoOutput(VideoFormat.MP4, Codec.AV1))
