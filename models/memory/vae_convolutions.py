@@ -89,8 +89,8 @@ def decoder(variant: Variant) -> Iterator[Conv]:
             scale=scale,
             rate=rate,
             enlarges=True,
-            # the frames before they were put in a row; of a shortcut, later, the channels repeated, and those
-            # laid out anew
+            # the frames before they were put in a row; with a shortcut, later, its copy, and the volume into
+            # which both are added
             beside=2 * outputs if residual else outputs // 4,
         )
     yield Conv(inputs=dims[-1], outputs=3 * patch**2, scale=scale, rate=rate, beside=dims[-1])

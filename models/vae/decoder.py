@@ -113,20 +113,27 @@ class Duplicate(nn.Module):
 
     def __init__(self, shortcut: Any) -> None:
         super().__init__()
-        self.out_channels: int = shortcut.out_channels
         self.time, self.size = int(shortcut.factor_t), int(shortcut.factor_s)
-        self.repeats: int = shortcut.repeats
+        self.sides = int(shortcut.out_channels), self.time, self.size, self.size
+        """Channels, frames, rows and columns that the channels of a pixel become."""
+        self.own = list(self.sides)
+        """The same before they are repeated: 1 for the sides that they are repeated along, the last ones."""
+        repeats = int(shortcut.repeats)
+        for side in (3, 2, 1, 0):
+            if repeats % self.sides[side] == 0:
+                repeats //= self.sides[side]
+                self.own[side] = 1
+        assert repeats == 1, "values are repeated along whole sides"
 
     def forward(self, x: Tensor, first: bool) -> Tensor:
-        """Repeat the channels and rearrange them into larger and more frames."""
-        # t h w (c time ph pw) -> (t time) (h ph) (w pw) c
+        """Rearrange the channels, repeated, into larger and more frames, in one copy."""
         t, _, height, width = x.shape
-        x = x.permute(0, 2, 3, 1).repeat_interleave(self.repeats, dim=3)
-        x = x.view(t, height, width, self.out_channels, self.time, self.size, self.size)
-        x = x.permute(0, 4, 1, 5, 2, 6, 3).reshape(
-            t * self.time, height * self.size, width * self.size, self.out_channels
+        values = x.permute(0, 2, 3, 1).unflatten(3, self.own).expand(t, height, width, *self.sides)
+        # t h w c time ph pw -> (t time) (h ph) (w pw) c
+        pictures: Tensor = values.permute(0, 4, 1, 5, 2, 6, 3).reshape(
+            t * self.time, height * self.size, width * self.size, self.sides[0]
         )
-        return x[self.time - 1 if first else 0 :].permute(0, 3, 1, 2)
+        return pictures[self.time - 1 if first else 0 :].permute(0, 3, 1, 2)
 
 
 class Decoding:
