@@ -61,8 +61,6 @@ LONG = replace(REQUESTS["i2v"], num_fragments=2)
 # latent heights: one that every group divides, one that none does, one with fewer rows than many a group
 HEIGHTS = [("look-back", 8), ("look-back", 9), ("look-back", 3), ("volumes", 9)]
 DECODES = [(form, height, conv) for form in (wan21, wan22) for conv, height in HEIGHTS]
-# eight ranks have one row or two: equal strips, pictures that are not cut and volumes are tried with fewer
-DECODES_OF = {2: DECODES, 4: DECODES, 8: [(form, 9, "look-back") for form in (wan21, wan22)]}
 CONVS: dict[str, ConvForm] = {"look-back": LookBackConv, "volumes": VOLUMES}
 # published kinds of model: the variant, the task and what differs from its defaults
 KINDS: dict[str, tuple[str, str, dict[str, Any]]] = {
@@ -209,7 +207,7 @@ def runs(rank: LaunchedRank, plans: list[ParallelPlan]) -> None:
             rank.send((plan, f"8 bits, {row}", attended_in_8_bits(built.engine.parts.denoiser.mesh, row)))
         rank.send((plan, "frames", list(generate(built.engine, LONG))))
     mesh = built.engine.parts.denoiser.mesh
-    for form, height, conv in DECODES_OF[rank.ranks]:
+    for form, height, conv in DECODES:
         chunks = [chunk.numpy() for chunk in decoded(form, height, conv, mesh)]
         rank.send((plan, f"decode {form.__name__} {height} {conv}", chunks))
         latents_of_all = encoded(form, height, conv, mesh).numpy()

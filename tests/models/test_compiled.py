@@ -114,12 +114,12 @@ def test_an_older_torch_allows_as_many_forms(monkeypatch: pytest.MonkeyPatch) ->
     with dynamo.patch(recompile_limit=2):
         counter = CompileCounter()
         denoiser = Denoiser(model, block_parts=compiled_parts(ParallelPlan(), counter))
-        # three forms, one more than the process allows
-        for prompts, dtype in ((1, torch.float32), (2, torch.float32), (1, torch.bfloat16)):
-            shape = DummyShape(frames=2, height=8, width=8, prompts=prompts)
-            dummy_forward(
-                Denoiser(model.to(dtype), block_parts=denoiser.block_parts), variant, model.config, shape
-            )
+        for prompts in (1, 2):
+            for dtype in (torch.float32, torch.bfloat16):
+                shape = DummyShape(frames=2, height=8, width=8, prompts=prompts)
+                dummy_forward(
+                    Denoiser(model.to(dtype), block_parts=denoiser.block_parts), variant, model.config, shape
+                )
     assert counter.frame_count > 2 * PARTS
 
 

@@ -49,10 +49,11 @@ PLANS = [
     ParallelPlan(ring=4),
     ParallelPlan(ulysses=4),
     ParallelPlan(cfg=2, ring=2, ulysses=2),
+    ParallelPlan(ring=2, ulysses=4),
 ]
 KIND_PLANS = [plan for plan in PLANS if plan.devices == 2]
 SIZES = sorted({plan.devices for plan in PLANS})
-DECODES = [(devices, *decode) for devices in SIZES for decode in group_work.DECODES_OF[devices]]
+DECODES = [(devices, *decode) for devices in SIZES for decode in group_work.DECODES]
 
 
 def name_of(plan: ParallelPlan) -> str:
