@@ -185,6 +185,7 @@ def seen(engine: Seen) -> GenerationRequest:
     return engine.request
 
 
+@pytest.mark.slow
 async def test_a_real_model_changes_a_video_where_its_mask_is_white_beside_references(
     vace: HttpService, engine: Seen
 ):

@@ -55,6 +55,7 @@ def test_a_wrong_command_line_ends_with_its_usage(arguments: list[str]) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_check_names_the_fault_of_a_configuration(tmp_path: Path) -> None:
     config = yaml.safe_load((ROOT / "serve_config.yaml").read_text())
     config["applications"][0]["args"]["task"] = {}
@@ -66,6 +67,7 @@ def test_check_names_the_fault_of_a_configuration(tmp_path: Path) -> None:
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_check_has_nothing_to_say_of_the_configuration_that_comes_along(tmp_path: Path) -> None:
     config = yaml.safe_load((ROOT / "serve_config.yaml").read_text())
     config["applications"][0]["args"]["data_dir"] = str(tmp_path / "data")

@@ -35,7 +35,7 @@ def by_kernels(x: Tensor, centred: bool, chunk: int) -> ScaledHeads:
 
 @pytest.mark.parametrize("centred", [False, True])
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("batch", "heads", "n", "head_dim"), [(2, 3, 21, 24), (1, 2, 16, 10), (1, 1, 3, 32)])
+@pytest.mark.parametrize(("batch", "heads", "n", "head_dim"), [(1, 2, 16, 10), (2, 3, 21, 24), (1, 1, 3, 32)])
 def test_heads_are_quantised_by_their_own_range(
     interpreted: Interpreter, batch: int, heads: int, n: int, head_dim: int, dtype: torch.dtype, centred: bool
 ) -> None:
