@@ -146,6 +146,16 @@ def test_a_cuda_device_decodes_by_the_fused_kernels_as_a_cpu_does(
     torch.testing.assert_close(found, expected, atol=2e-2, rtol=0)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_cuda_device_encodes_by_the_fused_kernels_as_a_cpu_does(vae: Any) -> None:
+    video = noise(1, 3, 13, 48, 80).clamp(-1, 1)
+    expected = StreamingVae(vae).encode(video)
+    found = StreamingVae(copy.deepcopy(vae).cuda()).encode(video).cpu()
+    # cuDNN multiplies in TensorFloat-32
+    assert (found - expected).norm() < 0.02 * expected.norm()
+
+
 def test_doubling_the_size_and_convolving_is_one_transposed_convolution() -> None:
     pictures, weight = noise(2, 48, 5, 7), noise(24, 48, 3, 3)
 
