@@ -15,7 +15,7 @@ from ray import serve
 from models.phase import Phase
 from serve_app.config.model_settings import ModelSettings
 from serve_app.config.settings import AppSettings
-from serve_app.files.artifacts import LocalArtifacts
+from serve_app.files.local_artifacts import LocalArtifacts
 from serve_app.files.output_paths import OutputPaths
 from serve_app.replica.claims import Claims
 from serve_app.replica.coordinator_link import CoordinatorLink

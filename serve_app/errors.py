@@ -27,6 +27,7 @@
     │   └── OverQuota            429  over_quota
     ├── Unavailable              503  unavailable
     │   ├── Draining             503  draining             .retry_after_s
+    │   ├── StoreUnavailable     503  store_unavailable    .retry_after_s
     │   └── NoReplica            503  no_replica
     └── DiskLow                  507  disk_low
 
@@ -59,6 +60,7 @@ __all__ = [
     "QueueFull",
     "ResultNotReady",
     "ServiceError",
+    "StoreUnavailable",
     "TaskExists",
     "TaskNotFound",
     "TooLarge",
@@ -263,6 +265,20 @@ class Draining(Unavailable):
     code = "draining"
 
     def __init__(self, detail: str, retry_after_s: int) -> None:
+        super().__init__(detail)
+        self.retry_after_s = retry_after_s
+        self.args = (detail, retry_after_s)  # unpickling calls the class with these
+
+
+class StoreUnavailable(Unavailable):
+    """The database or the store of files does not answer; retry after ``retry_after_s`` whole seconds.
+
+    Whether a change under way was made is not known.
+    """
+
+    code = "store_unavailable"
+
+    def __init__(self, detail: str, retry_after_s: int = 5) -> None:
         super().__init__(detail)
         self.retry_after_s = retry_after_s
         self.args = (detail, retry_after_s)  # unpickling calls the class with these

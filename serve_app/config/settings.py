@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_va
 from serve_app.config.audit_settings import AuditSettings
 from serve_app.config.model_settings import ModelSettings
 from serve_app.config.prompt_enhancer_settings import PromptEnhancerSettings
+from serve_app.config.s3_settings import S3Settings
 from serve_app.config.section import Seconds, Section, SettingsError, model_in
 from serve_app.config.tracing_settings import TracingSettings
 from serve_app.config.webhook_secret import secret_bytes
@@ -165,6 +166,13 @@ class AppSettings(Section):
         pattern=r"^(sqlite\+aiosqlite|postgresql\+asyncpg)://",
         description="where tasks are kept: SQLite in data_dir, or postgresql+asyncpg://… for several nodes",
     )
+    artifacts_url: str | None = Field(
+        default=None,
+        pattern=r"^s3://[a-z0-9.-]{3,63}(/[\w.-]+)*$",
+        description="where videos, inputs and previews are kept: in folders, or s3://bucket/prefix for "
+        "several nodes, with the extra s3",
+    )
+    s3: S3Settings = Field(default=S3Settings(), description="the S3 service of artifacts_url")
     output_root: Path | None = Field(default=None, description="finished videos; by default data_dir/outputs")
     output_roots: tuple[Path, ...] = Field(
         default=(), description="further folders an absolute save path may name"
@@ -237,6 +245,12 @@ class AppSettings(Section):
         names = [model.name for model in self.models]
         if len(set(names)) != len(names):
             raise ValueError("models: names must differ from each other")
+        return self
+
+    @model_validator(mode="after")
+    def _no_folders_beside_a_bucket(self) -> "AppSettings":
+        if self.artifacts_url is not None and self.output_roots:
+            raise ValueError("output_roots: are folders, and with artifacts_url videos are in none")
         return self
 
     @model_validator(mode="after")

@@ -24,7 +24,7 @@ from serve_app.coordinator.janitor import Janitor
 from serve_app.coordinator.scaling import Scaling, deployment_of
 from serve_app.coordinator.service_name import service_name
 from serve_app.coordinator.watch import Watch
-from serve_app.files.artifacts import LocalArtifacts
+from serve_app.files.artifact_stores import open_artifacts
 from serve_app.files.output_paths import OutputPaths
 from serve_app.media.public_http import PublicHttp, public_or_in
 from serve_app.metrics import ServiceMetrics, StoreMetrics, TaskMetrics, WebhookMetrics
@@ -125,7 +125,7 @@ class Coordinator:
             self._ledger,
             deliveries,
             self._fleet,
-            LocalArtifacts(paths, settings.data_dir),
+            open_artifacts(settings),
             paths,
             retention_s=rules.retention_s,
             silence_s=rules.silence_s,

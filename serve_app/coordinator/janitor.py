@@ -5,7 +5,7 @@ import logging
 import time
 
 from serve_app.errors import ServiceError
-from serve_app.files.artifacts import LocalArtifacts
+from serve_app.files.artifacts import Artifacts
 from serve_app.files.output_paths import OutputPaths
 from serve_app.store.delivery_ledger import DeliveryLedger
 from serve_app.store.fleet import Fleet
@@ -32,7 +32,7 @@ class Janitor:
         ledger: RunLedger,
         deliveries: DeliveryLedger,
         fleet: Fleet,
-        artifacts: LocalArtifacts,
+        artifacts: Artifacts,
         paths: OutputPaths,
         *,
         retention_s: float,

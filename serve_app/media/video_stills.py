@@ -1,4 +1,4 @@
-"""Still pictures of finished videos, made when they are first asked for, and kept beside the video."""
+"""Still pictures of finished videos, made when they are first asked for, and stored with the video."""
 
 import asyncio
 import logging
@@ -6,13 +6,15 @@ import math
 import subprocess
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 from zipfile import BadZipFile
 
 import imageio_ffmpeg
 
 from serve_app.errors import FileNotFound
-from serve_app.files import durable
+from serve_app.files.artifacts import Artifacts
+from serve_app.files.stored_file import StoredFile
 from serve_app.media.png_zip import frames_in
 from serve_app.tasks.video_output import VideoFormat
 
@@ -53,32 +55,44 @@ _ENDINGS: Mapping[StillKind, str] = {
 }
 
 
-def still_path(video: Path, kind: StillKind) -> Path:
-    """Return where a still of a video lies, if there is one."""
-    return video.with_name(video.stem + _ENDINGS[kind])
+def still_key(video: str, kind: StillKind) -> str:
+    """Return the artifact key of a still of the video with that key."""
+    return str(PurePosixPath(video).with_suffix(_ENDINGS[kind]))
 
 
 class VideoStills:
     """Maker of stills; at most two are made at once, and each by one thread of a process of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, artifacts: Artifacts) -> None:
+        self._artifacts = artifacts
         self._room = asyncio.Semaphore(_AT_ONCE)
 
-    async def of(self, video: Path, kind: StillKind, frames: int) -> Path:
-        """Return the file of a still of ``video``, which has that many frames.
+    async def of(self, video: str, kind: StillKind, frames: int) -> StoredFile:
+        """Return a still of the video with that key, which has that many frames.
 
-        Raises ``FileNotFound`` if none can be made.
+        Raises ``FileNotFound`` if none can be made, ``StoreUnavailable``.
         """
-        still = still_path(video, kind)
-        if await asyncio.to_thread(still.is_file):
-            return still
-        async with self._room:
-            await asyncio.to_thread(_make, video, still, kind, frames)
-        return still
+        key = still_key(video, kind)
+        try:
+            return await asyncio.to_thread(self._artifacts.find, key)
+        except FileNotFound:
+            async with self._room:
+                return await asyncio.to_thread(self._make, video, key, kind, frames)
+
+    def _make(self, video: str, key: str, kind: StillKind, frames: int) -> StoredFile:
+        path = self._artifacts.path_of(video)
+        with TemporaryDirectory(prefix="still") as folder:
+            picture = Path(folder) / "still"
+            _make(path, picture, kind, frames)
+            try:
+                self._artifacts.put_still(key, picture.read_bytes())
+            except OSError:
+                _logger.warning("a picture of %s could not be stored", video, exc_info=True)
+                raise FileNotFound("No such picture could be made of the video.") from None
+        return self._artifacts.find(key)
 
 
-def _make(video: Path, still: Path, kind: StillKind, frames: int) -> None:
-    temp = durable.temp_beside(still)
+def _make(video: Path, picture: Path, kind: StillKind, frames: int) -> None:
     form = VideoFormat.of_file(video) or VideoFormat.MP4
     # A WebP of one frame is no animation.
     demuxer = "webp_pipe" if form is VideoFormat.WEBP and frames == 1 else DEMUXERS[form]
@@ -100,7 +114,7 @@ def _make(video: Path, still: Path, kind: StillKind, frames: int) -> None:
                     "-filter_threads",
                     "1",
                     *_options(kind, frames),
-                    f"file:{temp}",
+                    f"file:{picture}",
                 ),
             ],
             input=b"".join(pngs),
@@ -109,13 +123,10 @@ def _make(video: Path, still: Path, kind: StillKind, frames: int) -> None:
             timeout=_TIMEOUT_S,
             check=True,
         )
-        durable.replace(temp, still)
     except (subprocess.SubprocessError, OSError, BadZipFile):
         if video.exists():  # else it was deleted meanwhile
             _logger.warning("no picture could be made of %s", video, exc_info=True)
         raise FileNotFound("No such picture could be made of the video.") from None
-    finally:
-        temp.unlink(missing_ok=True)
 
 
 def _chosen(kind: StillKind, frames: int) -> slice:

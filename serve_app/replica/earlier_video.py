@@ -9,7 +9,7 @@ import numpy as np
 from models.engine import Frames
 from models.pixel_format import PixelFormat
 from serve_app.errors import FileNotFound
-from serve_app.files.artifacts import LocalArtifacts
+from serve_app.files.artifacts import Artifacts
 from serve_app.media.video_decoding import read_clip
 from serve_app.media.video_reading import VideoReadError, read_video
 from serve_app.tasks.continuation import Continuation
@@ -26,7 +26,7 @@ class EarlierVideo:
     height: int
 
     @classmethod
-    def of(cls, spec: TaskSpec, artifacts: LocalArtifacts) -> "EarlierVideo | None":
+    def of(cls, spec: TaskSpec, artifacts: Artifacts) -> "EarlierVideo | None":
         """Return that of a task, None for a task without one. Raises ``VideoReadError`` if it is gone."""
         # A coordinator of the version before sends a task without the field.
         going_on: Continuation | None = getattr(spec, "continues", None)

@@ -24,8 +24,7 @@ from models.weights.hub import local_folder
 from serve_app.config.model_settings import ModelSettings
 from serve_app.config.placement import Placement
 from serve_app.config.settings import AppSettings
-from serve_app.files.artifacts import LocalArtifacts
-from serve_app.files.output_paths import OutputPaths
+from serve_app.files.artifact_stores import open_artifacts
 from serve_app.media.video_encoding import Encoder, VideoEncoding, require
 from serve_app.metrics import CacheMetrics
 from serve_app.replica.claims import Claim, Claims
@@ -85,8 +84,7 @@ class ModelReplica:
         _log_engine()
         context = serve.get_replica_context()
         self._id = context.replica_id.unique_id
-        paths = OutputPaths(settings.outputs, settings.output_roots)
-        self._artifacts = LocalArtifacts(paths, settings.data_dir)
+        self._artifacts = open_artifacts(settings)
         # All torch work happens in this thread: the event loop stays free for reports and health checks.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
         self._files = ThreadPoolExecutor(max_workers=1, thread_name_prefix="files")

@@ -18,7 +18,8 @@ from models.engine import Engine, Generation, GenerationRequest, Snapshot
 from models.errors import EngineLost, ModelError
 from models.generate import generate
 from models.phase import Phase
-from serve_app.files.artifacts import LocalArtifacts
+from serve_app.errors import StoreUnavailable
+from serve_app.files.artifacts import Artifacts
 from serve_app.media.video_encoding import VideoEncoding
 from serve_app.media.video_reading import VideoReadError
 from serve_app.media.video_writer import VideoWriteError
@@ -26,6 +27,7 @@ from serve_app.replica.attempt_file import AttemptFile
 from serve_app.replica.control import Control
 from serve_app.replica.departure import Deadline, Departure, no_deadline
 from serve_app.replica.earlier_video import EarlierVideo
+from serve_app.replica.persistence import Persistence
 from serve_app.replica.prompt_enhancer import NotEnhanced, PromptEnhancer
 from serve_app.replica.run_checkpoints import Checkpoints, NoCheckpoints
 from serve_app.replica.run_inputs import RunInputs
@@ -89,7 +91,7 @@ class Run:
         self,
         task: Task,
         engine: Engine,
-        artifacts: LocalArtifacts,
+        artifacts: Artifacts,
         control: Control,
         *,
         heartbeat_s: float,
@@ -113,7 +115,6 @@ class Run:
         self._step_timeout_s = step_timeout_s
         # A coordinator of the version before sends a task without it.
         self._encoding = encoding.of(getattr(task.spec, "output", PLAIN))
-        self._file = AttemptFile(task, artifacts, self._encoding, variant)
         self._progress = RunProgress(task.spec, on_lap)
         self._notes: tuple[str, ...] = ()
         # A coordinator of the version before sends a task without it.
@@ -123,6 +124,9 @@ class Run:
         self._leaving = threading.Event()
         self._checkpoints = checkpoints
         self._resumed_step = 0
+        # Shorter than what a run without progress is given, or it would be taken for hung.
+        self._persistence = Persistence(self._abandoned, step_timeout_s / 2)
+        self._file = AttemptFile(task, artifacts, self._persistence, self._encoding, variant)
         self._finish = threading.Event()
         self._previews = RunPreviews(engine, task, artifacts)
         self._moved = asyncio.Event()
@@ -192,7 +196,7 @@ class Run:
             if generated.error is not None:
                 raise generated.error
             await self._complete(generated.file, files)
-        except _Leaving:
+        except (_Leaving, StoreUnavailable):
             await self._hand_back()
             return Outcome.LEFT
         except _Abandoned:
@@ -300,9 +304,10 @@ class Run:
             raise
 
     def _generate_frames(self, files: Executor, wake: Callable[[], object]) -> None:
-        earlier = EarlierVideo.of(self._task.spec, self._artifacts)
-        request = RunInputs(self._task.spec, self._artifacts).request(self._revised_prompt, earlier)
-        progress = self._progress
+        ask, progress = self._persistence.ask, self._progress
+        inputs = RunInputs(self._task.spec, self._artifacts)
+        earlier = ask(lambda: EarlierVideo.of(self._task.spec, self._artifacts))
+        request = ask(lambda: inputs.request(self._revised_prompt, earlier))
         current: Generation | None = None
 
         def prepared(generation: Generation) -> None:

@@ -11,7 +11,7 @@ from typing import Protocol
 from models.engine import Engine, Generation, GenerationRequest, PendingSnapshot, Snapshot
 from models.errors import LoraFault, ModelError
 from serve_app.errors import ServiceError
-from serve_app.files.artifacts import LocalArtifacts
+from serve_app.files.artifacts import Artifacts
 from serve_app.replica.checkpoint import Checkpoint, CheckpointError, CheckpointName
 from serve_app.tasks.task import Task
 
@@ -71,7 +71,7 @@ class RunCheckpoints(Checkpoints):
         self,
         engine: Engine,
         task: Task,
-        artifacts: LocalArtifacts,
+        artifacts: Artifacts,
         keeper: Executor,
         fingerprint: Fingerprint,
         every_s: float,

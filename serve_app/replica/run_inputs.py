@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from models.engine import Frames, GenerationRequest, Picture
-from serve_app.files.artifacts import LocalArtifacts
+from serve_app.files.artifacts import Artifacts
 from serve_app.media.source_image import SourceImage
 from serve_app.media.video_decoding import read_clip
 from serve_app.replica.earlier_video import EarlierVideo
@@ -13,7 +13,7 @@ from serve_app.tasks.task import TaskSpec
 class RunInputs:
     """Reads the inputs of one task, in the size of its video."""
 
-    def __init__(self, spec: TaskSpec, artifacts: LocalArtifacts) -> None:
+    def __init__(self, spec: TaskSpec, artifacts: Artifacts) -> None:
         self._spec = spec
         self._artifacts = artifacts
 

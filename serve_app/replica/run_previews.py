@@ -8,7 +8,8 @@ from concurrent.futures import Executor, Future
 
 from models.engine import Engine, Frames, Generation
 from models.errors import ModelError
-from serve_app.files.artifacts import LocalArtifacts
+from serve_app.errors import StoreUnavailable
+from serve_app.files.artifacts import Artifacts
 from serve_app.media.preview_pictures import still, strip
 from serve_app.tasks.task import Task
 
@@ -27,7 +28,7 @@ class RunPreviews:
         self,
         engine: Engine,
         task: Task,
-        artifacts: LocalArtifacts,
+        artifacts: Artifacts,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -58,5 +59,5 @@ class RunPreviews:
         try:
             moving = strip(pictures, task.spec.num_frames / task.spec.fps)
             self._artifacts.put_preview(task.uid, task.attempt, still=still(pictures), strip=moving)
-        except OSError:
+        except (OSError, StoreUnavailable):
             _logger.warning("task %s: a preview was not stored", task.uid, exc_info=True)

@@ -1,13 +1,13 @@
 """The comment of a task's video: the settings that the task was run with."""
 
-from serve_app.files.artifacts import LocalArtifacts
+from serve_app.files.artifacts import Artifacts
 from serve_app.media.file_settings import settings_comment
 from serve_app.media.source_image import SourceImage
 from serve_app.tasks.task import Task
 from serve_app.tasks.video_output import PLAIN
 
 
-def task_comment(task: Task, variant: str, artifacts: LocalArtifacts) -> str:
+def task_comment(task: Task, variant: str, artifacts: Artifacts) -> str:
     """Return the comment of a task's video. Raises ``FileNotFound`` if an input is gone."""
 
     def stored(key: str) -> SourceImage:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from serve_app.errors import FileNotFound
-from serve_app.files.artifacts import LocalArtifacts
+from serve_app.files.artifacts import Artifacts
 from serve_app.media import video_decoding
 from serve_app.media.source_image import crop_note
 from serve_app.media.source_video import SourceVideo
@@ -51,7 +51,7 @@ class ClipIntake:
     """Reader and store of the videos of orders; ffmpeg runs at most twice at once."""
 
     intake: VideoIntake
-    artifacts: LocalArtifacts
+    artifacts: Artifacts
     _room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_AT_ONCE))
 
     async def read(self, order: VideoOrder, words: FieldWords) -> Clips:

@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import dataclass
 
 from serve_app.errors import FileNotFound
-from serve_app.files.artifacts import LocalArtifacts
+from serve_app.files.artifacts import Artifacts
 from serve_app.media.image_intake import ImageIntake
 from serve_app.media.source_image import SourceImage
 from serve_app.submission.field_words import FieldWords
@@ -40,7 +40,7 @@ class FrameIntake:
     """Decoder and store of the pictures of orders."""
 
     intake: ImageIntake
-    artifacts: LocalArtifacts
+    artifacts: Artifacts
 
     async def read(self, order: VideoOrder, words: FieldWords) -> Frames:
         """Decode the pictures of an order. Raises ``ServiceError`` for a bad one."""

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 
-from serve_app.errors import DiskLow, FileNotFound, ServiceError, TaskNotFound
-from serve_app.files.artifacts import LocalArtifacts
+from serve_app.errors import DiskLow, FileNotFound, ServiceError, StoreUnavailable, TaskNotFound
+from serve_app.files.artifacts import Artifacts
 from serve_app.queue.snapshot import QueueSnapshot
 from serve_app.queue.view import QueueView
 from serve_app.store.task_store import TaskStore
@@ -43,7 +43,7 @@ class Submitter:
         offer: Offer,
         store: TaskStore,
         view: QueueView,
-        artifacts: LocalArtifacts,
+        artifacts: Artifacts,
         free_disk: FreeDisk,
         places: VideoPlaces,
         frames: FrameIntake,
@@ -249,5 +249,5 @@ class Submitter:
             await self._forget_inputs(new.uid)
 
     async def _forget_inputs(self, uid: str) -> None:
-        with suppress(OSError):  # the janitor will try again
+        with suppress(OSError, StoreUnavailable):  # the janitor will try again
             await asyncio.to_thread(self._artifacts.delete_task_files, uid, None, None)

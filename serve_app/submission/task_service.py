@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 
 from serve_app.errors import (
     FileNotFound,
@@ -12,10 +11,12 @@ from serve_app.errors import (
     NothingToSend,
     NotRunning,
     NotWaiting,
+    StoreUnavailable,
     TaskNotFound,
 )
-from serve_app.files.artifacts import LocalArtifacts
+from serve_app.files.artifacts import Artifacts
 from serve_app.files.output_paths import SavePath
+from serve_app.files.stored_file import StoredFile
 from serve_app.media.video_stills import StillKind, VideoStills
 from serve_app.queue.feed import TaskFeed
 from serve_app.queue.snapshot import QueueSnapshot
@@ -54,7 +55,7 @@ class TaskService:
         store: TaskStore,
         outbox: Outbox,
         view: QueueView,
-        artifacts: LocalArtifacts,
+        artifacts: Artifacts,
         places: VideoPlaces,
         pausing: Pausing,
         nudge: Callable[[], None],
@@ -77,7 +78,7 @@ class TaskService:
         self._nudge = nudge
         self._on_cancelled = on_cancelled
         self._acts = acts
-        self._stills = VideoStills()
+        self._stills = VideoStills(artifacts)
 
     @property
     def offer(self) -> Offer:
@@ -148,11 +149,11 @@ class TaskService:
         """Return the finished task whose video has that name. Raises ``FileNotFound``, ``PathForbidden``."""
         return await self._places.published(caller, name)
 
-    async def video(self, task: Task) -> Path:
-        """Return the file of a finished task's video. Raises ``FileNotFound``."""
+    async def video(self, task: Task) -> StoredFile:
+        """Return a finished task's video. Raises ``FileNotFound``, ``StoreUnavailable``."""
         try:
-            return await asyncio.to_thread(self._artifacts.path_of, task.artifact or "")
-        except (FileNotFound, OSError):
+            return await asyncio.to_thread(self._artifacts.find, task.artifact or "")
+        except FileNotFound:
             raise FileNotFound("The video is no longer kept.") from None
 
     async def preview(self, task: Task, form: str) -> bytes:
@@ -169,9 +170,9 @@ class TaskService:
                 "The task has no preview yet; ask again." if not task.is_final else "The task has no preview."
             ) from None
 
-    async def still(self, task: Task, kind: StillKind) -> Path:
-        """Return the file of a picture of a finished task's video. Raises ``FileNotFound``."""
-        return await self._stills.of(await self.video(task), kind, task.total_frames)
+    async def still(self, task: Task, kind: StillKind) -> StoredFile:
+        """Return a picture of a finished task's video. Raises ``FileNotFound``, ``StoreUnavailable``."""
+        return await self._stills.of(task.artifact or "", kind, task.total_frames)
 
     async def queue(self) -> QueueSnapshot:
         """Return the queue as it stood a moment ago; one snapshot serves many requests."""
@@ -264,7 +265,7 @@ class TaskService:
         self._acts.did(caller, act, task_id=task.id, owner=None if task.owner == caller.name else task.owner)
 
     async def _forget_files(self, uid: str, place: SavePath | None = None, key: str | None = None) -> None:
-        with suppress(OSError):  # the janitor will try again
+        with suppress(OSError, StoreUnavailable):  # the janitor will try again
             await asyncio.to_thread(self._artifacts.delete_task_files, uid, place, key)
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from serve_app.coordinator.janitor import Janitor
-from serve_app.files.artifacts import LocalArtifacts
+from serve_app.files.local_artifacts import LocalArtifacts
 from serve_app.files.output_paths import OutputPaths
 from serve_app.store.database import Database
 from serve_app.store.delivery_ledger import DeliveryLedger

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import select, text
 
 from models.video_spec import LoraUse
-from serve_app.files.artifacts import LocalArtifacts
+from serve_app.files.local_artifacts import LocalArtifacts
 from serve_app.files.output_paths import OutputPaths
 from serve_app.replica.run import Outcome, Run
 from serve_app.store.database import Database

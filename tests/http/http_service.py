@@ -18,10 +18,10 @@ from PIL import Image
 
 from serve_app.api.application import SURFACES, Surface, build_api
 from serve_app.config.settings import AppSettings
-from serve_app.files.artifacts import LocalArtifacts
-from serve_app.files.output_paths import OutputPaths
+from serve_app.files.artifact_stores import open_artifacts
+from serve_app.files.artifacts import Artifacts
 from serve_app.media.source_image import SourceImage
-from serve_app.media.video_stills import StillKind, still_path
+from serve_app.media.video_stills import StillKind, still_key
 from serve_app.store.database import Database
 from serve_app.store.fleet import Fleet
 from serve_app.store.run_ledger import RunLedger
@@ -50,7 +50,7 @@ class HttpService:
     store: TaskStore
     fleet: Fleet
     ledger: RunLedger
-    artifacts: LocalArtifacts
+    artifacts: Artifacts
     nudges: list[str] = field(default_factory=list)
     cancelled: list[Task] = field(default_factory=list)
     streams: list[int] = field(default_factory=list)
@@ -85,11 +85,11 @@ class HttpService:
     async def publish(self, task: Task, video: bytes = VIDEO) -> Task:
         """End a run with a video, its last frame and a preview."""
         form = task.spec.output.format
-        self.artifacts.attempt_path(task.uid, task.attempt, form).write_bytes(video)
-        last = still_path(self.artifacts.attempt_path(task.uid, task.attempt, form), StillKind.LAST_FRAME)
-        last.write_bytes(LAST_FRAME)
-        self.artifacts.put_preview(task.uid, task.attempt, still=PREVIEW, strip=PREVIEW + PREVIEW)
         key = self.artifacts.key(task.uid, task.attempt, form)
+        self.artifacts.attempt_path(task.uid, task.attempt, form).write_bytes(video)
+        self.artifacts.put_still(still_key(key, StillKind.LAST_FRAME), LAST_FRAME)
+        self.artifacts.store_attempt(task.uid, task.attempt, form)
+        self.artifacts.put_preview(task.uid, task.attempt, still=PREVIEW, strip=PREVIEW + PREVIEW)
         result = made(key, task.spec.total_steps, timings={"denoise": 1.5})
         done = await self.ledger.publish(task.uid, task.attempt, result)
         assert done is not None
@@ -136,7 +136,7 @@ async def running(
             store=TaskStore(database),
             fleet=Fleet(database),
             ledger=await RunLedger.take_lead(database, lease_s=30, grace_s=10),
-            artifacts=LocalArtifacts(OutputPaths(settings.outputs, settings.output_roots), settings.data_dir),
+            artifacts=open_artifacts(settings),
             nudges=nudges,
             cancelled=cancelled,
             streams=streams,

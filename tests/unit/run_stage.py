@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from models.engine import Engine, Generation
 from models.phase import Phase
-from serve_app.files.artifacts import LocalArtifacts
+from serve_app.files.artifacts import Artifacts
 from serve_app.replica.departure import Deadline, no_deadline
 from serve_app.replica.run import Outcome, Run
 from serve_app.replica.run_checkpoints import Checkpoints, NoCheckpoints
@@ -100,7 +100,7 @@ async def execute(run: Run, thread: ThreadPoolExecutor) -> Outcome:
 
 
 def run(
-    artifacts: LocalArtifacts,
+    artifacts: Artifacts,
     coordinator: Coordinator,
     *,
     engine: Engine | None = None,

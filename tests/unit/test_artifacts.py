@@ -8,7 +8,7 @@ import pytest
 
 from serve_app.errors import FileNotFound, PathForbidden
 from serve_app.files import durable
-from serve_app.files.artifacts import LocalArtifacts
+from serve_app.files.local_artifacts import LocalArtifacts
 from serve_app.files.output_paths import OutputPaths
 
 ODD_IDS = [".", "..", "...", ".hidden", "-", "a.mp4", "t-a", "x" * 128]

@@ -11,7 +11,7 @@ import pytest
 
 from models.engine import Generation
 from serve_app.coordinator.hand_backs import PATIENCE_S, HandBacks
-from serve_app.files.artifacts import LocalArtifacts
+from serve_app.files.local_artifacts import LocalArtifacts
 from serve_app.files.output_paths import OutputPaths
 from serve_app.replica.departure import Departure
 from serve_app.replica.node_drain import NodeDrain

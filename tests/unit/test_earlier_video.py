@@ -10,7 +10,7 @@ import pytest
 from models.engine import Frames, Generation, GenerationRequest
 from models.phase import OnPhase, untold
 from models.pixel_format import PixelFormat
-from serve_app.files.artifacts import LocalArtifacts
+from serve_app.files.local_artifacts import LocalArtifacts
 from serve_app.files.output_paths import OutputPaths
 from serve_app.media.file_settings import GOES_ON, settings_in
 from serve_app.media.video_encoding import VideoEncoding

@@ -15,7 +15,7 @@ from PIL import Image
 from models.engine import Generation, GenerationRequest
 from models.phase import OnPhase, untold
 from models.video_spec import LoraUse
-from serve_app.files.artifacts import LocalArtifacts
+from serve_app.files.local_artifacts import LocalArtifacts
 from serve_app.files.output_paths import OutputPaths
 from serve_app.media.file_comment import comment_of
 from serve_app.media.file_settings import request_fields, settings_comment, settings_in

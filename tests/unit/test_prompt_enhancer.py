@@ -15,7 +15,7 @@ import pytest_asyncio
 
 from models.phase import Phase, untold
 from serve_app.config.prompt_enhancer_settings import PromptEnhancerSettings
-from serve_app.files.artifacts import LocalArtifacts
+from serve_app.files.local_artifacts import LocalArtifacts
 from serve_app.files.output_paths import OutputPaths
 from serve_app.replica.prompt_enhancer import NotEnhanced, PromptEnhancer
 from serve_app.replica.run import Outcome

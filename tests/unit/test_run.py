@@ -18,7 +18,7 @@ from models.engine import Frames, Generation
 from models.errors import DeviceLost, EngineLost, GroupLost
 from models.phase import Phase, untold
 from models.pixel_format import PixelFormat
-from serve_app.files.artifacts import LocalArtifacts
+from serve_app.files.local_artifacts import LocalArtifacts
 from serve_app.files.output_paths import OutputPaths
 from serve_app.media.source_image import SourceImage
 from serve_app.replica.run import Hung, Outcome

@@ -14,7 +14,7 @@ from models.engine import EngineSettings, FusedLora, Generation, GenerationReque
 from models.parallel.plan import ParallelPlan
 from models.variants import VARIANTS
 from models.video_spec import LoraUse
-from serve_app.files.artifacts import LocalArtifacts
+from serve_app.files.local_artifacts import LocalArtifacts
 from serve_app.files.output_paths import OutputPaths
 from serve_app.replica.checkpoint import Checkpoint, CheckpointError
 from serve_app.replica.fingerprints import Fingerprints

@@ -13,7 +13,7 @@ from PIL import Image, ImageSequence
 from models.engine import Frames, Generation, GenerationRequest
 from models.errors import ModelError
 from serve_app.errors import FileNotFound
-from serve_app.files.artifacts import LocalArtifacts
+from serve_app.files.local_artifacts import LocalArtifacts
 from serve_app.files.output_paths import OutputPaths
 from serve_app.media.preview_pictures import still, strip
 from serve_app.replica.run import Outcome

@@ -14,12 +14,12 @@ from PIL import Image, ImageSequence
 
 from models.errors import TuningError
 from models.pixel_format import PixelFormat
-from serve_app.files.artifacts import LocalArtifacts
+from serve_app.files.local_artifacts import LocalArtifacts
 from serve_app.files.output_paths import OutputPaths
 from serve_app.media import encoders
 from serve_app.media.encoders import written_formats
 from serve_app.media.video_encoding import VideoEncoding
-from serve_app.media.video_stills import StillKind, VideoStills, still_path
+from serve_app.media.video_stills import StillKind, VideoStills, still_key
 from serve_app.media.video_writer import VideoWriteError, VideoWriter
 from serve_app.replica.run import Outcome, Run
 from serve_app.tasks.video_output import Codec, VideoFormat, VideoOutput
@@ -100,15 +100,21 @@ def test_less_quality_is_a_smaller_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("form", [form for form in written_formats() if form is not VideoFormat.MP4])
 async def test_stills_are_made_of_every_format(tmp_path: Path, form: VideoFormat) -> None:
-    video = write(tmp_path / f"1{form.suffix}", VideoOutput(form), count=20)
-    stills = VideoStills()
-    with Image.open(await stills.of(video, StillKind.THUMBNAIL, 20)) as first:
+    artifacts = LocalArtifacts(OutputPaths(tmp_path / "out"), tmp_path / "data")
+    write(artifacts.attempt_path("a", 1, form), VideoOutput(form), count=20)
+    stills = VideoStills(artifacts)
+
+    async def still(kind: StillKind) -> io.BytesIO:
+        made = await stills.of(artifacts.key("a", 1, form), kind, 20)
+        return io.BytesIO(b"".join(made.chunks(0, made.size)))
+
+    with Image.open(await still(StillKind.THUMBNAIL)) as first:
         assert (first.format, first.size) == ("WEBP", (96, 64))
         assert np.abs(np.asarray(first.convert("RGB")).astype(int) - moving(1)[0]).mean() < 16
-    with Image.open(await stills.of(video, StillKind.SPRITESHEET, 20)) as sheet:
+    with Image.open(await still(StillKind.SPRITESHEET)) as sheet:
         assert (sheet.format, sheet.size) == ("JPEG", (960, 480))  # every second of 20 frames, in rows of 4
 
-    with Image.open(await stills.of(video, StillKind.LAST_FRAME, 20)) as last:
+    with Image.open(await still(StillKind.LAST_FRAME)) as last:
         assert (last.format, last.size) == ("PNG", (96, 64))
         assert np.abs(np.asarray(last.convert("RGB")).astype(int) - moving(20)[-1]).mean() < 12
 
@@ -150,7 +156,7 @@ async def test_a_run_writes_the_form_that_its_task_asks_for(tmp_path: Path) -> N
         frames = [name for name in packed.namelist() if name.endswith(".png")]
         assert len(frames) == SPEC.num_frames
         last = Image.open(io.BytesIO(packed.read(frames[-1])))
-        with Image.open(still_path(path, StillKind.LAST_FRAME)) as kept:
+        with Image.open(artifacts.path_of(still_key(result.artifact, StillKind.LAST_FRAME))) as kept:
             assert np.array_equal(np.asarray(kept), np.asarray(last))
         assert json.loads(packed.read("settings.json"))["wan_serve"]["format"] == "png-zip"
 

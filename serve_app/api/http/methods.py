@@ -6,6 +6,7 @@ from re import Pattern
 from typing import Any
 
 from fastapi.routing import RouteContext, iter_route_contexts
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, compile_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -16,6 +17,14 @@ _CHANGES = "x-changes-tasks"
 
 CHANGING_GET: Mapping[str, Any] = {_CHANGES: True}
 """``openapi_extra`` of a GET route with side effects, which rejects HEAD, since link checkers send it."""
+
+
+_IS_HEAD = "wan_serve.is_head"
+
+
+def is_head(request: Request) -> bool:
+    """Return whether nothing but the headers of the answer to a request will be sent."""
+    return _IS_HEAD in request.scope
 
 
 class _HeadSent(Exception):
@@ -58,7 +67,7 @@ class Methods:
             await send(message)
 
         with suppress(_HeadSent):
-            await self._app({**scope, "method": "GET"}, receive, send_head)
+            await self._app({**scope, "method": "GET", _IS_HEAD: True}, receive, send_head)
 
     def _allowed(self, scope: Scope) -> frozenset[str]:
         path = scope["path"].removeprefix(scope.get("root_path", ""))

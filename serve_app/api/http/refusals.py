@@ -12,7 +12,14 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serve_app.errors import Draining, InvalidField, ServiceError, TooManyRequests, Unauthorized
+from serve_app.errors import (
+    Draining,
+    InvalidField,
+    ServiceError,
+    StoreUnavailable,
+    TooManyRequests,
+    Unauthorized,
+)
 
 _logger = logging.getLogger("ray.serve")
 
@@ -73,7 +80,7 @@ class RefusalShapes:
 def refusal(error: ServiceError) -> RefusalResponse:
     """Return the HTTP response for a ``ServiceError``."""
     headers = {}
-    if isinstance(error, TooManyRequests | Draining):
+    if isinstance(error, TooManyRequests | Draining | StoreUnavailable):
         headers["Retry-After"] = str(error.retry_after_s)
     if isinstance(error, Unauthorized):
         headers["WWW-Authenticate"] = "Bearer"

@@ -114,8 +114,8 @@ async def result(task_id: TaskInPath, request: Request, service: Service, caller
     task = await _task(service, caller, task_id)
     if task.artifact is None:
         raise NotFound("Task not completed")
-    path = await service.video(task)
-    return await send_video(request, path, filename=task.save_path.rpartition("/")[2], attachment=True)
+    video = await service.video(task)
+    return send_video(request, video, filename=task.save_path.rpartition("/")[2], attachment=True)
 
 
 @router.delete("/v1/tasks/running", include_in_schema=False)

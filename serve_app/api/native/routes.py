@@ -13,7 +13,7 @@ from serve_app.api.http.etag import send_tagged
 from serve_app.api.http.examples import curl, curl_json
 from serve_app.api.http.links import operation_id
 from serve_app.api.http.parameters import FileInPath, RootPath, Service, TaskInPath
-from serve_app.api.http.video_file import send_video
+from serve_app.api.http.video_file import send_video, suffix_of
 from serve_app.api.native.describe import describe, describe_all
 from serve_app.api.native.submit_answers import SUBMIT_ANSWERS, Wait, submit_answer
 from serve_app.api.native.task_document import (
@@ -112,8 +112,8 @@ async def result(task_id: TaskInPath, request: Request, service: Service, caller
     task = await service.task(caller, task_id)
     if task.artifact is None:
         raise ResultNotReady(why_no_result(task))
-    path = await service.video(task)
-    return await send_video(request, path, filename=f"{task.id}{path.suffix}", attachment=False)
+    video = await service.video(task)
+    return send_video(request, video, filename=task.id + suffix_of(video), attachment=False)
 
 
 @router.get(
@@ -127,9 +127,9 @@ async def last_frame(task_id: TaskInPath, request: Request, service: Service, ca
     task = await service.task(caller, task_id)
     if task.artifact is None:
         raise ResultNotReady(why_no_result(task))
-    path = await service.still(task, StillKind.LAST_FRAME)
+    picture = await service.still(task, StillKind.LAST_FRAME)
     name = f"{task.id}.last_frame.png"
-    return await send_video(request, path, filename=name, attachment=False, media_type="image/png")
+    return send_video(request, picture, filename=name, attachment=False, media_type="image/png")
 
 
 @router.get(
@@ -168,8 +168,8 @@ async def preview(
 async def download(file_path: FileInPath, request: Request, service: Service, caller: Calling) -> Response:
     """Send the newest video of that name as an attachment."""
     task = await service.published(caller, file_path)
-    path = await service.video(task)
-    return await send_video(request, path, filename=task.save_path.rpartition("/")[2], attachment=True)
+    video = await service.video(task)
+    return send_video(request, video, filename=task.save_path.rpartition("/")[2], attachment=True)
 
 
 @router.get(

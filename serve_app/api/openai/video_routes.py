@@ -15,7 +15,7 @@ from serve_app.api.http.form import header_parameters, read_form
 from serve_app.api.http.links import operation_id
 from serve_app.api.http.parameters import Service, TaskInPath
 from serve_app.api.http.refusals import refused
-from serve_app.api.http.video_file import send_video
+from serve_app.api.http.video_file import send_video, suffix_of
 from serve_app.api.openai.bracket_fields import nested
 from serve_app.api.openai.create_request import CreateRequest, with_extras
 from serve_app.api.openai.refusal import ErrorBody, openai_answers
@@ -170,13 +170,12 @@ async def content(
     """Send a video, or a picture of it, which is made when it is first asked for."""
     task = _finished(await service.task(caller, task_id))
     if variant in ("video", "0"):
-        path = await service.video(task)
-        return await send_video(request, path, filename=f"{task.id}{path.suffix}", attachment=False)
+        video = await service.video(task)
+        return send_video(request, video, filename=task.id + suffix_of(video), attachment=False)
     kind = StillKind(variant)
-    path = await service.still(task, kind)
-    return await send_video(
-        request, path, filename=f"{task.id}{path.suffix}", attachment=False, media_type=_MEDIA_TYPES[kind]
-    )
+    picture = await service.still(task, kind)
+    name = task.id + suffix_of(picture)
+    return send_video(request, picture, filename=name, attachment=False, media_type=_MEDIA_TYPES[kind])
 
 
 @router.get(
