@@ -246,9 +246,9 @@ async def _made(
 
 
 async def _content(service: TaskService, task: Task) -> bytes:
-    path = await service.video(_finished(task))
+    video = await service.video(_finished(task))
     try:
-        return await asyncio.to_thread(path.read_bytes)
+        return await asyncio.to_thread(lambda: b"".join(video.chunks(0, video.size)))
     except OSError:  # deleted a moment ago
         raise FileNotFound("The video is no longer kept.") from None
 
