@@ -60,6 +60,23 @@ def _check(arguments: argparse.Namespace) -> int:
     return report(arguments.config)
 
 
+def _add_migrate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "target",
+        metavar="CONFIG|URL",
+        help="a Ray Serve configuration file, or the address of a database as database_url has it",
+    )
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument("--check", action="store_true", help="change nothing; exit with 1 if it is behind")
+    instead.add_argument("--sql", action="store_true", help="change nothing; print the statements")
+
+
+def _migrate(arguments: argparse.Namespace) -> int:
+    from serve_app.launch.migrate import migrate
+
+    return migrate(arguments.target, is_check=arguments.check, as_sql=arguments.sql)
+
+
 def _add_settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--markdown", action="store_true", help="as the page in the docs")
 
@@ -109,6 +126,7 @@ def _mcp(arguments: argparse.Namespace) -> int:
 COMMANDS: Mapping[str, Command] = {
     "run": Command("serve a configuration until Ctrl-C or SIGTERM", _add_run, _run),
     "check": Command("say what is wrong with a configuration, without starting it", _add_config, _check),
+    "migrate": Command("bring a database's schema to this version", _add_migrate, _migrate),
     "settings": Command("list every setting with its default and range", _add_settings, _settings),
     "api": Command("print the OpenAPI document, or the page of every route", _add_api, _api),
     "mcp": Command("offer a running service to language models, as tools (MCP)", _add_mcp, _mcp),

@@ -49,6 +49,11 @@ class PostgresServer:
         self._run("pg_ctl", "-D", str(self._folder / "data"), "-m", "immediate", "-w", "stop")
         shutil.rmtree(self._folder)
 
+    @property
+    def socket(self) -> Path:
+        """The socket that the server listens on."""
+        return self._folder / ".s.PGSQL.5432"
+
     def new_database(self, template: str = "template1") -> str:
         """Copy the database with the name ``template``, by default an empty one, and return its address."""
         name = f"tests{next(self._numbers)}"

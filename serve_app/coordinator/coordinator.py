@@ -6,7 +6,7 @@ Its state is in the task store: a new leader continues from the store while the 
 import asyncio
 import logging
 import time
-from collections.abc import Collection, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -24,6 +24,7 @@ from serve_app.coordinator.janitor import Janitor
 from serve_app.coordinator.scaling import Scaling, deployment_of
 from serve_app.coordinator.service_name import service_name
 from serve_app.coordinator.watch import Watch
+from serve_app.errors import StoreUnavailable
 from serve_app.files.artifact_stores import open_artifacts
 from serve_app.files.output_paths import OutputPaths
 from serve_app.media.public_http import PublicHttp, public_or_in
@@ -49,6 +50,7 @@ from serve_app.webhooks.sender import Sender
 _LEASE_CHECK_S = 1.0
 _DEPLOYMENTS_CHECK_S = 2.0
 _DRAIN_CHECK_S = 0.2
+_STORE_RETRY_S = 1.0
 _logger = logging.getLogger("ray.serve")
 
 
@@ -78,12 +80,13 @@ class Coordinator:
         rules = settings.tasks
         rules_of = {model.name: model.autoscaling for model in settings.models}
         awaited = {name for name, scaling in rules_of.items() if scaling is None or scaling.min_replicas}
+        self._grace_s = min(rules.lease_s, 5 * rules.heartbeat_s)
         self._ledger = await RunLedger.take_lead(
             self._database,
             service=service_name(),
             is_ready=not awaited,
             lease_s=rules.lease_s,
-            grace_s=min(rules.lease_s, 5 * rules.heartbeat_s),
+            grace_s=self._grace_s,
             shares=settings.shares,
         )
         self._hand_backs = HandBacks(self.hand_back, runs_are_kept=rules.checkpoint_every_s > 0)
@@ -145,12 +148,12 @@ class Coordinator:
 
     def _begin_loops(self) -> Sequence[asyncio.Task[None]]:
         loops = (
-            self._dispatcher.run(),
-            self._check_leases(),
-            self._check_deployments(),
-            self._janitor.run(),
-            self._courier.run(),
-            self._watch.run(),
+            self._dispatcher.run,
+            self._check_leases,
+            self._check_deployments,
+            self._janitor.run,
+            self._courier.run,
+            self._watch.run,
         )
         return [asyncio.create_task(self._supervise(loop)) for loop in loops]
 
@@ -295,6 +298,8 @@ class Coordinator:
         self._courier.nudge()
 
     async def _check_leases(self) -> None:
+        # It begins again after each time that the store was away, when no run could report either.
+        await self._ledger.excuse(self._grace_s)
         while True:
             await self._handover.look()
             if self._ledger.seat.leads:
@@ -329,9 +334,9 @@ class Coordinator:
                 self._scaling.note(scale)
             await asyncio.sleep(_DEPLOYMENTS_CHECK_S)
 
-    async def _supervise(self, loop: Coroutine[Any, Any, None]) -> None:
+    async def _supervise(self, loop: Callable[[], Coroutine[Any, Any, None]]) -> None:
         try:
-            await loop
+            await self._outlasting(loop)
         except Superseded as error:
             # Serve is about to stop this coordinator, as one of the previous version, or must replace it.
             _logger.warning("this coordinator stands by: %s", error)
@@ -339,6 +344,15 @@ class Coordinator:
         except Exception as error:
             _logger.exception("a background loop of the coordinator ended")
             self._fail(error)
+
+    async def _outlasting(self, loop: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run a loop to its end, from its beginning each time that the store was away."""
+        while True:
+            try:
+                return await loop()
+            except StoreUnavailable as error:
+                _logger.warning("a loop of the coordinator begins again: %s", error)
+                await asyncio.sleep(_STORE_RETRY_S)
 
     def _fail(self, error: Exception) -> None:
         self._failure = error

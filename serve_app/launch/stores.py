@@ -12,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from serve_app.config.preflight import IMPORT_PATH
 from serve_app.config.settings import parse_settings
+from serve_app.errors import StoreUnavailable
 from serve_app.launch.launch_config import LaunchError
 from serve_app.store.database import Database, SchemaTooNew
 
@@ -54,7 +55,7 @@ async def _require_usable(url: str) -> None:
     database = Database(url)
     try:
         # A database that is away may come back; whether it does, the service says itself.
-        with suppress(OSError, SQLAlchemyError):
+        with suppress(StoreUnavailable, OSError, SQLAlchemyError):
             await database.require_usable()
     except SchemaTooNew as error:
         raise LaunchError(str(error)) from None

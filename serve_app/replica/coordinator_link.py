@@ -10,6 +10,7 @@ from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
+from serve_app.errors import StoreUnavailable
 from serve_app.metrics import LinkMetrics
 from serve_app.tasks.command import Command
 from serve_app.tasks.replica import Replica
@@ -29,7 +30,7 @@ class CoordinatorLink:
 
     A report without an answer within ``patience_s`` seconds counts as "continue", since the next one follows
     soon. The end of a run must arrive: the call is retried until it is answered, for up to ``give_up_s``
-    seconds.
+    seconds, and for as long as it says that the store is away.
     """
 
     def __init__(self, handle: DeploymentHandle[Any], *, patience_s: float, give_up_s: float) -> None:
@@ -91,6 +92,8 @@ class CoordinatorLink:
                 return bool(await getattr(self._handle, method).remote(*args))
             except (RayError, RayServeException) as error:
                 self._note_unanswered(method, error)
-                if time.monotonic() > deadline:
+                if isinstance(error, StoreUnavailable):  # the coordinator answers, and will renew the lease
+                    deadline = time.monotonic() + self._give_up_s
+                elif time.monotonic() > deadline:
                     return False
                 await asyncio.sleep(_RETRY_S)

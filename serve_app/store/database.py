@@ -4,12 +4,14 @@ import asyncio
 import fcntl
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, event, inspect, make_url, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from serve_app.store.postgres import PATIENCE_S, postgres_engine, reaching_server
 
 OnTransaction = Callable[[str, float], None]
 """Is told of each ``read`` or ``write`` that ended well, and its seconds; returns at once, never raises."""
@@ -34,7 +36,11 @@ class Database:
     to a thread, the largest part of a query's time.
     """
 
-    def __init__(self, url: str, *, on_transaction: OnTransaction = untimed) -> None:
+    def __init__(
+        self, url: str, *, on_transaction: OnTransaction = untimed, patience_s: float = PATIENCE_S
+    ) -> None:
+        """``patience_s``: seconds after which a server that says nothing is taken for away."""
+        self._url = url
         self._on_transaction = on_transaction
         parsed = make_url(url)
         self._file = parsed.database if parsed.get_backend_name() == "sqlite" else None
@@ -42,7 +48,7 @@ class Database:
             self._readers = _sqlite_engine(url, begin=None, pool_size=4)
             self._writers = _sqlite_engine(url, begin="IMMEDIATE", pool_size=1)
         else:
-            self._readers = self._writers = create_async_engine(url, pool_size=8, pool_pre_ping=True)
+            self._readers = self._writers = postgres_engine(url, patience_s)
 
     async def migrate(self) -> None:
         """Upgrade the schema to the latest version; safe when several processes start at the same time.
@@ -50,8 +56,7 @@ class Database:
         The schema of a later version stays as it is where this program can use it. Raises ``SchemaTooNew``.
         """
         if self._file is None:
-            async with self.write_alone() as connection:
-                await connection.run_sync(_upgrade)
+            await self._migrate_server()
             return
         # A lock inside the database is not enough: two processes must not switch a new file to WAL at once.
         with open(f"{self._file}.lock", "w") as lock:
@@ -61,22 +66,41 @@ class Database:
 
     async def require_usable(self) -> None:
         """Raise ``SchemaTooNew`` where a later version has changed the schema beyond this one's use."""
+        await self.version()
+
+    async def version(self) -> str | None:
+        """Return the version of the schema that the database has; None without tables.
+
+        Raises ``SchemaTooNew``.
+        """
         async with self.read() as connection:
-            await connection.run_sync(_usable_version)
+            return await connection.run_sync(_usable_version)
+
+    async def _migrate_server(self) -> None:
+        engine = postgres_engine(self._url, None)  # a large table may take its time
+        try:
+            async with reaching_server(), engine.begin() as connection:
+                await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+                await connection.run_sync(_upgrade)
+        finally:
+            await engine.dispose()
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
-        """Yield a connection for reading."""
+        """Yield a connection for reading. Raises ``StoreUnavailable``."""
         began = time.perf_counter()
-        async with self._readers.connect() as connection:
+        async with self._reaching(), self._readers.connect() as connection:
             yield connection
         self._on_transaction("read", time.perf_counter() - began)
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
-        """Yield a transaction that is committed when the block ends and rolled back when the block raises."""
+        """Yield a transaction that is committed when the block ends and rolled back when the block raises.
+
+        Raises ``StoreUnavailable``; then it is not known whether it was committed.
+        """
         began = time.perf_counter()
-        async with self._writers.begin() as connection:
+        async with self._reaching(), self._writers.begin() as connection:
             yield connection
         self._on_transaction("write", time.perf_counter() - began)
 
@@ -93,6 +117,9 @@ class Database:
             else:
                 await connection.execute(text("BEGIN IMMEDIATE"))
             yield connection
+
+    def _reaching(self) -> AbstractAsyncContextManager[None]:
+        return nullcontext() if self._file is not None else reaching_server()
 
     async def close(self) -> None:
         """Close every connection."""

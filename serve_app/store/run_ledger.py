@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
-from sqlalchemy import RowMapping, delete, exists, func, select, update
+from sqlalchemy import RowMapping, and_, delete, exists, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from serve_app.store.batching import Batching
@@ -21,6 +21,7 @@ from serve_app.store.fair_queue import FairQueue
 from serve_app.store.leadership import (
     Presence,
     Seat,
+    coordinates,
     is_due,
     keep_seat,
     leads,
@@ -135,6 +136,17 @@ class RunLedger:
         async with self._database.write_alone() as connection:
             self._seat = await keep_seat(connection, self.epoch, presence)
         return self._seat
+
+    async def excuse(self, grace_s: float) -> None:
+        """Give the runs of this service ``grace_s`` seconds to report, after the store was away."""
+        due = time.time() + grace_s
+        silent = and_(TASKS.c.status == Status.RUNNING, TASKS.c.lease_expires_at < due)
+        async with self._database.write() as connection:
+            await connection.execute(
+                update(TASKS)
+                .where(silent, TASKS.c.generation == self._seat.generation, coordinates(self.epoch))
+                .values(lease_expires_at=due)
+            )
 
     async def claim(self, model: str, runner: str, loras: Collection[str] = ()) -> Task | None:
         """Claim the next task of ``model`` for ``runner``; return None if no queued task may run here.

@@ -10,6 +10,7 @@ import pytest_asyncio
 
 from serve_app.tasks.caller import EVERYONE
 from testbed.s3_server import S3Server
+from testbed.tcp_proxy import TcpProxy
 from tests.http.http_service import LAST_FRAME, PREVIEW, VIDEO, HttpService, as_text, png, running, settings
 
 pytestmark = pytest.mark.s3
@@ -103,3 +104,25 @@ async def test_settings_that_contradict_a_bucket_are_refused_and_the_secret_is_i
     with pytest.raises(ValueError, match="artifacts_url"):
         settings(folder, artifacts_url="gs://tests")
     assert where["s3"]["secret_access_key"] not in repr(settings(folder, **where))
+
+
+async def test_a_bucket_that_is_away_is_a_503_that_says_when_to_come_again(
+    folder: Path, where: dict[str, Any], s3_server: S3Server
+):
+    with TcpProxy(("127.0.0.1", s3_server.port)) as proxy:
+        where["s3"] |= {"endpoint_url": f"http://127.0.0.1:{proxy.port}"}
+        async with running(settings(folder, **where)) as service:
+            task_id = await service.finished()
+            proxy.cut()
+            order = {"prompt": "a ball", "image_path": as_text(png())}
+            refused = await service.client.post("/v1/tasks/video", json=order)
+            assert (refused.status_code, refused.json()["code"]) == (503, "store_unavailable")
+            assert int(refused.headers["retry-after"]) >= 1
+            assert "127.0.0.1" not in refused.text
+            away = await service.client.get(f"/v1/tasks/{task_id}/result")
+            assert away.status_code == 503 and int(away.headers["retry-after"]) >= 1
+            assert (await service.status(task_id))["status"] == "succeed"
+            proxy.mend()
+            assert (await service.client.post("/v1/tasks/video", json=order)).status_code == 200
+            assert (await service.client.get(f"/v1/tasks/{task_id}/result")).content == VIDEO
+            assert len(await service.store.list(EVERYONE, limit=9)) == 2
