@@ -121,9 +121,11 @@ async def test_stills_are_made_of_every_format(tmp_path: Path, form: VideoFormat
 
 @pytest.mark.parametrize("comment", [COMMENT, None])
 async def test_stills_are_made_of_a_webp_of_one_frame(tmp_path: Path, comment: str | None) -> None:
-    video = write(tmp_path / "1.webp", VideoOutput(VideoFormat.WEBP), comment, count=1)
+    artifacts = LocalArtifacts(OutputPaths(tmp_path / "out"), tmp_path / "data")
+    write(artifacts.attempt_path("a", 1, VideoFormat.WEBP), VideoOutput(VideoFormat.WEBP), comment, count=1)
     for kind in StillKind:
-        with Image.open(await VideoStills().of(video, kind, 1)) as still:
+        made = await VideoStills(artifacts).of(artifacts.key("a", 1, VideoFormat.WEBP), kind, 1)
+        with Image.open(io.BytesIO(b"".join(made.chunks(0, made.size)))) as still:
             assert still.size[0] >= 96, kind
 
 
