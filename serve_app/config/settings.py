@@ -84,6 +84,11 @@ class TaskSettings(Section):
         return self
 
     @property
+    def grace_s(self) -> float:
+        """Seconds that runs have to report to a coordinator that could not hear them."""
+        return min(self.lease_s, 5 * self.heartbeat_s)
+
+    @property
     def silence_s(self) -> float:
         """Seconds after which a silent replica no longer counts: three missed heartbeats."""
         return 3 * self.heartbeat_s

@@ -77,16 +77,15 @@ class Coordinator:
         self._metrics = TaskMetrics(list(models), settings.told_apart)
         gauges = ServiceMetrics(list(models))
         self._traces = TaskSpans(tracer_of(settings.tracing, "coordinator"))
-        rules = settings.tasks
+        rules = self._rules = settings.tasks
         rules_of = {model.name: model.autoscaling for model in settings.models}
         awaited = {name for name, scaling in rules_of.items() if scaling is None or scaling.min_replicas}
-        self._grace_s = min(rules.lease_s, 5 * rules.heartbeat_s)
         self._ledger = await RunLedger.take_lead(
             self._database,
             service=service_name(),
             is_ready=not awaited,
             lease_s=rules.lease_s,
-            grace_s=self._grace_s,
+            grace_s=rules.grace_s,
             shares=settings.shares,
         )
         self._hand_backs = HandBacks(self.hand_back, runs_are_kept=rules.checkpoint_every_s > 0)
@@ -299,7 +298,7 @@ class Coordinator:
 
     async def _check_leases(self) -> None:
         # It begins again after each time that the store was away, when no run could report either.
-        await self._ledger.excuse(self._grace_s)
+        await self._ledger.excuse(self._rules.grace_s)
         while True:
             await self._handover.look()
             if self._ledger.seat.leads:
