@@ -3,7 +3,6 @@
 import importlib
 import os
 import queue
-import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,7 +20,7 @@ PHASES = "phases"
 """The concurrency group of ``next_phase``: a thread of its own, which waits while another prepares."""
 
 LIFE = "life"
-"""The concurrency group of ``live``, which never returns."""
+"""The concurrency group in which ``process`` is asked for while other calls go on."""
 
 _MEMBER = "models.parallel.member"
 """Imported by name, like the engine, so that the service itself imports no torch."""
@@ -83,10 +82,6 @@ class RankActor:
         """Return the process and the device of this rank."""
         node = ray.get_runtime_context().get_node_id()
         return RankProcess(os.getpid(), os.environ.get("CUDA_VISIBLE_DEVICES"), node)
-
-    def live(self) -> None:
-        """Wait for ever: the call fails when this process ends. Call in the concurrency group ``LIFE``."""
-        threading.Event().wait()
 
     def open_store(self) -> tuple[str, int]:
         """Open the rendezvous store on this rank; return its host and port."""

@@ -97,12 +97,14 @@ class RankGroup:
             ).remote(start(number))
             for number in range(placement.ranks)
         ]
-        self._lives = [rank.live.options(concurrency_group=LIFE).remote() for rank in self._ranks]
-        """Calls that end with their ranks, wherever these are."""
+        self._asked: dict[int, ObjectRef[RankProcess]] = {}
+        """Of each rank on another node the last call that asks whether it lives."""
         try:
             self.processes: Sequence[RankProcess] = self._all("process")
             here = ray.get_runtime_context().get_node_id()
             self._processes = [psutil.Process(rank.pid) for rank in self.processes if rank.node == here]
+            elsewhere = [number for number, rank in enumerate(self.processes) if rank.node != here]
+            self._asked = {number: self._ask(number) for number in elsewhere}
             (store,) = self._answers([self._ranks[0].open_store.remote()])
             self._all("load", *store)
         except BaseException:
@@ -118,7 +120,18 @@ class RankGroup:
         """True while every rank's process is alive and the group has not ended."""
         if self._ended or not all(_is_alive(process) for process in self._processes):
             return False
-        return not ray.wait(self._lives, timeout=0)[0]
+        for number, asked in self._asked.items():
+            if not ray.wait([asked], timeout=0)[0]:
+                continue  # an answer may take a while, and one that never comes is an error in the end
+            if _has_failed(asked):
+                return False
+            self._asked[number] = self._ask(number)
+        return True
+
+    def _ask(self, number: int) -> ObjectRef[RankProcess]:
+        asked: ObjectRef[RankProcess]
+        asked = self._ranks[number].process.options(concurrency_group=LIFE).remote()
+        return asked
 
     def end(self) -> None:
         """Kill every rank's process: a hung or stopped one would not react to an actor call. One on another

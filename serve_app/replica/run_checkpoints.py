@@ -62,9 +62,9 @@ class RunCheckpoints(Checkpoints):
     """Keeps the state of a run every ``every_s`` seconds: so none of a shorter one.
 
     The engine's thread begins the copy to the host and leaves the rest to ``keeper``, a thread that writes
-    one file after the other. Of each fragment the newest checkpoint of this attempt stays;
-    of a finished one, which a later attempt decodes again, that after its last step. A failure costs
-    checkpoints, not the run. ``clock``: returns seconds.
+    one file after the other. Of each fragment the newest checkpoint of this attempt stays; of a finished one,
+    which a later attempt decodes again, that after its last step. A failure costs checkpoints, not the run.
+    ``clock``: returns seconds.
     """
 
     def __init__(

@@ -100,6 +100,7 @@ def test_a_task_goes_on_on_another_node_when_its_node_or_the_raylet_there_is_los
             assert attempts_left(service, task_id) == MAX_ATTEMPTS - (1 if name == "drain" else 2)
             wait_for(lambda: not kept(service), DEADLINE_S, lambda: f"left behind: {kept(service)}")
             here = there
+        assert selected(service, "SELECT count(*) FROM rates") == 0  # a part of a run says nothing of a whole
 
 
 def processes(steps: Path) -> dict[str, list[int]]:
@@ -154,7 +155,11 @@ def until_attempt(service: Service, task_id: str, attempt: int) -> None:
 
 def attempts_left(service: Service, task_id: str) -> int:
     """Return how often the task could still be run, as its row says."""
+    return selected(service, "SELECT attempts_left FROM tasks WHERE id = ?", task_id)
+
+
+def selected(service: Service, query: str, *values: str) -> int:
+    """Return the one number that a query of the service's database finds."""
     with closing(sqlite3.connect(service.data_dir / "tasks.db")) as database:
-        query = "SELECT attempts_left FROM tasks WHERE id = ?"
-        (left,) = database.execute(query, (task_id,)).fetchone()
-    return int(left)
+        (found,) = database.execute(query, values).fetchone()
+    return int(found)
