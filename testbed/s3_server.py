@@ -92,7 +92,6 @@ class S3Server:
             "s3": {
                 "endpoint_url": f"http://127.0.0.1:{self.port}",
                 "region": REGION,
-                "path_style": True,
                 "access_key_id": ACCESS_KEY,
                 "secret_access_key": SECRET_KEY,
             },

@@ -14,9 +14,9 @@ class S3Settings(Section):
         description="where the service answers, as `http://minio:9000`; by default AWS",
     )
     region: str | None = Field(default=None, description="region of the bucket")
-    path_style: bool = Field(
-        default=False,
-        description="whether the bucket is named in the path, as most services but AWS want it",
+    path_style: bool | None = Field(
+        default=None,
+        description="whether the bucket is named in the path; by default where endpoint_url is set",
     )
     access_key_id: str | None = Field(
         default=None, min_length=1, description="by default from the environment, a file or the node's role"
@@ -34,6 +34,12 @@ class S3Settings(Section):
         pattern=r"^https?://[^\s?#]+$",
         description="where clients reach the S3 service for redirect_downloads, if not at endpoint_url",
     )
+
+    @property
+    def addressing_style(self) -> str:
+        """How requests name the bucket, as AWS's clients call that."""
+        is_in_path = self.endpoint_url is not None if self.path_style is None else self.path_style
+        return "path" if is_in_path else "auto"
 
     @model_validator(mode="after")
     def _both_parts_of_a_key(self) -> "S3Settings":

@@ -13,13 +13,15 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
 
 from serve_app.config.audit_settings import AuditSettings
+from serve_app.config.key_settings import KeySettings
 from serve_app.config.model_settings import ModelSettings
 from serve_app.config.prompt_enhancer_settings import PromptEnhancerSettings
 from serve_app.config.s3_settings import S3Settings
 from serve_app.config.section import Seconds, Section, SettingsError, model_in
+from serve_app.config.store_environment import with_stores_of_the_environment
 from serve_app.config.tracing_settings import TracingSettings
 from serve_app.config.webhook_secret import secret_bytes
-from serve_app.config.webhook_settings import WebhookSecret, WebhookSettings
+from serve_app.config.webhook_settings import WebhookSettings
 from serve_app.findings import Loc, path, reason, unknown
 from serve_app.tasks.fair_share import Share, Shares
 
@@ -119,47 +121,6 @@ class LimitSettings(Section):
         default=200_000_000, ge=0, description="disk left under which a submit gets 507"
     )
     max_priority: int = Field(default=10, ge=0, description="priorities are -max_priority … max_priority")
-
-
-class KeySettings(Section):
-    """One API key, stored as its hash, and its holder's rights and limits. ``scripts/make_key`` makes one."""
-
-    name: str = Field(
-        pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$",
-        description="owner of its tasks, and of a folder for their videos",
-    )
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="the key's hash, in hexadecimal digits")
-    admin: bool = Field(default=False, description="whether its holder sees and stops the tasks of every key")
-    max_queued: int | None = Field(
-        default=None, ge=1, description="queued tasks it may have before it gets a 429"
-    )
-    max_running: int | None = Field(
-        default=None, ge=1, description="tasks that may run for it at once; more wait in the queue"
-    )
-    max_priority: int | None = Field(
-        default=None, ge=0, description="priorities it may ask for; by default those of limits.max_priority"
-    )
-    weight: float = Field(
-        default=1.0,
-        ge=0.01,
-        le=100,
-        description="share of a busy service, in proportion to the weights of the other keys",
-    )
-    webhook_secrets: tuple[WebhookSecret, ...] = Field(
-        default=(),
-        description="secrets, each whsec_…, that sign the messages to its callback_url; two while one is "
-        "replaced by the other",
-    )
-
-    settings_in_file: bool = Field(
-        default=True, description="whether its videos hold their settings, the prompt among them"
-    )
-
-    @model_validator(mode="after")
-    def _folder_of_its_own(self) -> "KeySettings":
-        if self.name == "videos":
-            raise ValueError("name: must not be videos, the folder of videos that have no owner")
-        return self
 
 
 class AppSettings(Section):
@@ -314,7 +275,7 @@ def parse_settings(args: object, base: Path) -> AppSettings:
     written; its message is one sentence that names the key.
     """
     try:
-        settings = AppSettings.model_validate(args)
+        settings = AppSettings.model_validate(with_stores_of_the_environment(args))
     except ValidationError as error:
         raise SettingsError(_first_sentence(error)) from None
     settings = _absolute(settings, base)

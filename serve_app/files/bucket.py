@@ -213,7 +213,7 @@ def _client(settings: S3Settings, endpoint_url: str | None) -> Any:
             retries={"total_max_attempts": _TRIES, "mode": "standard"},
             max_pool_connections=_CONNECTIONS,
             signature_version="s3v4",
-            s3={"addressing_style": "path" if settings.path_style else "auto"},
+            s3={"addressing_style": settings.addressing_style},
             # Services other than AWS may know nothing of the newer checksums, and TLS guards the way.
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",

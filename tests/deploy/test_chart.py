@@ -24,6 +24,7 @@ def comparable(manifest: dict[str, Any]) -> dict[str, Any]:
 
 COMPONENTS = {"redis.address": "redis://redis:6379", "redis.secret": "wan-serve-redis", "internet": "true"}
 COMPONENTS |= {"monitoringNamespace": "monitoring", "prometheusOperator": "true"}
+COMPONENTS |= {"stores.secret": "wan-serve-stores"}
 
 
 def test_the_values_for_redis_the_internet_and_monitoring_do_what_the_components_do(

@@ -146,5 +146,9 @@ def test_components_open_what_they_say_and_nothing_else(with_components: Network
     assert not with_components.passes(FRONT, PRIVATE_HOST, 443)
     reached = {port for port in INSIDE.values() if with_components.passes(PROMETHEUS, GPU, port)}
     assert reached == {HAPROXY_METRICS, RAY_METRICS}
+    for pod in (HEAD, FRONT, GPU):
+        assert with_components.passes(pod, PRIVATE_HOST, 5432) and with_components.passes(
+            pod, PRIVATE_HOST, 9000
+        )
     assert with_components.passes(HEAD, PRIVATE_HOST, 6379)
     assert not with_components.passes(GPU, PRIVATE_HOST, 6379)

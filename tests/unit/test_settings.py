@@ -240,3 +240,20 @@ def test_a_data_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(SettingsError, match=r"^args\.data_dir: .*file/data cannot be written \("):
         parse_settings(args(tmp_path, data_dir="file/data"), tmp_path)
+
+
+def test_addresses_of_stores_in_the_environment_take_the_place_of_those_in_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WAN_SERVE_DATABASE_URL", "postgresql+asyncpg://a:secret@db/wan")
+    monkeypatch.setenv("WAN_SERVE_ARTIFACTS_URL", "s3://videos/wan")
+    monkeypatch.setenv("WAN_SERVE_S3_ENDPOINT_URL", "http://s3:9000")
+    found = parse_settings(args(tmp_path, artifacts_url="s3://other", s3={"region": "x"}), tmp_path)
+    assert found.store_url == "postgresql+asyncpg://a:secret@db/wan"
+    assert (found.artifacts_url, found.s3.endpoint_url, found.s3.region) == (
+        "s3://videos/wan", "http://s3:9000", "x",
+    )  # fmt: skip
+    assert found.s3.addressing_style == "path"
+    monkeypatch.setenv("WAN_SERVE_DATABASE_URL", "mysql://a")
+    with pytest.raises(SettingsError, match=r"args\.database_url"):
+        parse_settings(args(tmp_path), tmp_path)

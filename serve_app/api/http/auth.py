@@ -10,7 +10,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serve_app.api.http.refusals import refusal
-from serve_app.config.settings import KeySettings
+from serve_app.config.key_settings import KeySettings
 from serve_app.errors import Unauthorized
 from serve_app.tasks.caller import EVERYONE, Caller
 
