@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -193,3 +195,14 @@ async def test_a_pooler_may_give_each_transaction_another_connection(pooled: str
     assert len(await stores[0].list(EVERYONE, limit=50)) == 24
     for database in databases:
         await database.close()
+
+
+@pytest.mark.postgres
+def test_processes_behind_a_pooler_leave_each_other_no_statements(pooled: str):
+    for _ in range(2):  # the second one would name its statements as the first did
+        done = subprocess.run(
+            [sys.executable, "-m", "serve_app.cli", "migrate", pooled, "--check"],
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
