@@ -47,7 +47,8 @@ async def test_priority_goes_before_turns(database: Database, store: TaskStore) 
     ledger = await shared(database, alice=Share(), bob=Share())
     for number in range(4):
         await store.submit(new(f"a{number}", owner="alice", priority=1), ADMISSION)
-    await store.submit(new("b", owner="bob"), ADMISSION)
+    last = await store.submit(new("b", owner="bob"), ADMISSION)
+    assert last.created_at > (await ledger.demand()).oldest["demo"]
     assert await owners_of_claims(ledger, 5) == "aaaab"
 
 
@@ -94,6 +95,7 @@ async def test_an_owner_at_its_limit_is_passed_over(database: Database, store: T
     assert await owners_of_claims(ledger, 1, "big") == "-", "the limit is of all models"
     demand = await ledger.demand()
     assert demand.queued == {"demo": 2, "big": 1} and not any(demand.ready.values())
+    assert not demand.oldest and demand.runners == {"r"}, "what a limit holds back waits for no replica"
     await ledger.publish("uid-a0", 1, made())
     assert await owners_of_claims(ledger, 2) == "a-"
 

@@ -318,6 +318,7 @@ def test_the_cache_of_loras_is_bounded(root: Path, one: WanEngine) -> None:
     for name in "abba":
         assert torch.equal(latents(engine, REQUEST_1, name), expected[name])
         assert sizes(engine) == {name: size}
+    assert engine.evictions["lora"] == 2
     with pytest.raises(InvalidRequest, match="may have"):
         latents(engine, REQUEST_1, "a", "b")
 

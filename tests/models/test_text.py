@@ -87,6 +87,7 @@ def test_the_cache_never_holds_more_bytes_than_it_may(plain_model: Model) -> Non
     for number in range(30):
         text.encode(f"cat {number}")
         assert 0 < text.cached_bytes <= 3000
+    assert 0 < text.evictions < 30
 
 
 def test_the_prompt_used_longest_ago_goes_first(plain_model: Model) -> None:

@@ -16,6 +16,7 @@ from serve_app.store.task_store import TaskStore
 from serve_app.tasks.admission import Admission
 from serve_app.tasks.caller import EVERYONE, Caller
 from serve_app.tasks.fair_share import Share, Shares
+from serve_app.tasks.pauses import Pauses
 from serve_app.tasks.replica import Health, Replica, Scale
 from serve_app.tasks.task import NewTask, Task, TaskSpec
 from tests.contract.tasks import at
@@ -95,6 +96,21 @@ async def test_an_estimate_is_when_a_replica_comes_to_the_task_and_its_own_time(
     assert line.place(last).eta_s == (10 + 6) * 0.5
     assert line.place(last, age_s=3).eta_s == (10 + 6) * 0.5 - 3
     assert line.place(last, age_s=300).eta_s == 6 * 0.5
+
+
+async def test_a_task_is_told_at_the_submit_what_its_status_then_says(
+    database: Database, store: TaskStore, fleet: Fleet
+):
+    await fleet.learn("demo", 0.5)
+    await add_replicas(fleet, 1)
+    await submit(store, "first", work=10)
+    snapshot = at_its_look(await view_of(store, fleet).fresh())
+    new = NewTask("u-new", "new", "demo", SPEC, 6.0, "outputs/new.mp4")
+    assert snapshot.told_s(new) == (10 + 6) * 0.5
+    stored = await store.submit(replace(new, told_s=snapshot.told_s(new)), ADMISSION)
+    assert snapshot.place(stored).eta_s == stored.told_s
+    paused = replace(snapshot, pauses=Pauses(models={"demo"}))
+    assert paused.told_s(new) is None
 
 
 async def test_a_task_is_estimated_by_the_times_of_its_size(store: TaskStore, fleet: Fleet):
