@@ -73,7 +73,8 @@ class AuditLog:
             if dropped:
                 _logger.error("the audit log: %d lines were dropped, the disk is too slow", dropped)
             try:
-                self._append(b"".join(text))
+                if text:
+                    self._append(b"".join(text))
             except OSError:
                 _logger.exception("the audit log: %d lines were not written", len(text))
 

@@ -73,11 +73,11 @@ async def test_each_act_has_a_line_with_who_and_from_where_and_no_prompt_and_no_
 
 
 def test_processes_that_share_a_file_rotate_it_and_lose_no_line(tmp_path: Path) -> None:
-    settings = AuditSettings(path=tmp_path / "audit.jsonl", max_bytes=10_000, keep=100)
+    settings = AuditSettings(path=tmp_path / "audit.jsonl", max_bytes=10_000, keep=1000)
     logs = [AuditLog(settings) for _ in range(3)]
 
     def work(number: int) -> None:
-        for turn in range(200):
+        for turn in range(3000):
             logs[number].did(Caller(f"key{number}"), "submit", task_id=f"t{number}-{turn}")
 
     threads = [Thread(target=work, args=(number,)) for number in range(3)]
@@ -89,18 +89,18 @@ def test_processes_that_share_a_file_rotate_it_and_lose_no_line(tmp_path: Path) 
         log.close()
     files = [path for path in tmp_path.iterdir() if path.suffix != ".lock"]
     seen = [line["task_id"] for path in files for line in lines(path)]
-    assert sorted(seen) == sorted(f"t{number}-{turn}" for number in range(3) for turn in range(200))
+    assert sorted(seen) == sorted(f"t{number}-{turn}" for number in range(3) for turn in range(3000))
     assert len(files) > 3
 
 
 def test_only_so_many_files_are_kept(tmp_path: Path) -> None:
     log = AuditLog(AuditSettings(path=tmp_path / "audit.jsonl", max_bytes=10_000, keep=2))
-    for turn in range(1000):
+    for turn in range(3000):
         log.did(Caller("alice"), "submit", task_id=f"t{turn}")
     log.close()
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"audit.jsonl", "audit.jsonl.1", "audit.jsonl.2", "audit.jsonl.lock"}
-    assert lines(tmp_path / "audit.jsonl")[-1]["task_id"] == "t999"
+    assert lines(tmp_path / "audit.jsonl")[-1]["task_id"] == "t2999"
 
 
 def test_a_disk_that_takes_no_line_stops_nobody(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
