@@ -72,7 +72,7 @@ class TcpProxy:
 
     async def _close(self) -> None:
         self._server.close()
-        await self._break_links()
+        await self._cut()
 
     async def _cut(self) -> None:
         self._is_cut = True
