@@ -16,7 +16,7 @@ DEPLOY = ROOT / "deploy"
 LINES = (DEPLOY / "Dockerfile").read_text().replace("\\\n", " ").splitlines()
 STAGES = {"cpu", "cuda"}
 MARGIN_S = 10
-"""For what follows the drain, as docs/operations.md says."""
+"""For what follows the drain, as docs/operations/stopping.md says."""
 
 
 def stages() -> dict[str, list[str]]:
