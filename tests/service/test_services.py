@@ -62,11 +62,11 @@ def test_a_version_rolls_forward_and_back_and_no_task_is_lost_nor_an_attempt_use
             old.until(task_id, "running")
         waits = small(old)
         with versions.start() as new:
+            assert ran_in(new, old.until(waits, "succeed")), "the newer service takes what waits"
             versions.release("ends")
             ended = new.until(ends, "succeed")
             assert ran_in(old, ended) and ended["attempt"] == 1
             assert new.result(ends) == old.result(ends)
-            assert ran_in(new, old.until(waits, "succeed")), "the newer service takes what waits"
 
             cancelled = small(old, "[[hold:never]]")
             assert ran_in(new, new.until(cancelled, "running"))

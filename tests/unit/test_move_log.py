@@ -28,8 +28,8 @@ def output() -> Iterator[StringIO]:
 
 
 def as_json() -> None:
-    (handler,) = logging.getLogger("ray.serve").handlers
-    handler.setFormatter(JSONFormatter())
+    # Where Serve has run, the logger does not propagate, and pytest gives it a handler of its own.
+    logging.getLogger("ray.serve").handlers[0].setFormatter(JSONFormatter())
     structure_logs()
 
 
