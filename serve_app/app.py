@@ -23,6 +23,8 @@ from serve_app.scaling_policy import COORDINATOR
 
 _METRICS_INTERVAL_S = 0.5
 """Interval at which Serve collects autoscaling metrics: the coordinator's figures and the request counts."""
+_COORDINATOR_ANSWERS_WITHIN_S = 8
+"""Serve gives 30 s by itself, and then 90 s pass until a coordinator that is stuck is replaced."""
 
 
 def build(args: dict[str, object]) -> Application:
@@ -60,6 +62,9 @@ def coordinator(
         graceful_shutdown_timeout_s=5,
         # A coordinator that lost the lead fails its health check; no task starts until it is replaced.
         health_check_period_s=1,
+        # One that does not answer is replaced after three of these. A process that is frozen, or a node that
+        # is gone without a word, can block it: Ray waits for whom it answers.
+        health_check_timeout_s=_COORDINATOR_ANSWERS_WITHIN_S,
         logging_config=_quiet(settings),
     )(Coordinator)
     describe = partial(message_document, root_path=settings.webhooks.public_url.rstrip("/"))

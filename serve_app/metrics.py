@@ -234,11 +234,17 @@ class StreamMetrics:
 
     def __init__(self) -> None:
         self._open = Gauge("wan_serve_event_streams", description="Event streams that are open")
-        self._open.set(0)
+        self._count = 0
+        self.refresh()
 
     def open(self, count: int) -> None:
         """Set how many streams are open."""
-        self._open.set(count)
+        self._count = count
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Set the same figure again: Ray exports a gauge only for a while after it was set."""
+        self._open.set(self._count)
 
 
 class LinkMetrics:

@@ -35,6 +35,11 @@ class Ingress:
         self._coordinator = coordinator
         self._nudging: asyncio.Task[None] | None = None
         self._nudge_again = False
+        self._streams = StreamMetrics()
+
+    async def check_health(self) -> None:
+        """Keep the metric of event streams exported; Serve calls this method every ten seconds."""
+        self._streams.refresh()
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """Return the HTTP service; Ray Serve calls this method in each new replica."""
@@ -49,7 +54,7 @@ class Ingress:
             settings,
             self._nudge,
             tasks.ended,
-            on_streams=StreamMetrics().open,
+            on_streams=self._streams.open,
             on_transaction=StoreMetrics(API).took,
             tracer=tracer_of(settings.tracing, API),
             acts=NO_ACTS if settings.audit is None else AuditLog(settings.audit),
