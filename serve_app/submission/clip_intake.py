@@ -1,7 +1,9 @@
 """Reading and storing of a task's videos: one to change, its mask, and one to go on from."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from serve_app.errors import FileNotFound
@@ -72,30 +74,25 @@ class ClipIntake:
             return await self._keep_end(clips.earlier, spec, uid)
         if clips.video is None:
             return KeptClips()
-        video_key, frames = await self._store(clips.video, spec, uid, is_mask=False)
+        video_key, frames = await self._store(uid, "video.mkv", _conform(clips.video, spec, is_mask=False))
         mask_key = None
         if clips.mask is not None:
-            mask_key, _ = await self._store(clips.mask, spec, uid, is_mask=True)
+            mask_key, _ = await self._store(uid, "mask.mkv", _conform(clips.mask, spec, is_mask=True))
         return KeptClips(video_key, mask_key, frames, notes=_crop_notes(clips.video, spec))
 
     async def _keep_end(self, video: SourceVideo, spec: TaskSpec, uid: str) -> KeptClips:
         assert spec.continues is not None
-        tail, frames = spec.continues.tail, 0
-
-        def make(target: Path) -> None:
-            nonlocal frames
-            frames = video_decoding.conform_end(
-                video,
-                target,
-                width=spec.width,
-                height=spec.height,
-                fps=spec.fps,
-                frames=tail,
-                max_s=self.intake.max_s,
-            )
-
-        async with self._room:
-            key = await asyncio.to_thread(self.artifacts.make_input, uid, "earlier.mkv", make)
+        tail = spec.continues.tail
+        conform = partial(
+            video_decoding.conform_end,
+            video,
+            width=spec.width,
+            height=spec.height,
+            fps=spec.fps,
+            frames=tail,
+            max_s=self.intake.max_s,
+        )
+        key, frames = await self._store(uid, "earlier.mkv", conform)
         if frames < tail:
             raise OrderFault(SENT, f"the model goes on from {tail} frames, and that video has {frames}.")
         going_on = replace(spec.continues, key=key, end=frames)
@@ -117,26 +114,30 @@ class ClipIntake:
         except (FileNotFound, OSError):
             raise FileNotFound("A video that the video was made from is no longer kept.") from None
 
-    async def _store(self, video: SourceVideo, spec: TaskSpec, uid: str, *, is_mask: bool) -> tuple[str, int]:
-        """Store a video; return its key and its number of frames."""
+    async def _store(self, uid: str, name: str, conform: Callable[[Path], int]) -> tuple[str, int]:
+        """Store the video that ``conform`` writes; return its key and its number of frames."""
         frames = 0
 
         def make(target: Path) -> None:
             nonlocal frames
-            frames = video_decoding.conform(
-                video,
-                target,
-                width=spec.width,
-                height=spec.height,
-                fps=spec.fps,
-                frames=spec.num_frames,
-                is_mask=is_mask,
-            )
+            frames = conform(target)
 
-        name = "mask.mkv" if is_mask else "video.mkv"
         async with self._room:
             key = await asyncio.to_thread(self.artifacts.make_input, uid, name, make)
         return key, frames
+
+
+def _conform(video: SourceVideo, spec: TaskSpec, *, is_mask: bool) -> Callable[[Path], int]:
+    """Return what writes a video in the size, frame rate and length of ``spec``, and returns its frames."""
+    return partial(
+        video_decoding.conform,
+        video,
+        width=spec.width,
+        height=spec.height,
+        fps=spec.fps,
+        frames=spec.num_frames,
+        is_mask=is_mask,
+    )
 
 
 def _crop_notes(video: SourceVideo, spec: TaskSpec) -> tuple[str, ...]:

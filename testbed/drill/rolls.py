@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 from random import Random
@@ -55,7 +56,7 @@ class Rolls:
         older, self.current = self.current, newer
         self._kill(older)
         if goes_back:
-            asyncio.run(asyncio.sleep(STAY_S))  # it is the time of the newer service
+            time.sleep(STAY_S)
             self.current, older = older, newer
         assert older.terminate() == 0
         self._note("back" if goes_back else "forward")

@@ -28,6 +28,7 @@ from testbed.postgres_server import PostgresServer
 from testbed.s3_server import S3Server
 from testbed.tcp_proxy import TcpProxy
 from tests.contract.tasks import ADMISSION, claimed, new
+from tests.needed import needed
 from tests.unit.run_stage import TASK, Coordinator
 
 DEADLINE_S = 20
@@ -174,10 +175,7 @@ async def test_a_download_goes_on_where_its_connection_broke(artifacts: Artifact
 @pytest.fixture
 def pooled(postgres: PostgresServer, migrated_postgres: str) -> Iterator[str]:
     """The address of an empty database behind PgBouncer in transaction mode."""
-    found = program()
-    if found is None:
-        assert not os.environ.get("CI"), "CI runs this test: install Debian's package pgbouncer"
-        pytest.skip("PgBouncer is not installed")
+    found = needed(program(), "PgBouncer", "Debian's package pgbouncer")
     url = make_url(postgres.new_database(migrated_postgres))
     with PgBouncer(found, postgres.socket.parent, url.username or "") as pooler:
         query = {"prepared_statement_cache_size": "0"}

@@ -8,15 +8,13 @@ import pytest
 import yaml
 
 from tests.deploy.manifests import ROOT
+from tests.needed import needed
 
 
 def program(name: str) -> Path:
-    """Return a program's path. Without it the tests are skipped, but fail in CI."""
+    """Return a program's path."""
     path = Path(sys.prefix) / "kube" / name
-    if not path.exists():
-        assert not os.environ.get("CI"), "CI runs these tests: scripts/kube_tools comes first"
-        pytest.skip(f"there is no {name}: scripts/kube_tools fetches it")
-    return path
+    return needed(path if path.exists() else None, name, "scripts/kube_tools")
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,8 @@ import pytest
 import uv_command
 from uv_command import command, settings
 
+from tests.needed import needed
+
 PIP = [sys.executable, "-m", "pip"]
 
 
@@ -65,10 +67,8 @@ def test_uv_takes_the_file_that_pip_takes(tmp_path: Path) -> None:
     """Compare pip and uv: heavy is capped and in a folder of wheels; the latest light is on one of two
     indices.
     """
-    uv = shutil.which("uv") or shutil.which("uv", path=str(Path(sys.executable).parent))
-    if uv is None:
-        assert not os.environ.get("CI"), "where CI runs, uv has made the environment"
-        pytest.skip("uv is not installed")
+    found = shutil.which("uv") or shutil.which("uv", path=str(Path(sys.executable).parent))
+    uv = needed(found, "uv", "an environment that uv has made")
     index(tmp_path / "index", "heavy-1.0", "heavy-2.0", "light-2.0")
     index(tmp_path / "extra", "light-1.0")
     wheel(tmp_path / "wheels", "heavy-1.0+cpu")
