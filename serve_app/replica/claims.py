@@ -17,6 +17,10 @@ _LONGEST_LEAD_S = 0.1
 """Longest time, in seconds, from a prefetched claim to the start: a claimed task cannot be overtaken any
 more.
 """
+_PATIENCE_S = 1.0
+"""Longest time, in seconds, that a claimed task waits for a run that takes longer than expected: nobody
+renews its lease.
+"""
 
 Claim = Callable[[], Awaitable[Task | None]]
 
@@ -25,7 +29,7 @@ class Claims:
     """The claims of one replica, timed by moving averages of its run and claim times."""
 
     def __init__(self, hand_back: Callable[[Task], Awaitable[None]]) -> None:
-        self._hand_back = hand_back
+        self.hand_back = hand_back
         self._seconds_per_work: float | None = None
         self._claim_s: float | None = None
 
@@ -44,7 +48,7 @@ class Claims:
             yield prefetched
         finally:
             if (left := await prefetched.end()) is not None:
-                await self._hand_back(left)
+                await self.hand_back(left)
 
     def ran(self, task: Task, seconds: float) -> None:
         """Record the seconds that a run of ``task`` used the engine."""
@@ -66,7 +70,7 @@ class PrefetchedClaim:
         self._run_ended = asyncio.Event()
         self._taking = asyncio.create_task(self._take(claims, claim, wait_s))
         self.is_under_way = False
-        """True once the claim was sent to the coordinator."""
+        """True from when a claim is sent to the coordinator until what it brought is handed back."""
         self._is_taken = False
 
     async def task(self) -> Task | None:
@@ -84,10 +88,23 @@ class PrefetchedClaim:
             self._taking.cancel()
             return None
         # A claim in flight must be awaited: the coordinator may have assigned the task already.
+        self._run_ended.set()
         return await self._taking
 
     async def _take(self, claims: Claims, claim: Claim, wait_s: float | None) -> Task | None:
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._run_ended.wait(), wait_s)
+        await self._ends_within(wait_s)
+        self.is_under_way = True
+        task = await claims.take(claim)
+        if task is None or await self._ends_within(_PATIENCE_S):
+            return task
+        await claims.hand_back(task)
+        self.is_under_way = False
+        await self._run_ended.wait()
         self.is_under_way = True
         return await claims.take(claim)
+
+    async def _ends_within(self, seconds: float | None) -> bool:
+        """Wait for the end of the run; return whether it came in so many seconds."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._run_ended.wait(), seconds)
+        return self._run_ended.is_set()

@@ -65,6 +65,11 @@ class Queue:
             while self.asked < times:
                 await asyncio.sleep(0)
 
+    async def until_handed_back(self, uid: str) -> None:
+        async with asyncio.timeout(30):
+            while uid not in (each.uid for each in self.handed_back):
+                await asyncio.sleep(0)
+
 
 async def until_idle() -> None:
     for _ in range(20):
@@ -129,6 +134,25 @@ async def test_a_claimed_task_that_is_not_run_here_is_handed_back(fails: bool) -
         await run()
     except ValueError:
         assert fails
+    assert [each.uid for each in queue.handed_back] == ["b"]
+
+
+async def test_a_claimed_task_does_not_wait_for_a_run_that_takes_longer_than_expected(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("serve_app.replica.claims._PATIENCE_S", 0.0)
+    queue = Queue([task("a"), task("b"), task("c")])
+    claims = Claims(queue.hand_back)
+    first = await claims.take(queue.claim)
+    assert first is not None
+    claims.ran(first, 0.001)
+    async with claims.after(first, queue.claim) as prefetched:
+        await queue.until_asked(2)
+        await queue.until_handed_back("b")
+        assert not prefetched.is_under_way
+        assert queue.asked == 2, "no other is claimed while the run goes on"
+        following = await prefetched.task()
+    assert following is not None and following.uid == "c"
     assert [each.uid for each in queue.handed_back] == ["b"]
 
 
