@@ -129,6 +129,9 @@ class ServiceMetrics:
         )
         self._epoch = Gauge("wan_serve_epoch", description="Number of coordinators that have led so far")
         self._messages = Gauge("wan_serve_webhooks_pending", description="Webhook messages to be sent")
+        self._videos = Gauge(
+            "wan_serve_uploads_pending", description="Videos to be sent to their client's storage"
+        )
         self._free = Gauge(
             "wan_serve_free_bytes", description="Bytes left on the disk of a folder", tag_keys=("folder",)
         )
@@ -164,9 +167,10 @@ class ServiceMetrics:
         """Set the epoch of the coordinator that leads."""
         self._epoch.set(epoch)
 
-    def messages(self, pending: int) -> None:
-        """Set the number of webhook messages of which an attempt is to come."""
-        self._messages.set(pending)
+    def to_send(self, *, messages: int, videos: int) -> None:
+        """Set the numbers of webhook messages and of uploads of which an attempt is to come."""
+        self._messages.set(messages)
+        self._videos.set(videos)
 
     def disk(self, folder: str, free_bytes: int) -> None:
         """Set what is left on the disk of the folder that a setting of this name gives."""
@@ -226,6 +230,23 @@ class WebhookMetrics:
 
     def attempted(self, state: DeliveryState) -> None:
         """Count an attempt by the state in which it left its message; ``pending``: it is tried again."""
+        self._attempts.inc(1, {"state": state})
+
+
+class UploadMetrics:
+    """Metrics of uploads: attempts to send a video to its client's storage, by what each came to."""
+
+    def __init__(self) -> None:
+        self._attempts = Counter(
+            "wan_serve_upload_attempts",
+            description="Attempts to send a video to its client's storage, by the upload's state after them",
+            tag_keys=("state",),
+        )
+        for state in (DeliveryState.DELIVERED, DeliveryState.PENDING, DeliveryState.FAILED):
+            self._attempts.inc(_NOTHING, {"state": state})
+
+    def attempted(self, state: DeliveryState) -> None:
+        """Count an attempt by the state in which it left its upload; ``pending``: it is tried again."""
         self._attempts.inc(1, {"state": state})
 
 

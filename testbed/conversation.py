@@ -24,6 +24,7 @@ from serve_app.store.outbox import Outbox
 from serve_app.store.pause_book import PauseBook
 from serve_app.store.run_ledger import RunLedger
 from serve_app.store.task_store import TaskStore
+from serve_app.store.upload_ledger import UploadLedger
 from serve_app.tasks.admission import Admission
 from serve_app.tasks.caller import EVERYONE
 from serve_app.tasks.fair_share import Share
@@ -38,6 +39,7 @@ _NOT_OURS = ("PRAGMA", "BEGIN", "SELECT pg_", "select pg_", "show ", "ROLLBACK")
 _SPEC = TaskSpec("a cat", "", 64, 64, 5, 16, 4, 5.0, 5.0, 1)
 _ADMISSION = Admission(max_queued=100, max_attempts=3, retry_after_s=7)
 _HOOK = Callback("https://example.com/hook")
+_UPLOAD_URL = "https://example.com/upload?signature"
 
 
 def _new(name: str, **more: Any) -> NewTask:
@@ -46,7 +48,8 @@ def _new(name: str, **more: Any) -> NewTask:
 
 async def _submits(store: TaskStore) -> None:
     for name in ("published", "failed", "lost", "back", "cancelled", "early"):
-        await store.submit(_new(name, owner="alice", callback=_HOOK), _ADMISSION)
+        new = _new(name, owner="alice", callback=_HOOK, upload_url=_UPLOAD_URL)
+        await store.submit(new, _ADMISSION)
     again = _new("again", idempotency_key="k", digest="d", expires_in_s=3600.0)
     for _ in range(2):
         await store.submit(again, _ADMISSION)
@@ -84,6 +87,15 @@ async def _reads(store: TaskStore, ledger: RunLedger, outbox: Outbox) -> None:
     await ledger.known_uids()
 
 
+async def _uploads(database: Database, ledger: RunLedger) -> None:
+    uploads = UploadLedger(database, ledger.epoch)
+    await uploads.begin_missed()
+    for due in await uploads.due(4e9, limit=2, under_way=[], busy=[]):
+        await uploads.record(due.delivery, Outcome(DeliveryState.PENDING, 1.0, 503, "503.", 5.0, 3.0))
+    await uploads.pending()
+    await uploads.forget()
+
+
 async def converse(database: Database) -> None:
     """Make each move, and ask each thing, that a service does on its database."""
     store, fleet, pauses = TaskStore(database), Fleet(database), PauseBook(database)
@@ -104,6 +116,7 @@ async def converse(database: Database) -> None:
     await fleet.gone(unseen_for_s=300.0)
     for due in await deliveries.due(4e9, limit=2, under_way=[], busy=[]):
         await deliveries.record(due.delivery, Outcome(DeliveryState.DELIVERED, 1.0, 204, None, None))
+    await _uploads(database, ledger)
     await _reads(store, ledger, outbox)
     await ledger.drain()
     await ledger.forget_ended(before=4e9)

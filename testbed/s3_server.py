@@ -85,7 +85,7 @@ class S3Server:
 
     def new_bucket(self) -> dict[str, Any]:
         """Create a bucket and return the settings by which a service keeps its artifacts there."""
-        name = f"tests-{next(self._numbers)}"
+        self._bucket = name = f"tests-{next(self._numbers)}"
         self._client.create_bucket(Bucket=name)
         return {
             "artifacts_url": f"s3://{name}/wan/serve",
@@ -97,6 +97,17 @@ class S3Server:
             },
         }
 
+    def upload_url(self, key: str, *, expires_in_s: int = 3600) -> str:
+        """Return a presigned URL for a PUT of an MP4 into the newest bucket."""
+        where = {"Bucket": self._bucket, "Key": key, "ContentType": "video/mp4"}
+        url: str = self._client.generate_presigned_url("put_object", where, ExpiresIn=expires_in_s)
+        return url
+
+    def read(self, key: str) -> tuple[bytes, str]:
+        """Return an object of the newest bucket, and its media type."""
+        found = self._client.get_object(Bucket=self._bucket, Key=key)
+        return found["Body"].read(), found["ContentType"]
+
     @cached_property
     def _client(self) -> Any:
         return boto3.session.Session().client(
@@ -105,7 +116,7 @@ class S3Server:
             region_name=REGION,
             aws_access_key_id=ACCESS_KEY,
             aws_secret_access_key=SECRET_KEY,
-            config=Config(s3={"addressing_style": "path"}),
+            config=Config(s3={"addressing_style": "path"}, signature_version="s3v4"),
         )
 
     def _said(self) -> str:

@@ -49,7 +49,8 @@ from serve_app.store.fleet import Fleet
 from serve_app.store.outbox import Outbox
 from serve_app.store.pause_book import PauseBook
 from serve_app.store.task_store import TaskStore
-from serve_app.submission.callbacks import Callbacks
+from serve_app.store.uploads import Uploads
+from serve_app.submission.callbacks import Callbacks, UploadTargets
 from serve_app.submission.clip_intake import ClipIntake
 from serve_app.submission.frame_intake import FrameIntake
 from serve_app.submission.free_disk import FreeDisk
@@ -210,6 +211,7 @@ def _service(
         callbacks=Callbacks(
             lambda owner: bool(settings.webhook_secrets(owner)), public_or_in(settings.webhooks.networks)
         ),
+        uploads=UploadTargets(None if settings.uploads is None else public_or_in(settings.uploads.networks)),
         nudge=nudge,
         acts=acts,
     )
@@ -218,6 +220,7 @@ def _service(
         submitter=submitter,
         store=store,
         outbox=Outbox(database),
+        uploads=Uploads(database),
         view=view,
         artifacts=artifacts,
         places=places,

@@ -20,6 +20,7 @@ from serve_app.config.s3_settings import S3Settings
 from serve_app.config.section import Seconds, Section, SettingsError, model_in
 from serve_app.config.store_environment import with_stores_of_the_environment
 from serve_app.config.tracing_settings import TracingSettings
+from serve_app.config.upload_settings import UploadSettings
 from serve_app.config.webhook_secret import secret_bytes
 from serve_app.config.webhook_settings import WebhookSettings
 from serve_app.findings import Loc, path, reason, unknown
@@ -185,6 +186,10 @@ class AppSettings(Section):
     limits: LimitSettings = Field(default=LimitSettings(), description="what the service takes in")
     webhooks: WebhookSettings = Field(
         default=WebhookSettings(), description="how clients are told of their tasks at their callback_url"
+    )
+    uploads: UploadSettings | None = Field(
+        default=None,
+        description="how finished videos are sent to where upload_url says; without it that is refused",
     )
     prompt_enhancer: PromptEnhancerSettings | None = Field(
         default=None, description="the chat model that writes out prompts for requests with enhance_prompt"

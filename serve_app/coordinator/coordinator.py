@@ -21,16 +21,16 @@ from serve_app.coordinator.hand_backs import HandBacks
 from serve_app.coordinator.handover import Handover
 from serve_app.coordinator.heartbeats import Heartbeats
 from serve_app.coordinator.janitor import Janitor
+from serve_app.coordinator.outgoing import Outgoing
 from serve_app.coordinator.scaling import Scaling, deployment_of
 from serve_app.coordinator.service_name import service_name
 from serve_app.coordinator.watch import Watch
 from serve_app.errors import StoreUnavailable
 from serve_app.files.artifact_stores import open_artifacts
+from serve_app.files.artifacts import Artifacts
 from serve_app.files.output_paths import OutputPaths
-from serve_app.media.public_http import PublicHttp, public_or_in
-from serve_app.metrics import ServiceMetrics, StoreMetrics, TaskMetrics, WebhookMetrics
+from serve_app.metrics import ServiceMetrics, StoreMetrics, TaskMetrics
 from serve_app.store.database import Database
-from serve_app.store.delivery_ledger import DeliveryLedger
 from serve_app.store.fleet import Fleet
 from serve_app.store.leadership import Superseded
 from serve_app.store.run_ledger import RunLedger
@@ -43,9 +43,7 @@ from serve_app.tasks.run_result import RunResult
 from serve_app.tasks.task import Task, TaskError
 from serve_app.tracing.task_spans import TaskSpans
 from serve_app.tracing.tracer import tracer_of
-from serve_app.webhooks.courier import Courier
 from serve_app.webhooks.message import Describe
-from serve_app.webhooks.sender import Sender
 
 _LEASE_CHECK_S = 1.0
 _DEPLOYMENTS_CHECK_S = 2.0
@@ -109,37 +107,35 @@ class Coordinator:
         self._dispatcher = Dispatcher(
             self._ledger, list(models), self._scaling.window, self._send, self._give_up
         )
-        deliveries = DeliveryLedger(self._database, self._ledger.epoch)
-        self._courier = Courier(
-            deliveries, _sender(settings, describe), on_attempt=WebhookMetrics().attempted
-        )
-        self._janitor = self._janitor_of(settings, deliveries)
-        self._watch = self._watch_of(settings, gauges, deliveries)
+        artifacts = open_artifacts(settings)
+        self._outgoing = Outgoing(settings, self._database, self._ledger.epoch, artifacts, describe)
+        self._janitor = self._janitor_of(settings, artifacts)
+        self._watch = self._watch_of(settings, gauges)
         self._followups: set[asyncio.Task[None]] = set()
         self._failure: BaseException | None = None
         self._loops = self._begin_loops()
 
-    def _janitor_of(self, settings: AppSettings, deliveries: DeliveryLedger) -> Janitor:
+    def _janitor_of(self, settings: AppSettings, artifacts: Artifacts) -> Janitor:
         paths = OutputPaths(settings.outputs, settings.output_roots)
         rules = settings.tasks
         return Janitor(
             TaskStore(self._database),
             self._ledger,
-            deliveries,
+            self._outgoing.sweep,
             self._fleet,
-            open_artifacts(settings),
+            artifacts,
             paths,
             retention_s=rules.retention_s,
             silence_s=rules.silence_s,
             period_s=rules.janitor_period_s,
         )
 
-    def _watch_of(self, settings: AppSettings, gauges: ServiceMetrics, deliveries: DeliveryLedger) -> Watch:
+    def _watch_of(self, settings: AppSettings, gauges: ServiceMetrics) -> Watch:
         return Watch(
             gauges,
             self._ledger,
             self._fleet,
-            deliveries,
+            self._outgoing.measure,
             {"data_dir": settings.data_dir, "output_root": settings.outputs},
             self._health,
             seen_within_s=settings.tasks.silence_s,
@@ -151,15 +147,16 @@ class Coordinator:
             self._check_leases,
             self._check_deployments,
             self._janitor.run,
-            self._courier.run,
+            self._outgoing.messages.run,
+            self._outgoing.videos.run,
             self._watch.run,
         )
         return [asyncio.create_task(self._supervise(loop)) for loop in loops]
 
     async def nudge(self) -> None:
-        """Wake the dispatcher and the courier after a submit or a cancel."""
+        """Wake the dispatcher and the couriers after a submit or a cancel."""
         self._dispatcher.nudge()
-        self._courier.nudge()
+        self._outgoing.nudge()
 
     async def saw(self, replica: Replica) -> None:
         """Record a replica's heartbeat, stamped with this process's clock."""
@@ -188,9 +185,9 @@ class Coordinator:
             self._metrics.claimed(task)
             self._traces.claimed(task)
             log_move("claim", task, waited_s=round(time.time() - task.created_at, 3))
-            self._courier.nudge()
+            self._outgoing.nudge()
             # no business of the runner, and unknown to one of the version before
-            task = replace(task, callback=None)
+            task = replace(task, callback=None, upload_url=None)
         return task
 
     async def report(self, uid: str, attempt: int, report: RunReport) -> int:
@@ -294,7 +291,7 @@ class Coordinator:
         self._metrics.ended(task)
         self._traces.ended(task)
         log_move(move, task, **facts)
-        self._courier.nudge()
+        self._outgoing.nudge()
 
     async def _check_leases(self) -> None:
         # It begins again after each time that the store was away, when no run could report either.
@@ -358,9 +355,3 @@ class Coordinator:
         for loop in self._loops:
             if loop is not asyncio.current_task():
                 loop.cancel()
-
-
-def _sender(settings: AppSettings, describe: Describe) -> Sender:
-    timeout_s = settings.webhooks.timeout_s
-    http = PublicHttp(timeout_s, public_or_in(settings.webhooks.networks))
-    return Sender(http, settings.webhook_secrets, describe, timeout_s=timeout_s)

@@ -3,11 +3,11 @@
 import asyncio
 import logging
 import time
+from collections.abc import Awaitable, Callable
 
 from serve_app.errors import ServiceError
 from serve_app.files.artifacts import Artifacts
 from serve_app.files.output_paths import OutputPaths
-from serve_app.store.delivery_ledger import DeliveryLedger
 from serve_app.store.fleet import Fleet
 from serve_app.store.run_ledger import RunLedger
 from serve_app.store.task_store import TaskStore
@@ -30,7 +30,7 @@ class Janitor:
         self,
         store: TaskStore,
         ledger: RunLedger,
-        deliveries: DeliveryLedger,
+        forget_deliveries: Callable[[], Awaitable[None]],
         fleet: Fleet,
         artifacts: Artifacts,
         paths: OutputPaths,
@@ -39,9 +39,10 @@ class Janitor:
         silence_s: float,
         period_s: float,
     ) -> None:
+        """``forget_deliveries`` deletes messages and uploads of tasks that are no longer stored."""
         self._store = store
         self._ledger = ledger
-        self._deliveries = deliveries
+        self._forget_deliveries = forget_deliveries
         self._fleet = fleet
         self._artifacts = artifacts
         self._paths = paths
@@ -68,7 +69,7 @@ class Janitor:
         for task in await self._ledger.forget_ended(before=time.time() - self._retention_s):
             await asyncio.to_thread(self._delete_files, task)
             log_move("forget", task)
-        await self._deliveries.forget()
+        await self._forget_deliveries()
         await self._delete_orphans()
         await self._delete_checkpoints()
         await self._fleet.gone(unseen_for_s=self._replica_retention_s)

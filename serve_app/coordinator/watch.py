@@ -3,12 +3,11 @@
 import asyncio
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from serve_app.metrics import ServiceMetrics
-from serve_app.store.delivery_ledger import DeliveryLedger
 from serve_app.store.fleet import Fleet
 from serve_app.store.run_ledger import RunLedger
 from serve_app.tasks.replica import Health, Replica
@@ -25,17 +24,20 @@ class Watch:
         metrics: ServiceMetrics,
         ledger: RunLedger,
         fleet: Fleet,
-        deliveries: DeliveryLedger,
+        measure_outgoing: Callable[[ServiceMetrics], Awaitable[None]],
         folders: Mapping[str, Path],
         health: Callable[[Replica], Health],
         *,
         seen_within_s: float,
     ) -> None:
-        """``folders``: those whose disks are watched, by their settings; ``health``: as Serve has it."""
+        """``folders``: those whose disks are watched, by their settings; ``health``: as Serve has it.
+
+        ``measure_outgoing`` sets the gauges of what is to be sent to clients.
+        """
         self._metrics = metrics
         self._ledger = ledger
         self._fleet = fleet
-        self._deliveries = deliveries
+        self._measure_outgoing = measure_outgoing
         self._folders = folders
         self._health = health
         self._seen_within_s = seen_within_s
@@ -56,12 +58,12 @@ class Watch:
             self._metrics.queue(demand.queued, demand.ready, oldest_s, running)
             replicas = await self._fleet.replicas(seen_within_s=self._seen_within_s)
             self._metrics.fleet([self._told(each, demand.runners) for each in replicas])
-            self._metrics.messages(await self._deliveries.pending())
+            await self._measure_outgoing(self._metrics)
             self._metrics.leads(self._ledger.epoch)
         else:  # of two services one tells what is in the database
             self._metrics.queue({}, {}, {}, running)
             self._metrics.fleet([])
-            self._metrics.messages(0)
+            self._metrics.to_send(messages=0, videos=0)
         for setting, folder in self._folders.items():
             self._metrics.disk(setting, (await asyncio.to_thread(shutil.disk_usage, folder)).free)
 

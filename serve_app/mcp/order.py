@@ -89,6 +89,7 @@ class Order(_Arguments):
         "Which messages: task.started, task.succeeded, task.failed, task.cancelled; default: the last three",
         [],
     )
+    upload_url: str = _argument("Presigned URL that the finished video is sent to by PUT", "")
     format: str = _argument("The file: mp4, webm, gif, webp or png-zip (frames); default: mp4", "")
     codec: str = _argument("Of an mp4 h264, h265, vp9 or av1, of a webm vp9 or av1; default: the first", "")
     crf: int | None = _argument("Constant rate factor of the codec: less is better, and larger")

@@ -7,9 +7,10 @@ next request is checked like the first.
 
 import asyncio
 import ipaddress
+import logging
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
@@ -17,7 +18,11 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 import httpx
 
 Address = IPv4Address | IPv6Address
+Content = bytes | AsyncIterable[bytes]
 Resolve = Callable[[str, int], Awaitable[tuple[Address, ...]]]
+
+# It tells each URL at INFO, and a client's may hold a secret.
+logging.getLogger("httpx").setLevel(logging.WARNING)
 
 CONNECT_TIMEOUT_S = 3.0  # for one address, so that a dead one leaves time for the next
 
@@ -111,10 +116,11 @@ class PublicHttp:
 
     @asynccontextmanager
     async def request(
-        self, method: str, url: httpx.URL, headers: Mapping[str, str], content: bytes | None = None
+        self, method: str, url: httpx.URL, headers: Mapping[str, str], content: Content | None = None
     ) -> AsyncIterator[httpx.Response]:
         """Send a request to a URL that ``checked_url`` returned; yield the answer, its body not yet read.
 
+        Content in parts is first asked for once there is a connection; ``headers`` then say its length.
         Raises ``NotPublic``, ``httpx.HTTPError`` or ``OSError``.
         """
         async with AsyncExitStack() as stack:
@@ -149,7 +155,7 @@ class PublicHttp:
         method: str,
         url: httpx.URL,
         headers: Mapping[str, str],
-        content: bytes | None,
+        content: Content | None,
     ) -> AsyncIterator[httpx.Response]:
         # A client per request: a kept connection would serve the next host under this host's certificate.
         client = httpx.AsyncClient(

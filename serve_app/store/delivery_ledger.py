@@ -2,28 +2,46 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
-from sqlalchemy import and_, delete, exists, func, insert, not_, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import and_, delete, exists, func, not_, select, update
 
+from serve_app.store import receivers
 from serve_app.store.database import Database
 from serve_app.store.leadership import coordinates, leads, seat_of
 from serve_app.store.outbox import DISABLED, delivery_of
 from serve_app.store.rows import task_of
-from serve_app.store.tables import TASKS, WEBHOOK_ENDPOINTS, WEBHOOKS
+from serve_app.store.tables import TASKS, UPLOADS, WEBHOOKS
+from serve_app.store.uploads import uploads_of
 from serve_app.tasks.task import Task
-from serve_app.tasks.webhook import Delivery, DeliveryState
+from serve_app.tasks.upload import Upload
+from serve_app.tasks.webhook import Delivery, DeliveryState, EventType
 
 # A task that was replaced by another of its id leaves its messages to the janitor.
 _IS_ABOUT_A_TASK = exists().where(TASKS.c.uid == WEBHOOKS.c.task_uid)
+_AWAITED_ATTEMPTS = 3
+"""Attempts at an upload that the message of its task's end waits for: they take some minutes."""
+_AWAITS_ITS_UPLOAD = and_(
+    WEBHOOKS.c.type == EventType.SUCCEEDED,
+    exists().where(
+        UPLOADS.c.task_uid == WEBHOOKS.c.task_uid,
+        UPLOADS.c.next_at.is_not(None),
+        UPLOADS.c.attempts < _AWAITED_ATTEMPTS,
+    ),
+)
+
+
+D = TypeVar("D", Delivery, Upload)
+"""The kind of what is sent: a message, or a video."""
 
 
 @dataclass(frozen=True, slots=True)
-class Due:
-    """A message that is to be sent now, and the task that it is about."""
+class Due(Generic[D]):
+    """A message or a video that is to be sent now, with its task and the upload of the task's video."""
 
-    delivery: Delivery
+    delivery: D
     task: Task
+    upload: Upload | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +70,12 @@ class DeliveryLedger:
 
     async def due(
         self, now: float, *, limit: int, under_way: Collection[str], busy: Collection[str]
-    ) -> Sequence[Due]:
+    ) -> Sequence[Due[Delivery]]:
         """Return the messages due at ``now``, at most ``limit``, those that have waited longest first.
 
-        Left out are the messages ``under_way``, by id, and those to ``busy`` or resting receivers. Raises
-        ``Superseded``.
+        Left out are the messages ``under_way``, by id, those to ``busy`` or resting receivers, and those
+        whose video is about to be uploaded. Raises ``Superseded``.
         """
-        resting = exists().where(
-            WEBHOOK_ENDPOINTS.c.endpoint == WEBHOOKS.c.endpoint, WEBHOOK_ENDPOINTS.c.rests_until > now
-        )
         query = (
             select(WEBHOOKS)
             .where(
@@ -68,7 +83,8 @@ class DeliveryLedger:
                 _IS_ABOUT_A_TASK,
                 WEBHOOKS.c.id.not_in(under_way),
                 WEBHOOKS.c.endpoint.not_in(busy),
-                not_(resting),
+                not_(receivers.is_resting(WEBHOOKS.c.endpoint, now)),
+                not_(_AWAITS_ITS_UPLOAD),
             )
             .order_by(WEBHOOKS.c.next_at)
             .limit(limit)
@@ -81,8 +97,9 @@ class DeliveryLedger:
                 return []
             about = select(TASKS).where(TASKS.c.uid.in_({each.task_uid for each in found}))
             tasks = {row["uid"]: task_of(row) for row in (await connection.execute(about)).mappings().all()}
+            uploads = await uploads_of(connection, list(tasks.values()))
         return [
-            Due(each, tasks[each.task_uid])
+            Due(each, tasks[each.task_uid], uploads.get(each.task_uid))
             for each in found
             if each.task_uid in tasks  # which may have been deleted a moment ago
         ]
@@ -111,21 +128,14 @@ class DeliveryLedger:
                 await seat_of(connection, self._epoch)  # which raises if it was for this
                 return
             if outcome.state is DeliveryState.DISABLED:
-                await self._note(connection, delivery.endpoint, disabled=True)
+                await receivers.note(connection, delivery.endpoint, disabled=True)
                 waiting = WEBHOOKS.c.endpoint == delivery.endpoint, WEBHOOKS.c.state == DeliveryState.PENDING
                 await connection.execute(update(WEBHOOKS).where(*waiting).values(DISABLED))
             elif outcome.rests_until is not None:
-                await self._note(connection, delivery.endpoint, rests_until=outcome.rests_until)
+                await receivers.note(connection, delivery.endpoint, rests_until=outcome.rests_until)
 
     async def forget(self) -> None:
         """Delete the messages about tasks that are no longer stored, and receivers without messages."""
-        used = exists().where(WEBHOOKS.c.endpoint == WEBHOOK_ENDPOINTS.c.endpoint)
         async with self._database.write() as connection:
             await connection.execute(delete(WEBHOOKS).where(not_(_IS_ABOUT_A_TASK), leads(self._epoch)))
-            await connection.execute(delete(WEBHOOK_ENDPOINTS).where(not_(used), leads(self._epoch)))
-
-    async def _note(self, connection: AsyncConnection, endpoint: str, **values: bool | float) -> None:
-        known = update(WEBHOOK_ENDPOINTS).where(WEBHOOK_ENDPOINTS.c.endpoint == endpoint)
-        if (await connection.execute(known.values(values))).rowcount == 0:
-            first = {"endpoint": endpoint, "disabled": False, "rests_until": 0.0}
-            await connection.execute(insert(WEBHOOK_ENDPOINTS).values({**first, **values}))
+            await receivers.forget_unused(connection, self._epoch)

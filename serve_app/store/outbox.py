@@ -12,9 +12,11 @@ from typing import Any
 from sqlalchemy import RowMapping, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from serve_app.store import receivers
 from serve_app.store.database import Database
 from serve_app.store.rows import callback_of
 from serve_app.store.tables import WEBHOOK_ENDPOINTS, WEBHOOKS
+from serve_app.store.uploads import begin_uploads
 from serve_app.tasks.task import Task
 from serve_app.tasks.transitions import Status
 from serve_app.tasks.webhook import EVENT_OF, Delivery, DeliveryState, EventType
@@ -28,15 +30,14 @@ DISABLED: Mapping[str, Any] = {
 
 
 async def announce(connection: AsyncConnection, changed: Sequence[RowMapping]) -> None:
-    """Store the messages about rows of ``tasks`` that a move has just changed, in its transaction."""
+    """Store the messages about rows of ``tasks`` that a move has just changed, and the uploads of those that
+    it ended with a video, in its transaction.
+    """
+    await begin_uploads(connection, changed)
     messages = [message for row in changed if (message := _message(row)) is not None]
     if not messages:
         return
-    endpoints = {message["endpoint"] for message in messages}
-    query = select(WEBHOOK_ENDPOINTS.c.endpoint).where(
-        WEBHOOK_ENDPOINTS.c.endpoint.in_(endpoints), WEBHOOK_ENDPOINTS.c.disabled
-    )
-    disabled = set((await connection.execute(query)).scalars())
+    disabled = await receivers.disabled(connection, {message["endpoint"] for message in messages})
     await connection.execute(
         insert(WEBHOOKS),
         [{**message, **(DISABLED if message["endpoint"] in disabled else {})} for message in messages],

@@ -70,6 +70,7 @@ def task_of(row: Mapping[str, Any] | RowMapping) -> Task:
         revised_prompt=row["revised_prompt"],
         told_s=row["told_s"],
         traceparent=row["traceparent"],
+        upload_url=row["upload_url"],
     )
 
 
@@ -116,6 +117,7 @@ def values_of(new: NewTask, *, max_attempts: int, now: float) -> Mapping[str, An
         "expires_at": None if new.expires_in_s is None else now + new.expires_in_s,
         "callback_url": new.callback.url if new.callback else None,
         "callback_events": " ".join(new.callback.events) if new.callback else None,
+        "upload_url": new.upload_url,
         **dict.fromkeys(_NULL_AT_FIRST),
     }
 

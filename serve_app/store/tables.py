@@ -78,6 +78,8 @@ TASKS = Table(
     Column("callback_events", Text),
     # Of the service that has claimed it last.
     Column("generation", BigInteger),
+    # A presigned URL: a secret.
+    Column("upload_url", Text),
     UniqueConstraint("id", "owner", name="tasks_id"),
     UniqueConstraint("owner", "idempotency_key", name="tasks_idempotency"),
     Index("tasks_queue", "status", "model", "owner", "priority", "place", "seq"),
@@ -200,10 +202,27 @@ WEBHOOKS = Table(
     Index("webhooks_endpoint", "endpoint"),
 )
 
+UPLOADS = Table(
+    "uploads",
+    METADATA,
+    # Of a task whose video is there; its upload_url says where to.
+    Column("task_uid", String(64), primary_key=True),
+    Column("endpoint", String(64), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("attempts", Integer, nullable=False),
+    # Null once no attempt is to come.
+    Column("next_at", Float),
+    Column("last_at", Float),
+    Column("last_code", Integer),
+    Column("last_fault", Text),
+    Index("uploads_due", "next_at"),
+    Index("uploads_endpoint", "endpoint"),
+)
+
 WEBHOOK_ENDPOINTS = Table(
     "webhook_endpoints",
     METADATA,
-    # Only receivers that have refused something have a row.
+    # Only receivers of messages, and storages of uploads, that have refused something have a row.
     Column("endpoint", String(64), primary_key=True),
     Column("disabled", Boolean, nullable=False),
     # Nothing is sent there before; 0 where it is not asked to slow down.

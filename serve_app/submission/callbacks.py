@@ -1,9 +1,9 @@
-"""The check of the URL at which a client wants to be told of its task."""
+"""The checks of the URLs at which a client wants to be told of its task, and to be sent its video."""
 
-import ipaddress
 from collections.abc import Callable
 
-from serve_app.media.public_http import Address, BadUrl, checked_url
+from serve_app.media.public_http import Address
+from serve_app.submission.client_urls import check_client_url
 from serve_app.submission.video_order import OrderFault, VideoOrder
 from serve_app.tasks.webhook import FINAL_EVENTS, Callback, EventType
 
@@ -31,19 +31,30 @@ class Callbacks:
                 "is not offered, because the service has no webhook secret for this key; poll the task's "
                 "status, or follow its events.",
             )
-        try:
-            host = checked_url(order.callback_url).host
-        except BadUrl as error:
-            raise OrderFault("callback_url", f"{error}.") from None
-        if not self._may_be_asked(host):
-            raise OrderFault("callback_url", "must lead to a public address.")
+        check_client_url("callback_url", order.callback_url, self._is_allowed)
         return Callback(order.callback_url, _events(order))
 
-    def _may_be_asked(self, host: str) -> bool:
-        try:
-            return self._is_allowed(ipaddress.ip_address(host))
-        except ValueError:
-            return True  # a name
+
+class UploadTargets:
+    """Checks the upload URLs of orders.
+
+    ``is_allowed``: which addresses a storage may have; a name is resolved and checked at each attempt. None
+    where the service sends no videos.
+    """
+
+    def __init__(self, is_allowed: Callable[[Address], bool] | None) -> None:
+        self._is_allowed = is_allowed
+
+    def of(self, order: VideoOrder) -> str | None:
+        """Return the order's upload URL, None without one. Raises ``OrderFault``."""
+        if not order.upload_url:
+            return None
+        if self._is_allowed is None:
+            raise OrderFault(
+                "upload_url", "is not offered by this service; fetch the video from its result instead."
+            )
+        check_client_url("upload_url", order.upload_url, self._is_allowed)
+        return order.upload_url
 
 
 def _events(order: VideoOrder) -> tuple[EventType, ...]:

@@ -9,12 +9,15 @@ from serve_app.media.file_intake import MAX_PATH_CHARS
 from serve_app.submission.continuation import FIELD
 from serve_app.submission.field_words import FieldWords
 from serve_app.submission.video_order import SentVideo, VideoOrder
+from serve_app.tasks.upload import shown
 
 _FILES = ("first_frame", "last_frame", "references", "video", "mask")
 
 
 def without_pictures(order: VideoOrder, words: FieldWords) -> Mapping[str, Any]:
-    """Return the request as the client sent it, without pictures that came as text; paths and URLs stay."""
+    """Return the request as the client sent it, without pictures that came as text; paths and URLs stay, but
+    for the secret of an upload's.
+    """
     kept = dict(order.sent)
     for name in (words[field] for field in _FILES):
         if name in kept:
@@ -22,6 +25,8 @@ def without_pictures(order: VideoOrder, words: FieldWords) -> Mapping[str, Any]:
     source = kept.get(words[FIELD])
     if isinstance(source, dict) and source.get("video"):
         kept[words[FIELD]] = {**source, "video": _without_data(source["video"])}
+    if order.upload_url is not None and words["upload_url"] in kept:
+        kept[words["upload_url"]] = shown(order.upload_url)
     return kept
 
 

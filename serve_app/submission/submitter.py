@@ -11,7 +11,7 @@ from serve_app.files.artifacts import Artifacts
 from serve_app.queue.snapshot import QueueSnapshot
 from serve_app.queue.view import QueueView
 from serve_app.store.task_store import TaskStore
-from serve_app.submission.callbacks import Callbacks
+from serve_app.submission.callbacks import Callbacks, UploadTargets
 from serve_app.submission.clip_intake import ClipIntake, Clips
 from serve_app.submission.continuation import FIELD
 from serve_app.submission.field_words import FieldWords
@@ -50,6 +50,7 @@ class Submitter:
         clips: ClipIntake,
         prompts: PromptNotes,
         callbacks: Callbacks,
+        uploads: UploadTargets,
         nudge: Callable[[], None],
         acts: Acts,
     ) -> None:
@@ -64,6 +65,7 @@ class Submitter:
         self._clips = clips
         self._prompts = prompts
         self._callbacks = callbacks
+        self._uploads = uploads
         self._nudge = nudge
         self._acts = acts
         self._submitting = asyncio.Lock()
@@ -109,9 +111,12 @@ class Submitter:
         except TaskNotFound:
             raise OrderFault(FIELD, f"there is no task {source.task_id!r}.") from None
 
-    def _callback(self, caller: Caller, order: VideoOrder, words: FieldWords) -> Callback | None:
+    def _outgoing(
+        self, caller: Caller, order: VideoOrder, words: FieldWords
+    ) -> tuple[Callback | None, str | None]:
+        """Return whom to tell of the task, and where to send its video."""
         try:
-            return self._callbacks.of(order, caller.name)
+            return self._callbacks.of(order, caller.name), self._uploads.of(order)
         except OrderFault as fault:
             raise words.refusal(fault) from None
 
@@ -126,7 +131,7 @@ class Submitter:
         replace_same_id: bool,
     ) -> Submitted:
         """Store a planned task, frames first. ``queue``: its current state, if already known."""
-        callback = self._callback(caller, order, words)
+        callback, upload_url = self._outgoing(caller, order, words)
         uid = uuid.uuid4().hex
         save_path = await self._places.of_order(caller, order, words, uid)
         await self._check_disk()
@@ -149,6 +154,7 @@ class Submitter:
             priority=order.priority,
             owner=caller.name,
             callback=callback,
+            upload_url=upload_url,
             expires_in_s=order.expires_in_s,
             enhance_prompt=self._prompts.is_enhanced(order),
             notes=(*planned.notes, *input_notes, *prompt_notes, *order.notes),

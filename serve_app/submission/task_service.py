@@ -24,6 +24,7 @@ from serve_app.queue.view import QueueView
 from serve_app.store.group_commit import draining
 from serve_app.store.outbox import Outbox
 from serve_app.store.task_store import TaskStore
+from serve_app.store.uploads import Uploads
 from serve_app.submission.field_words import FieldWords
 from serve_app.submission.follow import Follower
 from serve_app.submission.offer import Offer
@@ -38,6 +39,7 @@ from serve_app.tasks.caller import Caller
 from serve_app.tasks.move_log import log_move
 from serve_app.tasks.task import Task
 from serve_app.tasks.transitions import Status
+from serve_app.tasks.upload import Upload
 from serve_app.tasks.webhook import Delivery
 
 
@@ -54,6 +56,7 @@ class TaskService:
         submitter: Submitter,
         store: TaskStore,
         outbox: Outbox,
+        uploads: Uploads,
         view: QueueView,
         artifacts: Artifacts,
         places: VideoPlaces,
@@ -70,6 +73,7 @@ class TaskService:
         self._submitter = submitter
         self._store = store
         self._outbox = outbox
+        self._uploads = uploads
         self._follower = Follower(store, TaskFeed(store))
         self._view = view
         self._artifacts = artifacts
@@ -135,6 +139,10 @@ class TaskService:
     async def webhooks(self, tasks: Sequence[Task]) -> Mapping[str, Sequence[Delivery]]:
         """Return the messages about each task, by uid; a task without any has no entry."""
         return await self._outbox.of(tasks)
+
+    async def uploads(self, tasks: Sequence[Task]) -> Mapping[str, Upload]:
+        """Return the uploads of those of ``tasks`` whose video is sent to its client's storage, by uid."""
+        return await self._uploads.of(tasks)
 
     async def resend(self, caller: Caller, task_id: str) -> Task:
         """Have the messages about a task sent again. Raises ``TaskNotFound``, ``NothingToSend``."""

@@ -107,6 +107,8 @@ class VideoOrder:
     """Where the client wants to be told of the task."""
     callback_events: tuple[str, ...] = ()
     """Types of the events to tell of; empty: the end of the task, whatever it is."""
+    upload_url: str | None = None
+    """Presigned URL, a secret, to which the client wants the finished video sent."""
     expires_in_s: float | None = None
     """Seconds in which the task must have begun; None: it waits for as long as it takes."""
     task_id: str | None = None

@@ -101,6 +101,8 @@ class NewTask:
     """Expected seconds until the task ends, as the client is told at the submit; None when unknown."""
     traceparent: str | None = None
     """The span of the submit, as W3C's Trace Context writes it; None where nothing is traced."""
+    upload_url: str | None = field(default=None, repr=False)
+    """Presigned URL, a secret, that the finished video is sent to; None: it is fetched."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +171,8 @@ class Task:
     """Seconds from submit to end that the client was told at the submit; None if they were unknown."""
     traceparent: str | None = None
     """The span of the submit, as W3C's Trace Context writes it; None where nothing is traced."""
+    upload_url: str | None = field(default=None, repr=False)
+    """Presigned URL, a secret, that the finished video is sent to; None: it is fetched."""
 
     @property
     def total_frames(self) -> int:

@@ -1,1 +1,1 @@
-"""Webhooks: signed messages to receivers that clients name, as Standard Webhooks 1.0 has them."""
+"""What is sent to clients: messages, signed as Standard Webhooks 1.0 has it, and videos to their storage."""

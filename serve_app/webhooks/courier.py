@@ -1,4 +1,4 @@
-"""The courier: the coordinator's duty that sends the messages of the outbox, several at a time."""
+"""The courier: the coordinator's duty that sends what is due, messages or videos, several at a time."""
 
 import asyncio
 import contextlib
@@ -6,44 +6,70 @@ import logging
 import random
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
+from typing import Generic, Protocol
 
-from serve_app.store.delivery_ledger import DeliveryLedger, Due, Outcome
+from serve_app.store.delivery_ledger import D, Due, Outcome
 from serve_app.store.leadership import Superseded
 from serve_app.tasks.webhook import DeliveryState
-from serve_app.webhooks.schedule import MAX_JITTER, outcome
-from serve_app.webhooks.sender import Sender
+from serve_app.webhooks.schedule import MAX_JITTER, Answer, outcome
 
 _MOST_AT_ONCE = 64
 _MOST_TO_ONE = 4
-"""Messages under way to one receiver: a slow one does not hold up the others."""
+"""Deliveries under way to one receiver: a slow one does not hold up the others."""
 
 _POLL_S = 1.0
 _PAUSE_AFTER_ERROR_S = 1.0
 _logger = logging.getLogger("ray.serve")
 
 
-class Courier:
+class Ledger(Protocol[D]):
+    """A coordinator's record of deliveries of one kind."""
+
+    async def due(
+        self, now: float, *, limit: int, under_way: Collection[str], busy: Collection[str]
+    ) -> Sequence[Due[D]]:
+        """Return what is due at ``now``, without what is ``under_way`` or goes to the ``busy``."""
+
+    async def record(self, delivery: D, outcome: Outcome) -> None:
+        """Store what became of an attempt."""
+
+
+class Carrier(Protocol[D]):
+    """What makes attempts at deliveries of one kind."""
+
+    async def send(self, due: Due[D], *, at: float) -> Answer:
+        """Make an attempt at ``at``. Never raises ``Exception``."""
+
+
+class Courier(Generic[D]):
     """Sends what is due and records what became of it.
 
-    A message is sent before that is recorded. So whatever dies in between, it is sent again, under the same
-    id. ``clock``: returns seconds since 1970.
+    It is sent before that is recorded. So whatever dies in between, it is sent again, a message under the
+    same id. ``clock``: returns seconds since 1970.
     """
 
     def __init__(
         self,
-        ledger: DeliveryLedger,
-        sender: Sender,
+        ledger: Ledger[D],
+        sender: Carrier[D],
         *,
         on_attempt: Callable[[DeliveryState], None],
         clock: Callable[[], float] = time.time,
+        noun: str = "webhook",
+        most_at_once: int = _MOST_AT_ONCE,
     ) -> None:
-        """``on_attempt`` is called with the state that each recorded attempt left its message in."""
-        self._ledger = ledger
-        self._sender = sender
+        """``on_attempt`` is called with the state that each recorded attempt left its delivery in.
+
+        ``noun``: what the log calls a delivery.
+        """
+        self._ledger: Ledger[D] = ledger
+        self._sender: Carrier[D] = sender
         self._on_attempt = on_attempt
         self._clock = clock
-        self._under_way: dict[asyncio.Task[None], Due] = {}
+        self._noun = noun
+        self._most_at_once = most_at_once
+        self._under_way: dict[asyncio.Task[None], Due[D]] = {}
         self._wake = asyncio.Event()
         self._superseded: Superseded | None = None
 
@@ -52,7 +78,7 @@ class Courier:
         self._wake.set()
 
     async def run(self) -> None:
-        """Send messages until cancelled. Raises ``Superseded``."""
+        """Send what is due until cancelled. Raises ``Superseded``."""
         try:
             while True:
                 await self.look()
@@ -67,7 +93,7 @@ class Courier:
         """Begin to send what is due, as far as there is room. Raises ``Superseded``."""
         if self._superseded is not None:
             raise self._superseded
-        while (room := _MOST_AT_ONCE - len(self._under_way)) > 0:
+        while (room := self._most_at_once - len(self._under_way)) > 0:
             to_each = Counter(due.delivery.endpoint for due in self._under_way.values())
             found = await self._ledger.due(
                 self._clock(),
@@ -87,7 +113,7 @@ class Courier:
         while self._under_way:
             await asyncio.wait(list(self._under_way))
 
-    def _begin(self, due: Due) -> None:
+    def _begin(self, due: Due[D]) -> None:
         sending = asyncio.create_task(self._carry(due))
         self._under_way[sending] = due
         sending.add_done_callback(self._ended)
@@ -96,17 +122,17 @@ class Courier:
         del self._under_way[sending]
         self._wake.set()
 
-    async def _carry(self, due: Due) -> None:
-        at = self._clock()
-        answer = await self._sender.send(due, at=at)
+    async def _carry(self, due: Due[D]) -> None:
+        answer = await self._sender.send(due, at=self._clock())
         jitter = random.uniform(0.0, MAX_JITTER)
-        came_to = outcome(answer, attempts=due.delivery.attempts, at=at, jitter=jitter)
+        # From its end on: an upload that fails may have taken minutes.
+        came_to = outcome(answer, attempts=due.delivery.attempts, at=self._clock(), jitter=jitter)
         if came_to.fault is not None:
             # Neither the URL, which may carry a token, nor the body.
-            _logger.info("webhook %s: %s", due.delivery.id, came_to.fault)
+            _logger.info("%s %s: %s", self._noun, due.delivery.id, came_to.fault)
         await self._record(due, came_to)
 
-    async def _record(self, due: Due, came_to: Outcome) -> None:
+    async def _record(self, due: Due[D], came_to: Outcome) -> None:
         # Kept under way until it is recorded: while the store is away, nothing is sent over and over.
         while True:
             try:
@@ -116,5 +142,7 @@ class Courier:
                 self._superseded = error
                 return
             except Exception:
-                _logger.warning("webhook %s: its attempt is not recorded yet", due.delivery.id, exc_info=True)
+                _logger.warning(
+                    "%s %s: its attempt is not recorded yet", self._noun, due.delivery.id, exc_info=True
+                )
                 await asyncio.sleep(_PAUSE_AFTER_ERROR_S)

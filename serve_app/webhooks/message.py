@@ -12,10 +12,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from serve_app.tasks.task import Task
+from serve_app.tasks.upload import Upload
 from serve_app.tasks.webhook import Delivery
 
-Describe = Callable[[Task], Mapping[str, Any]]
-"""Returns the status document of a task, which a message carries as its ``data``."""
+Describe = Callable[[Task, Upload | None], Mapping[str, Any]]
+"""Returns the status document of a task and its upload, which a message carries as its ``data``."""
 
 MAX_BODY_BYTES = 20_000
 _CUT_CHARS = 2000

@@ -31,6 +31,8 @@ class Answer:
     """Why it counts as a failure, as a sentence; None for 2xx."""
     retry_after_s: float | None = None
     """Seconds that the receiver asked to wait."""
+    is_last: bool = False
+    """Whether a further attempt could come to nothing else."""
 
 
 def outcome(answer: Answer, *, attempts: int, at: float, jitter: float) -> Outcome:
@@ -40,6 +42,8 @@ def outcome(answer: Answer, *, attempts: int, at: float, jitter: float) -> Outco
     """
     if answer.fault is None:
         return Outcome(DeliveryState.DELIVERED, at, answer.code, None, None)
+    if answer.is_last:
+        return Outcome(DeliveryState.FAILED, at, answer.code, answer.fault, None)
     if answer.code == _GONE:
         return Outcome(DeliveryState.DISABLED, at, answer.code, answer.fault, None)
     wait_s = answer.retry_after_s or 0.0

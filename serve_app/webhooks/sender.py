@@ -8,6 +8,7 @@ import httpx
 
 from serve_app.media.public_http import BadUrl, NotPublic, PublicHttp, checked_url
 from serve_app.store.delivery_ledger import Due
+from serve_app.tasks.webhook import Delivery
 from serve_app.webhooks.message import Describe, body_of, headers_of
 from serve_app.webhooks.schedule import Answer, retry_after_s
 
@@ -28,13 +29,13 @@ class Sender:
         self._describe = describe
         self._timeout_s = timeout_s
 
-    async def send(self, due: Due, *, at: float) -> Answer:
+    async def send(self, due: Due[Delivery], *, at: float) -> Answer:
         """Make an attempt, signed for the time ``at`` in seconds since 1970. Never raises ``Exception``."""
         secrets = self._secrets_of(due.delivery.owner)
         if not secrets:
             return Answer(None, "The service has no webhook secret for this key any more.")
         try:
-            body = body_of(due.delivery, self._describe(due.task))
+            body = body_of(due.delivery, self._describe(due.task, due.upload))
             headers = headers_of(due.delivery, body, secrets, at=at)
             async with asyncio.timeout(self._timeout_s):
                 return await self._post(due.delivery.url, body, headers, at)

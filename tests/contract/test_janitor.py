@@ -23,7 +23,7 @@ async def test_checkpoints_go_with_the_end_of_their_task(
     artifacts = LocalArtifacts(paths, tmp_path / "data")
     deliveries, fleet = DeliveryLedger(database, ledger.epoch), Fleet(database)
     janitor = Janitor(
-        store, ledger, deliveries, fleet, artifacts, paths, retention_s=60, silence_s=60, period_s=60
+        store, ledger, deliveries.forget, fleet, artifacts, paths, retention_s=60, silence_s=60, period_s=60
     )
     running = (await claimed(store, ledger)).uid
     waiting = (await store.submit(new("waiting"), ADMISSION)).uid

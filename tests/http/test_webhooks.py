@@ -3,10 +3,7 @@
 import asyncio
 import hashlib
 import json
-import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
-from functools import partial
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -18,56 +15,22 @@ import pytest_asyncio
 from openai import InvalidWebhookSignatureError, OpenAI
 from standardwebhooks import Webhook
 
-from serve_app.api.native.task_document import message_document
-from serve_app.media.public_http import PublicHttp, public_or_in
+from serve_app.media.public_http import PublicHttp
 from serve_app.store.delivery_ledger import DeliveryLedger
 from serve_app.store.leadership import Superseded
 from serve_app.store.run_ledger import RunLedger
 from serve_app.tasks.task import Task
+from serve_app.tasks.upload import Upload
 from serve_app.tasks.webhook import DeliveryState
 from serve_app.webhooks.courier import Courier
 from serve_app.webhooks.schedule import DELAYS_S, MAX_JITTER
 from serve_app.webhooks.sender import Sender
 from tests.contract.tasks import made
-from tests.http.http_service import HttpService, running, settings, with_key
+from tests.http.http_service import running, settings, with_key
+from tests.http.post import DEADLINE_S, SECRET, WEBHOOKS, Post
 from tests.http.receiver import Receiver, receiving
 
-SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 OTHER_SECRET = "whsec_" + "QUJD" * 8
-WEBHOOKS = {"secrets": [SECRET], "networks": ["127.0.0.0/8"], "public_url": "https://video.example/wan"}
-DEADLINE_S = 20
-
-
-@dataclass
-class Post:
-    """A service whose coordinator's courier is the test's own, with a clock that stands still."""
-
-    service: HttpService
-    attempts: list[DeliveryState] = field(default_factory=list)
-    """What each recorded attempt came to."""
-    now: float = field(default_factory=lambda: time.time() + 60)
-    """A minute ahead, so that whatever the test makes is due."""
-
-    def __post_init__(self) -> None:
-        self.courier = self.courier_of(self.service.ledger)
-
-    def courier_of(self, ledger: RunLedger, *, timeout_s: float = 10.0) -> Courier:
-        config = self.service.settings
-        http = PublicHttp(is_allowed=public_or_in(config.webhooks.networks))
-        describe = partial(message_document, root_path=config.webhooks.public_url)
-        sender = Sender(http, config.webhook_secrets, describe, timeout_s=timeout_s)
-        deliveries = DeliveryLedger(self.service.database, ledger.epoch)
-        return Courier(deliveries, sender, on_attempt=self.attempts.append, clock=lambda: self.now)
-
-    async def deliver(self) -> None:
-        """Send everything that is due now."""
-        async with asyncio.timeout(DEADLINE_S):
-            await self.courier.look()
-            await self.courier.idle()
-
-    async def webhooks(self, task_id: str) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = (await self.service.status(task_id))["webhooks"]
-        return found
 
 
 @pytest_asyncio.fixture
@@ -253,7 +216,7 @@ async def test_a_coordinator_lost_between_delivery_and_record_sends_again_under_
 
 
 async def test_a_message_that_cannot_be_made_follows_the_schedule_too(post: Post, receiver: Receiver):
-    def broken(task: Task) -> dict[str, Any]:
+    def broken(task: Task, upload: Upload | None) -> dict[str, Any]:
         raise KeyError(task.id)
 
     sender = Sender(PublicHttp(), post.service.settings.webhook_secrets, broken, timeout_s=1.0)

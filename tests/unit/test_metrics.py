@@ -12,6 +12,7 @@ from serve_app.metrics import (
     StoreMetrics,
     StreamMetrics,
     TaskMetrics,
+    UploadMetrics,
     WebhookMetrics,
 )
 from serve_app.tasks.webhook import DeliveryState
@@ -28,6 +29,7 @@ def test_the_docs_list_each_metric_with_its_kind_and_its_tags() -> None:
         StoreMetrics("api"),
         CacheMetrics("paced"),
         WebhookMetrics(),
+        UploadMetrics(),
         StreamMetrics(),
         LinkMetrics(()),
     )

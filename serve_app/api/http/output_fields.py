@@ -15,6 +15,7 @@ from serve_app.api.http.video_fields import (
     SavePath,
     TaskId,
     Unset,
+    UploadUrl,
     Url,
     Wait,
     without_default,
@@ -42,6 +43,11 @@ class OutputFields(RequestModel):
         "Which messages: of `task.started`, `task.succeeded`, `task.failed` and `task.cancelled`; default: "
         "all but the first.",
         [],
+    )
+    upload_url: UploadUrl | Unset = _field(
+        "Where the finished video is sent, by PUT: a presigned URL of S3, GCS or Azure, of a service that "
+        "offers it. Its query is shown nowhere.",
+        "",
     )
     expires_in_s: Wait | Unset = _field(
         "Seconds in which the task must have begun; else it ends as failed, with the code `expired`.", 3600
@@ -77,6 +83,7 @@ class OutputFields(RequestModel):
             priority=self.priority,
             callback_url=self.callback_url,
             callback_events=tuple(self.callback_events or ()),
+            upload_url=self.upload_url,
             expires_in_s=self.expires_in_s,
             format=VideoFormat(self.format) if self.format else None,
             codec=Codec(self.codec) if self.codec else None,

@@ -226,6 +226,8 @@ Priority = Annotated[int, Field(ge=-1000, le=1000), WHOLE]
 """Range wider than any configured limit, which is checked when the order is planned."""
 SavePath = Annotated[Text, Field(max_length=1024)]
 Url = Annotated[Text, Field(max_length=2048)]
+UploadUrl = Annotated[Text, Field(max_length=8192)]
+"""A presigned URL, which with a session's token in it is long."""
 Format = Annotated[
     Text | Unset, _checked_word(VideoFormat), WithJsonSchema({"type": "string", "enum": list(VideoFormat)})
 ]

@@ -1,4 +1,4 @@
-"""The status documents of tasks, with the queue and the webhook messages that belong to them."""
+"""The status documents of tasks, with the queue, the webhook messages and the uploads that belong to them."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,11 @@ async def describe_all(
     """Return the status of each task; ``queue_now``: their places as they are now and not a moment ago."""
     queue = await (service.queue_now() if queue_now else service.queue())
     webhooks = await service.webhooks(tasks)
-    return [task_document(task, queue, webhooks.get(task.uid, ()), root_path=root_path) for task in tasks]
+    uploads = await service.uploads(tasks)
+    return [
+        task_document(task, queue, webhooks.get(task.uid, ()), uploads.get(task.uid), root_path=root_path)
+        for task in tasks
+    ]
 
 
 async def describe(

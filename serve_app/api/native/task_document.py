@@ -2,17 +2,24 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any, Literal
 
 from typing_extensions import TypedDict
 
 from models.phase import Phase
 from serve_app.api.http.api_document import described
+from serve_app.api.native.delivery_document import (
+    UploadDocument,
+    WebhookDocument,
+    upload_document,
+    webhook_document,
+)
+from serve_app.api.native.moment import moment, moment_if_any
 from serve_app.queue.snapshot import QueueSnapshot
 from serve_app.tasks.caller import Caller
 from serve_app.tasks.task import Task
 from serve_app.tasks.transitions import Status
+from serve_app.tasks.upload import Upload
 from serve_app.tasks.webhook import Delivery
 
 NativeStatus = Literal["submitted", "running", "succeed", "failed", "cancelled"]
@@ -44,28 +51,6 @@ class ErrorOfTask(TypedDict):
     """A stable word for programs."""
     message: str
     """A sentence for people."""
-
-
-@described
-class WebhookDocument(TypedDict):
-    """One webhook message about a task: how its delivery stands."""
-
-    id: str
-    """The header `webhook-id`, the same at each attempt."""
-    type: str
-    """Such as `task.succeeded`."""
-    state: str
-    """pending, delivered, failed or disabled."""
-    attempts: int
-    """How often it was sent."""
-    last_attempt_at: str | None
-    """When it was sent last."""
-    last_status: int | None
-    """HTTP status of the receiver's last answer."""
-    last_error: str | None
-    """Why the last attempt failed, as a sentence."""
-    next_attempt_at: str | None
-    """When it is sent again."""
 
 
 @described
@@ -156,6 +141,8 @@ class TaskDocument(TypedDict):
     """Why it failed."""
     webhooks: list[WebhookDocument]
     """The messages about it; empty without a `callback_url`."""
+    upload: UploadDocument | None
+    """How the sending of the video stands; null without an `upload_url`."""
 
 
 @described
@@ -213,7 +200,12 @@ def submit_document(task: Task, queue: QueueSnapshot, *, is_new: bool) -> Submit
 
 
 def task_document(
-    task: Task, queue: QueueSnapshot, webhooks: Sequence[Delivery], *, root_path: str
+    task: Task,
+    queue: QueueSnapshot,
+    webhooks: Sequence[Delivery],
+    upload: Upload | None,
+    *,
+    root_path: str,
 ) -> TaskDocument:
     """Return the current status of ``task``; ``root_path`` is where the API is mounted."""
     place = queue.place(task)
@@ -227,9 +219,9 @@ def task_document(
         "message": _with_notes(_message(task, place.position) + _awaited_replica(task, queue), task),
         "phase": _phase(task),
         "model": task.model,
-        "created_at": _time(task.created_at),
-        "started_at": _time_if_any(task.started_at),
-        "finished_at": _time_if_any(task.finished_at),
+        "created_at": moment(task.created_at),
+        "started_at": moment_if_any(task.started_at),
+        "finished_at": moment_if_any(task.finished_at),
         "step": task.step,
         "total_steps": task.spec.total_steps,
         "revised_prompt": task.revised_prompt or None,
@@ -245,7 +237,7 @@ def task_document(
         "fps": task.spec.fps,
         "format": task.spec.output.format,
         "priority": task.priority,
-        "expires_at": _time_if_any(task.expires_at),
+        "expires_at": moment_if_any(task.expires_at),
         "save_result_path": task.save_path,
         "video_path": task.save_path if succeeded else None,
         "result_url": f"{root_path}/v1/tasks/{task.id}/result" if succeeded else None,
@@ -253,16 +245,17 @@ def task_document(
         "timings": task.timings,
         "notes": list(task.notes),
         "error": {"code": task.error.code, "message": task.error.message} if task.error else None,
-        "webhooks": [_webhook(delivery) for delivery in webhooks],
+        "webhooks": [webhook_document(delivery) for delivery in webhooks],
+        "upload": upload_document(task, upload),
     }
 
 
-def message_document(task: Task, *, root_path: str) -> Mapping[str, Any]:
+def message_document(task: Task, upload: Upload | None, *, root_path: str) -> Mapping[str, Any]:
     """Return the status of a task that runs or has ended, as a webhook message tells it.
 
     It is without what is not of the task alone: the queue, and the messages themselves.
     """
-    document = task_document(task, _NO_QUEUE, (), root_path=root_path)
+    document = task_document(task, _NO_QUEUE, (), upload, root_path=root_path)
     return {name: value for name, value in document.items() if name != "webhooks"}
 
 
@@ -322,24 +315,3 @@ def _phase(task: Task) -> str | None:
     if task.phase == Phase.DENOISING:
         return f"step {min(task.step + 1, total)} of {total}"
     return task.phase or Phase.PREPARING
-
-
-def _webhook(delivery: Delivery) -> WebhookDocument:
-    return {
-        "id": delivery.id,
-        "type": delivery.type,
-        "state": delivery.state,
-        "attempts": delivery.attempts,
-        "last_attempt_at": _time_if_any(delivery.last_at),
-        "last_status": delivery.last_code,
-        "last_error": delivery.last_fault,
-        "next_attempt_at": _time_if_any(delivery.next_at),
-    }
-
-
-def _time_if_any(seconds: float | None) -> str | None:
-    return None if seconds is None else _time(seconds)
-
-
-def _time(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
