@@ -1,4 +1,4 @@
-"""The files of ``deploy`` that are there once for each variant and number of GPUs, and copies of alerts.
+"""The files of ``deploy`` that are there once for each variant and number of GPUs, and copies of others.
 
 ``python -m deploy.generate`` writes them; a test compares them with what it would write.
 """
@@ -10,12 +10,18 @@ from typing import Any
 import yaml
 
 from deploy.pod_size import PodSize
+from models.memory.estimate import parameters
 from models.variants import VARIANTS, Variant
 
 ROOT = Path(__file__).parent
 ALERTS = ROOT / "alerts.yaml"
+DASHBOARD = ROOT / "grafana/wan-serve.json"
 GPUS = (1, 2, 4, 8)
-"""Numbers of GPUs that make a video together: those of one replica, and of one pod."""
+"""Numbers of GPUs of a pod, which make a video together."""
+NODES = 2
+"""Pods of 8 GPUs that make a video together, in overlays of the largest models."""
+LARGE = 14e9
+"""Parameters of a transformer from which on there is such an overlay."""
 MOST_PODS = 4
 """GPU pods that an overlay allows; the base says the same."""
 LONGEST_RUN_S = 3600
@@ -37,6 +43,9 @@ REPOSITORIES = {
 }
 """The weights of each base variant on the Hugging Face hub, in diffusers' layout."""
 
+INTERFACE = {"name": "NCCL_SOCKET_IFNAME", "value": "eth0"}
+"""The pods' network, by which NCCL's ranks find each other; gloo's take the one with the pod's address."""
+
 _DEMO_WEIGHTS = "models/demo/weights"
 _IN_IMAGE = "/opt/wan-serve"
 _HEADER = "# Written by `python -m deploy.generate`; copy it before you change it.\n"
@@ -49,14 +58,21 @@ def single_machine(variant: Variant, gpus: int) -> dict[str, Any]:
     return _document({"data_dir": "data", "models": [model]})
 
 
-def on_kubernetes(variant: Variant, gpus: int) -> dict[str, Any]:
-    """Return the ``serveConfigV2``: folders are volumes, and GPU pods come and go with the work."""
-    model = _model(variant, gpus, folder="/weights")
+def on_kubernetes(variant: Variant, gpus: int, nodes: int = 1) -> dict[str, Any]:
+    """Return the ``serveConfigV2``: folders are volumes, and GPU pods come and go with the work.
+
+    ``gpus``: those of a pod; ``nodes``: pods, each on a node of its own, that make a video together.
+    """
+    model = _model(variant, gpus * nodes, folder="/weights")
+    if nodes > 1:
+        model["nodes_per_replica"] = nodes
     model["autoscaling"] = {"min_replicas": 0, "max_replicas": "auto"}
     args = {
         "data_dir": "/data",
         "database_url": "sqlite+aiosqlite:////store/tasks.db",
         "max_gpus": gpus * MOST_PODS,
+        # One that is killed is not missed; with two front pods they spread over both.
+        "ingress_replicas": 2,
         "tasks": {"longest_run_s": LONGEST_RUN_S},
         "models": [model],
     }
@@ -67,25 +83,34 @@ def on_kubernetes(variant: Variant, gpus: int) -> dict[str, Any]:
     return document
 
 
-def overlay(variant: Variant, gpus: int) -> dict[str, Any]:
-    """Return the kustomization of one variant and number of GPUs."""
+def overlay(variant: Variant, gpus: int, nodes: int = 1) -> dict[str, Any]:
+    """Return the kustomization of one variant, number of GPUs of a pod, and number of pods for a video."""
     size = PodSize.of(variant, gpus)
     group = "/spec/rayClusterConfig/workerGroupSpecs/1"
     pod = f"{group}/template/spec"
     changes = [
-        {"op": "add", "path": "/spec/serveConfigV2", "value": _dump(on_kubernetes(variant, gpus))},
+        {"op": "add", "path": "/spec/serveConfigV2", "value": _dump(on_kubernetes(variant, gpus, nodes))},
         # The places below are numbers: fail where the base has something else there.
         {"op": "test", "path": f"{group}/groupName", "value": "gpu"},
         {"op": "test", "path": f"{pod}/volumes/1/name", "value": "shm"},
         {"op": "add", "path": f"{pod}/containers/0/resources", "value": size.resources()},
         {"op": "add", "path": f"{pod}/volumes/1/emptyDir/sizeLimit", "value": f"{size.shared_memory_gib}Gi"},
     ]
+    if nodes > 1:
+        changes.append({"op": "add", "path": f"{pod}/containers/0/env/-", "value": INTERFACE})
     return {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",
         "resources": ["../../base"],
         "patches": [{"target": {"kind": "RayService", "name": "wan-serve"}, "patch": _dump(changes)}],
     }
+
+
+def on_several_nodes() -> Iterator[Variant]:
+    """Yield the variants for a video of which more than one node is worth it: large, and with many steps."""
+    for variant in VARIANTS.values():
+        if parameters(variant)["transformer"] >= LARGE and not variant.distilled:
+            yield variant
 
 
 def chart_sizes() -> dict[str, Any]:
@@ -118,9 +143,15 @@ def files() -> Iterator[tuple[Path, str]]:
             yield ROOT / f"configs/{name}.yaml", _HEADER + _dump(single_machine(variant, gpus))
             path = ROOT / f"kuberay/overlays/{name}/kustomization.yaml"
             yield path, _HEADER + _dump(overlay(variant, gpus))
+    for variant in on_several_nodes():
+        path = ROOT / f"kuberay/overlays/{variant.name}-{NODES}x{GPUS[-1]}gpu/kustomization.yaml"
+        yield path, _HEADER + _dump(overlay(variant, GPUS[-1], NODES))
     yield ROOT / "helm/wan-serve/variants.yaml", _HEADER + _dump(chart_sizes())
     # A chart reads no file beside itself.
     yield ROOT / "helm/wan-serve/alerts.yaml", ALERTS.read_text()
+    # Nor does a kustomization.
+    for copy in ("helm/wan-serve/dashboard.json", "kuberay/components/grafana/wan-serve.json"):
+        yield ROOT / copy, DASHBOARD.read_text()
     path = ROOT / "kuberay/components/prometheus-operator/alerts.yaml"
     yield path, "# Written by `python -m deploy.generate` from deploy/alerts.yaml.\n" + _dump(alert_rules())
 

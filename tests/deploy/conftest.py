@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.deploy.manifests import ROOT
+from tests.deploy.manifests import ROOT, Objects, rendered
 from tests.needed import needed
 
 
@@ -28,8 +28,8 @@ def helm() -> Path:
 
 
 @pytest.fixture(scope="session")
-def everything(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A kustomization of the demo's overlay with every component."""
+def everything(tmp_path_factory: pytest.TempPathFactory, kubectl: Path) -> Objects:
+    """The objects of the demo's overlay with every component."""
     folder = tmp_path_factory.mktemp("everything").resolve()
     kuberay = Path(os.path.relpath(ROOT / "deploy/kuberay", folder))
     names = sorted(path.name for path in (ROOT / "deploy/kuberay/components").iterdir())
@@ -38,4 +38,4 @@ def everything(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "components": [str(kuberay / "components" / name) for name in names],
     }
     (folder / "kustomization.yaml").write_text(yaml.safe_dump(text))
-    return folder
+    return rendered(kubectl, "kustomize", folder)

@@ -13,6 +13,7 @@ from jsonschema import Draft202012Validator
 ROOT = Path(__file__).parents[2]
 SCHEMAS = Path(__file__).parent / "schemas"
 GROUPS = {
+    "ConfigMap": "io.k8s.api.core.v1",
     "Job": "io.k8s.api.batch.v1",
     "NetworkPolicy": "io.k8s.api.networking.v1",
     "PersistentVolumeClaim": "io.k8s.api.core.v1",

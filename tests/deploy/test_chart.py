@@ -7,15 +7,15 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.deploy.manifests import ROOT, faults, pods, rendered
-from tests.deploy.test_overlays import OVERLAYS, SAMPLE
+from tests.deploy.manifests import ROOT, Objects, faults, pods, rendered
+from tests.deploy.test_overlays import SAMPLE, overlay_of
 
 CHART = ROOT / "deploy/helm/wan-serve"
 
 
 def comparable(manifest: dict[str, Any]) -> dict[str, Any]:
     """Return an object with its configuration parsed, without what is Helm's own."""
-    spec = dict(manifest["spec"])
+    spec = dict(manifest.get("spec", {}))
     if "serveConfigV2" in spec:
         spec["serveConfigV2"] = yaml.load(spec["serveConfigV2"], yaml.CSafeLoader)
     metadata = {key: value for key, value in manifest["metadata"].items() if key != "annotations"}
@@ -24,26 +24,26 @@ def comparable(manifest: dict[str, Any]) -> dict[str, Any]:
 
 COMPONENTS = {"redis.address": "redis://redis:6379", "redis.secret": "wan-serve-redis", "internet": "true"}
 COMPONENTS |= {"monitoringNamespace": "monitoring", "prometheusOperator": "true"}
-COMPONENTS |= {"stores.secret": "wan-serve-stores"}
+COMPONENTS |= {"stores.secret": "wan-serve-stores", "fronts": "2", "gateway.className": "istio"}
+COMPONENTS |= {"grafana": "true"}
 
 
-def test_the_values_for_redis_the_internet_and_monitoring_do_what_the_components_do(
-    helm: Path, kubectl: Path, everything: Path
-) -> None:
+def test_the_values_for_what_is_optional_do_what_the_components_do(helm: Path, everything: Objects) -> None:
     values = [word for name, value in COMPONENTS.items() for word in ("--set", f"{name}={value}")]
     of_chart = rendered(helm, "template", "wan-serve", CHART, *values)
-    of_components = rendered(kubectl, "kustomize", everything)
-    assert of_chart.keys() == of_components.keys()
-    for name, manifest in of_components.items():
+    assert of_chart.keys() == everything.keys()
+    for name, manifest in everything.items():
         assert comparable(of_chart[name]) == comparable(manifest)
         assert not faults(manifest)
 
 
-@pytest.mark.parametrize(("variant", "gpus"), SAMPLE)
-def test_the_chart_renders_what_the_overlay_does(helm: Path, kubectl: Path, variant: str, gpus: int) -> None:
-    values = ("--set", f"variant={variant}", "--set", f"gpus={gpus}")
+@pytest.mark.parametrize(("variant", "gpus", "nodes"), SAMPLE)
+def test_the_chart_renders_what_the_overlay_does(
+    helm: Path, kubectl: Path, variant: str, gpus: int, nodes: int
+) -> None:
+    values = ("--set", f"variant={variant}", "--set", f"gpus={gpus}", "--set", f"nodes={nodes}")
     of_chart = rendered(helm, "template", "wan-serve", CHART, *values)
-    of_overlay = rendered(kubectl, "kustomize", OVERLAYS / f"{variant}-{gpus}gpu")
+    of_overlay = rendered(kubectl, "kustomize", overlay_of(variant, gpus, nodes))
     assert of_chart.keys() == of_overlay.keys()
     for name, manifest in of_overlay.items():
         assert comparable(of_chart[name]) == comparable(manifest)
@@ -53,9 +53,10 @@ def test_what_the_values_change_satisfies_the_schemas_and_keeps_the_rest(helm: P
     changed = {
         "variant": "wan2.1-t2v-14b",
         "gpus": 2,
+        "nodes": 2,
         "model": {"options": {"fp8": True}},
         "settings": {"limits": {"max_queued": 5}, "tasks": {"drain_s": 5}},
-        "pods": {"most": 3, "leastReplicas": 1, "size": {"cpus": 16}, "nodeSelector": {"gpu": "h100"}},
+        "pods": {"most": 6, "leastReplicas": 1, "size": {"cpus": 16}, "nodeSelector": {"gpu": "h100"}},
         "longestRunSeconds": 600,
         "imagePullSecrets": [{"name": "registry"}],
         "storage": {"data": {"storageClass": "nfs"}},
@@ -70,11 +71,12 @@ def test_what_the_values_change_satisfies_the_schemas_and_keeps_the_rest(helm: P
     args = yaml.load(service["spec"]["serveConfigV2"], yaml.CSafeLoader)["applications"][0]["args"]
     (model,) = args["models"]
     assert model["options"] == {"fp8": True} and model["weights"] == "/weights/Wan2.1-T2V-14B-Diffusers"
-    assert args["limits"] == {"max_queued": 5} and args["max_gpus"] == 6
+    assert (model["devices_per_replica"], model["nodes_per_replica"]) == (4, 2)
+    assert args["limits"] == {"max_queued": 5} and args["max_gpus"] == 12
     assert args["tasks"] == {"drain_s": 5, "longest_run_s": 600}
     groups = {name: (group, pod) for name, group, pod in pods(service)}
     group, pod = groups["gpu"]
-    assert (group["minReplicas"], group["replicas"], group["maxReplicas"]) == (1, 1, 3)
+    assert (group["minReplicas"], group["replicas"], group["maxReplicas"]) == (2, 2, 6)
     assert pod["terminationGracePeriodSeconds"] == 630
     assert pod["containers"][0]["resources"]["limits"]["cpu"] == "16"
     assert pod["nodeSelector"] == {"gpu": "h100"}
@@ -90,6 +92,8 @@ def test_what_the_values_change_satisfies_the_schemas_and_keeps_the_rest(helm: P
         ("gpus=3", "gpus"),
         ("pod.most=2", "pod"),
         ("redis.address=redis://redis:6379", "redis.secret: is needed with redis.address"),
+        ("fronts=2", "stores.secret: is needed with"),
+        ("gateway.className=istio", "stores.secret: is needed with"),
     ],
 )
 def test_a_wrong_value_is_refused(helm: Path, value: str, said: str) -> None:

@@ -64,7 +64,7 @@ def test_the_written_files_are_what_the_generator_writes_and_there_are_no_others
     written = dict(generate.files())
     stale = [path for path, text in written.items() if not path.exists() or path.read_text() != text]
     assert not stale, "python -m deploy.generate writes them anew"
-    once = {"alerts.yaml", "variants.yaml"}
+    once = {"alerts.yaml", "variants.yaml", "dashboard.json", "wan-serve.json"}
     assert {*found()} == {path for path in written if path.name not in once}
 
 
@@ -89,17 +89,20 @@ def test_a_configuration_whose_loras_are_missing_is_refused_with_their_place(
 
 
 def test_each_configuration_of_kubernetes_fits_ray_our_settings_and_its_pods(machine: Path) -> None:
-    for variant, gpus in CASES:
-        document = generate.on_kubernetes(variant, gpus)
+    wide = [(variant, generate.GPUS[-1], generate.NODES) for variant in generate.on_several_nodes()]
+    assert "wan2.2-t2v-a14b" in {variant.name for variant, _, _ in wide}
+    for variant, gpus, nodes in [*((*case, 1) for case in CASES), *wide]:
+        document = generate.on_kubernetes(variant, gpus, nodes)
         lint(document)
         settings = settings_in_pod(document, machine)
-        assert_fits(variant, gpus, settings)
+        assert_fits(variant, gpus, nodes, settings)
 
 
-def assert_fits(variant: Variant, gpus: int, settings: AppSettings) -> None:
+def assert_fits(variant: Variant, gpus: int, nodes: int, settings: AppSettings) -> None:
     """Assert that the replicas are planned while there is no GPU yet, and that a pod has room for one."""
     placed = place(settings.models, {"CPU": 2.0}, settings.max_gpus)[variant.name]
-    assert (placed.replicas, placed.ranks, placed.device) == (generate.MOST_PODS, gpus, "cuda")
+    assert (placed.replicas, placed.device) == (generate.MOST_PODS // nodes, "cuda")
+    assert (placed.ranks, placed.nodes) == (gpus * nodes, nodes)
     processes = 1 if gpus == 1 else 1 + gpus
     assert processes * placed.cpus <= PodSize.of(variant, gpus).cpus
 

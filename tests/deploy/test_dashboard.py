@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from tests.deploy.manifests import ROOT
+from tests.deploy.manifests import ROOT, Objects, faults
 from tests.deploy.test_alerts import METRICS, SERIES
 from tests.prometheus import promtool
 
@@ -39,6 +39,15 @@ def test_prometheus_reads_each_expression_and_the_service_exports_what_it_names(
 def test_every_metric_has_a_panel() -> None:
     shown = " ".join(expressions())
     assert [name for name in METRICS if f"ray_{name}" not in shown] == []
+
+
+def test_the_config_map_has_the_label_that_a_sidecar_of_grafana_looks_for_and_the_dashboard(
+    everything: Objects,
+) -> None:
+    found = everything["ConfigMap", "wan-serve-dashboard"]
+    assert found["metadata"]["labels"] == {"grafana_dashboard": "1"}
+    assert json.loads(found["data"]["wan-serve.json"]) == DASHBOARD
+    assert not faults(found)
 
 
 def test_panels_do_not_lie_on_each_other_and_have_a_title_and_a_number_of_their_own() -> None:

@@ -113,8 +113,8 @@ def network(kubectl: Path) -> Network:
 
 
 @pytest.fixture(scope="module")
-def with_components(kubectl: Path, everything: Path) -> Network:
-    return Network(rendered(kubectl, "kustomize", everything))
+def with_components(everything: Objects) -> Network:
+    return Network(everything)
 
 
 def test_the_pods_reach_each_other_on_every_port_that_they_open(network: Network) -> None:

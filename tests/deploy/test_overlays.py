@@ -1,5 +1,6 @@
 """The manifests that ``kubectl kustomize`` renders, against the schemas and what the service needs."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +14,36 @@ from serve_app.config.ray_environment import ray_environment
 from tests.deploy.manifests import ROOT, Objects, faults, pods, rendered
 
 OVERLAYS = ROOT / "deploy/kuberay/overlays"
-SAMPLE = [("wan2.1-t2v-1.3b", 1), ("wan2.2-i2v-a14b-distill", 8)]
-"""The smallest and the largest; all overlays are written by the same lines, which another test holds."""
+SAMPLE = [("wan2.1-t2v-1.3b", 1, 1), ("wan2.2-i2v-a14b-distill", 8, 1), ("wan2.2-i2v-a14b", 8, 2)]
+"""The smallest, the largest, and one on two nodes. All are written by the same lines, as another test holds."""
+
+
+def overlay_of(variant: str, gpus: int, nodes: int) -> Path:
+    return OVERLAYS / (f"{variant}-{gpus}gpu" if nodes == 1 else f"{variant}-{nodes}x{gpus}gpu")
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A rendered overlay."""
+
+    variant: str
+    gpus: int
+    nodes: int
+    objects: Objects
 
 
 @pytest.fixture(scope="module", params=SAMPLE, ids=str)
-def case(request: pytest.FixtureRequest, kubectl: Path) -> tuple[str, int, Objects]:
-    variant, gpus = request.param
-    return variant, gpus, rendered(kubectl, "kustomize", OVERLAYS / f"{variant}-{gpus}gpu")
+def case(request: pytest.FixtureRequest, kubectl: Path) -> Case:
+    return Case(*request.param, rendered(kubectl, "kustomize", overlay_of(*request.param)))
 
 
 @pytest.fixture(scope="module")
-def service(case: tuple[str, int, Objects]) -> dict[str, Any]:
-    return case[2]["RayService", "wan-serve"]
+def service(case: Case) -> dict[str, Any]:
+    return case.objects["RayService", "wan-serve"]
 
 
-def test_every_object_satisfies_the_schema_of_its_kind(case: tuple[str, int, Objects]) -> None:
-    objects = case[2]
+def test_every_object_satisfies_the_schema_of_its_kind(case: Case) -> None:
+    objects = case.objects
     # No PodDisruptionBudget: a RayCluster has no scale subresource; with maxUnavailable no pod could go.
     assert {kind for kind, _ in objects} == {"NetworkPolicy", "PersistentVolumeClaim", "RayService"}
     assert {name: found for name, each in objects.items() if (found := faults(each))} == {}
@@ -50,26 +64,39 @@ def test_the_schema_finds_a_misspelt_a_missing_and_a_wrong_field(service: dict[s
     assert len(faults(spoilt)) == 1
 
 
-def test_the_configuration_arrives_as_it_was_made(case: tuple[str, int, Objects]) -> None:
-    variant, gpus, objects = case
-    text = objects["RayService", "wan-serve"]["spec"]["serveConfigV2"]
-    assert yaml.load(text, yaml.CSafeLoader) == generate.on_kubernetes(VARIANTS[variant], gpus)
+def test_the_configuration_arrives_as_it_was_made(case: Case) -> None:
+    text = case.objects["RayService", "wan-serve"]["spec"]["serveConfigV2"]
+    assert yaml.load(text, yaml.CSafeLoader) == generate.on_kubernetes(
+        VARIANTS[case.variant], case.gpus, case.nodes
+    )
 
 
 def test_gpu_pods_start_from_none_and_may_be_as_many_as_the_settings_count(
-    case: tuple[str, int, Objects], service: dict[str, Any]
+    case: Case, service: dict[str, Any]
 ) -> None:
-    variant, gpus, _ = case
     groups = {name: (group, pod) for name, group, pod in pods(service)}
     group, pod = groups["gpu"]
     assert (group["minReplicas"], group["replicas"]) == (0, 0)
     config = yaml.load(service["spec"]["serveConfigV2"], yaml.CSafeLoader)
     args = config["applications"][0]["args"]
-    assert group["maxReplicas"] * gpus == args["max_gpus"]
+    assert group["maxReplicas"] * case.gpus == args["max_gpus"]
     resources = pod["containers"][0]["resources"]
-    assert resources == PodSize.of(VARIANTS[variant], gpus).resources()
+    assert resources == PodSize.of(VARIANTS[case.variant], case.gpus).resources()
     memory, shared = (int(text.removesuffix("Gi")) for text in (resources["limits"]["memory"], shm(pod)))
     assert shared < memory, "what lies in /dev/shm counts to the memory of the pod"
+
+
+def test_pods_that_make_a_video_together_are_as_many_as_it_needs_and_find_each_other(
+    case: Case, service: dict[str, Any]
+) -> None:
+    config = yaml.load(service["spec"]["serveConfigV2"], yaml.CSafeLoader)
+    (model,) = config["applications"][0]["args"]["models"]
+    assert model["devices_per_replica"] == case.gpus * case.nodes
+    assert model.get("nodes_per_replica", 1) == case.nodes
+    groups = {name: (group, pod) for name, group, pod in pods(service)}
+    group, pod = groups["gpu"]
+    assert group["maxReplicas"] % case.nodes == 0, "a pod would be of no use"
+    assert environment(pod).get("NCCL_SOCKET_IFNAME") == ("eth0" if case.nodes > 1 else None)
 
 
 def shm(pod: dict[str, Any]) -> str:
@@ -96,6 +123,7 @@ def test_ray_is_set_up_alike_on_every_pod_as_the_launcher_does_but_for_fixed_por
     found = [environment(pod) for _, _, pod in pods(service)]
     for each in found:
         each.pop("RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S", None)  # of each group its own
+        each.pop("NCCL_SOCKET_IFNAME", None)
         assert each.pop("WAN_SERVE_SERVICE") is None  # taken from the pod's labels
         assert each == found[0]
     launcher = ray_environment()
@@ -131,8 +159,31 @@ def test_each_folder_that_the_configuration_names_is_a_volume_of_the_pods_that_c
         assert mounts(pod) >= {"/data", "/weights", "/tmp", "/dev/shm"}
 
 
-def test_each_claim_that_a_pod_names_is_there(case: tuple[str, int, Objects]) -> None:
-    objects = case[2]
+def test_each_claim_that_a_pod_names_is_there(case: Case) -> None:
+    assert_claims(case.objects)
+
+
+def test_two_front_pods_share_no_volume_of_a_single_node(everything: Objects) -> None:
+    service = everything["RayService", "wan-serve"]
+    front = next(group for name, group, _ in pods(service) if name == "front")
+    assert (front["minReplicas"], front["replicas"], front["maxReplicas"]) == (2, 2, 2)
+    assert_claims(everything)
+    claims = [each for (kind, _), each in everything.items() if kind == "PersistentVolumeClaim"]
+    modes = {tuple(each["spec"]["accessModes"]) for each in claims}
+    assert modes == {("ReadWriteMany",)}
+
+
+def test_a_gateway_moves_the_traffic_for_as_long_as_a_run_may_take(everything: Objects) -> None:
+    strategy = everything["RayService", "wan-serve"]["spec"]["upgradeStrategy"]
+    options = strategy["clusterUpgradeOptions"]
+    assert strategy["type"] == "NewClusterWithIncrementalUpgrade"
+    assert options["stepSizePercent"] <= options["maxSurgePercent"]
+    steps = 100 / options["stepSizePercent"]
+    assert steps * options["intervalSeconds"] >= generate.LONGEST_RUN_S
+
+
+def assert_claims(objects: Objects) -> None:
+    """Assert that each claim that a pod names is there, and no other."""
     claims = {name for kind, name in objects if kind == "PersistentVolumeClaim"}
     named = {
         volume["persistentVolumeClaim"]["claimName"]

@@ -16,12 +16,14 @@
 {{/* The configuration of Ray Serve. */}}
 {{- define "serveConfig" -}}
 {{- $row := include "row" . | fromYaml -}}
-{{- $model := dict "name" .Values.variant "variant" .Values.variant "devices_per_replica" .Values.gpus "weights" $row.weights -}}
+{{- $model := dict "name" .Values.variant "variant" .Values.variant "devices_per_replica" (mul .Values.gpus .Values.nodes) "weights" $row.weights -}}
+{{- if gt (int .Values.nodes) 1 -}}{{- $_ := set $model "nodes_per_replica" .Values.nodes -}}{{- end -}}
 {{- if $row.fusedLoras -}}{{- $_ := set $model "fused_loras" $row.fusedLoras -}}{{- end -}}
 {{- $_ := set $model "autoscaling" (dict "min_replicas" .Values.pods.leastReplicas "max_replicas" "auto") -}}
 {{- $model = merge (deepCopy .Values.model) $model -}}
 {{- $args := dict "data_dir" "/data" "database_url" "sqlite+aiosqlite:////store/tasks.db" -}}
 {{- $_ := set $args "max_gpus" (mul .Values.gpus .Values.pods.most) -}}
+{{- $_ := set $args "ingress_replicas" 2 -}}
 {{- $_ := set $args "tasks" (dict "longest_run_s" .Values.longestRunSeconds) -}}
 {{- $_ := set $args "models" (list $model) -}}
 {{- $args = merge (deepCopy .Values.settings) $args -}}
