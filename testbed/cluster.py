@@ -20,6 +20,8 @@ STARTUP = Path(__file__).with_name("startup")
 """What every Python process under a cluster imports first."""
 READY_S = 240
 """A bound for what hangs, not for what is slow: Serve's own 60 s are too short on a busy machine."""
+AFTER_THE_END = "cannot schedule new futures after shutdown"
+"""What a loop says that goes on in a replica whose threads Serve has stopped."""
 
 # Ray reads these when it is imported, and its workers inherit them.
 os.environ.update(
@@ -86,7 +88,10 @@ class Cluster:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         serve.shutdown()
+        logs = ray_internals.serve_logs()
         ray.shutdown()
+        failed = [file.name for file in logs.glob("replica_*") if AFTER_THE_END in file.read_text()]
+        assert not failed or kind, f"loops went on in replicas that had been stopped: {failed}"
 
     @contextmanager
     def node(self, **resources: float) -> Iterator[Node]:

@@ -6,6 +6,7 @@ Imported only once Ray's environment is set, because Ray reads it on import.
 import subprocess
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from ray._private import worker
@@ -19,6 +20,11 @@ _PREEMPTION: int = autoscaler_pb2.DrainNodeReason.Value("DRAIN_NODE_REASON_PREEM
 def head_node() -> Any:
     """Return the node that ``ray.init`` started here, to which ``cluster_utils.Cluster`` can add others."""
     return worker._global_node
+
+
+def serve_logs() -> Path:
+    """Return the folder of the logs of Serve's processes."""
+    return Path(head_node().get_logs_dir_path()) / "serve"
 
 
 def raylet_of(node: Any) -> subprocess.Popen[bytes]:

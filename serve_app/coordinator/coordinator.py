@@ -55,6 +55,8 @@ _logger = logging.getLogger("ray.serve")
 class Coordinator:
     """Answers all replicas, and runs the background loops: dispatcher, lease check, janitor."""
 
+    _loops: Sequence[asyncio.Task[None]] = ()
+
     # Serve awaits an asynchronous constructor.
     async def __init__(  # type: ignore[misc]
         self,
@@ -352,6 +354,12 @@ class Coordinator:
 
     def _fail(self, error: Exception) -> None:
         self._failure = error
+        self._end_loops()
+
+    def _end_loops(self) -> None:
         for loop in self._loops:
-            if loop is not asyncio.current_task():
-                loop.cancel()
+            loop.cancel()
+
+    def __del__(self) -> None:
+        """End the loops: Serve calls this when it stops the coordinator, and then stops the threads."""
+        self._end_loops()

@@ -72,6 +72,8 @@ def video_encoding(device: str, encoder: Encoder, ranks: Sequence[RankProcess] |
 class ModelReplica:
     """Loads the engine and warms it up before Serve counts it as running."""
 
+    _loops: Sequence[asyncio.Task[None]] = ()
+
     # Serve awaits an asynchronous constructor.
     async def __init__(  # type: ignore[misc]
         self, settings: AppSettings, model: ModelSettings, placement: Placement, *, coordinator: str
@@ -112,16 +114,22 @@ class ModelReplica:
         self._reason = ""
         self._loras: deque[frozenset[str]] = deque(maxlen=_CACHED_LORAS)
         self._drain = NodeDrain(ray.get_runtime_context().get_node_id())
-        self._watching = asyncio.create_task(self._drain.watch(rules.heartbeat_s))
-        self._heartbeats = asyncio.create_task(self._send_heartbeats())
+        loops = self._drain.watch(rules.heartbeat_s), self._send_heartbeats()
+        self._loops = [asyncio.create_task(loop) for loop in loops]
         self._engine = await self._start()
+
+    def __del__(self) -> None:
+        """End the loops: Serve calls this when the last run has ended, and then stops the threads."""
+        for loop in self._loops:
+            loop.cancel()
 
     async def _start(self) -> Engine:
         try:
             engine = await asyncio.get_running_loop().run_in_executor(self._thread, self._load)
         except Exception as error:
             self._starting, self._reason = Health.SETUP_FAILED, _reason(error)
-            self._heartbeats.cancel()
+            for loop in self._loops:
+                loop.cancel()
             await self._send_heartbeat()
             raise
         self._starting = None

@@ -85,6 +85,7 @@ def processes_of_a_node() -> None:
     from ray.cluster_utils import Cluster
 
     assert "self.all_processes" in inspect.getsource(Node)
+    assert callable(Node.get_logs_dir_path)
     assert "self.head_node" in inspect.getsource(Cluster)
     assert "wait" in inspect.signature(Cluster.add_node).parameters
     assert "allow_graceful" in inspect.signature(Cluster.remove_node).parameters
@@ -309,6 +310,7 @@ CHECKS: Mapping[str, Callable[[], None]] = {
     "get_serve_details": serve_details,
     "deploy_apps": deploy_apps,
     "all_processes": processes_of_a_node,
+    "get_logs_dir_path": processes_of_a_node,
     "ray.serve.scripts.cli": serve_run,
     "SystemExit": sigterm_leaves_by_system_exit,
     "__serve_build_asgi_app__": partial(named_in_serves_replica, "__serve_build_asgi_app__"),
