@@ -15,7 +15,7 @@ from tests.deploy.manifests import ROOT, Objects, faults, pods, rendered
 
 OVERLAYS = ROOT / "deploy/kuberay/overlays"
 SAMPLE = [("wan2.1-t2v-1.3b", 1, 1), ("wan2.2-i2v-a14b-distill", 8, 1), ("wan2.2-i2v-a14b", 8, 2)]
-"""The smallest, the largest, and one on two nodes. All are written by the same lines, as another test holds."""
+"""The smallest, the largest, and one on two nodes. All are written alike, as another test holds."""
 
 
 def overlay_of(variant: str, gpus: int, nodes: int) -> Path:
