@@ -1,4 +1,4 @@
-"""The files of ``deploy`` that are there once for each variant and number of GPUs, and copies of others.
+"""The files that are there once for each variant, or its number of GPUs, and copies of others.
 
 ``python -m deploy.generate`` writes them; a test compares them with what it would write.
 """
@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from deploy import model_pages
 from deploy.pod_size import PodSize
 from models.memory.estimate import parameters
 from models.variants import VARIANTS, Variant
@@ -146,6 +147,7 @@ def files() -> Iterator[tuple[Path, str]]:
     for variant in on_several_nodes():
         path = ROOT / f"kuberay/overlays/{variant.name}-{NODES}x{GPUS[-1]}gpu/kustomization.yaml"
         yield path, _HEADER + _dump(overlay(variant, GPUS[-1], NODES))
+    yield from model_pages.pages(REPOSITORIES)
     yield ROOT / "helm/wan-serve/variants.yaml", _HEADER + _dump(chart_sizes())
     # A chart reads no file beside itself.
     yield ROOT / "helm/wan-serve/alerts.yaml", ALERTS.read_text()

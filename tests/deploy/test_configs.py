@@ -9,8 +9,10 @@ import pytest
 import yaml
 from safetensors.numpy import save_file
 
-from deploy import generate
+from deploy import generate, model_pages
 from deploy.pod_size import PodSize
+from models.engine import GenerationRequest
+from models.memory.estimate import GB, MARGIN, KernelScratch, parameters, request_memory, resident_weights
 from models.variants import VARIANTS, Variant
 from serve_app.config.config_lint import lint
 from serve_app.config.placement import place
@@ -68,9 +70,21 @@ def test_the_written_files_are_what_the_generator_writes_and_there_are_no_others
     assert {*found()} == {path for path in written if path.name not in once}
 
 
+def test_the_page_of_a_model_says_on_which_gpus_its_own_video_fits() -> None:
+    page = (model_pages.FOLDER / "wan2.2-i2v-a14b.md").read_text()
+    variant = VARIANTS["wan2.2-i2v-a14b"]
+    request = GenerationRequest.of(variant, "a cat")
+    video = request_memory(variant, request, 2, scratch=KernelScratch(fused=True, volumes=True)).peak
+    weights = resident_weights(parameters(variant), 2, variant)
+    assert 79 * GB < weights + MARGIN * video < 95 * GB
+    assert "| 80 GB (A100, H100) | `offload: experts`" in page
+    assert "| 96 GB (RTX PRO 6000) | all weights |" in page
+
+
 def found() -> Iterator[Path]:
     yield from (generate.ROOT / "configs").iterdir()
     yield from (generate.ROOT / "kuberay/overlays").glob("*/*")
+    yield from model_pages.FOLDER.iterdir()
 
 
 def test_each_configuration_passes_the_check_before_a_start(machine: Path) -> None:
