@@ -1,8 +1,7 @@
 """Loading of a ready engine from weights: safetensors only, never pickles; only a hub model needs a
 network.
 
-Weights are read straight to their device: a host holds them only where they wait there, or are quantised on
-their way.
+Weights go straight from their files to their device: a host holds them only where they wait there.
 """
 
 import logging
@@ -10,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import init_empty_weights
 from diffusers import AutoencoderKLWan, WanTransformer3DModel, WanVACETransformer3DModel
 from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPVisionModel, UMT5EncoderModel
 
@@ -30,9 +28,11 @@ from models.speed.tuned_model import TunedModel
 from models.tuning import Tuning
 from models.vae.streaming_vae import StreamingVae
 from models.vae.tiles import Tiling
+from models.weights.carrier import Carrier
 from models.weights.folder import WeightsFolder
 from models.weights.hub import local_folder
 from models.weights.single_file import SingleFile
+from models.weights.stored_module import BLOCKS, StoredModule, ready
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -67,23 +67,24 @@ def load_engine(settings: EngineSettings, mesh: Mesh | None = None) -> WanEngine
     )
     phases.done("checks and kernels")
     names = ["transformer"] if variant.boundary is None else ["transformer", "transformer_2"]
-    transformers = [_transformer(settings, folder, name, model.loading_device, dtype) for name in names]
+    carrier = Carrier(device)
+    transformers = [_transformer(settings, folder, name, model, carrier, dtype) for name in names]
     phases.done("transformer")
     loras = load_loras(settings, transformers, device, merges=merges, rest=model.rest)
     phases.done("LoRAs")
     denoiser, *others = [model.denoiser(transformer, keeps_originals=merges) for transformer in transformers]
     phases.done("speed settings")
-    streaming = _vae(folder, device, dtype, mesh, tuning)
+    streaming = _vae(folder, carrier, dtype, mesh, tuning)
     for network in streaming.networks:
         model.offloaded(network)
     phases.done("VAE")
-    encoder = _text_encoder(folder, device, dtype, model) if has_text else None
+    encoder = _text_encoder(folder, carrier, dtype, model) if has_text else None
     parts = Parts(
         text=SharedText(mesh, encoder, device),
         denoiser=denoiser,
         vae=streaming,
         low_noise=others[0] if others else None,
-        image_encoder=_image_encoder(folder, device, dtype, model) if variant.image_tokens else None,
+        image_encoder=_image_encoder(folder, carrier, dtype, model) if variant.image_tokens else None,
         loras=loras,
     )
     phases.done("encoders")
@@ -128,37 +129,52 @@ def _merges_loras(tuning: Tuning, mesh: Mesh, has_memory: bool) -> bool:
 
 
 def _transformer(
-    settings: EngineSettings, folder: WeightsFolder, part: str, device: torch.device, dtype: torch.dtype
+    settings: EngineSettings,
+    folder: WeightsFolder,
+    part: str,
+    model: TunedModel,
+    carrier: Carrier,
+    dtype: torch.dtype,
 ) -> Any:
-    """Load the folder's transformer, or the single file that replaces it."""
+    """Load the folder's transformer, or the single file that replaces it.
+
+    Where it waits on the host, its blocks stay as the files hold them, and are cast when they are brought to
+    the device; unless LoRAs are added to them, which takes the model's dtype.
+    """
+    has_loras = bool(settings.fused_loras) or settings.lora_folder is not None
+    as_stored = BLOCKS if model.waits and not has_loras else ()
+    if model.waits:
+        carrier = Carrier(torch.device("cpu"))
     cls = WanVACETransformer3DModel if settings.variant.control_blocks else WanTransformer3DModel
+    stored = StoredModule(cls, folder.path / part)
     if part not in settings.replaced:
-        return _model(cls, folder.path / part, device, dtype)
-    model = _empty_model(cls, folder.path / part)
-    SingleFile(settings.replaced[part]).fill(model, settings.variant, device, dtype)
-    return model.eval().requires_grad_(False).to(device)
+        return stored.load(carrier, dtype, as_stored=as_stored)
+    transformer = stored.empty()
+    single_file = SingleFile(settings.replaced[part])
+    single_file.fill(transformer, settings.variant, carrier, dtype, as_stored=as_stored)
+    return ready(transformer, carrier.device)
 
 
 def _vae(
-    folder: WeightsFolder, device: torch.device, dtype: torch.dtype, mesh: Mesh, tuning: Tuning
+    folder: WeightsFolder, carrier: Carrier, dtype: torch.dtype, mesh: Mesh, tuning: Tuning
 ) -> StreamingVae:
     decoding = torch.float16 if tuning.vae_float16 else dtype
-    vae = _model(AutoencoderKLWan, folder.path / "vae", device, decoding)
+    vae = StoredModule(AutoencoderKLWan, folder.path / "vae").load(carrier, decoding)
     tiling = Tiling() if tuning.vae_tiling else None
     return StreamingVae(vae, mesh=mesh, tiling=tiling, sturdy=dtype if tuning.vae_float16 else None)
 
 
 def _image_encoder(
-    folder: WeightsFolder, device: torch.device, dtype: torch.dtype, model: TunedModel
+    folder: WeightsFolder, carrier: Carrier, dtype: torch.dtype, model: TunedModel
 ) -> ImageEncoder:
-    clip = _model(CLIPVisionModel, folder.path / "image_encoder", device, dtype)
+    clip = StoredModule(CLIPVisionModel, folder.path / "image_encoder").load(carrier, dtype)
     return ImageEncoder(_processor(folder.path / "image_processor"), model.offloaded(clip))
 
 
 def _text_encoder(
-    folder: WeightsFolder, device: torch.device, dtype: torch.dtype, model: TunedModel
+    folder: WeightsFolder, carrier: Carrier, dtype: torch.dtype, model: TunedModel
 ) -> TextEncoder:
-    encoder = _model(UMT5EncoderModel, folder.path / "text_encoder", device, dtype)
+    encoder = StoredModule(UMT5EncoderModel, folder.path / "text_encoder").load(carrier, dtype)
     return TextEncoder(_tokenizer(folder.path / "tokenizer"), model.offloaded(encoder))
 
 
@@ -168,42 +184,6 @@ def _dtype(settings: EngineSettings) -> torch.dtype:
     if settings.dtype not in _DTYPES:
         raise WeightsError(f"dtype must be auto, {', '.join(_DTYPES)}, not {settings.dtype}.")
     return _DTYPES[settings.dtype]
-
-
-def _model(cls: Any, folder: Path, device: torch.device, dtype: torch.dtype) -> Any:
-    try:
-        try:
-            model, report = _pretrained(cls, folder, dtype, device_map={"": device})
-        except NotImplementedError:  # diffusers places no tensor that the files lack; the report names it
-            model, report = _pretrained(cls, folder, dtype)
-    except Exception as error:  # a broken file makes diffusers or transformers raise any type
-        raise WeightsError(f"{folder} could not be loaded as {cls.__name__}: {first_line(error)}") from error
-    # Both libraries only warn about missing tensors, and initialise them at random.
-    missing = [*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])]
-    if missing:
-        raise WeightsError(f"{folder} lacks {len(missing)} tensors of {cls.__name__}, such as {missing[0]}.")
-    return model.eval().requires_grad_(False).to(device)
-
-
-def _pretrained(cls: Any, folder: Path, dtype: torch.dtype, **more: Any) -> Any:
-    """Load a model as diffusers or transformers do; return it with their report."""
-    return cls.from_pretrained(
-        folder,
-        torch_dtype=dtype,
-        local_files_only=True,
-        use_safetensors=True,
-        output_loading_info=True,
-        **more,
-    )
-
-
-def _empty_model(cls: Any, folder: Path) -> Any:
-    """Build a model from the folder's configuration, with parameters on the meta device (no memory)."""
-    try:
-        with init_empty_weights(include_buffers=False):
-            return cls.from_config(cls.load_config(folder, local_files_only=True))
-    except Exception as error:
-        raise WeightsError(f"{folder} could not be loaded as {cls.__name__}: {first_line(error)}") from error
 
 
 def _tokenizer(folder: Path) -> Any:

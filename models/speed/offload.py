@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from models.errors import TuningError
 from models.memory.host_memory import HostMemory, placed
 from models.tuning import Tuning
+from models.weights.module_dtypes import ModuleDtypes
 
 _ALIGNMENT = 256
 """Bytes to a multiple of which each tensor begins, as torch's own allocations do at least."""
@@ -47,17 +48,24 @@ class HostWeights:
     Either copy is one piece of memory, so that a fetch is one transfer.
     """
 
-    def __init__(self, tensors: Iterable[Tensor], device: torch.device) -> None:
+    def __init__(
+        self, tensors: Iterable[Tensor], device: torch.device, dtypes: Iterable[torch.dtype] | None = None
+    ) -> None:
+        """``dtypes``: of the copies, where the tensors are still as their files hold them."""
         self._device = device
         self._tensors = list(tensors)
-        sizes = [-(-tensor.nbytes // _ALIGNMENT) * _ALIGNMENT for tensor in self._tensors]
+        forms = self._tensors
+        if dtypes is not None:
+            pairs = zip(self._tensors, dtypes, strict=True)
+            forms = [torch.empty_like(tensor, dtype=dtype, device="meta") for tensor, dtype in pairs]
+        sizes = [-(-form.nbytes // _ALIGNMENT) * _ALIGNMENT for form in forms]
         self._starts = [0, *accumulate(sizes)]
         self._memory = HostMemory(self._starts.pop(), device)
         self._host = self._memory.bytes
         self.fetched = False
         # one by one, so that memory never holds a second copy of all of them
-        for tensor, start in zip(self._tensors, self._starts, strict=True):
-            tensor.data = placed(self._host, start, tensor).copy_(tensor.data)
+        for tensor, form, start in zip(self._tensors, forms, self._starts, strict=True):
+            tensor.data = placed(self._host, start, form).copy_(tensor.data)
 
     @property
     def size_bytes(self) -> int:
@@ -141,10 +149,13 @@ class Offloader:
 class WholeTransformer:
     """Implements ``BlockWeights``: a transformer that is loaded and offloaded as a whole."""
 
-    def __init__(self, transformer: nn.Module, offloader: Offloader) -> None:
+    def __init__(
+        self, transformer: nn.Module, offloader: Offloader, dtypes: ModuleDtypes | None = None
+    ) -> None:
+        """``dtypes``: see ``HostWeights``."""
         self.device = offloader.device
         self._offloader = offloader
-        self._weights = HostWeights(_tensors(transformer), offloader.device)
+        self._weights = _host_weights(transformer, offloader.device, dtypes)
         offloader.enter(transformer, self._weights.size_bytes)
 
     def ready(self) -> None:
@@ -164,10 +175,17 @@ class StreamedBlocks:
     asynchronously to the host: so the device holds at most three blocks.
     """
 
-    def __init__(self, transformer: nn.Module, blocks: Sequence[nn.Module], offloader: Offloader) -> None:
+    def __init__(
+        self,
+        transformer: nn.Module,
+        blocks: Sequence[nn.Module],
+        offloader: Offloader,
+        dtypes: ModuleDtypes | None = None,
+    ) -> None:
+        """``dtypes``: see ``HostWeights``."""
         self.device = offloader.device
         self._offloader = offloader
-        self.blocks = {block: HostWeights(_tensors(block), offloader.device) for block in blocks}
+        self.blocks = {block: _host_weights(block, offloader.device, dtypes) for block in blocks}
         in_blocks = {id(tensor) for block in blocks for tensor in _tensors(block)}
         others = [tensor for tensor in _tensors(transformer) if id(tensor) not in in_blocks]
         self.others = HostWeights(others, offloader.device)
@@ -223,3 +241,11 @@ class StreamedBlocks:
 
 def _tensors(module: nn.Module) -> list[Tensor]:
     return [*module.parameters(), *module.buffers()]
+
+
+def _host_weights(module: nn.Module, device: torch.device, dtypes: ModuleDtypes | None) -> HostWeights:
+    """Move a module's tensors to one piece of the host's memory, parameters in ``dtypes``."""
+    if dtypes is None:
+        return HostWeights(_tensors(module), device)
+    of_parameters = [dtypes.of(name) for name, _ in module.named_parameters()]
+    return HostWeights(_tensors(module), device, [*of_parameters, *(b.dtype for b in module.buffers())])

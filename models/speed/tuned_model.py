@@ -30,6 +30,7 @@ from models.transformer.projections import join_projections
 from models.transformer.step_cache import check_cache
 from models.tuning import Offload, Tuning
 from models.variants import Variant
+from models.weights.module_dtypes import ModuleDtypes
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -77,10 +78,11 @@ class TunedModel:
         self._tuning = replace(self._tuning, offload=offload)
 
     @property
-    def loading_device(self) -> torch.device:
-        """Device to load a transformer to: the CPU if weights are offloaded, or quantised on their way."""
-        waits = self._tuning.fp8 or self._tuning.offload != "none"
-        return torch.device("cpu") if waits else self._device
+    def waits(self) -> bool:
+        """Whether a transformer is loaded to the host first: weights are offloaded, or quantised on their
+        way.
+        """
+        return self._tuning.fp8 or self._tuning.offload != "none"
 
     @property
     def scratch(self) -> KernelScratch:
@@ -103,9 +105,10 @@ class TunedModel:
         ``keeps_originals``: keep quantised weights as they were, too, so that LoRAs can be merged into them.
         Raises ``TuningError`` for a setting that does not work with this transformer.
         """
-        join_projections(blocks_in_order(transformer)[0])
         if self._tuning.fp8:
             self._quantise(transformer, keeps_originals)
+        else:
+            join_projections(blocks_in_order(transformer)[0], self._dtype)
         kernel = self._attention.kernel
         if self._tuning.compile:
             block_parts = self._compiled(transformer)
@@ -139,7 +142,11 @@ class TunedModel:
         """Quantise the transformer on its way to the device; log how near it stays to what it was."""
         variant, config = self._variant, transformer.config
         quantised = QuantisedAfterUse(
-            transformer, self._device, self._operations, keeps_originals=keeps_originals
+            transformer,
+            self._device,
+            self._operations,
+            keeps_originals=keeps_originals,
+            dtypes=ModuleDtypes(transformer, self._dtype),
         )
         passing = Denoiser(transformer, weights=quantised)
         encoder = Denoiser(transformer, weights=Resident(self._device))
@@ -207,9 +214,10 @@ class TunedModel:
         return self._block_parts
 
     def _weights(self, transformer: Any) -> BlockWeights | None:
+        dtypes = ModuleDtypes(transformer, self._dtype)
         if self._tuning.offload in ("experts", "model"):
-            return WholeTransformer(transformer, self._offloader)
+            return WholeTransformer(transformer, self._offloader, dtypes)
         if self._tuning.offload == "group":
             blocks, _ = blocks_in_order(transformer)
-            return StreamedBlocks(transformer, blocks, self._offloader)
+            return StreamedBlocks(transformer, blocks, self._offloader, dtypes)
         return None

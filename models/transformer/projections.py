@@ -20,12 +20,15 @@ NAMES = ("to_q", "to_k", "to_v")
 class JoinedLinear(nn.Linear):
     """Linear layers of one input as one layer, their outputs side by side."""
 
-    def __init__(self, layers: Sequence[nn.Linear]) -> None:
-        """Copy the weights of ``layers``, all of which have a bias."""
+    def __init__(self, layers: Sequence[nn.Linear], dtype: torch.dtype | None = None) -> None:
+        """Copy the weights of ``layers``, all of which have a bias; in ``dtype``, by default their own."""
+        dtype = dtype or layers[0].weight.dtype
         outputs = sum(layer.out_features for layer in layers)
         super().__init__(layers[0].in_features, outputs, device="meta")
-        self.weight = nn.Parameter(torch.cat([layer.weight for layer in layers]), requires_grad=False)
-        self.bias = nn.Parameter(torch.cat([layer.bias for layer in layers]), requires_grad=False)
+        self.weight = nn.Parameter(
+            torch.cat([layer.weight.to(dtype) for layer in layers]), requires_grad=False
+        )
+        self.bias = nn.Parameter(torch.cat([layer.bias.to(dtype) for layer in layers]), requires_grad=False)
 
     def part(self, tokens: Tensor, outputs: slice) -> Tensor:
         """Compute the outputs of a range."""
@@ -74,12 +77,15 @@ class Projection(nn.Module):
         return part
 
 
-def join_projections(blocks: Iterable[Any]) -> None:
-    """Join the projections of each block's self-attention, one block at a time, unless they are joined."""
+def join_projections(blocks: Iterable[Any], dtype: torch.dtype | None = None) -> None:
+    """Join the projections of each block's self-attention, one block at a time, unless they are joined.
+
+    ``dtype``: of the joined layer, by default the projections' own.
+    """
     for attn in (block.attn1 for block in blocks):
         if joined_projections(attn) is not None:
             continue
-        joined = JoinedLinear([getattr(attn, name) for name in NAMES])
+        joined = JoinedLinear([getattr(attn, name) for name in NAMES], dtype)
         start = 0
         for name in NAMES:
             stop = start + getattr(attn, name).out_features

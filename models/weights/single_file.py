@@ -6,28 +6,26 @@ whatever else is bundled with the transformer is left out, and told in the log.
 """
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffusers
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from models.errors import WeightsError
 from models.variants import Variant
+from models.weights.carrier import Carrier
 from models.weights.checkpoint_contents import REMARKS, read_contents
+from models.weights.mapped_files import MappedFiles, mapped
+from models.weights.module_dtypes import ModuleDtypes
 from models.weights.safetensors_header import FLOATS, FLOATS_8, StoredTensor
 from models.weights.scales import fits, scales_of
+from models.weights.stored_module import fill, first_few, is_unused
 
 _LOGGER = logging.getLogger(__name__)
-
-_AT_ONCE = 4
-"""Tensors read at once: a single thread is slower than a disk, or than the way to a GPU."""
 
 _ANIMATE = ("motion_encoder.", "face_adapter.", "face_encoder.")
 """Name prefixes of Wan-Animate's tensors, which is not supported and which the conversion would try to
@@ -37,21 +35,20 @@ reshape.
 _NOT_CONVERTED = {"img_emb.emb_pos": "condition_embedder.image_embedder.pos_embed"}
 """Names of the first-and-last-frame model that diffusers' own conversion omits."""
 
-_UNUSED = "norm_added_q"
-"""Name of tensors in checkpoints saved by diffusers that none of its modules has."""
-
 
 @dataclass(frozen=True, slots=True)
 class _Weight:
     stored: StoredTensor
     scale: StoredTensor | None
 
-    def read(self, readers: Mapping[Path, Any], device: torch.device, dtype: torch.dtype) -> Tensor:
-        tensor = _tensor(readers, self.stored, device)
+    def read(self, files: MappedFiles, carrier: Carrier, dtype: torch.dtype, *, as_stored: bool) -> Tensor:
+        tensor = files.tensor(self.stored)
         if self.scale is None:
-            return tensor.to(dtype)
-        scale = _tensor(readers, self.scale, device).float()
-        return (tensor.float() * scale.reshape(-1, *[1] * (tensor.ndim - 1))).to(dtype)
+            keeps = as_stored and self.stored.dtype in FLOATS
+            return carrier.carry(tensor, tensor.dtype if keeps else dtype)
+        scale = files.tensor(self.scale).float().to(carrier.device)
+        eight_bits = carrier.carry(tensor, tensor.dtype)
+        return (eight_bits.float() * scale.reshape(-1, *[1] * (tensor.ndim - 1))).to(dtype)
 
 
 class SingleFile:
@@ -67,34 +64,30 @@ class SingleFile:
             _LOGGER.warning("The checkpoint %s %s", path, contents.left_out_sentence)
         self._weights = _diffusers_names(self._scaled(contents.transformer))
 
-    def fill(self, model: Any, variant: Variant, device: torch.device, dtype: torch.dtype) -> None:
-        """Load these tensors into ``model``, a transformer on the meta device, in ``dtype`` on ``device``.
+    def fill(
+        self,
+        model: Any,
+        variant: Variant,
+        carrier: Carrier,
+        dtype: torch.dtype,
+        *,
+        as_stored: Collection[str] = (),
+    ) -> None:
+        """Load these tensors into ``model``, a transformer on the meta device, in ``dtype``.
 
-        Moves tensors one by one, a few at a time, so that the host holds no second copy of all. Raises
-        ``WeightsError`` if the tensors are of another model than ``variant``.
+        ``as_stored``: see ``StoredModule.load``. Raises ``WeightsError`` if the tensors are of another model
+        than ``variant``.
         """
         self._check(variant, {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()})
-        in_float32 = set(model._keep_in_fp32_modules)  # modules that diffusers, too, loads in float32
-        with self._readers() as readers, ThreadPoolExecutor(_AT_ONCE, "weights") as threads:
+        dtypes = ModuleDtypes(model, dtype)
+        stored = [part for weight in self._weights.values() for part in (weight.stored, weight.scale) if part]
+        with mapped(stored, self.path) as files:
 
             def read(name: str) -> Tensor:
-                own_dtype = dtype if in_float32.isdisjoint(name.split(".")) else torch.float32
-                return self._weights[name].read(readers, device, own_dtype)
+                keeps = name.startswith(tuple(as_stored))
+                return self._weights[name].read(files, carrier, dtypes.of(name), as_stored=keeps)
 
-            tensors = dict(zip(self._weights, threads.map(read, self._weights), strict=True))
-        model.load_state_dict(tensors, assign=True)
-
-    @contextmanager
-    def _readers(self) -> Iterator[Mapping[Path, Any]]:
-        stored = [part for weight in self._weights.values() for part in (weight.stored, weight.scale) if part]
-        try:
-            with ExitStack() as stack:
-                yield {
-                    file: stack.enter_context(safe_open(file, framework="pt"))
-                    for file in {tensor.file for tensor in stored}
-                }
-        except (SafetensorError, OSError) as error:
-            raise WeightsError(f"{self.path} cannot be read: {error}") from error
+            fill(model, self._weights, read)
 
     def _scaled(self, tensors: Mapping[str, StoredTensor]) -> dict[str, _Weight]:
         """Pair each tensor with its scale. Raises ``WeightsError`` for any other kind of quantisation."""
@@ -140,9 +133,10 @@ class SingleFile:
         }
         for fault, names in faults.items():
             if names:
-                name = min(names)
-                shown = self._weights[name].stored.name if name in found else name
-                raise WeightsError(f"{self.path} {fault.format(len(names), variant.name)}, such as {shown}.")
+                shown = {self._weights[name].stored.name if name in found else name for name in names}
+                raise WeightsError(
+                    f"{self.path} {fault.format(len(names), variant.name)}, such as {first_few(shown)}."
+                )
 
 
 _FACTS = ("width", "input channels", "number of layers", "number of control blocks")
@@ -160,14 +154,9 @@ def _count(blocks: str, names: Iterable[str]) -> int:
 
 def _diffusers_names(weights: Mapping[str, _Weight]) -> dict[str, _Weight]:
     if any(name.startswith("condition_embedder.") for name in weights):
-        return {name: weight for name, weight in weights.items() if _UNUSED not in name}
+        return {name: weight for name, weight in weights.items() if not is_unused(name)}
     foreign = {name for name in weights if name.startswith(_ANIMATE)}
     # the conversion renames keys without reading values, so names can stand in for tensors
     converted = convert_wan_transformer_to_diffusers({name: name for name in weights if name not in foreign})
     names = {original: _NOT_CONVERTED.get(name, name) for name, original in converted.items()}
     return {names.get(name, name): weight for name, weight in weights.items()}
-
-
-def _tensor(readers: Mapping[Path, Any], stored: StoredTensor, device: torch.device) -> Tensor:
-    tensor: Tensor = readers[stored.file].get_tensor(stored.name)
-    return tensor.to(device)

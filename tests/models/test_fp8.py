@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import WanTransformer3DModel
 from torch import nn
 
 from models.engine import EngineSettings
@@ -126,11 +127,20 @@ def test_a_model_is_loaded_in_fp8_and_says_how_near_it_is(
     monkeypatch.setattr(tuned, "check_fp8", lambda *_: None)  # which would ask for a CUDA device
     variant = small("wan2.2-t2v-a14b")
     save_checkpoint(variant, tmp_path / "weights")
-    settings = EngineSettings(variant, tmp_path / "weights", dtype="bfloat16", options={"fp8": True})
+    weights = tmp_path / "weights"
+    settings = EngineSettings(variant, weights, dtype="bfloat16", options={"fp8": True})
     with caplog.at_level("INFO", "models.speed.tuned_model"):
         engine = load_engine(settings)
-    for expert in engine.parts.denoisers:
+    experts = ("transformer", "transformer_2")
+    for expert, expert_folder in zip(engine.parts.denoisers, experts, strict=True):
         assert isinstance(expert.transformer.blocks[1].ffn.net[2], Fp8Linear)
+        folder = weights / expert_folder
+        plain = WanTransformer3DModel.from_pretrained(folder, torch_dtype=torch.bfloat16)
+        quantise(plain.requires_grad_(False))  # the files are in float32: cast first, then quantised
+        for path in ("blocks.1.ffn.net.2", "blocks.0.attn2.to_q", "blocks.1.attn1.to_out.0"):
+            layer, expected = (model.get_submodule(path) for model in (expert.transformer, plain))
+            assert torch.equal(layer.weight.float(), expected.weight.float())
+            assert torch.equal(layer.scale, expected.scale)
     said = [record.getMessage() for record in caplog.records if "fp8" in record.getMessage()]
     assert len(said) == 2
     assert all(re.search(r"cosine 0\.99\d+, relative error 0\.0[1-9]", line) for line in said), said

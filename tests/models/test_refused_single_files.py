@@ -63,7 +63,7 @@ FAULTS: list[tuple[Callable[[Tensors], Tensors], str]] = [
     (lambda t: changed(t, head__head__bias=None), r"lacks 1 tensors of .*1\.3b, such as proj_out\.bias\."),
     (
         lambda t: changed(t, voice__conv=torch.zeros(1), text__wte=torch.zeros(1)),
-        r"has 2 tensors that are none of .*1\.3b, such as text\.wte\.",
+        r"has 2 tensors that are none of .*1\.3b, such as text\.wte, voice\.conv\.",
     ),
     (
         lambda t: changed(t, motion_encoder__enc__net_app__convs__0__1__bias=torch.zeros(1, 4, 1, 1)),
