@@ -131,12 +131,14 @@ def _step(cluster: Cluster, folder: Path, options: argparse.Namespace) -> Mappin
 PARTS = {"short": _short, "many": _many, "limit": _limit, "burst": _burst, "step": _step}
 
 
-def deploy_slots(cluster: Cluster, folder: Path, processes: int, slots: int, seconds: float) -> Any:
+def deploy_slots(
+    cluster: Cluster, folder: Path, processes: int, slots: int, seconds: float, reports: int = 1
+) -> Any:
     """Deploy the service with ``processes`` times ``slots`` slots, whose runs take ``seconds`` each."""
     (folder / "trace").mkdir(parents=True)
     paths = {"trace": str(folder / "trace"), "gate": str(_gate(folder))}
     model = paced(0.0, replicas=processes)
-    model["options"] = {"slots": slots, "seconds": seconds, **paths}
+    model["options"] = {"slots": slots, "seconds": seconds, "reports": reports, **paths}
     return cluster.deploy(
         import_path="bench.slots_application:build", models=[model], limits={"max_queued": 100_000}
     )
@@ -179,5 +181,6 @@ def open_gate(folder: Path) -> None:
 
 def runs_of(folder: Path) -> list[tuple[float, float]]:
     """Return when each run began and ended, in seconds of the monotonic clock."""
-    lines = [line.split() for file in (folder / "trace").iterdir() for line in file.read_text().splitlines()]
-    return [(float(began), float(ended)) for began, ended in lines]
+    files = (folder / "trace").glob("*.runs")
+    lines = [line.split() for file in files for line in file.read_text().splitlines()]
+    return [(float(began), float(ended)) for _, began, ended in lines]

@@ -187,13 +187,16 @@ class Coordinator:
             self._metrics.claimed(task)
             self._traces.claimed(task)
             log_move("claim", task, waited_s=round(time.time() - task.created_at, 3))
-            self._outgoing.nudge()
+            self._nudge_for(task)
             # no business of the runner, and unknown to one of the version before
             task = replace(task, callback=None, upload_url=None)
         return task
 
     async def report(self, uid: str, attempt: int, report: RunReport) -> int:
         """Record a run's progress and renew its lease; return a ``Command`` to the runner."""
+        # One of the version before has no heartbeat in it.
+        if (replica := getattr(report, "replica", None)) is not None:
+            await self.saw(replica)
         try:
             command = await self._ledger.report(uid, attempt, report)
         except Superseded:
@@ -293,7 +296,11 @@ class Coordinator:
         self._metrics.ended(task)
         self._traces.ended(task)
         log_move(move, task, **facts)
-        self._outgoing.nudge()
+        self._nudge_for(task)
+
+    def _nudge_for(self, task: Task) -> None:
+        if task.callback is not None or task.upload_url is not None:
+            self._outgoing.nudge()
 
     async def _check_leases(self) -> None:
         # It begins again after each time that the store was away, when no run could report either.

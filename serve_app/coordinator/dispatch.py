@@ -8,7 +8,8 @@ waits for a replica, and a cancelled task takes no replica's time.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from uuid import uuid4
 
@@ -16,6 +17,9 @@ from serve_app.store.run_ledger import RunLedger
 from serve_app.tasks.task import Task
 
 _POLL_S = 1.0
+_RESTS = 9
+"""Times as long as a look at the queue took, the dispatcher rests: it takes a tenth of the time at most."""
+_LONGEST_REST_S = 0.1
 _PAUSE_AFTER_ERROR_S = 0.5
 _logger = logging.getLogger("ray.serve")
 
@@ -53,6 +57,11 @@ class Dispatcher:
         self._send = send
         self._on_lost = on_lost
         self._tickets: dict[str, _Ticket] = {}
+        self._orphans: dict[str, set[str]] = {}
+        """Uids, by model, of runs without a ticket, each of which occupies a replica until it ends: claimed
+        with a previous coordinator's ticket, or with one that has ended in an error.
+        """
+        self._knows_orphans = False
         self._followers: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
 
@@ -61,9 +70,11 @@ class Dispatcher:
         self._wake.set()
 
     def claimed(self, ticket_id: str, task: Task) -> None:
-        """Record that a replica claimed ``task`` with a ticket; ignore a previous coordinator's ticket."""
+        """Record that a replica claimed ``task`` with a ticket, maybe a previous coordinator's."""
         if ticket_id in self._tickets:
             self._tickets[ticket_id].tasks.append(task)
+        else:
+            self._orphan(task)
 
     async def run(self) -> None:
         """Dispatch until cancelled. Raises ``Superseded``."""
@@ -71,23 +82,37 @@ class Dispatcher:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), _POLL_S)
             self._wake.clear()
+            began = time.monotonic()
             await self.look()
+            await asyncio.sleep(min(_RESTS * (time.monotonic() - began), _LONGEST_REST_S))
 
     async def look(self) -> None:
         """Send the tickets for the current demand. Raises ``Superseded``."""
-        demand = await self._ledger.demand()
+        waiting = await self._ledger.waiting()
+        orphans = await self._living_orphans()
         for model in self._models:
-            queued = demand.queued.get(model, 0)
-            if not queued:
+            if not waiting.queued.get(model):
                 continue
             held = [ticket for ticket in self._tickets.values() if ticket.model == model]
-            claimed = {task.uid for ticket in held for task in ticket.tasks}
-            # Orphans: runs claimed with a previous coordinator's ticket, each of which occupies a replica.
-            orphans = len(demand.running.get(model, frozenset()) - claimed)
             unclaimed = sum(not ticket.tasks for ticket in held)
-            room = self._window(model) - orphans - len(held)
-            for _ in range(min(demand.ready.get(model, 0) - unclaimed, room)):
+            room = self._window(model) - len(orphans.get(model, ())) - len(held)
+            for _ in range(min(waiting.ready.get(model, 0) - unclaimed, room)):
                 self._issue(model)
+
+    async def _living_orphans(self) -> Mapping[str, Set[str]]:
+        """Forget the orphans that have ended; return the others."""
+        if not self._knows_orphans:  # no ticket is out yet
+            for model, uids in (await self._ledger.demand()).running.items():
+                self._orphans.setdefault(model, set()).update(uids)
+            self._knows_orphans = True
+        if known := frozenset[str]().union(*self._orphans.values()):
+            ended = known - await self._ledger.still_running(known)
+            for uids in self._orphans.values():
+                uids -= ended
+        return self._orphans
+
+    def _orphan(self, task: Task) -> None:
+        self._orphans.setdefault(task.model, set()).add(task.uid)
 
     def _issue(self, model: str) -> None:
         ticket_id = uuid4().hex
@@ -97,18 +122,21 @@ class Dispatcher:
         follower.add_done_callback(self._followers.discard)
 
     async def _follow(self, ticket_id: str, model: str) -> None:
-        lost = False
+        lost = failed = False
         try:
             await self._send(model, ticket_id)
         except ReplicaLost:
             lost = True
         except Exception:
+            failed = True
             # The run may still be going on: its lease decides. The pause prevents a busy loop of tickets
             # to an unreachable model.
             _logger.warning("a ticket of model %s ended in an error", model, exc_info=True)
             await asyncio.sleep(_PAUSE_AFTER_ERROR_S)
         ticket = self._tickets.pop(ticket_id)
-        if lost:
-            for task in ticket.tasks:
+        for task in ticket.tasks:
+            if lost:
                 await self._on_lost(task)
+            elif failed:
+                self._orphan(task)
         self.nudge()

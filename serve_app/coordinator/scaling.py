@@ -53,7 +53,8 @@ class Scaling:
 
     async def recall(self) -> None:
         """Load the replicas that are up from the store, after a change of leader."""
-        for replica in await self._fleet.replicas(seen_within_s=self._seen_within_s):
+        replicas = await self._fleet.replicas(seen_within_s=self._seen_within_s)
+        for replica in sorted(replicas, key=lambda each: each.seen_at):
             self.saw(replica)
 
     def saw(self, replica: Replica) -> bool:
@@ -61,11 +62,10 @@ class Scaling:
         if not replica.works:
             self._seen.get(replica.model, {}).pop(replica.replica_id, None)
             return False
+        is_news = not self._is_up(replica.model)
         seen = self._seen.setdefault(replica.model, {})
-        for replica_id in [each for each, at in seen.items() if at < time.time() - self._seen_within_s]:
-            del seen[replica_id]
-        is_news = not seen
-        seen[replica.replica_id] = replica.seen_at
+        seen.pop(replica.replica_id, None)
+        seen[replica.replica_id] = replica.seen_at  # at the end, so that the longest unseen is the first
         return is_news
 
     def note(self, scale: Scale) -> None:
@@ -125,8 +125,12 @@ class Scaling:
         return Backlog(work.queued, queued_s, queued_s, runs_s), runs_s
 
     def _is_up(self, model: str) -> bool:
+        """Forget the model's replicas that were not seen for too long; return whether any is left."""
         fresh = time.time() - self._seen_within_s
-        return any(at >= fresh for at in self._seen.get(model, {}).values())
+        seen = self._seen.get(model, {})
+        while seen and seen[first := next(iter(seen))] < fresh:
+            del seen[first]
+        return bool(seen)
 
 
 def deployment_of(model: str) -> str:

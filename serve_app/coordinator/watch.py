@@ -3,7 +3,7 @@
 import asyncio
 import shutil
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Set
 from dataclasses import replace
 from pathlib import Path
 
@@ -67,7 +67,7 @@ class Watch:
         for setting, folder in self._folders.items():
             self._metrics.disk(setting, (await asyncio.to_thread(shutil.disk_usage, folder)).free)
 
-    def _told(self, replica: Replica, runners: frozenset[str]) -> Replica:
+    def _told(self, replica: Replica, runners: Set[str]) -> Replica:
         """Return a replica as ``/v1/service/status`` has it: one with a task says no more than READY."""
         health = self._health(replica)
         if health is Health.READY and replica.replica_id in runners:

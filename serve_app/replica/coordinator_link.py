@@ -2,8 +2,10 @@
 
 import asyncio
 import logging
+import math
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from dataclasses import replace
 from typing import Any
 
 from ray.exceptions import RayError
@@ -30,11 +32,21 @@ class CoordinatorLink:
 
     A report without an answer within ``patience_s`` seconds counts as "continue", since the next one follows
     soon. The end of a run must arrive: the call is retried until it is answered, for up to ``give_up_s``
-    seconds, and for as long as it says that the store is away.
+    seconds, and for as long as it says that the store is away. ``heartbeat``: returns the replica's, which
+    goes along with each report.
     """
 
-    def __init__(self, handle: DeploymentHandle[Any], *, patience_s: float, give_up_s: float) -> None:
+    def __init__(
+        self,
+        handle: DeploymentHandle[Any],
+        heartbeat: Callable[[], Replica],
+        *,
+        patience_s: float,
+        give_up_s: float,
+    ) -> None:
         self._handle = handle
+        self._heartbeat = heartbeat
+        self._heard_at = -math.inf
         self._patience_s = patience_s
         self._give_up_s = give_up_s
         self._metrics = LinkMetrics(_METHODS)
@@ -60,8 +72,10 @@ class CoordinatorLink:
     async def report(self, uid: str, attempt: int, report: RunReport) -> Command:
         """Report progress; return what is to be done with the run."""
         try:
-            answer = self._handle.report.remote(uid, attempt, report)
-            return Command(await asyncio.wait_for(answer, self._patience_s))
+            answer = self._handle.report.remote(uid, attempt, replace(report, replica=self._heartbeat()))
+            command = Command(await asyncio.wait_for(answer, self._patience_s))
+            self._heard_at = time.monotonic()
+            return command
         except _UNREACHABLE as error:
             self._note_unanswered("report", error)
             return Command.GO_ON
@@ -74,10 +88,15 @@ class CoordinatorLink:
         """Record the failure; return True once it is committed."""
         return await self._retry_until_answered("fail", uid, attempt, error)
 
-    async def saw(self, replica: Replica) -> None:
+    async def stay_known(self) -> None:
+        """Send a heartbeat, unless a report has brought one in the last ``patience_s`` seconds."""
+        if time.monotonic() - self._heard_at >= self._patience_s:
+            await self.send_heartbeat()
+
+    async def send_heartbeat(self) -> None:
         """Send a heartbeat; a lost one is not retried."""
         try:
-            await asyncio.wait_for(self._handle.saw.remote(replica), self._patience_s)
+            await asyncio.wait_for(self._handle.saw.remote(self._heartbeat()), self._patience_s)
         except _UNREACHABLE as error:
             self._note_unanswered("saw", error)
 

@@ -101,6 +101,7 @@ class ModelReplica:
         rules = settings.tasks
         self._link = CoordinatorLink(
             serve.get_deployment_handle(coordinator, context.app_name),
+            self._heartbeat,
             patience_s=rules.heartbeat_s,
             # After that the run's lease has expired, also under a new leader.
             give_up_s=2 * rules.lease_s,
@@ -130,7 +131,7 @@ class ModelReplica:
             self._starting, self._reason = Health.SETUP_FAILED, _reason(error)
             for loop in self._loops:
                 loop.cancel()
-            await self._send_heartbeat()
+            await self._link.send_heartbeat()
             raise
         self._starting = None
         self._caches.evicted(engine.evictions)
@@ -142,7 +143,7 @@ class ModelReplica:
             async with asyncio.TaskGroup() as finishing:
                 await self._work(ticket, finishing)
             if self._is_spent:
-                await self._send_heartbeat()
+                await self._link.send_heartbeat()
                 self._end()
             if not self._takes_tasks:
                 await asyncio.sleep(_PAUSE_S)
@@ -315,14 +316,14 @@ class ModelReplica:
             return Health.POISONED
         return Health.READY if self._takes_tasks else Health.DRAINING
 
-    async def _send_heartbeat(self) -> None:
-        """Send a heartbeat. BUSY and DRAINING are derived elsewhere; this reports the rest."""
+    def _heartbeat(self) -> Replica:
+        """Return the heartbeat. BUSY and DRAINING are derived elsewhere; this reports the rest."""
         placed, state = self._placement, (self._health, self._reason)
-        await self._link.saw(Replica(self._id, self._model.name, placed.device, placed.ranks, 0.0, *state))
+        return Replica(self._id, self._model.name, placed.device, placed.ranks, 0.0, *state)
 
     async def _send_heartbeats(self) -> None:
         while True:
-            await self._send_heartbeat()
+            await self._link.stay_known()
             if self._starting is None and self._is_spent:  # a rank died while no run was active
                 async with self._lock:
                     self._end()

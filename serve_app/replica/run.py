@@ -29,6 +29,7 @@ from serve_app.replica.departure import Deadline, Departure, no_deadline
 from serve_app.replica.earlier_video import EarlierVideo
 from serve_app.replica.persistence import Persistence
 from serve_app.replica.prompt_enhancer import NotEnhanced, PromptEnhancer
+from serve_app.replica.report_pace import ReportPace
 from serve_app.replica.run_checkpoints import Checkpoints, NoCheckpoints
 from serve_app.replica.run_inputs import RunInputs
 from serve_app.replica.run_previews import RunPreviews
@@ -267,18 +268,23 @@ class Run:
         return outcome
 
     async def _follow(self, work: asyncio.Future[None]) -> None:
-        """Report each step, and at least each heartbeat, until ``work`` ends. Raises ``Hung``."""
+        """Report each step, as the pace allows, and at least each heartbeat, until ``work`` ends.
+
+        Raises ``Hung``.
+        """
         work.add_done_callback(lambda _: self._moved.set())
+        pace = ReportPace(self._heartbeat_s)
         while not work.done():
+            await asyncio.wait([work], timeout=pace.rest_s)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._moved.wait(), self._heartbeat_s)
+                await asyncio.wait_for(self._moved.wait(), self._heartbeat_s - pace.rest_s)
             self._moved.clear()
             if work.done():
                 return
             position = self._progress.position
             if time.monotonic() - position.moved_at > self._step_timeout_s:
                 raise Hung(f"no progress for {self._step_timeout_s} s at step {position.step}")
-            if self._obey(await self._report()):
+            if self._obey(await pace.timed(self._report())):
                 await self._depart()
 
     async def _depart(self) -> None:

@@ -5,6 +5,7 @@ cost; a single caller is answered at once.
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
@@ -15,14 +16,21 @@ A = TypeVar("A")
 class Batching(Generic[Q, A]):
     """Collects questions into batches for ``answer``, one batch at a time, of at most ``largest`` questions.
 
-    ``answer`` returns an answer or an exception for each question, in order.
+    ``answer`` returns an answer or an exception for each question, in order. ``every_s``: least time between
+    the beginnings of two batches; questions that nobody waits for gather in it.
     """
 
     def __init__(
-        self, answer: Callable[[Sequence[Q]], Awaitable[Sequence[A | Exception]]], *, largest: int = 64
+        self,
+        answer: Callable[[Sequence[Q]], Awaitable[Sequence[A | Exception]]],
+        *,
+        largest: int = 64,
+        every_s: float = 0.0,
     ) -> None:
         self._answer = answer
         self._largest = largest
+        self._every_s = every_s
+        self._next_at = 0.0
         self._waiting: list[tuple[Q, asyncio.Future[A]]] = []
         self._answering: asyncio.Task[None] | None = None
 
@@ -36,6 +44,9 @@ class Batching(Generic[Q, A]):
 
     async def _answer_all(self) -> None:
         while self._waiting:
+            if (early_s := self._next_at - time.monotonic()) > 0:
+                await asyncio.sleep(early_s)
+            self._next_at = time.monotonic() + self._every_s
             batch, self._waiting = self._waiting[: self._largest], self._waiting[self._largest :]
             try:
                 answers = await self._answer([question for question, _ in batch])

@@ -1,7 +1,7 @@
 """The fair queue in the database: the first queued task of each owner, and the owners' virtual times."""
 
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -126,8 +126,8 @@ class FairQueue:
             pauses = await read_pauses(connection)
             heads = [head for head in heads if not pauses.hold(head.owner, model)]
         if self._limited:
-            running = await _running(connection)
-            heads = [head for head in heads if self.room(head.owner, running.get(head.owner, 0)) > 0]
+            room = await self.rooms(connection)
+            heads = [head for head in heads if room(head.owner) > 0]
         if not heads:
             return None
         clock = FairClock()
@@ -154,10 +154,15 @@ class FairQueue:
         else:
             await connection.execute(insert(SHARES).values(model=model, owner=owner, **values))
 
-    def room(self, owner: str, running: int) -> int:
-        """Return how many more of the owner's tasks may run, given the number that is ``running``."""
-        limit = share_of(self._shares, owner).max_running
-        return sys.maxsize if limit is None else max(0, limit - running)
+    async def rooms(self, connection: AsyncConnection) -> Callable[[str], int]:
+        """Return what tells how many more tasks of an owner may run."""
+        running = await _running(connection) if self._limited else {}
+
+        def room(owner: str) -> int:
+            limit = share_of(self._shares, owner).max_running
+            return sys.maxsize if limit is None else max(0, limit - running.get(owner, 0))
+
+        return room
 
 
 async def read_clocks(connection: AsyncConnection) -> Mapping[str, FairClock]:

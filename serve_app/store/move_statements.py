@@ -19,7 +19,7 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.sql.dml import ReturningUpdate
+from sqlalchemy.sql.dml import ReturningUpdate, Update
 
 from serve_app.store.leadership import Seat, coordinates, leads
 from serve_app.store.tables import SERVICES, TASKS
@@ -40,9 +40,9 @@ class RunKey:
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """A statement that returns the changed rows, and the values of its parameters."""
+    """A statement that returns the changed rows, but for a report's, and the values of its parameters."""
 
-    statement: ReturningUpdate[Any]
+    statement: Update | ReturningUpdate[Any]
     values: Mapping[str, Any]
 
 
@@ -130,9 +130,6 @@ _CHANGES: Mapping[Move, Mapping[str, Any]] = {
 }
 """Columns that each move sets in addition to the status."""
 
-_REPORTED = TASKS.c.uid, TASKS.c.finish_early, TASKS.c.previews_until
-"""Columns that a report returns; the other moves return all."""
-
 _WHICH: Mapping[Move, ColumnElement[bool]] = {
     Move.CLAIM: TASKS.c.seq == _SEQ,
     Move.EXPIRE: TASKS.c.expires_at <= _FINISHED_AT,
@@ -148,7 +145,7 @@ class MoveStatements:
     def __init__(self, transitions: Mapping[Move, Transition]) -> None:
         self._transitions = transitions
         # The caller of a cancel chooses the condition, so that statement is built at each call.
-        self._statements: Mapping[Move, ReturningUpdate[Any]] = {
+        self._statements: Mapping[Move, Update | ReturningUpdate[Any]] = {
             move: self._statement(move) for move in _CHANGES if move is not Move.CANCEL
         }
 
@@ -165,7 +162,9 @@ class MoveStatements:
         return self._write(Move.CLAIM, {_SEQ: seq, _EPOCH: seat.epoch, **new})
 
     def report(self, run: RunKey, report: RunReport, *, lease_expires_at: float) -> Write:
-        """Renew the lease; the stored progress never decreases. The statement returns only ``_REPORTED``."""
+        """Renew the lease; the stored progress never decreases. The statement returns nothing, so that many
+        reports can share it.
+        """
         new = {
             _STEP: report.step,
             _PHASE: str(report.phase),
@@ -234,7 +233,7 @@ class MoveStatements:
         given = {each.key: value for each, value in values.items() if not unasked.get(each)}
         return Write(self._statements[move], given)
 
-    def _statement(self, move: Move, *which: ColumnElement[bool]) -> ReturningUpdate[Any]:
+    def _statement(self, move: Move, *which: ColumnElement[bool]) -> Update | ReturningUpdate[Any]:
         transition = self._transitions[move]
         where = list(which) or [_WHICH.get(move, TASKS.c.uid == _UID)]
         where.append(or_(*(TASKS.c.status == source for source in sorted(transition.sources))))
@@ -242,12 +241,9 @@ class MoveStatements:
             where.append(TASKS.c.attempt == _ATTEMPT)
         if transition.writer is not Writer.ANYBODY:
             where.append(_FENCES[transition.writer](_EPOCH))
-        return (
-            update(TASKS)
-            .where(*where)
-            .values(status=transition.target, version=TASKS.c.version + 1, **_CHANGES[move])
-            .returning(*(_REPORTED if move is Move.REPORT else TASKS.c))
-        )
+        changes = {"status": transition.target, "version": TASKS.c.version + 1, **_CHANGES[move]}
+        statement = update(TASKS).where(*where).values(changes)
+        return statement if move is Move.REPORT else statement.returning(*TASKS.c)
 
 
 def _told(told: RunReport | RunResult) -> Mapping[BindParameter[Any], Any]:

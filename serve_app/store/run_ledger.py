@@ -6,17 +6,16 @@ the task after another runner has claimed it.
 """
 
 import time
-from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar, TypeAlias
 
-from sqlalchemy import RowMapping, and_, delete, exists, func, select, update
+from sqlalchemy import Row, RowMapping, and_, bindparam, delete, exists, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from serve_app.store.batching import Batching
 from serve_app.store.database import Database
+from serve_app.store.demand import Demand, Waiting, read_demand, read_waiting
 from serve_app.store.fair_queue import FairQueue
 from serve_app.store.leadership import (
     Presence,
@@ -31,7 +30,6 @@ from serve_app.store.leadership import (
 )
 from serve_app.store.move_statements import MOVES, MoveStatements, RunKey, Write
 from serve_app.store.outbox import announce
-from serve_app.store.pause_book import read_pauses
 from serve_app.store.rows import task_of
 from serve_app.store.tables import TASKS
 from serve_app.tasks.command import Command
@@ -39,32 +37,22 @@ from serve_app.tasks.fair_share import Shares
 from serve_app.tasks.run_report import RunReport
 from serve_app.tasks.run_result import RunResult
 from serve_app.tasks.task import Task, TaskError
-from serve_app.tasks.transitions import FINAL, Status
+from serve_app.tasks.transitions import FINAL, TRANSITIONS, Move, Status
 
 WORKER_LOST = TaskError("worker_lost", "Every replica that ran this task was lost")
 _LEAST_SEAT_LEASE_S = 3.0
 """A coordinator keeps its seat once a second."""
+_MOST_REPORTS = 500
+_REPORTS_EVERY_S = 0.05
+"""Least time between two commits of reports: a run goes on meanwhile, so they may gather."""
+_REPORTED = select(
+    TASKS.c.uid, TASKS.c.attempt, TASKS.c.status, TASKS.c.finish_early, TASKS.c.previews_until
+).where(TASKS.c.uid.in_(bindparam("uids", expanding=True)))
 EXPIRED = TaskError("expired", "The task had not begun when its deadline came")
 
 
-@dataclass(frozen=True, slots=True)
-class Demand:
-    """Queued and running tasks by model; a model without any has no entry."""
-
-    queued: Mapping[str, int]
-    """Number of queued tasks."""
-    running: Mapping[str, frozenset[str]]
-    """Uids of the running tasks of this service."""
-    ready: Mapping[str, int]
-    """Number of queued tasks within their owner's limit of running tasks; 0 during a drain or a pause, and
-    where another service leads.
-    """
-    oldest: Mapping[str, float]
-    """When the oldest ready task was submitted, in seconds since 1970; a model without any has no entry."""
-    runners: frozenset[str]
-    """Ids of the replicas that run a task."""
-
-
+_Report: TypeAlias = tuple[str, int, RunReport]
+"""Uid, attempt and what the runner tells."""
 _Job = Callable[[AsyncConnection], Awaitable[RowMapping | None]]
 """A write in the transaction of a connection; returns the changed row, if any."""
 
@@ -74,7 +62,7 @@ class RunLedger:
     coordinator has come in its place.
 
     Writes that arrive during a commit share the next one (group commit), since each commit waits for the
-    disk.
+    disk. Reports, by far the most, share their statements too.
     """
 
     moves: ClassVar[MoveStatements] = MOVES
@@ -86,6 +74,9 @@ class RunLedger:
         self._queue = FairQueue(shares)
         self._draining = False
         self._writing: Batching[_Job, RowMapping | None] = Batching(self._write_all)
+        self._reporting: Batching[_Report, Command] = Batching(
+            self._report_all, largest=_MOST_REPORTS, every_s=_REPORTS_EVERY_S
+        )
 
     @classmethod
     async def take_lead(
@@ -141,7 +132,7 @@ class RunLedger:
         """Give the runs of this service ``grace_s`` seconds to report, after the store was away."""
         due = time.time() + grace_s
         silent = and_(TASKS.c.status == Status.RUNNING, TASKS.c.lease_expires_at < due)
-        async with self._database.write() as connection:
+        async with self._database.write_alone() as connection:
             await connection.execute(
                 update(TASKS)
                 .where(silent, TASKS.c.generation == self._seat.generation, coordinates(self.epoch))
@@ -182,14 +173,21 @@ class RunLedger:
 
     async def report(self, uid: str, attempt: int, report: RunReport) -> Command:
         """Renew the lease and record the progress; return what the runner is to do. Raises ``Superseded``."""
-        write = self.moves.report(
-            self._run(uid, attempt), report, lease_expires_at=time.time() + self._lease_s
-        )
-        # A report changes nothing that anybody is told of.
-        row = await self._writing.ask(partial(self._write, write=write))
-        if row is None:
-            return Command.LEAVE
-        return _command(row)
+        return await self._reporting.ask((uid, attempt, report))
+
+    async def _report_all(self, reports: Sequence[_Report]) -> Sequence[Command]:
+        lease_expires_at = time.time() + self._lease_s
+        writes = [
+            self.moves.report(self._run(uid, attempt), report, lease_expires_at=lease_expires_at)
+            for uid, attempt, report in reports
+        ]
+        async with self._database.write_alone() as connection:
+            # A report changes nothing that anybody is told of.
+            await connection.execute(writes[0].statement, [write.values for write in writes])
+            uids = [uid for uid, _, _ in reports]
+            rows = {row.uid: row for row in await connection.execute(_REPORTED, {"uids": uids})}
+            await seat_of(connection, self.epoch)  # which raises if the fence has kept the rows
+        return [_command(rows.get(uid), attempt) for uid, attempt, _ in reports]
 
     async def publish(self, uid: str, attempt: int, result: RunResult) -> Task | None:
         """Commit the result of the task; return None if the attempt is not current. Raises ``Superseded``."""
@@ -237,7 +235,7 @@ class RunLedger:
         async with self._database.read() as connection:
             if not (await connection.execute(expired)).all():
                 return []
-        async with self._database.write() as connection:
+        async with self._database.write_alone() as connection:
             given_up = [
                 await self._give_up(connection, uid=uid, attempt=attempt)
                 for uid, attempt in (await connection.execute(expired)).all()
@@ -252,7 +250,7 @@ class RunLedger:
             if not await connection.scalar(overdue):
                 return []
         write = self.moves.expire(EXPIRED, epoch=self.epoch, finished_at=now)
-        async with self._database.write() as connection:
+        async with self._database.write_alone() as connection:
             expired = (await connection.execute(write.statement, write.values)).mappings().all()
             await announce(connection, expired)
             if not expired:
@@ -291,31 +289,26 @@ class RunLedger:
         async with self._database.read() as connection:
             return frozenset((await connection.execute(query)).scalars())
 
+    async def still_running(self, uids: Collection[str]) -> frozenset[str]:
+        """Return those of the tasks that are running, in any service."""
+        query = select(TASKS.c.uid).where(TASKS.c.uid.in_(uids), TASKS.c.status == Status.RUNNING)
+        async with self._database.read() as connection:
+            return frozenset((await connection.execute(query)).scalars())
+
+    async def waiting(self) -> Waiting:
+        """Return the queued tasks of each model."""
+        async with self._database.read() as connection:
+            return await read_waiting(connection, self._queue, begins=self._begins)
+
     async def demand(self) -> Demand:
         """Return the queued tasks of each model, and those that run in this service."""
-        waiting = (
-            select(TASKS.c.model, TASKS.c.owner, func.count(), func.min(TASKS.c.created_at))
-            .where(TASKS.c.status == Status.QUEUED)
-            .group_by(TASKS.c.model, TASKS.c.owner)
-        )
-        of_runs = (TASKS.c.model, TASKS.c.uid, TASKS.c.owner, TASKS.c.runner, TASKS.c.generation)
-        running = select(*of_runs).where(TASKS.c.status == Status.RUNNING)
+        generation = self._seat.generation
         async with self._database.read() as connection:
-            lines = (await connection.execute(waiting)).all()
-            runs = (await connection.execute(running)).all()
-            pauses = await read_pauses(connection)
-        busy = Counter(run.owner for run in runs)
-        own = [run for run in runs if run.generation == self._seat.generation]
-        queued, ready, oldest = Counter[str](), Counter[str](), dict[str, float]()
-        for model, owner, count, since in lines:
-            queued[model] += count
-            begins = self._seat.leads and not self._draining and not pauses.hold(owner, model)
-            room = min(count, self._queue.room(owner, busy[owner])) if begins else 0
-            ready[model] += room
-            if room > 0:
-                oldest[model] = min(since, oldest.get(model, since))
-        uids = {run.model: frozenset(each.uid for each in own if each.model == run.model) for run in own}
-        return Demand(queued, uids, ready, oldest, frozenset(run.runner for run in runs))
+            return await read_demand(connection, self._queue, begins=self._begins, generation=generation)
+
+    @property
+    def _begins(self) -> bool:
+        return self._seat.leads and not self._draining
 
     def _run(self, uid: str, attempt: int) -> RunKey:
         return RunKey(uid, attempt, self.epoch)
@@ -338,17 +331,11 @@ class RunLedger:
 
     async def _execute(self, connection: AsyncConnection, write: Write) -> RowMapping | None:
         """Execute ``write`` and store its messages; return the changed row, if any. Raises ``Superseded``."""
-        row = await self._write(connection, write)
-        if row is not None:
-            await announce(connection, [row])
-        return row
-
-    async def _write(self, connection: AsyncConnection, write: Write) -> RowMapping | None:
-        """Execute ``write``; return the changed row, if any. Raises ``Superseded`` if the epoch has ended."""
-        changed = await connection.execute(write.statement, write.values)
-        row: RowMapping | None = changed.mappings().first()
+        row = (await connection.execute(write.statement, write.values)).mappings().first()
         if row is None:
             await seat_of(connection, self.epoch)  # which raises if the row was kept by its fence
+        else:
+            await announce(connection, [row])
         return row
 
 
@@ -356,11 +343,14 @@ def _presence(lease_s: float, is_ready: bool) -> Presence:
     return Presence(time.time(), max(lease_s, _LEAST_SEAT_LEASE_S), is_ready)
 
 
-def _command(row: RowMapping) -> Command:
+def _command(row: Row[Any, Any, Any, Any, Any] | None, attempt: int) -> Command:
+    """Return what the attempt is to do, by the row of its task after its report."""
+    if row is None or row.attempt != attempt or row.status not in TRANSITIONS[Move.REPORT].sources:
+        return Command.LEAVE
     command = Command.GO_ON
-    if row["finish_early"]:
+    if row.finish_early:
         command |= Command.FINISH
-    if (row["previews_until"] or 0.0) > time.time():
+    if (row.previews_until or 0.0) > time.time():
         command |= Command.SHOW
     return command
 

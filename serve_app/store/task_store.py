@@ -170,7 +170,8 @@ class TaskStore:
 
     async def _cancel(self, *which: ColumnElement[bool]) -> Sequence[Task]:
         write = MOVES.cancel(*which, finished_at=time.time())
-        async with self._database.write() as connection:
+        # Alone: it and the coordinator's reports of many runs could each hold a row that the other waits for.
+        async with self._database.write_alone() as connection:
             cancelled = (await connection.execute(write.statement, write.values)).mappings().all()
             await announce(connection, cancelled)
         return [task_of(row) for row in cancelled]

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from models.phase import Phase
+from serve_app.tasks.replica import Replica
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,3 +19,5 @@ class RunReport:
     """All notes of the task, if the run added some; empty if it added none."""
     revised_prompt: str | None = None
     """What the prompt enhancer wrote: None before it was asked, empty where nothing came of it."""
+    replica: Replica | None = None
+    """The heartbeat of the replica that runs it, which then need not send one by itself."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from serve_app.store.database import Database
 from serve_app.store.leadership import Seat
@@ -57,7 +57,9 @@ async def changes(
     task = await store.get(EVERYONE, "a")
     write = WRITES[move](RunKey(task.uid, attempt, epoch), task.seq)
     async with database.write() as connection:
-        return bool((await connection.execute(write.statement, write.values)).all())
+        await connection.execute(write.statement, write.values)
+        after = await connection.scalar(select(TASKS.c.version))
+    return after != task.version
 
 
 @pytest.mark.parametrize("status", Status)

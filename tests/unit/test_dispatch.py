@@ -167,3 +167,27 @@ async def test_an_error_that_proves_nothing_leaves_the_task_to_its_lease(make_sc
     await scene.look()
     assert scene.replicas.lost == []
     assert (await scene.store.get(EVERYONE, task.id)).status is Status.RUNNING
+
+
+async def test_a_run_whose_ticket_ended_in_an_error_takes_room_until_it_ends(make_scene: MakeScene) -> None:
+    scene = await make_scene(1)
+    await scene.submit("a", "b")
+    (first,) = await scene.look()
+    task = await scene.claim(first)
+    scene.replicas.tickets[first].set_exception(RuntimeError("nobody knows what became of it"))
+    await asyncio.wait(asyncio.all_tasks() - {asyncio.current_task()})  # the one that follows the ticket
+    assert len(await scene.look()) == 1
+    await scene.ledger.publish(task.uid, 1, made())
+    assert len(await scene.look()) == 2
+
+
+async def test_a_claim_with_a_ticket_of_an_earlier_coordinator_takes_room(
+    make_scene: MakeScene,
+) -> None:
+    scene = await make_scene(1)
+    await scene.look()
+    await scene.submit("a", "b")
+    task = await scene.claim("a ticket of before")
+    assert await scene.look() == []
+    await scene.ledger.publish(task.uid, 1, made())
+    assert len(await scene.look()) == 1
