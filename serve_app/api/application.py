@@ -26,6 +26,7 @@ from serve_app.api.http.parameters import provide
 from serve_app.api.http.refusals import CrashGuard, RefusalShapes, install_refusals
 from serve_app.api.http.request_span import RequestSpans
 from serve_app.api.http.safe_headers import SafeHeaders
+from serve_app.api.http.served_route import of_one_application, table_of
 from serve_app.api.http.site_gate import SiteGate
 from serve_app.api.http.slashes import TrailingSlash
 from serve_app.api.lightx2v.surface import lightx2v_surface
@@ -114,7 +115,8 @@ def build_api(
     provide(api, _service(settings, database, nudge, on_cancelled, acts), EventStreams(on_streams))
     install_refusals(api)
     finish_document(api, [*_FINISHERS, *([_ADD_KEYS] if settings.keys else [])])
-    api.add_middleware(Methods, routes=api.routes)
+    table = table_of(api.routes)
+    api.add_middleware(Methods, table=table)
     # The last one added is the outermost. Base64 makes a file a third longer.
     api.add_middleware(BodyLimit, max_bytes=Offer.of(settings).max_file_bytes * 4 // 3 + _BODY_SLACK_BYTES)
     api.add_middleware(KeyGate, keys=settings.keys)
@@ -123,7 +125,7 @@ def build_api(
         SiteGate,
         hosts=AllowedHosts(settings.allowed_hosts, others_have_keys=bool(settings.keys)),
         origins=settings.allowed_origins,
-        routes=api.routes,
+        table=table,
     )
     api.add_middleware(TrailingSlash)
     api.add_middleware(SafeHeaders)
@@ -151,8 +153,12 @@ def _routed(surfaces: Sequence[Surface], **more: Any) -> FastAPI:
         redirect_slashes=False,
         docs_url=None,
         redoc_url=None,
+        # It would ask at each request whether anybody collects them; tracing is our own.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
         # An application that includes a router builds all its routes again, at the first request.
-        routes=[*docs.routes, *(route for surface in surfaces for route in surface().routes)],
+        routes=of_one_application(
+            [*docs.routes, *(route for surface in surfaces for route in surface().routes)]
+        ),
         **more,
     )
 

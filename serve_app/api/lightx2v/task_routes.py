@@ -2,16 +2,16 @@
 
 from collections.abc import Mapping
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from starlette.responses import JSONResponse, Response
 
 from serve_app.api.http.api_document import answers, form_body, json_body, video_answers
 from serve_app.api.http.auth import Calling
 from serve_app.api.http.body import idempotency_key, read_object
 from serve_app.api.http.examples import curl_json
-from serve_app.api.http.links import operation_id
 from serve_app.api.http.parameters import Service, TaskInPath
 from serve_app.api.http.refusals import refused
+from serve_app.api.http.served_route import served_router
 from serve_app.api.http.video_file import send_video
 from serve_app.api.lightx2v.task_document import (
     LightX2VSubmitted,
@@ -37,7 +37,7 @@ _SUBMIT_ANSWERS = with_task_links(answers(LightX2VSubmitted, 400, 403, 413, 422,
 PREFIX = "/lightx2v"
 """Base URL for LightX2V's clients: its task API has the native API's paths, and other words."""
 
-router = APIRouter(prefix=PREFIX, tags=["lightx2v"], generate_unique_id_function=operation_id)
+router = served_router(prefix=PREFIX, tags=["lightx2v"])
 
 
 # They stand before the status of a task, which "queue" would else be the id of.

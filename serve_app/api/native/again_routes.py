@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from starlette.responses import Response
 
 from serve_app.api.http.api_document import either_body
@@ -13,8 +13,8 @@ from serve_app.api.http.auth import Calling
 from serve_app.api.http.body import idempotency_key, read_object
 from serve_app.api.http.examples import curl_json
 from serve_app.api.http.form import header_parameters
-from serve_app.api.http.links import operation_id
 from serve_app.api.http.parameters import RootPath, Service
+from serve_app.api.http.served_route import served_router
 from serve_app.api.native.again_request import FILE, AgainRequest, Earlier
 from serve_app.api.native.submit_answers import SUBMIT_ANSWERS, Wait, submit_answer
 from serve_app.api.native.video_form import UPLOAD_LISTS, UPLOADS, read_video_form
@@ -28,7 +28,7 @@ _UPLOADS = {FILE: "task_id", **UPLOADS}
 _AGAIN = "again"
 """The entry of a stored request that names the earlier task."""
 
-router = APIRouter(tags=["tasks"], generate_unique_id_function=operation_id)
+router = served_router(tags=["tasks"])
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,15 +5,15 @@ import time
 from collections.abc import AsyncIterator
 from typing import Annotated
 
-from fastapi import APIRouter, Header
+from fastapi import Header
 from starlette.responses import Response
 
 from serve_app.api.http.api_document import answers
 from serve_app.api.http.auth import Calling
 from serve_app.api.http.event_stream import EVENT_STREAM, PING, PING_S, event
 from serve_app.api.http.examples import curl
-from serve_app.api.http.links import operation_id
 from serve_app.api.http.parameters import RootPath, Service, Streams, TaskInPath
+from serve_app.api.http.served_route import served_router
 from serve_app.api.native.describe import describe, describe_all
 from serve_app.api.native.task_document import TaskDocument
 from serve_app.submission.task_service import TaskService
@@ -25,7 +25,7 @@ _POSITION_S = 2.0
 
 _LastEvent = Annotated[str, Header(alias="Last-Event-ID", description="the `id` of the last event received")]
 
-router = APIRouter(tags=["tasks"], generate_unique_id_function=operation_id)
+router = served_router(tags=["tasks"])
 
 
 @router.get(

@@ -2,15 +2,15 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request
+from fastapi import Query, Request
 from starlette.responses import JSONResponse, Response
 
 from serve_app.api.http.api_document import answers, json_body
 from serve_app.api.http.auth import Calling
 from serve_app.api.http.body import read_object
 from serve_app.api.http.examples import curl
-from serve_app.api.http.links import operation_id
 from serve_app.api.http.parameters import RootPath, Service, TaskInPath
+from serve_app.api.http.served_route import served_router
 from serve_app.api.native.describe import describe
 from serve_app.api.native.reorder_request import ReorderRequest
 from serve_app.api.native.task_document import (
@@ -29,7 +29,7 @@ _Model = Annotated[
 ]
 
 # Included before the routes of tasks: "queue" and "all" would else be taken for the id of one.
-router = APIRouter(tags=["tasks"], generate_unique_id_function=operation_id)
+router = served_router(tags=["tasks"])
 
 
 @router.get("/v1/tasks/queue/status", summary="How full the queue is", responses=answers(QueueStatusDocument))

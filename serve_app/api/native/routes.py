@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request
+from fastapi import Query, Request
 from starlette.responses import JSONResponse, Response
 
 from serve_app.api.http.api_document import answers, form_body, json_body, picture_answers, video_answers
@@ -11,8 +11,8 @@ from serve_app.api.http.auth import Calling
 from serve_app.api.http.body import idempotency_key, read_object
 from serve_app.api.http.etag import send_tagged
 from serve_app.api.http.examples import curl, curl_json
-from serve_app.api.http.links import operation_id
 from serve_app.api.http.parameters import FileInPath, RootPath, Service, TaskInPath
+from serve_app.api.http.served_route import served_router
 from serve_app.api.http.video_file import send_video, suffix_of
 from serve_app.api.native.describe import describe, describe_all
 from serve_app.api.native.submit_answers import SUBMIT_ANSWERS, Wait, submit_answer
@@ -35,7 +35,7 @@ from serve_app.tasks.transitions import Status
 
 _STATUSES: Mapping[str, Status] = {word: status for status, word in NATIVE_STATUS.items()}
 
-router = APIRouter(tags=["tasks"], generate_unique_id_function=operation_id)
+router = served_router(tags=["tasks"])
 
 
 @router.post(

@@ -3,15 +3,14 @@
 import asyncio
 from html import escape
 
-from fastapi import APIRouter
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from serve_app.api.http.api_document import answers
 from serve_app.api.http.auth import Calling
 from serve_app.api.http.examples import curl
-from serve_app.api.http.links import operation_id
 from serve_app.api.http.parameters import RootPath, Service
 from serve_app.api.http.safe_headers import PAGE_POLICY
+from serve_app.api.http.served_route import served_router
 from serve_app.api.native.service_document import (
     HealthDocument,
     MetadataDocument,
@@ -30,7 +29,7 @@ _FRONT_PAGE = """<!doctype html>
 </body></html>
 """
 
-router = APIRouter(tags=["service"], generate_unique_id_function=operation_id)
+router = served_router(tags=["service"])
 
 
 @router.get(

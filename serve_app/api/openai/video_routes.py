@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
-from fastapi import APIRouter, Path, Query, Request
+from fastapi import Path, Query, Request
 from starlette.responses import JSONResponse, Response
 
 from serve_app.api.http.api_document import either_body, json_body, video_answers
@@ -12,9 +12,9 @@ from serve_app.api.http.auth import Calling
 from serve_app.api.http.body import idempotency_key, read_object
 from serve_app.api.http.examples import curl
 from serve_app.api.http.form import header_parameters, read_form
-from serve_app.api.http.links import operation_id
 from serve_app.api.http.parameters import Service, TaskInPath
 from serve_app.api.http.refusals import refused
+from serve_app.api.http.served_route import served_router
 from serve_app.api.http.video_file import send_video, suffix_of
 from serve_app.api.openai.bracket_fields import nested
 from serve_app.api.openai.create_request import CreateRequest, with_extras
@@ -75,7 +75,7 @@ ModelInPath = Annotated[str, Path(description="The model's name.", examples=["de
 
 _Request = TypeVar("_Request", bound=CreateRequest)
 
-router = APIRouter(tags=["openai"], generate_unique_id_function=operation_id)
+router = served_router(tags=["openai"])
 
 
 @router.post(

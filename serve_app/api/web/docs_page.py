@@ -3,12 +3,13 @@
 import json
 from html import escape
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from serve_app.api.http.parameters import RootPath
 from serve_app.api.http.safe_headers import PAGE_POLICY
+from serve_app.api.http.served_route import served_router
 
 _ASSETS = "/docs/assets"
 _SCRIPT = "/docs/start.js"
@@ -45,7 +46,7 @@ _PAGE = """<!doctype html>
 """
 
 
-router = APIRouter(include_in_schema=False)
+router = served_router(in_document=False)
 """``/docs`` and what it loads: its script, and the files in the package fastapi-offline."""
 
 router.mount(_ASSETS, StaticFiles(packages=[("fastapi_offline", "static")]))
