@@ -11,7 +11,7 @@ from ray.serve import Application
 from ray.serve.config import AutoscalingConfig
 from ray.serve.schema import LoggingConfig
 
-from serve_app.api.ingress import ingress
+from serve_app.api.ingress import SURFACES, ingress
 from serve_app.api.native.task_document import message_document
 from serve_app.config.model_settings import AutoscalingSettings, ModelSettings
 from serve_app.config.placement import Placement, place
@@ -33,12 +33,16 @@ def build(args: dict[str, object]) -> Application:
     Raises ``SettingsError``; Serve shows its message as the reason why the deploy failed, and a version that
     is already running keeps serving.
     """
-    settings = parse_settings(args, Path.cwd())
+    return bound(parse_settings(args, Path.cwd()))
+
+
+def bound(settings: AppSettings, surfaces: str = SURFACES) -> Application:
+    """Bind what a service with these settings is made of; ``surfaces``: as for ``ingress``."""
     placements = place(settings.models, ray.cluster_resources(), settings.max_gpus)
     settings = settings.with_most({name: placed.replicas for name, placed in placements.items()})
     models = {model.name: _model(settings, model, placements[model.name]) for model in settings.models}
     windows = {name: placed.replicas for name, placed in placements.items()}
-    return ingress(settings, coordinator(settings, models, windows))
+    return ingress(settings, coordinator(settings, models, windows), surfaces)
 
 
 def coordinator(

