@@ -71,7 +71,9 @@ class Cluster:
         self._deployed: dict[str, dict[str, Any]] = {}
 
     def __enter__(self) -> Self:
+        ray_internals.leave_out_monitors()
         ray.init(
+            address="local",
             num_cpus=self._cpus,
             include_dashboard=False,
             log_to_driver=False,

@@ -10,11 +10,21 @@ from pathlib import Path
 from typing import Any
 
 from ray._private import worker
+from ray._private.node import Node
 from ray._private.ray_constants import PROCESS_TYPE_RAYLET
 from ray.core.generated import autoscaler_pb2
 from ray.serve.context import _get_global_client
 
 _PREEMPTION: int = autoscaler_pb2.DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")  # type: ignore[attr-defined]
+
+
+def leave_out_monitors() -> None:
+    """Have the nodes that this process starts leave out two processes of which no test sees anything: Ray's
+    autoscaler, which has nothing to scale here, and the monitor that prints the workers' logs at the driver.
+    """
+    for name in ("start_monitor", "start_log_monitor"):
+        assert hasattr(Node, name)
+        setattr(Node, name, lambda _node: None)
 
 
 def head_node() -> Any:

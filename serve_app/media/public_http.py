@@ -13,6 +13,7 @@ import ssl
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 import httpx
@@ -100,6 +101,14 @@ def checked_url(text: str) -> httpx.URL:
     return url
 
 
+@cache
+def trusting_context() -> ssl.SSLContext:
+    """Return the process's TLS context, which trusts certifi's authorities: loading them takes tens of
+    milliseconds.
+    """
+    return httpx.create_ssl_context(trust_env=False)
+
+
 @dataclass(frozen=True, slots=True)
 class PublicHttp:
     """Sends requests to public hosts.
@@ -111,8 +120,7 @@ class PublicHttp:
     timeout_s: float = 10.0
     is_allowed: Callable[[Address], bool] = is_public
     resolve: Resolve = system_resolve
-    # Made once: loading the certificate authorities takes tens of milliseconds.
-    ssl_context: ssl.SSLContext = field(default_factory=lambda: httpx.create_ssl_context(trust_env=False))
+    ssl_context: ssl.SSLContext = field(default_factory=trusting_context)
 
     @asynccontextmanager
     async def request(

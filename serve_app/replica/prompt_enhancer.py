@@ -13,6 +13,7 @@ import httpx
 from pydantic import BaseModel, Field, ValidationError
 
 from serve_app.config.prompt_enhancer_settings import PromptEnhancerSettings
+from serve_app.media.public_http import trusting_context
 from serve_app.tasks.task import MAX_PROMPT_CHARS
 
 _SYSTEM_PROMPT = """\
@@ -57,8 +58,6 @@ class PromptEnhancer:
     def __init__(self, settings: PromptEnhancerSettings) -> None:
         self._settings = settings
         self._url = settings.url.rstrip("/") + "/chat/completions"
-        # Made once: loading the certificate authorities takes tens of milliseconds.
-        self._ssl_context = httpx.create_ssl_context(trust_env=False)
 
     async def enhance(self, prompt: str, *, has_picture: bool) -> str:
         """Return ``prompt`` written out. Raises ``NotEnhanced`` for whatever goes wrong.
@@ -79,7 +78,7 @@ class PromptEnhancer:
         return _prompt_of(answer)
 
     async def _ask(self, prompt: str, has_picture: bool) -> bytes:
-        client = httpx.AsyncClient(verify=self._ssl_context, trust_env=False, timeout=None)
+        client = httpx.AsyncClient(verify=trusting_context(), trust_env=False, timeout=None)
         async with (
             client,
             client.stream(
