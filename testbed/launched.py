@@ -129,8 +129,15 @@ class Launched:
 
 
 def _environment_without_ray() -> dict[str, str]:
-    """Return the environment without the variables of another Ray cluster, such as its ports."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    """Return the environment without the variables of another Ray cluster, such as its ports.
+
+    Where Ray keeps its files is the caller's: a cluster of ``ray start`` is found there, and joined.
+    """
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("RAY_") or name == "RAY_TMPDIR"
+    }
 
 
 def _no_pids(deployment: str) -> dict[str, int]:

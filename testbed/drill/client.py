@@ -1,7 +1,9 @@
 """A client that never gives up: it repeats every request that is not answered."""
 
 import asyncio
+import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
 from random import Random
 from typing import Any
@@ -15,8 +17,34 @@ OF_ONE, OF_ALL = "of one task", "of all tasks"
 """The followers of each task."""
 
 _PAUSE_S = 0.1
+_MOST_PAUSE_S = 2.0
+"""Longest wait before a refused submit is sent again, whatever ``Retry-After`` asks for."""
 _TIMEOUT_S = 10.0
 _SMALL = {"width": 64, "height": 64, "num_frames": 5}
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a drill's tasks ask for."""
+
+    steps: tuple[int, int]
+    """The least and the most of a task."""
+    image: str = ""
+    """First frame of every third task; empty: all are made from text."""
+
+
+@dataclass
+class Submits:
+    """How submits were answered."""
+
+    acknowledged_at: list[float] = field(default_factory=list)
+    """By ``time.monotonic``."""
+    refused: int = 0
+    """Those answered by a 503."""
+    unadvised: int = 0
+    """Of those, the ones without a ``Retry-After`` of a second or more."""
+    unanswered: int = 0
+    """Those of which nothing came back, in ten seconds or before a connection broke."""
 
 
 class Client:
@@ -28,12 +56,14 @@ class Client:
         checker: Checker,
         random: Random,
         callback_url: str,
-        steps: tuple[int, int],
+        work: Work,
+        submits: Submits,
     ) -> None:
-        """``url``: returns where the service is reached now; ``steps``: the least and the most of a task."""
+        """``url``: returns where the service is reached now; ``submits`` is told how they are answered."""
         self._url = url
-        self._steps = steps
+        self._work = work
         self._callback_url = callback_url
+        self._submits = submits
         limits = httpx.Limits(max_connections=None)
         self._http = httpx.AsyncClient(timeout=_TIMEOUT_S, limits=limits)
         self._checker = checker
@@ -45,18 +75,34 @@ class Client:
 
     async def submit(self, task_id: str) -> None:
         """Submit the task again and again until it is acknowledged."""
-        steps = self._random.randint(*self._steps)
+        steps = self._random.randint(*self._work.steps)
         body = {"prompt": "a cat", "task_id": task_id, "infer_steps": steps, **_SMALL}
         body["callback_url"] = self._callback_url
+        if self._work.image and self._random.random() < 1 / 3:
+            body["image_path"] = self._work.image
         while True:
-            answer = await self._ask(
+            answer = await self._send(
                 "POST", "/v1/tasks/video", json=body, headers={"Idempotency-Key": task_id}
             )
             if answer is not None and answer.status_code == 200:
+                self._submits.acknowledged_at.append(time.monotonic())
                 self._checker.acknowledged(task_id)
                 return
-            assert answer is None or answer.status_code == 429, answer.text
-            await asyncio.sleep(_PAUSE_S)
+            if answer is not None and answer.status_code < 500 and _is_ours(answer):
+                assert answer.status_code == 429, answer.text
+            await asyncio.sleep(self._pause_after(answer))
+
+    def _pause_after(self, answer: httpx.Response | None) -> float:
+        """Note how a submit was turned away; return the seconds until it is sent again."""
+        if answer is None:
+            self._submits.unanswered += 1
+            return _PAUSE_S
+        wait = answer.headers.get("retry-after", "")
+        wait_s = float(wait) if wait.isdigit() else 0.0
+        if answer.status_code == 503:
+            self._submits.refused += 1
+            self._submits.unadvised += wait_s < 1
+        return min(max(wait_s, _PAUSE_S), _MOST_PAUSE_S)
 
     async def follow(self, task_id: str) -> None:
         """Follow the events of a task to its end, and tell the checker each."""
@@ -106,13 +152,19 @@ class Client:
 
     async def _ask(self, method: str, path: str, **options: Any) -> httpx.Response | None:
         """Return the answer, or None while the service cannot give one of its own."""
+        answer = await self._send(method, path, **options)
+        return answer if answer is not None and answer.status_code < 500 and _is_ours(answer) else None
+
+    async def _send(self, method: str, path: str, **options: Any) -> httpx.Response | None:
+        """Return the answer, whoever gives it; None without one."""
         try:
-            answer = await self._http.request(method, self._url() + path, **options)
+            return await self._http.request(method, self._url() + path, **options)
         except httpx.TransportError:
             return None
-        # proxies in front of it answer in plain text while a part of it restarts
-        if answer.status_code >= 500 or not answer.headers.get("content-type", "").startswith(
-            ("application/json", "video/")
-        ):
-            return None
-        return answer
+
+
+def _is_ours(answer: httpx.Response) -> bool:
+    """Return whether the service itself has answered."""
+    # proxies in front of it answer in plain text while a part of it restarts
+    kind: str = answer.headers.get("content-type", "")
+    return kind.startswith(("application/json", "video/"))

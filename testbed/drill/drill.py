@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any, Protocol
 
 from testbed.cluster import free_port, paced
 from testbed.drill.checker import Checker, Verdict
-from testbed.drill.client import OF_ALL, OF_ONE, Client
+from testbed.drill.client import OF_ALL, OF_ONE, Client, Submits, Work
 from testbed.drill.faults import Faults
 from testbed.drill.receiver import SECRET, Receiver
 from testbed.launched import Launched
@@ -20,7 +21,7 @@ _WAITING = 16
 _LOOK_EVERY_S = 1.0
 _TOLD_EVERY = 25
 _RULES = {"lease_s": 3.0, "heartbeat_s": 0.5, "max_attempts": 10}
-_STEPS = (2, 8)
+_WORK = Work((2, 8))
 SETTINGS: Mapping[str, Any] = {
     "limits": {"max_queued": 100_000},
     "webhooks": {"secrets": [SECRET], "networks": ["127.0.0.0/8"]},
@@ -39,6 +40,8 @@ class DrillPlan:
     """The least and the most seconds between two faults."""
     spared: frozenset[str] = frozenset()
     """Kinds of faults that do not strike."""
+    submit_every_s: float | None = None
+    """Seconds between two submits, however many tasks are open; None: when one of 16 has ended."""
     deadline_s: float = 180.0
     """The seconds that tasks may stay open after the last fault."""
 
@@ -74,7 +77,7 @@ def drill(plan: DrillPlan, folder: Path) -> Outcome:
     with launched:
         launched.start()
         faults = Faults(launched, Random(plan.seed), plan.spared)
-        drilling = Drill(plan, lambda: launched.service.url, faults, steps=_STEPS)
+        drilling = Drill(plan, lambda: launched.service.url, faults, _WORK)
         verdict = asyncio.run(drilling.run())
         return Outcome(verdict, faults.struck)
 
@@ -89,18 +92,19 @@ class Strikes(Protocol):
 class Drill:
     """Load on a service while it is struck, and the verdict on its answers.
 
-    ``url``: returns where the service is reached now; ``steps``: the least and the most of a task.
+    ``url``: returns where the service is reached now.
     """
 
-    def __init__(
-        self, plan: DrillPlan, url: Callable[[], str], faults: Strikes, *, steps: tuple[int, int]
-    ) -> None:
+    def __init__(self, plan: DrillPlan, url: Callable[[], str], faults: Strikes, work: Work) -> None:
         self._plan = plan
         self._faults = faults
         self._random = Random(plan.seed + 1)
         self._checker = Checker(frozenset({OF_ONE, OF_ALL}))
         self._url = url
-        self._steps = steps
+        self._work = work
+        self.submits = Submits()
+        self.ended_at: list[float] = []
+        """When the end of each task was seen, by ``time.monotonic``."""
         self._striking = True
         self._struck = 0
         self._followed = 0
@@ -111,15 +115,14 @@ class Drill:
         """Run the whole plan; return the verdict."""
         receiver = Receiver(self._checker)
         hook = await receiver.start()
-        self._client = Client(self._url, self._checker, self._random, hook, self._steps)
+        self._client = Client(self._url, self._checker, self._random, hook, self._work, self.submits)
         following = asyncio.create_task(self._client.follow_all())
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._strike())
                 async with asyncio.TaskGroup() as load:
                     for number in range(self._plan.tasks):
-                        await self._slots.acquire()
-                        await self._until_due(number)
+                        await self._until_next(number)
                         load.create_task(self._follow(f"drill-{self._plan.seed}-{number}"))
             await self._check_all()
             await self._until_all_is_told()
@@ -149,8 +152,15 @@ class Drill:
         """Return the number of tasks that are due after so many faults."""
         return self._plan.tasks * faults / self._plan.kills
 
-    async def _until_due(self, number: int) -> None:
-        """Spread the tasks over the faults, so that none strikes an idle service."""
+    async def _until_next(self, number: int) -> None:
+        """Wait until the next task is to be submitted.
+
+        The tasks are spread over the faults, so that none strikes an idle service.
+        """
+        if self._plan.submit_every_s is None:
+            await self._slots.acquire()
+        else:
+            await asyncio.sleep(self._plan.submit_every_s)
         while self._striking and number - _WAITING > self._due(self._struck):
             await asyncio.sleep(_LOOK_EVERY_S)
 
@@ -170,6 +180,7 @@ class Drill:
                     if loop.time() > ends_at:
                         return
                 await asyncio.sleep(_LOOK_EVERY_S)
+            self.ended_at.append(time.monotonic())
             if task_id in self._checker.succeeded:
                 await self._client.fetch(task_id)
         finally:

@@ -7,6 +7,8 @@ from random import Random
 from typing import Any
 
 from testbed.cluster import paced
+from testbed.drill.attempts import attempts_lost
+from testbed.drill.client import Work
 from testbed.drill.drill import SETTINGS, Drill, DrillPlan, Outcome
 from testbed.drill.rolls import Rolls
 from testbed.postgres_server import PostgresServer, programs
@@ -21,8 +23,12 @@ _RULES = {"lease_s": 6.0, "heartbeat_s": 1.0, "max_attempts": _MAX_ATTEMPTS, "dr
 class UpgradeOutcome(Outcome):
     """The outcome of a drill of upgrades."""
 
+    rolls: int
+    """How often a service took another's place."""
+    runs_killed: int
+    """Runs that were under way in services that were killed whole, each of which may use up an attempt."""
     attempts_lost: int
-    """Attempts that were used up beside the last one of each task; none should be."""
+    """Attempts that were used up beside those, and the last one of each task; none should be."""
 
     @property
     def is_clean(self) -> bool:
@@ -31,23 +37,20 @@ class UpgradeOutcome(Outcome):
 
     def as_json(self) -> dict[str, Any]:
         """Return the figures by name."""
-        return {**super().as_json(), "rolls": self.rolls, "attempts lost": self.attempts_lost}
-
-    @property
-    def rolls(self) -> int:
-        """How often a service took another's place, or gave it back."""
-        return self.kills["forward"] + self.kills["back"]
+        own = {"rolls": self.rolls, "runs killed": self.runs_killed, "attempts lost": self.attempts_lost}
+        return {**super().as_json(), **own}
 
 
 def drill_upgrades(plan: DrillPlan, folder: Path) -> UpgradeOutcome:
-    """Start a service in ``folder`` and roll it ``plan.kills`` times, every other time forward and back."""
+    """Start a service in ``folder`` and roll it ``plan.kills`` times, in each of the ways in turn."""
     found = programs()
     assert found is not None, "PostgreSQL's server programs are not installed"
     with PostgresServer(found) as server:
         models = [paced(0.1, replicas=2, cpus_per_replica=0.1)]
         args = {**SETTINGS, "models": models, "tasks": _RULES, "ingress_replicas": 1}
-        with Rolls(folder, server.new_database(), Random(plan.seed), args) as rolls:
-            drilling = Drill(plan, lambda: rolls.current.service.url, rolls, steps=_STEPS)
+        url = server.new_database()
+        with Rolls(folder, url, Random(plan.seed), args) as rolls:
+            drilling = Drill(plan, lambda: rolls.current.service.url, rolls, Work(_STEPS))
             verdict = asyncio.run(drilling.run())
-            lost = asyncio.run(rolls.attempts_lost(_MAX_ATTEMPTS))
-        return UpgradeOutcome(verdict, rolls.struck, lost)
+            lost = asyncio.run(attempts_lost(url, _MAX_ATTEMPTS, rolls.killed_runs))
+        return UpgradeOutcome(verdict, rolls.struck, rolls.rolls, rolls.killed_runs.total(), lost)
