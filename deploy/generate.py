@@ -74,7 +74,8 @@ def on_kubernetes(variant: Variant, gpus: int, nodes: int = 1) -> dict[str, Any]
         "max_gpus": gpus * MOST_PODS,
         # One that is killed is not missed; with two front pods they spread over both.
         "ingress_replicas": 2,
-        "tasks": {"longest_run_s": LONGEST_RUN_S},
+        # A cluster that another has followed may go on with its runs for as long.
+        "tasks": {"longest_run_s": LONGEST_RUN_S, "drain_s": LONGEST_RUN_S},
         "models": [model],
     }
     document = _document(args)

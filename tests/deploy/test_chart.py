@@ -25,7 +25,7 @@ def comparable(manifest: dict[str, Any]) -> dict[str, Any]:
 COMPONENTS = {"redis.address": "redis://redis:6379", "redis.secret": "wan-serve-redis", "internet": "true"}
 COMPONENTS |= {"monitoringNamespace": "monitoring", "prometheusOperator": "true"}
 COMPONENTS |= {"stores.secret": "wan-serve-stores", "fronts": "2", "gateway.className": "istio"}
-COMPONENTS |= {"grafana": "true"}
+COMPONENTS |= {"grafana": "true", "clusterUpgrade": "true"}
 
 
 def test_the_values_for_what_is_optional_do_what_the_components_do(helm: Path, everything: Objects) -> None:
@@ -93,6 +93,7 @@ def test_what_the_values_change_satisfies_the_schemas_and_keeps_the_rest(helm: P
         ("pod.most=2", "pod"),
         ("redis.address=redis://redis:6379", "redis.secret: is needed with redis.address"),
         ("fronts=2", "stores.secret: is needed with"),
+        ("clusterUpgrade=true", "stores.secret: is needed with"),
         ("gateway.className=istio", "stores.secret: is needed with"),
     ],
 )

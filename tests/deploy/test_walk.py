@@ -3,9 +3,12 @@
 import os
 import re
 import shlex
+import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from tests.deploy.manifests import ROOT, faults, objects, pods, rendered
 
@@ -16,6 +19,11 @@ COMMANDS = [line for kind, text in BLOCKS if kind == "bash" for line in text.spl
 YAML = [text for kind, text in BLOCKS if kind == "yaml"]
 
 
+def adjusted(text: str, path: Path) -> str:
+    """Return a part of a kustomization that lies at ``path``, with the real place of deploy/."""
+    return text.replace("../deploy", os.path.relpath(ROOT / "deploy", path.parent))
+
+
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with deploy/ and the kustomization of the page."""
@@ -24,7 +32,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     assert place is not None
     path = tmp_path.resolve() / place[1]
     path.parent.mkdir()
-    path.write_text(text.replace("../deploy", os.path.relpath(ROOT / "deploy", path.parent)))
+    path.write_text(adjusted(text, path))
     monkeypatch.chdir(tmp_path)
     Path("deploy").symlink_to(ROOT / "deploy")
     return tmp_path
@@ -59,16 +67,41 @@ def test_the_kustomization_of_the_page_sets_images_classes_and_namespace(
     assert ("NetworkPolicy", "wan-serve-monitoring") in found
 
 
-def test_the_patch_for_upgrades_without_a_pause_starts_a_second_cluster_and_keeps_the_first_for_a_while(
-    checkout: Path, kubectl: Path
+def test_an_upgrade_by_a_second_cluster_keeps_the_first_until_it_has_drained_and_shares_no_volume_of_one_pod(
+    checkout: Path, kubectl: Path, helm: Path
 ) -> None:
-    (patch,) = (text for text in YAML if text.startswith("  - target"))
+    page = (ROOT / "docs/operations/upgrade.md").read_text()
+    (components,) = re.findall(r"^```yaml\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    changes = re.findall(r"^sed .*$", page, re.MULTILINE)
     path = checkout / "my-cluster/kustomization.yaml"
-    path.write_text(path.read_text() + patch)
-    service = rendered(kubectl, "kustomize", checkout / "my-cluster")["RayService", "wan-serve"]
+    path.write_text(
+        re.sub(r"components:\n(  - .*\n)+", lambda _: adjusted(components, path), path.read_text())
+    )
+    tags = []
+    for change in changes:
+        subprocess.run(shlex.split(change), check=True)
+        found = rendered(kubectl, "kustomize", checkout / "my-cluster")
+        service = found["RayService", "wan-serve"]
+        tags.append({pod["containers"][0]["image"].rpartition(":")[2] for _, _, pod in pods(service)})
+    assert tags == [{"0.2.0"}, {"0.1.0"}]
     assert not faults(service)
-    assert service["spec"]["upgradeStrategy"] == {"type": "NewCluster"}
-    assert service["spec"]["rayClusterDeletionDelaySeconds"] > 3600
+    spec = service["spec"]
+    assert spec["upgradeStrategy"] == {"type": "NewCluster"}
+    args = yaml.safe_load(spec["serveConfigV2"])["applications"][0]["args"]
+    assert spec["rayClusterDeletionDelaySeconds"] > args["tasks"]["drain_s"] == args["tasks"]["longest_run_s"]
+    assert claims(service) == {"wan-serve-data", "wan-serve-weights"}
+    values = ("--set", "variant=wan2.1-t2v-1.3b", "--set", "clusterUpgrade=true", "--set", "stores.secret=s")
+    of_chart = rendered(helm, "template", "wan-serve", "deploy/helm/wan-serve", *values)
+    by_helm = of_chart["RayService", "wan-serve"]
+    assert claims(by_helm) == claims(service) and ("PersistentVolumeClaim", "wan-serve-store") not in of_chart
+    for field in ("upgradeStrategy", "rayClusterDeletionDelaySeconds"):
+        assert by_helm["spec"][field] == spec[field]
+
+
+def claims(service: dict[str, Any]) -> set[str]:
+    """Return the claims of volumes that the pods of a cluster want."""
+    volumes = [volume for _, _, pod in pods(service) for volume in pod["volumes"]]
+    return {each["persistentVolumeClaim"]["claimName"] for each in volumes if "persistentVolumeClaim" in each}
 
 
 def test_the_job_that_fetches_weights_puts_them_where_the_overlay_of_the_page_looks() -> None:

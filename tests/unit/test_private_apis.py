@@ -40,8 +40,7 @@ def read_by_ray(variable: str) -> None:
 
     folder = Path(ray.__file__).parent
     homes = (
-        "serve/_private/constants.py",
-        "_common/usage/usage_constants.py",
+        *("serve/_private/constants.py", "_common/usage/usage_constants.py", "_common/utils.py"),
         "dashboard/modules/reporter/reporter_consts.py",
     )
     python = (*(folder / home for home in homes), *(folder / "_private").rglob("*.py"))
@@ -293,6 +292,7 @@ _VARIABLES = (
     "RAY_USAGE_STATS_ENABLED",
     "RAY_AUTH_MODE",
     "RAY_AUTH_TOKEN_PATH",
+    "RAY_TMPDIR",
     "RAY_ADDRESS",
 )
 _ATEN = (

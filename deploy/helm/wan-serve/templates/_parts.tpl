@@ -24,7 +24,7 @@
 {{- $args := dict "data_dir" "/data" "database_url" "sqlite+aiosqlite:////store/tasks.db" -}}
 {{- $_ := set $args "max_gpus" (mul .Values.gpus .Values.pods.most) -}}
 {{- $_ := set $args "ingress_replicas" 2 -}}
-{{- $_ := set $args "tasks" (dict "longest_run_s" .Values.longestRunSeconds) -}}
+{{- $_ := set $args "tasks" (dict "longest_run_s" .Values.longestRunSeconds "drain_s" .Values.longestRunSeconds) -}}
 {{- $_ := set $args "models" (list $model) -}}
 {{- $args = merge (deepCopy .Values.settings) $args -}}
 proxy_location: EveryNode
