@@ -22,6 +22,11 @@ _FILE_NAME = re.compile(
 # How JPEG, PNG and WebP files start in base64. The first begins with the "/" of an absolute path.
 _BASE64_STARTS = ("/9j/", "iVBORw0KGgo", "UklGR")
 
+_BLANKS = b" \t\n\r\x0b\x0c"
+_BASE64_ESCAPES = {"%2B": "+", "%2F": "/", "%3D": "=", "%0A": "", "%0D": "", "%20": ""}
+_MAX_ESCAPES = 10_000
+"""Most other escapes of a ``data:`` URL: each takes many times its size while it is read."""
+
 
 @dataclass(frozen=True, slots=True)
 class FileIntake:
@@ -85,15 +90,22 @@ class FileIntake:
         if not comma or not head.lower().endswith(";base64"):
             raise self.unreadable(f"{field} is a data: URL without base64 data.")
         if "%" in payload:
+            for escape, sign in _BASE64_ESCAPES.items():
+                payload = payload.replace(escape, sign).replace(escape.lower(), sign)
+            if payload.count("%") > _MAX_ESCAPES:
+                raise self.unreadable(f"{field} is a data: URL with more escapes than base64 needs.")
             payload = unquote_to_bytes(payload).decode("latin-1")
         return self._from_base64(payload, field)
 
     def _from_base64(self, text: str, field: str) -> bytes:
-        packed = "".join(text.split()).removesuffix("=").removesuffix("=")
+        # A text of blanks, cut at each, would become a list of many times its size.
+        packed = (
+            text.encode("utf-8", "replace").translate(None, _BLANKS).removesuffix(b"=").removesuffix(b"=")
+        )
         if len(packed) > (self.max_bytes + 2) // 3 * 4:
             raise self._too_many_bytes()
         try:
-            return base64.b64decode(packed + "=" * (-len(packed) % 4), validate=True)
+            return base64.b64decode(packed + b"=" * (-len(packed) % 4), validate=True)
         except (binascii.Error, ValueError):
             raise self.unreadable(
                 f"{field} is neither a URL, a data: URL, base64 data nor a file under the input folder."

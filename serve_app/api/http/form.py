@@ -1,5 +1,6 @@
 """Parsing of multipart (RFC 7578) and URL-encoded forms, independent of the client that wrote them."""
 
+import asyncio
 import base64
 import binascii
 import codecs
@@ -14,6 +15,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser
 from starlette.requests import Request
 
+from serve_app.api.http.body import AT_ONCE_BYTES, read_text_body
 from serve_app.errors import InvalidField, TooLarge
 
 MAX_FORM_FIELDS = 100
@@ -22,8 +24,11 @@ MAX_FORM_FILES = 8
 _MALFORMED = "The form is malformed or has too many or too large fields."
 _NAME_CHARS = 40
 _MAX_PREAMBLE_BYTES = 65_536
+_MAX_HEADER_BYTES = 16_384
+"""Most bytes of all headers of a part."""
 _PARAMETER = re.compile(r';\s*([^\s=;"]+)\s*=\s*("(?:[^"\\]|\\.)*"|[^;]*)')
 _CHARSET_FIELD = "_charset_"
+_BLANKS = b" \t\n\r\x0b\x0c"
 _FILE_TYPES = ("image/", "video/", "application/octet-stream")
 _NO_CHARSETS = frozenset({"idna", "punycode", "unicode_escape", "raw_unicode_escape", "undefined", "utf_7"})
 """Python codecs that are not accepted as a form's charset; some take quadratic time on crafted input."""
@@ -75,7 +80,10 @@ async def read_form(
     kind, parameters = header_parameters(request.headers.get("content-type", ""))
     charset = parameters.get("charset", "utf-8")
     if kind == "application/x-www-form-urlencoded":
-        return _urlencoded(await request.body(), charset)
+        body = await read_text_body(request)
+        if len(body) <= AT_ONCE_BYTES:
+            return _urlencoded(body, charset)
+        return await asyncio.to_thread(_urlencoded, body, charset)
     if kind != "multipart/form-data":
         raise InvalidField("body", "The body must be a form: send it as multipart/form-data.")
     reader = _MultipartReader(parameters.get("boundary", ""), max(max_file_bytes, max_text_bytes))
@@ -101,14 +109,15 @@ class _MultipartReader:
         self._max_part_bytes = max_part_bytes
         self._parts: list[_Part] = []
         self._header = (bytearray(), bytearray())
+        self._header_bytes = 0
         self._has_ended = False
         self._first = f"\r\n--{boundary}".encode("latin-1", "replace")
         self._preamble: bytearray | None = bytearray(b"\r\n")
         callbacks: dict[str, Any] = {
             "on_part_begin": self._begin,
             "on_header_begin": self._begin_header,
-            "on_header_field": lambda data, start, end: self._header[0].extend(data[start:end]),
-            "on_header_value": lambda data, start, end: self._header[1].extend(data[start:end]),
+            "on_header_field": lambda *piece: self._add_header(self._header[0], *piece),
+            "on_header_value": lambda *piece: self._add_header(self._header[1], *piece),
             "on_header_end": self._end_header,
             "on_part_data": self._add,
             "on_end": self._end,
@@ -148,8 +157,16 @@ class _MultipartReader:
         if len(self._parts) >= MAX_FORM_FIELDS + MAX_FORM_FILES:
             raise InvalidField("body", _MALFORMED)
         self._parts.append(_Part())
+        self._header_bytes = 0
+
+    def _add_header(self, text: bytearray, data: bytes, start: int, end: int) -> None:
+        self._header_bytes += end - start
+        if self._header_bytes > _MAX_HEADER_BYTES:
+            raise InvalidField("body", _MALFORMED)
+        text.extend(data[start:end])
 
     def _begin_header(self) -> None:
+        self._header_bytes += 2
         self._header = (bytearray(), bytearray())
 
     def _end_header(self) -> None:
@@ -280,7 +297,7 @@ def _content(part: _Part) -> bytes:
         return quopri.decodestring(data)
     if encoding == "base64":
         try:
-            return base64.b64decode(b"".join(data.split()), validate=True)
+            return base64.b64decode(data.translate(None, _BLANKS), validate=True)
         except (binascii.Error, ValueError):
             raise InvalidField("body", "A part of the form is not the base64 that it says.") from None
     if encoding not in ("binary", "8bit", "7bit"):

@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 
 from serve_app.api.http.api_document import answers, json_body
 from serve_app.api.http.auth import Calling
-from serve_app.api.http.body import read_object
+from serve_app.api.http.body import MAX_TEXT_BYTES, read_object
 from serve_app.api.http.examples import curl_json
 from serve_app.api.http.parameters import Service
 from serve_app.api.http.route_table import CHANGING_GET
@@ -98,7 +98,7 @@ async def get_all_tasks(service: Service, caller: Calling) -> Response:
 )
 async def task_status(request: Request, service: Service, caller: Calling) -> Response:
     """Answer with a task's status, and its outcome once it has ended."""
-    task_id = TaskStatusRequest.read_json(await read_object(request)).task_id
+    task_id = TaskStatusRequest.read_json(await read_object(request, max_bytes=MAX_TEXT_BYTES)).task_id
     try:
         task = await service.task(caller, task_id)
     except TaskNotFound:

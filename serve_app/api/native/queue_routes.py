@@ -7,7 +7,7 @@ from starlette.responses import JSONResponse, Response
 
 from serve_app.api.http.api_document import answers, json_body
 from serve_app.api.http.auth import Calling
-from serve_app.api.http.body import read_object
+from serve_app.api.http.body import MAX_TEXT_BYTES, read_object
 from serve_app.api.http.examples import curl
 from serve_app.api.http.parameters import RootPath, Service, TaskInPath
 from serve_app.api.http.served_route import served_router
@@ -93,7 +93,7 @@ async def reorder(
     task_id: TaskInPath, request: Request, service: Service, caller: Calling, root_path: RootPath
 ) -> Response:
     """Move a task in the queue, and answer with its status; one that runs or has ended is refused."""
-    wanted = ReorderRequest.read_json(await read_object(request))
+    wanted = ReorderRequest.read_json(await read_object(request, max_bytes=MAX_TEXT_BYTES))
     task = await service.reorder(caller, task_id, wanted.priority)
     return JSONResponse(await describe(service, task, root_path, queue_now=True))
 

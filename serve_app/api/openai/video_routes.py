@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse, Response
 
 from serve_app.api.http.api_document import either_body, json_body, video_answers
 from serve_app.api.http.auth import Calling
-from serve_app.api.http.body import idempotency_key, read_object
+from serve_app.api.http.body import MAX_TEXT_BYTES, idempotency_key, read_object
 from serve_app.api.http.examples import curl
 from serve_app.api.http.form import header_parameters, read_form
 from serve_app.api.http.parameters import Service, TaskInPath
@@ -152,7 +152,7 @@ async def cancel(task_id: TaskInPath, service: Service, caller: Calling) -> Resp
 )
 async def remix(task_id: TaskInPath, request: Request, service: Service, caller: Calling) -> Response:
     """Submit a video with the settings, the seed and the pictures of another one."""
-    sent = RemixRequest.read_json(await read_object(request))
+    sent = RemixRequest.read_json(await read_object(request, max_bytes=MAX_TEXT_BYTES))
     order = sent.order(await service.task(caller, task_id), idempotency_key=idempotency_key(request))
     submitted = await service.submit(caller, order, FieldWords({}))
     return _video(service, submitted.task, submitted.queue)
