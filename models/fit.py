@@ -27,15 +27,15 @@ def frames_for(fps: int, seconds: float) -> int:
     return 4 * round(fps * seconds / 4) + 1
 
 
-def size_of_shape(variant: Variant, shape: tuple[int, int]) -> tuple[int, int]:
-    """The width and height of ``variant``'s own area that come closest to the shape of a picture.
+def size_of_shape(variant: Variant, shape: tuple[int, int], area: int | None = None) -> tuple[int, int]:
+    """The width and height of an area, by default ``variant``'s own, that come closest to a picture's shape.
 
     As Wan 2.2's ``best_output_size`` has it: both sides are multiples of what the model needs, the area is
     not exceeded, and of rounding the width first or the height first the one that keeps the shape better.
-    ``shape`` is a width and a height of any unit.
+    ``shape`` is a width and a height of any unit, ``area`` in pixels.
     """
     width, height = shape
-    multiple, area = variant.size_multiple, variant.width * variant.height
+    multiple, area = variant.size_multiple, area or variant.width * variant.height
     longest = min(_to_multiple(area // multiple, multiple), _LONGEST_SIDE)
 
     def side(pixels: int) -> int:

@@ -34,6 +34,7 @@ from serve_app.api.native.surface import native_surface
 from serve_app.api.openai.refusal import OPENAI_SHAPES, ErrorBody
 from serve_app.api.openai.surface import openai_surface
 from serve_app.api.web.docs_page import router as docs
+from serve_app.api.web.front_page import router as front_page
 from serve_app.config.settings import AppSettings
 from serve_app.errors import VideoUnreadable
 from serve_app.files.artifact_stores import open_artifacts
@@ -112,7 +113,8 @@ def build_api(
             await database.close()
 
     api = _routed(surfaces, lifespan=lifespan)
-    provide(api, _service(settings, database, nudge, on_cancelled, acts), EventStreams(on_streams))
+    service = _service(settings, database, nudge, on_cancelled, acts)
+    provide(api, service, EventStreams(on_streams), is_keyed=bool(settings.keys))
     install_refusals(api)
     finish_document(api, [*_FINISHERS, *([_ADD_KEYS] if settings.keys else [])])
     table = table_of(api.routes)
@@ -157,7 +159,11 @@ def _routed(surfaces: Sequence[Surface], **more: Any) -> FastAPI:
         telemetry={"tracing": False, "metrics": False, "logs": False},
         # An application that includes a router builds all its routes again, at the first request.
         routes=of_one_application(
-            [*docs.routes, *(route for surface in surfaces for route in surface().routes)]
+            [
+                *front_page.routes,
+                *docs.routes,
+                *(route for surface in surfaces for route in surface().routes),
+            ]
         ),
         **more,
     )

@@ -164,6 +164,13 @@ class TaskService:
         except FileNotFound:
             raise FileNotFound("The video is no longer kept.") from None
 
+    async def input(self, key: str) -> bytes:
+        """Return a stored input of a task. Raises ``FileNotFound``, ``StoreUnavailable``."""
+        try:
+            return await asyncio.to_thread(self._artifacts.read_input, key)
+        except FileNotFound:
+            raise FileNotFound("This input of the task is no longer kept.") from None
+
     async def preview(self, task: Task, form: str) -> bytes:
         """Return a task's newest preview, WebP, and have more made while it runs. Raises ``NoPreview``.
 

@@ -16,7 +16,7 @@ from serve_app.tasks.caller import EVERYONE, Caller
 
 _CALLER = "wan_serve.caller"
 _OPEN_PATHS = frozenset({"/", "/health", "/ready", "/docs", "/docs/start.js", "/openapi.json"})
-_OPEN_FOLDERS = ("/docs/assets/",)
+_OPEN_FOLDERS = ("/docs/assets/", "/page/")
 
 
 def is_open(path: str) -> bool:

@@ -9,10 +9,11 @@ from serve_app.submission.task_id import TASK_ID_PATTERN
 from serve_app.submission.task_service import TaskService
 
 
-def provide(api: FastAPI, service: TaskService, streams: EventStreams) -> None:
-    """Make ``service`` and ``streams`` available as parameters of the routes of ``api``."""
+def provide(api: FastAPI, service: TaskService, streams: EventStreams, *, is_keyed: bool) -> None:
+    """Make these available as parameters of the routes of ``api``; ``is_keyed``: whether it has API keys."""
     api.state.service = service
     api.state.streams = streams
+    api.state.is_keyed = is_keyed
 
 
 async def _service_of(request: Request) -> TaskService:
@@ -25,6 +26,10 @@ async def _streams_of(request: Request) -> EventStreams:
     return streams
 
 
+async def _is_keyed(request: Request) -> bool:
+    return bool(request.app.state.is_keyed)
+
+
 async def _root_path_of(request: Request) -> str:
     return str(request.scope.get("root_path", "")).rstrip("/")
 
@@ -34,6 +39,9 @@ Service = Annotated[TaskService, Depends(_service_of)]
 
 Streams = Annotated[EventStreams, Depends(_streams_of)]
 """Route parameter: the event streams of the API."""
+
+IsKeyed = Annotated[bool, Depends(_is_keyed)]
+"""Route parameter: whether the API asks for keys."""
 
 TaskInPath = Annotated[
     str,

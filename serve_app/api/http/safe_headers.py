@@ -11,6 +11,12 @@ PAGE_POLICY = (
     "frame-ancestors 'none'"
 )
 """``Content-Security-Policy`` of a page: scripts and everything else from this service, none inline."""
+STRICT_PAGE_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
+    "media-src 'self' blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
+)
+"""The same without inline styles and without any way for a script to make text into markup."""
 
 _DEFAULTS: Mapping[bytes, bytes] = {
     b"x-content-type-options": b"nosniff",

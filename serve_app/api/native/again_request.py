@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import ConfigDict, Field
 
 from serve_app.api.http.video_fields import TaskId, Unset, without_default
+from serve_app.api.native.task_inputs import input_keys
 from serve_app.api.native.video_request import VideoRequest
 from serve_app.errors import InvalidField
 from serve_app.media.file_settings import GOES_ON, request_fields, settings_in
@@ -58,16 +59,7 @@ class Earlier:
     @classmethod
     def of_task(cls, task: Task) -> "Earlier":
         """Return those of a task."""
-        keys = {
-            "image_path": task.spec.image_key,
-            "last_frame_path": task.spec.last_image_key,
-            "video": task.spec.video_key,
-            "mask": task.spec.mask_key,
-        }
-        references = {f"reference_images[{at}]": key for at, key in enumerate(task.spec.reference_keys)}
-        pictures: dict[str, Picture] = {
-            field: KeptInput(key) for field, key in (keys | references).items() if key is not None
-        }
+        pictures: dict[str, Picture] = {field: KeptInput(key) for field, key in input_keys(task.spec).items()}
         fields = request_fields(task.spec, task.model, task.spec.output, task.spec.fragment_prompts)
         source = source_of(task.spec)
         if isinstance(source, EarlierVideo):

@@ -26,7 +26,7 @@ from serve_app.api.native.task_document import (
 from serve_app.api.native.task_links import with_result_links, with_status_link
 from serve_app.api.native.video_form import UPLOAD_LISTS, UPLOADS, read_video_form
 from serve_app.api.native.video_request import VideoRequest
-from serve_app.errors import InvalidField, ResultNotReady
+from serve_app.errors import InvalidField, NoPreview, ResultNotReady
 from serve_app.media.video_stills import StillKind
 from serve_app.submission.submitted import Submitted
 from serve_app.submission.task_service import TaskService
@@ -135,7 +135,7 @@ async def last_frame(task_id: TaskInPath, request: Request, service: Service, ca
 @router.get(
     "/v1/tasks/{task_id}/preview",
     summary="What a running task looks like so far",
-    responses=picture_answers(404, 422),
+    responses={**picture_answers(404, 422), 204: {"description": "There is none yet, with `empty`"}},
     response_class=Response,
 )
 async def preview(
@@ -146,6 +146,9 @@ async def preview(
     form: Annotated[
         str, Query(description="`still`, or `strip` for an animation", examples=["still"])
     ] = "still",
+    empty: Annotated[
+        bool, Query(description="answer 204 while there is none, for pages, whose browser logs each 404")
+    ] = False,
 ) -> Response:
     """Send the newest preview, a small WebP.
 
@@ -154,7 +157,12 @@ async def preview(
     if form not in ("still", "strip"):
         raise InvalidField("form", "form: must be still or strip.")
     task = await service.task(caller, task_id)
-    return send_tagged(request, await service.preview(task, form), "image/webp")
+    try:
+        return send_tagged(request, await service.preview(task, form), "image/webp")
+    except NoPreview:
+        if not empty:
+            raise
+        return Response(status_code=204)
 
 
 @router.get(

@@ -5,6 +5,8 @@ from typing import Any, Literal, NotRequired
 
 from typing_extensions import TypedDict
 
+from models.size_choices import SizeChoice, size_choices
+from models.variants import Variant
 from serve_app.api.http.api_document import described
 from serve_app.config.model_settings import ModelSettings
 from serve_app.media.encoders import written_formats
@@ -13,6 +15,9 @@ from serve_app.submission.offer import Offer
 from serve_app.tasks.caller import Caller
 from serve_app.tasks.replica import Replica
 from serve_app.tasks.transitions import Status
+
+_FAST = 0.4
+"""Share of a model's own denoise steps that the preset `fast` takes."""
 
 
 class HealthDocument(TypedDict):
@@ -107,8 +112,24 @@ class ModelLimitsDocument(TypedDict):
     takes_video: bool
 
 
+class SizeDocument(TypedDict):
+    """A size to offer: its tier, such as 480p, its shape, such as 16:9, and its sides in pixels."""
+
+    tier: str
+    ratio: str
+    width: int
+    height: int
+
+
+class PresetDocument(TypedDict):
+    """Denoise steps to offer under a name: `fast` or `quality`, the model's own."""
+
+    name: str
+    infer_steps: int
+
+
 class ModelDocument(TypedDict):
-    """One served model. `tasks` are of t2v, i2v and flf2v.
+    """One served model. `tasks` are of t2v, i2v and flf2v; `sizes` and `presets` are what a form may offer.
 
     `lora_notes` say of some LoRAs what is left out or guessed, or why a request that names one is refused.
     """
@@ -123,6 +144,8 @@ class ModelDocument(TypedDict):
     autoscaling: dict[str, Any] | None
     defaults: DefaultsDocument
     limits: ModelLimitsDocument
+    sizes: list[SizeDocument]
+    presets: list[PresetDocument]
 
 
 @described
@@ -257,4 +280,18 @@ def _model(model: ModelSettings) -> ModelDocument:
             "max_references": variant.max_references,
             "takes_video": variant.control_blocks > 0,
         },
+        "sizes": [_size(choice) for choice in size_choices(variant)],
+        "presets": _presets(variant),
     }
+
+
+def _size(choice: SizeChoice) -> SizeDocument:
+    return {"tier": choice.tier, "ratio": choice.ratio, "width": choice.width, "height": choice.height}
+
+
+def _presets(variant: Variant) -> list[PresetDocument]:
+    """Return the presets of a model: a distilled one has its own steps alone."""
+    if variant.distilled:
+        return [{"name": "fast", "infer_steps": variant.steps}]
+    fast = max(round(variant.steps * _FAST), 1)
+    return [{"name": "fast", "infer_steps": fast}, {"name": "quality", "infer_steps": variant.steps}]

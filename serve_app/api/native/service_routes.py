@@ -1,15 +1,13 @@
 """The native surface's routes of the service: liveness, readiness, status and metadata."""
 
 import asyncio
-from html import escape
 
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import JSONResponse, Response
 
 from serve_app.api.http.api_document import answers
 from serve_app.api.http.auth import Calling
 from serve_app.api.http.examples import curl
-from serve_app.api.http.parameters import RootPath, Service
-from serve_app.api.http.safe_headers import PAGE_POLICY
+from serve_app.api.http.parameters import Service
 from serve_app.api.http.served_route import served_router
 from serve_app.api.native.service_document import (
     HealthDocument,
@@ -20,14 +18,6 @@ from serve_app.api.native.service_document import (
     status_document,
 )
 from serve_app.package_version import package_version
-
-_FRONT_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>Wan Serve</title></head>
-<body><h1>Wan Serve</h1><p>Text and images to videos. See <a href="{root}/docs">docs</a>,
-<a href="{root}/openapi.json">openapi.json</a> and
-<a href="{root}/v1/service/metadata">what is served</a>.</p>
-</body></html>
-"""
 
 router = served_router(tags=["service"])
 
@@ -68,10 +58,3 @@ async def ready(service: Service) -> Response:
     await service.require_ready()
     is_ready: ReadyDocument = {"status": "ready"}
     return JSONResponse(is_ready)
-
-
-@router.get("/", include_in_schema=False)
-async def front_page(root_path: RootPath) -> Response:
-    """Show links to the documentation and the metadata."""
-    page = _FRONT_PAGE.format(root=escape(root_path))
-    return HTMLResponse(page, headers={"Content-Security-Policy": PAGE_POLICY})

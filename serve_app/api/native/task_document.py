@@ -15,6 +15,7 @@ from serve_app.api.native.delivery_document import (
     webhook_document,
 )
 from serve_app.api.native.moment import moment, moment_if_any
+from serve_app.api.native.task_inputs import input_keys
 from serve_app.queue.snapshot import QueueSnapshot
 from serve_app.tasks.caller import Caller
 from serve_app.tasks.task import Task
@@ -41,6 +42,8 @@ LIGHTX2V_STATUS: Mapping[Status, str] = {
 }
 
 _NO_QUEUE = QueueSnapshot({}, (), (), {}, {}, (), 0.0)
+_UNTOLD = frozenset({"webhooks", "prompt", "inputs"})
+"""Fields of a status that a webhook message leaves out."""
 
 
 @described
@@ -87,6 +90,10 @@ class TaskDocument(TypedDict):
     """What a running task is at: `preparing`, `encoding text`, `step 3 of 40`, `decoding` …"""
     model: str
     """Name of the model."""
+    prompt: str
+    """As it was sent."""
+    inputs: list[str]
+    """Fields of the pictures and videos that it is made from, which `/input` sends."""
     created_at: str
     """When it was submitted."""
     started_at: str | None
@@ -143,6 +150,16 @@ class TaskDocument(TypedDict):
     """The messages about it; empty without a `callback_url`."""
     upload: UploadDocument | None
     """How the sending of the video stands; null without an `upload_url`."""
+
+
+@described
+class SettingsDocument(TypedDict):
+    """The request that makes a task's video again, without its pictures and videos."""
+
+    settings: Mapping[str, Any]
+    """Fields of a submit, the seed among them."""
+    inputs: list[str]
+    """Fields of the pictures and videos that it is made from, which `/input` sends."""
 
 
 @described
@@ -219,6 +236,8 @@ def task_document(
         "message": _with_notes(_message(task, place.position) + _awaited_replica(task, queue), task),
         "phase": _phase(task),
         "model": task.model,
+        "prompt": task.spec.prompt,
+        "inputs": list(input_keys(task.spec)),
         "created_at": moment(task.created_at),
         "started_at": moment_if_any(task.started_at),
         "finished_at": moment_if_any(task.finished_at),
@@ -253,10 +272,11 @@ def task_document(
 def message_document(task: Task, upload: Upload | None, *, root_path: str) -> Mapping[str, Any]:
     """Return the status of a task that runs or has ended, as a webhook message tells it.
 
-    It is without what is not of the task alone: the queue, and the messages themselves.
+    It is without what is not of the task alone, the queue and the messages themselves, and without the prompt
+    and inputs that its receiver sent: receivers take at most about 20 kB.
     """
     document = task_document(task, _NO_QUEUE, (), upload, root_path=root_path)
-    return {name: value for name, value in document.items() if name != "webhooks"}
+    return {name: value for name, value in document.items() if name not in _UNTOLD}
 
 
 def queue_status_document(queue: QueueSnapshot, caller: Caller, max_queued: int) -> QueueStatusDocument:
