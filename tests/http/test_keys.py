@@ -16,7 +16,16 @@ from serve_app.api.http.auth import is_open
 from serve_app.store.run_ledger import RunLedger
 from serve_app.tasks.caller import EVERYONE, Caller
 from serve_app.tasks.transitions import Status
-from tests.http.http_service import VIDEO, HttpService, refusal_of, running, settings, with_key
+from tests.http.http_service import (
+    VIDEO,
+    HttpService,
+    as_text,
+    png,
+    refusal_of,
+    running,
+    settings,
+    with_key,
+)
 from tests.http.route_table import (
     BODIES,
     DONE,
@@ -39,6 +48,7 @@ ALICE, BOB, BOSS = "key-of-alice", "key-of-bob", "key-of-boss"
 SECRET = "a cat that only alice knows"
 WEBHOOK_SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 HOOK = "https://hooks.example/alice-only"
+PICTURE = as_text(png())
 
 
 def configured(name: str, key: str, **rules: Any) -> dict[str, Any]:
@@ -58,7 +68,7 @@ async def service(folder: Path) -> AsyncIterator[HttpService]:
     """The service with three keys, and three tasks of alice's."""
     async with running(settings(folder, keys=keys())) as service:
         await service.add_replica()
-        await service.finished(key=ALICE, task_id=DONE, prompt=SECRET, callback_url=HOOK)
+        await service.finished(key=ALICE, task_id=DONE, prompt=SECRET, callback_url=HOOK, image_path=PICTURE)
         await service.submit(key=ALICE, task_id=RUNNING, prompt=SECRET)
         await service.claim()
         await service.submit(key=ALICE, task_id=QUEUED, prompt=SECRET)

@@ -2,8 +2,6 @@
 
 import base64
 import json
-from collections.abc import Mapping, Sequence
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +10,12 @@ import pytest
 from models.variants import VARIANTS
 from models.video_spec import LoraUse
 from tests.http.http_service import png, running, settings
+from tests.http.lora_file import save
 
 DIM = VARIANTS["demo"].dim
 WIDE = VARIANTS["wan2.2-t2v-a14b"].dim
 Q = "diffusion_model.blocks.0.self_attn.q"
 FITTING = {f"{Q}.diff_b": (DIM,)}
-
-
-def save(file: Path, shapes: Mapping[str, Sequence[int]]) -> None:
-    """Write a LoRA of float32 zeros."""
-    header: dict[str, Any] = {}
-    end = 0
-    for name, shape in shapes.items():
-        begin, end = end, end + 4 * prod(shape)
-        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [begin, end]}
-    text = json.dumps(header).encode()
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(len(text).to_bytes(8, "little") + text + bytes(end))
 
 
 @pytest.fixture

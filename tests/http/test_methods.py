@@ -16,7 +16,7 @@ from serve_app.api.application import SURFACES
 from serve_app.api.http.auth import is_open
 from serve_app.api.http.methods import Methods
 from serve_app.api.http.route_table import RouteTable
-from tests.http.http_service import VIDEO, HttpService, running, settings, with_key
+from tests.http.http_service import VIDEO, HttpService, as_text, png, running, settings, with_key
 from tests.http.test_refusals import assert_refused
 from tests.http.toy_surface import toy_surface
 
@@ -40,7 +40,7 @@ async def service(folder: Path) -> AsyncIterator[HttpService]:
     async with running(settings(folder), surfaces=(*SURFACES, toy_surface)) as service:
         await service.add_replica()
         for task_id in ("done", "edits", "extensions"):
-            await service.finished(task_id=task_id)
+            await service.finished(task_id=task_id, image_path=as_text(png()))
         yield service
 
 

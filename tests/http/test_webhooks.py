@@ -56,6 +56,7 @@ async def test_a_finished_task_is_told_once_with_its_status_and_a_signature_that
     status = await post.service.status(task_id)
     assert received.message["timestamp"] == status["finished_at"]
     (message,) = status.pop("webhooks")
+    del status["prompt"], status["inputs"]  # a message is to be short
     status["result_url"] = "https://video.example/wan" + status["result_url"]
     assert received.message["data"] == status and received.headers["content-type"] == "application/json"
     assert (message["state"], message["attempts"], message["last_status"]) == ("delivered", 1, 204)

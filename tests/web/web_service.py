@@ -1,6 +1,7 @@
 """The HTTP service on a port, over a real store, with a stand-in for its coordinator and replicas."""
 
 import asyncio
+import io
 import socket
 import subprocess
 import tempfile
@@ -13,12 +14,16 @@ from typing import Any
 
 import imageio_ffmpeg
 import uvicorn
+from PIL import Image
 
 from models.phase import Phase
 from serve_app.config.settings import AppSettings
 from serve_app.media.file_settings import settings_comment
+from serve_app.tasks.admission import Admission
+from serve_app.tasks.command import Command
 from serve_app.tasks.run_report import RunReport
 from serve_app.tasks.task import Task, TaskError
+from tests.contract.tasks import new
 from tests.http.http_service import HttpService, running
 
 
@@ -33,10 +38,22 @@ class WebService:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    async def step(self, task: Task, step: int) -> None:
-        """Have a run report that so many of its steps are done."""
-        progress = step / task.spec.total_steps * 0.9
-        await self.http.ledger.report(task.uid, task.attempt, RunReport(step, progress, Phase.DENOISING))
+    async def step(self, task: Task, step: int) -> Command:
+        """Have a run report that so many of its steps are done, and return what it is told."""
+        report = RunReport(step, step / task.spec.total_steps * 0.9, Phase.DENOISING)
+        return await self.http.ledger.report(task.uid, task.attempt, report)
+
+    def preview(self, task: Task) -> None:
+        """Have a run show a picture of 12x8."""
+        picture = io.BytesIO()
+        Image.new("RGB", (12, 8), "red").save(picture, "WEBP")
+        self.http.artifacts.put_preview(task.uid, task.attempt, still=picture.getvalue(), strip=b"")
+
+    async def many(self, number: int) -> None:
+        """Put so many tasks into the queue, past the API."""
+        admission = Admission(max_queued=2 * number, max_attempts=3, retry_after_s=7)
+        for at in range(number):
+            await self.http.store.submit(new(f"task-{at:04}"), admission)
 
     async def finish(self, task: Task) -> None:
         """End a run with a video that a browser plays."""

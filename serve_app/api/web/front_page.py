@@ -34,7 +34,7 @@ class _Files(StaticFiles):
         return response
 
 
-router = served_router(include_in_schema=False)
+router = served_router(in_document=False)
 """``/`` and what it loads, in ``/page``."""
 
 router.mount(_AT, _Files(directory=_FOLDER))

@@ -4,6 +4,7 @@ import { ask, send, taskPath } from "./api.js";
 import { isRunning, isUnended, isWaiting } from "./words.js";
 
 const PAGE = 60;
+const MOST = 500; // that the service sends at once
 const others = "BroadcastChannel" in window ? new BroadcastChannel("wan-serve") : null;
 
 /** All tasks that the page knows, by id. Tells of a change by the event `change`, of a new state by `moved`, of an end by `ended`. */
@@ -63,8 +64,20 @@ class Tasks extends EventTarget {
       if (!ids.has(task.task_id) && task.created_at > oldest && isOlder) this.remove(task.task_id);
     }
     this.#take(page, askedAt, this.#cursor === null);
+    await this.#allUnended();
     this.isLoaded = true;
     this.#tell();
+  }
+
+  /** Ask for all that has not ended, however much waits: the queue is shown whole. */
+  async #allUnended() {
+    for (let after = ""; ; ) {
+      const askedAt = performance.now();
+      const page = await ask(`/v1/tasks?status=submitted,running&limit=${MOST}${after}`);
+      this.#take(page, askedAt, false);
+      if (!page.has_more) return;
+      after = `&after=${encodeURIComponent(page.tasks.at(-1).task_id)}`;
+    }
   }
 
   /** Ask for older tasks. */
