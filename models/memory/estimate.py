@@ -292,8 +292,11 @@ def _token_channel_bytes(
 
 
 def _encode(variant: Variant, request: GenerationRequest, itemsize: int, scratch: KernelScratch) -> int:
+    pixels = request.width * request.height
     frames = request.num_frames if variant.image_channels or variant.control_blocks else 1
-    video = 3 * frames * request.width * request.height * itemsize
+    if scratch.volumes:  # the request's frames stay in the host's memory
+        frames = min(frames, max(CUDA_CHUNK_PIXELS // pixels, variant.temporal_stride))
+    video = 3 * frames * pixels * itemsize
     convs = vae_convolutions.encoder(variant)
     # gray frames repeat, and are encoded one latent frame at a time
     moving = request.video is not None or request.tail is not None

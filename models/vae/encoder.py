@@ -1,12 +1,14 @@
 """The encoder of Wan's causal VAE, and one run of it over a video, in chunks of frames."""
 
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.vae.causal_conv import ConvForm, channels_last
+from models.vae.causal_conv import CausalConv, ConvForm, channels_last
 from models.vae.channel_norm import ChannelNorm
 from models.vae.history import History
 from models.vae.layers import Layer, Middle, PictureAttention, ResidualBlock
@@ -33,6 +35,8 @@ class Encoder(nn.Module):
         )
         self.whole_from = next(index for index, layer in enumerate(self.layers) if _attends(layer))
         """Index of the first layer with attention among all pixels of a frame, which needs whole frames."""
+        self.memories = tuple(_memories(self.layers))
+        """How many frames of the video before a chunk have a part in what each layer remembers."""
 
     def forward(self, index: int, x: PendingSum, history: History, first: bool) -> PendingSum:
         """Run one layer, by its index: ``Encoding`` skips layers whose result it has."""
@@ -139,7 +143,9 @@ class Encoding:
 
     The encoder's receptive field in time is limited. Where chunks repeat, a layer with the same input and the
     same history as for the chunk before has the same output, to the last bit: it has settled, and is skipped
-    until a different chunk comes. The first layers, which have the largest frames, settle first.
+    until a different chunk comes. The first layers, which have the largest frames, settle first. That a
+    history is the same follows from how far back it reaches: no value is looked at, which would make the host
+    wait for the device.
 
     If ``parked``, its history lies on the host between chunks.
     """
@@ -149,6 +155,8 @@ class Encoding:
         self._strips = strips
         self._parked = parked
         self._strip_history, self._history = History(strips), History()
+        self._repeated = 0
+        """Frames that repeat what came before them, with those that they repeat first."""
         self._settled = 0
         """Number of settled layers, counted from the first."""
         self._settled_output: PendingSum | None = None
@@ -167,21 +175,21 @@ class Encoding:
         if chunk is not None:
             self._device = chunk.device
         self._move(self._device)
-        settling = chunk is None
+        settled = 0
         if chunk is None:
             assert self._settled_output is not None, "there is no chunk before the first"
             x = self._settled_output
+            settled = bisect_right(self._encoder.memories, self._repeated)
         else:
             patches = self._strip_history.cut(_patchify(chunk, self._encoder.patch))
             x = PendingSum(patches)
-            self._settled, self._settled_output = 0, PendingSum(patches[-self._encoder.stride :])
+            self._repeated, self._settled = 0, 0
+            self._settled_output = PendingSum(patches[-self._encoder.stride :])
         for index in range(self._settled, len(self._encoder.layers)):
-            before = self._past_frames(index)
             x = self._run(index, x)
-            # All ranks must skip the same layers, since ranks communicate inside the layers that run.
-            settling = settling and self._strips.agreed(_equal(before, self._past_frames(index)))
-            if settling:
+            if index < settled:
                 self._settled, self._settled_output = index + 1, x
+        self._repeated += self._encoder.stride
         self._first = False
         latents = x.whole()
         self._move(torch.device("cpu"))
@@ -199,10 +207,6 @@ class Encoding:
         out: PendingSum = self._encoder(index, x, self._history_of(index), self._first)
         return out
 
-    def _past_frames(self, index: int) -> list[Tensor | None]:
-        history = self._history_of(index)
-        return [history.get(module) for module in self._encoder.layers[index].modules()]
-
     def _history_of(self, index: int) -> History:
         return self._strip_history if index < self._encoder.whole_from else self._history
 
@@ -211,11 +215,15 @@ def _attends(layer: nn.Module) -> bool:
     return any(isinstance(part, Middle | PictureAttention) for part in layer.modules())
 
 
-def _equal(before: list[Tensor | None], after: list[Tensor | None]) -> bool:
-    return all(
-        one is other or (one is not None and other is not None and torch.equal(one, other))
-        for one, other in zip(before, after, strict=True)
-    )
+def _memories(layers: Iterable[nn.Module]) -> Iterator[int]:
+    """Add up the frames that convolutions look back on: what one remembers is made by those before it."""
+    memory, rate = 0, 1
+    for layer in layers:
+        for part in layer.modules():
+            if isinstance(part, CausalConv):
+                memory += part.past * rate
+                rate *= part.step
+        yield memory
 
 
 def _patchify(frames: Tensor, patch: int) -> Tensor:

@@ -173,7 +173,7 @@ class StreamingVae:
                 return
 
     def _on_device(self, frames: Tensor, dtype: torch.dtype) -> Tensor:
-        frames = frames.to(self._device, dtype)
+        frames = frames.to(self._device, dtype, non_blocking=frames.device.type == "cpu")
         return frames.contiguous(memory_format=torch.channels_last)
 
     def _latents_per_chunk(self, tiles: Tiles) -> int:

@@ -84,10 +84,6 @@ class Strips:
         others = [rank for rank in range(self._ranks) if rank != self._mesh.rank]
         return self._collected(strip, sent=dict.fromkeys(others, strip))
 
-    def agreed(self, vote: bool) -> bool:
-        """Return whether all ranks vote true; without strips, this rank's own vote."""
-        return not self._mesh.agree(leave=not vote) if self.several else vote
-
     def _borders(self, first: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
         """Send this strip's first and last row to the neighbours; return the rows above and below it."""
         rank = self._mesh.rank
