@@ -14,8 +14,10 @@ from ray.serve.handle import DeploymentHandle
 
 from serve_app.errors import StoreUnavailable
 from serve_app.metrics import LinkMetrics
+from serve_app.replica.report_client import NoLine, ReportClient, Unanswered
 from serve_app.tasks.command import Command
 from serve_app.tasks.replica import Replica
+from serve_app.tasks.report_line import Address, Told
 from serve_app.tasks.run_report import RunReport
 from serve_app.tasks.run_result import RunResult
 from serve_app.tasks.task import Task, TaskError
@@ -23,12 +25,12 @@ from serve_app.tasks.task import Task, TaskError
 _RETRY_S = 0.2
 _CLAIM_PATIENCE_S = 5.0
 _METHODS = ("claim", "hand_back", "report", "publish", "fail", "saw")
-_UNREACHABLE = (RayError, RayServeException, TimeoutError)
+_UNREACHABLE = (RayError, RayServeException, TimeoutError, Unanswered)
 _logger = logging.getLogger("ray.serve")
 
 
 class CoordinatorLink:
-    """Implements ``Control`` over a deployment handle.
+    """Implements ``Control`` over a deployment handle, and a report line for what is said most often.
 
     A report without an answer within ``patience_s`` seconds counts as "continue", since the next one follows
     soon. The end of a run must arrive: the call is retried until it is answered, for up to ``give_up_s``
@@ -47,6 +49,7 @@ class CoordinatorLink:
         self._handle = handle
         self._heartbeat = heartbeat
         self._heard_at = -math.inf
+        self._line = ReportClient(self._find_line)
         self._patience_s = patience_s
         self._give_up_s = give_up_s
         self._metrics = LinkMetrics(_METHODS)
@@ -71,9 +74,9 @@ class CoordinatorLink:
 
     async def report(self, uid: str, attempt: int, report: RunReport) -> Command:
         """Report progress; return what is to be done with the run."""
+        report = replace(report, replica=self._heartbeat())
         try:
-            answer = self._handle.report.remote(uid, attempt, replace(report, replica=self._heartbeat()))
-            command = Command(await asyncio.wait_for(answer, self._patience_s))
+            command = Command(await asyncio.wait_for(self._report(uid, attempt, report), self._patience_s))
             self._heard_at = time.monotonic()
             return command
         except _UNREACHABLE as error:
@@ -96,9 +99,29 @@ class CoordinatorLink:
     async def send_heartbeat(self) -> None:
         """Send a heartbeat; a lost one is not retried."""
         try:
-            await asyncio.wait_for(self._handle.saw.remote(self._heartbeat()), self._patience_s)
+            await asyncio.wait_for(self._saw(self._heartbeat()), self._patience_s)
         except _UNREACHABLE as error:
             self._note_unanswered("saw", error)
+
+    async def _report(self, uid: str, attempt: int, report: RunReport) -> int:
+        try:
+            return await self._line.tell(Told(uid, attempt, report))
+        except NoLine:
+            answer: int = await self._handle.report.remote(uid, attempt, report)
+            return answer
+
+    async def _saw(self, replica: Replica) -> None:
+        try:
+            await self._line.tell(replica)
+        except NoLine:
+            await self._handle.saw.remote(replica)
+
+    async def _find_line(self) -> Address | None:
+        try:
+            address: Address | None = await self._handle.report_line.remote()
+        except (RayError, RayServeException):  # such as one of the version before, which has none
+            return None
+        return address
 
     def _note_unanswered(self, method: str, error: Exception) -> None:
         _logger.debug("the coordinator did not answer %s: %r", method, error)
