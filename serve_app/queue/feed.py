@@ -104,10 +104,10 @@ class TaskFeed:
                 else:
                     self._tell(before, now)
                 before = now
+                took_s.append(time.monotonic() - began)
             except Exception:  # the store is away: whoever watches goes on once it is back
                 _logger.warning("The open tasks could not be looked at", exc_info=True)
-            took_s.append(time.monotonic() - began)
-            await asyncio.sleep(max(_PAUSE_S, _COST_SHARE * min(took_s)))
+            await asyncio.sleep(max(_PAUSE_S, _COST_SHARE * min(took_s, default=0.0)))
 
     def _tell(self, before: Mapping[str, tuple[str, int]], now: Mapping[str, tuple[str, int]]) -> None:
         for uid, (owner, _) in dict(before.items() ^ now.items()).items():

@@ -16,8 +16,10 @@ from serve_app.errors import ServiceError, StoreUnavailable
 PATIENCE_S = 10.0
 """Seconds after which a server that says nothing is taken for away."""
 
-_AWAY = frozenset({"08", "53", "57"})
-"""PostgreSQL's classes of errors: connections, a server without room for one, one that begins or ends."""
+_AWAY = frozenset({"08", "40", "53", "57"})
+"""PostgreSQL's classes of errors: connections, a transaction rolled back for another's sake (a deadlock, as
+with what a broken connection has left there), a server without room for one, one that begins or ends.
+"""
 
 _logger = logging.getLogger("ray.serve")
 

@@ -17,6 +17,7 @@ from serve_app.store.batching import Batching
 from serve_app.store.database import Database
 from serve_app.store.demand import Demand, Waiting, read_demand, read_waiting
 from serve_app.store.fair_queue import FairQueue
+from serve_app.store.heard_runs import HeardRuns
 from serve_app.store.leadership import (
     Presence,
     Seat,
@@ -73,6 +74,7 @@ class RunLedger:
         self._lease_s = lease_s
         self._queue = FairQueue(shares)
         self._draining = False
+        self._heard = HeardRuns(lease_s)
         self._writing: Batching[_Job, RowMapping | None] = Batching(self._write_all)
         self._reporting: Batching[_Report, Command] = Batching(
             self._report_all, largest=_MOST_REPORTS, every_s=_REPORTS_EVERY_S
@@ -146,7 +148,10 @@ class RunLedger:
         one of ``loras`` goes first. Raises ``Superseded``.
         """
         claim = partial(self._claim, model=model, runner=runner, loras=loras)
-        return _task(await self._writing.ask(claim))
+        task = _task(await self._writing.ask(claim))
+        if task is not None:
+            self._heard.hear(task.uid, task.attempt)
+        return task
 
     async def _claim(
         self, connection: AsyncConnection, *, model: str, runner: str, loras: Collection[str]
@@ -173,6 +178,7 @@ class RunLedger:
 
     async def report(self, uid: str, attempt: int, report: RunReport) -> Command:
         """Renew the lease and record the progress; return what the runner is to do. Raises ``Superseded``."""
+        self._heard.hear(uid, attempt)
         return await self._reporting.ask((uid, attempt, report))
 
     async def _report_all(self, reports: Sequence[_Report]) -> Sequence[Command]:
@@ -191,6 +197,7 @@ class RunLedger:
 
     async def publish(self, uid: str, attempt: int, result: RunResult) -> Task | None:
         """Commit the result of the task; return None if the attempt is not current. Raises ``Superseded``."""
+        self._heard.hear(uid, attempt)
         write = self.moves.publish(self._run(uid, attempt), result, finished_at=time.time())
         return _task(await self._commit(write))
 
@@ -199,6 +206,7 @@ class RunLedger:
 
         Raises ``Superseded``.
         """
+        self._heard.hear(uid, attempt)
         write = self.moves.fail(self._run(uid, attempt), error, finished_at=time.time())
         return _task(await self._commit(write))
 
@@ -214,6 +222,7 @@ class RunLedger:
 
         Returns None if the attempt is not current. Raises ``Superseded``.
         """
+        self._heard.hear(uid, attempt)
         return _task(await self._commit(self.moves.hand_back(self._run(uid, attempt))))
 
     async def drain(self) -> None:
@@ -228,17 +237,20 @@ class RunLedger:
         self._draining = True
 
     async def expire_leases(self) -> Sequence[Task]:
-        """Give up the runs of any service with an expired lease; return the tasks. Raises ``Superseded``."""
+        """Give up the runs of any service with an expired lease; return the tasks. Raises ``Superseded``.
+
+        Not those whose runner has spoken within a lease, of which the database does not know yet.
+        """
         expired = select(TASKS.c.uid, TASKS.c.attempt).where(
             TASKS.c.status == Status.RUNNING, TASKS.c.lease_expires_at < time.time()
         )
         async with self._database.read() as connection:
-            if not (await connection.execute(expired)).all():
+            if not self._silent((await connection.execute(expired)).all()):
                 return []
         async with self._database.write_alone() as connection:
             given_up = [
                 await self._give_up(connection, uid=uid, attempt=attempt)
-                for uid, attempt in (await connection.execute(expired)).all()
+                for uid, attempt in self._silent((await connection.execute(expired)).all())
             ]
         return [task_of(row) for row in given_up if row is not None]
 
@@ -309,6 +321,9 @@ class RunLedger:
     @property
     def _begins(self) -> bool:
         return self._seat.leads and not self._draining
+
+    def _silent(self, expired: Sequence[Sequence[Any]]) -> list[tuple[str, int]]:
+        return [(uid, attempt) for uid, attempt in expired if not self._heard.has(uid, attempt)]
 
     def _run(self, uid: str, attempt: int) -> RunKey:
         return RunKey(uid, attempt, self.epoch)

@@ -44,6 +44,8 @@ def main() -> int:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="wan-serve-drill-") as folder:
         outcome = _drilled(options, Path(folder))
+    for promise in outcome.verdict.broken():
+        print(promise, file=sys.stderr)
     print(json.dumps(outcome.as_json()) if options.json else table(outcome))
     return 0 if outcome.is_clean else 1
 

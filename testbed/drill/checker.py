@@ -38,6 +38,11 @@ class Verdict:
         broken = (self.lost, self.duplicated, self.changed, self.stuck, self.untold, self.unseen)
         return not any(broken)
 
+    def broken(self) -> list[str]:
+        """Return a line for each broken promise, with the ids of the tasks."""
+        found = {key: value for key, value in asdict(self).items() if isinstance(value, list) and value}
+        return [f"{key}: {', '.join(ids)}" for key, ids in found.items()]
+
     def as_json(self) -> dict[str, Any]:
         """Return the figures by name: the number of tasks for each broken promise."""
         return {key: len(value) if isinstance(value, list) else value for key, value in asdict(self).items()}

@@ -19,7 +19,8 @@ OF_ONE, OF_ALL = "of one task", "of all tasks"
 _PAUSE_S = 0.1
 _MOST_PAUSE_S = 2.0
 """Longest wait before a refused submit is sent again, whatever ``Retry-After`` asks for."""
-_TIMEOUT_S = 10.0
+_TIMEOUT_S = 30.0
+"""Longer than the service waits for a database that says nothing, so that its own answer is heard."""
 _SMALL = {"width": 64, "height": 64, "num_frames": 5}
 
 
@@ -44,7 +45,7 @@ class Submits:
     unadvised: int = 0
     """Of those, the ones without a ``Retry-After`` of a second or more."""
     unanswered: int = 0
-    """Those of which nothing came back, in ten seconds or before a connection broke."""
+    """Those of which nothing came back, in half a minute or before a connection broke."""
 
 
 class Client:

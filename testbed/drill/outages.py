@@ -82,7 +82,7 @@ class Outages:
         """Begin an outage and end it after its time."""
         kind = self._kinds[sum(self.struck.values()) % len(self._kinds)]
         whose, _, what = kind.partition(" ")
-        print(f"{kind} …", file=sys.stderr, flush=True)
+        print(f"{time.strftime('%H:%M:%S')} {kind} …", file=sys.stderr, flush=True)
         if what == "cut":
             self._cut_again_and_again()
         else:
@@ -91,6 +91,7 @@ class Outages:
         for proxy in (self._database, self._bucket):
             proxy.mend()
         self.mended_at.append(time.monotonic())
+        print(f"{time.strftime('%H:%M:%S')} mended", file=sys.stderr, flush=True)
         self.struck[kind] = self.struck.get(kind, 0) + 1
         return True
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import make_url
+from sqlalchemy import make_url, update
 
 from serve_app.config.settings import AppSettings
 from serve_app.errors import FileNotFound, StoreUnavailable
@@ -19,6 +19,7 @@ from serve_app.files.artifacts import Artifacts
 from serve_app.replica.run import Outcome, Run
 from serve_app.store.database import Database
 from serve_app.store.run_ledger import RunLedger
+from serve_app.store.tables import TASKS
 from serve_app.store.task_store import TaskStore
 from serve_app.tasks.caller import EVERYONE
 from serve_app.tasks.transitions import Status
@@ -97,6 +98,26 @@ async def test_a_slow_database_answers_what_it_is_asked(address: str, to_postgre
     to_postgres.slow(0.02)
     await store.submit(new("a"), ADMISSION)
     assert (await store.get(EVERYONE, "a")).id == "a"
+    await database.close()
+
+
+@pytest.mark.postgres
+async def test_a_transaction_that_is_rolled_back_for_another_may_be_tried_again(address: str):
+    database = Database(address)
+    names = ("a", "b")
+    for name in names:
+        await TaskStore(database).submit(new(name), ADMISSION)
+    have_one = asyncio.Barrier(2)
+
+    async def change(*order: str) -> None:
+        async with database.write() as connection:
+            for number, name in enumerate(order):
+                await connection.execute(update(TASKS).where(TASKS.c.id == name).values(priority=number))
+                if not number:
+                    await have_one.wait()
+
+    ends = await asyncio.gather(change("a", "b"), change("b", "a"), return_exceptions=True)
+    assert sorted(map(type, ends), key=str) == [type(None), StoreUnavailable], ends
     await database.close()
 
 

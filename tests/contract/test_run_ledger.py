@@ -3,12 +3,14 @@
 import asyncio
 
 import pytest
+from sqlalchemy import update
 
 from models.phase import Phase
 from serve_app.errors import Draining
 from serve_app.store.database import Database
 from serve_app.store.leadership import Superseded
 from serve_app.store.run_ledger import RunLedger
+from serve_app.store.tables import TASKS
 from serve_app.store.task_store import TaskStore
 from serve_app.tasks.caller import EVERYONE
 from serve_app.tasks.task import TaskError
@@ -179,6 +181,18 @@ async def test_an_expired_lease_queues_the_task_again(database: Database, store:
     assert [given_up.uid for given_up in await ledger.expire_leases()] == [task.uid]
     assert (await store.get(EVERYONE, "a")).status is Status.QUEUED
     assert await ledger.expire_leases() == []
+
+
+async def test_a_runner_that_was_heard_keeps_its_task_though_its_lease_ended_before_that_was_written(
+    database: Database, store: TaskStore, ledger: RunLedger
+) -> None:
+    task = await claimed(store, ledger)
+    async with database.write() as connection:  # as after a claim or a report that took longer than a lease
+        await connection.execute(update(TASKS).values(lease_expires_at=1.0))
+    assert await ledger.expire_leases() == []
+    assert (await store.get(EVERYONE, "a")).status is Status.RUNNING
+    successor = await RunLedger.take_lead(database, lease_s=30, grace_s=-1)
+    assert [each.uid for each in await successor.expire_leases()] == [task.uid]
 
 
 async def test_a_report_renews_the_lease(database: Database, store: TaskStore) -> None:
