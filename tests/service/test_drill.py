@@ -2,13 +2,18 @@
 promise.
 """
 
+from dataclasses import replace
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 
 from testbed.drill.checker import Checker
+from testbed.drill.client import Client, Submits, Work
 from testbed.drill.drill import DrillPlan, drill
+from testbed.drill.outages import OutageOutcome, longest_recovery_s
+from tests.http.receiver import receiving
 
 
 @pytest.mark.timeout(900)
@@ -105,3 +110,33 @@ def test_the_checker_sees_another_result_a_missing_task_and_a_second_row() -> No
     assert checker.verdict().duplicated == ["t"]
     checker.listed([])
     assert checker.verdict().lost == ["t"]
+
+
+async def test_a_refused_submit_is_sent_again_and_counted_and_so_is_one_that_was_not_told_when() -> None:
+    submits = Submits()
+    async with receiving() as service:
+        service.answers = ["503 Away\r\nretry-after: 1", "503 Away", "502 Bad Gateway", "200 OK"]
+        url = service.url("")
+        client = Client(lambda: url, Checker(), Random(1), "", Work((1, 1)), submits)
+        await client.submit("t")
+        await client.close()
+    assert (submits.refused, submits.unadvised, submits.unanswered) == (2, 1, 0)
+    assert len(submits.acknowledged_at) == 1 and len(service.received) == 4
+
+
+def test_a_recovery_lasts_until_a_submit_is_acknowledged_and_a_task_has_ended() -> None:
+    assert longest_recovery_s([10.0, 20.0], [9.0, 11.0, 20.5], [10.5, 23.0]) == 3.0
+    assert longest_recovery_s([10.0], [9.0], [10.5]) == 0.5  # no submit came after it
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"attempts_lost": 1},
+        {"submits": Submits(refused=1, unadvised=1)},
+        {"verdict": seen(STATUS).verdict()},
+    ],
+)
+def test_outages_may_cost_no_attempt_and_leave_no_client_without_advice(fault: dict[str, Any]) -> None:
+    clean = OutageOutcome(seen(ENDED).verdict(), {}, Submits(refused=1), 3.0, 0)
+    assert clean.is_clean and not replace(clean, **fault).is_clean
