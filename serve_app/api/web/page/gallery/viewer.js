@@ -9,6 +9,7 @@ import { confirm, dialog, toast } from "../toast.js";
 import { duration, isDone, length, moment, title } from "../words.js";
 import { asCurl, asPython, copy } from "./snippets.js";
 
+const LONG = 240; // letters, beyond which a prompt scrolls
 let shown = null;
 
 /** Show a finished video; the page's address names it while it is open. */
@@ -59,7 +60,7 @@ function about(task) {
     ["Made", moment(task.finished_at) + (took === null ? "" : `, in ${duration(took)}`)],
   ];
   return [
-    el("p", { class: "viewer-title" }, title(task)),
+    el("p", { class: "viewer-title", tabIndex: title(task).length > LONG ? 0 : -1 }, title(task)),
     task.revised_prompt && el("p", { class: "note" }, `Written out: ${task.revised_prompt}`),
     el("dl", {}, ...facts.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)])),
     ...task.notes.map((note) => el("p", { class: "note" }, note)),
