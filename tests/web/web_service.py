@@ -52,8 +52,8 @@ class WebService:
     async def many(self, number: int) -> None:
         """Put so many tasks into the queue, past the API."""
         admission = Admission(max_queued=2 * number, max_attempts=3, retry_after_s=7)
-        for at in range(number):
-            await self.http.store.submit(new(f"task-{at:04}"), admission)
+        submits = (self.http.store.submit(new(f"task-{at:04}"), admission) for at in range(number))
+        await asyncio.gather(*submits)
 
     async def finish(self, task: Task) -> None:
         """End a run with a video that a browser plays."""
