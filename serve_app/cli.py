@@ -49,9 +49,14 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from serve_app.launch.launch import launch
+    from serve_app.launch.supervisor import supervise
 
-    return launch(arguments.config, port=arguments.port, replicas=arguments.replicas)
+    def serve() -> int:
+        from serve_app.launch.launch import launch
+
+        return launch(arguments.config, port=arguments.port, replicas=arguments.replicas)
+
+    return supervise(serve)
 
 
 def _check(arguments: argparse.Namespace) -> int:

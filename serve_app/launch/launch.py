@@ -11,13 +11,18 @@ import os
 import signal
 import sys
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
 import yaml
 
 from serve_app.config.ray_environment import ray_environment
-from serve_app.launch.launch_config import LaunchConfig, LaunchError
+from serve_app.launch.launch_config import LaunchConfig, LaunchError, is_for_this_machine
+from serve_app.launch.proxy_folder import proxy_folder
 from serve_app.launch.stop_signals import StopSignals
+
+_SHUTDOWN_S = 8
+"""Seconds that Ray has to end its processes in the proper order."""
 
 
 def launch(path: Path, *, port: int | None = None, replicas: int | None = None) -> int:
@@ -28,23 +33,24 @@ def launch(path: Path, *, port: int | None = None, replicas: int | None = None) 
     """
     stop_signals = StopSignals()
     stop_signals.listen()
-    if not os.environ.get("RAY_ADDRESS"):
-        for name, value in ray_environment().items():
-            os.environ.setdefault(name, value)
     try:
-        from serve_app.config import preflight
+        with ExitStack() as held:
+            if not os.environ.get("RAY_ADDRESS"):
+                variables = ray_environment(is_for_this_machine=is_for_this_machine(path))
+                for name, value in {**variables, **held.enter_context(proxy_folder())}.items():
+                    os.environ.setdefault(name, value)
+            from serve_app.config import preflight
 
-        if status := preflight.report(path):
-            return status
-        config = LaunchConfig.read(path, port=port, replicas=replicas)
-        if config.warning:
-            print(config.warning, file=sys.stderr, flush=True)
-        from serve_app.launch.stores import held_stores
+            if status := preflight.report(path):
+                return status
+            config = LaunchConfig.read(path, port=port, replicas=replicas)
+            if config.warning:
+                print(config.warning, file=sys.stderr, flush=True)
+            from serve_app.launch.stores import held_stores
 
-        with (
-            held_stores(config.document),
-            tempfile.NamedTemporaryFile("w", prefix="wan-serve-", suffix=".yaml") as file,
-        ):
+            held.enter_context(held_stores(config.document))
+            config.require_free_port()  # which an earlier service may have held until now
+            file = held.enter_context(tempfile.NamedTemporaryFile("w", prefix="wan-serve-", suffix=".yaml"))
             yaml.safe_dump(config.document, file)
             file.flush()
             return _serve(file.name, config, stop_signals)
@@ -67,7 +73,9 @@ def _serve(config_file: str, config: LaunchConfig, stop_signals: StopSignals) ->
 
     try:
         # The output of Ray's processes stays in Ray's logs: in the terminal it would bury our own messages.
-        cluster = ray.init(namespace="serve", log_to_driver=False)
+        # Without an address Ray joins any cluster that was ever started on this machine.
+        address = None if os.environ.get("RAY_ADDRESS") else "local"
+        cluster = ray.init(address, namespace="serve", log_to_driver=False)
     except ConnectionError as error:
         raise LaunchError(f"There is no Ray cluster at {os.environ.get('RAY_ADDRESS')}: {error}") from None
     except SystemExit:  # raised by Ray's own SIGTERM handler after its cleanup
@@ -80,11 +88,17 @@ def _serve(config_file: str, config: LaunchConfig, stop_signals: StopSignals) ->
         while True:
             signal.pause()
     except SystemExit:  # ``serve run`` has printed an error and shut Serve down
-        stop_signals.ignore()
+        _end_within_limit(stop_signals)
     except (KeyboardInterrupt, click.Abort):
         if not startup.failed:
             drain(config.drain_s)
-        stop_signals.ignore()
+        _end_within_limit(stop_signals)
         serve.shutdown()
     ray.shutdown()
     return 0 if stop_signals.stopping and not startup.failed else 1
+
+
+def _end_within_limit(stop_signals: StopSignals) -> None:
+    """Ignore further signals, and have this process end soon: what it leaves behind, its supervisor ends."""
+    stop_signals.ignore()
+    signal.alarm(_SHUTDOWN_S)

@@ -2,10 +2,12 @@
 
 import socket
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+import psutil
 import yaml
 
 from serve_app.config.settings import TaskSettings
@@ -30,13 +32,36 @@ class LaunchConfig:
 
     @classmethod
     def read(cls, path: Path, *, port: int | None, replicas: int | None) -> Self:
-        """Read a file that preflight has passed. Raises ``LaunchError`` when the port is taken."""
+        """Read a file that preflight has passed."""
         document = yaml.safe_load(path.read_text())
         if port:
             document["http_options"] = {**document.get("http_options", {}), "port": port}
         if replicas:
             _set_replicas(document, replicas)
-        return cls(document, _free_url(document), _drain_seconds(document), _open_to_others(document))
+        return cls(document, _url(document), _drain_seconds(document), _open_to_others(document))
+
+    def require_free_port(self) -> None:
+        """Raise ``LaunchError`` when the port is taken, with who has it where this user can tell.
+
+        Serve's own message comes late, from another process, and does not mention ``--port``.
+        """
+        host, port = address(self.document)
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+            except OSError as error:
+                reason = _holder_of(port) or (error.strerror or str(error)).lower()
+                raise LaunchError(
+                    f"Port {port} on {host} cannot be used ({reason}): choose another with --port."
+                ) from None
+
+
+def is_for_this_machine(path: Path) -> bool:
+    """Return whether a file has the service listen on a loopback address; False for one that says nothing."""
+    with suppress(OSError, yaml.YAMLError, AttributeError, TypeError):
+        return _is_loopback(address(yaml.safe_load(path.read_text()))[0])
+    return False
 
 
 def _set_replicas(document: dict[str, Any], replicas: int) -> None:
@@ -46,32 +71,34 @@ def _set_replicas(document: dict[str, Any], replicas: int) -> None:
             model.pop("autoscaling", None)
 
 
-def _free_url(document: Mapping[str, Any]) -> str:
-    host, port = _address(document)
-    # Serve's own message for a busy port comes late, from another process, and does not mention --port.
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-            raise LaunchError(
-                f"Port {port} on {host} cannot be used ({reason}): choose another with --port."
-            ) from None
+def _holder_of(port: int) -> str | None:
+    """Return words for the process that listens on a port; None where this user cannot see it."""
+    with suppress(psutil.Error):
+        for connection in psutil.net_connections("tcp"):
+            if connection.status != psutil.CONN_LISTEN or not connection.laddr or not connection.pid:
+                continue
+            if connection.laddr.port == port:
+                return f"process {connection.pid}, {psutil.Process(connection.pid).name()}, listens there"
+    return None
+
+
+def _url(document: Mapping[str, Any]) -> str:
+    host, port = address(document)
     here = "127.0.0.1" if host in ("0.0.0.0", "::") else host
     prefix: str = document["applications"][0].get("route_prefix") or "/"
     return f"http://{f'[{here}]' if ':' in here else here}:{port}{prefix.rstrip('/')}"
 
 
-def _address(document: Mapping[str, Any]) -> tuple[str, int]:
+def address(document: Mapping[str, Any]) -> tuple[str, int]:
+    """Return the host and the port that a Ray Serve configuration listens on."""
     options = document.get("http_options", {})
     return options.get("host", "0.0.0.0"), options.get("port", 8000)
 
 
 def _open_to_others(document: Mapping[str, Any]) -> str | None:
     """Warn of an application without API keys that listens beyond the loopback addresses."""
-    host, port = _address(document)
-    if host == "localhost" or host.startswith("127.") or host == "::1":
+    host, port = address(document)
+    if _is_loopback(host):
         return None
     if all((application.get("args") or {}).get("keys") for application in document["applications"]):
         return None
@@ -80,6 +107,10 @@ def _open_to_others(document: Mapping[str, Any]) -> str | None:
         "machine can make videos, and see and delete those of others. Set http_options.host to 127.0.0.1, or "
         "keys."
     )
+
+
+def _is_loopback(host: str) -> bool:
+    return host in ("localhost", "::1") or host.startswith("127.")
 
 
 def _drain_seconds(document: Mapping[str, Any]) -> Mapping[str, float]:

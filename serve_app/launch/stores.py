@@ -1,7 +1,6 @@
 """The stores of a configuration before Ray starts: this version can use each, and SQLite's are no other's."""
 
 import asyncio
-import fcntl
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -13,41 +12,43 @@ from sqlalchemy.exc import SQLAlchemyError
 from serve_app.config.preflight import IMPORT_PATH
 from serve_app.config.settings import parse_settings
 from serve_app.errors import StoreUnavailable
-from serve_app.launch.launch_config import LaunchError
+from serve_app.launch.hold import held
+from serve_app.launch.launch_config import LaunchError, address
 from serve_app.store.database import Database, SchemaTooNew
+
+_SQLITE_TAKEN = (
+    "Another service{process} runs on {folder}, and SQLite is for one: stop that one, give this one "
+    "a data_dir of its own, or set database_url to PostgreSQL, on which one can follow the other."
+)
+_PORT_TAKEN = (
+    "Another service{process} runs on {folder} at port {port}: stop that one, or choose another --port."
+)
 
 
 @contextmanager
 def held_stores(document: Mapping[str, Any]) -> Iterator[None]:
-    """Hold the SQLite databases of a Ray Serve configuration, so that no other service starts on them.
+    """Hold the data of a Ray Serve configuration: its SQLite databases, so that no other service starts on
+    them; where the database is a server, the data folder at this port.
 
     Raises ``LaunchError`` where another one has, or where a later version has changed a database.
     """
-    with ExitStack() as held:
+    port = address(document)[1]
+    with ExitStack() as holds:
         for application in document["applications"]:
             if application["import_path"] != IMPORT_PATH:
                 continue
-            url = parse_settings(application.get("args") or {}, Path.cwd()).store_url
-            parsed = make_url(url)
-            file = parsed.database if parsed.get_backend_name() == "sqlite" else None
-            if file is not None:
-                held.enter_context(_held(Path(file)))
-            if file is None or Path(file).exists():
-                asyncio.run(_require_usable(url))
-        yield
-
-
-@contextmanager
-def _held(file: Path) -> Iterator[None]:
-    """Hold a lock that ends with this process, whatever ends that."""
-    with open(f"{file}.service", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise LaunchError(
-                f"Another service runs on {file.parent}, and SQLite is for one: stop that one, give this one "
-                "a data_dir of its own, or set database_url to PostgreSQL, on which one can follow the other."
-            ) from None
+            settings = parse_settings(application.get("args") or {}, Path.cwd())
+            parsed = make_url(settings.store_url)
+            if parsed.get_backend_name() == "sqlite" and parsed.database is not None:
+                file = Path(parsed.database)
+                holds.enter_context(held(Path(f"{file}.service"), _SQLITE_TAKEN, folder=file.parent))
+                is_new = not file.exists()
+            else:
+                folder, is_new = settings.data_dir, False
+                lock = folder / f"port-{port}.service"
+                holds.enter_context(held(lock, _PORT_TAKEN, folder=folder, port=port))
+            if not is_new:
+                asyncio.run(_require_usable(settings.store_url))
         yield
 
 

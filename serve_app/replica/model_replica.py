@@ -27,6 +27,7 @@ from serve_app.config.settings import AppSettings
 from serve_app.files.artifact_stores import open_artifacts
 from serve_app.media.video_encoding import Encoder, VideoEncoding, require
 from serve_app.metrics import CacheMetrics
+from serve_app.node_port import keep_to_node
 from serve_app.replica.claims import Claim, Claims
 from serve_app.replica.coordinator_link import CoordinatorLink
 from serve_app.replica.engine_factory import engine_factory
@@ -78,6 +79,7 @@ class ModelReplica:
     async def __init__(  # type: ignore[misc]
         self, settings: AppSettings, model: ModelSettings, placement: Placement, *, coordinator: str
     ) -> None:
+        keep_to_node()
         self._settings = settings
         self._model = model
         self._placement = placement

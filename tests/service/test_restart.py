@@ -3,6 +3,7 @@
 The tests go on with one service, in this order: every start takes longer than all else here.
 """
 
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -50,10 +51,11 @@ def test_a_service_killed_whole_goes_on_where_it_was(launched: Launched, folder:
         service.until(task_id, "running", step=3)
     queued = service.submit(**SMALL)
 
-    launched.kill()
+    launched.kill(but="haproxy")  # which would hold the port for ever
     for number in range(2):
         (folder / str(number)).touch()
     launched.start()
+    assert re.search(r"earlier service, which was killed, are ended: .*haproxy", launched.output)
 
     assert service.status(done)["status"] == "succeed"
     assert service.status(cancelled)["status"] == "cancelled"
@@ -67,7 +69,7 @@ def test_a_service_killed_whole_goes_on_where_it_was(launched: Launched, folder:
 
 def test_a_second_service_on_the_same_folder_does_not_start(launched: Launched, tmp_path: Path) -> None:
     second = Launched(tmp_path, free_port(), data_dir=str(launched.service.data_dir), models=[paced(0.2)])
-    with second, pytest.raises(AssertionError, match=r"Another service runs on .*, and SQLite is for one"):
+    with second, pytest.raises(AssertionError, match=r"Another service, process \d+, runs on .*, and SQLite"):
         second.start()
 
 
@@ -82,7 +84,7 @@ def test_a_service_that_is_stopped_lets_short_runs_end_and_hands_long_ones_back(
     service.until(long, "running")
     service.until(short, "running")
 
-    launched.signal()
+    launched.signal(group=True)
     wait_for(lambda: _submit(service).status_code == 503, 60, lambda: "submits are still taken")
     refused = _submit(service)
     assert refused.json()["code"] == "draining" and int(refused.headers["Retry-After"]) > 0
@@ -99,8 +101,8 @@ def test_a_service_that_is_stopped_lets_short_runs_end_and_hands_long_ones_back(
     service.until(long, "running")
     wait_for(lambda: goes_on(service, long), 60, lambda: f"it began anew: {service.status(long)}")
 
-    launched.signal()
-    launched.signal()  # which hands back at once
+    launched.signal(group=True)
+    launched.signal(group=True)  # which hands back at once
     assert launched.ended() == 0
     assert left_of(service, long) == ("queued", MAX_ATTEMPTS)
     # A replica may have claimed it ahead of its turn: then it ran, or was handed back, before the first stop.

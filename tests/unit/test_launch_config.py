@@ -1,5 +1,6 @@
 """The launcher's reading of a configuration before Ray starts."""
 
+import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -63,9 +64,15 @@ def test_a_service_on_all_addresses_is_named_by_the_loopback_address_and_its_rou
     assert config.url == f"http://127.0.0.1:{free_port}/wan"
 
 
-def test_a_busy_port_is_refused_with_the_option_that_helps(tmp_path: Path, busy_port: int) -> None:
-    with pytest.raises(LaunchError, match=f"^Port {busy_port} on 127.0.0.1 cannot be used .*--port.$"):
-        read(tmp_path, {"host": "127.0.0.1", "port": busy_port})
+def test_a_busy_port_is_refused_with_who_has_it_and_the_option_that_helps(
+    tmp_path: Path, busy_port: int
+) -> None:
+    config = read(tmp_path, {"host": "127.0.0.1", "port": busy_port})
+    holder = rf"process {os.getpid()}, \S+, listens there"
+    with pytest.raises(
+        LaunchError, match=f"^Port {busy_port} on 127.0.0.1 cannot be used .{holder}.*--port.$"
+    ):
+        config.require_free_port()
 
 
 def test_each_application_drains_for_as_long_as_its_own_settings_say(tmp_path: Path, free_port: int) -> None:

@@ -281,6 +281,13 @@ _VARIABLES = (
     "RAY_SERVE_HAPROXY_STATS_PORT",
     "RAY_SERVE_HAPROXY_METRICS_PORT",
     "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT",
+    "RAY_SERVE_HAPROXY_BINARY_PATH",
+    "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC",
+    "RAY_SERVE_HAPROXY_SOCKET_PATH",
+    "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH",
+    "RAY_SERVE_HAPROXY_SERVER_STATE_BASE",
+    "RAY_SERVE_HAPROXY_SERVER_STATE_FILE",
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER",
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S",
     "RAY_SERVE_FREEZE_GC_ON_STARTUP",
     "RAY_SERVE_CONTROL_LOOP_INTERVAL_S",
@@ -319,6 +326,13 @@ CHECKS: Mapping[str, Callable[[], None]] = {
     "ray._common.formatters.JSONFormatter": partial(imported, "ray._common.formatters.JSONFormatter"),
     "AutoscalingContext": autoscaling_context,
     "ServeDeploySchema.model_fields": deploy_schema,
+    "ray.serve._private.replica.add_port_to_grpc_server": partial(
+        named_in_serves_replica, "add_port_to_grpc_server(self._server"
+    ),
+    "ray.serve._private.haproxy": partial(imported, "ray.serve._private.haproxy.HAProxyApi"),
+    "ray.serve._private.common.RequestProtocol": partial(
+        imported, "ray.serve._private.common.RequestProtocol"
+    ),
     '"ray.serve"': serves_logger,
     "ray._private.worker._global_node": global_node,
     "UntypedStorage._cdata": storages,
