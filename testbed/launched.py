@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -13,6 +14,7 @@ import httpx
 import psutil
 import yaml
 
+from serve_app.launch.session import members
 from testbed.service import HTTP, Service, wait_for
 
 ROOT = Path(__file__).parents[1]
@@ -74,18 +76,18 @@ class Launched:
         wait_for(self._is_ready, START_S, lambda: f"not ready; it printed:\n{self.output}")
 
     def kill(self, *, but: str = "") -> None:
-        """Kill the process and everything under it (SIGKILL), ``but`` for the processes of that name."""
+        """Kill the process and everything of its session (SIGKILL), ``but`` for programs of that name."""
         assert self._process is not None
-        spared = [process for process in self.tree() if process.name() == but]
-        for process in self.tree():
-            try:
-                if process not in spared:
-                    process.kill()
-            except psutil.NoSuchProcess:
-                continue
+        session = self._session()
+        self._process.kill()
         self._process.wait(END_S)
         self._process = None
-        if not spared:
+        while killed := [process for process in members(session) if process.name() != but]:
+            for process in killed:
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+            psutil.wait_procs(killed, END_S)
+        if not but:
             wait_for(self._is_gone, END_S, lambda: "the port is still answered")
 
     def terminate(self) -> int:
@@ -112,10 +114,15 @@ class Launched:
         return status
 
     def tree(self) -> list[psutil.Process]:
-        """Return the process and everything under it."""
+        """Return the process and everything of its session."""
         assert self._process is not None
-        process = psutil.Process(self._process.pid)
-        return [process, *process.children(recursive=True)]
+        return [psutil.Process(self._process.pid), *members(self._session())]
+
+    def _session(self) -> int:
+        """Return the number of the session that the launcher leads, below its supervisor."""
+        assert self._process is not None
+        (launcher,) = psutil.Process(self._process.pid).children()
+        return launcher.pid
 
     def _is_ready(self) -> bool:
         assert self._process is not None

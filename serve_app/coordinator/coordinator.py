@@ -267,6 +267,17 @@ class Coordinator:
             self._ended("fail", task)
         return task is not None
 
+    async def give_up(self, uid: str, attempt: int) -> bool:
+        """Queue a task again whose attempt the machine has failed, or fail it if that was the last one.
+
+        Returns False if the attempt is no longer current. Raises ``Superseded``.
+        """
+        task = await self._ledger.give_up(uid, attempt)
+        if task is not None:
+            self._note_given_up(task)
+            self._dispatcher.nudge()
+        return task is not None
+
     async def check_health(self) -> None:
         """Raise ``RuntimeError`` once a background loop has ended, so that Serve replaces the coordinator."""
         if self._failure is not None:
@@ -292,9 +303,7 @@ class Coordinator:
             raise ReplicaLost from error
 
     async def _give_up(self, task: Task) -> None:
-        given_up = await self._ledger.give_up(task.uid, task.attempt)
-        if given_up is not None:
-            self._note_given_up(given_up)
+        await self.give_up(task.uid, task.attempt)
 
     def _note_given_up(self, task: Task) -> None:
         if task.is_final:

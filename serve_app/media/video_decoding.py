@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serve_app.errors import TooLarge, VideoUnreadable
+from serve_app.media.child_killed import ChildKilled
 from serve_app.media.image_formats import is_heif
 from serve_app.media.source_video import SourceVideo
 
@@ -209,7 +210,7 @@ def read_clip(path: Path, shape: tuple[int, int, int], *, is_mask: bool) -> NDAr
     """Read what ``conform`` wrote, of ``shape``: frames, height and width. Trusts the file.
 
     Returns ``[n, height, width, 3]``, a mask ``[n, height, width]``. Raises ``RuntimeError`` for too few
-    frames.
+    frames, ``ChildKilled`` where a signal ended ffmpeg.
     """
     found = np.empty(shape if is_mask else (*shape, 3), np.uint8)
     command = [
@@ -222,6 +223,8 @@ def read_clip(path: Path, shape: tuple[int, int, int], *, is_mask: bool) -> NDAr
         left = found.reshape(-1).data
         while left and (count := ffmpeg.stdout.readinto(left)):  # type: ignore[attr-defined]
             left = left[count:]
+    if left and ffmpeg.returncode < 0:
+        raise ChildKilled(ffmpeg.returncode)
     if left:
         raise RuntimeError(f"a stored video has not the {shape[0]} frames that it was stored with")
     return found

@@ -9,6 +9,7 @@ import numpy as np
 
 from models.engine import Frames
 from models.pixel_format import PixelFormat
+from serve_app.media.child_killed import ChildKilled
 from serve_app.media.video_stills import DEMUXERS
 from serve_app.tasks.video_output import VideoFormat
 
@@ -24,7 +25,7 @@ def read_video(
 ) -> Iterator[Frames]:
     """Yield the frames ``begin`` … ``end - 1`` of a video of that size, a few at a time.
 
-    Raises ``VideoReadError``.
+    Raises ``VideoReadError``, or ``ChildKilled`` where a signal ends ffmpeg.
     """
     shape = pixel_format.frame_shape(width, height)
     left = end - begin
@@ -36,6 +37,8 @@ def read_video(
                 data = ffmpeg.stdout.read(count * int(np.prod(shape)))
                 frames = np.frombuffer(data, np.uint8)
                 if frames.size != count * int(np.prod(shape)):
+                    if (exit_status := ffmpeg.wait()) < 0:
+                        raise ChildKilled(exit_status)
                     raise VideoReadError(f"{video.name} has no {end} frames of {width}x{height}")
                 yield frames.reshape(count, *shape)
                 left -= count

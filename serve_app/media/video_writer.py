@@ -1,7 +1,9 @@
 """Video writer: encodes frames as they come, while later frames are still being decoded."""
 
+import errno
 import math
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -17,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serve_app.files import durable
+from serve_app.media.child_killed import ChildKilled
 from serve_app.media.file_comment import add_comment, as_metadata_file
 from serve_app.media.png_zip import PngZip
 from serve_app.media.video_encoding import LOG_PREFIX, VideoEncoding
@@ -27,6 +30,13 @@ if sys.platform == "linux":
 
 class VideoWriteError(RuntimeError):
     """The video could not be written; the message ends with the error of ffmpeg or of the system."""
+
+
+class DiskFull(VideoWriteError):
+    """The video could not be written, for there is no room for it now."""
+
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 _PIPE_BYTES = 2**20
@@ -104,7 +114,8 @@ class VideoWriter:
     def write(self, frames: NDArray[np.uint8]) -> None:
         """Append ``frames``, uint8 ``[n, …]`` of the pixel format's shape. Blocks while ffmpeg is behind.
 
-        Raises ``ValueError`` for another shape or type, ``VideoWriteError`` when ffmpeg has ended.
+        Raises ``ValueError`` for another shape or type, ``VideoWriteError`` when ffmpeg has ended,
+        ``ChildKilled`` when a signal has ended it.
         """
         if frames.dtype != np.uint8 or frames.shape[1:] != self._shape:
             wanted = ", ".join(map(str, self._shape))
@@ -144,7 +155,7 @@ class VideoWriter:
                 add_comment(self._temp, self._form, self._comment, width=width, height=height)
             durable.replace(self._temp, self.path)
         except OSError as error:
-            raise VideoWriteError(f"The video could not be put in its place: {error.strerror}") from error
+            raise of_system("The video could not be put in its place", error) from error
 
     def _reap(self, *, kill: bool = False) -> int:
         """End ffmpeg, by closing its input or by force, and return its exit status."""
@@ -165,10 +176,21 @@ class VideoWriter:
         assert self._ffmpeg.stdin is not None
         return self._ffmpeg.stdin
 
-    def _failure(self, exit_status: int) -> VideoWriteError:
+    def _failure(self, exit_status: int) -> VideoWriteError | ChildKilled:
+        if exit_status == -signal.SIGXFSZ:
+            return DiskFull("ffmpeg could not write the video: files are limited in size")
+        if exit_status < 0:
+            return ChildKilled(exit_status)
         reason = "; ".join(self._said) or f"it ended with status {exit_status}"
         reason = LOG_PREFIX.sub("", reason).replace(f"file:{self._temp}", "the file")
-        return VideoWriteError(f"ffmpeg could not write the video: {reason}")
+        kind = DiskFull if any(os.strerror(number) in reason for number in _FULL) else VideoWriteError
+        return kind(f"ffmpeg could not write the video: {reason}")
+
+
+def of_system(what: str, error: OSError) -> VideoWriteError:
+    """Return the error of a video whose file the system refused; ``what`` begins its sentence."""
+    kind = DiskFull if error.errno in _FULL else VideoWriteError
+    return kind(f"{what}: {error.strerror or error}")
 
 
 def _command(

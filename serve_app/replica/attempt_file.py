@@ -8,7 +8,7 @@ from serve_app.files.artifacts import Artifacts
 from serve_app.media.source_image import SourceImage
 from serve_app.media.video_encoding import VideoEncoding
 from serve_app.media.video_stills import StillKind, still_key
-from serve_app.media.video_writer import VideoWriteError, VideoWriter
+from serve_app.media.video_writer import VideoWriteError, VideoWriter, of_system
 from serve_app.replica.persistence import Persistence
 from serve_app.replica.task_comment import task_comment
 from serve_app.tasks.task import Task
@@ -39,7 +39,7 @@ class AttemptFile:
         self._opening = files.submit(self._open)
 
     def write(self, frames: Frames) -> None:
-        """Append frames. Raises ``VideoWriteError``, also for an error of ``open``."""
+        """Append frames. Raises ``VideoWriteError``, also for an error of ``open``, and ``ChildKilled``."""
         self._writer().write(frames)
         if self._encoding.output.return_last_frame and len(frames):
             self._last = frames[-1].copy()
@@ -47,12 +47,14 @@ class AttemptFile:
     def complete(self) -> None:
         """Wait for ffmpeg, then store the file, and the last frame if that is wanted, for all nodes.
 
-        Raises ``VideoWriteError``, ``StoreUnavailable``.
+        Raises ``VideoWriteError``, ``ChildKilled``, ``StoreUnavailable``.
         """
         self._writer().__exit__(None, None, None)
         try:
             self._persistence.ask(self._store)
-        except (OSError, FileNotFound) as error:
+        except OSError as error:
+            raise of_system("The video could not be stored", error) from error
+        except FileNotFound as error:
             raise VideoWriteError(f"The video could not be stored: {error}") from error
 
     def _store(self) -> None:

@@ -20,5 +20,10 @@ class Control(Protocol):
     async def fail(self, uid: str, attempt: int, error: TaskError) -> bool:
         """Commit a run's error; return False if the attempt is no longer current."""
 
+    async def give_up(self, uid: str, attempt: int) -> bool:
+        """Return a task to the queue whose attempt the machine has failed, and count it; False if the attempt
+        is no longer current.
+        """
+
     async def hand_back(self, task: Task) -> None:
         """Return a task to the queue; the attempt does not count."""

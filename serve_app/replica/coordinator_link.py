@@ -24,7 +24,7 @@ from serve_app.tasks.task import Task, TaskError
 
 _RETRY_S = 0.2
 _CLAIM_PATIENCE_S = 5.0
-_METHODS = ("claim", "hand_back", "report", "publish", "fail", "saw")
+_METHODS = ("claim", "hand_back", "report", "publish", "fail", "give_up", "saw")
 _UNREACHABLE = (RayError, RayServeException, TimeoutError, Unanswered)
 _logger = logging.getLogger("ray.serve")
 
@@ -90,6 +90,10 @@ class CoordinatorLink:
     async def fail(self, uid: str, attempt: int, error: TaskError) -> bool:
         """Record the failure; return True once it is committed."""
         return await self._retry_until_answered("fail", uid, attempt, error)
+
+    async def give_up(self, uid: str, attempt: int) -> bool:
+        """Return a task to the queue, with an attempt less; return True once that is committed."""
+        return await self._retry_until_answered("give_up", uid, attempt)
 
     async def stay_known(self) -> None:
         """Send a heartbeat, unless a report has brought one in the last ``patience_s`` seconds."""

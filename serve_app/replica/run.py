@@ -20,9 +20,10 @@ from models.generate import generate
 from models.phase import Phase
 from serve_app.errors import StoreUnavailable
 from serve_app.files.artifacts import Artifacts
+from serve_app.media.child_killed import ChildKilled
 from serve_app.media.video_encoding import VideoEncoding
 from serve_app.media.video_reading import VideoReadError
-from serve_app.media.video_writer import VideoWriteError
+from serve_app.media.video_writer import DiskFull, VideoWriteError
 from serve_app.replica.attempt_file import AttemptFile
 from serve_app.replica.control import Control
 from serve_app.replica.departure import Deadline, Departure, no_deadline
@@ -197,8 +198,12 @@ class Run:
             if generated.error is not None:
                 raise generated.error
             await self._complete(generated.file, files)
-        except (_Leaving, StoreUnavailable):
+        except (_Leaving, StoreUnavailable, DiskFull):
             await self._hand_back()
+            return Outcome.LEFT
+        except ChildKilled as error:
+            _logger.warning("task %s: attempt %d is given up: %s", task.uid, task.attempt, error)
+            await self._control.give_up(task.uid, task.attempt)
             return Outcome.LEFT
         except _Abandoned:
             return Outcome.LEFT

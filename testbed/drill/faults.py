@@ -53,7 +53,7 @@ class Faults:
         return False
 
     def kill(self, title: str) -> bool:
-        """Kill one process (SIGKILL) whose title begins with ``title``, or whose program is called so."""
+        """Kill one process (SIGKILL) whose title, or whose program, begins with ``title``."""
         found = self._processes(title)
         return bool(found) and _signal(self._random.choice(found), signal.SIGKILL)
 
@@ -78,13 +78,20 @@ class Faults:
         return [
             process
             for process in self._launched.tree()
-            if (found := _title(process)).startswith(title) or found.partition(" ")[0].endswith(f"/{title}")
+            if _title(process).startswith(title) or _program(process).startswith(title)
         ]
 
 
 def _title(process: psutil.Process) -> str:
     try:
         return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
+def _program(process: psutil.Process) -> str:
+    try:
+        return process.name()
     except psutil.Error:
         return ""
 
@@ -106,5 +113,6 @@ KINDS = (
     Fault("ingress replica killed", 14, lambda faults: faults.kill(f"{_REPLICA}api")),
     Fault("Serve controller killed", 8, lambda faults: faults.kill("ray::ServeController")),
     Fault("proxy killed", 6, lambda faults: faults.kill("haproxy")),
+    Fault("ffmpeg killed", 6, lambda faults: faults.kill("ffmpeg")),
     Fault("everything killed", 2, Faults.kill_everything, instead=False),
 )

@@ -61,6 +61,8 @@ class Coordinator:
     failures: list[TaskError] = field(default_factory=list)
     handed_back: list[int] = field(default_factory=list)
     """The attempts whose task was handed back."""
+    given_up: list[int] = field(default_factory=list)
+    """The attempts that the machine failed."""
 
     @property
     def phases(self) -> list[Phase]:
@@ -88,6 +90,10 @@ class Coordinator:
 
     async def fail(self, uid: str, attempt: int, error: TaskError) -> bool:
         self.failures.append(error)
+        return True
+
+    async def give_up(self, uid: str, attempt: int) -> bool:
+        self.given_up.append(attempt)
         return True
 
     async def hand_back(self, task: Task) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+from ray.serve._private import haproxy as rays
 from ray.serve._private.common import RequestProtocol
-from ray.serve._private.haproxy import BackendConfig, HAProxyApi, HAProxyConfig, ServerConfig
 from ray.serve.config import HTTPOptions
 
 from serve_app.launch import haproxy
@@ -30,9 +30,9 @@ def written_by_ray(folder: Path, host: str = "127.0.0.1", *, application: bool =
     """Have Ray write a configuration, of an application with one replica, which is not there, or of none."""
     folder.mkdir(exist_ok=True)
     port, metrics, statistics, gone = free_ports(4)
-    server = ServerConfig(name="api", host="127.0.0.1", port=gone)
-    fallback = ServerConfig(name="SERVE_PROXY_ACTOR-fallback-1", host="127.0.0.1", port=gone)
-    backend = BackendConfig(
+    server = rays.ServerConfig(name="api", host="127.0.0.1", port=gone)
+    fallback = rays.ServerConfig(name="SERVE_PROXY_ACTOR-fallback-1", host="127.0.0.1", port=gone)
+    backend = rays.BackendConfig(
         name="http-wan",
         path_prefix="/",
         app_name="wan",
@@ -40,7 +40,7 @@ def written_by_ray(folder: Path, host: str = "127.0.0.1", *, application: bool =
         fallback_server=fallback,
         protocol=RequestProtocol.HTTP,
     )
-    config = HAProxyConfig(
+    config = rays.HAProxyConfig(
         http_options=HTTPOptions(host=host, port=port),
         socket_path=str(folder / "admin.sock"),
         server_state_base=str(folder),
@@ -51,7 +51,7 @@ def written_by_ray(folder: Path, host: str = "127.0.0.1", *, application: bool =
         is_head=True,
     )
     file = folder / "haproxy.cfg"
-    api = HAProxyApi(config, {"http-wan": backend} if application else {}, str(file))
+    api = rays.HAProxyApi(config, {"http-wan": backend} if application else {}, str(file))
     api._generate_config_file_internal()  # noqa: SLF001 (what Ray writes is what is tried)
     return file
 

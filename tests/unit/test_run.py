@@ -1,9 +1,10 @@
 """A run of one attempt: its reports, its outcome, and the files it leaves."""
 
 import asyncio
+import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import groupby
@@ -12,12 +13,14 @@ from typing import Any
 
 import imageio_ffmpeg
 import numpy as np
+import psutil
 import pytest
 
 from models.engine import Frames, Generation
 from models.errors import DeviceLost, EngineLost, GroupLost
 from models.phase import Phase, untold
 from models.pixel_format import PixelFormat
+from serve_app.files import durable
 from serve_app.files.local_artifacts import LocalArtifacts
 from serve_app.files.output_paths import OutputPaths
 from serve_app.media.source_image import SourceImage
@@ -125,6 +128,49 @@ async def test_the_phases_of_a_run_are_reported_and_a_long_writing_keeps_its_lea
         Phase.DECODING,
         Phase.WRITING,
     ]
+
+
+class Striking(PacedEngine):
+    """An engine beside which something happens in its first step."""
+
+    def __init__(self, strike: Callable[[], object]) -> None:
+        super().__init__(step_s=0)
+        self._strike = strike
+
+    def denoise_step(self, generation: Generation) -> None:
+        if generation.step == 0:
+            self._strike()
+        super().denoise_step(generation)
+
+
+def kill_ffmpeg() -> None:
+    """Kill the ffmpeg that this process has started for the run."""
+    deadline = time.monotonic() + DEADLINE_S
+    while not (found := [p for p in psutil.Process().children() if p.name().startswith("ffmpeg")]):
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    for process in found:
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # its exit status is for the run
+
+
+async def test_a_run_whose_ffmpeg_is_killed_is_given_up_and_has_failed_nothing(artifacts, thread) -> None:
+    coordinator = Coordinator()
+    outcome = await execute(run(artifacts, coordinator, engine=Striking(kill_ffmpeg)), thread)
+    assert outcome is Outcome.LEFT
+    assert coordinator.given_up == [2]
+    assert (coordinator.failures, coordinator.handed_back, coordinator.published) == ([], [], [])
+    assert left_over(artifacts) == []
+
+
+async def test_a_run_that_meets_a_full_disk_is_handed_back(artifacts, thread, tmp_path, monkeypatch) -> None:
+    full = tmp_path / "full"
+    full.symlink_to("/dev/full")
+    monkeypatch.setattr(durable, "temp_beside", lambda path: full)
+    coordinator = Coordinator()
+    assert await execute(run(artifacts, coordinator), thread) is Outcome.LEFT
+    assert coordinator.handed_back == [2]
+    assert (coordinator.failures, coordinator.given_up, coordinator.published) == ([], [], [])
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 
 from models.errors import TuningError
 from models.pixel_format import PixelFormat
+from serve_app.files import durable
+from serve_app.media.child_killed import ChildKilled
 from serve_app.media.video_encoding import VideoEncoding, require
-from serve_app.media.video_writer import VideoWriteError, VideoWriter
+from serve_app.media.video_writer import DiskFull, VideoWriteError, VideoWriter
 
 WIDTH, HEIGHT = 96, 64
 
@@ -200,9 +202,21 @@ def test_a_refused_setting_is_an_error_in_ffmpegs_words(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_killed_ffmpeg_is_an_error(tmp_path: Path, children: Children) -> None:
+def test_a_full_disk_is_an_error_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    full = tmp_path / "full"
+    full.symlink_to("/dev/full")
+    monkeypatch.setattr(durable, "temp_beside", lambda path: full)
     with (
-        pytest.raises(VideoWriteError),
+        pytest.raises(DiskFull),
+        VideoWriter(tmp_path / "a.mp4", width=WIDTH, height=HEIGHT, fps=16) as writer,
+    ):
+        writer.write(moving())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_killed_ffmpeg_is_an_error_of_the_machine(tmp_path: Path, children: Children) -> None:
+    with (
+        pytest.raises(ChildKilled, match="SIGKILL"),
         VideoWriter(tmp_path / "a.mp4", width=WIDTH, height=HEIGHT, fps=16) as writer,
     ):
         writer.write(moving())
@@ -214,10 +228,12 @@ def test_a_killed_ffmpeg_is_an_error(tmp_path: Path, children: Children) -> None
     assert children() == set()
 
 
-def test_a_full_disk_is_an_error_and_leaves_nothing(tmp_path: Path, children: Children) -> None:
+def test_a_file_that_may_grow_no_more_is_a_full_disk_and_leaves_nothing(
+    tmp_path: Path, children: Children
+) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (9, HEIGHT, WIDTH, 3), np.uint8)
     with (
-        pytest.raises(VideoWriteError),
+        pytest.raises(DiskFull),
         VideoWriter(tmp_path / "a.mp4", width=WIDTH, height=HEIGHT, fps=16) as writer,
     ):
         (ffmpeg,) = children()
