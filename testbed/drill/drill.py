@@ -38,8 +38,6 @@ class DrillPlan:
     seed: int = 1
     pause_s: tuple[float, float] = (0.5, 2.5)
     """The least and the most seconds between two faults."""
-    spared: frozenset[str] = frozenset()
-    """Kinds of faults that do not strike."""
     submit_every_s: float | None = None
     """Seconds between two submits, however many tasks are open; None: when one of 16 has ended."""
     deadline_s: float = 180.0
@@ -76,7 +74,7 @@ def drill(plan: DrillPlan, folder: Path) -> Outcome:
     )
     with launched:
         launched.start()
-        faults = Faults(launched, Random(plan.seed), plan.spared)
+        faults = Faults(launched, Random(plan.seed))
         drilling = Drill(plan, lambda: launched.service.url, faults, _WORK)
         verdict = asyncio.run(drilling.run())
         return Outcome(verdict, faults.struck)
