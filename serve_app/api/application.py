@@ -38,6 +38,7 @@ from serve_app.api.web.front_page import router as front_page
 from serve_app.config.settings import AppSettings
 from serve_app.errors import VideoUnreadable
 from serve_app.files.artifact_stores import open_artifacts
+from serve_app.files.free_disk import FreeDisk
 from serve_app.files.output_paths import OutputPaths
 from serve_app.media.file_intake import FileIntake
 from serve_app.media.image_intake import ImageIntake
@@ -55,7 +56,6 @@ from serve_app.store.uploads import Uploads
 from serve_app.submission.callbacks import Callbacks, UploadTargets
 from serve_app.submission.clip_intake import ClipIntake
 from serve_app.submission.frame_intake import FrameIntake
-from serve_app.submission.free_disk import FreeDisk
 from serve_app.submission.offer import Offer
 from serve_app.submission.pausing import Pausing
 from serve_app.submission.prompt_notes import PromptNotes
@@ -209,13 +209,14 @@ def _service(
     outputs = OutputPaths(settings.outputs, settings.output_roots)
     artifacts = open_artifacts(settings)
     offer, places = Offer.of(settings), VideoPlaces(outputs, store)
-    view = QueueView(store, fleet, settings.shares, seen_within_s=settings.tasks.silence_s)
+    disk = FreeDisk(artifacts.free_bytes, settings.limits.min_free_bytes)
+    view = QueueView(store, fleet, settings.shares, seen_within_s=settings.tasks.silence_s, disk=disk)
     submitter = Submitter(
         offer=offer,
         store=store,
         view=view,
         artifacts=artifacts,
-        free_disk=FreeDisk(artifacts.free_bytes),
+        free_disk=disk,
         places=places,
         frames=FrameIntake(_image_intake(settings), artifacts),
         clips=ClipIntake(_video_intake(settings), artifacts),

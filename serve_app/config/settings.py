@@ -119,7 +119,7 @@ class LimitSettings(Section):
     )
     max_video_s: Seconds = Field(default=120.0, description="length of such a video; a longer one gets 413")
     min_free_bytes: int = Field(
-        default=200_000_000, ge=0, description="disk left under which a submit gets 507"
+        default=200_000_000, ge=0, description="disk left under which a submit gets 507 and no task is begun"
     )
     max_priority: int = Field(default=10, ge=0, description="priorities are -max_priority … max_priority")
 

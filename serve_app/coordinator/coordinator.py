@@ -24,12 +24,14 @@ from serve_app.coordinator.heartbeats import Heartbeats
 from serve_app.coordinator.janitor import Janitor
 from serve_app.coordinator.outgoing import Outgoing
 from serve_app.coordinator.report_server import ReportServer
+from serve_app.coordinator.room import Room
 from serve_app.coordinator.scaling import Scaling, deployment_of
 from serve_app.coordinator.service_name import service_name
 from serve_app.coordinator.watch import Watch
 from serve_app.errors import StoreUnavailable
 from serve_app.files.artifact_stores import open_artifacts
 from serve_app.files.artifacts import Artifacts
+from serve_app.files.free_disk import FreeDisk
 from serve_app.files.output_paths import OutputPaths
 from serve_app.metrics import ServiceMetrics, StoreMetrics, TaskMetrics
 from serve_app.node_port import keep_to_node
@@ -111,10 +113,16 @@ class Coordinator:
         self._scaled = frozenset(model.name for model in settings.models if model.autoscaling)
         if self._ledger.seat.leads:
             await self._fleet.forget_scales(but=self._scaled)
-        self._dispatcher = Dispatcher(
-            self._ledger, list(models), self._scaling.window, self._send, self._give_up
-        )
         artifacts = open_artifacts(settings)
+        self._room = Room(FreeDisk(artifacts.free_bytes, settings.limits.min_free_bytes))
+        self._dispatcher = Dispatcher(
+            self._ledger,
+            list(models),
+            self._scaling.window,
+            self._send,
+            self._give_up,
+            may_begin=self._room.is_there,
+        )
         self._outgoing = Outgoing(settings, self._database, self._ledger.epoch, artifacts, describe)
         self._janitor = self._janitor_of(settings, artifacts)
         self._watch = self._watch_of(settings, gauges)
@@ -190,8 +198,8 @@ class Coordinator:
 
         Raises ``Superseded``.
         """
-        if runner in self._deployments.stopping(model):
-            return None  # a new run would delay the stop
+        if runner in self._deployments.stopping(model) or not await self._room.is_there():
+            return None  # a new run would delay the stop, or find no room for its video
         task = await self._ledger.claim(model, runner, loras)
         if task is not None:
             self._dispatcher.claimed(ticket, task)

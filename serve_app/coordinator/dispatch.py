@@ -24,6 +24,10 @@ _PAUSE_AFTER_ERROR_S = 0.5
 _logger = logging.getLogger("ray.serve")
 
 
+async def _always() -> bool:
+    return True
+
+
 class ReplicaLost(Exception):
     """The replica that held the ticket has certainly died."""
 
@@ -41,6 +45,7 @@ class Dispatcher:
     ``window``: returns the limit of outstanding tickets of a model with queued tasks. ``send``: delivers a
     ticket to a free replica and returns when the run has ended; raises ``ReplicaLost`` when the replica died,
     and any other exception when that is not certain. ``on_lost``: called for each task of a lost replica.
+    ``may_begin``: whether any task may be begun now; asked while one waits.
     """
 
     def __init__(
@@ -50,12 +55,15 @@ class Dispatcher:
         window: Callable[[str], int],
         send: Callable[[str, str], Awaitable[None]],
         on_lost: Callable[[Task], Awaitable[None]],
+        *,
+        may_begin: Callable[[], Awaitable[bool]] = _always,
     ) -> None:
         self._ledger = ledger
         self._models = models
         self._window = window
         self._send = send
         self._on_lost = on_lost
+        self._may_begin = may_begin
         self._tickets: dict[str, _Ticket] = {}
         self._orphans: dict[str, set[str]] = {}
         """Uids, by model, of runs without a ticket, each of which occupies a replica until it ends: claimed
@@ -90,6 +98,8 @@ class Dispatcher:
         """Send the tickets for the current demand. Raises ``Superseded``."""
         waiting = await self._ledger.waiting()
         orphans = await self._living_orphans()
+        if any(waiting.queued.values()) and not await self._may_begin():
+            return
         for model in self._models:
             if not waiting.queued.get(model):
                 continue

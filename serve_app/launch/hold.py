@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
@@ -22,17 +22,17 @@ _PAUSE_S = 0.1
 
 
 @contextmanager
-def held(file: Path, refusal: str, **facts: object) -> Iterator[None]:
+def held(file: Path, refusal: Callable[[str], str]) -> Iterator[None]:
     """Hold a lock on ``file``, which ends with this process, whatever ends that, and has its record.
 
     Ends first what runs of an earlier service whose launcher was killed. Raises ``LaunchError`` where another
-    service holds it; ``refusal`` is the sentence, with ``{process}`` for who it is, and the ``facts``.
+    service holds it, with the sentence that ``refusal`` makes of who that is.
     """
     with open(file, "a+") as lock:
         if not _locked(lock) and not _outlasted(lock):
             earlier = _recorded(lock)
             process = f", process {earlier.launcher.pid}," if earlier else ""
-            raise LaunchError(refusal.format(process=process, **facts))
+            raise LaunchError(refusal(process))
         _end_left_behind(lock)
         lock.truncate(0)
         if own := LaunchRecord.of_this_process():

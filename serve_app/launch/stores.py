@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,6 @@ from serve_app.errors import StoreUnavailable
 from serve_app.launch.hold import held
 from serve_app.launch.launch_config import LaunchError, address
 from serve_app.store.database import Database, SchemaTooNew
-
-_SQLITE_TAKEN = (
-    "Another service{process} runs on {folder}, and SQLite is for one: stop that one, give this one "
-    "a data_dir of its own, or set database_url to PostgreSQL, on which one can follow the other."
-)
-_PORT_TAKEN = (
-    "Another service{process} runs on {folder} at port {port}: stop that one, or choose another --port."
-)
 
 
 @contextmanager
@@ -41,15 +34,28 @@ def held_stores(document: Mapping[str, Any]) -> Iterator[None]:
             parsed = make_url(settings.store_url)
             if parsed.get_backend_name() == "sqlite" and parsed.database is not None:
                 file = Path(parsed.database)
-                holds.enter_context(held(Path(f"{file}.service"), _SQLITE_TAKEN, folder=file.parent))
+                holds.enter_context(held(Path(f"{file}.service"), partial(_sqlite_taken, file.parent)))
                 is_new = not file.exists()
             else:
                 folder, is_new = settings.data_dir, False
                 lock = folder / f"port-{port}.service"
-                holds.enter_context(held(lock, _PORT_TAKEN, folder=folder, port=port))
+                holds.enter_context(held(lock, partial(_port_taken, folder, port)))
             if not is_new:
                 asyncio.run(_require_usable(settings.store_url))
         yield
+
+
+def _sqlite_taken(folder: Path, process: str) -> str:
+    return (
+        f"Another service{process} runs on {folder}, and SQLite is for one: stop that one, give this one "
+        "a data_dir of its own, or set database_url to PostgreSQL, on which one can follow the other."
+    )
+
+
+def _port_taken(folder: Path, port: int, process: str) -> str:
+    return (
+        f"Another service{process} runs on {folder} at port {port}: stop that one, or choose another --port."
+    )
 
 
 async def _require_usable(url: str) -> None:

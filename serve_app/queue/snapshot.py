@@ -84,6 +84,8 @@ class QueueSnapshot:
     taken_at: float
     """Reading of the monotonic clock."""
     pauses: Pauses = field(default_factory=Pauses)
+    is_disk_low: bool = False
+    """Whether no task is begun, for too little disk is left."""
 
     def line(self, model: str) -> ModelLine:
         """Return the model's line; an empty one for an unknown model."""

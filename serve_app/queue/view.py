@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from serve_app.files.free_disk import FreeDisk
 from serve_app.queue.forecast import Forecaster, Speed
 from serve_app.queue.snapshot import ModelLine, QueueSnapshot
 from serve_app.store.fleet import Fleet
@@ -34,9 +35,15 @@ class QueueView:
     """
 
     def __init__(
-        self, store: TaskStore, fleet: Fleet, shares: Shares | None = None, *, seen_within_s: float
+        self,
+        store: TaskStore,
+        fleet: Fleet,
+        shares: Shares | None = None,
+        *,
+        seen_within_s: float,
+        disk: FreeDisk | None = None,
     ) -> None:
-        """Create the view; ``shares`` must equal the coordinator's.
+        """Create the view; ``shares`` must equal the coordinator's, as must what ``disk`` has to have left.
 
         ``seen_within_s``: seconds without a heartbeat after which a replica no longer counts; longer than the
         heartbeat interval.
@@ -45,6 +52,7 @@ class QueueView:
         self._fleet = fleet
         self._shares = shares or {}
         self._seen_within_s = seen_within_s
+        self._disk = disk
         self._snapshot: QueueSnapshot | None = None
         self._cost_s = 0.0
         self._renewal: asyncio.Task[QueueSnapshot] | None = None
@@ -88,9 +96,14 @@ class QueueView:
             sorted(start for line in lines.values() for start in line.forecast.starts_s),
             taken_at,
             pauses,
+            await self.is_disk_low(),
         )
         self._cost_s = time.monotonic() - began
         return self._snapshot
+
+    async def is_disk_low(self) -> bool:
+        """Return True while too little disk is left to begin a task."""
+        return self._disk is not None and await self._disk.is_low()
 
     async def has_working_replica(self) -> bool:
         """Return True if a replica that takes tasks has a recent heartbeat."""

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from serve_app.errors import DiskLow, FileNotFound, ServiceError, StoreUnavailable, TaskNotFound
 from serve_app.files.artifacts import Artifacts
+from serve_app.files.free_disk import FreeDisk
 from serve_app.queue.snapshot import QueueSnapshot
 from serve_app.queue.view import QueueView
 from serve_app.store.task_store import TaskStore
@@ -16,7 +17,6 @@ from serve_app.submission.clip_intake import ClipIntake, Clips
 from serve_app.submission.continuation import FIELD
 from serve_app.submission.field_words import FieldWords
 from serve_app.submission.frame_intake import FrameIntake, Frames
-from serve_app.submission.free_disk import FreeDisk
 from serve_app.submission.offer import Offer
 from serve_app.submission.plan import Plan, cut_to, plan, shaped
 from serve_app.submission.prompt_notes import PromptNotes
@@ -235,7 +235,7 @@ class Submitter:
         return replace(going_on, key=key)
 
     async def _check_disk(self) -> None:
-        if await self._free_disk.bytes() < self._offer.limits.min_free_bytes:
+        if await self._free_disk.is_low():
             raise DiskLow("The service is low on disk space and takes no new task; try again later.")
 
     def _admission(self, caller: Caller, queue: QueueSnapshot, replace: bool) -> Admission:

@@ -13,6 +13,7 @@ from serve_app.errors import (
     NotWaiting,
     StoreUnavailable,
     TaskNotFound,
+    Unavailable,
 )
 from serve_app.files.artifacts import Artifacts
 from serve_app.files.output_paths import SavePath
@@ -202,9 +203,13 @@ class TaskService:
         return await self._store.counts()
 
     async def require_ready(self) -> None:
-        """Raise ``Draining`` or ``NoReplica`` unless a task submitted now would be run."""
+        """Raise ``Unavailable``, with the reason, unless a task submitted now would be run."""
         if await self._store.is_draining():
             raise draining()
+        if await self._view.is_disk_low():
+            raise Unavailable(
+                "The service is low on disk space: it begins no task until there is room again."
+            )
         if not (self._offer.scales_from_zero or await self._view.has_working_replica()):
             raise NoReplica("No model replica is ready yet.")
 

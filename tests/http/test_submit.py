@@ -281,11 +281,23 @@ async def test_of_many_submits_at_once_no_more_are_taken_than_the_queue_holds(se
     assert sorted(answer.status_code for answer in answers) == [200] * 5 + [429] * 7
 
 
-async def test_low_disk_refuses_new_tasks_and_nothing_else(folder: Path):
+async def test_low_disk_refuses_new_tasks_in_every_form_and_says_why_the_others_wait(folder: Path):
+    async with running(settings(folder)) as service:
+        waiting = (await service.submit())["task_id"]
     async with running(settings(folder, limits={"min_free_bytes": 2**62})) as service:
-        response = await service.client.post("/v1/tasks/video", json={"prompt": "x"})
-        assert response.status_code == 507 and response.json()["code"] == "disk_low"
-        assert (await service.client.get("/v1/tasks")).status_code == 200
+        for path, body in (
+            ("/v1/tasks/video", {"json": {"prompt": "x"}}),
+            ("/v1/tasks/video/form", {"data": {"prompt": "x"}, "files": {"image_file": png()}}),
+            ("/v1/videos", {"json": {"prompt": "x", "model": "demo"}}),
+            ("/v1/tasks/video/again", {"json": {"task_id": waiting}}),
+        ):
+            response = await service.client.post(path, **body)
+            assert response.status_code == 507 and "disk" in response.text, (path, response.text)
+        assert list(service.artifacts.task_ids_with_files()) == []
+        message = (await service.client.get(f"/v1/tasks/{waiting}/status")).json()["message"]
+        assert message.endswith("The service is low on disk space and begins no task")
+        ready = await service.client.get("/ready")
+        assert ready.status_code == 503 and "low on disk space" in ready.json()["detail"]
 
 
 async def test_a_video_can_be_saved_below_a_further_output_folder(folder: Path):

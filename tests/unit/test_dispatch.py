@@ -5,9 +5,13 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 
+import pytest
 import pytest_asyncio
 
 from serve_app.coordinator.dispatch import Dispatcher, ReplicaLost
+from serve_app.coordinator.room import Room
+from serve_app.files import free_disk
+from serve_app.files.free_disk import FreeDisk
 from serve_app.store.database import Database
 from serve_app.store.run_ledger import RunLedger
 from serve_app.store.task_store import TaskStore
@@ -28,6 +32,8 @@ class Replicas:
 
     tickets: dict[str, asyncio.Future[None]] = field(default_factory=dict)
     lost: list[Task] = field(default_factory=list)
+    free_bytes: int = 100
+    """On the disk, of 100 that a task needs."""
 
     async def send(self, model: str, ticket: str) -> None:
         self.tickets[ticket] = asyncio.get_running_loop().create_future()
@@ -72,7 +78,15 @@ class Scene:
 async def scene(database: Database, *, window: int, shares: Shares | None = None) -> AsyncIterator[Scene]:
     ledger = await RunLedger.take_lead(database, lease_s=30, grace_s=10, shares=shares)
     replicas = Replicas()
-    dispatcher = Dispatcher(ledger, ["demo"], lambda model: window, replicas.send, replicas.on_lost)
+    free = FreeDisk(lambda: replicas.free_bytes, least_bytes=100)
+    dispatcher = Dispatcher(
+        ledger,
+        ["demo"],
+        lambda model: window,
+        replicas.send,
+        replicas.on_lost,
+        may_begin=Room(free).is_there,
+    )
     yield Scene(TaskStore(database), ledger, replicas, dispatcher)
     for ticket in replicas.tickets.values():
         if not ticket.done():
@@ -97,6 +111,19 @@ async def test_one_task_makes_one_ticket_however_often_it_is_looked_at(make_scen
     scene = await make_scene(4)
     await scene.submit("a")
     assert len(await scene.look()) == 1
+
+
+async def test_on_a_full_disk_nothing_is_begun_and_the_log_says_so_once(
+    make_scene: MakeScene, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(free_disk, "_MAX_AGE_S", 0.0)
+    scene = await make_scene(4)
+    scene.replicas.free_bytes = 99
+    await scene.submit("a", "b")
+    assert await scene.look() == await scene.look() == []
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    scene.replicas.free_bytes = 100
+    assert len(await scene.look()) == 2
 
 
 async def test_the_window_is_never_exceeded(make_scene: MakeScene) -> None:

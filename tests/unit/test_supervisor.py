@@ -22,7 +22,7 @@ from serve_app.launch.supervisor import supervise
 def serve():
     signals = []
     signal.signal(signal.SIGTERM, lambda number, frame: signals.append(number))
-    with held(Path(sys.argv[1]), "Another service{process} runs here."):
+    with held(Path(sys.argv[1]), lambda process: f"Another service{process} runs here."):
         # As Ray's processes are: of another group, so that nothing reaches it.
         left = subprocess.Popen(["sleep", "600"], process_group=0)
         print(left.pid, flush=True)

@@ -206,7 +206,7 @@ class QueueStatusDocument(TypedDict):
 def submit_document(task: Task, queue: QueueSnapshot, *, is_new: bool) -> SubmitDocument:
     """Return the answer to the submit that made ``task``, or found it already made."""
     message = "Task created successfully" if is_new else "This Idempotency-Key has made the task before"
-    message += _awaited_replica(task, queue)
+    message += _awaited(task, queue)
     return {
         "task_id": task.id,
         "status": NATIVE_STATUS[task.status],
@@ -233,7 +233,7 @@ def task_document(
         "owner": task.owner,
         "status": NATIVE_STATUS[task.status],
         "progress": math.floor(task.progress * 1e4) / 1e4,  # rounded up it would say 1.0 before the end
-        "message": _with_notes(_message(task, place.position) + _awaited_replica(task, queue), task),
+        "message": _with_notes(_message(task, place.position) + _awaited(task, queue), task),
         "phase": _phase(task),
         "model": task.model,
         "prompt": task.spec.prompt,
@@ -308,9 +308,13 @@ def _with_notes(message: str, task: Task) -> str:
     return " ".join([f"{message}.", *task.notes]) if task.notes else message
 
 
-def _awaited_replica(task: Task, queue: QueueSnapshot) -> str:
+def _awaited(task: Task, queue: QueueSnapshot) -> str:
+    if task.status is not Status.QUEUED:
+        return ""
+    if queue.is_disk_low:
+        return ". The service is low on disk space and begins no task"
     awaited = queue.line(task.model).awaits_replica
-    return f". The model {task.model} {awaited}" if awaited and task.status is Status.QUEUED else ""
+    return f". The model {task.model} {awaited}" if awaited else ""
 
 
 def _message(task: Task, position: int | None) -> str:
