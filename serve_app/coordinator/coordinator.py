@@ -73,7 +73,6 @@ class Coordinator:
         describe: Describe,
     ) -> None:
         """``describe`` returns the status document of a task, for the messages to its client."""
-        keep_to_node()
         if settings.log_format == "json":
             structure_logs()
         self._models = models
@@ -120,7 +119,7 @@ class Coordinator:
             list(models),
             self._scaling.window,
             self._send,
-            self._give_up,
+            lambda task: self.give_up(task.uid, task.attempt),
             may_begin=self._room.is_there,
         )
         self._outgoing = Outgoing(settings, self._database, self._ledger.epoch, artifacts, describe)
@@ -159,6 +158,7 @@ class Coordinator:
         )
 
     def _begin_loops(self) -> Sequence[asyncio.Task[None]]:
+        keep_to_node()
         loops = (
             self._dispatcher.run,
             self._check_leases,
@@ -309,9 +309,6 @@ class Coordinator:
             raise
         except RayActorError as error:
             raise ReplicaLost from error
-
-    async def _give_up(self, task: Task) -> None:
-        await self.give_up(task.uid, task.attempt)
 
     def _note_given_up(self, task: Task) -> None:
         if task.is_final:

@@ -54,7 +54,7 @@ class Dispatcher:
         models: Sequence[str],
         window: Callable[[str], int],
         send: Callable[[str, str], Awaitable[None]],
-        on_lost: Callable[[Task], Awaitable[None]],
+        on_lost: Callable[[Task], Awaitable[object]],
         *,
         may_begin: Callable[[], Awaitable[bool]] = _always,
     ) -> None:
