@@ -63,6 +63,8 @@ class Coordinator:
 
     _loops: Sequence[asyncio.Task[None]] = ()
 
+    _failure: BaseException | None = None
+
     # Serve awaits an asynchronous constructor.
     async def __init__(  # type: ignore[misc]
         self,
@@ -115,18 +117,12 @@ class Coordinator:
         artifacts = open_artifacts(settings)
         self._room = Room(FreeDisk(artifacts.free_bytes, settings.limits.min_free_bytes))
         self._dispatcher = Dispatcher(
-            self._ledger,
-            list(models),
-            self._scaling.window,
-            self._send,
-            lambda task: self.give_up(task.uid, task.attempt),
-            may_begin=self._room.is_there,
+            self._ledger, list(models), self._scaling.window, self._send, self._give_up, self._room.is_there
         )
         self._outgoing = Outgoing(settings, self._database, self._ledger.epoch, artifacts, describe)
         self._janitor = self._janitor_of(settings, artifacts)
         self._watch = self._watch_of(settings, gauges)
         self._followups: set[asyncio.Task[None]] = set()
-        self._failure: BaseException | None = None
         self._line = ReportServer(self.report, self.saw)
         await self._line.start(ray.util.get_node_ip_address())
         self._loops = self._begin_loops()
@@ -309,6 +305,9 @@ class Coordinator:
             raise
         except RayActorError as error:
             raise ReplicaLost from error
+
+    async def _give_up(self, task: Task) -> None:
+        await self.give_up(task.uid, task.attempt)
 
     def _note_given_up(self, task: Task) -> None:
         if task.is_final:

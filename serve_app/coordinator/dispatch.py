@@ -54,8 +54,7 @@ class Dispatcher:
         models: Sequence[str],
         window: Callable[[str], int],
         send: Callable[[str, str], Awaitable[None]],
-        on_lost: Callable[[Task], Awaitable[object]],
-        *,
+        on_lost: Callable[[Task], Awaitable[None]],
         may_begin: Callable[[], Awaitable[bool]] = _always,
     ) -> None:
         self._ledger = ledger

