@@ -55,7 +55,7 @@ class Slots:
         self._gate = Path(options["gate"])
         trace, name = Path(options["trace"]), context.replica_id.unique_id
         self._runs = (trace / f"{name}.runs").open("a", buffering=1)
-        self._calls = (trace / f"{name}.calls").open("a")
+        self._calls = (trace / f"{name}.calls").open("a", buffering=1)
         coordinator = serve.get_deployment_handle(COORDINATOR, context.app_name)
         every_s = self._heartbeat_s = settings.tasks.heartbeat_s
         self._links = {
@@ -141,7 +141,7 @@ class Slots:
     async def _stay_known(self, slot: str, heartbeat_s: float, delay_s: float) -> None:
         await asyncio.sleep(delay_s)
         while True:
-            await self._links[slot].stay_known()
+            await self._links[slot].stay_known()  # not timed: while a slot runs, its reports do that
             await asyncio.sleep(heartbeat_s)
 
     async def _timed(self, kind: str, call: Awaitable[T]) -> T:

@@ -16,7 +16,7 @@ import httpx
 import psutil
 
 from bench.http_load import get
-from bench.scale import deploy_slots, open_gate, runs_of, submit_all
+from bench.stage import Stage, submit
 from testbed.cluster import Cluster
 from testbed.service import Service, wait_for
 
@@ -29,13 +29,14 @@ _DEADLINE_S = 120.0
 
 def streams(cluster: Cluster, folder: Path, *, count: int) -> Mapping[str, float]:
     """Measure ``count`` streams of waiting tasks, then one stream of a hundred running ones."""
-    with deploy_slots(cluster, folder, _PROCESSES, _SLOTS, _RUN_S) as service:
+    stage = Stage(cluster, folder)
+    with stage.deploy(_PROCESSES, _SLOTS, _RUN_S) as service:
         figures = asyncio.run(_idle_cost(service, count))
-        asyncio.run(submit_all(service, max(_PROCESSES * _SLOTS - count, 0)))
-        told = asyncio.run(_told(service, folder))
+        asyncio.run(submit(service, max(_PROCESSES * _SLOTS - count, 0)))
+        told = asyncio.run(_told(service, stage))
         # A slot writes down a run at its end, also one that was cancelled.
-        wait_for(lambda: len(runs_of(folder)) >= len(told), _DEADLINE_S, lambda: "runs are missing")
-    began = sorted(began for began, _ in runs_of(folder))[: len(told)]
+        wait_for(lambda: len(stage.runs()) >= len(told), _DEADLINE_S, lambda: "runs are missing")
+    began = sorted(began for began, _ in stage.runs())[: len(told)]
     # Both are sorted by time, so the mean is exact; slots report nearly at once.
     lags = [1000 * (at - (start + _RUN_S / 2)) for at, start in zip(sorted(told), began, strict=True)]
     return {**figures, "event_lag_ms": statistics.median(lags), "event_lag_p95_ms": _p95(lags)}
@@ -43,7 +44,7 @@ def streams(cluster: Cluster, folder: Path, *, count: int) -> Mapping[str, float
 
 async def _idle_cost(service: Service, count: int) -> Mapping[str, float]:
     """Measure the processor time of the ingress while ``count`` streams are open, each on a task's own."""
-    await submit_all(service, count)
+    await submit(service, count)
     path = urlsplit(service.url).path
     task_ids = [task["task_id"] for task in service.get("/v1/tasks?limit=500")["tasks"]]
     async with AsyncExitStack() as opened:
@@ -58,12 +59,12 @@ async def _idle_cost(service: Service, count: int) -> Mapping[str, float]:
     return {f"cores_of_{count}_streams": used}
 
 
-async def _told(service: Service, folder: Path) -> list[float]:
+async def _told(service: Service, stage: Stage) -> list[float]:
     """Return when a client got the report of each of a hundred runs, by the monotonic clock."""
     told: list[float] = []
     async with _stream(service, f"{urlsplit(service.url).path}/v1/events") as events:
         await events.next()
-        open_gate(folder)
+        stage.open_gate()
         async with asyncio.timeout(_DEADLINE_S):
             while len(told) < _PROCESSES * _SLOTS:
                 document = await events.next()
