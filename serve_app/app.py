@@ -21,7 +21,7 @@ from serve_app.coordinator.scaling import deployment_of
 from serve_app.replica.model_replica import ModelReplica
 from serve_app.scaling_policy import COORDINATOR
 
-_METRICS_INTERVAL_S = 0.5
+_METRICS_INTERVAL_S = 1.0
 """Interval at which Serve collects autoscaling metrics: the coordinator's figures and the request counts."""
 _COORDINATOR_ANSWERS_WITHIN_S = 8
 """Serve gives 30 s by itself, and then 90 s pass until a coordinator that is stuck is replaced."""

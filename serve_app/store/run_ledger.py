@@ -49,6 +49,11 @@ _REPORTS_EVERY_S = 0.05
 _REPORTED = select(
     TASKS.c.uid, TASKS.c.attempt, TASKS.c.status, TASKS.c.finish_early, TASKS.c.previews_until
 ).where(TASKS.c.uid.in_(bindparam("uids", expanding=True)))
+# Made once: they are asked each second, and making them takes longer than their answer.
+_EXPIRED_LEASES = select(TASKS.c.uid, TASKS.c.attempt).where(
+    TASKS.c.status == Status.RUNNING, TASKS.c.lease_expires_at < bindparam("now")
+)
+_OVERDUE = select(exists().where(TASKS.c.status == Status.QUEUED, TASKS.c.expires_at <= bindparam("now")))
 EXPIRED = TaskError("expired", "The task had not begun when its deadline came")
 
 
@@ -241,25 +246,22 @@ class RunLedger:
 
         Not those whose runner has spoken within a lease, of which the database does not know yet.
         """
-        expired = select(TASKS.c.uid, TASKS.c.attempt).where(
-            TASKS.c.status == Status.RUNNING, TASKS.c.lease_expires_at < time.time()
-        )
+        now = {"now": time.time()}
         async with self._database.read() as connection:
-            if not self._silent((await connection.execute(expired)).all()):
+            if not self._silent((await connection.execute(_EXPIRED_LEASES, now)).all()):
                 return []
         async with self._database.write_alone() as connection:
             given_up = [
                 await self._give_up(connection, uid=uid, attempt=attempt)
-                for uid, attempt in self._silent((await connection.execute(expired)).all())
+                for uid, attempt in self._silent((await connection.execute(_EXPIRED_LEASES, now)).all())
             ]
         return [task_of(row) for row in given_up if row is not None]
 
     async def expire_waiting(self) -> Sequence[Task]:
         """Fail every queued task whose deadline has passed; return the tasks. Raises ``Superseded``."""
         now = time.time()
-        overdue = select(exists().where(TASKS.c.status == Status.QUEUED, TASKS.c.expires_at <= now))
         async with self._database.read() as connection:
-            if not await connection.scalar(overdue):
+            if not await connection.scalar(_OVERDUE, {"now": now}):
                 return []
         write = self.moves.expire(EXPIRED, epoch=self.epoch, finished_at=now)
         async with self._database.write_alone() as connection:

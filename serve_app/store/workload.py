@@ -3,13 +3,26 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from sqlalchemy import case, func, literal, select
+from sqlalchemy import bindparam, case, func, select
 
 from serve_app.store.database import Database
 from serve_app.store.leadership import Seat
 from serve_app.store.pause_book import IS_NOT_HELD
 from serve_app.store.tables import TASKS
 from serve_app.tasks.transitions import Status
+
+_OF_MODEL = TASKS.c.model == bindparam("model")
+_CAP = bindparam("cap", type_=TASKS.c.work.type)
+# Made once: an idle service asks each second, and making them takes longer than their answer.
+_WAITING = select(
+    func.count(), func.sum(TASKS.c.work), func.sum(case((TASKS.c.work > _CAP, _CAP), else_=TASKS.c.work))
+).where(TASKS.c.status == Status.QUEUED, _OF_MODEL, IS_NOT_HELD)
+_RUNNING = select(TASKS.c.work, TASKS.c.progress).where(
+    TASKS.c.status == Status.RUNNING,
+    _OF_MODEL,
+    TASKS.c.generation == bindparam("generation"),
+    TASKS.c.runner.not_in(bindparam("stopping", expanding=True)),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,19 +47,12 @@ class Workload:
 
         Runs on ``stopping`` replicas are left out. ``cap``: largest work of a task.
         """
-        capped = case((TASKS.c.work > cap, cap), else_=TASKS.c.work)
-        waiting = select(func.count(), func.sum(TASKS.c.work), func.sum(capped)).where(
-            TASKS.c.status == Status.QUEUED, TASKS.c.model == model, IS_NOT_HELD, literal(seat.leads)
-        )
-        running = select(TASKS.c.work, TASKS.c.progress).where(
-            TASKS.c.status == Status.RUNNING,
-            TASKS.c.model == model,
-            TASKS.c.generation == seat.generation,
-            TASKS.c.runner.not_in(stopping),
-        )
+        values = {"model": model, "cap": cap, "generation": seat.generation, "stopping": list(stopping)}
         async with database.read() as connection:
-            queued, work, capped_work = (await connection.execute(waiting)).one()
-            runs = (await connection.execute(running)).all()
+            queued, work, capped_work = (
+                (await connection.execute(_WAITING, values)).one() if seat.leads else (0, None, None)
+            )
+            runs = (await connection.execute(_RUNNING, values)).all()
         return cls(
             queued,
             work or 0.0,
