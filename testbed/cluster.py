@@ -48,6 +48,8 @@ from testbed import ray_internals  # noqa: E402
 class Node:
     """A node that was added to the first one."""
 
+    id: str
+    """Ray's id of it."""
     raylet: subprocess.Popen[bytes]
     lose: Callable[[], None]
     """kill -9 of the raylet, then of everything else that Ray runs there."""
@@ -111,7 +113,7 @@ class Cluster:
         try:
             # Not by their number: a node that was lost may leave it at the same time.
             wait_for(lambda: bool(_nodes() - before), READY_S, lambda: "the node did not join")
-            yield Node(ray_internals.raylet_of(node), kill, partial(ray_internals.drain, node))
+            yield Node(node.node_id, ray_internals.raylet_of(node), kill, partial(ray_internals.drain, node))
         finally:
             kill()
             wait_for(lambda: _nodes() <= before, READY_S, lambda: "the node did not leave")

@@ -72,7 +72,7 @@ class PacedEngine:
 
     With ``trace`` it appends a line to that file when a run begins and when its last frame is handed out:
     ``begin`` or ``end`` and the seconds of the system's monotonic clock. With ``steps`` it appends the
-    process and the number of each step that is done to that file.
+    process, the number of each step that is done, and the seed to that file.
     """
 
     def __init__(
@@ -130,7 +130,7 @@ class PacedEngine:
         run.step += 1
         if self._steps is not None and self._rank == 0:
             with self._steps.open("a") as file:
-                file.write(f"{os.getpid()} {run.step}\n")
+                file.write(f"{os.getpid()} {run.step} {run.request.seed}\n")
 
     def cut_short(self, generation: Generation) -> None:
         """End the steps here. Raises ``ModelError`` before the first."""

@@ -6,16 +6,24 @@ Imported only once Ray's environment is set, because Ray reads it on import.
 import subprocess
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from ray._private import worker
 from ray._private.node import Node
+from ray._private.parameter import RayParams
 from ray._private.ray_constants import PROCESS_TYPE_RAYLET
 from ray.core.generated import autoscaler_pb2
+from ray.core.generated.gcs_pb2 import GcsNodeInfo  # type: ignore[attr-defined]
 from ray.serve.context import _get_global_client
 
 _PREEMPTION: int = autoscaler_pb2.DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")  # type: ignore[attr-defined]
+
+_OBJECT_STORE_BYTES = 80_000_000
+_GCS_S = 10.0
+"""Seconds for which the GCS may be away for one question."""
+_TRIES = 3
 
 
 def leave_out_monitors() -> None:
@@ -30,6 +38,71 @@ def leave_out_monitors() -> None:
 def head_node() -> Any:
     """Return the node that ``ray.init`` started here, to which ``cluster_utils.Cluster`` can add others."""
     return worker._global_node
+
+
+def start_head(port: int, dashboard_port: int, redis: str, environment: Mapping[str, str]) -> Any:
+    """Start a node with the GCS, which listens on ``port`` and keeps its state in Redis (host and port).
+
+    Not by ``cluster_utils.Cluster``: that writes the address where every other Ray on this machine finds it.
+    """
+    return _start(
+        head=True,
+        num_cpus=0,
+        gcs_server_port=port,
+        external_addresses=[redis, redis],
+        env_vars=dict(environment),
+        include_dashboard=False,
+        # Without a dashboard too Ray tries its port, and leaves a socket open where that is taken.
+        dashboard_port=dashboard_port,
+        no_monitor=True,
+    )
+
+
+def start_worker(head: Any, environment: Mapping[str, str], **resources: Any) -> Any:
+    """Start a node with these resources beside a head; its processes have this environment too."""
+    return _start(
+        head=False,
+        gcs_address=head.gcs_address,
+        env_vars=dict(environment),
+        node_manager_port=0,
+        dashboard_agent_listen_port=None,
+        **resources,
+    )
+
+
+def _start(*, head: bool, **parameters: Any) -> Any:
+    """Start a node's processes, again if they are not up in time.
+
+    Ray gives them half a minute, and their agents half of that: too little on a busy machine. A kubelet would
+    start the pod again, too.
+    """
+    for _ in range(_TRIES - 1):
+        with suppress(Exception):
+            return _try_to_start(head, parameters)
+    return _try_to_start(head, parameters)
+
+
+def _try_to_start(head: bool, parameters: Mapping[str, Any]) -> Any:
+    cheap: dict[str, Any] = {"object_store_memory": _OBJECT_STORE_BYTES, "include_log_monitor": False}
+    ray_params = RayParams(**cheap, min_worker_port=0, max_worker_port=0, **parameters)
+    node = Node.__new__(Node)  # so that what a failing constructor has started is known
+    try:
+        Node.__init__(node, ray_params, head=head, shutdown_at_exit=False, spawn_reaper=False)
+    except Exception:
+        kill(node)
+        raise
+    return node
+
+
+def kill(node: Any) -> None:
+    """Kill every process of a node (SIGKILL)."""
+    node.kill_all_processes(check_alive=False, allow_graceful=False, wait=True)
+
+
+def alive(head: Any) -> set[str]:
+    """Return the ids of the nodes that live, as the GCS of a head has it."""
+    infos = head.get_gcs_client().get_all_node_info(timeout=_GCS_S)
+    return {node.hex() for node, info in infos.items() if info.state == GcsNodeInfo.GcsNodeState.ALIVE}
 
 
 def serve_logs() -> Path:
@@ -49,7 +122,7 @@ def drain(node: Any, within_s: float) -> None:
     Nothing kills the node then: that is the business of whoever says so.
     """
     deadline_ms = int(1000 * (time.time() + within_s))
-    gcs = head_node().get_gcs_client()
+    gcs = node.get_gcs_client()
     is_accepted, why_not = gcs.drain_node(node.node_id, _PREEMPTION, "told by a test", deadline_ms)
     assert is_accepted, why_not
 

