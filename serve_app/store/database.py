@@ -4,7 +4,7 @@ import asyncio
 import fcntl
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from sqlalchemy import Connection, event, inspect, make_url, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from serve_app.store.postgres import PATIENCE_S, postgres_engine, reaching_server
+from serve_app.store.sqlite_file import SqliteFile
 
 OnTransaction = Callable[[str, float], None]
 """Is told of each ``read`` or ``write`` that ended well, and its seconds; returns at once, never raises."""
@@ -45,9 +46,12 @@ class Database:
         parsed = make_url(url)
         self._file = parsed.database if parsed.get_backend_name() == "sqlite" else None
         if self._file is not None:
-            self._readers = _sqlite_engine(url, begin=None, pool_size=4)
-            self._writers = _sqlite_engine(url, begin="IMMEDIATE", pool_size=1)
+            file = SqliteFile(Path(self._file))
+            self._reaching = file.reaching
+            self._readers = _sqlite_engine(url, begin=None, pool_size=4, opened=file.opened)
+            self._writers = _sqlite_engine(url, begin="IMMEDIATE", pool_size=1, opened=file.opened)
         else:
+            self._reaching = reaching_server
             self._readers = self._writers = postgres_engine(url, patience_s)
 
     async def migrate(self) -> None:
@@ -118,19 +122,20 @@ class Database:
                 await connection.execute(text("BEGIN IMMEDIATE"))
             yield connection
 
-    def _reaching(self) -> AbstractAsyncContextManager[None]:
-        return nullcontext() if self._file is not None else reaching_server()
-
     async def close(self) -> None:
         """Close every connection."""
         await self._readers.dispose()
         await self._writers.dispose()
 
 
-def _sqlite_engine(url: str, *, begin: str | None, pool_size: int) -> AsyncEngine:
-    """Create an engine; ``begin``: the kind of transaction for modifying statements, None for autocommit."""
+def _sqlite_engine(url: str, *, begin: str | None, pool_size: int, opened: Callable[[], None]) -> AsyncEngine:
+    """Create an engine; ``begin``: the kind of transaction for modifying statements, None for autocommit.
+
+    ``opened`` is called with each connection that is made.
+    """
     engine = create_async_engine(
         url,
+        hide_parameters=True,  # or an error that is logged would hold prompts
         pool_size=pool_size,
         max_overflow=0,
         pool_reset_on_return=None,  # ``read`` opens no transaction, ``write`` commits or rolls back
@@ -144,6 +149,7 @@ def _sqlite_engine(url: str, *, begin: str | None, pool_size: int) -> AsyncEngin
         cursor.execute("PRAGMA journal_mode=WAL")
         cursor.execute("PRAGMA synchronous=FULL")
         cursor.close()
+        opened()
 
     return engine
 

@@ -35,6 +35,7 @@ def postgres_engine(url: str, patience_s: float | None) -> AsyncEngine:
         arguments |= {"statement_cache_size": 0, "prepared_statement_name_func": lambda: f"s{uuid4().hex}"}
     return create_async_engine(
         url,
+        hide_parameters=True,  # or an error that is logged would hold prompts
         pool_size=8,
         pool_pre_ping=True,
         pool_timeout=patience_s or PATIENCE_S,

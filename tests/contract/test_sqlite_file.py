@@ -1,0 +1,92 @@
+"""The file of a SQLite database that something happens to while the service runs."""
+
+import os
+import shutil
+import sqlite3
+from collections.abc import AsyncIterator, Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
+
+from serve_app.errors import StoreUnavailable
+from serve_app.store import database as databases
+from serve_app.store.database import Database
+from serve_app.store.task_store import TaskStore
+from tests.contract.tasks import ADMISSION, new
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "tasks.db"
+
+
+@pytest_asyncio.fixture
+async def store(file: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[TaskStore]:
+    monkeypatch.setattr(databases, "_BUSY_TIMEOUT_S", 0.1)
+    database = Database(f"sqlite+aiosqlite:///{file}")
+    await database.migrate()
+    yield TaskStore(database)
+    await database.close()
+
+
+def delete(file: Path) -> None:
+    file.unlink()
+
+
+def replace(file: Path) -> None:
+    copy = file.with_name("copy.db")
+    shutil.copy(file, copy)
+    os.replace(copy, file)
+
+
+@pytest.mark.parametrize("strike", [delete, replace])
+async def test_into_a_database_that_was_deleted_or_replaced_nothing_is_written(
+    store: TaskStore, file: Path, strike: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    await store.submit(new("a"), ADMISSION)
+    os.link(file, file.with_name("kept.db"))
+    strike(file)
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable):
+            await store.submit(new("b"), ADMISSION)
+    (line,) = caplog.records
+    assert "Stop the service, put the database back" in line.getMessage()
+    file.unlink(missing_ok=True)
+    file.with_name("kept.db").rename(file)
+    await store.submit(new("c"), ADMISSION)
+
+
+async def test_a_database_that_is_locked_for_long_is_unavailable_and_then_there_again(
+    store: TaskStore, file: Path
+) -> None:
+    with closing(sqlite3.connect(file, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreUnavailable):
+            await store.submit(new("a"), ADMISSION)
+        other.execute("ROLLBACK")
+    await store.submit(new("a"), ADMISSION)
+
+
+async def test_a_damaged_database_is_unavailable(store: TaskStore, file: Path) -> None:
+    await store.submit(new("a"), ADMISSION)
+    with closing(sqlite3.connect(file)) as other:
+        other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    with file.open("r+b") as damaged:
+        damaged.seek(0, os.SEEK_END)
+        damaged.truncate(damaged.tell() // 2)
+    with pytest.raises(StoreUnavailable):
+        await store.submit(new("b"), ADMISSION)
+
+
+async def test_an_error_of_a_statement_stays_and_shows_no_value(store: TaskStore, file: Path) -> None:
+    database = Database(f"sqlite+aiosqlite:///{file}")
+    statement = text("INSERT INTO services (name, epoch) VALUES (:name, :epoch)")
+    with pytest.raises(IntegrityError) as caught:
+        async with database.write() as connection:
+            await connection.execute(statement, {"name": "a marked prompt", "epoch": None})
+    assert "a marked prompt" not in str(caught.value)
+    await database.close()
