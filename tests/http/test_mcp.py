@@ -9,19 +9,17 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import httpx
 import httpx2
 import numpy as np
 import pytest
 import pytest_asyncio
-from mcp import Client, StdioServerParameters, stdio_client
-from mcp.client.streamable_http import streamable_http_client
 from mcp_types import CallToolResult, TextContent
 
 from serve_app.mcp.order import NATIVE_NAMES
 from serve_app.mcp.running_service import RunningService
-from serve_app.mcp.server import build_server
 from serve_app.media.video_writer import VideoWriter
 from serve_app.tasks.task import Task
 from serve_app.tasks.video_output import Codec, VideoFormat, VideoOutput
@@ -38,7 +36,21 @@ from tests.http.http_service import (
     with_key,
 )
 
+if TYPE_CHECKING:
+    import mcp
+
+    from serve_app.mcp import server as mcp_server
+
 DEADLINE_S = 60
+
+
+@pytest.fixture(scope="module", autouse=True)
+def load_sdk() -> None:
+    """Load the SDK, which takes long, only where its tests run: every process collects all files."""
+    global mcp, mcp_server
+    import mcp
+
+    from serve_app.mcp import server as mcp_server
 
 
 @dataclass
@@ -49,9 +61,12 @@ class Listening:
     url: str
 
     @asynccontextmanager
-    async def tools(self, key: str = "alice") -> AsyncIterator[Client]:
+    async def tools(self, key: str = "alice") -> AsyncIterator["mcp.Client"]:
         """Yield a client of an MCP server in this process."""
-        async with httpx.AsyncClient(base_url=self.url) as http, Client(build_server(http, key)) as client:
+        async with (
+            httpx.AsyncClient(base_url=self.url) as http,
+            mcp.Client(mcp_server.build_server(http, key)) as client,
+        ):
             yield client
 
 
@@ -113,11 +128,11 @@ async def test_a_submit_over_stdio_tells_of_each_step_and_answers_with_the_end(
     live: Listening, tmp_path: Path
 ):
     command = ["-m", "serve_app.cli", "mcp", "--url", live.url]
-    server = StdioServerParameters(command=sys.executable, args=command, env={"WAN_SERVE_KEY": "alice"})
+    server = mcp.StdioServerParameters(command=sys.executable, args=command, env={"WAN_SERVE_KEY": "alice"})
     reports, log = Reports(), tmp_path / "log"
     asked = {"prompt": "a red ball", "seconds": 1, "steps": 2, "wait": 60}
     with log.open("w") as errors:
-        async with Client(stdio_client(server, errlog=errors), mode="legacy") as client:
+        async with mcp.Client(mcp.stdio_client(server, errlog=errors), mode="legacy") as client:
             waiting = asyncio.create_task(client.call_tool("submit_video", asked, progress_callback=reports))
             task = await made(live.service, reports)
             video = (await waiting).structured_content
@@ -158,9 +173,11 @@ async def test_over_http_each_caller_is_known_by_its_own_key(live: Listening):
 
 
 async def called_over_http(port: int, headers: dict[str, str]) -> CallToolResult:
+    from mcp.client.streamable_http import streamable_http_client
+
     async with (
         httpx2.AsyncClient(headers=headers) as http,
-        Client(streamable_http_client(f"http://127.0.0.1:{port}/mcp", http_client=http)) as client,
+        mcp.Client(streamable_http_client(f"http://127.0.0.1:{port}/mcp", http_client=http)) as client,
     ):
         return await client.call_tool("submit_video", {"prompt": "x"})
 
@@ -206,7 +223,7 @@ async def test_everything_that_can_be_asked_for_is_an_argument(folder: Path, cli
         running(settings(folder, models=[vace])) as service,
         listening_at(service) as url,
         httpx.AsyncClient(base_url=url) as http,
-        Client(build_server(http, "")) as client,
+        mcp.Client(mcp_server.build_server(http, "")) as client,
     ):
         (submit,) = [tool for tool in (await client.list_tools()).tools if tool.name == "submit_video"]
         described = submit.input_schema["properties"]
@@ -272,7 +289,7 @@ async def test_what_the_service_refuses_is_said_in_its_words(
 async def test_a_service_that_is_not_there_is_said_without_the_key():
     async with (
         httpx.AsyncClient(base_url="http://127.0.0.1:9") as http,
-        Client(build_server(http, "secret\n")) as client,
+        mcp.Client(mcp_server.build_server(http, "secret\n")) as client,
     ):
         said = sentence(await client.call_tool("video_status", {"task_id": "a", "wait": 1}))
     assert said == "No service answers at http://127.0.0.1:9."

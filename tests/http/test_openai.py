@@ -6,9 +6,9 @@ import io
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import openai
 import pytest
 import pytest_asyncio
 from PIL import Image
@@ -19,9 +19,19 @@ from serve_app.tasks.transitions import Status
 from tests.contract.tasks import at
 from tests.http.http_service import HttpService, listening_at, png, running, settings
 
+if TYPE_CHECKING:
+    import openai
+
 # OpenAI ended its own service; its client says so at each call, and goes on working.
 pytestmark = pytest.mark.filterwarnings("ignore:The Sora API:DeprecationWarning")
 DEADLINE_S = 30
+
+
+@pytest.fixture(scope="module", autouse=True)
+def load_client() -> None:
+    """Load the client, which takes long, only where its tests run: every process collects all files."""
+    global openai
+    import openai
 
 
 @pytest.fixture(scope="session")
@@ -39,10 +49,10 @@ class Online:
     """The service on a port, and OpenAI's client of alice's key."""
 
     service: HttpService
-    client: openai.AsyncOpenAI
+    client: "openai.AsyncOpenAI"
     url: str
 
-    def client_of(self, key: str) -> openai.AsyncOpenAI:
+    def client_of(self, key: str) -> "openai.AsyncOpenAI":
         return self.client.with_options(api_key=key)
 
     async def claimed(self) -> Task:

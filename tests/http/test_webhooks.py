@@ -12,7 +12,6 @@ from typing import Any
 import httpx
 import pytest
 import pytest_asyncio
-from openai import InvalidWebhookSignatureError, OpenAI
 from standardwebhooks import Webhook
 
 from serve_app.media.public_http import PublicHttp
@@ -345,6 +344,8 @@ async def test_openais_client_takes_the_signature(post: Post, receiver: Receiver
     await post.service.finished(callback_url=receiver.url())
     await post.deliver()
     (received,) = receiver.received
+    from openai import InvalidWebhookSignatureError, OpenAI  # loads long, and no other test here needs it
+
     webhooks = OpenAI(api_key="none", webhook_secret=SECRET).webhooks
     webhooks.verify_signature(received.body, received.headers)
     with pytest.raises(InvalidWebhookSignatureError):
