@@ -1,5 +1,6 @@
 """The folder of HAProxy: its admin socket and configuration, and the program that Ray starts as HAProxy."""
 
+import resource
 import shlex
 import shutil
 import sys
@@ -11,6 +12,11 @@ from pathlib import Path
 _SCRIPT = Path(__file__).with_name("haproxy.py")
 _LONGEST = 24
 """Of a folder: Ray adds a node's name, and the path of a Unix socket has an end."""
+
+_LEAST_CONNECTIONS, _CONNECTIONS = 4096, 8192
+"""Ray's own number could all be taken by slow clients, each until the deadline for a request's head."""
+_FILES_EACH, _OTHER_FILES = 3, 1000
+"""HAProxy reserves two and a half for each: to the client, to the service, and pipes between them."""
 
 
 @contextmanager
@@ -39,9 +45,18 @@ def proxy_folder() -> Iterator[Mapping[str, str]]:
             "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "metrics.sock"),
             "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
             "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
+            "RAY_SERVE_HAPROXY_MAXCONN": str(_connections()),
         }
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _connections() -> int:
+    """Return how many connections HAProxy may take; with too few files for them it would not start."""
+    _, may_open = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if may_open == resource.RLIM_INFINITY:
+        return _CONNECTIONS
+    return max(_LEAST_CONNECTIONS, min(_CONNECTIONS, (may_open - _OTHER_FILES) // _FILES_EACH))
 
 
 def _is_too_long(folder: str) -> bool:
