@@ -32,15 +32,18 @@ _HEADER = re.compile(rb"P7\nWIDTH (\d+)\nHEIGHT (\d+)\nDEPTH ([34])\nMAXVAL 255\
 _LONGEST_HEADER = 200
 
 
+def declared_pixels(data: bytes) -> int:
+    """Return the pixels of the largest picture that the header of an AVIF or HEIC file tells of."""
+    return max((width * height for width, height in _declared_sizes(data)), default=0)
+
+
 def decode_heif(data: bytes, *, max_pixels: int) -> NDArray[np.uint8]:
     """Decode the main picture in ``data``, upright: ``[height, width, 3]``, or 4 with an alpha channel.
 
     Of an animation that is the first frame. Raises ``TooLarge`` if the header says more than ``max_pixels``,
     ``ImageUnreadable`` for all else.
     """
-    sizes = [
-        (int.from_bytes(width), int.from_bytes(height)) for width, height in _DECLARED_SIZE.findall(data)
-    ]
+    sizes = _declared_sizes(data)
     if any(width * height > max_pixels for width, height in sizes):
         raise TooLarge(f"The image has more than {max_pixels} pixels; send a smaller one.")
     # No part may be decoded to more pixels than the largest says it has, but for the codec's own padding.
@@ -62,6 +65,10 @@ def decode_heif(data: bytes, *, max_pixels: int) -> NDArray[np.uint8]:
     except (subprocess.SubprocessError, OSError):
         raise _unreadable(has_alpha) from None
     return _pixels(done.stdout, max_pixels, has_alpha)
+
+
+def _declared_sizes(data: bytes) -> list[tuple[int, int]]:
+    return [(int.from_bytes(width), int.from_bytes(height)) for width, height in _DECLARED_SIZE.findall(data)]
 
 
 def _command(most_decoded: int, has_alpha: bool) -> list[str]:

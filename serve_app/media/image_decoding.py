@@ -5,11 +5,12 @@ memory.
 import io
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from serve_app.errors import ImageUnreadable, ServiceError, TooLarge
 from serve_app.media import image_formats
-from serve_app.media.heif_decoding import decode_heif
+from serve_app.media.heif_decoding import declared_pixels, decode_heif
 from serve_app.media.source_image import SourceImage
 
 FORMATS = ("JPEG", "PNG", "WEBP")
@@ -18,6 +19,7 @@ FORMATS = ("JPEG", "PNG", "WEBP")
 MAX_JPEG_SCANS = 100
 
 _SCAN_MARKER = b"\xff\xda"  # entropy-coded data never holds it, there 0xff is followed by 0x00 or a restart
+_STRIP_PIXELS = 1_000_000
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -43,7 +45,7 @@ def decode(data: bytes, *, max_pixels: int) -> SourceImage:
         raise ImageUnreadable("The image is empty.")
     if image_formats.is_heif(data):
         pixels = decode_heif(data, max_pixels=max_pixels)
-        return SourceImage(np.array(_to_rgb(Image.fromarray(pixels)), dtype=np.uint8))
+        return SourceImage(_rgb_pixels(Image.fromarray(pixels)))
     if not image_formats.is_read(data):
         found = image_formats.name_of(data) or "no picture of a known format"
         raise ImageUnreadable(f"The image is {found}; {image_formats.ADVICE}.")
@@ -59,6 +61,17 @@ def decode(data: bytes, *, max_pixels: int) -> SourceImage:
         raise ImageUnreadable("The image is damaged or incomplete and cannot be decoded.") from None
 
 
+def pixels_of(data: bytes) -> int:
+    """Return how many pixels the header of a picture says it has; 0 for one that cannot be decoded."""
+    if image_formats.is_heif(data):
+        return declared_pixels(data)
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            return image.width * image.height
+    except Exception:  # what decoding it raises will say why
+        return 0
+
+
 def _decode(data: bytes, max_pixels: int) -> SourceImage:
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         width, height = image.size
@@ -69,10 +82,17 @@ def _decode(data: bytes, max_pixels: int) -> SourceImage:
         image.load()
         # Read before the conversions, which may drop it; PNG and WebP keep it behind the pixels.
         turn = _UPRIGHT.get(_orientation(image))
-        picture = _to_rgb(image)
-    if turn is not None:
-        picture = picture.transpose(turn)
-    return SourceImage(np.array(picture, dtype=np.uint8))
+        return SourceImage(_rgb_pixels(image if turn is None else image.transpose(turn)))
+
+
+def _rgb_pixels(image: Image.Image) -> NDArray[np.uint8]:
+    """Convert a picture in strips, since on the way to RGB there are up to four copies of it."""
+    pixels = np.empty((image.height, image.width, 3), np.uint8)
+    rows = max(1, _STRIP_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        bottom = min(top + rows, image.height)
+        pixels[top:bottom] = np.asarray(to_rgb(image.crop((0, top, image.width, bottom))))
+    return pixels
 
 
 def _orientation(image: Image.Image) -> int:
@@ -82,7 +102,8 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Convert to 8 bits of red, green and blue, what is transparent onto white; each pixel by itself."""
     if image.mode == "I" or image.mode.startswith("I;16"):
         # Pillow would clip 16-bit gray at 255 instead of scaling it.
         wide = np.asarray(image).astype(np.uint32)

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from serve_app.media import image_decoding
 from serve_app.media.file_intake import FileIntake
+from serve_app.media.kept_picture import KeptPicture
+from serve_app.media.picture_pool import in_picture_pool
 from serve_app.media.source_image import SourceImage
 from serve_app.media.url_fetch import UrlFetch
 
@@ -28,6 +30,15 @@ class ImageIntake:
         Raises ``InvalidField``, ``PathForbidden``, ``TooLarge`` or ``ImageUnreadable``.
         """
         return await asyncio.to_thread(self.from_bytes, await self._files.read(source, field))
+
+    async def kept(self, source: str | bytes, field: str) -> KeptPicture:
+        """Read an image as ``read`` does, or one that was uploaded, as it is stored.
+
+        What is decoded at once is bounded for the process: see ``serve_app.media.picture_pool``.
+        """
+        data = source if isinstance(source, bytes) else await self._files.read(source, field)
+        pixels = await in_picture_pool(0, lambda: image_decoding.pixels_of(data))
+        return await in_picture_pool(pixels, lambda: KeptPicture.of(self.from_bytes(data)))
 
     def from_bytes(self, data: bytes) -> SourceImage:
         """Decode the image in an uploaded file. Occupies the CPU for up to a second: call it in a thread.

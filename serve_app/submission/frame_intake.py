@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from serve_app.errors import FileNotFound
 from serve_app.files.artifacts import Artifacts
 from serve_app.media.image_intake import ImageIntake
-from serve_app.media.source_image import SourceImage
+from serve_app.media.kept_picture import KeptPicture
 from serve_app.submission.field_words import FieldWords
 from serve_app.submission.video_order import KeptInput, Picture, VideoOrder
 
@@ -15,9 +15,9 @@ from serve_app.submission.video_order import KeptInput, Picture, VideoOrder
 class Frames:
     """An order's decoded pictures, None for a frame that it has not."""
 
-    first: SourceImage | None
-    last: SourceImage | None
-    references: tuple[SourceImage, ...]
+    first: KeptPicture | None
+    last: KeptPicture | None
+    references: tuple[KeptPicture, ...]
 
     @property
     def size(self) -> tuple[int, int] | None:
@@ -68,24 +68,22 @@ class FrameIntake:
             first_key, last_key, tuple(reference_keys), tuple(f"The {note}." for note in notes if note)
         )
 
-    async def _read(self, picture: Picture | None, word: str) -> SourceImage | None:
+    async def _read(self, picture: Picture | None, word: str) -> KeptPicture | None:
         return None if picture is None else await self._read_picture(picture, word)
 
-    async def _read_picture(self, picture: Picture, word: str) -> SourceImage:
-        if isinstance(picture, bytes):
-            return await asyncio.to_thread(self.intake.from_bytes, picture)
+    async def _read_picture(self, picture: Picture, word: str) -> KeptPicture:
         if isinstance(picture, KeptInput):
             return await asyncio.to_thread(self._read_kept, picture)
-        return await self.intake.read(picture, word)
+        return await self.intake.kept(picture, word)
 
-    def _read_kept(self, picture: KeptInput) -> SourceImage:
+    def _read_kept(self, picture: KeptInput) -> KeptPicture:
         try:
-            return SourceImage.from_png(self.artifacts.read_input(picture.key))
+            return KeptPicture.from_png(self.artifacts.read_input(picture.key))
         except (FileNotFound, OSError):
             raise FileNotFound("A picture that the video was made from is no longer kept.") from None
 
-    async def _store(self, uid: str, file_name: str, image: SourceImage | None) -> str | None:
+    async def _store(self, uid: str, file_name: str, image: KeptPicture | None) -> str | None:
         return None if image is None else await self._store_picture(uid, file_name, image)
 
-    async def _store_picture(self, uid: str, file_name: str, image: SourceImage) -> str:
-        return await asyncio.to_thread(lambda: self.artifacts.put_input(uid, file_name, image.to_png()))
+    async def _store_picture(self, uid: str, file_name: str, image: KeptPicture) -> str:
+        return await asyncio.to_thread(lambda: self.artifacts.put_input(uid, file_name, image.png))
