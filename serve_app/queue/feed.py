@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from serve_app.store.task_store import TaskStore
 from serve_app.tasks.caller import Caller
 
-_PAUSE_S = 0.1
+_PAUSE_S = 0.05
 """Pause between two looks: half of it, on average, is what a change takes to be noticed."""
 _COST_SHARE = 5
 """A look that costs t seconds is followed by a pause of at least 5 t, as with very long queues."""

@@ -95,12 +95,15 @@ async def _all_events(
         if not tasks:
             yield PING
         documents = await describe_all(service, tasks, root_path)
+        news = []
         for task, document in zip(tasks, documents, strict=True):
             if _is_news(document, told.get(task.uid)):
-                yield event(f"{time.time():.3f}", document)
+                news.append(event(f"{time.time():.3f}", document))
             told[task.uid] = document
             if task.is_final:
                 del told[task.uid]
+        if news:  # in one piece: each piece passes through every layer below
+            yield "".join(news)
 
 
 def _is_news(document: TaskDocument, told: TaskDocument | None) -> bool:
