@@ -5,10 +5,16 @@ loopback addresses are loaded.
 """
 
 import asyncio
+import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
+
+import psutil
+
+CONNECTIONS = 32
+SMALL: Mapping[str, int] = {"width": 64, "height": 64, "num_frames": 5}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +68,23 @@ def post(path: str, body: bytes) -> bytes:
     """Return a POST request with a JSON body as bytes."""
     headers = f"Host: bench\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     return f"POST {path} HTTP/1.1\r\n{headers}".encode() + body
+
+
+def cpu_s(pid: int) -> float:
+    """Return the processor time that a process has taken, in seconds."""
+    times = psutil.Process(pid).cpu_times()
+    return float(times.user + times.system)
+
+
+def submits(path: str) -> Callable[[int], bytes]:
+    """Return submits of small videos at a path of the service, each with a prompt of its own."""
+
+    def submit(number: int) -> bytes:
+        prompt = f"A white cat sitting by the beach under sunset sky, take {number}"
+        body = {"prompt": prompt, "infer_steps": 200, **SMALL}
+        return post(f"{path}/v1/tasks/video", json.dumps(body).encode())
+
+    return submit
 
 
 class _Closed(Exception):

@@ -18,14 +18,13 @@ import httpx
 import numpy as np
 import psutil
 
-from bench.http_load import Load, get, load, post
+from bench.front_doors import front_doors
+from bench.http_load import CONNECTIONS, SMALL, Load, get, load, submits
 from bench.machine import describe
 from bench.streams import streams
 from testbed.cluster import Cluster, demo, paced
 from testbed.service import Service
 
-SMALL = {"width": 64, "height": 64, "num_frames": 5}
-CONNECTIONS = 32
 QUEUED = 10_000
 _DEADLINE_S = 600
 
@@ -37,14 +36,13 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--requests", type=int, default=3000, help="requests of each load (default 3000)")
     parser.add_argument("--tasks", type=int, default=200, help="tasks of the memory run (default 200)")
     parser.add_argument("--streams", type=int, default=1000, help="open streams (default 1000)")
+    parser.add_argument("--only", choices=PARTS, help="this part alone")
     options = parser.parse_args(arguments)
     figures: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder, Cluster(Path(folder)) as cluster:
-        figures |= _overhead(cluster)
-        figures |= _idle_gap(cluster, Path(folder) / "trace")
-        figures |= asyncio.run(_requests(cluster, options.requests))
-        figures |= _memory(cluster, options.tasks)
-        figures |= streams(cluster, Path(folder) / "streams", count=options.streams)
+        for name, part in PARTS.items():
+            if options.only in (None, name):
+                figures |= part(cluster, Path(folder) / name, options)
     print(describe())
     for name, figure in figures.items():
         print(f"{name:<32}{figure:>12.3f}")
@@ -53,14 +51,14 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _overhead(cluster: Cluster) -> Mapping[str, float]:
+def _overhead(cluster: Cluster, _folder: Path, _options: argparse.Namespace) -> Mapping[str, float]:
     """Measure by how much a task takes longer than its engine's ten seconds; the median of three."""
     with cluster.deploy(models=[paced(1.0)]) as service:
         spans = [_span(_finish(service, infer_steps=10)) for _ in range(3)]
     return {"overhead_pct": 100 * (statistics.median(spans) - 10) / 10}
 
 
-def _idle_gap(cluster: Cluster, trace: Path) -> Mapping[str, float]:
+def _idle_gap(cluster: Cluster, trace: Path, _options: argparse.Namespace) -> Mapping[str, float]:
     """Measure the milliseconds between the last frame of a queued task and the begin of the next."""
     model = paced(0.05)
     model["options"] |= {"trace": str(trace)}
@@ -71,6 +69,18 @@ def _idle_gap(cluster: Cluster, trace: Path) -> Mapping[str, float]:
     times = [float(when) for _, when in marks]
     gaps = [1000 * (begin - end) for end, begin in zip(times[1::2], times[2::2], strict=False)]
     return {"idle_gap_ms": statistics.median(gaps), "idle_gap_p95_ms": sorted(gaps)[int(0.95 * len(gaps))]}
+
+
+def _loads(cluster: Cluster, _folder: Path, options: argparse.Namespace) -> Mapping[str, float]:
+    return asyncio.run(_requests(cluster, options.requests))
+
+
+def _doors(cluster: Cluster, _folder: Path, options: argparse.Namespace) -> Mapping[str, float]:
+    return asyncio.run(front_doors(cluster, options.requests))
+
+
+def _streams(cluster: Cluster, folder: Path, options: argparse.Namespace) -> Mapping[str, float]:
+    return streams(cluster, folder, count=options.streams)
 
 
 async def _requests(cluster: Cluster, requests: int) -> Mapping[str, float]:
@@ -105,22 +115,18 @@ async def _submits_and_statuses(service: Service, requests: int, suffix: str) ->
 
 async def _submit(service: Service, requests: int) -> Load:
     path = httpx.URL(service.url).path
-    body = json.dumps(
-        {"prompt": "A white cat sitting by the beach under sunset sky", "infer_steps": 200, **SMALL}
-    )
-    request = post(f"{path}/v1/tasks/video", body.encode())
-    return await load(service.url, lambda _: request, requests=requests, connections=CONNECTIONS)
+    return await load(service.url, submits(path), requests=requests, connections=CONNECTIONS)
 
 
-def _memory(cluster: Cluster, tasks: int) -> Mapping[str, float]:
+def _memory(cluster: Cluster, _folder: Path, options: argparse.Namespace) -> Mapping[str, float]:
     """Measure the growth of the replica's resident memory, in MB a task; the first fifth is left out."""
     with cluster.deploy(models=[demo()]) as service:
         (pid,) = service.replica_pids("model-demo").values()
         sizes_mb = []
-        for _ in range(tasks):
+        for _ in range(options.tasks):
             _finish(service, infer_steps=2)
             sizes_mb.append(psutil.Process(pid).memory_info().rss / 1e6)
-    settled = sizes_mb[tasks // 5 :]
+    settled = sizes_mb[options.tasks // 5 :]
     return {
         "rss_slope_mb_per_task": float(np.polyfit(range(len(settled)), settled, 1)[0]),
         "rss_mb": settled[-1],
@@ -134,3 +140,13 @@ def _finish(service: Service, **fields: Any) -> Mapping[str, Any]:
 def _span(status: Mapping[str, Any]) -> float:
     created, finished = (datetime.fromisoformat(status[key]) for key in ("created_at", "finished_at"))
     return (finished - created).total_seconds()
+
+
+PARTS = {
+    "overhead": _overhead,
+    "idle_gap": _idle_gap,
+    "requests": _loads,
+    "front_doors": _doors,
+    "memory": _memory,
+    "streams": _streams,
+}

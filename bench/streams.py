@@ -13,9 +13,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
-import psutil
 
-from bench.http_load import get
+from bench.http_load import cpu_s, get
 from bench.stage import Stage, submit
 from testbed.cluster import Cluster
 from testbed.service import Service, wait_for
@@ -23,6 +22,8 @@ from testbed.service import Service, wait_for
 _PROCESSES = 4
 _SLOTS = 25
 _RUN_S = 20.0
+_APART_S = 0.05
+"""Seconds between two begins, so also between two reports: all runs have begun when the first one reports."""
 _WATCHED_S = 10.0
 _DEADLINE_S = 120.0
 
@@ -32,12 +33,12 @@ def streams(cluster: Cluster, folder: Path, *, count: int) -> Mapping[str, float
     stage = Stage(cluster, folder)
     with stage.deploy(_PROCESSES, _SLOTS, _RUN_S) as service:
         figures = asyncio.run(_idle_cost(service, count))
-        asyncio.run(submit(service, max(_PROCESSES * _SLOTS - count, 0)))
+        httpx.delete(f"{service.url}/v1/tasks/all/waiting", timeout=60).raise_for_status()
         told = asyncio.run(_told(service, stage))
         # A slot writes down a run at its end, also one that was cancelled.
         wait_for(lambda: len(stage.runs()) >= len(told), _DEADLINE_S, lambda: "runs are missing")
     began = sorted(began for began, _ in stage.runs())[: len(told)]
-    # Both are sorted by time, so the mean is exact; slots report nearly at once.
+    # Both are sorted by time: of two reports that pass each other the mean is exact.
     lags = [1000 * (at - (start + _RUN_S / 2)) for at, start in zip(sorted(told), began, strict=True)]
     return {**figures, "event_lag_ms": statistics.median(lags), "event_lag_p95_ms": _p95(lags)}
 
@@ -53,9 +54,9 @@ async def _idle_cost(service: Service, count: int) -> Mapping[str, float]:
             events = await opened.enter_async_context(stream)
             await events.next()
         (pid,) = service.replica_pids("api").values()
-        before = _cpu_s(pid)
+        before = cpu_s(pid)
         await asyncio.sleep(_WATCHED_S)
-        used = (_cpu_s(pid) - before) / _WATCHED_S
+        used = (cpu_s(pid) - before) / _WATCHED_S
     return {f"cores_of_{count}_streams": used}
 
 
@@ -63,8 +64,10 @@ async def _told(service: Service, stage: Stage) -> list[float]:
     """Return when a client got the report of each of a hundred runs, by the monotonic clock."""
     told: list[float] = []
     async with _stream(service, f"{urlsplit(service.url).path}/v1/events") as events:
-        await events.next()
         stage.open_gate()
+        for _ in range(_PROCESSES * _SLOTS):  # so many reports at once would wait for each other
+            await submit(service, 1)
+            await asyncio.sleep(_APART_S)
         async with asyncio.timeout(_DEADLINE_S):
             while len(told) < _PROCESSES * _SLOTS:
                 document = await events.next()
@@ -106,11 +109,6 @@ class _Events:
             if is_data:
                 document: Mapping[str, object] = json.loads(data)
                 return document
-
-
-def _cpu_s(pid: int) -> float:
-    times = psutil.Process(pid).cpu_times()
-    return times.user + times.system
 
 
 def _p95(values: list[float]) -> float:

@@ -1,0 +1,52 @@
+"""Applications that the front door is measured beside: its native surface alone, and a bare FastAPI echo."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI
+from ray import serve
+from ray.serve import Application
+from ray.serve.schema import LoggingConfig
+
+from serve_app.api.application import Surface
+from serve_app.api.ingress import API
+from serve_app.api.native.surface import native_surface
+from serve_app.app import bound
+from serve_app.config.settings import parse_settings
+
+NATIVE_ALONE: Sequence[Surface] = (native_surface,)
+
+
+def native_alone(args: dict[str, object]) -> Application:
+    """Build the service as ``serve_app.app`` does, with its native surface alone."""
+    return bound(parse_settings(args, Path.cwd()), f"{__name__}:NATIVE_ALONE")
+
+
+def echo(_args: dict[str, object]) -> Application:
+    """Build an application that answers with the JSON that it was sent, with the options of our ingress."""
+    deployment = serve.deployment(
+        name=API,
+        max_ongoing_requests=4096,
+        ray_actor_options={"num_cpus": 0.1},
+        logging_config=LoggingConfig(enable_access_log=False),
+    )(serve.ingress(_echo)(_Echo))
+    return deployment.bind()
+
+
+def _echo() -> FastAPI:
+    api = FastAPI()
+
+    @api.get("/ready")
+    async def ready() -> dict[str, bool]:
+        return {"ready": True}
+
+    @api.post("/echo")
+    async def echo(body: dict[str, Any]) -> dict[str, Any]:
+        return body
+
+    return api
+
+
+class _Echo:
+    """The replica of the echo, which has nothing beside its routes."""
