@@ -62,7 +62,6 @@ class Coordinator:
     """Answers all replicas, and runs the background loops: dispatcher, lease check, janitor."""
 
     _loops: Sequence[asyncio.Task[None]] = ()
-
     _failure: BaseException | None = None
 
     # Serve awaits an asynchronous constructor.
@@ -328,14 +327,17 @@ class Coordinator:
             self._outgoing.nudge()
 
     async def _check_leases(self) -> None:
-        # It begins again after each time that the store was away, when no run could report either.
-        await self._ledger.excuse(self._rules.grace_s)
+        is_late = True  # as after each time that the store was away: it has yet to hear what runs said
         while True:
+            if is_late:
+                await self._ledger.excuse(self._rules.grace_s)
             await self._handover.look()
             if self._ledger.seat.leads:
                 await self._end_overdue()
             await self._heartbeats.write()
+            began = time.monotonic()
             await asyncio.sleep(_LEASE_CHECK_S)
+            is_late = time.monotonic() - began > _LEASE_CHECK_S + self._rules.heartbeat_s
 
     async def _end_overdue(self) -> None:
         for task in await self._ledger.expire_leases():

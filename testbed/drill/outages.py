@@ -25,7 +25,7 @@ from testbed.s3_server import S3Server, program
 from testbed.tcp_proxy import TcpProxy
 
 _MAX_ATTEMPTS = 10
-_RULES = {"lease_s": 6.0, "heartbeat_s": 1.0, "max_attempts": _MAX_ATTEMPTS}
+_RULES = {"lease_s": 15.0, "heartbeat_s": 1.0, "max_attempts": _MAX_ATTEMPTS}
 """A lease that is far shorter than an outage."""
 _STEPS = (4, 40)
 _SLOW_PART_S = 0.2
