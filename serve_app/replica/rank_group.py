@@ -135,7 +135,7 @@ class RankGroup:
 
     def end(self) -> None:
         """Kill every rank's process: a hung or stopped one would not react to an actor call. One on another
-        node that does not react is killed there once this replica has ended, with its placement group.
+        node that does not react is killed there by the raylet, which waits a few seconds for it.
         """
         self._ended = True
         for rank in self._ranks:

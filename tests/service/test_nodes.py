@@ -47,9 +47,15 @@ def large(cluster: Cluster) -> Iterator[Node]:
         yield node
 
 
-def test_each_rank_sees_a_device_of_its_own(large: Node) -> None:
+def test_each_rank_sees_a_device_of_its_own_and_one_that_hangs_elsewhere_is_killed_with_its_group(
+    large: Node,
+) -> None:
     with group_of(paced(0.0), gpus=1) as group:
         assert sorted(str(process.devices) for process in group.processes) == ["0", "1"]
+        pids = {process.pid for process in group.processes}
+        os.kill(min(pids), signal.SIGSTOP)
+        group.end()
+        assert_gone(pids)  # while their placement group is still there
 
 
 def test_a_ring_over_two_nodes_makes_the_video_of_one_device_and_misses_a_rank_elsewhere(large: Node) -> None:
