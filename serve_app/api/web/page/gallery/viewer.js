@@ -10,6 +10,7 @@ import { duration, isDone, length, moment, title } from "../words.js";
 import { asCurl, asPython, copy } from "./snippets.js";
 
 const LONG = 240; // letters, beyond which a prompt scrolls
+const MOST_LARGER = 6; // times: a small video stays something to look at
 let shown = null;
 
 /** Show a finished video; the page's address names it while it is open. */
@@ -42,7 +43,7 @@ function mediaOf(task) {
   const media = isVideo
     ? el("video", { controls: true, loop: true, muted: true, playsInline: true, autoplay: !isCalm })
     : el("img", { alt: title(task) });
-  media.style.setProperty("--ratio", String(task.width / task.height));
+  media.style.setProperty("--most", `${task.width * MOST_LARGER}px`);
   mediaUrl(path).then((url) => {
     media.src = url;
   });
