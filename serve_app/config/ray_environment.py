@@ -26,6 +26,8 @@ def ray_environment(*, is_for_this_machine: bool = False) -> Mapping[str, str]:
         # agent at each process every five seconds: an idle service spends much of its processor time on that.
         "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.4",
         "REPORTER_UPDATE_INTERVAL_MS": "15000",
+        # Ray's own processes each write down once a minute what their loops have done: kilobytes a second.
+        "RAY_event_stats_print_interval_ms": "86400000",
     }
     if is_for_this_machine:
         # What Ray does by itself on Windows and macOS: its node has the loopback address.

@@ -60,6 +60,7 @@ VARIABLES_OF_SERVE = (
 )
 VARIABLES_OF_THE_RAYLET = (
     "RAY_worker_niceness",
+    "RAY_event_stats_print_interval_ms",
     "RAY_NODE_TYPE_NAME",
     "RAY_CLOUD_INSTANCE_ID",
     "RAY_gcs_rpc_server_reconnect_timeout_s",
