@@ -65,6 +65,7 @@ class Database:
         # A lock inside the database is not enough: two processes must not switch a new file to WAL at once.
         with open(f"{self._file}.lock", "w") as lock:
             await asyncio.to_thread(fcntl.flock, lock, fcntl.LOCK_EX)
+            Path(self._file).touch(mode=0o600)  # a new one; its log takes over the mode
             async with self.write_alone() as connection:
                 await connection.run_sync(_upgrade)
 

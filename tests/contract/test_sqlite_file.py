@@ -3,6 +3,7 @@
 import os
 import shutil
 import sqlite3
+import stat
 from collections.abc import AsyncIterator, Callable
 from contextlib import closing
 from pathlib import Path
@@ -31,6 +32,14 @@ async def store(file: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Ta
     await database.migrate()
     yield TaskStore(database)
     await database.close()
+
+
+async def test_a_new_database_and_its_log_are_its_users_alone(store: TaskStore, file: Path) -> None:
+    await store.submit(new("a"), ADMISSION)
+    files = [
+        path for path in file.parent.iterdir() if path.name in ("tasks.db", "tasks.db-wal", "tasks.db-shm")
+    ]
+    assert [stat.S_IMODE(path.stat().st_mode) for path in files] == [0o600] * 3
 
 
 def delete(file: Path) -> None:

@@ -6,14 +6,15 @@ The tests go on with one service, in this order: every start takes longer than a
 import re
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from testbed.cluster import free_port, paced
-from testbed.launched import Launched
+from testbed.launched import ROOT, Launched
 from testbed.service import HTTP, Service, wait_for
 
 SMALL = {"width": 64, "height": 64, "num_frames": 5, "infer_steps": 2}
@@ -65,6 +66,23 @@ def test_a_service_killed_whole_goes_on_where_it_was(launched: Launched, folder:
     assert service.result(done) == video
     listed = service.get("/v1/tasks")["tasks"]
     assert [task["task_id"] for task in listed] == [queued, *reversed(running), cancelled, done]
+
+
+def test_a_service_of_this_machine_listens_there_alone_and_where_the_docs_say(launched: Launched) -> None:
+    page = (ROOT / "SECURITY.md").read_text().partition("## What listens where")[2].partition("\n## ")[0]
+    told = set(re.findall(r"^\| `([^`]+)`", page, re.M))
+    found: set[str] = set()
+    for process in launched.tree():
+        with suppress(psutil.NoSuchProcess):  # as a worker that was not needed
+            title = " ".join(process.cmdline())
+            for connection in process.net_connections("tcp"):
+                if connection.status != psutil.CONN_LISTEN:
+                    continue
+                assert connection.laddr.ip.removeprefix("::ffff:") == "127.0.0.1", (title, connection)
+                names = [name for name in told if name in title]
+                assert names, f"SECURITY.md does not say that {title} listens"
+                found.update(names)
+    assert found >= {"gcs_server", "haproxy", "ray::ServeController", "ray::ServeReplica", "raylet"}
 
 
 def test_a_second_service_on_the_same_folder_does_not_start(launched: Launched, tmp_path: Path) -> None:
