@@ -45,7 +45,7 @@ class Ingress:
         self._streams = StreamMetrics()
 
     async def check_health(self) -> None:
-        """Keep the metric of event streams exported; Serve calls this method every ten seconds."""
+        """Keep the metric of event streams exported; Serve calls this method every second."""
         self._streams.refresh()
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
@@ -102,6 +102,7 @@ def ingress(settings: AppSettings, coordinator: Application, surfaces: str = SUR
         max_ongoing_requests=4096,
         ray_actor_options={"num_cpus": 0.1},
         graceful_shutdown_timeout_s=10,
+        health_check_period_s=1,  # by which Serve also learns that one was killed
         logging_config=LoggingConfig(
             enable_access_log=settings.access_log, encoding=settings.log_format.upper()
         ),
