@@ -71,7 +71,6 @@ readOnlyRootFilesystem: true
 - {name: REPORTER_UPDATE_INTERVAL_MS, value: "15000"}
 - {name: RAY_event_stats_print_interval_ms, value: "86400000"}
 - {name: WAN_SERVE_SERVICE, valueFrom: {fieldRef: {fieldPath: "metadata.labels['ray.io/cluster']"}}}
-- {name: HF_ENABLE_PARALLEL_LOADING, value: "1"}
 {{- end -}}
 
 {{- define "workerPorts" -}}
