@@ -17,14 +17,40 @@ _WARPS = 4
 
 
 @triton.jit
-def load_sum(x, bias, residual, offsets, mask, channels, known):
+def load_sum(x, bias, residual, offsets, residual_offsets, mask, channels, known):
     """Load pixels, and add bias and residual in float32. ``known``: mask of the channels."""
     value = tl.load(x + offsets, mask=mask, other=0.0).to(tl.float32)
     if bias is not None:
         value += tl.load(bias + channels, mask=known, other=0.0).to(tl.float32)
     if residual is not None:
-        value += tl.load(residual + offsets, mask=mask, other=0.0).to(tl.float32)
+        value += tl.load(residual + residual_offsets, mask=mask, other=0.0).to(tl.float32)
     return value
+
+
+@triton.jit
+def repeated_offsets(
+    frame,
+    pixel,
+    channels,
+    width,
+    pixels,
+    TIME: tl.constexpr,
+    SIZE: tl.constexpr,
+    OWN: tl.constexpr,
+    OWN_FRAMES: tl.constexpr,
+    OWN_ROWS: tl.constexpr,
+    OWN_COLUMNS: tl.constexpr,
+):
+    """Where the values lie that are repeated over these pixels of a frame; see ``Spread``.
+
+    ``OWN``: channels, ``OWN_FRAMES`` and so on: distinct values of each along a side.
+    """
+    row, column = pixel // width, pixel % width
+    source = (frame // TIME) * (pixels // (SIZE * SIZE)) + (row // SIZE) * (width // SIZE) + column // SIZE
+    channel = (channels % OWN) * OWN_FRAMES + frame % TIME % OWN_FRAMES
+    channel = channel * OWN_ROWS + row % SIZE % OWN_ROWS
+    channel = channel * OWN_COLUMNS + column % SIZE % OWN_COLUMNS
+    return source * (OWN * OWN_FRAMES * OWN_ROWS * OWN_COLUMNS) + channel
 
 
 @triton.jit
@@ -37,7 +63,7 @@ def store_frame(volume, latest, value, pixel, channels, mask, place, frames, are
         tl.store(latest + (place - frames) * frame + offsets, value, mask=mask)
 
 
-@triton.jit(do_not_specialize=["frames", "pixels", "area"])  # the size of a video compiles nothing
+@triton.jit(do_not_specialize=["frames", "width", "pixels", "area", "skipped"])  # sizes compile nothing
 def fill_volume_kernel(
     x,
     bias,
@@ -48,18 +74,27 @@ def fill_volume_kernel(
     latest,
     summed,
     frames,
+    width,
     pixels,
     area,
+    skipped,
     eps,
     CHANNELS: tl.constexpr,
     WIDTH: tl.constexpr,
     PIXELS: tl.constexpr,
     PAST: tl.constexpr,
+    TIME: tl.constexpr = 0,
+    SIZE: tl.constexpr = 1,
+    OWN: tl.constexpr = 1,
+    OWN_FRAMES: tl.constexpr = 1,
+    OWN_ROWS: tl.constexpr = 1,
+    OWN_COLUMNS: tl.constexpr = 1,
 ):
     """Some pixels of one frame of a volume; see ``fill_volume``.
 
     ``frames``: how many are new. ``pixels``, ``area``: pixels of a frame of ``x`` and of the volume. A
-    pointer of None leaves its part out.
+    pointer of None leaves its part out. Unless ``TIME`` is 0, values of ``residual`` are repeated, from the
+    frame ``skipped`` on; see ``repeated_offsets``.
     """
     pixel = (tl.program_id(0) * PIXELS + tl.arange(0, PIXELS))[:, None]
     place = tl.program_id(1)
@@ -74,8 +109,25 @@ def fill_volume_kernel(
         store_frame(volume, latest, value, pixel, channels, mask, place, frames, area, CHANNELS)
     else:
         mask = (pixel < pixels) & known
-        offsets = ((place - PAST).to(tl.int64) * pixels + pixel) * CHANNELS + channels
-        value = load_sum(x, bias, residual, offsets, mask, channels, known).to(x.dtype.element_ty)
+        frame = (place - PAST).to(tl.int64)
+        offsets = (frame * pixels + pixel) * CHANNELS + channels
+        from_residual = offsets
+        if TIME > 0:
+            from_residual = repeated_offsets(
+                frame + skipped,
+                pixel,
+                channels,
+                width,
+                pixels,
+                TIME,
+                SIZE,
+                OWN,
+                OWN_FRAMES,
+                OWN_ROWS,
+                OWN_COLUMNS,
+            )
+        value = load_sum(x, bias, residual, offsets, from_residual, mask, channels, known)
+        value = value.to(x.dtype.element_ty)
         if summed is not None:
             tl.store(summed + offsets, value, mask=mask)
         normed = value.to(tl.float32)
@@ -116,7 +168,7 @@ def add_frames_kernel(
     known = columns < CHANNELS
     channels = part * CHANNELS + columns
     offsets = ((frame * height + row) * width + column) * (PARTS * CHANNELS) + channels
-    value = load_sum(x, bias, residual, offsets, inside & known, channels, known)
+    value = load_sum(x, bias, residual, offsets, offsets, inside & known, channels, known)
     value = tl.where(inside, value, 0.0)
     place = (frame * PARTS + part) * out_frame + pixel
     mask = (pixel < out_height * out_width) & known
@@ -132,9 +184,15 @@ def fill_volume(
     volume: Tensor,
     latest: Tensor,
     summed: Tensor | None,
+    spread: list[int] | None = None,
 ) -> None:
-    """Launch on pictures ``[t, channels, height, width]``, channels-last."""
+    """Launch on pictures ``[t, channels, height, width]``, channels-last.
+
+    ``spread``: frames and rows that a pixel of ``residual`` becomes, its values' four ``own`` sides as in
+    ``Spread``, and the frames left out at the start; None where the residual is as large as ``x``.
+    """
     t, channels, height, width = x.shape
+    time, size, own, own_frames, own_rows, own_columns, skipped = spread or (0, 1, 1, 1, 1, 1, 0)
     area, block = volume.shape[2] * width, triton.next_power_of_2(channels)
     count = max(_BLOCK // block, 1)
     fill_volume_kernel[(triton.cdiv(area, count), len(volume))](
@@ -147,13 +205,21 @@ def fill_volume(
         latest,
         summed,
         t,
+        width,
         height * width,
         area,
+        skipped,
         PIXEL_EPS,
         CHANNELS=channels,
         WIDTH=block,
         PIXELS=count,
         PAST=len(latest),
+        TIME=time,
+        SIZE=size,
+        OWN=own,
+        OWN_FRAMES=own_frames,
+        OWN_ROWS=own_rows,
+        OWN_COLUMNS=own_columns,
         num_warps=_WARPS,
     )
 

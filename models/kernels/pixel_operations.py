@@ -12,6 +12,7 @@ from typing import Protocol
 import torch.nn.functional as F
 from torch import Tensor
 
+from models.kernels.repeated import Repeated
 from models.kernels.yuv import yuv420p
 
 PIXEL_EPS = 1e-24
@@ -27,7 +28,7 @@ class PixelOperations(Protocol):
         self,
         x: Tensor,
         bias: Tensor | None,
-        residual: Tensor | None,
+        residual: Tensor | Repeated | None,
         gamma: Tensor | None,
         before: Tensor | None,
         volume: Tensor,
@@ -63,7 +64,7 @@ class EagerPixels:
         self,
         x: Tensor,
         bias: Tensor | None,
-        residual: Tensor | None,
+        residual: Tensor | Repeated | None,
         gamma: Tensor | None,
         before: Tensor | None,
         volume: Tensor,
@@ -103,10 +104,10 @@ class EagerPixels:
 EAGER_PIXELS = EagerPixels()
 
 
-def _sum(x: Tensor, bias: Tensor | None, residual: Tensor | None) -> Tensor:
+def _sum(x: Tensor, bias: Tensor | None, residual: Tensor | Repeated | None) -> Tensor:
     total = x.float()
     if bias is not None:
         total = total + bias.float()[:, None, None]
     if residual is not None:
-        total = total + residual
+        total = total + (residual.pictures() if isinstance(residual, Repeated) else residual)
     return total.type_as(x)

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from models.kernels.repeated import Repeated, Spread
 from models.limits import CHUNKS_AHEAD
 from models.vae.causal_conv import ConvForm
 from models.vae.channel_norm import ChannelNorm
@@ -105,7 +106,8 @@ class ShortcutBlock(nn.Module):
         for resnet in self.resnets:
             x = resnet(x, history, first)
         x = self.upsample(x, history, first)
-        return x.plus(PendingSum(self.shortcut(entered.whole(), first)))
+        x.residual = self.shortcut(entered.whole(), first)
+        return x
 
 
 class Duplicate(nn.Module):
@@ -113,27 +115,19 @@ class Duplicate(nn.Module):
 
     def __init__(self, shortcut: Any) -> None:
         super().__init__()
-        self.time, self.size = int(shortcut.factor_t), int(shortcut.factor_s)
-        self.sides = int(shortcut.out_channels), self.time, self.size, self.size
-        """Channels, frames, rows and columns that the channels of a pixel become."""
-        self.own = list(self.sides)
-        """The same before they are repeated: 1 for the sides that they are repeated along, the last ones."""
-        repeats = int(shortcut.repeats)
-        for side in (3, 2, 1, 0):
-            if repeats % self.sides[side] == 0:
-                repeats //= self.sides[side]
-                self.own[side] = 1
+        self._time, size = int(shortcut.factor_t), int(shortcut.factor_s)
+        sides = int(shortcut.out_channels), self._time, size, size
+        own, repeats = list(sides), int(shortcut.repeats)
+        for side in (3, 2, 1, 0):  # the last sides are those that values are repeated along
+            if repeats % sides[side] == 0:
+                repeats //= sides[side]
+                own[side] = 1
         assert repeats == 1, "values are repeated along whole sides"
+        self._spread = Spread(sides, (own[0], own[1], own[2], own[3]))
 
-    def forward(self, x: Tensor, first: bool) -> Tensor:
-        """Rearrange the channels, repeated, into larger and more frames, in one copy."""
-        t, _, height, width = x.shape
-        values = x.permute(0, 2, 3, 1).unflatten(3, self.own).expand(t, height, width, *self.sides)
-        # t h w c time ph pw -> (t time) (h ph) (w pw) c
-        pictures: Tensor = values.permute(0, 4, 1, 5, 2, 6, 3).reshape(
-            t * self.time, height * self.size, width * self.size, self.sides[0]
-        )
-        return pictures[self.time - 1 if first else 0 :].permute(0, 3, 1, 2)
+    def forward(self, x: Tensor, first: bool) -> Repeated:
+        """Rearrange the channels, repeated, into larger and more frames, when they are read."""
+        return Repeated(x, self._spread, self._time - 1 if first else 0)
 
 
 class Decoding:

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from models.kernels.repeated import Repeated
+
 
 class PendingSum:
     """The sum of frames ``x``, a bias for each channel and a residual, made when it is needed.
@@ -14,7 +16,9 @@ class PendingSum:
 
     __slots__ = ("bias", "residual", "x")
 
-    def __init__(self, x: Tensor, bias: Tensor | None = None, residual: Tensor | None = None) -> None:
+    def __init__(
+        self, x: Tensor, bias: Tensor | None = None, residual: Tensor | Repeated | None = None
+    ) -> None:
         self.x = x
         self.bias = bias
         self.residual = residual
@@ -32,10 +36,15 @@ class PendingSum:
         """Add what is still to be added, and return the sum."""
         if self.bias is not None:
             self.x.add_(self.bias[:, None, None])
-        if self.residual is not None:
-            self.x.add_(self.residual)
+        residual = self.written_residual()
+        if residual is not None:
+            self.x.add_(residual)
         self.added()
         return self.x
+
+    def written_residual(self) -> Tensor | None:
+        """Return the residual as pictures in memory; None for none."""
+        return self.residual.pictures() if isinstance(self.residual, Repeated) else self.residual
 
     def added(self) -> None:
         """Note that ``x`` has become the sum."""
@@ -58,9 +67,8 @@ class PendingSum:
 
     def split(self, count: int) -> tuple["PendingSum", "PendingSum"]:
         """Return the first ``count`` frames and the others."""
-        first, rest = (
-            (None, None) if self.residual is None else (self.residual[:count], self.residual[count:])
-        )
+        residual = self.written_residual()
+        first, rest = (None, None) if residual is None else (residual[:count], residual[count:])
         return PendingSum(self.x[:count], self.bias, first), PendingSum(self.x[count:], self.bias, rest)
 
     def move(self, device: torch.device) -> None:

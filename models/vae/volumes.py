@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.kernels.pixel_operations import PixelOperations
+from models.kernels.repeated import Repeated
 from models.vae.causal_conv import (
     CausalConv,
     channels_last,
@@ -73,7 +74,7 @@ class VolumeConv(CausalConv):
     def _halved(self, x: PendingSum, history: History) -> PendingSum:
         t, channels, height, width = x.x.shape
         pictures = empty_pictures((t, channels, height + 1, width + 1), x.x)
-        self._operations.add_frames(*_laid_out(x), pictures)
+        self._operations.add_frames(*_written(x), pictures)
         history.fill_row_below(pictures)
         return PendingSum(F.conv2d(pictures, self.weight, stride=2), self.bias)
 
@@ -108,7 +109,7 @@ class VolumeConv(CausalConv):
         begin = 0
         for part in parts:
             end = begin + part.x.shape[0] * part.x.shape[1] // self.inputs
-            self._operations.add_frames(*_laid_out(part), _inside(pictures[begin:end], rows))
+            self._operations.add_frames(*_written(part), _inside(pictures[begin:end], rows))
             begin = end
         return pictures
 
@@ -118,7 +119,15 @@ def _inside(pictures: Tensor, rows: int) -> Tensor:
     return pictures[:, :, rows : pictures.shape[2] - rows]
 
 
-def _laid_out(x: PendingSum) -> tuple[Tensor, Tensor | None, Tensor | None]:
+def _laid_out(x: PendingSum) -> tuple[Tensor, Tensor | None, Tensor | Repeated | None]:
     """Return frames, bias and residual as kernels read them. Only frames that are no sum may be copied."""
+    if isinstance(x.residual, Repeated):
+        return x.x, x.bias, x.residual
+    return _written(x)
+
+
+def _written(x: PendingSum) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Return the same, with a residual in memory."""
     assert not x.pending or x.x.is_contiguous(memory_format=torch.channels_last)
-    return channels_last(x.x), x.bias, None if x.residual is None else channels_last(x.residual)
+    residual = x.written_residual()
+    return channels_last(x.x), x.bias, None if residual is None else channels_last(residual)

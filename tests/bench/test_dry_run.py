@@ -28,7 +28,7 @@ from models.tuning import Tuning
 from models.variants import VARIANTS, Variant
 from testbed.fake_device.device import FakeDevice
 from testbed.fake_device.dry_run import DryRun, Stage, dry_engine, dry_model, few_layers, sized_request
-from testbed.fake_device.traffic import Traffic, total_bytes
+from testbed.fake_device.traffic import Traffic
 from testbed.random_engine import RandomModel
 
 pytestmark = pytest.mark.slow
@@ -182,12 +182,10 @@ def test_an_encode_of_a_video_waits_for_nothing_and_takes_the_memory_of_the_esti
     assert estimate == pytest.approx(encode.peak_bytes, rel=0.1)
 
 
-def test_a_shortcut_of_the_residual_vae_is_one_copy_of_the_values_that_it_repeats() -> None:
+def test_a_shortcut_of_the_residual_vae_is_read_where_its_values_are() -> None:
     decode = measured("wan2.2-ti2v-5b").decode.traffic
-    copies = [moved for moved in decode.launches if moved.name == "aten.clone"]
-    repeating = [moved for moved in copies if moved.written_bytes > moved.read_bytes]
-    assert len(repeating) == 3 * (CHUNKS + 1)  # of three blocks, one chunk ahead
-    assert total_bytes(copies) < 1.1 * total_bytes(repeating)
+    copies = [moved for moved in decode.launches if moved.name in ("aten.clone", "aten.copy_")]
+    assert [moved for moved in copies if moved.written_bytes > moved.read_bytes] == []
 
 
 def test_prompts_are_encoded_on_the_device() -> None:

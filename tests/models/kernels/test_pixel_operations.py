@@ -5,6 +5,7 @@ The sizes divide neither each other nor a kernel's block.
 
 from collections.abc import Callable
 from functools import partial
+from math import prod
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from torch import Tensor
 from models.kernels.fused_pixels import FUSED_PIXELS
 from models.kernels.pixel_choice import first_difference
 from models.kernels.pixel_operations import EAGER_PIXELS
+from models.kernels.repeated import Repeated, Spread
 from models.pipeline.pixels import converted
 from models.pixel_format import PixelFormat
 from models.vae.causal_conv import ConvForm
@@ -54,7 +56,7 @@ def inside(larger: Tensor) -> Tensor:
     return larger[2:, :, 1:-1]
 
 
-def fill_volume(operations: Any, x: Tensor, *terms: Tensor | None, past: int, rows: int) -> list[Tensor]:
+def fill_volume(operations: Any, x: Tensor, *terms: Any, past: int, rows: int) -> list[Tensor]:
     """Return all that is written to, full of twos before; of a volume with room for ``rows`` of a halo."""
     t, channels, height, width = x.shape
     x = x.clone()
@@ -111,6 +113,35 @@ def test_past_frames_then_sum_norm_and_silu(
     assert torch.equal(volume[:past], torch.zeros_like(before) if terms[-1] is None else before)
     assert torch.equal(latest, volume[-past:])
     assert torch.equal(summed, x) != (form == "all")
+
+
+SPREADS = [
+    (Spread((20, 2, 2, 2), (20, 1, 1, 1)), 1),
+    (Spread((20, 1, 2, 2), (20, 1, 2, 1)), 0),
+    (Spread((12, 2, 2, 2), (12, 2, 2, 2)), 0),
+]
+"""How a shortcut's values are repeated, as in the 5B's VAE and not at all, and frames that are left out."""
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("spread", "skipped"), SPREADS)
+def test_a_residual_that_is_repeated_is_read_where_its_values_are(
+    interpreted: Interpreter, spread: Spread, skipped: int, dtype: torch.dtype
+) -> None:
+    values = pictures(2, prod(spread.own), 3, 5, dtype=dtype)
+    residual = Repeated(values, spread, skipped)
+    channels = spread.sides[0]
+    x = pictures(2 * spread.sides[1] - skipped, channels, 6, 10, dtype=dtype)
+    bias, gamma = torch.randn(2, channels)
+    for rows in (0, 1):
+        before = pictures(2, channels, 6 + 2 * rows, 10, dtype=dtype)
+
+        def terms(residual: Any, before: Tensor = before) -> tuple[Any, ...]:
+            return bias, residual, gamma.to(dtype), before
+
+        found = interpreted(fill_volume, FUSED_PIXELS, x, *terms(residual), past=2, rows=rows)
+        for shortcut in (residual, residual.pictures().contiguous(memory_format=torch.channels_last)):
+            assert_all_same(found, fill_volume(EAGER_PIXELS, x, *terms(shortcut), past=2, rows=rows))
 
 
 @pytest.mark.parametrize("parts", [1, 2])
