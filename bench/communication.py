@@ -14,10 +14,12 @@ from bench.requests import default_request
 from models.engine import GenerationRequest
 from models.limits import BATCHED_TOKENS
 from models.parallel.plan import ParallelPlan, plan
+from models.tuning import Tuning
 from models.variants import VARIANTS, Variant
 
 _ITEMSIZE = 2
-_VELOCITY_ITEMSIZE = 4
+_FLOAT = 4
+"""Bytes of a float32: of a velocity's numbers, of scales and of sums."""
 _NVLINK_BYTES_S = 450e9
 _LATENCY_S = 20e-6
 _TFLOPS = 600.0
@@ -49,6 +51,8 @@ class Sent:
     """The queries, keys, values and results of every block's self-attention."""
     ring: int
     """The keys and values of every block that travel around the ring."""
+    means: int
+    """What a ring tells of its keys before they travel in 8 bits: their sums, for the mean of all."""
     output: int
     """The parts of the velocity, so that every device has all of it."""
     guidance: int
@@ -57,22 +61,34 @@ class Sent:
     """Self-attentions, each of a prompt or of a batch of them. Ulysses exchanges four times in each; a ring
     passes keys and values on together.
     """
+    in_8_bits: int
+    """How many of these have keys and values that travel around a ring in 8 bits."""
     gathers: int
     """Messages of ``output`` and ``guidance``."""
 
     @property
     def total(self) -> int:
         """The bytes of all parts together."""
-        return self.ulysses + self.ring + self.output + self.guidance
+        return self.ulysses + self.ring + self.means + self.output + self.guidance
 
     def messages(self, plan: ParallelPlan) -> int:
         """Count the times that a device begins to send."""
         each = (4 if plan.ulysses > 1 else 0) + plan.ring - 1
-        return self.attentions * each + self.gathers
+        return self.attentions * each + self.in_8_bits + self.gathers
 
 
-def sent(variant: Variant, request: GenerationRequest, plan: ParallelPlan, itemsize: int = _ITEMSIZE) -> Sent:
-    """Count the bytes that ``models.parallel.mesh`` sends; agreements of a few bytes are left out."""
+def sent(
+    variant: Variant,
+    request: GenerationRequest,
+    plan: ParallelPlan,
+    itemsize: int = _ITEMSIZE,
+    *,
+    blocks_in_8_bits: int = 0,
+) -> Sent:
+    """Count the bytes that ``models.parallel.mesh`` sends; agreements of a few bytes are left out.
+
+    ``blocks_in_8_bits``: the last blocks, which attend in 8 bits; never all of them.
+    """
     frames = len(request.references) + variant.latent_frames(request.num_frames)
     row_tokens = variant.tokens(request.width, request.height, 1)
     rows, row_tokens = (frames, row_tokens) if _has_rows(variant, request) else (1, frames * row_tokens)
@@ -84,15 +100,21 @@ def sent(variant: Variant, request: GenerationRequest, plan: ParallelPlan, items
     first = (2 if variant.control_blocks else 1) if batched else 0
     attentions = (variant.layers + variant.control_blocks) * here - first * (here - 1)
     of_block = local * variant.dim * itemsize
+    in_8_bits = blocks_in_8_bits * here if plan.ring > 1 else 0
+    # bytes of the keys and values of an attention in 8 bits, with a float32 scale for each head of either
+    of_block_in_8_bits = local * variant.dim + variant.heads // plan.ulysses * _FLOAT
+    travelling = (attentions - in_8_bits) * of_block + in_8_bits * of_block_in_8_bits
     output = local * variant.latent_channels * variant.patch**2 * itemsize * here
     passes = 1 if batched else here
     gathers = passes * ((plan.ulysses > 1) + (plan.ring > 1))
     return Sent(
         ulysses=4 * attentions * of_block * (plan.ulysses - 1) // plan.ulysses,
-        ring=2 * attentions * of_block * (plan.ring - 1),
+        ring=2 * travelling * (plan.ring - 1),
+        means=in_8_bits * variant.dim // plan.ulysses * _FLOAT * (plan.ring - 1),
         output=output * (plan.ulysses - 1) + output * plan.ulysses * (plan.ring - 1),
         guidance=_velocity_bytes(variant, request, frames) if here < prompts else 0,
         attentions=(variant.layers + variant.control_blocks) * passes,
+        in_8_bits=blocks_in_8_bits * passes if plan.ring > 1 else 0,
         gathers=gathers + (here < prompts),
     )
 
@@ -113,7 +135,7 @@ def _has_rows(variant: Variant, request: GenerationRequest) -> bool:
 
 def _velocity_bytes(variant: Variant, request: GenerationRequest, frames: int) -> int:
     pixels = (request.height // variant.spatial_stride) * (request.width // variant.spatial_stride)
-    return variant.latent_channels * frames * pixels * _VELOCITY_ITEMSIZE
+    return variant.latent_channels * frames * pixels * _FLOAT
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,13 +166,22 @@ class Scaling:
         return self.computing_s + self.sending_s - self.hidden_s
 
 
-def scaling(variant: Variant, request: GenerationRequest, plan: ParallelPlan, rates: Rates) -> Scaling:
-    """Calculate the time of a step."""
+def scaling(
+    variant: Variant,
+    request: GenerationRequest,
+    plan: ParallelPlan,
+    rates: Rates,
+    *,
+    blocks_in_8_bits: int = 0,
+) -> Scaling:
+    """Calculate the time of a step; ``blocks_in_8_bits``: see ``sent``. What 8 bits spare of the computing
+    is left out.
+    """
     forward = flops.forward(variant, request.width, request.height, request.num_frames)
     tokens = variant.tokens(request.width, request.height, request.num_frames)
     filled = -(-tokens // plan.sequence) * plan.sequence / tokens
     here = forward.times(prompts_here(variant, request, plan))
-    volumes = sent(variant, request, plan)
+    volumes = sent(variant, request, plan, blocks_in_8_bits=blocks_in_8_bits)
     share = filled / plan.sequence / rates.flops
     # of one self-attention: each of its three products, and its attention, of which the text's is a hundredth
     product_s = 2 * tokens * variant.dim**2 * share * prompts_here(variant, request, plan)
@@ -202,6 +233,11 @@ def main(arguments: list[str]) -> int:
         default=_LATENCY_S * 1e6,
         help="microseconds of each message beside its bytes (20, an assumption)",
     )
+    parser.add_argument(
+        "--ring-in-8-bits",
+        action="store_true",
+        help="keys and values travel around a ring in 8 bits, as with attention flash3_fp8",
+    )
     parser.add_argument("--devices", type=int, nargs="+", default=[1, 2, 4, 8])
     options = parser.parse_args(arguments)
     rates = Rates(options.tflops * 1e12, options.gb_s * 1e9, options.latency_us / 1e6)
@@ -217,14 +253,17 @@ def main(arguments: list[str]) -> int:
         print("|" + "---|" * len(_COLUMNS))
         for devices in options.devices:
             chosen = plan(devices, variant.heads, guidance=True)
-            print(f"| {' | '.join(_cells(variant, request, chosen, rates))} |")
+            exact = Tuning().exact_blocks if options.ring_in_8_bits else variant.layers
+            print(f"| {' | '.join(_cells(variant, request, chosen, rates, variant.layers - exact))} |")
     return 0
 
 
-def _cells(variant: Variant, request: GenerationRequest, plan: ParallelPlan, rates: Rates) -> tuple[str, ...]:
-    volumes = sent(variant, request, plan)
+def _cells(
+    variant: Variant, request: GenerationRequest, plan: ParallelPlan, rates: Rates, in_8_bits: int
+) -> tuple[str, ...]:
+    volumes = sent(variant, request, plan, blocks_in_8_bits=in_8_bits)
     alone = scaling(variant, request, ParallelPlan(), rates)
-    shared = scaling(variant, request, plan, rates)
+    shared = scaling(variant, request, plan, rates, blocks_in_8_bits=in_8_bits)
     return (
         str(plan.devices),
         f"{plan.cfg} x {plan.ring} x {plan.ulysses}",

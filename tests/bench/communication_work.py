@@ -4,8 +4,11 @@ from typing import Any
 
 import torch.distributed as dist
 
+from models.attention.approximation import Approximation
+from models.attention.kernels import fp8_in_plain_torch
 from models.parallel.plan import ParallelPlan
 from models.parallel.rank_launcher import LaunchedRank
+from models.transformer.denoiser import Denoiser
 from tests.models.conftest import remade
 from tests.models.group_work import REQUESTS, SHORT, model
 
@@ -14,6 +17,7 @@ COUNTED = {
     "i2v": REQUESTS["i2v"],
     "without guidance": REQUESTS["t2v without guidance"],
     "not batched": SHORT,
+    "in 8 bits": REQUESTS["t2v"],
 }
 
 
@@ -47,6 +51,12 @@ class Counter:
             setattr(dist, name, counted)
 
 
+def in_8_bits(denoiser: Denoiser) -> Denoiser:
+    """Return one on the same weights whose second block, the last, attends in 8 bits."""
+    approximation = Approximation(fp8_in_plain_torch, exact_blocks=1)
+    return Denoiser(denoiser.transformer, denoiser.mesh, approximation=approximation)
+
+
 def steps(rank: LaunchedRank, plans: list[ParallelPlan]) -> None:
     rank.join()
     counter = Counter()
@@ -54,6 +64,8 @@ def steps(rank: LaunchedRank, plans: list[ParallelPlan]) -> None:
         engine = model(rank.mesh(plan)).engine
         for name, request in COUNTED.items():
             asked = remade(engine, batched_tokens=0) if name == "not batched" else engine
+            if name == "in 8 bits":
+                asked = remade(engine, denoiser=in_8_bits(engine.parts.denoiser))
             run = asked.prepare(request)
             counter.sent = dict.fromkeys(counter.sent, 0)
             asked.denoise_step(run)

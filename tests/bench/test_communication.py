@@ -47,13 +47,14 @@ def test_a_step_sends_the_bytes_that_are_counted(
 ) -> None:
     if name == "not batched":
         monkeypatch.setattr(communication, "BATCHED_TOKENS", 0)
-    expected = sent(MODEL, COUNTED[name], plan, itemsize=4)
+    blocks_in_8_bits = 1 if name == "in 8 bits" else 0
+    expected = sent(MODEL, COUNTED[name], plan, itemsize=4, blocks_in_8_bits=blocks_in_8_bits)
     ranks = counted()[plan, name]
     assert len(ranks) == 4
     for rank in ranks:
         assert rank["ulysses"] == expected.ulysses
         assert rank["ring"] == expected.ring
-        assert rank["gathered"] == expected.output + expected.guidance
+        assert rank["gathered"] == expected.means + expected.output + expected.guidance
         assert rank["messages"] == expected.messages(plan)
     assert expected.total > 0
 
@@ -85,6 +86,16 @@ def test_what_is_hidden_is_what_fits_behind_products_and_attention() -> None:
     around = scaling(variant, request, ring, Rates(bytes_s=inf))
     gathered_s = sent(variant, request, ring).gathers * Rates().latency_s
     assert around.sending_s - around.hidden_s == pytest.approx(gathered_s)
+
+
+def test_a_ring_in_8_bits_sends_half_the_bytes_in_more_messages() -> None:
+    variant, ring = VARIANTS["wan2.1-t2v-14b"], ParallelPlan(ring=4)
+    request = default_request(variant)
+    plain, in_8_bits = (sent(variant, request, ring, blocks_in_8_bits=blocks) for blocks in (0, 39))
+    assert in_8_bits.ring / plain.ring == pytest.approx((1 + 39 / 2) / 40, rel=1e-4)
+    assert in_8_bits.messages(ring) == plain.messages(ring) + 2 * 39
+    assert 0 < in_8_bits.means < in_8_bits.ring / 1000
+    assert sent(variant, request, ULYSSES, blocks_in_8_bits=39) == sent(variant, request, ULYSSES)
 
 
 def test_nothing_is_sent_by_one_device() -> None:
