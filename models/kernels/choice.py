@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from models.errors import first_line
 from models.kernels.eager import EAGER
+from models.kernels.epilogue import EPILOGUE, epilogue_serves
 from models.kernels.fused import FUSED
 from models.kernels.operations import Modulation, Operations, ScaledRows, Tokens
 
@@ -43,7 +44,8 @@ class OperationsChoice:
 
     def __str__(self) -> str:
         if self.ruled_out is None:
-            return "operations between matrix products by fused Triton kernels"
+            gelu = ", GELU in the product before it" if self.operations is EPILOGUE else ""
+            return f"operations between matrix products by fused Triton kernels{gelu}"
         return f"operations between matrix products by plain torch (fused kernels: {self.ruled_out})"
 
 
@@ -58,7 +60,10 @@ def choose_operations(
     reason = reason_against(
         device, lambda: first_difference(FUSED, device, dtype, width, eight_bits=eight_bits)
     )
-    return OperationsChoice(FUSED if reason is None else EAGER, reason)
+    if reason is not None:
+        return OperationsChoice(EAGER, reason)
+    in_product = not eight_bits and epilogue_serves(device, dtype, width.dim, width.ffn_dim)
+    return OperationsChoice(EPILOGUE if in_product else FUSED)
 
 
 def reason_against(device: torch.device, first_difference: Callable[[], str | None]) -> str | None:

@@ -53,6 +53,10 @@ class EagerOperations:
         """Apply GELU in its tanh approximation."""
         return self._in_bits(F.gelu(x, approximate="tanh"), eight_bits)
 
+    def linear_gelu(self, linear: nn.Module, x: Tokens, *, eight_bits: bool = False) -> Tokens:
+        """Apply a linear layer, then GELU."""
+        return self.gelu(linear(x), eight_bits=eight_bits)
+
     def scaled_rows(self, x: Tensor) -> ScaledRows:
         """Quantise each token by its largest absolute value."""
         scale = (x.abs().amax(dim=-1, keepdim=True).float() / LARGEST).clamp(min=SMALLEST_SCALE)

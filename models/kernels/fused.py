@@ -137,6 +137,10 @@ class FusedOperations:
             return nn.functional.gelu(x, approximate="tanh")
         return ScaledRows(*_scaled_rows(x, True))
 
+    def linear_gelu(self, linear: nn.Module, x: Tokens, *, eight_bits: bool = False) -> Tokens:
+        """Apply a linear layer, then GELU, by a kernel each."""
+        return self.gelu(linear(x), eight_bits=eight_bits)
+
     def scaled_rows(self, x: Tensor) -> ScaledRows:
         """Quantise each token by its largest absolute value."""
         return ScaledRows(*_scaled_rows(x, False))

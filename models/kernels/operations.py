@@ -78,5 +78,8 @@ class Operations(Protocol):
     def gelu(self, x: Tensor, *, eight_bits: bool = False) -> Tokens:
         """Apply GELU in its tanh approximation to ``[..., channels]``."""
 
+    def linear_gelu(self, linear: nn.Module, x: Tokens, *, eight_bits: bool = False) -> Tokens:
+        """Apply a linear layer, then ``gelu``."""
+
     def scaled_rows(self, x: Tensor) -> ScaledRows:
         """Quantise each token of ``[..., channels]`` by its largest absolute value."""

@@ -141,6 +141,8 @@ class KernelScratch:
     """Bytes of GELU's result together with its quantising, per element; 0 where it is not quantised."""
     fused: bool = False
     """The operations of a block make no float32 copies, and queries, keys and values are one product."""
+    gelu_in_product: bool = False
+    """The product before GELU applies it, so that its own result is never there."""
     eight_bit_heads: bool = False
     """Queries, keys and values are held in 8 bits as well while they attend."""
     volumes: bool = False
@@ -285,7 +287,8 @@ def _token_channel_bytes(
     # keys sent and received, two results being merged; in 8 bits fewer, but not in the first steps
     ring = 10 * s + 3 * _FLOAT if plan.ring > 1 else 0
     # the widest tensor twice: before and after GELU
-    feeding = 4 * s + (s + (scratch.quantised or s)) * variant.ffn_dim / variant.dim
+    before_gelu = 0 if scratch.gelu_in_product else s
+    feeding = 4 * s + (before_gelu + (scratch.quantised or s)) * variant.ffn_dim / variant.dim
     adding = 6 * s + 2 * f + _FLOAT if f else 6 * s
     branch = 2 * s if variant.control_blocks else 0
     return max(queries, attending, ring, feeding, adding) + branch

@@ -13,7 +13,7 @@ from models.attention.sparse import SparseAttention
 from models.errors import TuningError
 from models.kernels.choice import OperationsWidth, choose_operations
 from models.kernels.eager import EAGER
-from models.kernels.fused import FUSED
+from models.kernels.epilogue import EPILOGUE
 from models.kernels.operations import FP8, Operations
 from models.memory.estimate import KernelScratch
 from models.memory.scratch import kernel_scratch
@@ -87,7 +87,7 @@ class TunedModel:
     @property
     def scratch(self) -> KernelScratch:
         """Scratch memory of the kernels that run the model."""
-        fused = self._operations is FUSED
+        fused = self._operations is not EAGER
         quantised = 0.0
         if self._tuning.fp8:  # a fused kernel has 8 bits as its only result
             quantised = FP8.itemsize if fused else self._dtype.itemsize + QUANTISING_BYTES
@@ -96,6 +96,7 @@ class TunedModel:
             kernel_scratch(self._device, self._dtype),
             quantised=quantised,
             fused=fused,
+            gelu_in_product=self._operations is EPILOGUE,
             eight_bit_heads=eight_bit_heads,
         )
 

@@ -148,8 +148,8 @@ def _after_attention(
     # a function of its own, so that its intermediate tensors are freed before the feed-forward network
     x, fed = _attend_to_text(operations, block, x, attended, gate, Modulation(shift, scale), text)
     widen, narrow = block.ffn.net[0].proj, block.ffn.net[2]
-    fed = narrow(operations.gelu(widen(fed), eight_bits=_take_eight_bits(narrow)))
-    return operations.residual(x, fed, ffn_gate)
+    fed = operations.linear_gelu(widen, fed, eight_bits=_take_eight_bits(narrow))
+    return operations.residual(x, narrow(fed), ffn_gate)
 
 
 def _attend_to_text(

@@ -13,7 +13,8 @@ from testbed.fake_device.operation import Operation, storage_of
 Kind: TypeAlias = Literal["product", "convolution", "attention", "other"]
 
 _PRODUCTS = frozenset(
-    f"aten.{name}" for name in ("linear", "mm", "addmm", "bmm", "baddbmm", "matmul", "_scaled_mm")
+    f"aten.{name}"
+    for name in ("linear", "mm", "addmm", "bmm", "baddbmm", "matmul", "_scaled_mm", "_addmm_activation")
 )
 _CONVOLUTIONS = frozenset({"aten.conv2d", "aten.conv3d", "aten.convolution"})
 
@@ -121,7 +122,7 @@ def _flops(kind: Kind, operation: Operation) -> int:
         # a transposed one, which makes pictures larger, multiplies each value of its input
         transposed = result.shape[-1] > operands[0].shape[-1]
         return 2 * (operands[0] if transposed else result).numel() * prod(operands[1].shape[1:])
-    bias_first = operation.name in ("aten.addmm", "aten.baddbmm")
+    bias_first = operation.name in ("aten.addmm", "aten.baddbmm", "aten._addmm_activation")
     return 2 * result.numel() * operands[1 if bias_first else 0].shape[-1]
 
 

@@ -264,6 +264,7 @@ CHECKS: Mapping[str, Callable[[], None]] = {
     "ray._private.worker._global_node": global_node,
     "UntypedStorage._cdata": storages,
     "libc10.device_guard_impl_registry": device_guards,
+    "torch._addmm_activation": partial(imported, "torch._addmm_activation"),
     "_keep_in_fp32_modules": kept_in_float32,
     "_tied_weights_keys": partial(imported, "transformers.UMT5EncoderModel._tied_weights_keys"),
     "WanTransformer3DModel modules": transformer_modules,
