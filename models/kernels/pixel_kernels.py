@@ -28,23 +28,17 @@ def load_sum(x, bias, residual, offsets, residual_offsets, mask, channels, known
 
 
 @triton.jit
-def repeated_offsets(
-    frame,
-    pixel,
-    channels,
-    width,
-    pixels,
-    TIME: tl.constexpr,
-    SIZE: tl.constexpr,
-    OWN: tl.constexpr,
-    OWN_FRAMES: tl.constexpr,
-    OWN_ROWS: tl.constexpr,
-    OWN_COLUMNS: tl.constexpr,
-):
-    """Where the values lie that are repeated over these pixels of a frame; see ``Spread``.
+def repeated_offsets(frame, pixel, channels, width, pixels, SPREAD: tl.constexpr):
+    """Where the values lie that are repeated over these pixels of a frame.
 
-    ``OWN``: channels, ``OWN_FRAMES`` and so on: distinct values of each along a side.
+    ``SPREAD``: frames and rows that a pixel becomes, then the four ``own`` sides of ``Spread``.
     """
+    TIME: tl.constexpr = SPREAD[0]
+    SIZE: tl.constexpr = SPREAD[1]
+    OWN: tl.constexpr = SPREAD[2]
+    OWN_FRAMES: tl.constexpr = SPREAD[3]
+    OWN_ROWS: tl.constexpr = SPREAD[4]
+    OWN_COLUMNS: tl.constexpr = SPREAD[5]
     row, column = pixel // width, pixel % width
     source = (frame // TIME) * (pixels // (SIZE * SIZE)) + (row // SIZE) * (width // SIZE) + column // SIZE
     channel = (channels % OWN) * OWN_FRAMES + frame % TIME % OWN_FRAMES
@@ -83,18 +77,13 @@ def fill_volume_kernel(
     WIDTH: tl.constexpr,
     PIXELS: tl.constexpr,
     PAST: tl.constexpr,
-    TIME: tl.constexpr = 0,
-    SIZE: tl.constexpr = 1,
-    OWN: tl.constexpr = 1,
-    OWN_FRAMES: tl.constexpr = 1,
-    OWN_ROWS: tl.constexpr = 1,
-    OWN_COLUMNS: tl.constexpr = 1,
+    SPREAD: tl.constexpr = None,
 ):
     """Some pixels of one frame of a volume; see ``fill_volume``.
 
     ``frames``: how many are new. ``pixels``, ``area``: pixels of a frame of ``x`` and of the volume. A
-    pointer of None leaves its part out. Unless ``TIME`` is 0, values of ``residual`` are repeated, from the
-    frame ``skipped`` on; see ``repeated_offsets``.
+    pointer of None leaves its part out. With ``SPREAD`` values of ``residual`` are repeated, from the frame
+    ``skipped`` on; see ``repeated_offsets``.
     """
     pixel = (tl.program_id(0) * PIXELS + tl.arange(0, PIXELS))[:, None]
     place = tl.program_id(1)
@@ -112,20 +101,8 @@ def fill_volume_kernel(
         frame = (place - PAST).to(tl.int64)
         offsets = (frame * pixels + pixel) * CHANNELS + channels
         from_residual = offsets
-        if TIME > 0:
-            from_residual = repeated_offsets(
-                frame + skipped,
-                pixel,
-                channels,
-                width,
-                pixels,
-                TIME,
-                SIZE,
-                OWN,
-                OWN_FRAMES,
-                OWN_ROWS,
-                OWN_COLUMNS,
-            )
+        if SPREAD is not None:
+            from_residual = repeated_offsets(frame + skipped, pixel, channels, width, pixels, SPREAD)
         value = load_sum(x, bias, residual, offsets, from_residual, mask, channels, known)
         value = value.to(x.dtype.element_ty)
         if summed is not None:
@@ -192,7 +169,6 @@ def fill_volume(
     ``Spread``, and the frames left out at the start; None where the residual is as large as ``x``.
     """
     t, channels, height, width = x.shape
-    time, size, own, own_frames, own_rows, own_columns, skipped = spread or (0, 1, 1, 1, 1, 1, 0)
     area, block = volume.shape[2] * width, triton.next_power_of_2(channels)
     count = max(_BLOCK // block, 1)
     fill_volume_kernel[(triton.cdiv(area, count), len(volume))](
@@ -208,18 +184,13 @@ def fill_volume(
         width,
         height * width,
         area,
-        skipped,
+        0 if spread is None else spread[-1],
         PIXEL_EPS,
         CHANNELS=channels,
         WIDTH=block,
         PIXELS=count,
         PAST=len(latest),
-        TIME=time,
-        SIZE=size,
-        OWN=own,
-        OWN_FRAMES=own_frames,
-        OWN_ROWS=own_rows,
-        OWN_COLUMNS=own_columns,
+        SPREAD=None if spread is None else tuple(spread[:-1]),
         num_warps=_WARPS,
     )
 

@@ -117,6 +117,15 @@ def test_the_vaes_kernels_move_16_bytes_at_a_time_in_frames_of_any_size(
     sizes: dict[str, Any] = {"CHANNELS": channels, "WIDTH": width, "PIXELS": 4096 // width}
     for assembly in (
         compiled(pixel_kernels.fill_volume_kernel, types, 4, **sizes, PAST=2, multiple=1),
+        compiled(
+            pixel_kernels.fill_volume_kernel,
+            types,
+            4,
+            **sizes,
+            PAST=2,
+            SPREAD=(2, 2, channels, 1, 1, 1),  # a residual whose values are repeated
+            multiple=1,
+        ),
         compiled(pixel_kernels.add_frames_kernel, types, 4, **sizes, PARTS=2, multiple=1),
     ):
         assert assembly.count("ld.global.v4.b32") >= 8  # frames and residual, of four each
