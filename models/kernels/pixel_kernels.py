@@ -14,6 +14,8 @@ from models.kernels.pixel_operations import PIXEL_EPS
 _BLOCK = 4096
 """Values of a program: those of a single pixel would keep it too little busy."""
 _WARPS = 4
+_SPREAD = ("TIME", "SIZE", "OWN", "OWN_FRAMES", "OWN_ROWS", "OWN_COLUMNS")
+"""The kernel's constants that say how a residual is repeated."""
 
 
 @triton.jit
@@ -28,17 +30,23 @@ def load_sum(x, bias, residual, offsets, residual_offsets, mask, channels, known
 
 
 @triton.jit
-def repeated_offsets(frame, pixel, channels, width, pixels, SPREAD: tl.constexpr):
+def repeated_offsets(
+    frame,
+    pixel,
+    channels,
+    width,
+    pixels,
+    TIME: tl.constexpr,
+    SIZE: tl.constexpr,
+    OWN: tl.constexpr,
+    OWN_FRAMES: tl.constexpr,
+    OWN_ROWS: tl.constexpr,
+    OWN_COLUMNS: tl.constexpr,
+):
     """Where the values lie that are repeated over these pixels of a frame.
 
-    ``SPREAD``: frames and rows that a pixel becomes, then the four ``own`` sides of ``Spread``.
+    ``TIME``, ``SIZE``: frames and rows that a pixel becomes; the others: the ``own`` sides of ``Spread``.
     """
-    TIME: tl.constexpr = SPREAD[0]
-    SIZE: tl.constexpr = SPREAD[1]
-    OWN: tl.constexpr = SPREAD[2]
-    OWN_FRAMES: tl.constexpr = SPREAD[3]
-    OWN_ROWS: tl.constexpr = SPREAD[4]
-    OWN_COLUMNS: tl.constexpr = SPREAD[5]
     row, column = pixel // width, pixel % width
     source = (frame // TIME) * (pixels // (SIZE * SIZE)) + (row // SIZE) * (width // SIZE) + column // SIZE
     channel = (channels % OWN) * OWN_FRAMES + frame % TIME % OWN_FRAMES
@@ -59,30 +67,22 @@ def store_frame(volume, latest, value, pixel, channels, mask, place, frames, are
 
 @triton.jit(do_not_specialize=["frames", "width", "pixels", "area", "skipped"])  # sizes compile nothing
 def fill_volume_kernel(
-    x,
-    bias,
-    residual,
-    gamma,
-    before,
-    volume,
-    latest,
-    summed,
-    frames,
-    width,
-    pixels,
-    area,
-    skipped,
-    eps,
+    x, bias, residual, gamma, before, volume, latest, summed, frames, width, pixels, area, skipped, eps,
     CHANNELS: tl.constexpr,
     WIDTH: tl.constexpr,
     PIXELS: tl.constexpr,
     PAST: tl.constexpr,
-    SPREAD: tl.constexpr = None,
-):
+    TIME: tl.constexpr = 0,
+    SIZE: tl.constexpr = 1,
+    OWN: tl.constexpr = 1,
+    OWN_FRAMES: tl.constexpr = 1,
+    OWN_ROWS: tl.constexpr = 1,
+    OWN_COLUMNS: tl.constexpr = 1,
+):  # fmt: skip
     """Some pixels of one frame of a volume; see ``fill_volume``.
 
     ``frames``: how many are new. ``pixels``, ``area``: pixels of a frame of ``x`` and of the volume. A
-    pointer of None leaves its part out. With ``SPREAD`` values of ``residual`` are repeated, from the frame
+    pointer of None leaves its part out. With ``TIME`` values of ``residual`` are repeated, from the frame
     ``skipped`` on; see ``repeated_offsets``.
     """
     pixel = (tl.program_id(0) * PIXELS + tl.arange(0, PIXELS))[:, None]
@@ -101,8 +101,11 @@ def fill_volume_kernel(
         frame = (place - PAST).to(tl.int64)
         offsets = (frame * pixels + pixel) * CHANNELS + channels
         from_residual = offsets
-        if SPREAD is not None:
-            from_residual = repeated_offsets(frame + skipped, pixel, channels, width, pixels, SPREAD)
+        if TIME > 0:
+            from_residual = repeated_offsets(
+                frame + skipped, pixel, channels, width, pixels,
+                TIME, SIZE, OWN, OWN_FRAMES, OWN_ROWS, OWN_COLUMNS,
+            )  # fmt: skip
         value = load_sum(x, bias, residual, offsets, from_residual, mask, channels, known)
         value = value.to(x.dtype.element_ty)
         if summed is not None:
@@ -190,7 +193,7 @@ def fill_volume(
         WIDTH=block,
         PIXELS=count,
         PAST=len(latest),
-        SPREAD=None if spread is None else tuple(spread[:-1]),
+        **dict(zip(_SPREAD, spread[:-1] if spread else (), strict=False)),
         num_warps=_WARPS,
     )
 

@@ -123,7 +123,9 @@ def test_the_vaes_kernels_move_16_bytes_at_a_time_in_frames_of_any_size(
             4,
             **sizes,
             PAST=2,
-            SPREAD=(2, 2, channels, 1, 1, 1),  # a residual whose values are repeated
+            TIME=2,  # a residual whose values are repeated
+            SIZE=2,
+            OWN=channels,
             multiple=1,
         ),
         compiled(pixel_kernels.add_frames_kernel, types, 4, **sizes, PARTS=2, multiple=1),
