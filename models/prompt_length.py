@@ -18,6 +18,8 @@ _SHOWN = 40
 
 def clean_prompt(prompt: str) -> str:
     """Clean a prompt as in training: repair its encoding, unescape HTML, collapse whitespace."""
+    if prompt.isascii() and prompt.isprintable() and "&" not in prompt:
+        return " ".join(prompt.split())  # nothing is to be repaired, which ftfy takes long to find
     # Entities are sometimes escaped twice ("&amp;lt;"), hence the second unescape.
     repaired = html.unescape(html.unescape(ftfy.fix_text(prompt)))
     return re.sub(r"\s+", " ", repaired).strip()

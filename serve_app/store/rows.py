@@ -28,6 +28,9 @@ _LATER_FIELDS: Mapping[str, Any] = MappingProxyType(
 )
 """Fields of a spec that a row holds only if they are not these."""
 _SPEC_FIELDS = frozenset(field.name for field in fields(TaskSpec))
+_APART = frozenset({"loras", "video_frames", "continues", "fragment_prompts", "output"})
+_PLAIN_FIELDS = tuple(field.name for field in fields(TaskSpec) if field.name not in _APART)
+"""Fields of a spec that a row holds as they are."""
 
 
 def task_of(row: Mapping[str, Any] | RowMapping) -> Task:
@@ -164,15 +167,13 @@ def _spec_values(spec: TaskSpec) -> dict[str, Any]:
     In that format ``num_frames`` counts the whole video, and ``lora_name`` is the only LoRA. Of several it is
     all their names, which a version that knows of one refuses as a name; ``loras`` then has the list.
     """
-    stored = asdict(spec)
-    uses = stored.pop("loras")
-    del stored["video_frames"]
-    if spec.continues is None:
-        del stored["continues"]
-    if not spec.fragment_prompts:
-        del stored["fragment_prompts"]
-    if spec.output == PLAIN:
-        del stored["output"]
+    stored = {name: getattr(spec, name) for name in _PLAIN_FIELDS}
+    if spec.continues is not None:
+        stored["continues"] = asdict(spec.continues)
+    if spec.fragment_prompts:
+        stored["fragment_prompts"] = spec.fragment_prompts
+    if spec.output != PLAIN:
+        stored["output"] = asdict(spec.output)
     for name, default in _LATER_FIELDS.items():
         if getattr(spec, name) == default:
             del stored[name]
@@ -180,8 +181,8 @@ def _spec_values(spec: TaskSpec) -> dict[str, Any]:
     stored["lora_name"] = spec.loras_key
     if spec.loras:
         stored["lora_strength"] = spec.loras[0].strength
-    if len(uses) > 1 or any(lora.strength_low is not None for lora in spec.loras):
-        stored["loras"] = uses
+    if len(spec.loras) > 1 or any(lora.strength_low is not None for lora in spec.loras):
+        stored["loras"] = [asdict(use) for use in spec.loras]
     return stored
 
 

@@ -147,7 +147,7 @@ class Submitter:
             uid=uid,
             id=order.task_id or uid,
             model=planned.model,
-            spec=replace(spec, continues=continues),
+            spec=spec if continues == spec.continues else replace(spec, continues=continues),
             work=planned.work,
             tokens=planned.tokens,
             save_path=save_path,

@@ -25,7 +25,7 @@ class VideoPlaces:
         """Return the public path of the order's video. Raises ``InvalidField`` or ``PathForbidden``."""
         outputs, form = self._of(caller), order.format or VideoFormat.MP4
         if not order.save_path:
-            return outputs.public_path(outputs.default(order.task_id or uid, form))
+            return outputs.default_path(order.task_id or uid, form)
         place = await asyncio.to_thread(outputs.resolve, order.save_path, words["save_path"], form=form)
         return outputs.public_path(place)
 

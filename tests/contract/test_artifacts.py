@@ -114,7 +114,9 @@ KEYS = (
 
 
 def test_a_key_leads_to_attempts_alone_or_to_inputs_alone(artifacts: Artifacts, kept: Kept) -> None:
-    artifacts.publish_alias(write(artifacts, "a", 1, b"video"), kept.outputs.default("a"))
+    artifacts.publish_alias(
+        write(artifacts, "a", 1, b"video"), kept.outputs.place_of(kept.outputs.default_path("a"))
+    )
     artifacts.put_input("a", "image.png", b"picture")
     for key in KEYS:
         for ask in (artifacts.find, artifacts.path_of):
@@ -142,8 +144,8 @@ def test_a_public_name_is_given_and_taken_with_the_task_alone(artifacts: Artifac
 def test_nothing_is_published_of_an_attempt_that_was_not_stored(artifacts: Artifacts, kept: Kept) -> None:
     artifacts.attempt_path("a", 1)
     with pytest.raises(FileNotFound):
-        artifacts.publish_alias(artifacts.key("a", 1), kept.outputs.default("a"))
-    assert published(artifacts, kept.outputs.default("a")) is None
+        artifacts.publish_alias(artifacts.key("a", 1), kept.outputs.place_of(kept.outputs.default_path("a")))
+    assert published(artifacts, kept.outputs.place_of(kept.outputs.default_path("a"))) is None
 
 
 def test_a_name_outside_of_the_outputs_is_forbidden(artifacts: Artifacts, tmp_path: Path) -> None:

@@ -64,14 +64,14 @@ def test_odd_task_ids_stay_in_folders_of_their_own(
     before = tree(tmp_path)
     key = write_attempt(artifacts, task_id, 1, b"video")
     artifacts.put_input(task_id, "image.png", b"picture")
-    artifacts.publish_alias(key, outputs.default(task_id))
+    artifacts.publish_alias(key, outputs.place_of(outputs.default_path(task_id)))
     assert set(artifacts.task_ids_with_files()) == {"bystander", task_id}
     assert tree(tmp_path) - before == {
         f"out/.attempts/t-{task_id}/1.mp4",
         f"data/inputs/t-{task_id}/image.png",
-        str(outputs.default(task_id).path.relative_to(tmp_path)),
+        str(outputs.place_of(outputs.default_path(task_id)).path.relative_to(tmp_path)),
     }
-    artifacts.delete_task_files(task_id, outputs.default(task_id), key)
+    artifacts.delete_task_files(task_id, outputs.place_of(outputs.default_path(task_id)), key)
     assert tree(tmp_path) == before
 
 
@@ -231,7 +231,7 @@ def test_an_input_has_a_plain_name(artifacts: LocalArtifacts, name: str) -> None
 def test_deleting_takes_all_of_one_task_and_may_be_done_again(
     artifacts: LocalArtifacts, outputs: OutputPaths, tmp_path: Path
 ) -> None:
-    place = outputs.default("a")
+    place = outputs.place_of(outputs.default_path("a"))
     write_attempt(artifacts, "a", 1, b"lost")
     (artifacts.attempt_path("a", 2).parent / ".left.part").write_bytes(b"half")
     key = write_attempt(artifacts, "a", 2, b"video")
@@ -245,7 +245,7 @@ def test_deleting_takes_all_of_one_task_and_may_be_done_again(
 
 
 def test_a_name_that_somebody_else_took_stays(artifacts: LocalArtifacts, outputs: OutputPaths) -> None:
-    place, key = outputs.default("a"), write_attempt(artifacts, "a", 1, b"video")
+    place, key = outputs.place_of(outputs.default_path("a")), write_attempt(artifacts, "a", 1, b"video")
     artifacts.publish_alias(key, place)
     place.path.unlink()
     place.path.write_bytes(b"put here by hand")

@@ -56,3 +56,11 @@ def test_a_broken_file_is_no_tokenizer(tmp_path: Path):
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(ValueError, match=r"^tokenizer\.json cannot be read$"):
         PromptLength.from_file(tmp_path / "tokenizer.json")
+
+
+def test_a_prompt_of_plain_signs_is_cleaned_as_any_other() -> None:
+    plain = "".join(map(chr, range(32, 127))).replace("&", "")
+    for prompt in (plain, f"  {plain}  {plain} ", "", "   "):
+        # A sign that is none of these has the prompt repaired at length, and stays itself.
+        assert clean_prompt(prompt) == clean_prompt(f"{prompt}é").removesuffix("é").strip()
+    assert clean_prompt("a &amp;lt; b") == "a < b"
