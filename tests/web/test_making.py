@@ -62,6 +62,7 @@ async def test_a_refusal_stands_at_its_field_and_goes_with_a_change(page: Page):
     await page.click("#go")
     error = page.locator("[data-field=prompt] .error")
     await expect(error).to_contain_text("Is required")
+    await expect(error).to_be_visible()
     await expect(page.locator("#prompt")).to_be_focused()
     await expect(page.locator("#prompt")).to_have_attribute("aria-invalid", "true")
     await page.fill("#prompt", PROMPT)
