@@ -23,7 +23,8 @@ from serve_app.tasks.run_result import RunResult
 from serve_app.tasks.task import Task, TaskError
 
 _RETRY_S = 0.2
-_CLAIM_PATIENCE_S = 5.0
+_CLAIM_PATIENCE_S = 15.0
+"""A claim whose answer nobody waits for uses up an attempt, and a slow database takes seconds for one."""
 _METHODS = ("claim", "hand_back", "report", "publish", "fail", "give_up", "saw")
 _UNREACHABLE = (RayError, RayServeException, TimeoutError, Unanswered)
 _logger = logging.getLogger("ray.serve")
