@@ -123,8 +123,10 @@ async def test_what_breaks_is_taken_up_again_and_makes_no_second_task(
     assert port is not None
     with TcpProxy(("127.0.0.1", port)) as proxy:
         async with AsyncClient(f"http://127.0.0.1:{proxy.port}") as client:
-            proxy.cut()
+            proxy.slow(0.5)
             submitting = asyncio.create_task(client.submit("a red ball"))
+            await until_queued(service)
+            proxy.cut()  # the task is there, and its answer still under way
             async with asyncio.timeout(30):
                 while not proxy.refused:
                     await asyncio.sleep(0.01)
