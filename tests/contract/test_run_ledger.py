@@ -44,10 +44,10 @@ async def test_many_claims_at_once_give_each_task_to_one_runner(store: TaskStore
 async def test_writes_at_once_share_a_commit_and_answer_each_for_itself(
     store: TaskStore, ledger: RunLedger
 ) -> None:
-    first = await claimed(store, ledger)
+    reporting, first = await claimed(store, ledger, "c"), await claimed(store, ledger)
     await store.submit(new("b"), ADMISSION)
     goes_on, stale, published, second, nothing = await asyncio.gather(
-        ledger.report(first.uid, 1, at(1, 0.5)),
+        ledger.report(reporting.uid, 1, at(1, 0.5)),
         ledger.publish(first.uid, 7, made("stale")),
         ledger.publish(first.uid, 1, made("x", timings={"denoise_s": 1.5})),
         ledger.claim("demo", "replica-1"),

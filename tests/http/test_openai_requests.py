@@ -157,6 +157,16 @@ async def test_a_refusal_names_the_field_that_was_sent(
     assert len(error["message"]) > 10 and response.headers["x-should-retry"] == "false"
 
 
+@pytest.mark.parametrize("name", ["input_reference", "video", "mask"])
+async def test_a_file_as_text_with_half_a_surrogate_is_refused(service: HttpService, name: str):
+    body = json.dumps({**PROMPT, name: "\ud800"}).encode()
+    response = await service.client.post(
+        f"{VIDEOS}/edits", content=body, headers={"content-type": "application/json"}
+    )
+    assert (response.status_code, refusal_of(response)["field"]) == (422, name), response.text
+    assert "Unicode" in refusal_of(response)["detail"]
+
+
 async def test_a_field_that_is_not_read_is_named(service: HttpService):
     task = await claimed(service, data={**PROMPT, "user": "me", "extra_params[boundary_ratio]": "0.9"})
     assert "Unknown fields were ignored: user, boundary_ratio." in task.notes

@@ -116,7 +116,7 @@ async def test_a_refused_submit_is_sent_again_and_counted_and_so_is_one_that_was
         service.answers = ["503 Away\r\nretry-after: 1", "503 Away", "502 Bad Gateway", "200 OK"]
         url = service.url("")
         client = Client(lambda: url, Checker(), Random(1), "", Work((1, 1)), submits)
-        await client.submit("t")
+        await client.submit("t", "demo")
         await client.close()
     assert (submits.refused, submits.unadvised, submits.unanswered) == (2, 1, 0)
     assert len(submits.acknowledged_at) == 1 and len(service.received) == 4

@@ -80,5 +80,5 @@ def test_check_has_nothing_to_say_of_the_configuration_that_comes_along(tmp_path
 def test_a_wheel_holds_the_packages_of_the_commands_and_no_tests() -> None:
     included = set(PROJECT["tool"]["setuptools"]["packages"]["find"]["include"])
     packages = {"models", "offline", "serve_app"}
-    assert included == packages | {f"{package}.*" for package in packages}
+    assert included == {"wan_serve"} | packages | {f"{package}.*" for package in packages}
     assert {path.partition(".")[0] for path in SCRIPTS.values()} <= packages

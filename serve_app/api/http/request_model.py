@@ -125,8 +125,12 @@ def allowed(schema: Mapping[str, Any]) -> str:
         "number": lambda found: f"a number{_range(found)}",
         "string": lambda found: f"text{_length(found)}",
         "boolean": lambda _found: "true or false",
+        "object": lambda _found: "an object",
+        "array": lambda _found: "a list",
     }
-    return describe[schema["type"]](schema) if schema.get("type") in describe else "of another form"
+    kinds = schema.get("type", ())
+    named = [kinds] if isinstance(kinds, str) else kinds
+    return " or ".join(describe[kind](schema) for kind in named) or "of another form"
 
 
 def _range(schema: Mapping[str, Any]) -> str:

@@ -60,6 +60,7 @@ readOnlyRootFilesystem: true
 {{/* HAProxy in front of the api, on each node; Ray reads these once, so all pods have them. */}}
 {{- define "environment" -}}
 - {name: RAY_SERVE_ENABLE_HA_PROXY, value: "1"}
+- {name: RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S, value: "2"}
 - {name: RAY_SERVE_HAPROXY_STATS_PORT, value: "8404"}
 - {name: RAY_SERVE_HAPROXY_METRICS_PORT, value: "9101"}
 - {name: RAY_SERVE_FALLBACK_PROXY_HTTP_PORT, value: "8500"}
