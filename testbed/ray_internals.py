@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 from ray._private import worker
 from ray._private.node import Node
 from ray._private.parameter import RayParams
@@ -95,8 +96,14 @@ def _try_to_start(head: bool, parameters: Mapping[str, Any]) -> Any:
 
 
 def kill(node: Any) -> None:
-    """Kill every process of a node (SIGKILL)."""
+    """Kill every process of a node (SIGKILL), HAProxy too, which would outlive the actor that started it."""
+    started: list[psutil.Process] = []
+    with suppress(KeyError, psutil.NoSuchProcess):  # which has been killed before
+        started = psutil.Process(raylet_of(node).pid).children(recursive=True)
     node.kill_all_processes(check_alive=False, allow_graceful=False, wait=True)
+    for process in started:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 def alive(head: Any) -> set[str]:

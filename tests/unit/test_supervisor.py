@@ -31,6 +31,8 @@ def serve():
     print("stopped again" if more else "stopped", flush=True)
     return 0
 
+for number in (signal.SIGINT, signal.SIGHUP):  # which the tests' own parent may have had ignored
+    signal.signal(number, signal.SIG_DFL)
 sys.exit(supervise(serve))
 """
 

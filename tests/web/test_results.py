@@ -1,5 +1,6 @@
 """What can be done with a finished video on the page."""
 
+import asyncio
 import json
 import shlex
 
@@ -105,10 +106,9 @@ async def test_it_is_downloaded_and_its_request_copied(
     body = json.loads(words[words.index("-d") + 1])
     assert (body["prompt"], body["seed"]) == ('it\'s a "star"', 4)
     await act(page, "Copy as Python")
-    await page.wait_for_function(
-        "navigator.clipboard.readText().then((text) => text.includes('import httpx'))"
-    )
-    program = await page.evaluate("navigator.clipboard.readText()")
+    async with asyncio.timeout(30):
+        while "import httpx" not in (program := await page.evaluate("navigator.clipboard.readText()")):
+            await asyncio.sleep(0.05)
     compile(program, "copied.py", "exec")
     assert f"base_url={json.dumps(service.url)}" in program
 
