@@ -1,7 +1,6 @@
 """A real Ray cluster with Ray Serve on this machine; it deploys applications the way ``serve run`` does."""
 
 import os
-import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from serve_app.config.free_ports import free_ports
 from serve_app.config.ray_environment import ray_environment
 from testbed.service import HTTP, Service, wait_for
 
@@ -187,8 +187,6 @@ def metrics_address() -> str:
 
 
 def free_port() -> int:
-    """Return a port of 127.0.0.1 that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a port that nobody listens on."""
+    (port,) = free_ports(1)
+    return port

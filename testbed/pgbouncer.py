@@ -11,6 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from serve_app.config.free_ports import free_ports
+
 START_S = 20
 
 
@@ -30,9 +32,7 @@ class PgBouncer:
 
     def __enter__(self) -> Self:
         self._folder = Path(tempfile.mkdtemp(prefix="pgb"))
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port: int = free.getsockname()[1]
+        (self.port,) = free_ports(1)
         settings = self._folder / "pgbouncer.ini"
         settings.write_text(
             f"[databases]\n* = host={self._server_folder} user={self._user}\n[pgbouncer]\n"

@@ -18,6 +18,8 @@ from typing import Any, Self
 import boto3
 from botocore.config import Config
 
+from serve_app.config.free_ports import free_ports
+
 START_S = 20
 ACCESS_KEY = "tests-key"
 SECRET_KEY = "tests-secret"
@@ -54,9 +56,7 @@ class S3Server:
     def start(self) -> None:
         """Start the server on a free port, or on the one it had before."""
         if not self.port:
-            with socket.socket() as free:
-                free.bind(("127.0.0.1", 0))
-                self.port = free.getsockname()[1]
+            (self.port,) = free_ports(1)
         (self._folder / "buckets").mkdir(exist_ok=True)
         self._server = subprocess.Popen(
             [

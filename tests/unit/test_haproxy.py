@@ -1,6 +1,5 @@
 """HAProxy as the launcher has Ray start it, by the configuration that Ray writes."""
 
-import socket
 import stat
 import subprocess
 from collections.abc import Callable, Iterator
@@ -13,17 +12,10 @@ from ray.serve._private import haproxy as rays
 from ray.serve._private.common import RequestProtocol
 from ray.serve.config import HTTPOptions
 
+from serve_app.config.free_ports import free_ports
 from serve_app.launch import haproxy
 from serve_app.launch.proxy_folder import proxy_folder
 from testbed.service import wait_for
-
-
-def free_ports(count: int) -> list[int]:
-    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
 
 
 def written_by_ray(folder: Path, host: str = "127.0.0.1", *, application: bool = True) -> Path:
