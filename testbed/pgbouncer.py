@@ -3,17 +3,14 @@
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 import tempfile
-import time
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from serve_app.config.free_ports import free_ports
-
-START_S = 20
+from testbed.listening import is_listening
 
 
 def program() -> Path | None:
@@ -49,17 +46,11 @@ class PgBouncer:
         self._process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=self._log, stderr=subprocess.STDOUT
         )
-        ends_at = time.monotonic() + START_S
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
-                return self
-            except OSError:
-                if self._process.poll() is not None or time.monotonic() > ends_at:
-                    said = (self._folder / "log").read_text()
-                    self._end()
-                    raise AssertionError(f"PgBouncer did not start:\n{said}") from None
-                time.sleep(0.02)
+        if not is_listening(self._process, self.port):
+            said = (self._folder / "log").read_text()
+            self._end()
+            raise AssertionError(f"PgBouncer did not start:\n{said}")
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -1,13 +1,11 @@
 """A Redis server for one test run, on a port of this machine, which keeps nothing on disk."""
 
 import shutil
-import socket
 import subprocess
-import time
 from types import TracebackType
 from typing import Self
 
-START_S = 20
+from testbed.listening import is_listening
 
 
 def program() -> str | None:
@@ -26,16 +24,10 @@ class RedisServer:
     def __enter__(self) -> Self:
         command = (self._program, "--bind", "127.0.0.1", "--port", str(self._port), "--save", "")
         self._server = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-        ends_at = time.monotonic() + START_S
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", self._port), timeout=1).close()
-                return self
-            except OSError:
-                if self._server.poll() is not None or time.monotonic() > ends_at:
-                    self._end()
-                    raise AssertionError("the Redis server did not start") from None
-                time.sleep(0.02)
+        if not is_listening(self._server, self._port):
+            self._end()
+            raise AssertionError("the Redis server did not start")
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -4,11 +4,9 @@ It checks signatures, also of URLs that are signed beforehand, as AWS does.
 """
 
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
-import time
 from functools import cached_property
 from itertools import count
 from pathlib import Path
@@ -19,8 +17,8 @@ import boto3
 from botocore.config import Config
 
 from serve_app.config.free_ports import free_ports
+from testbed.listening import is_listening
 
-START_S = 20
 ACCESS_KEY = "tests-key"
 SECRET_KEY = "tests-secret"
 REGION = "us-east-1"
@@ -67,16 +65,9 @@ class S3Server:
             stdout=self._log,
             stderr=subprocess.STDOUT,
         )
-        ends_at = time.monotonic() + START_S
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
-                return
-            except OSError:
-                if self._server.poll() is not None or time.monotonic() > ends_at:
-                    self.stop()
-                    raise AssertionError(f"the S3 server did not start:\n{self._said()}") from None
-                time.sleep(0.02)
+        if not is_listening(self._server, self.port):
+            self.stop()
+            raise AssertionError(f"the S3 server did not start:\n{self._said()}")
 
     def stop(self) -> None:
         """End the server; what it holds stays for the next start."""

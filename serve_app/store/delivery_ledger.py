@@ -1,6 +1,6 @@
 """The coordinator's side of the outbox: which messages are due, and what became of each attempt."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -60,6 +60,17 @@ class Outcome:
     rests_until: float | None = None
     """Time before which nothing is to be sent to this receiver; None where it did not ask to slow down."""
 
+    def columns(self, attempt: int) -> Mapping[str, object]:
+        """Return what is stored of the attempt, which counts from 1."""
+        return {
+            "state": self.state,
+            "attempts": attempt,
+            "next_at": self.next_at,
+            "last_at": self.at,
+            "last_code": self.code,
+            "last_fault": self.fault,
+        }
+
 
 class DeliveryLedger:
     """Reads and writes of one coordinator: while another service leads, nothing is due."""
@@ -112,14 +123,7 @@ class DeliveryLedger:
 
     async def record(self, delivery: Delivery, outcome: Outcome) -> None:
         """Store what became of the next attempt at a message. Raises ``Superseded``."""
-        values = {
-            "state": outcome.state,
-            "attempts": delivery.attempts + 1,
-            "next_at": outcome.next_at,
-            "last_at": outcome.at,
-            "last_code": outcome.code,
-            "last_fault": outcome.fault,
-        }
+        values = outcome.columns(delivery.attempts + 1)
         # A resend during the attempt counts from 0 again and is not to be lost.
         same = and_(WEBHOOKS.c.id == delivery.id, WEBHOOKS.c.attempts == delivery.attempts)
         query = update(WEBHOOKS).where(same, coordinates(self._epoch)).values(values)

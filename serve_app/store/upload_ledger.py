@@ -63,14 +63,7 @@ class UploadLedger:
 
     async def record(self, upload: Upload, outcome: Outcome) -> None:
         """Store what became of the next attempt at an upload. Raises ``Superseded``."""
-        values = {
-            "state": outcome.state,
-            "attempts": upload.attempts + 1,
-            "next_at": outcome.next_at,
-            "last_at": outcome.at,
-            "last_code": outcome.code,
-            "last_fault": outcome.fault,
-        }
+        values = outcome.columns(upload.attempts + 1)
         same = and_(UPLOADS.c.task_uid == upload.task_uid, UPLOADS.c.attempts == upload.attempts)
         query = update(UPLOADS).where(same, coordinates(self._epoch)).values(values)
         async with self._database.write() as connection:
