@@ -40,7 +40,7 @@ os.environ.update(
 )
 
 import ray  # noqa: E402
-from ray import cluster_utils, serve  # noqa: E402
+from ray import serve  # noqa: E402
 from ray.serve.schema import ServeDeploySchema  # noqa: E402
 
 from testbed import ray_internals  # noqa: E402
@@ -102,16 +102,9 @@ class Cluster:
     @contextmanager
     def node(self, **resources: float) -> Iterator[Node]:
         """Add a node with these ``resources`` (``num_cpus``, ``num_gpus``); it leaves with the context."""
-        nodes = cluster_utils.Cluster()
-        nodes.head_node = ray_internals.head_node()
         before = _nodes()
-        # Its own way of waiting needs what only its own head would have set up.
-        node = nodes.add_node(wait=False, **resources)
-
-        def kill() -> None:
-            if nodes.worker_nodes:
-                nodes.remove_node(node, allow_graceful=False)
-
+        node = ray_internals.start_worker(ray_internals.head_node(), {}, **resources)
+        kill = partial(ray_internals.kill, node)
         try:
             # Not by their number: a node that was lost may leave it at the same time.
             wait_for(lambda: bool(_nodes() - before), READY_S, lambda: "the node did not join")

@@ -37,7 +37,7 @@ def leave_out_monitors() -> None:
 
 
 def head_node() -> Any:
-    """Return the node that ``ray.init`` started here, to which ``cluster_utils.Cluster`` can add others."""
+    """Return the node that ``ray.init`` started here, beside which others can be started."""
     return worker._global_node
 
 
@@ -118,7 +118,7 @@ def serve_logs() -> Path:
 
 
 def raylet_of(node: Any) -> subprocess.Popen[bytes]:
-    """Return the raylet process of a node that ``cluster_utils.Cluster.add_node`` made."""
+    """Return the raylet process of a node that was started here."""
     raylet: subprocess.Popen[bytes] = node.all_processes[PROCESS_TYPE_RAYLET][0].process
     return raylet
 

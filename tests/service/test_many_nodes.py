@@ -80,9 +80,10 @@ def test_a_head_that_is_killed_and_started_again_costs_no_attempt_and_no_answer(
     (releases / "headless").touch()
     for task in (runs, waits, comes):
         assert service.until(task, "succeed", deadline_s=DEADLINE_S)["attempt"] == 1
-    nodes.start_head()
+    # Before there is a head again: for Serve's controller an idle model is one to scale to zero.
     held = service.submit(prompt="[[hold:killed]]", **SMALL)
     service.until(held, "running", deadline_s=DEADLINE_S)
+    nodes.start_head()
     assert service.replica_pids("model-paced") == replica
     service.kill("model-paced")
     (releases / "killed").touch()

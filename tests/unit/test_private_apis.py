@@ -83,13 +83,9 @@ def deploy_apps() -> None:
 
 def processes_of_a_node() -> None:
     from ray._private.node import Node
-    from ray.cluster_utils import Cluster
 
     assert "self.all_processes" in inspect.getsource(Node)
     assert callable(Node.get_logs_dir_path)
-    assert "self.head_node" in inspect.getsource(Cluster)
-    assert "wait" in inspect.signature(Cluster.add_node).parameters
-    assert "allow_graceful" in inspect.signature(Cluster.remove_node).parameters
 
 
 def serve_run() -> None:
