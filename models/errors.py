@@ -4,6 +4,7 @@ Each line is an error, and below it the kinds of it:
 
 - ``ModelError``: the run cannot be finished; retrying the same run does not help
     - ``InvalidRequest``: the request asks for what this model cannot do; ``field`` is the field at fault
+        - ``LoraRemoved``: the request names a LoRA that is not in the folder, or not any more
     - ``OutOfMemory``: the device has too little memory for this request
     - ``PlanError``: the devices of a group cannot share this model so; raised only while loading
     - ``TuningError``: a speed setting is unknown, or cannot work here; raised only while loading
@@ -40,6 +41,12 @@ class InvalidRequest(ModelError):
     def __reduce__(self) -> tuple[object, ...]:
         # Exception's own pickling would call the class without ``field``.
         return partial(type(self), field=self.field), self.args
+
+
+class LoraRemoved(InvalidRequest):
+    """A request for a LoRA that is not there: a service has checked it at the submit, so it was removed."""
+
+    code: ClassVar[str] = "lora_removed"
 
 
 class OutOfMemory(ModelError):
@@ -89,6 +96,10 @@ class LoraFault(Exception):
 
     The message continues a sentence that begins with the LoRA's name.
     """
+
+
+class LoraMissing(LoraFault):
+    """A LoRA that is not in the folder."""
 
 
 def first_line(error: BaseException) -> str:

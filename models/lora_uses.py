@@ -42,6 +42,8 @@ def strength_reason(strength: float) -> str:
     return f"must have a strength of -{most} … {most}, not {strength}."
 
 
-def refusal(use: LoraUse, entry: int, part: str, reason: str) -> InvalidRequest:
+def refusal(
+    use: LoraUse, entry: int, part: str, reason: str, kind: type[InvalidRequest] = InvalidRequest
+) -> InvalidRequest:
     """Return the refusal of a part of one of a request's LoRAs; ``reason`` ends a sentence."""
-    return InvalidRequest(f"The LoRA {use.name[:100]!r} {reason}", field=f"loras[{entry}].{part}")
+    return kind(f"The LoRA {use.name[:100]!r} {reason}", field=f"loras[{entry}].{part}")

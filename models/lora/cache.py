@@ -9,7 +9,7 @@ from typing import Any, TypeAlias, TypeVar
 import torch
 
 from models.engine import EngineSettings, Expert
-from models.errors import LoraFault, WeightsError
+from models.errors import InvalidRequest, LoraFault, LoraMissing, LoraRemoved, WeightsError
 from models.lora.adapters import Adapters
 from models.lora.catalogue import NOT_WHOLE, no_such_expert, too_large
 from models.lora.contents import left_out_sentence
@@ -106,14 +106,15 @@ class LoraCache:
 
     def choose(self, uses: Sequence[LoraUse]) -> ChosenLoras:
         """Return the LoRAs of a request, ready to be put on. Raises ``InvalidRequest``, its field as
-        ``loras[1].name``.
+        ``loras[1].name``; ``LoraRemoved`` for one that is not in the folder.
         """
         chosen: list[list[Weighted]] = [[] for _ in self._adapters]
         for entry, use in enumerate(uses):
             try:
                 self._choose(use, chosen)
             except LoraFault as error:
-                raise refusal(use, entry, "name", str(error)) from error
+                kind = LoraRemoved if isinstance(error, LoraMissing) else InvalidRequest
+                raise refusal(use, entry, "name", str(error), kind) from error
             except (WeightsError, OSError) as error:  # these may name a folder of the server
                 raise refusal(use, entry, "name", NOT_WHOLE) from error
         return tuple(map(tuple, chosen))
@@ -167,7 +168,7 @@ class LoraCache:
         names = self._folder.names() if self._folder is not None else []
         more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
         there = ", ".join(names[:_NAMES_SHOWN]) + more
-        raise LoraFault(f"does not exist; there {f'are {there}' if names else 'is none'}.")
+        raise LoraMissing(f"does not exist; there {f'are {there}' if names else 'is none'}.")
 
     def _tell_remark(self, name: str) -> None:
         remark = self._folder.remarks().get(name) if self._folder is not None else None

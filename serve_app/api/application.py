@@ -46,11 +46,13 @@ from serve_app.media.public_http import public_or_in
 from serve_app.media.url_fetch import UrlFetch
 from serve_app.media.video_intake import VideoIntake
 from serve_app.package_version import package_version
+from serve_app.queue.removal import Removal
 from serve_app.queue.view import QueueView
 from serve_app.store.database import Database, OnTransaction, untimed
 from serve_app.store.fleet import Fleet
 from serve_app.store.outbox import Outbox
 from serve_app.store.pause_book import PauseBook
+from serve_app.store.served_models import ServedModels
 from serve_app.store.task_store import TaskStore
 from serve_app.store.uploads import Uploads
 from serve_app.submission.callbacks import Callbacks, UploadTargets
@@ -210,7 +212,15 @@ def _service(
     artifacts = open_artifacts(settings)
     offer, places = Offer.of(settings), VideoPlaces(outputs, store)
     disk = FreeDisk(artifacts.free_bytes, settings.limits.min_free_bytes)
-    view = QueueView(store, fleet, settings.shares, seen_within_s=settings.tasks.silence_s, disk=disk)
+    rules, names = settings.tasks, [model.name for model in settings.models]
+    view = QueueView(
+        store,
+        fleet,
+        settings.shares,
+        seen_within_s=rules.silence_s,
+        disk=disk,
+        removal=Removal(ServedModels(database), names, after_s=rules.removed_after_s),
+    )
     submitter = Submitter(
         offer=offer,
         store=store,
@@ -237,7 +247,7 @@ def _service(
         view=view,
         artifacts=artifacts,
         places=places,
-        pausing=Pausing(PauseBook(database), [model.name for model in settings.models], nudge, acts),
+        pausing=Pausing(PauseBook(database), names, nudge, acts),
         nudge=nudge,
         on_cancelled=on_cancelled,
         acts=acts,

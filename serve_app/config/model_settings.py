@@ -90,6 +90,11 @@ class ModelSettings(Section):
         default=None, description="safetensors in place of the transformer's: a file, an index or a folder"
     )
     transformer_2: Path | None = Field(default=None, description="the same for the low-noise expert")
+    replaces: tuple[str, ...] = Field(
+        default=(),
+        description="names of models that are not served any more, whose waiting tasks this one makes where "
+        "it can",
+    )
     replicas: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] = Field(
         default="auto",
         description="how many; auto is as many as the GPUs that Ray sees suffice for, or one on CPUs",

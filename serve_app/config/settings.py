@@ -76,6 +76,11 @@ class TaskSettings(Section):
     retention_s: Seconds = Field(
         default=7 * 86400.0, description="ended tasks and their files are kept this long"
     )
+    removed_after_s: Seconds = Field(
+        default=7 * 86400.0,
+        description="how long tasks wait for a model that no service has in its configuration any more, "
+        "before they fail as model_removed",
+    )
     janitor_period_s: Seconds = Field(
         default=60.0, description="how often what is past its time is looked for and deleted"
     )
@@ -84,6 +89,12 @@ class TaskSettings(Section):
     def _lease_outlives_heartbeat(self) -> "TaskSettings":
         if self.silence_s > self.lease_s:
             raise ValueError("lease_s: must be at least three times heartbeat_s")
+        return self
+
+    @model_validator(mode="after")
+    def _services_are_heard_of(self) -> "TaskSettings":
+        if self.removed_after_s < self.unnamed_s:
+            raise ValueError("removed_after_s: must be at least three times janitor_period_s")
         return self
 
     @property
@@ -95,6 +106,11 @@ class TaskSettings(Section):
     def silence_s(self) -> float:
         """Seconds after which a silent replica no longer counts: three missed heartbeats."""
         return 3 * self.heartbeat_s
+
+    @property
+    def unnamed_s(self) -> float:
+        """Seconds after which no service has a model that none has named: each does in every period."""
+        return 3 * self.janitor_period_s
 
 
 class LimitSettings(Section):
@@ -216,6 +232,9 @@ class AppSettings(Section):
         names = [model.name for model in self.models]
         if len(set(names)) != len(names):
             raise ValueError("models: names must differ from each other")
+        replaced = [name for model in self.models for name in model.replaces]
+        if len({*names, *replaced}) != len(names) + len(replaced):
+            raise ValueError("models: a name in replaces must be of no model that is served, and there once")
         return self
 
     @model_validator(mode="after")

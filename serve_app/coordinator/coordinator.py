@@ -23,6 +23,7 @@ from serve_app.coordinator.handover import Handover
 from serve_app.coordinator.heartbeats import Heartbeats
 from serve_app.coordinator.janitor import Janitor
 from serve_app.coordinator.outgoing import Outgoing
+from serve_app.coordinator.removed_models import RemovedModels
 from serve_app.coordinator.report_server import ReportServer
 from serve_app.coordinator.room import Room
 from serve_app.coordinator.scaling import Scaling, deployment_of
@@ -32,14 +33,12 @@ from serve_app.errors import StoreUnavailable
 from serve_app.files.artifact_stores import open_artifacts
 from serve_app.files.artifacts import Artifacts
 from serve_app.files.free_disk import FreeDisk
-from serve_app.files.output_paths import OutputPaths
 from serve_app.metrics import ServiceMetrics, StoreMetrics, TaskMetrics
 from serve_app.node_port import keep_to_node
 from serve_app.store.database import Database
 from serve_app.store.fleet import Fleet
 from serve_app.store.leadership import Superseded
 from serve_app.store.run_ledger import RunLedger
-from serve_app.store.task_store import TaskStore
 from serve_app.tasks.command import Command
 from serve_app.tasks.move_log import log_move, structure_logs
 from serve_app.tasks.replica import ENDED, Health, Replica
@@ -85,8 +84,7 @@ class Coordinator:
         gauges = ServiceMetrics(list(models))
         self._traces = TaskSpans(tracer_of(settings.tracing, "coordinator"))
         rules = self._rules = settings.tasks
-        rules_of = {model.name: model.autoscaling for model in settings.models}
-        awaited = {name for name, scaling in rules_of.items() if scaling is None or scaling.min_replicas}
+        awaited = {m.name for m in settings.models if m.autoscaling is None or m.autoscaling.min_replicas}
         self._ledger = await RunLedger.take_lead(
             self._database,
             service=service_name(),
@@ -120,6 +118,7 @@ class Coordinator:
         )
         self._outgoing = Outgoing(settings, self._database, self._ledger.epoch, artifacts, describe)
         self._janitor = self._janitor_of(settings, artifacts)
+        self._removed = RemovedModels(self._database, self._ledger, settings.models, rules, self._settled)
         self._watch = self._watch_of(settings, gauges)
         self._followups: set[asyncio.Task[None]] = set()
         self._line = ReportServer(self.report, self.saw)
@@ -127,19 +126,8 @@ class Coordinator:
         self._loops = self._begin_loops()
 
     def _janitor_of(self, settings: AppSettings, artifacts: Artifacts) -> Janitor:
-        paths = OutputPaths(settings.outputs, settings.output_roots)
-        rules = settings.tasks
-        return Janitor(
-            TaskStore(self._database),
-            self._ledger,
-            self._outgoing.sweep,
-            self._fleet,
-            artifacts,
-            paths,
-            retention_s=rules.retention_s,
-            silence_s=rules.silence_s,
-            period_s=rules.janitor_period_s,
-        )
+        forget = self._outgoing.sweep
+        return Janitor(settings, self._database, self._ledger, self._fleet, artifacts, forget)
 
     def _watch_of(self, settings: AppSettings, gauges: ServiceMetrics) -> Watch:
         return Watch(
@@ -159,6 +147,7 @@ class Coordinator:
             self._check_leases,
             self._check_deployments,
             self._janitor.run,
+            self._removed.run,
             self._outgoing.messages.run,
             self._outgoing.videos.run,
             self._watch.run,
@@ -315,6 +304,13 @@ class Coordinator:
             self._metrics.retried(task)
             self._traces.requeued(task)
             log_move("requeue", task)
+
+    def _settled(self, task: Task) -> None:
+        if task.is_final:
+            self._ended("strand", task)
+        else:
+            log_move("reassign", task)
+            self._dispatcher.nudge()
 
     def _ended(self, move: str, task: Task, **facts: float) -> None:
         self._metrics.ended(task)

@@ -5,9 +5,11 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 
+from serve_app.config.settings import AppSettings
 from serve_app.errors import ServiceError
 from serve_app.files.artifacts import Artifacts
 from serve_app.files.output_paths import OutputPaths
+from serve_app.store.database import Database
 from serve_app.store.fleet import Fleet
 from serve_app.store.run_ledger import RunLedger
 from serve_app.store.task_store import TaskStore
@@ -28,27 +30,23 @@ class Janitor:
 
     def __init__(
         self,
-        store: TaskStore,
+        settings: AppSettings,
+        database: Database,
         ledger: RunLedger,
-        forget_deliveries: Callable[[], Awaitable[None]],
         fleet: Fleet,
         artifacts: Artifacts,
-        paths: OutputPaths,
-        *,
-        retention_s: float,
-        silence_s: float,
-        period_s: float,
+        forget_deliveries: Callable[[], Awaitable[None]],
     ) -> None:
         """``forget_deliveries`` deletes messages and uploads of tasks that are no longer stored."""
-        self._store = store
+        self._store = TaskStore(database)
         self._ledger = ledger
         self._forget_deliveries = forget_deliveries
         self._fleet = fleet
         self._artifacts = artifacts
-        self._paths = paths
-        self._retention_s = retention_s
-        self._replica_retention_s = max(_REPLICA_RETENTION_S, silence_s)
-        self._period_s = period_s
+        self._paths = OutputPaths(settings.outputs, settings.output_roots)
+        self._retention_s = settings.tasks.retention_s
+        self._replica_retention_s = max(_REPLICA_RETENTION_S, settings.tasks.silence_s)
+        self._period_s = settings.tasks.janitor_period_s
         self._previous_orphans: frozenset[str] = frozenset()
 
     async def run(self) -> None:

@@ -86,6 +86,10 @@ class QueueSnapshot:
     pauses: Pauses = field(default_factory=Pauses)
     is_disk_low: bool = False
     """Whether no task is begun, for too little disk is left."""
+    removed: Mapping[str, float] = field(default_factory=dict)
+    """By each model that is not in the configuration any more, when its queued tasks fail, in seconds since
+    1970.
+    """
 
     def line(self, model: str) -> ModelLine:
         """Return the model's line; an empty one for an unknown model."""

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from serve_app.files.free_disk import FreeDisk
 from serve_app.queue.forecast import Forecaster, Speed
+from serve_app.queue.removal import Removal
 from serve_app.queue.snapshot import ModelLine, QueueSnapshot
 from serve_app.store.fleet import Fleet
 from serve_app.store.task_store import TaskStore
@@ -42,17 +43,19 @@ class QueueView:
         *,
         seen_within_s: float,
         disk: FreeDisk | None = None,
+        removal: Removal | None = None,
     ) -> None:
         """Create the view; ``shares`` must equal the coordinator's, as must what ``disk`` has to have left.
 
         ``seen_within_s``: seconds without a heartbeat after which a replica no longer counts; longer than the
-        heartbeat interval.
+        heartbeat interval. ``removal``: without it no model is taken for removed.
         """
         self._store = store
         self._fleet = fleet
         self._shares = shares or {}
         self._seen_within_s = seen_within_s
         self._disk = disk
+        self._removal = removal
         self._snapshot: QueueSnapshot | None = None
         self._cost_s = 0.0
         self._renewal: asyncio.Task[QueueSnapshot] | None = None
@@ -97,6 +100,7 @@ class QueueView:
             taken_at,
             pauses,
             await self.is_disk_low(),
+            {} if self._removal is None else await self._removal.ends({task.model for task in queue}),
         )
         self._cost_s = time.monotonic() - began
         return self._snapshot

@@ -3,7 +3,7 @@
 The statements are built once, since building one takes longer than executing it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,6 +58,7 @@ _EPOCH = bindparam("epoch", type_=SERVICES.c.epoch.type)
 _RUNNER, _STEP, _PROGRESS = _new("runner"), _new("step"), _new("progress")
 _STARTED_AT, _FINISHED_AT, _LEASE = _new("started_at"), _new("finished_at"), _new("lease_expires_at")
 _PRIORITY, _PLACE, _PHASE = _new("priority"), _new("place"), _new("phase")
+_MODEL, _WORK, _TOKENS = _new("model"), _new("work"), _new("tokens")
 _ARTIFACT, _TIMINGS, _FRAMES = _new("artifact"), _new("timings"), _new("frames")
 _REVISED = _new("revised_prompt")
 # None, for a run that added no note, must become SQL's NULL and not JSON's.
@@ -127,6 +128,8 @@ _CHANGES: Mapping[Move, Mapping[str, Any]] = {
     Move.PUT_FIRST: {"priority": _highest_beside(), "place": _PLACE},
     Move.FINISH_EARLY: {"finish_early": True},
     Move.EXPIRE: {**_FAILED, "expires_at": None},
+    Move.REASSIGN: {"model": _MODEL, "work": _WORK, "tokens": _TOKENS, "notes": _NOTES},
+    Move.STRAND: {**_FAILED, "expires_at": None},
 }
 """Columns that each move sets in addition to the status."""
 
@@ -217,6 +220,17 @@ class MoveStatements:
     def expire(self, error: TaskError, *, epoch: int, finished_at: float) -> Write:
         """End all queued tasks as failed whose deadline is not after ``finished_at``."""
         return self._write(Move.EXPIRE, {_EPOCH: epoch, **_failed(error, finished_at)})
+
+    def reassign(
+        self, uid: str, *, epoch: int, model: str, work: float, tokens: int, notes: Sequence[str]
+    ) -> Write:
+        """Have another model make the video of a queued task; ``notes``: all that the task then has."""
+        new = {_MODEL: model, _WORK: work, _TOKENS: tokens, _NOTES: list(notes)}
+        return self._write(Move.REASSIGN, {_UID: uid, _EPOCH: epoch, **new})
+
+    def strand(self, uid: str, error: TaskError, *, epoch: int, finished_at: float) -> Write:
+        """End a queued task as failed whose model is not served any more."""
+        return self._write(Move.STRAND, {_UID: uid, _EPOCH: epoch, **_failed(error, finished_at)})
 
     def cancel(self, *which: ColumnElement[bool], finished_at: float) -> Write:
         """Cancel the tasks that match all conditions and are not in a final state."""

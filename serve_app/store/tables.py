@@ -172,6 +172,14 @@ REPLICAS = Table(
     Column("reason", Text, nullable=False, server_default=""),
 )
 
+SERVED_MODELS = Table(
+    "served_models",
+    METADATA,
+    Column("model", String(64), primary_key=True),
+    # When a service had it in its configuration last, or its tasks were first seen to wait for nobody.
+    Column("seen_at", Float, nullable=False),
+)
+
 SCALES = Table(
     "scales",
     METADATA,

@@ -23,6 +23,7 @@ from serve_app.submission.continuation import (
 from serve_app.submission.output_choice import output_of
 from serve_app.submission.video_order import OrderFault, VideoOrder
 from serve_app.tasks.task import Task, TaskSpec
+from serve_app.tasks.work import tokens_of, work_of
 
 Value = TypeVar("Value")
 
@@ -55,15 +56,12 @@ class Plan:
     @property
     def tokens(self) -> int:
         """DiT tokens of one forward; a reference picture has those of a latent frame."""
-        width, height = self.spec.width, self.spec.height
-        of_a_reference = self.variant.tokens(width, height, 1)
-        return self.variant.tokens(width, height, self.spec.num_frames) + self.references * of_a_reference
+        return tokens_of(self.spec, self.variant, self.references)
 
     @property
     def work(self) -> float:
         """Steps × tokens × forwards a step, summed over all fragments."""
-        forwards = 2 if max(self.spec.guidance_scale, self.spec.guidance_scale_2 or 0) > 1 else 1
-        return float(self.spec.total_steps * self.tokens * forwards)
+        return work_of(self.spec, self.tokens)
 
 
 def plan(

@@ -5,8 +5,8 @@
     queued ──claim──► running ──publish──► succeeded
       ▲ │               │ │ └──fail/lose──► failed
       │ └──cancel──┐    │ └──cancel──► cancelled
-      └──requeue, hand_back──┘         queued ──reorder, put_first──► queued
-                                       queued ──expire──► failed
+      └──requeue, hand_back──┘         queued ──reorder, put_first, reassign──► queued
+                                       queued ──expire, strand──► failed
                                        running ──finish_early──► running
 
 The store builds the WHERE of each UPDATE from this table, so no other move can happen.
@@ -58,6 +58,10 @@ class Move(StrEnum):
     """A client is content with what the run has made: it decodes that and ends."""
     EXPIRE = "expire"
     """The task has not begun before its deadline."""
+    REASSIGN = "reassign"
+    """The waiting task's model is not served any more: the one that replaces it makes the video."""
+    STRAND = "strand"
+    """The waiting task's model is not served any more, and none that could replace it."""
 
 
 class Writer(StrEnum):
@@ -97,4 +101,6 @@ TRANSITIONS: Mapping[Move, Transition] = {
     Move.PUT_FIRST: Transition(_QUEUED, Status.QUEUED, fenced=False),
     Move.FINISH_EARLY: Transition(_RUNNING, Status.RUNNING, fenced=False),
     Move.EXPIRE: Transition(_QUEUED, Status.FAILED, fenced=False, writer=Writer.LEADER),
+    Move.REASSIGN: Transition(_QUEUED, Status.QUEUED, fenced=False, writer=Writer.LEADER),
+    Move.STRAND: Transition(_QUEUED, Status.FAILED, fenced=False, writer=Writer.LEADER),
 }

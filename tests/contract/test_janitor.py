@@ -3,8 +3,7 @@
 from pathlib import Path
 
 from serve_app.coordinator.janitor import Janitor
-from serve_app.files.local_artifacts import LocalArtifacts
-from serve_app.files.output_paths import OutputPaths
+from serve_app.files.artifact_stores import open_artifacts
 from serve_app.store.database import Database
 from serve_app.store.delivery_ledger import DeliveryLedger
 from serve_app.store.fleet import Fleet
@@ -12,6 +11,7 @@ from serve_app.store.run_ledger import RunLedger
 from serve_app.store.task_store import TaskStore
 from serve_app.tasks.caller import EVERYONE
 from tests.contract.tasks import ADMISSION, claimed, new
+from tests.http.http_service import settings
 
 NAME = "1-0-2.safetensors"
 
@@ -19,12 +19,10 @@ NAME = "1-0-2.safetensors"
 async def test_checkpoints_go_with_the_end_of_their_task(
     database: Database, store: TaskStore, ledger: RunLedger, tmp_path: Path
 ) -> None:
-    paths = OutputPaths(tmp_path / "outputs")
-    artifacts = LocalArtifacts(paths, tmp_path / "data")
-    deliveries, fleet = DeliveryLedger(database, ledger.epoch), Fleet(database)
-    janitor = Janitor(
-        store, ledger, deliveries.forget, fleet, artifacts, paths, retention_s=60, silence_s=60, period_s=60
-    )
+    rules = settings(tmp_path)
+    artifacts = open_artifacts(rules)
+    deliveries = DeliveryLedger(database, ledger.epoch)
+    janitor = Janitor(rules, database, ledger, Fleet(database), artifacts, deliveries.forget)
     running = (await claimed(store, ledger)).uid
     waiting = (await store.submit(new("waiting"), ADMISSION)).uid
     cancelled = (await store.submit(new("cancelled"), ADMISSION)).uid

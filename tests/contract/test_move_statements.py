@@ -33,8 +33,12 @@ WRITES: Mapping[Move, Callable[[RunKey, int], Write]] = {
     Move.PUT_FIRST: lambda run, _: MOVES.put_first(run.uid, place=-1),
     Move.FINISH_EARLY: lambda run, _: MOVES.finish_early(run.uid),
     Move.EXPIRE: lambda run, _: MOVES.expire(ERROR, epoch=run.epoch, finished_at=1.0),
+    Move.REASSIGN: lambda run, _: MOVES.reassign(
+        run.uid, epoch=run.epoch, model="new", work=1.0, tokens=1, notes=()
+    ),
+    Move.STRAND: lambda run, _: MOVES.strand(run.uid, ERROR, epoch=run.epoch, finished_at=1.0),
 }
-OF_THE_QUEUE = {Move.CLAIM, Move.REORDER, Move.PUT_FIRST, Move.EXPIRE}
+OF_THE_QUEUE = {Move.CLAIM, Move.REORDER, Move.PUT_FIRST, Move.EXPIRE, Move.REASSIGN, Move.STRAND}
 FROM = {
     **{move: {Status.RUNNING} for move in Move},
     **{move: {Status.QUEUED} for move in OF_THE_QUEUE},
@@ -44,7 +48,7 @@ FROM = {
 OF_A_RUN = set(Move) - OF_THE_QUEUE - {Move.CANCEL, Move.FINISH_EARLY}
 """The moves of one attempt."""
 OF_A_COORDINATOR = set(Move) - {Move.CANCEL, Move.FINISH_EARLY, Move.REORDER, Move.PUT_FIRST}
-OF_THE_LEADER = {Move.CLAIM, Move.EXPIRE}
+OF_THE_LEADER = {Move.CLAIM, Move.EXPIRE, Move.REASSIGN, Move.STRAND}
 
 
 async def changes(

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from models.engine import FusedLora
-from models.errors import InvalidRequest, WeightsError
+from models.errors import InvalidRequest, LoraRemoved, WeightsError
 from models.pipeline.wan_engine import WanEngine
 from models.video_spec import LoraUse
 
@@ -104,7 +104,7 @@ def test_a_refused_lora_leaves_the_engine_as_it_was(picky: WanEngine, base: Tens
 
 def test_an_engine_without_loras_says_so(root: Path, tmp_path: Path) -> None:
     for engine in (load(root, ONE), load(root, ONE, lora_folder=tmp_path)):
-        with pytest.raises(InvalidRequest, match="does not exist; there is none"):
+        with pytest.raises(LoraRemoved, match="does not exist; there is none"):
             latents(engine, REQUEST_1, "a")
 
 

@@ -158,7 +158,12 @@ def model_with(**changes: Any) -> dict[str, Any]:
         ),
         ({"models": []}, "args.models: "),
         ({"models": model_with()["models"] * 2}, "args.models: names must differ"),
+        (model_with(replaces=["demo"]), "args.models: a name in replaces must be of no model that is served"),
         ({"tasks": {"lease_s": 1.0}}, "args.tasks.lease_s: must be at least three times heartbeat_s."),
+        (
+            {"tasks": {"removed_after_s": 179.0}},
+            "args.tasks.removed_after_s: must be at least three times janitor_period_s.",
+        ),
         (
             {"tasks": {"max_attempts": 0}},
             "args.tasks.max_attempts: input should be greater than or equal to 1.",

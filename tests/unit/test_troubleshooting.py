@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from models.errors import InvalidRequest, ModelError, OutOfMemory
+from models.errors import InvalidRequest, LoraRemoved, ModelError, OutOfMemory
 from serve_app import errors
+from serve_app.coordinator.removed_models import MODEL_REMOVED
 from serve_app.store.run_ledger import EXPIRED, WORKER_LOST
 
 ROOT = Path(__file__).parents[2]
@@ -59,5 +60,6 @@ def test_each_refusal_is_explained_with_its_status() -> None:
 
 def test_each_failure_of_a_task_is_explained() -> None:
     explained = {code for cell in rows("A task fails") for code in re.findall(r"`(\w+)`", cell)}
-    failures = {error.code for error in (ModelError, InvalidRequest, OutOfMemory, WORKER_LOST, EXPIRED)}
-    assert explained == failures
+    of_models = (ModelError, InvalidRequest, LoraRemoved, OutOfMemory)
+    failures = {error.code for error in (*of_models, WORKER_LOST, EXPIRED)}
+    assert explained == failures | {MODEL_REMOVED}

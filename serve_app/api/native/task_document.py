@@ -313,6 +313,12 @@ def _awaited(task: Task, queue: QueueSnapshot) -> str:
         return ""
     if queue.is_disk_low:
         return ". The service is low on disk space and begins no task"
+    if task.model in queue.removed:
+        ends_at = moment(queue.removed[task.model])
+        return (
+            f". The model {task.model} is not served any more: unless that or one that replaces it is again, "
+            f"the task fails on {ends_at}"
+        )
     awaited = queue.line(task.model).awaits_replica
     return f". The model {task.model} {awaited}" if awaited else ""
 
