@@ -26,19 +26,30 @@ class SizeChoice:
     height: int
 
 
+def area_of_lines(variant: Variant, lines: int) -> int:
+    """Return the pixels of a frame that is called by its lines: 832x480 for 480p.
+
+    Where the model has a size of its own by that name, those of that size (1280x704 for 720p), and of a name
+    that the field has no size for, those of a 16:9 frame.
+    """
+    return _areas(variant).get(f"{lines}p", lines * (lines * 16 // 9))
+
+
 def size_choices(variant: Variant) -> Sequence[SizeChoice]:
     """Return the sizes to offer, coarse tiers first and wide shapes first; each size once.
 
     A tier that the model has no pixels for is left out, and so is a shape that its multiples miss.
     """
-    areas = dict(_TIERS)
-    own = variant.width * variant.height
-    areas[_tier_of(variant)] = own
     found: list[SizeChoice] = []
-    for tier, area in sorted(areas.items(), key=lambda item: item[1]):
+    for tier, area in sorted(_areas(variant).items(), key=lambda item: item[1]):
         if area <= variant.max_area:
             found += _of_tier(variant, tier, area)
     return found
+
+
+def _areas(variant: Variant) -> Mapping[str, int]:
+    """Return the pixels of a frame by tier; that of the model's own size has its pixels."""
+    return {**_TIERS, _tier_of(variant): variant.width * variant.height}
 
 
 def _of_tier(variant: Variant, tier: str, area: int) -> Sequence[SizeChoice]:

@@ -68,6 +68,7 @@ class Order(_Arguments):
     fps: int | None = _argument("Frames a second; default: the model's own")
     size: str = _argument("Width x height, such as \"832x480\"; default: the image's or the model's", "")
     aspect_ratio: str = _argument('Width to height in place of a size, such as "16:9"', "")
+    resolution: str = _argument('How fine, in place of a size, such as "480p"', "")
     seed: int | None = _argument("Same seed, same video; default: drawn and reported")
     model: str = _argument("A served model's name; default: the first able to do it", "")
     steps: int | None = _argument("Denoise steps; default: the model's own", field="infer_steps")

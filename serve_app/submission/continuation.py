@@ -39,6 +39,9 @@ def continuing(order: VideoOrder, source: Task, models: Sequence[ModelSettings])
     for field, own in (("width", spec.width), ("height", spec.height), ("fps", spec.fps)):
         if getattr(order, field) not in (None, own):
             raise OrderFault(field, f"the video that this one goes on from has {own}; leave it out.")
+    if order.lines is not None:
+        size = f"{spec.width}x{spec.height}"
+        raise OrderFault("lines", f"the video that this one goes on from has {size}; leave it out.")
     name = order.model or (source.model if source.model in {model.name for model in models} else None)
     same_length = name == source.model and order.num_frames is None and order.duration_s is None
     return replace(
@@ -59,7 +62,7 @@ def like_sent(order: VideoOrder, video: SourceVideo, variant: Variant) -> VideoO
     fps = round(video.fps or 0)
     if order.fps is None and 1 <= fps <= MAX_FPS:
         order = replace(order, fps=fps)
-    is_open = order.width is None and order.height is None and order.aspect is None
+    is_open = not order.has_size and order.aspect is None and order.lines is None
     fitted = all(side % variant.size_multiple == 0 for side in (video.width, video.height))
     if is_open and fitted and video.width * video.height <= variant.max_area:
         order = replace(order, width=video.width, height=video.height)

@@ -10,6 +10,7 @@ from models.errors import InvalidRequest, LoraFault
 from models.fit import Fit, fit, frames_for, side_of_shape, size_of_shape
 from models.lora.catalogue import too_large
 from models.lora_uses import check_uses
+from models.size_choices import area_of_lines
 from models.variants import Variant, VideoKind
 from serve_app.config.model_settings import ModelSettings
 from serve_app.media.source_video import SourceVideo
@@ -225,18 +226,22 @@ def _fit(order: VideoOrder, variant: Variant, fps: int, shape: tuple[int, int] |
     except InvalidRequest as error:
         # The field that was sent, not the one it was turned into.
         field = source if error.field == "num_frames" else error.field
+        if order.lines is not None and not order.has_size and field == "width":
+            field = "lines"
         raise OrderFault(field, str(error)) from None
+    unused = []
     if order.aspect is not None and order.width is not None and order.height is not None:
-        return replace(
-            fitted, notes=(*fitted.notes, "The aspect ratio was not used, because a size was sent.")
-        )
-    return fitted
+        unused.append("The aspect ratio was not used, because a size was sent.")
+    if order.lines is not None and order.has_size:
+        unused.append("The resolution was not used, because a size was sent.")
+    return replace(fitted, notes=(*fitted.notes, *unused))
 
 
 def _size(order: VideoOrder, variant: Variant, shape: tuple[int, int] | None) -> tuple[int, int]:
     """Return the requested width and height in pixels: as sent, else from ``shape``, else the model's own."""
-    if order.width is None and order.height is None:
-        return (variant.width, variant.height) if shape is None else size_of_shape(variant, shape)
+    if not order.has_size:
+        area = None if order.lines is None else area_of_lines(variant, order.lines)
+        return size_of_shape(variant, shape or (variant.width, variant.height), area)
     if order.width is not None and order.height is not None:
         return order.width, order.height
     if shape is None:

@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from serve_app.media.file_intake import MAX_PATH_CHARS
@@ -11,6 +12,7 @@ from serve_app.submission.field_words import FieldWords
 from serve_app.submission.video_order import SentVideo, VideoOrder
 from serve_app.tasks.upload import shown
 
+_PARTS = re.compile(r"\w+")
 _FILES = ("first_frame", "last_frame", "references", "video", "mask")
 
 
@@ -19,15 +21,24 @@ def without_pictures(order: VideoOrder, words: FieldWords) -> Mapping[str, Any]:
     for the secret of an upload's.
     """
     kept = dict(order.sent)
-    for name in (words[field] for field in _FILES):
-        if name in kept:
-            kept[name] = _without_data(kept[name])
-    source = kept.get(words[FIELD])
-    if isinstance(source, dict) and source.get("video"):
-        kept[words[FIELD]] = {**source, "video": _without_data(source["video"])}
+    for file in (*(words[field] for field in _FILES), f"{words[FIELD]}.video"):
+        kept = _without_file(kept, _PARTS.findall(file))
     if order.upload_url is not None and words["upload_url"] in kept:
         kept[words["upload_url"]] = shown(order.upload_url)
     return kept
+
+
+def _without_file(value: Any, path: Sequence[str]) -> Any:
+    """Return a value without the data of the file, or of the files, that it has at a path."""
+    if not path:
+        return _without_data(value)
+    part, *rest = path
+    if isinstance(value, dict) and part in value:
+        return {**value, part: _without_file(value[part], rest)}
+    if isinstance(value, list) and part.isdecimal() and int(part) < len(value):
+        place = int(part)
+        return [*value[:place], _without_file(value[place], rest), *value[place + 1 :]]
+    return value
 
 
 def _without_data(value: Any) -> Any:

@@ -74,6 +74,8 @@ class VideoOrder:
     height: int | None = None
     aspect: tuple[int, int] | None = None
     """Width to height of a video whose size is not sent; None: as the first frame, or the model's own."""
+    lines: int | None = None
+    """Fineness of a video whose size is not sent: 720 for 720p. None: as fine as the model's own size."""
     num_frames: int | None = None
     """Frames of each fragment; wins over ``duration_s``."""
     duration_s: float | None = None
@@ -123,6 +125,11 @@ class VideoOrder:
     def reads_files(self) -> bool:
         """Whether planning it takes longer than a moment: files are read, or ffmpeg is asked what it has."""
         return bool(self.loras or self.format or self.codec)
+
+    @property
+    def has_size(self) -> bool:
+        """Whether a side was sent, or both."""
+        return self.width is not None or self.height is not None
 
     @property
     def kind(self) -> VideoKind:

@@ -124,6 +124,49 @@ async def test_a_last_frame_stands_beside_a_first(service: HttpService):
         assert task.spec.image_key and task.spec.last_image_key
 
 
+async def test_frames_are_known_by_their_type_whichever_comes_first(service: HttpService):
+    request = {"prompt": "a red ball", "duration": 1, "resolution": "480p", "num_inference_steps": 1}
+    frames = [
+        {"type": "image_url", "image_url": {"url": url}, "frame_type": frame_type}
+        for url, frame_type in zip(reversed(URLS), ("last_frame", "first_frame"), strict=True)
+    ]
+    spread = [
+        field
+        for frame in frames
+        for field in (
+            ("frame_images[][image_url][url]", frame["image_url"]["url"]),
+            ("frame_images[][frame_type]", frame["frame_type"]),
+        )
+    ]
+    as_form = [(name, (None, str(value))) for name, value in request.items()]
+    for sent in (
+        {"json": {**request, "frame_images": frames}},
+        {"json": {**request, "frame_images": frames[::-1]}},
+        {"data": {**request, "frame_images": json.dumps(frames)}},
+        {"files": as_form + [(name, (None, value)) for name, value in spread]},
+    ):
+        task = await made(service, **sent)
+        assert task.spec.image_key and task.spec.last_image_key
+        # The shape is the first frame's, 4:3.
+        assert (task.spec.width, task.spec.height, task.spec.num_frames) == (720, 544, 17), sent
+        shown = task.request["frame_images"]
+        assert [frame["frame_type"] for frame in shown] == ["last_frame", "first_frame"] or "json" in sent
+        assert not any(picture in json.dumps(task.request) for picture in PICTURES)
+
+
+async def test_a_resolution_is_of_the_models_own_kind_or_refused(service: HttpService):
+    request = {**SMALL, "size": None, "model": "vace"}
+    tall = await made(service, json={**request, "resolution": "480p", "aspect_ratio": "9:16"})
+    assert (tall.spec.width, tall.spec.height) == (480, 832)
+    refused = await service.client.post("/v1/videos", json={**request, "resolution": "1080p"})
+    assert (refused.status_code, refusal_of(refused)["field"]) == (422, "resolution")
+    await service.submit(task_id="a", width=96, height=64, num_frames=9, fps=16, model="plain")
+    await service.publish(await service.claim("plain"))
+    longer = {"prompt": "it stops", "video": {"id": "a"}, "resolution": "480p"}
+    refused = await service.client.post("/v1/videos/extensions", json=longer)
+    assert (refused.status_code, refusal_of(refused)["field"]) == (422, "resolution"), refused.text
+
+
 async def test_a_video_is_edited_and_made_longer_by_its_id(service: HttpService, clip: bytes):
     await service.submit(task_id="a", width=96, height=64, num_frames=9, fps=16, model="plain")
     await service.publish(await service.claim("plain"), clip)

@@ -15,6 +15,7 @@ from tests.http.test_loras import FITTING, save
 VIDEOS = "/v1/videos"
 PICTURE = as_text(png())
 PROMPT = {"prompt": "a red ball"}
+FIRST = {"type": "image_url", "image_url": {"url": PICTURE}, "frame_type": "first_frame"}
 
 
 async def claimed(service: HttpService, **request: Any) -> Task:
@@ -50,6 +51,17 @@ def parts(*fields: tuple[str, str]) -> list[tuple[str, tuple[None, str]]]:
                 "extra_body": {"num_inference_steps": 3},
             }
         },
+        {
+            "json": {
+                **PROMPT,
+                "duration": 2,
+                "resolution": "64p",
+                "aspect_ratio": "3:2",
+                "seed": 7,
+                "num_inference_steps": 3,
+            }
+        },
+        {"data": {**PROMPT, "duration": "2", "resolution": "64P", "seed": "7", "num_inference_steps": "3"}},
         {"data": {**PROMPT, "seconds": "2.0", "size": "96x64", "seed": "7", "num_inference_steps": "3"}},
         {
             "files": parts(
@@ -60,7 +72,7 @@ def parts(*fields: tuple[str, str]) -> list[tuple[str, tuple[None, str]]]:
             )
         },
     ],
-    ids=["json", "numbers", "extras", "urlencoded", "brackets"],
+    ids=["json", "numbers", "extras", "openrouter", "openrouter_form", "urlencoded", "brackets"],
 )
 async def test_every_spelling_of_a_request_makes_the_same_video(
     service: HttpService, request_: dict[str, Any]
@@ -130,6 +142,10 @@ async def test_loras_that_a_client_spreads_over_names_are_put_together(folder: P
         ({"seconds": "0"}, "seconds"),
         ({"seconds": True}, "seconds"),
         ({"seconds": "601"}, "seconds"),
+        ({"duration": 0}, "duration"),
+        ({"duration": 5, "seconds": "5"}, "duration"),
+        ({"resolution": "4K"}, "resolution"),
+        ({"resolution": 720}, "resolution"),
         ({"size": "big"}, "size"),
         ({"size": "96x64", "width": 80}, "size"),
         ({"num_inference_steps": 999}, "num_inference_steps"),
@@ -143,6 +159,16 @@ async def test_loras_that_a_client_spreads_over_names_are_put_together(folder: P
         ({"input_reference": 7}, "input_reference"),
         ({"input_reference": PICTURE, "reference_url": PICTURE}, "reference_url"),
         ({"reference_url": "http://example.com/cat.png"}, "reference_url"),
+        ({"frame_images": [PICTURE]}, "frame_images"),
+        ({"frame_images": [{"image_url": PICTURE, "frame_type": "middle_frame"}]}, "frame_images"),
+        ({"frame_images": [FIRST, FIRST]}, "frame_images"),
+        ({"frame_images": [{**FIRST, "image_url": ""}]}, "frame_images[0].image_url"),
+        (
+            {"frame_images": [{**FIRST, "image_url": "http://example.com/cat.png"}]},
+            "frame_images[0].image_url",
+        ),
+        ({"frame_images": [{**FIRST, "frame_type": "last_frame"}]}, "frame_images[0].image_url"),
+        ({"frame_images": [FIRST], "input_reference": PICTURE}, "frame_images[0].image_url"),
         ({"extra_body": "x"}, "extra_body"),
         ({"seed": 1, "extra_params": {"seed": 2}}, "extra_params"),
     ],

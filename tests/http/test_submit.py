@@ -109,6 +109,11 @@ async def test_a_drawn_seed_is_reported_and_differs_from_the_next(service: HttpS
         ({"size": [], "width": 64}, (64, 64)),
         ({"size": "64x32", "aspect_ratio": "2:1"}, (64, 32)),
         ({"aspect_ratio": "9:16"}, (64, 96)),
+        ({"resolution": "64p"}, (96, 64)),
+        ({"resolution": "64P", "aspect_ratio": "9:16"}, (64, 96)),
+        ({"resolution": "720p"}, (96, 64)),
+        ({"resolution": "720p", "size": "64x32"}, (64, 32)),
+        ({"resolution": " "}, (96, 64)),
         ({"aspect_ratio": " 1 : 4 "}, (32, 128)),
         ({"aspect_ratio": "1:1"}, (64, 64)),
         ({"aspect_ratio": "3:2"}, (96, 64)),
@@ -146,10 +151,12 @@ async def test_a_seed_of_minus_one_is_drawn_as_on_wans_command_line(service: Htt
     assert len(seeds) == 3 and all(0 <= seed < 2**31 for seed in seeds)
 
 
-async def test_an_aspect_ratio_beside_a_size_is_left_out_and_told(service: HttpService):
+async def test_an_aspect_ratio_or_a_resolution_beside_a_size_is_left_out_and_told(service: HttpService):
     for fields in ({"width": 64, "height": 64}, {"size": [64, 64]}):
         body = await service.submit(aspect_ratio="16:9", **fields)
         assert "The aspect ratio was not used" in body["message"]
+    body = await service.submit(resolution="64p", width=64)
+    assert "The resolution was not used" in body["message"]
 
 
 @pytest.mark.parametrize("path", ["/v1/tasks/video", "/v1/local/video/generate"])

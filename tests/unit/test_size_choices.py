@@ -3,7 +3,7 @@
 import pytest
 
 from models.fit import fit
-from models.size_choices import size_choices
+from models.size_choices import area_of_lines, size_choices
 from models.variants import VARIANTS, Variant
 
 
@@ -16,6 +16,15 @@ def test_every_choice_is_a_size_that_the_model_makes(variant: Variant) -> None:
         assert fit(variant, choice.width, choice.height, 5).notes == (), choice
         width, height = map(int, choice.ratio.split(":"))
         assert choice.width / choice.height == pytest.approx(width / height, rel=0.15)
+
+
+def test_a_tier_has_the_pixels_that_the_model_offers_by_its_name() -> None:
+    for variant in VARIANTS.values():
+        for choice in size_choices(variant):
+            area = area_of_lines(variant, int(choice.tier.removesuffix("p")))
+            assert 0.6 * area < choice.width * choice.height <= area, (variant.name, choice)
+    assert area_of_lines(VARIANTS["wan2.2-ti2v-5b"], 720) == 1280 * 704
+    assert area_of_lines(VARIANTS["wan2.1-t2v-14b"], 1080) == 1920 * 1080
 
 
 def test_a_large_model_offers_two_tiers_and_a_small_one_its_own() -> None:

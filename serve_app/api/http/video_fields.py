@@ -27,6 +27,7 @@ MAX_FRAGMENTS = 100
 _SIZE = re.compile(r"(\d{1,5})\s*[xX*]\s*(\d{1,5})")
 _ASPECT = re.compile(r"(\d{1,4})\s*[:/]\s*(\d{1,4})")
 _MAX_ASPECT = 16
+_LINES = re.compile(r"(\d{1,4})p", re.IGNORECASE)
 _MAX_WORDS = 16
 _FORMS = f"832x480 or [480, 832] with the height first, each side {MIN_SIDE} to {MAX_SIDE} pixels"
 
@@ -68,6 +69,23 @@ def _checked_aspect(text: object) -> object:
         raise ValueError("must be written as 16:9")
     if text.strip():
         parse_aspect(text)
+    return text.strip() or None
+
+
+def parse_lines(text: str) -> int:
+    """Return the lines of a wide frame, from ``720p``. Raises ``ValueError`` with a sentence."""
+    found = _LINES.fullmatch(text.strip())
+    lines = int(found[1]) if found is not None else 0
+    if not MIN_SIDE <= lines <= MAX_SIDE:
+        raise ValueError(f"must be written as 720p, from {MIN_SIDE}p to {MAX_SIDE}p")
+    return lines
+
+
+def _checked_resolution(text: object) -> object:
+    if not isinstance(text, str):
+        raise ValueError("must be written as 720p")
+    if text.strip():
+        parse_lines(text)
     return text.strip() or None
 
 
@@ -189,6 +207,8 @@ EitherSize = Annotated[
 """Width and height as ``832x480``, or height and width as ``[480, 832]``; read as the first."""
 Aspect = Annotated[Text | Unset, BeforeValidator(_checked_aspect)]
 """Width to height, as ``16:9``."""
+Resolution = Annotated[Text | Unset, BeforeValidator(_checked_resolution)]
+"""How fine a frame is, as ``720p``."""
 Shape = Annotated[list[int] | Unset, BeforeValidator(_checked_shape)]
 """Height and width as ``[480, 832]``."""
 EventTypes = Annotated[list[Text] | Unset, BeforeValidator(_checked_words)]

@@ -32,6 +32,7 @@ _REPLACES = {
     "size": ("width", "height"),
     "target_shape": ("width", "height"),
     "aspect_ratio": ("width", "height"),
+    "resolution": ("width", "height"),
     "video_duration": ("num_frames",),
     "target_video_length": ("num_frames",),
     "lora_name": ("loras",),

@@ -27,6 +27,7 @@ from serve_app.api.http.video_fields import (
     NegativePrompt,
     Pictures,
     Prompt,
+    Resolution,
     Seconds,
     Seed,
     Shape,
@@ -35,6 +36,7 @@ from serve_app.api.http.video_fields import (
     Steps,
     Unset,
     parse_aspect,
+    parse_lines,
     parse_size,
     without_default,
 )
@@ -59,6 +61,7 @@ _WORDS = FieldWords(
         "last_frame": "last_frame_path",
         "references": "reference_images",
         "aspect": "aspect_ratio",
+        "lines": "resolution",
         "steps": "infer_steps",
         "duration_s": "video_duration",
         "save_path": "save_result_path",
@@ -139,6 +142,11 @@ class VideoFields(RequestModel):
         "Width to height where no size is sent, up to 16:1, in the model's own area; wins over an image's "
         "shape.",
         "16:9",
+    )
+    resolution: Resolution = _field(
+        "How fine, where no size is sent: 480p, 720p or other lines of a wide frame, in whichever shape; "
+        "default: as the model's own size.",
+        "480p",
     )
     target_shape: Shape = _field("Height and width in one; each from 16 to 4096.", [480, 832])
     num_fragments: Fragments | Unset = _field(
@@ -222,6 +230,7 @@ class VideoRequest(OutputFields, VideoFields):
             width=width,
             height=height,
             aspect=parse_aspect(self.aspect_ratio) if self.aspect_ratio else None,
+            lines=parse_lines(self.resolution) if self.resolution else None,
             num_frames=_num_frames(self),
             duration_s=self.video_duration,
             num_fragments=self.num_fragments,

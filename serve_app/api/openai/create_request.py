@@ -22,11 +22,13 @@ from serve_app.api.http.video_fields import (
     ModelName,
     NegativePrompt,
     Prompt,
+    Resolution,
     Seed,
     Side,
     Steps,
     Unset,
     parse_aspect,
+    parse_lines,
     parse_size,
     without_default,
 )
@@ -36,6 +38,7 @@ from serve_app.api.openai.spellings import (
     AnySource,
     Clip,
     Count,
+    FrameImages,
     Length,
     Picture,
     Pictures,
@@ -54,6 +57,7 @@ _WORDS = FieldWords(
         "steps": "num_inference_steps",
         "duration_s": "seconds",
         "aspect": "aspect_ratio",
+        "lines": "resolution",
         "save_path": "save_result_path",
     }
 )
@@ -73,8 +77,14 @@ class VideoFields(RequestModel):
     )
     model: ModelName | Unset = _field("A served model's name; default: the first one able to do it.", "demo")
     seconds: Length = _field("Length; default: the model's own.", "5")
+    duration: Length = _field("Another name of `seconds`.", 5)
     size: EitherSize = _field(
         "Width and height; default: the picture's shape, or the model's own.", "832x480"
+    )
+    resolution: Resolution = _field(
+        "How fine, where no size is sent: 480p, 720p or other lines of a wide frame, in whichever shape; "
+        "default: as the model's own size.",
+        "480p",
     )
     aspect_ratio: Aspect = _field("Width to height where no size is sent, up to 16:1.", "16:9")
     input_reference: Picture = _field(
@@ -86,6 +96,11 @@ class VideoFields(RequestModel):
     reference_url: Picture = _field("Another name of `input_reference`.", "")
     last_frame_path: Picture = _field(
         "The last frame, in the same forms; for a model that takes one, beside a first.", ""
+    )
+    frame_images: FrameImages = _field(
+        "The first frame, the last one or both, in place of the fields before: each with its `frame_type` "
+        "and as `image_url` a picture, in the same forms.",
+        [{"type": "image_url", "image_url": {"url": ""}, "frame_type": "first_frame"}],
     )
     input_references: Pictures = _field(
         "Up to four pictures of subjects that are to appear in the video, in the same forms; for a model "
@@ -155,6 +170,8 @@ class CreateRequest(OutputFields, VideoFields):
         spelt = dict(files.words)
         if self.size and self.width is None and self.height is None:
             spelt |= {"width": "size", "height": "size"}
+        if self.duration is not None:
+            spelt["duration_s"] = "duration"
         if self.lora:
             spelt |= {"loras": "lora", "loras[0].name": "lora"}
         return _WORDS.but(**spelt)
@@ -182,8 +199,9 @@ class CreateRequest(OutputFields, VideoFields):
             width=width,
             height=height,
             aspect=parse_aspect(self.aspect_ratio) if self.aspect_ratio else None,
+            lines=parse_lines(self.resolution) if self.resolution else None,
             num_frames=self.num_frames,
-            duration_s=self.seconds,
+            duration_s=self._duration_s(),
             num_fragments=self.num_fragments,
             fragment_prompts=tuple(self.fragment_prompts or ()),
             continue_from=self.continue_from.ordered if self.continue_from else None,
@@ -208,6 +226,11 @@ class CreateRequest(OutputFields, VideoFields):
         if self.width not in (None, width) or self.height not in (None, height):
             raise InvalidField("size", "size: contradicts width and height; send only one of them.")
         return width, height
+
+    def _duration_s(self) -> float | None:
+        if None not in (self.duration, self.seconds):
+            raise InvalidField("duration", "duration: seconds was sent too; send only one of them.")
+        return self.duration if self.seconds is None else self.seconds
 
     def _loras(self) -> tuple[LoraUse, ...]:
         if self.lora and self.loras:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from models.limits import MAX_REFERENCES
 from serve_app.api.openai.spellings import VideoId
@@ -10,6 +11,8 @@ from serve_app.media.video_decoding import is_video
 from serve_app.submission.video_order import Picture
 
 FIRST_FRAME = "input_reference"
+FRAMES = "frame_images"
+"""List of frames, each with the field that it is for."""
 
 NAMES: Mapping[str, tuple[str, ...]] = {
     "first_frame": (FIRST_FRAME, "image_reference", "reference_url"),
@@ -44,8 +47,7 @@ class SentFiles:
         where one field of the order is sent twice.
         """
         found: dict[str, tuple[str, Sequence[object]]] = {}
-        for name, values in _named(texts, uploads):
-            field = next(field for field, names in NAMES.items() if name in names)
+        for field, name, values in _named(texts, uploads):
             if name == FIRST_FRAME and _shows_video(values[0]):
                 field = "video"
             if field in found:
@@ -80,15 +82,18 @@ class SentFiles:
 
 def _named(
     texts: Mapping[str, object], uploads: Mapping[str, bytes]
-) -> Iterator[tuple[str, Sequence[object]]]:
-    """Yield each name that files were sent under, with those files; texts and uploads apart."""
-    for name in (name for names in NAMES.values() for name in names):
+) -> Iterator[tuple[str, str, Sequence[object]]]:
+    """Yield each name that files were sent under, with their field and the files; texts and uploads apart."""
+    for field, name in ((field, name) for field, names in NAMES.items() for name in names):
         value = texts.get(name)
         if value:
-            yield name, value if isinstance(value, list) else [value]
+            yield field, name, value if isinstance(value, list) else [value]
         uploaded = [data for part, data in uploads.items() if part.partition("[")[0] == name]
         if uploaded:
-            yield name, uploaded
+            yield field, name, uploaded
+    frames: Any = texts.get(FRAMES) or ()
+    for place, frame in enumerate(frames):
+        yield frame.frame_type, f"{FRAMES}[{place}].image_url", [frame.image_url]
 
 
 def _shows_video(file: object) -> bool:

@@ -13,6 +13,7 @@ from serve_app.api.http.video_fields import LoraEntry, Loras, Source, TaskId, Un
 from serve_app.submission.task_id import is_task_id
 
 _MAX_SECONDS = 600
+_FRAME_TYPES = ["first_frame", "last_frame"]
 
 
 def read_json(value: object) -> object:
@@ -47,6 +48,24 @@ def _checked_pictures(value: object) -> object:
     if len(entries) > MAX_REFERENCES:
         raise ValueError(f"must be a list of at most {MAX_REFERENCES} pictures")
     return [text for text in map(_checked_picture, entries) if text] or None
+
+
+def _checked_frames(value: object) -> object:
+    """Read frames as OpenRouter's clients spell them: each a picture with its ``frame_type``."""
+    value = read_json(value)
+    if value == "":
+        return None
+    frames = [_frame(entry) for entry in (value if isinstance(value, list) else [value])]
+    if len({frame["frame_type"] for frame in frames}) < len(frames):
+        raise ValueError("must have each frame_type once")
+    return frames or None
+
+
+def _frame(entry: object) -> Mapping[str, object]:
+    if not isinstance(entry, Mapping) or entry.get("frame_type") not in _FRAME_TYPES:
+        words = " or ".join(_FRAME_TYPES)
+        raise ValueError(f'must be a list of {{"frame_type": {words}, "image_url": {{"url": text}}}}')
+    return {"frame_type": entry["frame_type"], "image_url": _text_in(entry, "image_url")}
 
 
 def _checked_clip(value: object) -> object:
@@ -120,6 +139,13 @@ class VideoId(RequestModel):
     id: TaskId
 
 
+class FrameImage(RequestModel):
+    """A picture, and the frame that it is of the video."""
+
+    frame_type: str
+    image_url: Text
+
+
 Length = Annotated[
     float | Unset, BeforeValidator(_checked_seconds), WithJsonSchema({"type": ["string", "number"]})
 ]
@@ -134,6 +160,26 @@ Pictures = Annotated[
     WithJsonSchema({"type": "array", "maxItems": MAX_REFERENCES, "items": {"type": ["string", "object"]}}),
 ]
 """Several pictures; read as texts."""
+FrameImages = Annotated[
+    list[FrameImage] | None,
+    BeforeValidator(_checked_frames),
+    WithJsonSchema(
+        {
+            "type": "array",
+            "maxItems": len(_FRAME_TYPES),
+            "items": {
+                "type": "object",
+                "properties": {
+                    "type": {"type": "string", "enum": ["image_url"]},
+                    "image_url": {"type": ["string", "object"]},
+                    "frame_type": {"type": "string", "enum": _FRAME_TYPES},
+                },
+                "required": ["image_url", "frame_type"],
+            },
+        }
+    ),
+]
+"""The first and the last frame."""
 Clip = Annotated[Text | Unset, BeforeValidator(_checked_clip), WithJsonSchema({"type": ["string", "object"]})]
 """A video; read as text."""
 Video = Annotated[

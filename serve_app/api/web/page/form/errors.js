@@ -9,6 +9,7 @@ const FIELDS = {
   width: "size",
   height: "size",
   aspect_ratio: "size",
+  resolution: "size",
   num_frames: "video_duration",
   lora_name: "loras",
   fragment_prompts: "prompt",
