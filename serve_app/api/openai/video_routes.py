@@ -33,7 +33,7 @@ from serve_app.api.openai.video_document import (
     video_object,
     video_page,
 )
-from serve_app.api.openai.video_links import with_content_link, with_link_to_first, with_video_links
+from serve_app.api.openai.video_links import with_content_links, with_link_to_first, with_video_links
 from serve_app.errors import FileNotFound, ModelNotFound, ResultNotReady
 from serve_app.media.video_stills import StillKind
 from serve_app.queue.snapshot import QueueSnapshot
@@ -113,7 +113,7 @@ async def list_videos(
 @router.get(
     "/v1/videos/{task_id}",
     summary="How far a video is",
-    responses=with_content_link(openai_answers(VideoObject, 404)),
+    responses=with_content_links(openai_answers(VideoObject, 404)),
     openapi_extra=curl("/v1/videos/ball"),
 )
 async def retrieve(task_id: TaskInPath, service: Service, caller: Calling) -> Response:
