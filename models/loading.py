@@ -28,11 +28,12 @@ from models.speed.tuned_model import TunedModel
 from models.tuning import Tuning
 from models.vae.streaming_vae import StreamingVae
 from models.vae.tiles import Tiling
+from models.weights.arrival import Arrival
 from models.weights.carrier import Carrier
 from models.weights.folder import WeightsFolder
 from models.weights.hub import local_folder
 from models.weights.single_file import SingleFile
-from models.weights.stored_module import BLOCKS, StoredModule, ready
+from models.weights.stored_module import StoredModule, ready
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -68,11 +69,11 @@ def load_engine(settings: EngineSettings, mesh: Mesh | None = None) -> WanEngine
     phases.done("checks and kernels")
     names = ["transformer"] if variant.boundary is None else ["transformer", "transformer_2"]
     carrier = Carrier(device)
-    transformers = [_transformer(settings, folder, name, model, carrier, dtype) for name in names]
+    arrivals = [_transformer(settings, folder, name, model, carrier, dtype) for name in names]
     phases.done("transformer")
-    loras = load_loras(settings, transformers, device, merges=merges, rest=model.rest)
+    loras = load_loras(settings, arrivals, merges=merges, rest=model.rest)
     phases.done("LoRAs")
-    denoiser, *others = [model.denoiser(transformer, keeps_originals=merges) for transformer in transformers]
+    denoiser, *others = [model.denoiser(arrival, keeps_originals=merges) for arrival in arrivals]
     phases.done("speed settings")
     streaming = _vae(folder, carrier, dtype, mesh, tuning)
     for network in streaming.networks:
@@ -135,24 +136,18 @@ def _transformer(
     model: TunedModel,
     carrier: Carrier,
     dtype: torch.dtype,
-) -> Any:
-    """Load the folder's transformer, or the single file that replaces it.
-
-    Where it waits on the host, its blocks stay as the files hold them, and are cast when they are brought to
-    the device; unless LoRAs are added to them, which takes the model's dtype.
+) -> Arrival:
+    """Load the folder's transformer, or the single file that replaces it. Where it waits, it stays in its
+    files, as they hold it.
     """
-    has_loras = bool(settings.fused_loras) or settings.lora_folder is not None
-    as_stored = BLOCKS if model.waits and not has_loras else ()
-    if model.waits:
-        carrier = Carrier(torch.device("cpu"))
+    way = Carrier(torch.device("cpu")) if model.waits else carrier
     cls = WanVACETransformer3DModel if settings.variant.control_blocks else WanTransformer3DModel
     stored = StoredModule(cls, folder.path / part)
     if part not in settings.replaced:
-        return stored.load(carrier, dtype, as_stored=as_stored)
-    transformer = stored.empty()
-    single_file = SingleFile(settings.replaced[part])
-    single_file.fill(transformer, settings.variant, carrier, dtype, as_stored=as_stored)
-    return ready(transformer, carrier.device)
+        return Arrival(stored.load(way, dtype, as_stored=model.waits), dtype, carrier)
+    transformer, file = stored.empty(), SingleFile(settings.replaced[part])
+    scales = file.fill(transformer, settings.variant, way, dtype, as_stored=model.waits)
+    return Arrival(ready(transformer, way.device), dtype, carrier, scales)
 
 
 def _vae(

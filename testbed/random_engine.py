@@ -30,6 +30,8 @@ from models.speed.tuned_model import TunedModel
 from models.tuning import Tuning
 from models.vae.streaming_vae import StreamingVae
 from models.variants import Variant
+from models.weights.arrival import Arrival
+from models.weights.carrier import Carrier
 from models.weights.transformer_shapes import IMAGE_DIM
 
 _DEVIATION = 0.02
@@ -93,7 +95,7 @@ class RandomModel:
         ``transformer``.
         """
         tuned = TunedModel(tuning, self.variant, self.device, self.dtype, Mesh())
-        denoiser = tuned.denoiser(self.transformer)
+        denoiser = tuned.denoiser(Arrival(self.transformer, self.dtype, Carrier(self.device)))
         self.scratch = tuned.scratch
         parts = Parts(self.text, denoiser, self.streaming_vae, image_encoder=self.image_encoder)
         return WanEngine(self.variant, parts, exact_steps=tuning.exact_steps, scratch=self.scratch)

@@ -2,15 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from models.lora.beside import AdaptedLayers
 from models.lora.file import Lora, LowRank
-from models.lora.merging import MergedParameters, Weighted, add_loras
+from models.lora.merging import MergedParameters, Weighted
 from models.lora.originals import Originals, Room
+from models.weights.arrival import Arrival
 
 _KEPT = (torch.float32, torch.bfloat16, torch.float16)
 """Dtypes in which a LoRA's numbers stay as they are until they are merged."""
@@ -24,13 +24,13 @@ class Adapters:
     layers instead; what is no linear layer has few numbers, and is merged in any case.
     """
 
-    def __init__(self, transformer: Any, device: torch.device, *, merges: bool = True) -> None:
-        """``device``: where the transformer computes; ``merges``: false puts LoRAs beside linear layers."""
+    def __init__(self, arrival: Arrival, *, merges: bool = True) -> None:
+        """``merges``: false puts LoRAs beside linear layers."""
+        transformer, device = arrival.model, arrival.device
         self._device = device
         self._merges = merges
         self._shapes = {name: tuple(value.shape) for name, value in transformer.named_parameters()}
-        self._dtypes = {name: value.dtype for name, value in transformer.named_parameters()}
-        self._model = transformer
+        self._dtypes = {name: arrival.dtype_of(value) for name, value in transformer.named_parameters()}
         self._linears = {
             name for name, module in transformer.named_modules() if isinstance(module, nn.Linear)
         }
@@ -66,24 +66,10 @@ class Adapters:
         merged: dict[str, list[Weighted]] = {}
         beside: dict[str, list[Weighted]] = {}
         for lora, strength in loras:
-            for name in _names(lora):
+            for name in lora.parameters:
                 (beside if self._is_beside(name) else merged).setdefault(name, []).append((lora, strength))
         self._beside.put_on(beside)
         self._merged.put_on(merged, room)
 
-    @torch.no_grad()
-    def fuse(self, lora: Lora, strength: float) -> None:
-        """Add a LoRA read for ``shapes`` to the weights, each rounded once. Only before any ``put_on``."""
-        for name in _names(lora):
-            parameter = self._model.get_parameter(name)
-            total = parameter.to(torch.float32, copy=True).contiguous()
-            add_loras(name, total, [(lora, strength)])
-            parameter.copy_(total)
-
     def _is_beside(self, name: str) -> bool:
         return not self._merges and name.rpartition(".")[0] in self._linears
-
-
-def _names(lora: Lora) -> list[str]:
-    """Return the names of the parameters that a LoRA changes."""
-    return list(dict.fromkeys([*lora.products, *lora.differences]))

@@ -4,7 +4,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar
 
 import torch
 
@@ -15,12 +15,13 @@ from models.lora.catalogue import NOT_WHOLE, no_such_expert, too_large
 from models.lora.contents import left_out_sentence
 from models.lora.file import Lora, read_lora
 from models.lora.folder import LoraFolder
-from models.lora.merging import Weighted
+from models.lora.merging import Weighted, fuse
 from models.lora.originals import Room
 from models.lora.pairing import half_of
 from models.lora_uses import in_bounds, refusal, strength_reason
 from models.memory.check import free_bytes
 from models.video_spec import LoraUse
+from models.weights.arrival import Arrival
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -34,18 +35,17 @@ ChosenLoras: TypeAlias = tuple[tuple[Weighted, ...], ...]
 
 def load_loras(
     settings: EngineSettings,
-    transformers: Sequence[Any],
-    device: torch.device,
+    arrivals: Sequence[Arrival],
     *,
     merges: bool = True,
     rest: Callable[[], None] | None = None,
 ) -> "LoraCache":
-    """Add the fused LoRAs to the transformers, which were just loaded; return the cache for the others.
+    """Have the fused LoRAs added to the transformers as they arrive; return the cache for the others.
 
-    ``transformers``: one, or the high-noise and the low-noise expert; ``merges``: see ``Adapters``; ``rest``:
-    see ``LoraCache``. Logs the tensors that have no place in them. Raises ``WeightsError``.
+    ``arrivals``: of one, or of the high-noise and the low-noise expert; ``merges``: see ``Adapters``;
+    ``rest``: see ``LoraCache``. Logs the tensors that have no place in them. Raises ``WeightsError``.
     """
-    adapters = [Adapters(transformer, device, merges=merges) for transformer in transformers]
+    adapters = [Adapters(arrival, merges=merges) for arrival in arrivals]
     for fused in settings.fused_loras:
         try:
             if not in_bounds(fused.strength):
@@ -54,17 +54,16 @@ def load_loras(
                 _LOGGER.warning(
                     "The LoRA %s is fused into both experts, but its name says %s", fused.file, half
                 )
-            of_expert = _of_expert(adapters, fused.expert)
-            lora = read_lora(fused.file, of_expert[0].shapes)
+            lora = read_lora(fused.file, _of_expert(adapters, fused.expert)[0].shapes)
             _tell_left_out(fused.file, lora)
-            for adapter in of_expert:
-                adapter.fuse(lora, fused.strength)
+            for arrival in _of_expert(arrivals, fused.expert):
+                fuse(lora, fused.strength, arrival)
         except LoraFault as error:
             raise WeightsError(f"The LoRA {fused.file} {error}") from error
     folder = None
     if settings.lora_folder is not None:
         folder = LoraFolder(settings.lora_folder, two_experts=len(adapters) > 1)
-    return LoraCache(folder, adapters, device, settings.lora_cache_bytes, rest)
+    return LoraCache(folder, adapters, arrivals[0].device, settings.lora_cache_bytes, rest)
 
 
 class LoraCache:

@@ -46,6 +46,11 @@ class Lora:
     num_tensors: int = 0
 
     @property
+    def parameters(self) -> list[str]:
+        """The names of the parameters that are changed, each once."""
+        return list(dict.fromkeys([*self.products, *self.differences]))
+
+    @property
     def size_bytes(self) -> int:
         """Bytes of all the tensors that are applied."""
         tensors = [*self.differences.values()]

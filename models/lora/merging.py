@@ -1,6 +1,7 @@
 """LoRAs merged into a transformer's parameters in place, and taken out again to the very same bits."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol, TypeAlias
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from models.lora.file import Lora
 from models.lora.originals import Originals, Room
+from models.weights.arrival import Arrival
 
 Weighted: TypeAlias = tuple[Lora, float]
 """A LoRA and the strength it acts with."""
@@ -67,11 +69,8 @@ class MergedParameters:
             parameter.copy_(self._merged(name, original, loras))
 
     def _merged(self, name: str, original: Tensor, loras: Sequence[Weighted]) -> Tensor:
-        """Return the sum in the parameter's dtype, rounded once."""
-        there = original.to(self._device)  # before it is widened: a host would do that slowly
-        total = there.to(torch.float32, copy=there is original).contiguous()
-        add_loras(name, total, loras)
-        return total.to(original.dtype)
+        # to the device before it is widened: a host would do that slowly
+        return with_loras(name, original.to(self._device), loras)
 
     def _restore(self, name: str) -> int:
         """Give a parameter its original back; return the bytes that the device has back."""
@@ -95,6 +94,19 @@ class MergedParameters:
         module, _, last = name.rpartition(".")
         parameter: Tensor = getattr(self._model.get_submodule(module), last)
         return parameter.detach()  # shares the memory
+
+
+def fuse(lora: Lora, strength: float, arrival: Arrival) -> None:
+    """Have a LoRA that was read for a model added to its weights when they arrive, each rounded once."""
+    for name in lora.parameters:
+        arrival.add_change(name, partial(with_loras, name, loras=[(lora, strength)]))
+
+
+def with_loras(name: str, parameter: Tensor, loras: Sequence[Weighted]) -> Tensor:
+    """Return a parameter with LoRAs added, in its own dtype: rounded once."""
+    total = parameter.to(torch.float32, copy=True).contiguous()
+    add_loras(name, total, loras)
+    return total.to(parameter.dtype)
 
 
 def add_loras(name: str, total: Tensor, loras: Sequence[Weighted]) -> None:

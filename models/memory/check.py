@@ -136,11 +136,10 @@ def holds_originals(
     on_device = resident_weights(elements, dtype.itemsize, variant) + originals
     if device.type == "cpu":
         return plan.devices * on_device <= free_bytes(device)
-    waits = fp8 or offload != "none"  # in the host's memory: while it is loaded, or for good
-    on_host = (2 if waits else 1) * originals
+    on_host = (1 if offload == "none" else 2) * originals  # where they are offloaded, weights are there, too
     if plan.devices * on_host <= free_bytes(torch.device("cpu")):
         return True
-    return not waits and on_device <= free_bytes(device)
+    return offload == "none" and not fp8 and on_device <= free_bytes(device)
 
 
 def _tensors(part: str, folder: Path, settings: EngineSettings) -> Iterable[StoredTensor]:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from models.errors import TuningError
 from models.memory.host_memory import HostMemory, placed
 from models.tuning import Tuning
-from models.weights.module_dtypes import ModuleDtypes
+from models.weights.arrival import Arrival
 
 _ALIGNMENT = 256
 """Bytes to a multiple of which each tensor begins, as torch's own allocations do at least."""
@@ -49,15 +49,17 @@ class HostWeights:
     """
 
     def __init__(
-        self, tensors: Iterable[Tensor], device: torch.device, dtypes: Iterable[torch.dtype] | None = None
+        self, tensors: Iterable[Tensor], device: torch.device, arrival: Arrival | None = None
     ) -> None:
-        """``dtypes``: of the copies, where the tensors are still as their files hold them."""
+        """``arrival``: of the model, where the tensors may still be as its files hold them."""
         self._device = device
         self._tensors = list(tensors)
         forms = self._tensors
-        if dtypes is not None:
-            pairs = zip(self._tensors, dtypes, strict=True)
-            forms = [torch.empty_like(tensor, dtype=dtype, device="meta") for tensor, dtype in pairs]
+        if arrival is not None:
+            forms = [
+                torch.empty_like(tensor, dtype=arrival.dtype_of(tensor), device="meta")
+                for tensor in self._tensors
+            ]
         sizes = [-(-form.nbytes // _ALIGNMENT) * _ALIGNMENT for form in forms]
         self._starts = [0, *accumulate(sizes)]
         self._memory = HostMemory(self._starts.pop(), device)
@@ -65,7 +67,12 @@ class HostWeights:
         self.fetched = False
         # one by one, so that memory never holds a second copy of all of them
         for tensor, form, start in zip(self._tensors, forms, self._starts, strict=True):
-            tensor.data = placed(self._host, start, form).copy_(tensor.data)
+            place = placed(self._host, start, form)
+            if arrival is None:
+                place.copy_(tensor.data)
+            else:
+                arrival.lay(tensor, place)
+            tensor.data = place
 
     @property
     def size_bytes(self) -> int:
@@ -149,13 +156,11 @@ class Offloader:
 class WholeTransformer:
     """Implements ``BlockWeights``: a transformer that is loaded and offloaded as a whole."""
 
-    def __init__(
-        self, transformer: nn.Module, offloader: Offloader, dtypes: ModuleDtypes | None = None
-    ) -> None:
-        """``dtypes``: see ``HostWeights``."""
+    def __init__(self, transformer: nn.Module, offloader: Offloader, arrival: Arrival | None = None) -> None:
+        """``arrival``: see ``HostWeights``."""
         self.device = offloader.device
         self._offloader = offloader
-        self._weights = _host_weights(transformer, offloader.device, dtypes)
+        self._weights = HostWeights(_tensors(transformer), offloader.device, arrival)
         offloader.enter(transformer, self._weights.size_bytes)
 
     def ready(self) -> None:
@@ -180,15 +185,15 @@ class StreamedBlocks:
         transformer: nn.Module,
         blocks: Sequence[nn.Module],
         offloader: Offloader,
-        dtypes: ModuleDtypes | None = None,
+        arrival: Arrival | None = None,
     ) -> None:
-        """``dtypes``: see ``HostWeights``."""
+        """``arrival``: see ``HostWeights``."""
         self.device = offloader.device
         self._offloader = offloader
-        self.blocks = {block: _host_weights(block, offloader.device, dtypes) for block in blocks}
+        self.blocks = {block: HostWeights(_tensors(block), self.device, arrival) for block in blocks}
         in_blocks = {id(tensor) for block in blocks for tensor in _tensors(block)}
         others = [tensor for tensor in _tensors(transformer) if id(tensor) not in in_blocks]
-        self.others = HostWeights(others, offloader.device)
+        self.others = HostWeights(others, self.device, arrival)
         largest = max(weights.size_bytes for weights in self.blocks.values())
         offloader.enter(transformer, self.others.size_bytes + _BLOCKS_THERE * largest)
         self._copy_stream = torch.cuda.Stream(offloader.device) if offloader.device.type == "cuda" else None
@@ -241,11 +246,3 @@ class StreamedBlocks:
 
 def _tensors(module: nn.Module) -> list[Tensor]:
     return [*module.parameters(), *module.buffers()]
-
-
-def _host_weights(module: nn.Module, device: torch.device, dtypes: ModuleDtypes | None) -> HostWeights:
-    """Move a module's tensors to one piece of the host's memory, parameters in ``dtypes``."""
-    if dtypes is None:
-        return HostWeights(_tensors(module), device)
-    of_parameters = [dtypes.of(name) for name, _ in module.named_parameters()]
-    return HostWeights(_tensors(module), device, [*of_parameters, *(b.dtype for b in module.buffers())])

@@ -7,14 +7,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from models.kernels.eager import EAGER
 from models.kernels.operations import Operations
 from models.speed.fp8 import quantise_block
 from models.transformer.block import blocks_in_order
 from models.transformer.projections import join_projections
-from models.weights.carrier import Carrier
-from models.weights.module_dtypes import ModuleDtypes
+from models.weights.arrival import Arrival
 
 
 class QuantisedAfterUse:
@@ -25,31 +25,24 @@ class QuantisedAfterUse:
 
     def __init__(
         self,
-        transformer: Any,
-        device: torch.device,
+        arrival: Arrival,
         operations: Operations = EAGER,
         *,
         keeps_originals: bool = False,
-        dtypes: ModuleDtypes | None = None,
     ) -> None:
-        """Bring to ``device`` what lies outside the blocks, and each block's cross-attention: a prompt is
+        """Bring to the device what lies outside the blocks, and each block's cross-attention: a prompt is
         encoded by that of all blocks, before the first of them is used. ``operations`` quantise the inputs of
-        the quantised layers; ``keeps_originals``: see ``Fp8Linear``; ``dtypes``: those of the blocks once
-        they are on the device, by default the transformer's.
+        the quantised layers; ``keeps_originals``: see ``Fp8Linear``.
         """
-        self.device = device
-        self._carrier = Carrier(device)
-        self._dtypes = dtypes or ModuleDtypes(transformer, transformer.dtype)
+        self.device = arrival.device
+        self._arrival = arrival
         self._keeps_originals = keeps_originals
         self._operations = operations
-        blocks = blocks_in_order(transformer)[0]
+        blocks = blocks_in_order(arrival.model)[0]
         for block in blocks:
-            self._carrier.bring(block.attn2, self._dtypes)
-        in_blocks = {id(tensor) for block in blocks for tensor in (*block.parameters(), *block.buffers())}
-        with torch.inference_mode(False):  # a parameter cannot hold an inference tensor
-            for tensor in (*transformer.parameters(), *transformer.buffers()):
-                if id(tensor) not in in_blocks:
-                    tensor.data = tensor.data.to(device)
+            arrival.bring(_tensors(block.attn2))
+        in_blocks = {id(tensor) for block in blocks for tensor in _tensors(block)}
+        arrival.bring(tensor for tensor in _tensors(arrival.model) if id(tensor) not in in_blocks)
 
     def ready(self) -> None:
         """Do nothing: all but the blocks is on the device."""
@@ -62,9 +55,13 @@ class QuantisedAfterUse:
 
     def _quantised(self, blocks: Sequence[Any]) -> Iterator[Any]:
         for block in blocks:
-            self._carrier.bring(block, self._dtypes)
+            self._arrival.bring(_tensors(block))
             with torch.inference_mode(False):
                 join_projections([block])
             yield block
             with torch.inference_mode(False):
                 quantise_block(block, self._operations, keeps_originals=self._keeps_originals)
+
+
+def _tensors(module: nn.Module) -> list[Tensor]:
+    return [*module.parameters(), *module.buffers()]

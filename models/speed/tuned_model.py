@@ -30,7 +30,7 @@ from models.transformer.projections import join_projections
 from models.transformer.step_cache import check_cache
 from models.tuning import Offload, Tuning
 from models.variants import Variant
-from models.weights.module_dtypes import ModuleDtypes
+from models.weights.arrival import Arrival
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -79,8 +79,8 @@ class TunedModel:
 
     @property
     def waits(self) -> bool:
-        """Whether a transformer is loaded to the host first: weights are offloaded, or quantised on their
-        way.
+        """Whether a transformer stays in its files until its weights are wanted: they are offloaded, or
+        quantised on their way.
         """
         return self._tuning.fp8 or self._tuning.offload != "none"
 
@@ -100,22 +100,27 @@ class TunedModel:
             eight_bit_heads=eight_bit_heads,
         )
 
-    def denoiser(self, transformer: Any, *, keeps_originals: bool = False) -> Denoiser:
-        """Apply the settings to a transformer, the only one or one expert, and return its denoiser.
+    def denoiser(self, arrival: Arrival, *, keeps_originals: bool = False) -> Denoiser:
+        """Apply the settings to a transformer that arrives, the only one or one expert, and return its
+        denoiser.
 
         ``keeps_originals``: keep quantised weights as they were, too, so that LoRAs can be merged into them.
         Raises ``TuningError`` for a setting that does not work with this transformer.
         """
+        transformer = arrival.model
         if self._tuning.fp8:
-            self._quantise(transformer, keeps_originals)
+            self._quantise(arrival, keeps_originals)
+        elif self.waits:
+            join_projections(blocks_in_order(transformer)[0], arrival)
         else:
-            join_projections(blocks_in_order(transformer)[0], self._dtype)
+            arrival.bring((*transformer.parameters(), *transformer.buffers()))
+            join_projections(blocks_in_order(transformer)[0])
         kernel = self._attention.kernel
         if self._tuning.compile:
             block_parts = self._compiled(transformer)
         else:
             block_parts = uncompiled_parts(self._mesh.plan, self._operations)
-        weights = self._weights(transformer)
+        weights = self._weights(arrival)
         return Denoiser(
             transformer,
             self._mesh,
@@ -139,16 +144,11 @@ class TunedModel:
             self._offloader.add(module)
         return module
 
-    def _quantise(self, transformer: Any, keeps_originals: bool) -> None:
+    def _quantise(self, arrival: Arrival, keeps_originals: bool) -> None:
         """Quantise the transformer on its way to the device; log how near it stays to what it was."""
-        variant, config = self._variant, transformer.config
-        quantised = QuantisedAfterUse(
-            transformer,
-            self._device,
-            self._operations,
-            keeps_originals=keeps_originals,
-            dtypes=ModuleDtypes(transformer, self._dtype),
-        )
+        variant, transformer = self._variant, arrival.model
+        config = transformer.config
+        quantised = QuantisedAfterUse(arrival, self._operations, keeps_originals=keeps_originals)
         passing = Denoiser(transformer, weights=quantised)
         encoder = Denoiser(transformer, weights=Resident(self._device))
         expected = dummy_forward(passing, variant, config, _COMPARISON, encoder)
@@ -214,11 +214,10 @@ class TunedModel:
             rehearse(alone, self._variant, self._mesh.plan, transformer.config)
         return self._block_parts
 
-    def _weights(self, transformer: Any) -> BlockWeights | None:
-        dtypes = ModuleDtypes(transformer, self._dtype)
+    def _weights(self, arrival: Arrival) -> BlockWeights | None:
         if self._tuning.offload in ("experts", "model"):
-            return WholeTransformer(transformer, self._offloader, dtypes)
+            return WholeTransformer(arrival.model, self._offloader, arrival)
         if self._tuning.offload == "group":
-            blocks, _ = blocks_in_order(transformer)
-            return StreamedBlocks(transformer, blocks, self._offloader, dtypes)
+            blocks, _ = blocks_in_order(arrival.model)
+            return StreamedBlocks(arrival.model, blocks, self._offloader, arrival)
         return None

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.kernels.operations import Tokens
+from models.weights.arrival import Arrival
 
 NAMES = ("to_q", "to_k", "to_v")
 """Names of the projections in diffusers' ``WanAttention``, in the order of their outputs."""
@@ -20,19 +21,29 @@ NAMES = ("to_q", "to_k", "to_v")
 class JoinedLinear(nn.Linear):
     """Linear layers of one input as one layer, their outputs side by side."""
 
-    def __init__(self, layers: Sequence[nn.Linear], dtype: torch.dtype | None = None) -> None:
-        """Copy the weights of ``layers``, all of which have a bias; in ``dtype``, by default their own."""
-        dtype = dtype or layers[0].weight.dtype
+    def __init__(self, layers: Sequence[nn.Linear], arrival: Arrival | None = None) -> None:
+        """Copy the weights of ``layers``, all of which have a bias. ``arrival``: of the model, where they may
+        still be as its files hold them; the copy is the host's then.
+        """
         outputs = sum(layer.out_features for layer in layers)
         super().__init__(layers[0].in_features, outputs, device="meta")
-        self.weight = nn.Parameter(
-            torch.cat([layer.weight.to(dtype) for layer in layers]), requires_grad=False
-        )
-        self.bias = nn.Parameter(torch.cat([layer.bias.to(dtype) for layer in layers]), requires_grad=False)
+        self.weight = _joined([layer.weight for layer in layers], arrival)
+        self.bias = _joined([layer.bias for layer in layers], arrival)
 
     def part(self, tokens: Tensor, outputs: slice) -> Tensor:
         """Compute the outputs of a range."""
         return F.linear(tokens, self.weight[outputs], self.bias[outputs])
+
+
+def _joined(parameters: Sequence[Tensor], arrival: Arrival | None) -> nn.Parameter:
+    """Return parameters one below the other as one."""
+    if arrival is None:
+        return nn.Parameter(torch.cat(list(parameters)), requires_grad=False)
+    first, rows = parameters[0], [len(parameter) for parameter in parameters]
+    joined = torch.empty((sum(rows), *first.shape[1:]), dtype=arrival.dtype_of(first))
+    for parameter, place in zip(parameters, joined.split(rows), strict=True):
+        arrival.lay(parameter, place)
+    return nn.Parameter(joined, requires_grad=False)
 
 
 class Projection(nn.Module):
@@ -77,15 +88,15 @@ class Projection(nn.Module):
         return part
 
 
-def join_projections(blocks: Iterable[Any], dtype: torch.dtype | None = None) -> None:
+def join_projections(blocks: Iterable[Any], arrival: Arrival | None = None) -> None:
     """Join the projections of each block's self-attention, one block at a time, unless they are joined.
 
-    ``dtype``: of the joined layer, by default the projections' own.
+    ``arrival``: see ``JoinedLinear``.
     """
     for attn in (block.attn1 for block in blocks):
         if joined_projections(attn) is not None:
             continue
-        joined = JoinedLinear([getattr(attn, name) for name in NAMES], dtype)
+        joined = JoinedLinear([getattr(attn, name) for name in NAMES], arrival)
         start = 0
         for name in NAMES:
             stop = start + getattr(attn, name).out_features

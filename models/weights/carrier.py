@@ -4,9 +4,7 @@ from queue import SimpleQueue
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-
-from models.weights.module_dtypes import ModuleDtypes
+from torch import Tensor
 
 _WINDOWS = 8
 _WINDOW_BYTES = 1 << 24
@@ -47,14 +45,6 @@ class Carrier:
         for begin in range(0, source.numel(), step):
             self._copy(source[begin : begin + step], target[begin : begin + step])
         return result
-
-    def bring(self, module: nn.Module, dtypes: ModuleDtypes) -> None:
-        """Bring a module to the device in place, its parameters in ``dtypes``."""
-        with torch.inference_mode(False):  # a parameter cannot hold an inference tensor
-            for name, parameter in module.named_parameters():
-                parameter.data = self.carry(parameter.data, dtypes.of(name))
-            for buffer in module.buffers():
-                buffer.data = buffer.data.to(self.device)
 
     def _copy(self, source: Tensor, target: Tensor) -> None:
         memory, copied = self._windows.get()

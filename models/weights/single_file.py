@@ -6,7 +6,7 @@ whatever else is bundled with the transformer is left out, and told in the log.
 """
 
 import logging
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from models.errors import WeightsError
 from models.variants import Variant
+from models.weights.arrival import scaled
 from models.weights.carrier import Carrier
 from models.weights.checkpoint_contents import REMARKS, read_contents
 from models.weights.mapped_files import MappedFiles, mapped
@@ -43,12 +44,11 @@ class _Weight:
 
     def read(self, files: MappedFiles, carrier: Carrier, dtype: torch.dtype, *, as_stored: bool) -> Tensor:
         tensor = files.tensor(self.stored)
+        if as_stored:
+            return carrier.carry(tensor, tensor.dtype)
         if self.scale is None:
-            keeps = as_stored and self.stored.dtype in FLOATS
-            return carrier.carry(tensor, tensor.dtype if keeps else dtype)
-        scale = files.tensor(self.scale).float().to(carrier.device)
-        eight_bits = carrier.carry(tensor, tensor.dtype)
-        return (eight_bits.float() * scale.reshape(-1, *[1] * (tensor.ndim - 1))).to(dtype)
+            return carrier.carry(tensor, dtype)
+        return scaled(carrier.carry(tensor, tensor.dtype), files.tensor(self.scale), dtype)
 
 
 class SingleFile:
@@ -71,12 +71,12 @@ class SingleFile:
         carrier: Carrier,
         dtype: torch.dtype,
         *,
-        as_stored: Collection[str] = (),
-    ) -> None:
+        as_stored: bool = False,
+    ) -> dict[str, Tensor]:
         """Load these tensors into ``model``, a transformer on the meta device, in ``dtype``.
 
-        ``as_stored``: see ``StoredModule.load``. Raises ``WeightsError`` if the tensors are of another model
-        than ``variant``.
+        ``as_stored``: see ``StoredModule.load``. Returns the scales of what is then still in 8 bits, by the
+        names of the parameters. Raises ``WeightsError`` if the tensors are of another model than ``variant``.
         """
         self._check(variant, {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()})
         dtypes = ModuleDtypes(model, dtype)
@@ -84,10 +84,13 @@ class SingleFile:
         with mapped(stored, self.path) as files:
 
             def read(name: str) -> Tensor:
-                keeps = name.startswith(tuple(as_stored))
-                return self._weights[name].read(files, carrier, dtypes.of(name), as_stored=keeps)
+                return self._weights[name].read(files, carrier, dtypes.of(name), as_stored=as_stored)
 
             fill(model, self._weights, read)
+            if not as_stored:
+                return {}
+            scales = {name: weight.scale for name, weight in self._weights.items() if weight.scale}
+            return {name: files.tensor(scale).clone() for name, scale in scales.items()}
 
     def _scaled(self, tensors: Mapping[str, StoredTensor]) -> dict[str, _Weight]:
         """Pair each tensor with its scale. Raises ``WeightsError`` for any other kind of quantisation."""

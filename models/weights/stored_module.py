@@ -22,9 +22,6 @@ from models.weights.mapped_files import mapped
 from models.weights.module_dtypes import ModuleDtypes
 from models.weights.safetensors_header import StoredTensor, stored_tensors, weight_files
 
-BLOCKS = ("blocks.", "vace_blocks.")
-"""What the names of a transformer's weights begin with that may stay as they are stored."""
-
 _AT_ONCE = 4
 """Tensors carried at once: a single thread is slower than a disk, or than the way to a GPU."""
 
@@ -68,10 +65,10 @@ class StoredModule:
         except Exception as error:  # a broken configuration makes diffusers or transformers raise any type
             raise self._failed(error) from error
 
-    def load(self, carrier: Carrier, dtype: torch.dtype, *, as_stored: Collection[str] = ()) -> Any:
+    def load(self, carrier: Carrier, dtype: torch.dtype, *, as_stored: bool = False) -> Any:
         """Return the module on the carrier's device, in ``dtype`` as far as ``ModuleDtypes`` says so.
 
-        ``as_stored``: beginnings of names of parameters whose dtype may stay that of the files. Raises
+        ``as_stored``: leave the parameters in the dtype of the files, for an ``Arrival``. Raises
         ``WeightsError`` for tensors that are missing, of another shape or of no use.
         """
         model = self.empty()
@@ -82,8 +79,7 @@ class StoredModule:
 
             def read(name: str) -> Tensor:
                 tensor = files.tensor(stored[name])
-                keeps = name.startswith(tuple(as_stored))
-                return carrier.carry(tensor, tensor.dtype if keeps else dtypes.of(name))
+                return carrier.carry(tensor, tensor.dtype if as_stored else dtypes.of(name))
 
             try:
                 fill(model, in_order, read, tied=_tied(model))

@@ -26,6 +26,8 @@ from models.speed.quantised_blocks import QuantisedAfterUse
 from models.transformer.block import blocks_in_order
 from models.transformer.denoiser import Denoiser
 from models.variants import VARIANTS
+from models.weights.arrival import Arrival
+from models.weights.carrier import Carrier
 
 from .checkpoints import save_checkpoint, small
 from .checkpoints import transformer as small_transformer
@@ -163,7 +165,7 @@ def test_blocks_are_quantised_one_by_one_after_their_use(name: str) -> None:
                 used.append([isinstance(other.ffn.net[2], Fp8Linear) for other in blocks])
                 yield block
 
-    passing = Denoiser(model, weights=Watched(model, torch.device("cpu")))
+    passing = Denoiser(model, weights=Watched(Arrival(model, torch.float32, Carrier(torch.device("cpu")))))
     expected = dummy_forward(Denoiser(whole), variant, whole.config, shape)
     made = dummy_forward(passing, variant, model.config, shape, Denoiser(model))
     torch.testing.assert_close(made, expected, atol=0, rtol=0)

@@ -29,6 +29,8 @@ from models.transformer.block import blocks_in_order
 from models.transformer.denoiser import Denoiser
 from models.transformer.projections import join_projections
 from models.video_spec import LoraUse
+from models.weights.arrival import Arrival
+from models.weights.carrier import Carrier
 from testbed.fake_device.device import FakeDevice
 
 from .checkpoints import save_checkpoint, small
@@ -266,7 +268,7 @@ def test_on_a_device_weights_meet_tensors_of_the_device_alone(
 ) -> None:
     model = small_transformer(small(ONE)).requires_grad_(False).bfloat16().to(device)
     with torch.no_grad():
-        adapters = Adapters(model, device)
+        adapters = Adapters(Arrival(model, torch.bfloat16, Carrier(device)))
         join_projections(blocks_in_order(model)[0])
         if eight_bits:
             quantise(model, keeps_originals=True)

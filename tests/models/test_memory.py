@@ -287,7 +287,8 @@ def test_shards_that_no_index_names_are_not_counted(checkpoint: Path, tmp_path: 
         ("cuda", {}, 2, 1, 50, True),
         ("cuda", {"offload": "group"}, 1, 2, 0, True),
         ("cuda", {"offload": "group"}, 1, 1, 50, False),
-        ("cuda", {"fp8": True}, 1, 1, 50, False),
+        ("cuda", {"fp8": True}, 1, 1, 0, True),  # they are quantised on their way past the host
+        ("cuda", {"fp8": True}, 1, 0, 50, False),
     ],
 )
 def test_originals_of_weights_need_memory_beside_them(
