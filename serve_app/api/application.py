@@ -82,6 +82,9 @@ _FINISHERS = (
 _ADD_KEYS = partial(add_keys, is_open=is_open)
 
 _VIDEO_FETCH_S = 30.0
+_LOCK_PATIENCE_S = 2.0
+"""How long a client waits for a SQLite file that is locked; what ends runs waits for longer."""
+
 _BODY_SLACK_BYTES = 1_000_000
 """Bytes that a request body may have in addition to its largest file."""
 
@@ -104,7 +107,7 @@ def build_api(
     read and write of the store. All must return at once and never raise. ``tracer`` is told of requests
     that change something, ``acts`` of what the holders of keys do.
     """
-    database = Database(settings.store_url, on_transaction=on_transaction)
+    database = Database(settings.store_url, on_transaction=on_transaction, lock_patience_s=_LOCK_PATIENCE_S)
 
     @asynccontextmanager
     async def lifespan(_api: FastAPI) -> AsyncIterator[None]:

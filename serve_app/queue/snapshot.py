@@ -150,8 +150,8 @@ class QueueSnapshot:
 
     @property
     def is_idle(self) -> bool:
-        """True if any model has a free replica."""
-        return any(self.has_free_replica(model) for model in self.lines)
+        """True if any model has a free replica, and the disks have room for its task."""
+        return not self.is_disk_low and any(self.has_free_replica(model) for model in self.lines)
 
     def retry_after_s(self, max_queued: int) -> int:
         """Return whole seconds until fewer than ``max_queued`` tasks are queued, if no task is added."""

@@ -22,7 +22,6 @@ def untimed(_kind: str, _seconds: float) -> None:
     """Tell nobody."""
 
 
-_BUSY_TIMEOUT_S = 10.0
 _MIGRATIONS = Path(__file__).parent / "migrations" / "versions"
 _LOCK = 7_206_714_312  # key of the advisory lock; arbitrary, but used for nothing else
 
@@ -38,9 +37,17 @@ class Database:
     """
 
     def __init__(
-        self, url: str, *, on_transaction: OnTransaction = untimed, patience_s: float = PATIENCE_S
+        self,
+        url: str,
+        *,
+        on_transaction: OnTransaction = untimed,
+        patience_s: float = PATIENCE_S,
+        lock_patience_s: float = PATIENCE_S,
     ) -> None:
-        """``patience_s``: seconds after which a server that says nothing is taken for away."""
+        """``patience_s``: seconds after which a server that says nothing is taken for away;
+        ``lock_patience_s``: after which a file that somebody else has locked is taken for unavailable, and as
+        long a write waits for those before it in this process.
+        """
         self._url = url
         self._on_transaction = on_transaction
         parsed = make_url(url)
@@ -48,8 +55,12 @@ class Database:
         if self._file is not None:
             file = SqliteFile(Path(self._file))
             self._reaching = file.reaching
-            self._readers = _sqlite_engine(url, begin=None, pool_size=4, opened=file.opened)
-            self._writers = _sqlite_engine(url, begin="IMMEDIATE", pool_size=1, opened=file.opened)
+            self._readers = _sqlite_engine(
+                url, begin=None, pool_size=4, wait_s=PATIENCE_S, opened=file.opened
+            )
+            self._writers = _sqlite_engine(
+                url, begin="IMMEDIATE", pool_size=1, wait_s=lock_patience_s, opened=file.opened
+            )
         else:
             self._reaching = reaching_server
             self._readers = self._writers = postgres_engine(url, patience_s)
@@ -129,10 +140,13 @@ class Database:
         await self._writers.dispose()
 
 
-def _sqlite_engine(url: str, *, begin: str | None, pool_size: int, opened: Callable[[], None]) -> AsyncEngine:
+def _sqlite_engine(
+    url: str, *, begin: str | None, pool_size: int, wait_s: float, opened: Callable[[], None]
+) -> AsyncEngine:
     """Create an engine; ``begin``: the kind of transaction for modifying statements, None for autocommit.
 
-    ``opened`` is called with each connection that is made.
+    ``wait_s``: seconds to wait for the file's lock, and for a connection. ``opened`` is called with each
+    connection that is made.
     """
     engine = create_async_engine(
         url,
@@ -140,7 +154,8 @@ def _sqlite_engine(url: str, *, begin: str | None, pool_size: int, opened: Calla
         pool_size=pool_size,
         max_overflow=0,
         pool_reset_on_return=None,  # ``read`` opens no transaction, ``write`` commits or rolls back
-        connect_args={"isolation_level": begin, "timeout": _BUSY_TIMEOUT_S},
+        connect_args={"isolation_level": begin, "timeout": wait_s},
+        pool_timeout=wait_s,
         **({} if begin else {"isolation_level": "AUTOCOMMIT"}),
     )
 

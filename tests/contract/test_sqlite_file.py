@@ -1,5 +1,6 @@
 """The file of a SQLite database that something happens to while the service runs."""
 
+import asyncio
 import os
 import shutil
 import sqlite3
@@ -14,10 +15,12 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
 from serve_app.errors import StoreUnavailable
-from serve_app.store import database as databases
 from serve_app.store.database import Database
+from serve_app.store.run_ledger import RunLedger
 from serve_app.store.task_store import TaskStore
-from tests.contract.tasks import ADMISSION, new
+from serve_app.tasks.caller import EVERYONE
+from serve_app.tasks.transitions import Status
+from tests.contract.tasks import ADMISSION, claimed, made, new
 
 
 @pytest.fixture
@@ -26,9 +29,8 @@ def file(tmp_path: Path) -> Path:
 
 
 @pytest_asyncio.fixture
-async def store(file: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[TaskStore]:
-    monkeypatch.setattr(databases, "_BUSY_TIMEOUT_S", 0.1)
-    database = Database(f"sqlite+aiosqlite:///{file}")
+async def store(file: Path) -> AsyncIterator[TaskStore]:
+    database = Database(f"sqlite+aiosqlite:///{file}", lock_patience_s=0.1)
     await database.migrate()
     yield TaskStore(database)
     await database.close()
@@ -70,14 +72,49 @@ async def test_into_a_database_that_was_deleted_or_replaced_nothing_is_written(
 
 
 async def test_a_database_that_is_locked_for_long_is_unavailable_and_then_there_again(
-    store: TaskStore, file: Path
+    store: TaskStore, file: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with closing(sqlite3.connect(file, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        with pytest.raises(StoreUnavailable):
-            await store.submit(new("a"), ADMISSION)
+        # One waits for the lock, the others for that one.
+        writes = [store.submit(new("a"), ADMISSION), *(store.cancel_all(EVERYONE) for _ in range(3))]
+        answers = await asyncio.gather(*writes, return_exceptions=True)
+        assert [type(answer) for answer in answers] == [StoreUnavailable] * 4
+        assert "find the program that holds its lock" in caplog.text
         other.execute("ROLLBACK")
     await store.submit(new("a"), ADMISSION)
+
+
+async def test_what_ends_runs_waits_for_a_lock_longer_than_clients_do(store: TaskStore, file: Path) -> None:
+    patient = Database(f"sqlite+aiosqlite:///{file}")
+    ledger = await RunLedger.take_lead(patient, lease_s=30, grace_s=10)
+    run = await claimed(store, ledger)
+    with closing(sqlite3.connect(file, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        publishing = asyncio.create_task(ledger.publish(run.uid, 1, made()))
+        with pytest.raises(StoreUnavailable):
+            await store.cancel_all(EVERYONE)
+        assert not publishing.done()
+        other.execute("ROLLBACK")
+    published = await publishing
+    assert published is not None and published.status is Status.SUCCEEDED
+    await patient.close()
+
+
+async def test_a_database_that_becomes_read_only_is_read_and_not_written(
+    store: TaskStore, file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    task = await store.submit(new("a"), ADMISSION)
+    # As on a disk that is mounted so; the tests may run as a user whom the mode of a file does not bind.
+    database = Database(f"sqlite+aiosqlite:///file:{file}?mode=ro&uri=true")
+    read_only = TaskStore(database)
+    assert await read_only.get(EVERYONE, "a") == task
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable):
+            await read_only.submit(new("b"), ADMISSION)
+    (line,) = caplog.records
+    assert line.getMessage().endswith("have its file, its folder and their disk be writable again")
+    await database.close()
 
 
 async def test_a_damaged_database_is_unavailable(store: TaskStore, file: Path) -> None:

@@ -3,12 +3,15 @@
 import asyncio
 import base64
 import json
+import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from serve_app.api import application
 from serve_app.config.model_settings import ModelSettings
 from serve_app.media.source_image import SourceImage
 from serve_app.queue.snapshot import QueueSnapshot
@@ -305,6 +308,34 @@ async def test_low_disk_refuses_new_tasks_in_every_form_and_says_why_the_others_
         assert message.endswith("The service is low on disk space and begins no task")
         ready = await service.client.get("/ready")
         assert ready.status_code == 503 and "low on disk space" in ready.json()["detail"]
+
+
+async def test_clients_of_lightx2v_that_wait_for_an_idle_service_wait_for_room_on_the_disks(folder: Path):
+    for least, said in ((0, "idle"), (2**62, "busy")):
+        async with running(settings(folder, limits={"min_free_bytes": least})) as service:
+            await service.add_replica()
+            for path in ("/v1/local/video/generate/service_status", "/lightx2v/v1/service/status"):
+                assert (await service.client.get(path)).json()["service_status"] == said
+    body = {"task_id": "a", "prompt": "x", "save_video_path": "a.mp4"}
+    async with running(settings(folder, limits={"min_free_bytes": 2**62})) as service:
+        refused = await service.client.post("/v1/local/video/generate", json=body)
+        assert refused.status_code == 200 and "low on disk space" in refused.json()["error"]
+
+
+async def test_while_the_database_is_locked_each_submit_is_told_to_come_back(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(application, "_LOCK_PATIENCE_S", 0.05)
+    async with running(settings(folder)) as service:
+        earlier = (await service.submit())["task_id"]
+        with closing(sqlite3.connect(folder / "data" / "tasks.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            for path in ("/v1/tasks/video", "/v1/videos", "/lightx2v/v1/tasks/video"):
+                refused = await service.client.post(path, json={"prompt": "x", "model": "demo"})
+                assert (refused.status_code, refused.headers["retry-after"]) == (503, "5"), refused.text
+            assert (await service.status(earlier))["status"] == "submitted"
+            other.execute("ROLLBACK")
+        assert (await service.submit())["task_id"]
 
 
 async def test_a_video_can_be_saved_below_a_further_output_folder(folder: Path):

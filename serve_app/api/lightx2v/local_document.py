@@ -25,7 +25,7 @@ class ErrorDocument(TypedDict):
 
 
 class LocalStatusDocument(TypedDict):
-    """Whether a replica is free; `task_id` is the running task of a busy service."""
+    """Whether a task would be begun; `task_id` is the running task of a busy service."""
 
     service_status: Literal["idle", "busy"]
     task_id: NotRequired[str]

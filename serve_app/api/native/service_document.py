@@ -70,7 +70,7 @@ class ServiceStatusDocument(TypedDict):
     """Service status. Counts are of all tasks; ids are of the tasks that the caller sees."""
 
     service_status: Literal["idle", "busy"]
-    """`idle` while any replica is free."""
+    """`idle` while any replica is free and the disks have room."""
     current_task: str | None
     """The longest-running task."""
     active_tasks: list[str]
