@@ -28,6 +28,7 @@
     ├── Unavailable              503  unavailable
     │   ├── Draining             503  draining             .retry_after_s
     │   ├── StoreUnavailable     503  store_unavailable    .retry_after_s
+    │   ├── FfmpegKilled         503  ffmpeg_killed        .retry_after_s
     │   └── NoReplica            503  no_replica
     └── DiskLow                  507  disk_low
 
@@ -42,6 +43,7 @@ __all__ = [
     "Conflict",
     "DiskLow",
     "Draining",
+    "FfmpegKilled",
     "FileNotFound",
     "HostNotAllowed",
     "IdempotencyMismatch",
@@ -277,6 +279,17 @@ class StoreUnavailable(Unavailable):
     """
 
     code = "store_unavailable"
+
+    def __init__(self, detail: str, retry_after_s: int = 5) -> None:
+        super().__init__(detail)
+        self.retry_after_s = retry_after_s
+        self.args = (detail, retry_after_s)  # unpickling calls the class with these
+
+
+class FfmpegKilled(Unavailable):
+    """The machine ended the program that reads pictures and videos; retry after ``retry_after_s`` seconds."""
+
+    code = "ffmpeg_killed"
 
     def __init__(self, detail: str, retry_after_s: int = 5) -> None:
         super().__init__(detail)

@@ -13,15 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serve_app.errors import ImageUnreadable, TooLarge
+from serve_app.media.limited_ffmpeg import run_limited
 
-_TIMEOUT_S = 30
+_CPU_S = 30
 _BASE_BYTES = 320 * 2**20
 """Address space of ffmpeg without a picture, with a thread for each of many tiles; most is never touched."""
 _BYTES_PER_PIXEL = 16
 """For the decoded picture, its tiles and its copy in RGB, with up to 16 bits a channel in the first two."""
 _SMALL_BYTES = 32 * 2**20
 """For what ffmpeg allocates in one piece whatever the picture's size, the compressed picture among it."""
-_STACK_KB = 1024
 _PADDING = 64
 
 # ISO/IEC 23008-12, 6.5.3: the box ``ispe`` has a version, flags, the width and the height.
@@ -41,7 +41,7 @@ def decode_heif(data: bytes, *, max_pixels: int) -> NDArray[np.uint8]:
     """Decode the main picture in ``data``, upright: ``[height, width, 3]``, or 4 with an alpha channel.
 
     Of an animation that is the first frame. Raises ``TooLarge`` if the header says more than ``max_pixels``,
-    ``ImageUnreadable`` for all else.
+    ``ImageUnreadable`` for all else, and ``FfmpegKilled`` for what is not the picture's fault.
     """
     sizes = _declared_sizes(data)
     if any(width * height > max_pixels for width, height in sizes):
@@ -49,22 +49,19 @@ def decode_heif(data: bytes, *, max_pixels: int) -> NDArray[np.uint8]:
     # No part may be decoded to more pixels than the largest says it has, but for the codec's own padding.
     most_decoded = max(((width + _PADDING) * (height + _PADDING) for width, height in sizes), default=1)
     has_alpha = any(kind in data for kind in _ALPHA)
-    try:
-        with tempfile.TemporaryFile() as file:  # an index may stand behind what it points to
-            file.write(data)
-            file.seek(0)
-            done = subprocess.run(
-                _command(most_decoded, has_alpha),
-                stdin=file,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                env={"MALLOC_ARENA_MAX": "1"},  # each arena would take 64 MB of address space
-                timeout=_TIMEOUT_S,
-                check=True,
-            )
-    except (subprocess.SubprocessError, OSError):
-        raise _unreadable(has_alpha) from None
-    return _pixels(done.stdout, max_pixels, has_alpha)
+    with tempfile.TemporaryFile() as file:  # an index may stand behind what it points to
+        file.write(data)
+        file.seek(0)
+        pam = run_limited(
+            _command(most_decoded, has_alpha),
+            file,
+            subprocess.DEVNULL,
+            limit_bytes=_BASE_BYTES + _BYTES_PER_PIXEL * most_decoded,
+            cpu_s=_CPU_S,
+        )
+    if pam is None:
+        raise _unreadable(has_alpha)
+    return _pixels(pam, max_pixels, has_alpha)
 
 
 def _declared_sizes(data: bytes) -> list[tuple[int, int]]:
@@ -72,11 +69,8 @@ def _declared_sizes(data: bytes) -> list[tuple[int, int]]:
 
 
 def _command(most_decoded: int, has_alpha: bool) -> list[str]:
-    limit_kb = (_BASE_BYTES + _BYTES_PER_PIXEL * most_decoded) // 1024
-    limits = f"ulimit -s {_STACK_KB}; ulimit -v {limit_kb}; ulimit -t {_TIMEOUT_S}"
     both = "[0:v:0][0:v:1]alphamerge,format=rgba"
     return [
-        *("/bin/sh", "-c", f'{limits}; exec "$@"', "sh"),
         *(imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-v", "quiet"),
         *(
             "-max_alloc",

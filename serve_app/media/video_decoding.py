@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import imageio_ffmpeg
 import numpy as np
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from serve_app.errors import TooLarge, VideoUnreadable
 from serve_app.media.child_killed import ChildKilled
 from serve_app.media.image_formats import is_heif
+from serve_app.media.limited_ffmpeg import run_limited
 from serve_app.media.source_video import SourceVideo
 
 _BASE_BYTES = 320 * 2**20
@@ -32,7 +33,6 @@ _BYTES_PER_MADE_PIXEL = 160
 _PACKET_BYTES_PER_PIXEL = 80
 _SMALL_BYTES = 32 * 2**20
 """For what ffmpeg allocates in one piece whatever the video's size, a compressed frame among it."""
-_STACK_KB = 1024
 _PADDING = 64
 _LEAST_PIXELS = 2**16
 """What a video may have in any case: the decoder of MPEG-4 takes more than it shows, of a small one."""
@@ -46,8 +46,6 @@ take all it may holds less than 200 MB.
 """
 _MEASURE_PIXELS_PER_S = 10**7
 """One second of a processor is ten times what the first frame of a 4K video takes, of the slower codecs."""
-_HANGS_S = 10
-"""Seconds beside twice the processor's, after which ffmpeg is taken to hang."""
 _CONFORM_CPU_S = 60
 _SAID_BYTES = 2**20
 _END_MARGIN_S = 0.25
@@ -82,14 +80,14 @@ def measure(data: bytes | Path, *, max_pixels: int, max_s: float) -> SourceVideo
 
     Raises ``TooLarge`` for one whose header says that it is longer than ``max_s`` seconds, and
     ``VideoUnreadable`` for all else, more pixels than ``max_pixels`` among it. A header may lie about the
-    length: ``conform`` reads no more than it needs in any case.
+    length: ``conform`` reads no more than it needs in any case. Like all here raises ``FfmpegKilled``.
     """
     with _opened(data) as file, tempfile.TemporaryFile() as said:
         container = container_of(file.read(16))
         file.seek(0)
         if container is None:
             raise VideoUnreadable("The video is no MP4, MOV, WebM, Matroska or GIF file.")
-        done = _run(
+        done = run_limited(
             [*_brief_input(container, max_pixels, "info"), "-frames:v", "1", "-f", "framecrc", "pipe:1"],
             file,
             said,
@@ -153,7 +151,7 @@ def _last_packet_s(video: SourceVideo, file: IO[bytes]) -> float:
     """Return when an open video's last packet is, in seconds from its begin. Raises ``VideoUnreadable``."""
     coded = _coded(video)
     with tempfile.TemporaryFile() as said:
-        done = _run(
+        done = run_limited(
             [
                 *_brief_input(video.container, coded, "quiet"),
                 *("-c", "copy", "-progress", "pipe:1", "-f", "null", "-"),
@@ -187,7 +185,7 @@ def _store(
     coded, pixels = _coded(video), size[0] * size[1]
     made_bytes = _PACKET_BYTES_PER_PIXEL * pixels
     with tempfile.TemporaryFile() as said:
-        done = _run(
+        done = run_limited(
             [
                 *_input(video.container, coded, "quiet", made_bytes=made_bytes, begin_s=begin_s),
                 *("-progress", "pipe:1", "-frames:v", str(most), "-vf", filters),
@@ -288,22 +286,3 @@ def _filters(width: int, height: int, fps: int, frames: int, is_mask: bool) -> s
     if not is_mask:
         return chain
     return rf"{chain},format=gray,lut=c0=if(gte(val\,128)\,255\,0),tpad=stop_mode=clone:stop={frames}"
-
-
-def _run(
-    command: Sequence[str], file: IO[bytes], said: IO[Any], *, limit_bytes: int, cpu_s: int
-) -> bytes | None:
-    """Return what ffmpeg writes to its output, None if it fails, or takes too long or too much."""
-    limits = f"ulimit -c 0; ulimit -s {_STACK_KB}; ulimit -v {limit_bytes // 1024}; ulimit -t {cpu_s}"
-    try:
-        return subprocess.run(
-            ["/bin/sh", "-c", f'{limits}; exec "$@"', "sh", *command],
-            stdin=file,
-            stdout=subprocess.PIPE,
-            stderr=said,
-            env={"MALLOC_ARENA_MAX": "1"},  # each arena would take 64 MB of address space
-            timeout=2 * cpu_s + _HANGS_S,
-            check=True,
-        ).stdout
-    except (subprocess.SubprocessError, OSError):
-        return None

@@ -15,6 +15,7 @@ import imageio_ffmpeg
 from serve_app.errors import FileNotFound
 from serve_app.files.artifacts import Artifacts
 from serve_app.files.stored_file import StoredFile
+from serve_app.media.limited_ffmpeg import killed, was_killed
 from serve_app.media.png_zip import frames_in
 from serve_app.tasks.video_output import VideoFormat
 
@@ -70,7 +71,7 @@ class VideoStills:
     async def of(self, video: str, kind: StillKind, frames: int) -> StoredFile:
         """Return a still of the video with that key, which has that many frames.
 
-        Raises ``FileNotFound`` if none can be made, ``StoreUnavailable``.
+        Raises ``FileNotFound`` if none can be made, ``StoreUnavailable``, ``FfmpegKilled``.
         """
         key = still_key(video, kind)
         try:
@@ -123,7 +124,9 @@ def _make(video: Path, picture: Path, kind: StillKind, frames: int) -> None:
             timeout=_TIMEOUT_S,
             check=True,
         )
-    except (subprocess.SubprocessError, OSError, BadZipFile):
+    except (subprocess.SubprocessError, OSError, BadZipFile) as error:
+        if isinstance(error, subprocess.CalledProcessError) and was_killed(error.returncode):
+            raise killed(f"it ended with the status {error.returncode}") from error
         if video.exists():  # else it was deleted meanwhile
             _logger.warning("no picture could be made of %s", video, exc_info=True)
         raise FileNotFound("No such picture could be made of the video.") from None

@@ -10,6 +10,7 @@ import pytest
 from serve_app.errors import VideoUnreadable
 from serve_app.media.video_decoding import measure
 from testbed.hostile_videos import BENIGN, write_videos
+from tests.http.http_service import HttpService
 
 ROOT = Path(__file__).parents[2]
 MOST_MB = 200
@@ -37,6 +38,24 @@ def test_each_is_refused_and_neither_ffmpeg_nor_the_service_takes_much_memory(tm
     assert found["left"] == ["earlier.mkv"], "that of the benign one"
     assert found["child_mb"] <= MOST_MB
     assert found["own_mb"] <= MOST_MB / 2
+
+
+async def test_a_reader_that_the_machine_ends_is_no_fault_of_the_file(
+    service: HttpService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task_id = await service.finished()
+    ffmpeg = tmp_path / "ffmpeg"
+    ffmpeg.write_text("#!/bin/sh\nkill -KILL $$\n")
+    ffmpeg.chmod(0o755)
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(ffmpeg))
+    avif = (28).to_bytes(4) + b"ftypavif" + bytes(16)
+    for files in ({"continue_from_file": b"GIF89a" + bytes(10)}, {"image_file": avif}):
+        refused = await service.client.post("/v1/tasks/video/form", data={"prompt": "x"}, files=files)
+        assert (refused.status_code, refused.json()["code"]) == (503, "ffmpeg_killed"), refused.text
+        assert refused.headers["retry-after"] == "5"
+    thumbnail = await service.client.get(f"/v1/videos/{task_id}/content?variant=thumbnail")
+    assert (thumbnail.status_code, thumbnail.json()["error"]["code"]) == (503, "ffmpeg_killed")
+    assert not [path for path in service.settings.inputs.rglob("*") if path.is_file()]
 
 
 def test_the_reader_of_a_video_gets_its_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

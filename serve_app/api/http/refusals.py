@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve_app.errors import (
     Draining,
+    FfmpegKilled,
     InvalidField,
     ServiceError,
     StoreUnavailable,
@@ -80,7 +81,7 @@ class RefusalShapes:
 def refusal(error: ServiceError) -> RefusalResponse:
     """Return the HTTP response for a ``ServiceError``."""
     headers = {}
-    if isinstance(error, TooManyRequests | Draining | StoreUnavailable):
+    if isinstance(error, TooManyRequests | Draining | FfmpegKilled | StoreUnavailable):
         headers["Retry-After"] = str(error.retry_after_s)
     if isinstance(error, Unauthorized):
         headers["WWW-Authenticate"] = "Bearer"
