@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import ray
@@ -22,6 +23,7 @@ from serve_app.coordinator.hand_backs import HandBacks
 from serve_app.coordinator.handover import Handover
 from serve_app.coordinator.heartbeats import Heartbeats
 from serve_app.coordinator.janitor import Janitor
+from serve_app.coordinator.leases import Leases
 from serve_app.coordinator.outgoing import Outgoing
 from serve_app.coordinator.removed_models import RemovedModels
 from serve_app.coordinator.report_server import ReportServer
@@ -50,7 +52,6 @@ from serve_app.tracing.task_spans import TaskSpans
 from serve_app.tracing.tracer import tracer_of
 from serve_app.webhooks.message import Describe
 
-_LEASE_CHECK_S = 1.0
 _DEPLOYMENTS_CHECK_S = 2.0
 _DRAIN_CHECK_S = 0.2
 _STORE_RETRY_S = 1.0
@@ -83,7 +84,7 @@ class Coordinator:
         self._metrics = TaskMetrics(list(models), settings.told_apart)
         gauges = ServiceMetrics(list(models))
         self._traces = TaskSpans(tracer_of(settings.tracing, "coordinator"))
-        rules = self._rules = settings.tasks
+        rules = settings.tasks
         awaited = {m.name for m in settings.models if m.autoscaling is None or m.autoscaling.min_replicas}
         self._ledger = await RunLedger.take_lead(
             self._database,
@@ -116,6 +117,14 @@ class Coordinator:
         self._dispatcher = Dispatcher(
             self._ledger, list(models), self._scaling.window, self._send, self._give_up, self._room.is_there
         )
+        self._leases = Leases(
+            self._ledger,
+            self._look_around,
+            self._note_given_up,
+            partial(self._ended, "expire"),
+            grace_s=rules.grace_s,
+            heartbeat_s=rules.heartbeat_s,
+        )
         self._outgoing = Outgoing(settings, self._database, self._ledger.epoch, artifacts, describe)
         self._janitor = self._janitor_of(settings, artifacts)
         self._removed = RemovedModels(self._database, self._ledger, settings.models, rules, self._settled)
@@ -144,7 +153,7 @@ class Coordinator:
         keep_to_node()
         loops = (
             self._dispatcher.run,
-            self._check_leases,
+            self._leases.run,
             self._check_deployments,
             self._janitor.run,
             self._removed.run,
@@ -267,7 +276,6 @@ class Coordinator:
         task = await self._ledger.give_up(uid, attempt)
         if task is not None:
             self._note_given_up(task)
-            self._dispatcher.nudge()
         return task is not None
 
     async def check_health(self) -> None:
@@ -304,6 +312,7 @@ class Coordinator:
             self._metrics.retried(task)
             self._traces.requeued(task)
             log_move("requeue", task)
+        self._dispatcher.nudge()
 
     def _settled(self, task: Task) -> None:
         if task.is_final:
@@ -322,25 +331,9 @@ class Coordinator:
         if task.callback is not None or task.upload_url is not None:
             self._outgoing.nudge()
 
-    async def _check_leases(self) -> None:
-        is_late = True  # as after each time that the store was away: it has yet to hear what runs said
-        while True:
-            if is_late:
-                await self._ledger.excuse(self._rules.grace_s)
-            await self._handover.look()
-            if self._ledger.seat.leads:
-                await self._end_overdue()
-            await self._heartbeats.write()
-            began = time.monotonic()
-            await asyncio.sleep(_LEASE_CHECK_S)
-            is_late = time.monotonic() - began > _LEASE_CHECK_S + self._rules.heartbeat_s
-
-    async def _end_overdue(self) -> None:
-        for task in await self._ledger.expire_leases():
-            self._note_given_up(task)
-            self._dispatcher.nudge()
-        for task in await self._ledger.expire_waiting():
-            self._ended("expire", task)
+    async def _look_around(self) -> None:
+        await self._handover.look()
+        await self._heartbeats.write()
 
     def _health(self, replica: Replica) -> Health:
         # Serve does not notify a replica that it is being stopped.

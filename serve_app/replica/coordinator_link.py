@@ -23,8 +23,6 @@ from serve_app.tasks.run_result import RunResult
 from serve_app.tasks.task import Task, TaskError
 
 _RETRY_S = 0.2
-_CLAIM_PATIENCE_S = 15.0
-"""A claim whose answer nobody waits for uses up an attempt, and a slow database takes seconds for one."""
 _METHODS = ("claim", "hand_back", "report", "publish", "fail", "give_up", "saw")
 _UNREACHABLE = (RayError, RayServeException, TimeoutError, Unanswered)
 _logger = logging.getLogger("ray.serve")
@@ -35,8 +33,9 @@ class CoordinatorLink:
 
     A report without an answer within ``patience_s`` seconds counts as "continue", since the next one follows
     soon. The end of a run must arrive: the call is retried until it is answered, for up to ``give_up_s``
-    seconds, and for as long as it says that the store is away. ``heartbeat``: returns the replica's, which
-    goes along with each report.
+    seconds, and for as long as it says that the store is away. A claim is waited for as long, which ends
+    sooner when the coordinator dies: a slow database takes seconds for one. A task that comes later than that
+    is handed back. ``heartbeat``: returns the replica's, which goes along with each report.
     """
 
     def __init__(
@@ -54,24 +53,25 @@ class CoordinatorLink:
         self._patience_s = patience_s
         self._give_up_s = give_up_s
         self._metrics = LinkMetrics(_METHODS)
+        self._late: set[asyncio.Task[None]] = set()
 
     async def claim(self, model: str, runner: str, ticket: str, loras: Collection[str]) -> Task | None:
         """Claim the next task; return None when there is none or the coordinator is unreachable."""
+        claiming = asyncio.create_task(self._claim(model, runner, ticket, loras))
         try:
-            claimed = self._handle.claim.remote(model, runner, ticket, loras)
-            task: Task | None = await asyncio.wait_for(claimed, _CLAIM_PATIENCE_S)
-        except _UNREACHABLE as error:
-            # If the claim did succeed, no replica reports on the task and its lease expires soon.
-            self._note_unanswered("claim", error)
-            return None
-        return task
+            answered, _ = await asyncio.wait({claiming}, timeout=self._give_up_s)
+        except asyncio.CancelledError:  # the task may have been given out already
+            self._hand_back_late(claiming)
+            raise
+        if answered:
+            return claiming.result()
+        self._note_unanswered("claim", TimeoutError())
+        self._hand_back_late(claiming)
+        return None
 
     async def hand_back(self, task: Task) -> None:
         """Return a task to the queue. If the call is lost, the task's lease expires soon."""
-        try:
-            await asyncio.wait_for(self._handle.hand_back.remote(task.uid, task.attempt), _CLAIM_PATIENCE_S)
-        except _UNREACHABLE as error:
-            self._note_unanswered("hand_back", error)
+        await self._retry_until_answered("hand_back", task.uid, task.attempt)
 
     async def report(self, uid: str, attempt: int, report: RunReport) -> Command:
         """Report progress; return what is to be done with the run."""
@@ -107,6 +107,24 @@ class CoordinatorLink:
             await asyncio.wait_for(self._saw(self._heartbeat()), self._patience_s)
         except _UNREACHABLE as error:
             self._note_unanswered("saw", error)
+
+    async def _claim(self, model: str, runner: str, ticket: str, loras: Collection[str]) -> Task | None:
+        try:
+            task: Task | None = await self._handle.claim.remote(model, runner, ticket, loras)
+        except _UNREACHABLE as error:
+            # If the coordinator dies after the commit, no replica reports on the task and its lease expires.
+            self._note_unanswered("claim", error)
+            return None
+        return task
+
+    def _hand_back_late(self, claiming: asyncio.Task[Task | None]) -> None:
+        async def hand_back() -> None:
+            if (task := await claiming) is not None:
+                await self.hand_back(task)
+
+        late = asyncio.create_task(hand_back())
+        self._late.add(late)
+        late.add_done_callback(self._late.discard)
 
     async def _report(self, uid: str, attempt: int, report: RunReport) -> int:
         try:

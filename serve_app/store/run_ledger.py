@@ -172,6 +172,7 @@ class RunLedger:
             )
             row = await self._execute(connection, claim)
             if row is not None:
+                self._heard.begin(row["uid"], row["attempt"])
                 await self._queue.charge(connection, model, turn)
                 return row
             self._seat = await seat_of(connection, self.epoch)
@@ -244,7 +245,8 @@ class RunLedger:
     async def expire_leases(self) -> Sequence[Task]:
         """Give up the runs of any service with an expired lease; return the tasks. Raises ``Superseded``.
 
-        Not those whose runner has spoken within a lease, of which the database does not know yet.
+        Not those whose runner has spoken within a lease, of which the database does not know yet. Attempts
+        that were claimed here and never given out are not counted.
         """
         now = {"now": time.time()}
         async with self._database.read() as connection:
@@ -339,8 +341,10 @@ class RunLedger:
             return [await job(connection) for job in jobs]
 
     async def _give_up(self, connection: AsyncConnection, *, uid: str, attempt: int) -> RowMapping | None:
-        left = await connection.scalar(select(TASKS.c.attempts_left).where(TASKS.c.uid == uid))
         run = self._run(uid, attempt)
+        if self._heard.is_untold(uid, attempt):
+            return await self._execute(connection, self.moves.hand_back(run))
+        left = await connection.scalar(select(TASKS.c.attempts_left).where(TASKS.c.uid == uid))
         write = (
             self.moves.requeue(run) if left else self.moves.lose(run, WORKER_LOST, finished_at=time.time())
         )
