@@ -11,7 +11,10 @@ from testbed.drill.node_losses import drill_nodes
 from testbed.drill.outages import drill_outages
 from testbed.drill.upgrades import drill_upgrades
 
-COLUMNS = ("acknowledged", "lost", "duplicated", "changed", "stuck", "untold", "unseen", "repeated", "kills")
+COLUMNS = (
+    *("acknowledged", "lost", "duplicated", "changed", "stuck", "untold", "unseen", "unsent", "repeated"),
+    "kills",
+)
 OF_SOME = (
     *("rolls", "runs killed", "attempts lost"),
     *("refused", "without Retry-After", "unanswered", "longest recovery s"),
@@ -34,7 +37,7 @@ def main() -> int:
         default="faults",
         help="of a service, of two in turn, of the database and the bucket, or of many nodes",
     )
-    parser.add_argument("--tasks", type=int, default=200)
+    parser.add_argument("--tasks", type=int, default=200, help="of upgrades and nodes: the least number")
     parser.add_argument("--kills", type=int, default=30, help="or upgrades, outages, or losses of nodes")
     parser.add_argument("--seed", type=int, default=1, help="of the faults and of the tasks")
     parser.add_argument(
@@ -55,7 +58,12 @@ def main() -> int:
 def _drilled(options: argparse.Namespace, folder: Path) -> Outcome:
     every_s = OUTAGES_SUBMIT_EVERY_S if options.what == "outages" else None
     plan = DrillPlan(
-        options.tasks, options.kills, options.seed, pause_s=tuple(options.pause), submit_every_s=every_s
+        options.tasks,
+        options.kills,
+        options.seed,
+        pause_s=tuple(options.pause),
+        submit_every_s=every_s,
+        keeps_busy=options.what in ("upgrade", "nodes"),
     )
     if options.what == "outages":
         return drill_outages(plan, folder, away_s=options.away, slow_s=options.slow)

@@ -1,4 +1,4 @@
-"""A judge of a service by its answers, events and webhooks: each promise, and whether the service kept it."""
+"""A judge of a service by its answers, events, webhooks and uploads: each promise, and whether it kept it."""
 
 import hashlib
 from collections.abc import Mapping
@@ -27,6 +27,8 @@ class Verdict:
     """Tasks of whose end no webhook message told, or two that are not one message sent again."""
     unseen: list[str]
     """Tasks whose end a follower of events did not see."""
+    unsent: list[str]
+    """Tasks that succeeded, and whose video did not come to the client's storage, or other bytes did."""
     repeated: int
     """Webhook messages that came again, which they may."""
     outcomes: Mapping[str, int]
@@ -35,8 +37,7 @@ class Verdict:
     @property
     def is_clean(self) -> bool:
         """True if every promise was kept."""
-        broken = (self.lost, self.duplicated, self.changed, self.stuck, self.untold, self.unseen)
-        return not any(broken)
+        return not self.broken()
 
     def broken(self) -> list[str]:
         """Return a line for each broken promise, with the ids of the tasks."""
@@ -59,6 +60,8 @@ class _Record:
     """Ids of the webhook messages by type, each as often as it came."""
     seen: dict[str, str] = field(default_factory=dict)
     """The last status that each follower of events saw."""
+    uploads: set[str] | None = None
+    """Of the videos that came to the client's storage; None for a task that was to send none there."""
 
 
 @dataclass
@@ -103,6 +106,18 @@ class Checker:
             self.changed.add(task_id)
         record.result = digest
 
+    def awaits_upload(self, task_id: str) -> None:
+        """Note that a task is to send its video to the client's storage."""
+        record = self.records.setdefault(task_id, _Record())
+        record.uploads = record.uploads or set()
+
+    def uploaded(self, task_id: str, video: bytes) -> None:
+        """Note a video that came to the client's storage, whole."""
+        self.awaits_upload(task_id)
+        uploads = self.records[task_id].uploads
+        assert uploads is not None
+        uploads.add(hashlib.sha256(video).hexdigest())
+
     def told(self, task_id: str, type: str, message_id: str) -> None:
         """Note a webhook message."""
         self.records.setdefault(task_id, _Record()).told.setdefault(type, []).append(message_id)
@@ -134,6 +149,19 @@ class Checker:
             for task_id, record in self.records.items()
             if record.final is not None
             and any(record.seen.get(each) != record.final["status"] for each in self.followers)
+        ]
+
+    @property
+    def unsent(self) -> list[str]:
+        """The succeeded tasks of which the client's storage did not get the very bytes of the result.
+
+        Of a task whose result was not read yet, whatever bytes.
+        """
+        return [
+            task_id
+            for task_id in self.succeeded
+            if (uploads := self.records[task_id].uploads) is not None
+            and uploads != {self.records[task_id].result or next(iter(uploads), "")}
         ]
 
     def listed(self, task_ids: list[str]) -> None:
@@ -174,6 +202,7 @@ class Checker:
             stuck=sorted(set(self.open) - self.lost),
             untold=sorted(self.untold),
             unseen=sorted(self.unseen),
+            unsent=sorted(self.unsent),
             repeated=sum(
                 len(ids) - len(set(ids)) for record in self.records.values() for ids in record.told.values()
             ),

@@ -12,6 +12,7 @@ import httpx
 
 from testbed.drill.checker import Checker
 from testbed.drill.follower import follow
+from testbed.drill.receiver import hook_of, upload_of
 
 OF_ONE, OF_ALL = "of one task", "of all tasks"
 """The followers of each task."""
@@ -34,6 +35,8 @@ class Work:
     """Those that tasks are for, in turn."""
     image: str = ""
     """First frame of every third task; empty: all are made from text."""
+    uploads: bool = False
+    """Whether every third task sends its video to the client's storage."""
 
 
 @dataclass
@@ -58,14 +61,16 @@ class Client:
         url: Callable[[], str],
         checker: Checker,
         random: Random,
-        callback_url: str,
+        receiver: str,
         work: Work,
         submits: Submits,
     ) -> None:
-        """``url``: returns where the service is reached now; ``submits`` is told how they are answered."""
+        """``url``: returns where the service is reached now; ``receiver``: the receiver's own; ``submits`` is
+        told how submits are answered.
+        """
         self._url = url
         self._work = work
-        self._callback_url = callback_url
+        self._receiver = receiver
         self._submits = submits
         limits = httpx.Limits(max_connections=None)
         self._http = httpx.AsyncClient(timeout=_TIMEOUT_S, limits=limits)
@@ -80,7 +85,9 @@ class Client:
         """Submit the task for a model, again and again until it is acknowledged."""
         steps = self._random.randint(*self._work.steps)
         body = {"prompt": "a cat", "task_id": task_id, "infer_steps": steps, "model": model, **_SMALL}
-        body["callback_url"] = self._callback_url
+        body["callback_url"] = hook_of(self._receiver)
+        if self._work.uploads and self._random.random() < 1 / 3:
+            body["upload_url"] = upload_of(self._receiver, task_id)
         if self._work.image and self._random.random() < 1 / 3:
             body["image_path"] = self._work.image
         while True:
@@ -90,6 +97,8 @@ class Client:
             if answer is not None and answer.status_code == 200:
                 self._submits.acknowledged_at.append(time.monotonic())
                 self._checker.acknowledged(task_id)
+                if "upload_url" in body:
+                    self._checker.awaits_upload(task_id)
                 return
             if answer is not None and answer.status_code < 500 and _is_ours(answer):
                 assert answer.status_code == 429, answer.text

@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from itertools import cycle
+from itertools import count, cycle
 from pathlib import Path
 from random import Random
 from typing import Any, Protocol
@@ -22,10 +22,11 @@ _WAITING = 16
 _LOOK_EVERY_S = 1.0
 _TOLD_EVERY = 25
 _RULES = {"lease_s": 3.0, "heartbeat_s": 0.5, "max_attempts": 10}
-_WORK = Work((2, 8))
+_WORK = Work((2, 8), uploads=True)
 SETTINGS: Mapping[str, Any] = {
     "limits": {"max_queued": 100_000},
     "webhooks": {"secrets": [SECRET], "networks": ["127.0.0.0/8"]},
+    "uploads": {"networks": ["127.0.0.0/8"]},
 }
 """What every drilled service needs."""
 
@@ -41,6 +42,10 @@ class DrillPlan:
     """The least and the most seconds between two faults."""
     submit_every_s: float | None = None
     """Seconds between two submits, however many tasks are open; None: when one of 16 has ended."""
+    keeps_busy: bool = False
+    """Whether tasks come in until the last fault, more than ``tasks`` of them if need be; otherwise these are
+    spread over the faults, and a fault that takes minutes may strike a service that has become idle.
+    """
     deadline_s: float = 180.0
     """The seconds that tasks may stay open after the last fault."""
 
@@ -114,14 +119,16 @@ class Drill:
     async def run(self) -> Verdict:
         """Run the whole plan; return the verdict."""
         receiver = Receiver(self._checker)
-        hook = await receiver.start()
-        self._client = Client(self._url, self._checker, self._random, hook, self._work, self.submits)
+        at = await receiver.start()
+        self._client = Client(self._url, self._checker, self._random, at, self._work, self.submits)
         following = asyncio.create_task(self._client.follow_all())
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._strike())
                 async with asyncio.TaskGroup() as load:
-                    for number in range(self._plan.tasks):
+                    for number in count():
+                        if number >= self._plan.tasks and not (self._plan.keeps_busy and self._striking):
+                            break
                         await self._until_next(number)
                         load.create_task(self._follow(f"drill-{self._plan.seed}-{number}"))
             await self._check_all()
@@ -153,15 +160,12 @@ class Drill:
         return self._plan.tasks * faults / self._plan.kills
 
     async def _until_next(self, number: int) -> None:
-        """Wait until the next task is to be submitted.
-
-        The tasks are spread over the faults, so that none strikes an idle service.
-        """
+        """Wait until the next task is to be submitted; they are spread over the faults, or keep coming."""
         if self._plan.submit_every_s is None:
             await self._slots.acquire()
         else:
             await asyncio.sleep(self._plan.submit_every_s)
-        while self._striking and number - _WAITING > self._due(self._struck):
+        while self._striking and not self._plan.keeps_busy and number - _WAITING > self._due(self._struck):
             await asyncio.sleep(_LOOK_EVERY_S)
 
     async def _follow(self, task_id: str) -> None:
@@ -188,10 +192,11 @@ class Drill:
             self._slots.release()
 
     async def _until_all_is_told(self) -> None:
-        """Wait until the webhooks and the events of all ends have come, or their time is up."""
+        """Wait until the webhooks, the events and the uploads of all ends have come, or their time is up."""
         loop = asyncio.get_running_loop()
         ends_at = loop.time() + self._plan.deadline_s
-        while (self._checker.untold or self._checker.unseen) and loop.time() < ends_at:
+        checker = self._checker
+        while (checker.untold or checker.unseen or checker.unsent) and loop.time() < ends_at:
             await asyncio.sleep(_LOOK_EVERY_S)
         for follower in self._followers:
             follower.cancel()

@@ -107,7 +107,7 @@ def drill_nodes(plan: DrillPlan, folder: Path) -> NodesOutcome:
         losses = NodeLosses(nodes, Random(plan.seed))
         losses.fill()
         service = nodes.deploy(models=models, tasks=_RULES, **SETTINGS)
-        drilling = Drill(plan, lambda: service.url, losses, Work(_STEPS, ("paced", "group")))
+        drilling = Drill(plan, lambda: service.url, losses, Work(_STEPS, ("paced", "group"), uploads=True))
         verdict = asyncio.run(drilling.run())
     done = steps_by_run(steps)
     again = sum(len(each) - len(set(each)) for each in done)

@@ -14,9 +14,9 @@ from testbed.drill.rolls import Rolls
 from testbed.postgres_server import PostgresServer, programs
 
 _MAX_ATTEMPTS = 10
-_STEPS = (20, 120)
+_STEPS = (40, 200)
 _RULES = {"lease_s": 6.0, "heartbeat_s": 1.0, "max_attempts": _MAX_ATTEMPTS, "drain_s": 4.0}
-"""A run takes from two seconds to twelve, and may go on for four: some end, the others are handed back."""
+"""A run takes from four seconds to twenty, and may go on for four: some end, the others are handed back."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def drill_upgrades(plan: DrillPlan, folder: Path) -> UpgradeOutcome:
         args = {**SETTINGS, "models": models, "tasks": _RULES, "ingress_replicas": 1}
         url = server.new_database()
         with Rolls(folder, url, Random(plan.seed), args) as rolls:
-            drilling = Drill(plan, lambda: rolls.current.service.url, rolls, Work(_STEPS))
+            drilling = Drill(plan, lambda: rolls.current.service.url, rolls, Work(_STEPS, uploads=True))
             verdict = asyncio.run(drilling.run())
             lost = asyncio.run(attempts_lost(url, _MAX_ATTEMPTS, rolls.killed_runs))
         return UpgradeOutcome(verdict, rolls.struck, rolls.rolls, rolls.killed_runs.total(), lost)

@@ -2,17 +2,20 @@
 promise.
 """
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
 
+import httpx
 import pytest
 
 from testbed.drill.checker import Checker
 from testbed.drill.client import Client, Submits, Work
 from testbed.drill.drill import DrillPlan, drill
 from testbed.drill.outages import OutageOutcome, longest_recovery_s
+from testbed.drill.receiver import Receiver, hook_of, upload_of
 from tests.http.receiver import receiving
 
 
@@ -64,6 +67,34 @@ def test_the_checker_sees_an_end_that_was_not_told(
 ) -> None:
     verdict = followed(told, seen).verdict()
     assert getattr(verdict, fault) == ["t"] and not verdict.is_clean
+
+
+@pytest.mark.parametrize(
+    ("uploads", "unsent"), [([b"video"] * 2, []), ([], ["t"]), ([b"video", b"vid"], ["t"]), ([b"vid"], ["t"])]
+)
+def test_the_checker_sees_a_video_that_did_not_come_to_its_storage_as_it_is(
+    uploads: list[bytes], unsent: list[str]
+) -> None:
+    checker = seen(ENDED)
+    checker.awaits_upload("t")
+    checker.result("t", b"video")
+    for video in uploads:
+        checker.uploaded("t", video)
+    assert checker.verdict().unsent == unsent and checker.verdict().is_clean is not bool(unsent)
+
+
+async def test_messages_and_videos_come_to_the_receiver() -> None:
+    checker = seen(ENDED)
+    receiver = Receiver(checker)
+    url = await receiver.start()
+    async with httpx.AsyncClient() as http:
+        message = {"type": "task.succeeded", "data": {"task_id": "t"}}
+        await http.post(hook_of(url), json=message, headers={"webhook-id": "msg_1"})
+        await http.put(upload_of(url, "t"), content=b"video")
+    receiver.close()
+    record = checker.records["t"]
+    assert record.told == {"task.succeeded": ["msg_1"]}
+    assert record.uploads == {hashlib.sha256(b"video").hexdigest()}
 
 
 def seen(*answers: dict[str, Any]) -> Checker:
