@@ -11,6 +11,7 @@ from ray.util import placement_group, remove_placement_group
 from models.engine import EngineSettings
 from serve_app.config.model_settings import ModelSettings
 from serve_app.config.placement import Placement
+from serve_app.config.tracing_settings import TracingSettings
 from serve_app.replica.rank_group import RankGroup
 from testbed.service import wait_for
 
@@ -19,7 +20,13 @@ GONE_S = 60
 
 @contextmanager
 def group_of(
-    model: dict[str, Any], *, ranks: int = 2, nodes: int = 1, gpus: int = 0, timeout_s: float = 60
+    model: dict[str, Any],
+    *,
+    ranks: int = 2,
+    nodes: int = 1,
+    gpus: int = 0,
+    timeout_s: float = 60,
+    tracing: TracingSettings | None = None,
 ) -> Iterator[RankGroup]:
     """Start a group as a replica does, commanded by the test itself; its engine runs on the CPU."""
     cpus = 0.1
@@ -28,7 +35,7 @@ def group_of(
     ray.get(bundles.ready(), timeout=60)
     settings = ModelSettings(**model, devices_per_replica=ranks, nodes_per_replica=nodes)
     engine = EngineSettings(settings.spec, settings.weights, threads=1, options=settings.options)
-    group = RankGroup(settings, engine, placement, bundles, timeout_s)
+    group = RankGroup(settings, engine, placement, bundles, timeout_s, tracing)
     try:
         group.watch()
         yield group

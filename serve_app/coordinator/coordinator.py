@@ -125,7 +125,9 @@ class Coordinator:
             grace_s=rules.grace_s,
             heartbeat_s=rules.heartbeat_s,
         )
-        self._outgoing = Outgoing(settings, self._database, self._ledger.epoch, artifacts, describe)
+        self._outgoing = Outgoing(
+            settings, self._database, self._ledger.epoch, artifacts, describe, self._traces
+        )
         self._janitor = self._janitor_of(settings, artifacts)
         self._removed = RemovedModels(self._database, self._ledger, settings.models, rules, self._settled)
         self._watch = self._watch_of(settings, gauges)

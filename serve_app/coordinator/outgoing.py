@@ -9,6 +9,7 @@ from serve_app.store.delivery_ledger import DeliveryLedger
 from serve_app.store.upload_ledger import UploadLedger
 from serve_app.tasks.upload import Upload
 from serve_app.tasks.webhook import Delivery, DeliveryState
+from serve_app.tracing.task_spans import TaskSpans
 from serve_app.webhooks.courier import Courier
 from serve_app.webhooks.message import Describe
 from serve_app.webhooks.sender import Sender
@@ -24,14 +25,23 @@ class Outgoing:
     """The couriers of a coordinator, and the records of what they send."""
 
     def __init__(
-        self, settings: AppSettings, database: Database, epoch: int, artifacts: Artifacts, describe: Describe
+        self,
+        settings: AppSettings,
+        database: Database,
+        epoch: int,
+        artifacts: Artifacts,
+        describe: Describe,
+        spans: TaskSpans,
     ) -> None:
         """``describe`` returns the status document of a task, for the messages to its client."""
         self._deliveries = DeliveryLedger(database, epoch)
         self._uploads = UploadLedger(database, epoch)
         self._metrics = UploadMetrics()
         self.messages: Courier[Delivery] = Courier(
-            self._deliveries, _sender(settings, describe), on_attempt=WebhookMetrics().attempted
+            self._deliveries,
+            _sender(settings, describe),
+            on_attempt=WebhookMetrics().attempted,
+            spans=spans,
         )
         self.videos: Courier[Upload] = Courier(
             self._uploads,
@@ -39,6 +49,7 @@ class Outgoing:
             on_attempt=self._uploaded,
             noun="upload",
             most_at_once=_MOST_UPLOADS,
+            spans=spans,
         )
 
     def nudge(self) -> None:

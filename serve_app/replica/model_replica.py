@@ -167,6 +167,8 @@ class ModelReplica:
         """Run the task; return the next task to run, if any."""
         RUNNING.set(task)
         spans = RunSpans(self._tracer, task)
+        if self._group is not None:
+            self._group.traceparent = spans.traceparent
         run = self._run(task, spans.lap)
         await run.enhance_prompt(self._enhancer)  # before the time of a run, which the next claim goes by
         async with self._claims.after(task, claim) as prefetched:
@@ -275,7 +277,8 @@ class ModelReplica:
     def _load_group(self, settings: EngineSettings) -> RankGroup:
         timeout_s = self._settings.tasks.rank_timeout_s
         assert self._bundles is not None
-        self._group = RankGroup(self._model, settings, self._placement, self._bundles, timeout_s)
+        tracing = self._settings.tracing
+        self._group = RankGroup(self._model, settings, self._placement, self._bundles, timeout_s, tracing)
         self._drain.add(rank.node for rank in self._group.processes)
         return self._group
 

@@ -13,8 +13,11 @@ from models.engine import Engine, EngineSettings, Frames, Generation, Generation
 from models.parallel.plan import ParallelPlan
 from models.phase import Phase
 from models.pixel_format import PixelFormat
+from serve_app.config.tracing_settings import TracingSettings
 from serve_app.media.video_encoding import Encoder, require
 from serve_app.replica.engine_factory import engine_factory
+from serve_app.replica.rank_spans import RankSpans
+from serve_app.tracing.tracer import tracer_of
 
 PHASES = "phases"
 """The concurrency group of ``next_phase``: a thread of its own, which waits while another prepares."""
@@ -40,6 +43,9 @@ class RankStart:
     """What encodes the videos, on the device of rank 0."""
     is_on_several_nodes: bool = False
     """Whether the ranks reach each other at their nodes' addresses, and not within this machine."""
+    tracing: TracingSettings | None = None
+    part: str = ""
+    """The deployment that it is a rank of, for its spans."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +76,7 @@ class RankActor:
 
     def __init__(self, start: RankStart) -> None:
         self._start = start
+        self._spans = RankSpans(tracer_of(start.tracing, start.part), start.number)
         self._member: Any = importlib.import_module(_MEMBER)
         self._store: Any = None
         self._loaded: Engine | None = None
@@ -119,15 +126,19 @@ class RankActor:
         assert self._loaded is not None, "call load first"
         return self._loaded
 
-    def prepare(self, number: int, request: GenerationRequest, after: int | None) -> PreparedRun:
-        """Prepare run ``number``. Drops every other run except ``after``."""
+    def prepare(
+        self, number: int, request: GenerationRequest, after: int | None, traceparent: str | None
+    ) -> PreparedRun:
+        """Prepare run ``number``, whose span is ``traceparent``. Drops every other run except ``after``."""
         self._decoding = iter(())
+        self._spans.run = traceparent
         self._runs = {known: run for known, run in self._runs.items() if known == after}
         before = None if after is None else self._runs[after]
         try:
-            run = self._engine.prepare(
-                request, after=before, on_phase=lambda phase: self._phases.put((number, phase))
-            )
+            with self._spans.of("rank prepare"):
+                run = self._engine.prepare(
+                    request, after=before, on_phase=lambda phase: self._phases.put((number, phase))
+                )
         finally:
             self._phases.put((number, None))
         self._runs[number] = run
@@ -144,7 +155,8 @@ class RankActor:
 
     def denoise_step(self, number: int) -> None:
         """Execute the next denoise step of a run."""
-        self._engine.denoise_step(self._runs[number])
+        with self._spans.of("rank step"):
+            self._engine.denoise_step(self._runs[number])
 
     def cut_short(self, number: int) -> None:
         """End the denoising of a run before its last step."""
@@ -166,7 +178,8 @@ class RankActor:
 
     def begin_decode(self, number: int, pixel_format: PixelFormat) -> None:
         """Start the decode of a run; ``next_frames`` returns its frames."""
-        self._decoding = self._engine.decode(self._runs[number], pixel_format)
+        frames = self._engine.decode(self._runs[number], pixel_format)
+        self._decoding = self._spans.over("rank decode", frames)
 
     def next_frames(self) -> Frames | None:
         """Return the next frames of the decode, None at its end. Call on rank 0 only."""

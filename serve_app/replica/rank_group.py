@@ -27,6 +27,7 @@ from models.phase import OnPhase, Phase, untold
 from models.pixel_format import PixelFormat
 from serve_app.config.model_settings import ModelSettings
 from serve_app.config.placement import Placement
+from serve_app.config.tracing_settings import TracingSettings
 from serve_app.replica.rank_actor import LIFE, PHASES, PreparedRun, RankActor, RankProcess, RankStart
 
 _START_S = 1800.0
@@ -67,6 +68,7 @@ class RankGroup:
         placement: Placement,
         bundles: PlacementGroup,
         timeout_s: float,
+        tracing: TracingSettings | None = None,
     ) -> None:
         """Start the ranks in bundles 1, 2 … of the placement group, all on this node, and load the model; of
         a group on several nodes, those of each node in the one bundle there.
@@ -81,12 +83,21 @@ class RankGroup:
         self._ended = False
         self.evictions: Mapping[str, int] = {}
         """Those of rank 0, as of the run that was prepared last."""
+        self.traceparent: str | None = None
+        """The span that those of the runs prepared next are below; None: they are not traced."""
         self._processes: list[psutil.Process] = []
 
         def start(number: int) -> RankStart:
-            spans = placement.nodes > 1
             return RankStart(
-                number, model.plan, model.engine, settings, timeout_s, model.video_encoder, spans
+                number,
+                model.plan,
+                model.engine,
+                settings,
+                timeout_s,
+                model.video_encoder,
+                is_on_several_nodes=placement.nodes > 1,
+                tracing=tracing,
+                part=f"model-{model.name}",
             )
 
         self._ranks: list[Any] = [
@@ -155,7 +166,7 @@ class RankGroup:
         number = next(self._numbers)
         shared = ray.put(request)  # once, however many ranks read its pictures
         follows = None if before is None else before.number
-        preparing = [rank.prepare.remote(number, shared, follows) for rank in self._ranks]
+        preparing = [rank.prepare.remote(number, shared, follows, self.traceparent) for rank in self._ranks]
         others = preparing[1:]
         while (phase := self._next_phase(number, others)) is not None:
             on_phase(phase)

@@ -17,9 +17,14 @@ class RunSpans:
         self._span = self._tracer.begin("run", parent, facts_of(task))
         self._steps = count(1)
 
+    @property
+    def traceparent(self) -> str | None:
+        """The attempt's span, for what other processes tell of it; None where nothing is traced."""
+        return self._span.traceparent
+
     def lap(self, stage: str, seconds: float) -> None:
         """Tell of a part of the run that ends now: a stage of a fragment, or one step of ``denoise_s``."""
-        now, below = time.time(), self._span.traceparent
+        now, below = time.time(), self.traceparent
         if stage == "denoise_s":
             self._tracer.tell("step", below, now - seconds, now, {"wan.step": next(self._steps)})
         else:

@@ -1,9 +1,9 @@
-"""The coordinator's spans of a task: its time in the queue, the moves that end a run, its whole life."""
+"""The coordinator's spans of a task: queue, moves that end a run, its whole life, and what is sent of it."""
 
 import time
 
 from serve_app.tasks.task import Task
-from serve_app.tracing.tracer import Tracer, facts_of, traceparent_of
+from serve_app.tracing.tracer import UNTRACED, Tracer, facts_of, traceparent_of
 
 
 class TaskSpans:
@@ -24,6 +24,15 @@ class TaskSpans:
             now = time.time()
             self._tracer.tell("requeue", parent, now, now, facts_of(task), error="worker_lost")
 
+    def sent(
+        self, what: str, task: Task, began: float, number: int, code: int | None, *, error: str | None
+    ) -> None:
+        """Tell of an attempt, which ends now, at a message or an upload; ``code``: the status it came to."""
+        if (parent := traceparent_of(task)) is not None:
+            answer = {} if code is None else {"http.response.status_code": code}
+            facts = {**facts_of(task), "wan.sending": number, **answer}
+            self._tracer.tell(what, parent, began, time.time(), facts, error=error)
+
     def ended(self, task: Task) -> None:
         """Tell of the whole time of a task that has ended: ``succeeded``, ``failed`` or ``cancelled``."""
         if (parent := traceparent_of(task)) is not None:
@@ -32,3 +41,7 @@ class TaskSpans:
             self._tracer.tell(
                 f"task {task.status}", parent, task.created_at, ended, facts_of(task), error=error
             )
+
+
+NO_SPANS = TaskSpans(UNTRACED)
+"""Those of a service without ``tracing``."""

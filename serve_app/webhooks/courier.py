@@ -12,6 +12,7 @@ from typing import Generic, Protocol
 from serve_app.store.delivery_ledger import D, Due, Outcome
 from serve_app.store.leadership import Superseded
 from serve_app.tasks.webhook import DeliveryState
+from serve_app.tracing.task_spans import NO_SPANS, TaskSpans
 from serve_app.webhooks.schedule import MAX_JITTER, Answer, outcome
 
 _MOST_AT_ONCE = 64
@@ -58,10 +59,11 @@ class Courier(Generic[D]):
         clock: Callable[[], float] = time.time,
         noun: str = "webhook",
         most_at_once: int = _MOST_AT_ONCE,
+        spans: TaskSpans = NO_SPANS,
     ) -> None:
         """``on_attempt`` is called with the state that each recorded attempt left its delivery in.
 
-        ``noun``: what the log calls a delivery.
+        ``noun``: what the log and the ``spans``, of which each attempt is one, call a delivery.
         """
         self._ledger: Ledger[D] = ledger
         self._sender: Carrier[D] = sender
@@ -69,6 +71,7 @@ class Courier(Generic[D]):
         self._clock = clock
         self._noun = noun
         self._most_at_once = most_at_once
+        self._spans = spans
         self._under_way: dict[asyncio.Task[None], Due[D]] = {}
         self._wake = asyncio.Event()
         self._superseded: Superseded | None = None
@@ -123,6 +126,7 @@ class Courier(Generic[D]):
         self._wake.set()
 
     async def _carry(self, due: Due[D]) -> None:
+        began = time.time()
         answer = await self._sender.send(due, at=self._clock())
         jitter = random.uniform(0.0, MAX_JITTER)
         # From its end on: an upload that fails may have taken minutes.
@@ -130,6 +134,9 @@ class Courier(Generic[D]):
         if came_to.fault is not None:
             # Neither the URL, which may carry a token, nor the body.
             _logger.info("%s %s: %s", self._noun, due.delivery.id, came_to.fault)
+        self._spans.sent(
+            self._noun, due.task, began, due.delivery.attempts + 1, answer.code, error=came_to.fault
+        )
         await self._record(due, came_to)
 
     async def _record(self, due: Due[D], came_to: Outcome) -> None:

@@ -10,10 +10,12 @@ import pytest
 import pytest_asyncio
 from sqlalchemy import make_url
 
+from serve_app.config.tracing_settings import TracingSettings
 from serve_app.store.database import Database
 from serve_app.store.run_ledger import RunLedger
 from serve_app.store.task_store import TaskStore
 from testbed.postgres_server import PostgresServer
+from tests.collector import Collector
 
 if TYPE_CHECKING:
     from serve_app.replica.rank_group import RankGroup
@@ -78,10 +80,18 @@ async def ledger(database: Database) -> RunLedger:
 
 
 @pytest.fixture(scope="module")
-def demo_pair(cluster: "Cluster") -> "Iterator[RankGroup]":
+def rank_collector() -> Iterator[Collector]:
+    """The collector that the ranks tell of runs with a traceparent."""
+    with Collector() as collector:
+        yield collector
+
+
+@pytest.fixture(scope="module")
+def demo_pair(cluster: "Cluster", rank_collector: Collector) -> "Iterator[RankGroup]":
     """Two ranks of the demo model, for the tests that leave them as they were."""
     from testbed.cluster import demo  # these set Ray's environment, which other tests need not have
     from testbed.ranks import group_of
 
-    with group_of(demo(), timeout_s=RANK_PATIENCE_S) as group:
+    tracing = TracingSettings(endpoint=rank_collector.endpoint, period_s=0.1)
+    with group_of(demo(), timeout_s=RANK_PATIENCE_S, tracing=tracing) as group:
         yield group

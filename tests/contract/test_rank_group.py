@@ -1,6 +1,7 @@
 """A group of ranks makes the video of one device and ends as a whole; the engines' contract holds for it."""
 
 import shutil
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,10 +21,13 @@ from serve_app.replica.rank_actor import RankActor, RankStart
 from serve_app.replica.rank_group import RankGroup
 from testbed.cluster import ROOT, Cluster, demo, paced
 from testbed.ranks import assert_gone, group_of
+from testbed.service import wait_for
+from tests.collector import Collector
 from tests.contract.conftest import RANK_PATIENCE_S
 from tests.contract.test_engine_contract import REQUEST, video
 
 STRICT_S = 5
+TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 
 
 @pytest.fixture
@@ -46,6 +50,24 @@ def test_two_ranks_make_the_video_of_one(engine: RankGroup) -> None:
         assert made.shape == expected.shape
         assert np.abs(made.astype(int) - expected).max() <= 1
         assert told == phases
+
+
+def test_each_rank_tells_of_its_part_in_a_run_below_the_runs_span(
+    engine: RankGroup, rank_collector: Collector
+) -> None:
+    engine.traceparent = f"00-{TRACE}-{SPAN}-01"
+    followed(engine, REQUEST)
+    engine.traceparent = None
+    followed(engine, REQUEST)  # one that is not traced
+    parts = ["rank prepare", *["rank step"] * REQUEST.steps, "rank decode"]
+    wanted = Counter((name, rank) for rank in (0, 1) for name in parts)
+
+    def told() -> Counter[tuple[str, int]]:
+        return Counter((span.name, span.facts["wan.rank"]) for span in rank_collector.of(TRACE))
+
+    wait_for(lambda: told() >= wanted, RANK_PATIENCE_S, lambda: f"{told()}")
+    assert told() == wanted
+    assert {(span.parent, span.part) for span in rank_collector.spans} == {(SPAN, "model-demo")}
 
 
 def test_a_run_that_is_not_the_latest_any_more_is_refused(engine: RankGroup) -> None:

@@ -13,6 +13,7 @@ from serve_app.store.run_ledger import RunLedger
 from serve_app.store.upload_ledger import UploadLedger
 from serve_app.tasks.upload import Upload
 from serve_app.tasks.webhook import Delivery, DeliveryState
+from serve_app.tracing.task_spans import NO_SPANS, TaskSpans
 from serve_app.webhooks.courier import Courier
 from serve_app.webhooks.sender import Sender
 from serve_app.webhooks.uploader import Uploader
@@ -30,6 +31,7 @@ class Post:
     service: HttpService
     attempts: list[DeliveryState] = field(default_factory=list)
     """What each recorded attempt came to."""
+    spans: TaskSpans = NO_SPANS
     now: float = field(default_factory=lambda: time.time() + 60)
     """A minute ahead, so that whatever the test makes is due."""
 
@@ -43,7 +45,9 @@ class Post:
         describe = partial(message_document, root_path=config.webhooks.public_url)
         sender = Sender(http, config.webhook_secrets, describe, timeout_s=timeout_s)
         deliveries = DeliveryLedger(self.service.database, ledger.epoch)
-        return Courier(deliveries, sender, on_attempt=self.attempts.append, clock=lambda: self.now)
+        return Courier(
+            deliveries, sender, on_attempt=self.attempts.append, clock=lambda: self.now, spans=self.spans
+        )
 
     def uploads_of(self, ledger: RunLedger, *, timeout_s: float = 10.0) -> Courier[Upload]:
         config, service = self.service.settings, self.service

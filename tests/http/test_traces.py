@@ -11,8 +11,11 @@ import pytest_asyncio
 from serve_app.config.tracing_settings import TracingSettings
 from serve_app.tasks.caller import EVERYONE
 from serve_app.tracing.otel import OtelTracer
+from serve_app.tracing.task_spans import TaskSpans
 from tests.collector import Collector
 from tests.http.http_service import HttpService, running, settings
+from tests.http.post import WEBHOOKS, Post
+from tests.http.receiver import receiving
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 
@@ -74,6 +77,27 @@ async def test_a_trace_of_its_own_begins_without_a_valid_one_and_a_refusal_is_in
     refused, taken = sorted(collector.spans, key=lambda span: span.name)
     assert (refused.name, refused.facts["http.response.status_code"]) == ("POST", 422)
     assert refused.parent == taken.parent == "" and len({refused.trace, taken.trace, TRACE}) == 3
+
+
+async def test_each_attempt_at_a_message_is_in_the_trace_of_its_task_with_what_it_came_to(
+    folder: Path, collector: Collector, tracer: OtelTracer
+) -> None:
+    config = settings(folder, webhooks=WEBHOOKS, tracing={"endpoint": collector.endpoint})
+    async with running(config, tracer=tracer) as service, receiving() as receiver:
+        post = Post(service, spans=TaskSpans(tracer))
+        receiver.answers = ["503 Away"]
+        await service.finished(callback_url=receiver.url("/hook?token=hidden"))
+        await post.deliver()
+        post.now += 60
+        await post.deliver()
+    tracer.close()
+    submit, first, second = sorted(collector.spans, key=lambda span: (span.name, span.error == ""))
+    assert [span.name for span in (submit, first, second)] == ["submit", "webhook", "webhook"]
+    assert {(span.trace, span.parent) for span in (first, second)} == {(submit.trace, submit.id)}
+    told = [(span.facts["wan.sending"], span.facts["http.response.status_code"]) for span in (first, second)]
+    assert told == [(1, 503), (2, 204)]
+    assert "503" in first.error and second.error == ""
+    assert b"hidden" not in b"".join(collector.bodies)
 
 
 def test_nothing_of_opentelemetry_is_imported_by_a_service_that_does_not_trace() -> None:
