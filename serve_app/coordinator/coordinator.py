@@ -16,7 +16,7 @@ from ray import serve
 from ray.exceptions import ActorUnavailableError, RayActorError
 from ray.serve.handle import DeploymentHandle
 
-from serve_app.config.settings import AppSettings
+from serve_app.config.settings import AppSettings, TaskSettings
 from serve_app.coordinator.deployments import Deployments
 from serve_app.coordinator.dispatch import Dispatcher, ReplicaLost
 from serve_app.coordinator.hand_backs import HandBacks
@@ -98,16 +98,7 @@ class Coordinator:
         self._handover = Handover(self._ledger, self._hand_backs.want, awaited, patience_s=rules.drain_s)
         names = {model.name: deployment_of(model.name) for model in settings.models}
         self._deployments = Deployments(serve.get_replica_context().app_name, names)
-        self._scaling = Scaling(
-            self._database,
-            self._fleet,
-            settings.models,
-            windows,
-            self._deployments.stopping,
-            lambda: self._ledger.seat,
-            seen_within_s=rules.silence_s,
-            on_backlog=gauges.backlog,
-        )
+        self._scaling = self._scaling_of(settings, windows, gauges)
         await self._scaling.recall()
         self._scaled = frozenset(model.name for model in settings.models if model.autoscaling)
         if self._ledger.seat.leads:
@@ -117,14 +108,7 @@ class Coordinator:
         self._dispatcher = Dispatcher(
             self._ledger, list(models), self._scaling.window, self._send, self._give_up, self._room.is_there
         )
-        self._leases = Leases(
-            self._ledger,
-            self._look_around,
-            self._note_given_up,
-            partial(self._ended, "expire"),
-            grace_s=rules.grace_s,
-            heartbeat_s=rules.heartbeat_s,
-        )
+        self._leases = self._leases_of(rules)
         self._outgoing = Outgoing(
             settings, self._database, self._ledger.epoch, artifacts, describe, self._traces
         )
@@ -135,6 +119,24 @@ class Coordinator:
         self._line = ReportServer(self.report, self.saw)
         await self._line.start(ray.util.get_node_ip_address())
         self._loops = self._begin_loops()
+
+    def _scaling_of(
+        self, settings: AppSettings, windows: Mapping[str, int], gauges: ServiceMetrics
+    ) -> Scaling:
+        return Scaling(
+            self._database,
+            self._fleet,
+            settings.models,
+            windows,
+            self._deployments.stopping,
+            lambda: self._ledger.seat,
+            seen_within_s=settings.tasks.silence_s,
+            on_backlog=gauges.backlog,
+        )
+
+    def _leases_of(self, rules: TaskSettings) -> Leases:
+        expired = partial(self._ended, "expire")
+        return Leases(self._ledger, self._look_around, self._note_given_up, expired, rules)
 
     def _janitor_of(self, settings: AppSettings, artifacts: Artifacts) -> Janitor:
         forget = self._outgoing.sweep

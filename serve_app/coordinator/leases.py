@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Awaitable, Callable
 
+from serve_app.config.settings import TaskSettings
 from serve_app.store.run_ledger import RunLedger
 from serve_app.tasks.task import Task
 
@@ -14,9 +15,9 @@ _EVERY_S = 1.0
 class Leases:
     """Gives up the runs with an expired lease, and fails the waiting tasks whose deadline has passed.
 
-    Runs get ``grace_s`` seconds to report at the start, after an outage of the store, and when a check comes
-    more than ``heartbeat_s`` seconds late, as in a process that was frozen. ``keep_seat``: called before each
-    check. ``on_given_up`` and ``on_expired``: told of each task.
+    Runs get a grace to report at the start, after an outage of the store, and when a check comes later than a
+    heartbeat, as in a process that was frozen. ``keep_seat``: called before each check. ``on_given_up`` and
+    ``on_expired``: told of each task.
     """
 
     def __init__(
@@ -25,17 +26,16 @@ class Leases:
         keep_seat: Callable[[], Awaitable[None]],
         on_given_up: Callable[[Task], None],
         on_expired: Callable[[Task], None],
+        rules: TaskSettings,
         *,
-        grace_s: float,
-        heartbeat_s: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._ledger = ledger
         self._keep_seat = keep_seat
         self._on_given_up = on_given_up
         self._on_expired = on_expired
-        self._grace_s = grace_s
-        self._late_after_s = _EVERY_S + heartbeat_s
+        self._grace_s = rules.grace_s
+        self._late_after_s = _EVERY_S + rules.heartbeat_s
         self._clock = clock
         self._checked_at = -math.inf
 

@@ -3,6 +3,7 @@
 import pytest_asyncio
 from sqlalchemy import update
 
+from serve_app.config.settings import TaskSettings
 from serve_app.coordinator.leases import Leases
 from serve_app.store.database import Database
 from serve_app.store.run_ledger import RunLedger
@@ -26,8 +27,7 @@ class Checks:
             self._keep_seat,
             self._given_up.append,
             self._given_up.append,
-            grace_s=30,
-            heartbeat_s=HEARTBEAT_S,
+            TaskSettings(heartbeat_s=HEARTBEAT_S),
             clock=lambda: self._now,
         )
 
