@@ -45,6 +45,7 @@ def main() -> int:
     )
     parser.add_argument("--away", type=float, default=30.0, help="s that a database or bucket is away")
     parser.add_argument("--slow", type=float, default=60.0, help="s that it is slow")
+    parser.add_argument("--gpu-nodes", type=int, default=6, help="beside the head and the front node")
     parser.add_argument("--json", action="store_true", help="one object instead of the table")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="wan-serve-drill-") as folder:
@@ -67,8 +68,9 @@ def _drilled(options: argparse.Namespace, folder: Path) -> Outcome:
     )
     if options.what == "outages":
         return drill_outages(plan, folder, away_s=options.away, slow_s=options.slow)
-    others = {"upgrade": drill_upgrades, "nodes": drill_nodes}
-    return others.get(options.what, drill)(plan, folder)
+    if options.what == "nodes":
+        return drill_nodes(plan, folder, gpu_nodes=options.gpu_nodes)
+    return (drill_upgrades if options.what == "upgrade" else drill)(plan, folder)
 
 
 def table(outcome: Outcome) -> str:

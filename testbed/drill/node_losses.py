@@ -2,8 +2,8 @@
 
 import asyncio
 import sys
+import time
 from collections import Counter
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -16,8 +16,6 @@ from testbed.drill.drill import SETTINGS, Drill, DrillPlan, Outcome
 from testbed.many_nodes import ManyNodes
 from testbed.redis_server import program
 
-NODES = 6
-"""Nodes with GPUs, beside the head and the front node."""
 GPUS = 2
 NOTICE_S = 6.0
 """Seconds that a node is given before it goes."""
@@ -44,17 +42,21 @@ class NodesOutcome(Outcome):
 class NodeLosses:
     """Strikes nodes, one at a time; another one comes in the place of each that goes."""
 
-    def __init__(self, nodes: ManyNodes, random: Random) -> None:
+    def __init__(self, nodes: ManyNodes, random: Random, *, most: int) -> None:
+        """``most``: how many nodes there are to be."""
         self._nodes = nodes
         self._random = random
+        self._most = most
         self._there: list[Node] = []
         self.struck: Counter[str] = Counter()
 
     def fill(self) -> None:
         """Add the nodes with GPUs that are missing; one that does not come up is left for the next time."""
-        for _ in range(NODES - len(self._there)):
-            with suppress(Exception):
+        for _ in range(self._most - len(self._there)):
+            try:
                 self._there.append(self._nodes.add("gpu", num_cpus=4, num_gpus=GPUS))
+            except Exception as error:
+                print(f"a node did not come up: {error!r}", file=sys.stderr, flush=True)
 
     def strike(self) -> bool:
         """Strike one node; return whether there was one."""
@@ -64,6 +66,7 @@ class NodeLosses:
         kinds = {"node lost": 4, "raylet killed": 3, "node drained": 4, "head killed": 1}
         (kind,) = self._random.choices([*kinds], [*kinds.values()])
         self.struck[kind] += 1
+        print(f"{time.strftime('%H:%M:%S')} {kind} …", file=sys.stderr, flush=True)
         if kind == "head killed":
             self._nodes.kill_head()
             Event().wait(HEADLESS_S)  # the fault itself: the service goes on without
@@ -77,12 +80,11 @@ class NodeLosses:
             Event().wait(NOTICE_S)
         node.lose()
         self.fill()
-        print(f"struck: {dict(self.struck)}", file=sys.stderr, flush=True)
         return True
 
 
-def drill_nodes(plan: DrillPlan, folder: Path) -> NodesOutcome:
-    """Start a cluster of eight nodes in ``folder``, drill it and end it.
+def drill_nodes(plan: DrillPlan, folder: Path, *, gpu_nodes: int) -> NodesOutcome:
+    """Start a cluster of a head, a front node and ``gpu_nodes`` in ``folder``, drill it and end it.
 
     Two models share its GPUs: one with a GPU a replica, and one whose replicas are groups on two nodes.
     """
@@ -91,7 +93,7 @@ def drill_nodes(plan: DrillPlan, folder: Path) -> NodesOutcome:
     steps = folder / "steps"
     options = {"step_s": 0.05, "steps": str(steps)}
     models = [
-        paced(0.05, replicas=NODES, options=options, cpus_per_replica=0.5),
+        paced(0.05, replicas=gpu_nodes, options=options, cpus_per_replica=0.5),
         paced(
             0.05,
             name="group",
@@ -104,7 +106,7 @@ def drill_nodes(plan: DrillPlan, folder: Path) -> NodesOutcome:
         ),
     ]
     with ManyNodes(folder, found) as nodes:
-        losses = NodeLosses(nodes, Random(plan.seed))
+        losses = NodeLosses(nodes, Random(plan.seed), most=gpu_nodes)
         losses.fill()
         service = nodes.deploy(models=models, tasks=_RULES, **SETTINGS)
         drilling = Drill(plan, lambda: service.url, losses, Work(_STEPS, ("paced", "group"), uploads=True))
