@@ -5,7 +5,7 @@ import json
 import shlex
 
 import pytest
-from playwright.async_api import BrowserContext, Page, expect
+from playwright.async_api import BrowserContext, Page, Route, expect
 
 from tests.http.http_service import as_text, png
 from tests.web.conftest import opened
@@ -65,10 +65,18 @@ async def test_two_of_them_play_in_step(page: Page, service: WebService):
     await expect(picks).to_have_count(3)
     await picks.nth(0).check()
     await picks.nth(1).check()
+    comes = asyncio.Event()
+
+    async def comes_late(route: Route) -> None:
+        await comes.wait()
+        await route.continue_()
+
+    await page.route("**/result", comes_late)
     await page.click("text=Compare two")
     videos = page.locator(".compare video")
     await expect(videos).to_have_count(2)
     await page.fill("[aria-label='Place in both videos']", "0.5")
+    comes.set()
     for video in await videos.all():
         await expect(video).to_have_js_property("paused", True)
         await expect(video).to_have_js_property("currentTime", 0.5)

@@ -15,6 +15,8 @@ export function openCompare(one, other) {
   const length = () => Math.max(left.duration || 0, right.duration || 0);
   const longer = () => ((left.duration || 0) >= (right.duration || 0) ? left : right);
   let isPlaying = false;
+  let isTouched = false; // from then on nothing plays by itself
+  let place = 0; // where the bar was moved to, a share of the length
 
   const seek = (at) => {
     for (const video of [left, right]) video.currentTime = Math.min(at, video.duration || 0);
@@ -38,10 +40,15 @@ export function openCompare(one, other) {
     requestAnimationFrame(inStep);
   };
   bar.addEventListener("input", () => {
+    isTouched = true;
+    place = Number(bar.value);
     play(false);
-    seek(Number(bar.value) * length());
+    seek(place * length());
   });
-  toggle.addEventListener("click", () => play(!isPlaying));
+  toggle.addEventListener("click", () => {
+    isTouched = true;
+    play(!isPlaying);
+  });
   const side = (video, task) => el("figure", {}, video, el("figcaption", {}, el("p", {}, title(task)), el("p", { class: "note" }, `${task.model} · seed ${task.seed}`)));
   const node = dialog("Two videos in step", "compare", [
     el("div", { class: "sides" }, side(left, one), side(right, other)),
@@ -53,7 +60,8 @@ export function openCompare(one, other) {
     });
   }
   const isCalm = matchMedia("(prefers-reduced-motion: reduce)").matches;
-  Promise.all([left, right].map((video) => new Promise((resolve) => video.addEventListener("canplay", resolve, { once: true })))).then(() => play(!isCalm));
+  const ready = [left, right].map((video) => new Promise((resolve) => video.addEventListener("canplay", resolve, { once: true })));
+  Promise.all(ready).then(() => (isTouched ? seek(place * length()) : play(!isCalm)));
   play(false);
   requestAnimationFrame(inStep);
 }
