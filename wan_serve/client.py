@@ -129,6 +129,12 @@ class Client:
         self._send(call.of_task(_id(task), method="DELETE"))
         return self.task(_id(task))
 
+    def cancel_all(self, *, waiting_only: bool = False) -> Mapping[str, Any]:
+        """Cancel all of one's own tasks that wait or run, and return the outcome, as ``StopDocument``."""
+        which = "waiting" if waiting_only else "running"
+        answer: Mapping[str, Any] = self._send(Call("DELETE", f"/v1/tasks/all/{which}")).json()
+        return answer
+
     def finish_early(self, task: Task | str) -> Task:
         """Have a run decode what there is after the step that it is at."""
         return call.task_of(self._send(call.of_task(_id(task), "/finish_early", method="POST")))

@@ -1,0 +1,1 @@
+"""The commands of ``wan-serve`` that work with a running service; they need typer and rich besides httpx."""

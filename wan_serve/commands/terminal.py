@@ -1,0 +1,68 @@
+"""What the commands print: text of others is shown as text, whatever it holds."""
+
+import json
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+_STEERING = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Characters that steer a terminal, turn its text around, or cannot be encoded."""
+_WIDTH_OF_A_PIPE = 200
+
+
+def shown(text: str) -> str:
+    """Return a text of one line in which no character steers the terminal."""
+    return _STEERING.sub(_written_out, text)
+
+
+def _written_out(found: re.Match[str]) -> str:
+    if found[0] in "\t\n\r":
+        return " "
+    number = ord(found[0])
+    return f"\\x{number:02x}" if number < 256 else f"\\u{number:04x}"
+
+
+def complain(sentence: object) -> None:
+    """Print a sentence on standard error."""
+    print(shown(str(sentence)), file=sys.stderr, flush=True)
+
+
+def print_json(document: object, *, indent: int | None = 2) -> None:
+    """Print a JSON document; of characters beyond ASCII the numbers."""
+    print(json.dumps(document, indent=indent), flush=True)
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
+    """Return a table whose last column gives way where the terminal is narrow."""
+    found = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        is_last = column == columns[-1]
+        found.add_column(column, no_wrap=True, overflow="ellipsis", ratio=1 if is_last else None)
+    for row in rows:
+        found.add_row(*(Text("" if cell is None else shown(str(cell))) for cell in row))
+    return found
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Print a table on standard output."""
+    output().print(table(columns, rows))
+
+
+def output() -> Console:
+    """Return standard output as rich writes to it; a pipe is wide."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH_OF_A_PIPE)
+
+
+def seconds(value: float) -> str:
+    """Return a duration for people, such as ``42 s`` or ``3 min 05 s``."""
+    whole = round(value)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02} min"
