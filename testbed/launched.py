@@ -58,7 +58,7 @@ class Launched:
         """Start the service and wait until it is ready."""
         with (self._folder / "output.log").open("a") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "serve_app.cli", "run", str(self._config)],
+                [sys.executable, "-m", "serve_app.cli", "serve", str(self._config)],
                 cwd=ROOT,
                 env={
                     **_environment_without_ray(),

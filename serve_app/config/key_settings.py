@@ -7,7 +7,7 @@ from serve_app.config.webhook_settings import WebhookSecret
 
 
 class KeySettings(Section):
-    """One API key, stored as its hash, and its holder's rights and limits. ``scripts/make_key`` makes one."""
+    """One API key, stored as its hash, and its holder's rights and limits: ``wan-serve keys make``."""
 
     name: str = Field(
         pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$",

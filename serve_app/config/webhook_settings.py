@@ -15,7 +15,7 @@ def _webhook_secret(secret: SecretStr) -> SecretStr:
 
 
 WebhookSecret = Annotated[SecretStr, AfterValidator(_webhook_secret)]
-"""A secret that is in no text of the settings; ``scripts/make_key`` makes one."""
+"""A secret that is in no text of the settings; ``wan-serve keys make`` makes one."""
 
 
 class WebhookSettings(Section):

@@ -1,1 +1,1 @@
-"""The launcher of ``wan-serve run``: Ray Serve on a configuration, until a signal."""
+"""The launcher of ``wan-serve serve``: Ray Serve on a configuration, until a signal."""

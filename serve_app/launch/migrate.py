@@ -1,6 +1,7 @@
 """The command ``wan-serve migrate``: a database's schema, brought to this version, checked, or as SQL."""
 
 import asyncio
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,17 +24,20 @@ class _Undone(Exception):
     """Ends a transaction of which nothing is to stay."""
 
 
-def migrate(target: str, *, is_check: bool, as_sql: bool) -> int:
+def migrate(target: str, *, is_check: bool, as_sql: bool, as_json: bool = False) -> int:
     """Migrate the databases of ``target``, a configuration file or an address; return the exit status.
 
     ``is_check``: changes nothing, and the status is 1 where a database is behind. ``as_sql``: prints the
-    statements that a migration would execute, after executing them and taking them back.
+    statements that a migration would execute, after executing them and taking them back. ``as_json``: prints
+    an object a line, for each database, in place of a sentence.
     """
     try:
         urls = [target] if "://" in target else _urls_of(Path(target))
         status = 0
         for url in urls:
-            status = max(status, asyncio.run(_migrate(url, is_check=is_check, as_sql=as_sql)))
+            status = max(
+                status, asyncio.run(_migrate(url, is_check=is_check, as_sql=as_sql, as_json=as_json))
+            )
         return status
     except (SettingsError, SchemaTooNew, StoreUnavailable) as error:
         print(error, file=sys.stderr)
@@ -48,12 +52,12 @@ def _urls_of(path: Path) -> Sequence[str]:
     ]
 
 
-async def _migrate(url: str, *, is_check: bool, as_sql: bool) -> int:
+async def _migrate(url: str, *, is_check: bool, as_sql: bool, as_json: bool) -> int:
     parsed, known = make_url(url), newest_version()
     name = f"{parsed.get_backend_name()} {parsed.database}"
     is_new = parsed.get_backend_name() == "sqlite" and not Path(parsed.database or "").exists()
     if is_new and is_check:  # a look would make the file
-        print(f"{name}: there is none yet; this program needs schema {known}.")
+        _tell(name, None, None, known, as_json=as_json)
         return 1
     database = Database(url)
     try:
@@ -66,9 +70,16 @@ async def _migrate(url: str, *, is_check: bool, as_sql: bool) -> int:
         now = await database.version()
     finally:
         await database.close()
+    _tell(name, before, now, known, as_json=as_json)
+    return int(now is None or now < known)
+
+
+def _tell(name: str, before: str | None, now: str | None, known: str, *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"database": name, "before": before, "schema": now, "needed": known}))
+        return
     moved = "" if now == before else f", before {before or 'none'}"
     print(f"{name}: schema {now or 'none'}{moved}; this program needs {known}.")
-    return int(now is None or now < known)
 
 
 async def _statements(database: Database) -> Sequence[str]:

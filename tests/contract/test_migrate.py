@@ -1,12 +1,13 @@
 """The command ``wan-serve migrate`` on both databases."""
 
 import asyncio
+import json
 from pathlib import Path
 
 import pytest
 from sqlalchemy import make_url
 
-from serve_app.cli import main
+from serve_app.cli.commands import main
 from serve_app.store.database import Database, newest_version
 
 
@@ -36,7 +37,11 @@ def test_a_database_is_checked_shown_and_migrated(
     assert newest_version() in capsys.readouterr().out
     assert version_of(database_url) == newest_version()
     assert main(["migrate", database_url, "--check"]) == 0
-    assert main(["migrate", database_url]) == 0
+    capsys.readouterr()
+    assert main(["migrate", database_url, "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["before"] == said["schema"] == said["needed"] == newest_version()
+    assert main(["migrate", database_url, "--sql", "--json"]) == 2
 
 
 def test_what_cannot_be_migrated_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

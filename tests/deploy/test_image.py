@@ -47,7 +47,9 @@ def test_what_is_copied_is_there_is_sent_to_the_builder_and_is_all_that_the_whee
     sent = set(re.findall(r"^!(.+)$", (DEPLOY / "Dockerfile.dockerignore").read_text(), re.MULTILINE))
     assert sources == sent
     assert all((ROOT / source).exists() for source in sources)
-    assert {source for source in sources if (ROOT / source).is_dir()} == {"models", "offline", "serve_app"}
+    assert {source for source in sources if (ROOT / source).is_dir()} == {
+        *("models", "offline", "serve_app", "wan_serve")
+    }
 
 
 def test_the_tags_that_the_dockerfile_and_the_compose_files_name_are_those_of_the_manifests() -> None:

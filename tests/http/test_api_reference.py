@@ -11,7 +11,7 @@ import pytest
 from serve_app.api.application import published_document
 from serve_app.api.http.examples import BASE_URL
 from serve_app.api.reference import COMMAND, as_markdown
-from serve_app.cli import main
+from serve_app.cli.commands import main
 from tests.http.http_service import HttpService, listening_at, png
 
 PAGE = Path(__file__).parents[2] / "docs" / "api.md"

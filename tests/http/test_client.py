@@ -239,4 +239,5 @@ def test_the_package_of_the_client_holds_it_whole_and_nothing_else(tmp_path: Pat
     subprocess.run(command, cwd=tmp_path, check=True)
     (wheel,) = tmp_path.glob("*.whl")
     names = {name for name in ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    assert names == {f"wan_serve/{path.name}" for path in (tmp_path / "wan_serve").iterdir()}
+    files = (path for path in (tmp_path / "wan_serve").rglob("*") if path.is_file())
+    assert names == {path.relative_to(tmp_path).as_posix() for path in files}

@@ -1,13 +1,17 @@
 """``wan-serve`` against the real service, over a socket: what it prints, and its exit statuses."""
 
 import asyncio
+import fcntl
 import json
 import os
 import pty
 import signal
+import struct
 import subprocess
 import sys
+import termios
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +27,7 @@ from wan_serve.commands.program import new_app, run
 
 ROOT = Path(__file__).parents[2]
 WITHIN_S = 60.0
-HOSTILE = "\x1b[2J\x1b]0;title\x07[bold red]ball[/] :boom: \u202egnp.\x9b31m\ud800\r\n{0} end"
+HOSTILE = "\x1b[2J\x1b]0;title\x07[bold red]ball[/] :boom: \u202egnp.\x9b31m\r\n{0} end"
 SHOWN = r"\x1b[2J\x1b]0;title\x07[bold red]ball[/] :boom: \u202egnp.\x9b31m"
 
 
@@ -214,18 +218,17 @@ async def test_the_queue_is_listed_and_worked_with(service: HttpService, wan_ser
 
 
 async def test_text_of_others_is_shown_as_text(service: HttpService, wan_serve: CommandLine) -> None:
-    hostile = HOSTILE.replace("\ud800", "")  # which the service refuses
-    done = await wan_serve("submit", hostile)
+    done = await wan_serve("submit", HOSTILE)
     assert done.status == 0, done.err
     task_id = done.out.strip()
     task = await service.claim()
-    await service.ledger.fail(task.uid, task.attempt, Failure("model_error", HOSTILE.replace("\ud800", "")))
+    await service.ledger.fail(task.uid, task.attempt, Failure("model_error", HOSTILE))
     for arguments in (("list",), ("status", task_id), ("download", task_id)):
         shown = await wan_serve(*arguments)
         said = shown.out + shown.err
         assert SHOWN in said and "{0} end" in said, said
         assert said.replace("\n", "").isprintable()
-    assert (await wan_serve("status", task_id, "--json")).document["prompt"] == hostile
+    assert (await wan_serve("status", task_id, "--json")).document["prompt"] == HOSTILE
 
 
 async def test_watch_writes_a_line_for_each_change_until_ctrl_c(service: HttpService, url: str) -> None:
@@ -247,41 +250,87 @@ async def test_watch_writes_a_line_for_each_change_until_ctrl_c(service: HttpSer
     assert await watching.stderr.read() == b""
 
 
-@pytest.mark.parametrize(
-    ("answers", "status", "ended"),
-    [(["y\n"], ExitStatus.CANCELLED, "cancelled"), (["\x03"], ExitStatus.INTERRUPTED, "submitted")],
-)
-async def test_ctrl_c_asks_once_whether_to_cancel(
-    service: HttpService, url: str, answers: list[str], status: ExitStatus, ended: str
-) -> None:
+class Terminal:
+    """A command on a terminal of its own."""
+
+    def __init__(self, process: asyncio.subprocess.Process, terminal: int) -> None:
+        self._process = process
+        self._terminal = terminal
+        self._said = bytearray()
+
+    def type(self, text: str) -> None:
+        os.write(self._terminal, text.encode())
+
+    async def until(self, words: str) -> None:
+        """Wait until it shows ``words`` after those that were waited for before."""
+        async with asyncio.timeout(WITHIN_S):
+            while words.encode() not in self._said:
+                self._said.extend(await asyncio.to_thread(os.read, self._terminal, 4096))
+        del self._said[: self._said.index(words.encode()) + len(words)]
+
+    async def status(self) -> int:
+        return await asyncio.wait_for(self._process.wait(), WITHIN_S)
+
+
+@asynccontextmanager
+async def on_a_terminal(*arguments: str) -> AsyncIterator[Terminal]:
     terminal, side = pty.openpty()
-    waiting = await asyncio.create_subprocess_exec(
-        *("setsid", "--ctty", "--wait", sys.executable, "-m", "wan_serve.commands"),
-        *("submit", "a red ball", "--wait"),
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 160, 0, 0))
+    process = await asyncio.create_subprocess_exec(
+        *("setsid", "--ctty", "--wait", sys.executable, "-m", "wan_serve.commands", *arguments),
         cwd=ROOT,
+        env={**os.environ, "TERM": "xterm"},
         stdin=side,
         stdout=side,
         stderr=side,
     )
     os.close(side)
-    said = bytearray()
-
-    async def until(words: str) -> None:
-        async with asyncio.timeout(WITHIN_S):
-            while words.encode() not in said:
-                said.extend(await asyncio.to_thread(os.read, terminal, 4096))
-
     try:
-        await until("number 1 in the queue")
-        os.write(terminal, b"\x03")
-        await until("Cancel the task ")
-        for answer in answers:
-            os.write(terminal, answer.encode())
-        assert await asyncio.wait_for(waiting.wait(), WITHIN_S) == status, said
+        yield Terminal(process, terminal)
     finally:
         os.close(terminal)
+        await asyncio.wait_for(process.wait(), WITHIN_S)
+
+
+async def test_ctrl_c_asks_once_whether_to_cancel(service: HttpService, url: str) -> None:
+    async with on_a_terminal("submit", "a red ball", "--wait") as terminal:
+        await terminal.until("waiting, number 1 in the queue")
+        terminal.type("\x03")
+        await terminal.until("Cancel the task ")
+        terminal.type("y\n")
+        assert await terminal.status() == ExitStatus.CANCELLED
     (task,) = (await service.client.get("/v1/tasks")).json()["tasks"]
-    assert task["status"] == ended
+    assert task["status"] == "cancelled"
+
+
+@pytest.mark.parametrize("answer", ["\x03", "n\n"])
+async def test_a_second_ctrl_c_leaves_and_the_task_goes_on(
+    service: HttpService, url: str, answer: str
+) -> None:
+    async with on_a_terminal("submit", "a red ball", "--wait") as terminal:
+        await terminal.until("waiting, number 1 in the queue")
+        terminal.type("\x03")
+        await terminal.until("Cancel the task ")
+        terminal.type(answer)
+        if answer == "n\n":
+            await terminal.until("waiting, number 1 in the queue")
+            terminal.type("\x03")
+        await terminal.until("The task goes on; see wan-serve status ")
+        assert await terminal.status() == ExitStatus.INTERRUPTED
+    (task,) = (await service.client.get("/v1/tasks")).json()["tasks"]
+    assert task["status"] == "submitted"
+
+
+async def test_watch_draws_the_queue_and_the_replicas(service: HttpService, url: str) -> None:
+    await service.add_replica()
+    await service.submit(prompt="a red ball\x1b]0;title\x07")
+    async with on_a_terminal("watch") as terminal:
+        await terminal.until("cpu ready")
+        await terminal.until(r"a red ball\x1b]0;title\x07")
+        await service.publish(await service.claim())
+        await terminal.until("succeed")
+        terminal.type("\x03")
+        assert await terminal.status() == ExitStatus.INTERRUPTED
 
 
 def test_the_commands_of_a_client_load_neither_torch_nor_ray_nor_the_service() -> None:

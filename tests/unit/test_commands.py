@@ -1,5 +1,8 @@
 """The commands of an installed package: each exists and prints its help without starting anything."""
 
+import hashlib
+import json
+import re
 import subprocess
 import sys
 import tomllib
@@ -8,6 +11,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+
+from serve_app.cli import command_reference, handed_on
+from serve_app.cli.commands import main
+from wan_serve.commands.exit_status import ExitStatus
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -35,28 +42,95 @@ sys.exit({point.attr}())
 """
     done = run("-c", code, "--help")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(f"usage: {name} ")
+    assert done.stdout.lower().lstrip().startswith(f"usage: {name} ")
     assert done.stdout.splitlines()[-1] == "loaded:"
 
 
-@pytest.mark.parametrize("command", ["run", "check"])
-def test_each_command_of_the_service_shows_its_arguments(command: str) -> None:
+@pytest.mark.parametrize("command", ["serve", "run", "check"])
+def test_each_command_of_the_service_shows_its_arguments(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([command, "--help"]) == 0
+    said = capsys.readouterr().out
+    assert said.lstrip().startswith(f"Usage: wan-serve {command} ")
+    assert "CONFIG" in said
+
+
+@pytest.mark.parametrize("arguments", [[], ["serve"], ["run"], ["serve", "config.yaml", "--port", "0"]])
+def test_a_wrong_command_line_ends_with_where_its_help_is(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == ExitStatus.USAGE
+    said = capsys.readouterr().err
+    assert said.startswith(f"wan-serve {' '.join(arguments[:1])}".strip())
+    assert said.endswith("--help.\n") and said.count("\n") == 1
+
+
+def test_the_page_of_the_commands_is_what_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (ROOT / "docs" / "cli.md").read_text()
+    assert page == command_reference.as_markdown() + "\n", f"out of date: {command_reference.COMMAND}"
+    assert main(["--help"]) == 0
+    named = re.findall(r"^│ ([a-z]\w*) ", capsys.readouterr().out, re.MULTILINE)
+    assert len(named) > 20
+    for name in named:
+        assert f"### `wan-serve {name}" in page
+    assert main(["commands", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert [each["usage"] for each in listed if "submit" in each["usage"]] == ["wan-serve submit [PROMPT]"]
+
+
+@pytest.mark.parametrize(("command", "named"), [("bench", "hostile_videos"), ("generate", "wan-generate")])
+def test_programs_of_their_own_get_all_arguments(command: str, named: str) -> None:
     done = run("-m", "serve_app.cli", command, "--help")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(f"usage: wan-serve {command} ")
-    assert "CONFIG" in done.stdout
+    assert done.returncode == 0 and done.stdout.lower().startswith("usage: ")
+    assert named in done.stdout
 
 
-@pytest.mark.parametrize("arguments", [[], ["serve"], ["run"], ["run", "config.yaml", "--port", "0"]])
-def test_a_wrong_command_line_ends_with_its_usage(arguments: list[str]) -> None:
-    done = run("-m", "serve_app.cli", *arguments)
-    assert done.returncode == 2
-    assert done.stderr.startswith("usage: wan-serve")
-    assert "Traceback" not in done.stderr
+@pytest.mark.parametrize("command", ["bench", "drill"])
+def test_an_installed_package_says_that_it_has_no_benchmarks(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(handed_on, "ROOT", tmp_path)
+    assert main([command, "--tasks", "3"]) == ExitStatus.FAILED
+    assert f"wan-serve {command} needs a checkout of the repository" in capsys.readouterr().err
+
+
+def test_the_client_s_own_package_says_which_extra_its_commands_need() -> None:
+    script = (
+        "import sys; sys.modules['typer'] = None\n"
+        "from wan_serve.commands.__main__ import main; sys.exit(main())"
+    )
+    done = run("-c", script)
+    assert (done.returncode, done.stdout) == (ExitStatus.FAILED, "")
+    assert done.stderr == 'wan-serve needs the extra cli: pip install "wan-serve-client[cli]"\n'
+
+
+def test_keys_are_made_and_listed_without_their_secrets(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["keys", "make", "ann", "--json"]) == 0
+    made = json.loads(capsys.readouterr().out)
+    key = made.pop("key")
+    assert made["sha256"] == hashlib.sha256(key.encode()).hexdigest()
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump({"applications": [{"args": {"keys": [made | {"admin": True}]}}]}))
+    assert main(["keys", "list", str(config), "--json"]) == 0
+    (listed,) = json.loads(capsys.readouterr().out)
+    assert (listed["name"], listed["admin"], listed["sha256"]) == ("ann", True, made["sha256"])
+    assert main(["keys", "list", str(config)]) == 0
+    said = capsys.readouterr().out
+    assert "ann" in said and made["sha256"] in said and "whsec_" not in said
+    assert main(["keys", "make", "Ann B."]) == ExitStatus.USAGE
+    assert capsys.readouterr().err.startswith("keys.name: ")
+    made["sha256"] = key
+    config.write_text(yaml.safe_dump({"applications": [{"args": {"keys": [made]}}]}))
+    assert main(["keys", "list", str(config)]) == ExitStatus.USAGE
+    said = capsys.readouterr().err
+    assert "keys.sha256: " in said and key not in said
 
 
 @pytest.mark.slow
-def test_check_names_the_fault_of_a_configuration(tmp_path: Path) -> None:
+def test_check_names_the_fault_of_a_configuration(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = yaml.safe_load((ROOT / "serve_config.yaml").read_text())
     config["applications"][0]["args"]["task"] = {}
     path = tmp_path / "config.yaml"
@@ -65,20 +139,27 @@ def test_check_names_the_fault_of_a_configuration(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert done.stderr.startswith(f"{path}: args.task: is not a setting; did you mean tasks? allowed here: ")
     assert done.stderr.count("\n") == 1
+    assert main(["check", str(path), "--json"]) == ExitStatus.USAGE
+    said = json.loads(capsys.readouterr().out)
+    assert not said["is_valid"] and said["reason"].startswith("args.task: ")
 
 
 @pytest.mark.slow
-def test_check_has_nothing_to_say_of_the_configuration_that_comes_along(tmp_path: Path) -> None:
+def test_check_has_nothing_to_say_of_the_configuration_that_comes_along(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     config = yaml.safe_load((ROOT / "serve_config.yaml").read_text())
     config["applications"][0]["args"]["data_dir"] = str(tmp_path / "data")
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(config))
     done = run("-m", "serve_app.cli", "check", path)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert main(["check", str(path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["is_valid"]
 
 
 def test_a_wheel_holds_the_packages_of_the_commands_and_no_tests() -> None:
     included = set(PROJECT["tool"]["setuptools"]["packages"]["find"]["include"])
-    packages = {"models", "offline", "serve_app"}
-    assert included == {"wan_serve"} | packages | {f"{package}.*" for package in packages}
+    packages = {"models", "offline", "serve_app", "wan_serve"}
+    assert included == packages | {f"{package}.*" for package in packages}
     assert {path.partition(".")[0] for path in SCRIPTS.values()} <= packages

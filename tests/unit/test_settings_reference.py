@@ -1,11 +1,12 @@
 """Every setting is listed, in a terminal and in the docs."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from models.tuning import Tuning
-from serve_app.cli import main
+from serve_app.cli.commands import main
 from serve_app.config.model_settings import AutoscalingSettings, ModelSettings
 from serve_app.config.settings import AppSettings, LimitSettings
 from serve_app.config.settings_reference import COMMAND, Group, Setting, as_markdown, reference
@@ -65,5 +66,9 @@ def test_the_settings_command_prints_every_setting(capsys: pytest.CaptureFixture
     printed = capsys.readouterr().out
     assert "args.models[].options: " in printed
     assert "  janitor_period_s: a number above 0; default: 60\n" in printed
+    assert main(["settings", "--json"]) == 0
+    assert [group["place"] for group in json.loads(capsys.readouterr().out)] == [
+        group.place for group in reference()
+    ]
     assert main(["settings", "--markdown"]) == 0
     assert capsys.readouterr().out == PAGE.read_text()

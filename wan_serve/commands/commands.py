@@ -10,6 +10,7 @@ from wan_serve.commands.submit import again, submit
 from wan_serve.commands.tasks import download, list_tasks, status
 from wan_serve.commands.watch import watch
 
+SERVICE_PANEL = "A running service"
 ABOUT = "Make videos with a running Wan Serve."
 
 _OF_VIDEOS: Mapping[str, Callable[..., None]] = {
@@ -32,6 +33,6 @@ _OF_THE_SERVICE: Mapping[str, Callable[..., None]] = {
 
 def add_commands(app: typer.Typer) -> None:
     """Add the commands of a client to a program."""
-    for panel, commands in (("Videos", _OF_VIDEOS), ("A running service", _OF_THE_SERVICE)):
+    for panel, commands in (("Videos", _OF_VIDEOS), (SERVICE_PANEL, _OF_THE_SERVICE)):
         for name, command in commands.items():
             app.command(name, rich_help_panel=panel)(command)

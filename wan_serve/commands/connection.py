@@ -14,7 +14,8 @@ from wan_serve.service import RETRIES
 
 ONCE = 1
 """Further tries of a command that is over at once: who types it sees whether a service is there."""
-_PANEL = "The service"
+PANEL = "The service"
+"""Of the options that every such command has."""
 
 
 def _checked_url(url: str) -> str:
@@ -46,7 +47,7 @@ Url = Annotated[
         envvar="WAN_SERVE_URL",
         callback=_checked_url,
         help="Its address.",
-        rich_help_panel=_PANEL,
+        rich_help_panel=PANEL,
     ),
 ]
 KeyFile = Annotated[
@@ -55,7 +56,7 @@ KeyFile = Annotated[
         "--key-file",
         metavar="FILE",
         help="What holds the API key, in place of the variable WAN_SERVE_KEY.",
-        rich_help_panel=_PANEL,
+        rich_help_panel=PANEL,
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]

@@ -1,0 +1,1 @@
+"""The command line ``wan-serve``: the commands of a client, and those that serve."""
