@@ -14,6 +14,20 @@ from tests.web.web_service import WebService
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
+NOTICES = """
+    const root = () => document.documentElement.dataset;
+    Object.defineProperty(document, "hidden", {get: () => root().hidden === "true"});
+    window.Notification = class extends Notification {
+        constructor(text, options) {
+            super(text, options);
+            root().notices = `${root().notices ?? ""}${text}: ${options.body}.`;
+        }
+    };
+"""
+"""Has the root element keep what the system's notices say, which no browser lists, and say whether the page is
+looked at, which it always is without a window."""
+
+
 async def act(page: Page, name: str) -> None:
     await page.click(f".viewer .action:text-is('{name}')")
 
@@ -127,3 +141,22 @@ async def test_a_tile_plays_while_one_points_at_it(page: Page, service: WebServi
     await expect(page.locator(".tile video.playing")).to_have_js_property("loop", True)
     await page.hover("h1")
     await expect(page.locator(".tile video")).to_have_count(0)
+
+
+async def test_its_end_is_told_by_the_system_while_nobody_looks_at_the_page(
+    page: Page, context: BrowserContext, service: WebService
+):
+    await page.click("[aria-label='Tell me when a video is done']")
+    await context.grant_permissions(["notifications"])
+    await context.add_init_script(NOTICES)
+    await page.reload()
+    await expect(page.get_by_label("You are told when a video is done")).to_be_visible()
+    for prompt in ("seen", "not seen"):
+        await service.http.submit(prompt=prompt)
+    await expect(page.locator("#queue .row")).to_have_count(2)
+    await service.finish(await service.http.claim())
+    await expect(page.locator(".toast").last).to_have_text("Done: seen")
+    root = page.locator("html")
+    await root.evaluate("root => root.dataset.hidden = true")
+    await service.finish(await service.http.claim())
+    await expect(root).to_have_attribute("data-notices", "Done: not seen.")
