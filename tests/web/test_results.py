@@ -24,8 +24,8 @@ NOTICES = """
         }
     };
 """
-"""Has the root element keep what the system's notices say, which no browser lists, and say whether the page is
-looked at, which it always is without a window."""
+"""Has the root element keep what the system's notices say, which no browser lists, and say whether the page
+is looked at, which it always is without a window."""
 
 
 async def act(page: Page, name: str) -> None:
