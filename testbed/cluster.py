@@ -99,6 +99,11 @@ class Cluster:
         failed = [file.name for file in logs.glob("replica_*") if AFTER_THE_END in file.read_text()]
         assert not failed or kind, f"loops went on in replicas that had been stopped: {failed}"
 
+    @property
+    def logs(self) -> Path:
+        """The folder with the logs of all processes of this cluster's nodes on this machine."""
+        return ray_internals.serve_logs().parent
+
     @contextmanager
     def node(self, **resources: float) -> Iterator[Node]:
         """Add a node with these ``resources`` (``num_cpus``, ``num_gpus``); it leaves with the context."""

@@ -5,9 +5,11 @@ task ends once, as it should.
 import asyncio
 import os
 import signal
+from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
+from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Event, Thread
@@ -24,10 +26,16 @@ from serve_app.store.tables import SERVICES
 from testbed.cluster import Cluster, paced
 from testbed.service import HTTP, Service, wait_for
 from tests.collector import Collector
+from tests.http.http_service import png
 
 FAST = {"lease_s": 3.0, "heartbeat_s": 0.5}
 STEPS = 10
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+KEY, PROMPT_MARK = "qzkeyqz-0123456789abcdef", "qzpromptqz"
+"""What clients send with everything, and no log may have."""
+NAME_MARK, IMAGE_MARK = "qznameqz", b"qzimageqz" * 9
+"""Of pictures."""
 DEADLINE_S = 60
 REDEPLOY_S = 120
 
@@ -46,14 +54,17 @@ def collector() -> Iterator[Collector]:
 @pytest.fixture(scope="module")
 def service(cluster: Cluster, releases: Path, collector: Collector) -> Iterator[Service]:
     model = paced(0.2, cpus_per_replica=0.1, options={"step_s": 0.2, "releases": str(releases)})
-    webhooks = {"secrets": ["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"], "networks": ["127.0.0.0/8"]}
+    key = {"name": "tester", "sha256": sha256(KEY.encode()).hexdigest(), "webhook_secrets": [SECRET]}
+    webhooks = {"networks": ["127.0.0.0/8"]}
     tracing = {"endpoint": collector.endpoint, "period_s": 0.2}
-    with cluster.deploy(models=[model], tasks=FAST, webhooks=webhooks, tracing=tracing) as service:
-        yield service
+    args = {"models": [model], "keys": [key], "tasks": FAST, "webhooks": webhooks, "tracing": tracing}
+    with cluster.deploy(**args) as service:
+        yield service.with_key(KEY)
 
 
-def small(service: Service, **fields: object) -> str:
-    return service.submit(width=64, height=64, num_frames=5, **{"infer_steps": STEPS, "seed": 7, **fields})
+def small(service: Service, prompt: str = "a cat", **fields: object) -> str:
+    options = {"width": 64, "height": 64, "num_frames": 5, "infer_steps": STEPS, "seed": 7}
+    return service.submit(prompt=f"{prompt} {PROMPT_MARK}", **{**options, **fields})
 
 
 def assert_published_once(service: Service, task_id: str) -> None:
@@ -62,14 +73,14 @@ def assert_published_once(service: Service, task_id: str) -> None:
     assert first[4:8] == b"ftyp"
     path = service.status(task_id)["video_path"]
     assert service.result(task_id) == first
-    assert HTTP.get(f"{service.url}/v1/files/download/{path}").content == first
+    assert HTTP.get(f"{service.url}/v1/files/download/{path}", headers=service.headers).content == first
     assert (service.data_dir / path).read_bytes() == first
 
 
 def test_a_killed_model_replica_costs_an_attempt_and_nothing_else(
     service: Service, collector: Collector
 ) -> None:
-    traced = replace(service, headers={"traceparent": f"00-{TRACE}-{SPAN}-01"})
+    traced = replace(service, headers={**service.headers, "traceparent": f"00-{TRACE}-{SPAN}-01"})
     task_id = small(traced, prompt="a secret cat")
     waiting = small(service)
     service.until(task_id, "running", step=2)
@@ -202,7 +213,8 @@ def test_a_cancelled_run_frees_its_replica_within_a_step(service: Service) -> No
     service.until(following, "succeed", deadline_s=20)  # the cancelled run had 40 s of steps to go
     ended = service.status(running)
     assert ended["status"] == "cancelled" and ended["step"] < 20
-    assert HTTP.get(f"{service.url}/v1/tasks/{running}/result").status_code == 409
+    result = HTTP.get(f"{service.url}/v1/tasks/{running}/result", headers=service.headers)
+    assert result.status_code == 409
     assert service.cancel(running)["stop_status"] == "do_nothing"
 
 
@@ -314,3 +326,26 @@ def test_a_replica_that_is_replaced_drains_and_its_successor_takes_the_next_task
     (releases / "replaced").touch()
     ended = service.until(running, "succeed", deadline_s=REDEPLOY_S)
     assert (ended["attempt"], ended["replica"]) == (1, replaced)
+
+
+def test_no_log_has_a_prompt_a_key_or_a_picture_whatever_failed(cluster: Cluster, service: Service) -> None:
+    """After all the faults before it, of which the logs of every process tell."""
+    picture = png() + IMAGE_MARK
+    as_base64 = b64encode(picture).decode()
+    submit, form = f"{service.url}/v1/tasks/video", {"prompt": PROMPT_MARK}
+    named = {"image_file": (f"{NAME_MARK}.png", picture)}
+    headers, wrong = service.headers, {"X-API-Key": f"{KEY}-wrong"}
+    for answer, status in (
+        (HTTP.post(f"{submit}/form", data=form, files=named, headers=wrong), 401),
+        (HTTP.post(f"{submit}/form", data=form, files={"image_file": IMAGE_MARK}, headers=headers), 400),
+        (HTTP.post(submit, content=f'{{"prompt": "{PROMPT_MARK}', headers=headers), 422),
+        (HTTP.post(f"{submit}?prompt={PROMPT_MARK}", json={"prompt": 5}, headers=headers), 422),
+    ):
+        assert answer.status_code == status, answer.text
+    failing = small(service, "[[raise]]", image_path=as_base64)
+    assert service.until(failing, "failed")["error"]["code"] == "model_error"
+    said = b"\n".join(file.read_bytes() for file in cluster.logs.rglob("*") if file.is_file())
+    assert failing.encode() in said and b"Traceback" in said
+    marks = [text.encode() for text in (KEY, PROMPT_MARK, NAME_MARK, as_base64[60:90])]
+    for mark in (*marks, IMAGE_MARK[:18]):
+        assert mark not in said, said[max(said.find(mark) - 2000, 0) :][:3000]

@@ -125,6 +125,7 @@ def test_a_service_that_is_stopped_lets_short_runs_end_and_hands_long_ones_back(
     assert left_of(service, long) == ("queued", MAX_ATTEMPTS)
     # A replica may have claimed it ahead of its turn: then it ran, or was handed back, before the first stop.
     assert left_of(service, queued) == ("succeeded", MAX_ATTEMPTS - 1)
+    assert "[[pace" not in launched.output, "prompts stay out of what is printed"
 
 
 def goes_on(service: Service, task_id: str) -> bool:
