@@ -19,6 +19,7 @@
     │   ├── NotWaiting           409  not_waiting
     │   ├── ResultNotReady       409  result_not_ready
     │   └── TaskExists           409  task_exists
+    ├── TooSlow                  408  too_slow
     ├── TooLarge                 413  too_large
     ├── InvalidField             422  invalid_field        .field
     ├── IdempotencyMismatch      422  idempotency_mismatch
@@ -67,6 +68,7 @@ __all__ = [
     "TaskNotFound",
     "TooLarge",
     "TooManyRequests",
+    "TooSlow",
     "Unauthorized",
     "Unavailable",
     "VideoUnreadable",
@@ -202,6 +204,13 @@ class TaskExists(Conflict):
     """Another task already has this id."""
 
     code = "task_exists"
+
+
+class TooSlow(ServiceError):
+    """The body of the request takes too long to arrive."""
+
+    status = 408
+    code = "too_slow"
 
 
 class TooLarge(ServiceError):

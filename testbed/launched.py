@@ -56,6 +56,11 @@ class Launched:
 
     def start(self) -> None:
         """Start the service and wait until it is ready."""
+        self.begin()
+        wait_for(self._is_ready, START_S, lambda: f"not ready; it printed:\n{self.output}")
+
+    def begin(self, *, until: str = "") -> None:
+        """Begin to start the service, and wait until a process under it has ``until`` in its title."""
         with (self._folder / "output.log").open("a") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "serve_app.cli", "serve", str(self._config)],
@@ -73,7 +78,8 @@ class Launched:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        wait_for(self._is_ready, START_S, lambda: f"not ready; it printed:\n{self.output}")
+        if until:
+            wait_for(lambda: self._runs(until), START_S, lambda: f"no {until}; it printed:\n{self.output}")
 
     def kill(self, *, but: str = "") -> None:
         """Kill the process and everything of its session (SIGKILL), ``but`` for programs of that name."""
@@ -123,6 +129,14 @@ class Launched:
         assert self._process is not None
         (launcher,) = psutil.Process(self._process.pid).children()
         return launcher.pid
+
+    def _runs(self, title: str) -> bool:
+        assert self._process is not None
+        found = []
+        for process in psutil.Process(self._process.pid).children(recursive=True):
+            with suppress(psutil.Error):  # one that ends meanwhile
+                found.append(" ".join(process.cmdline()))
+        return any(title in line for line in found)
 
     def _is_ready(self) -> bool:
         assert self._process is not None

@@ -22,10 +22,16 @@ from pathlib import Path
 
 _UNAVAILABLE = '{"detail":"The service is not available at the moment: try again.","code":"unavailable"}'
 _STARTING = '{"detail":"The service is starting: try again.","code":"starting"}'
-_ERRORS = (502, 503, 504)
-"""Of HAProxy itself, where a replica is gone, is not there or does not answer: a client is told 503."""
-_ERROR_FILE = "unavailable.http"
-_HEADERS_WITHIN_S = 30
+_SLOW = '{"detail":"The request takes too long to arrive; send it again, faster.","code":"too_slow"}'
+_ERROR_FILES = {
+    "unavailable.http": ((502, 503, 504), "503 Service Unavailable", "Retry-After: 1", _UNAVAILABLE),
+    "slow.http": ((408,), "408 Request Timeout", "Connection: close", _SLOW),
+}
+"""By its file, which errors of HAProxy itself get an answer, and which. Where a replica is gone, is not there
+or does not answer, a client is told 503.
+"""
+_BEGINS_WITHIN_S = 30
+"""Time for the headers of a request, and for its body or as much of that as a buffer holds."""
 _ORPHAN_S = 30.0
 """How long a stand-in serves after the process of Ray that started HAProxy has ended."""
 _LEAST_LIFE_S, _MOST_EARLY_ENDS, _PAUSE_S = 1.0, 5, 0.1
@@ -36,7 +42,8 @@ def rewrite(text: str, folder: Path) -> str:
 
     The admin socket is its user's alone. Statistics are for this machine, metrics too where the service is.
     Without an application a request is a 503 with ``Retry-After``, not a 404. So it is without a replica: it
-    does not wait at Serve's own proxy. Errors of HAProxy, by a file in ``folder``, are JSON, and no 500.
+    does not wait at Serve's own proxy. Errors of HAProxy, by files in ``folder``, are JSON, and no 500. A
+    request that drips in takes no place at a replica, and is a 408.
     """
     text = text.replace("mode 666 level admin", "mode 600 level admin")
     host = listening(text)[0]
@@ -44,11 +51,16 @@ def rewrite(text: str, folder: Path) -> str:
         text = re.sub(r"^(frontend prometheus\n\s*bind ):", rf"\g<1>{host}:", text, flags=re.M)
     text = re.sub(r"^(listen stats\n\s*bind )\*:", r"\g<1>127.0.0.1:", text, flags=re.M)
     text = re.sub(r"^\s*errorfile .*\n", "", text, flags=re.M)
-    files = "".join(f"    errorfile {status} {folder / _ERROR_FILE}\n" for status in _ERRORS)
+    files = "".join(
+        f"    errorfile {status} {folder / name}\n"
+        for name, (statuses, *_) in _ERROR_FILES.items()
+        for status in statuses
+    )
     text = re.sub(r"^frontend prometheus$", f"{files}\\g<0>", text, count=1, flags=re.M)
     text = re.sub(r"^\s*server SERVE_PROXY_ACTOR-fallback-.* backup$", r"\g<0> disabled", text, flags=re.M)
     if "timeout http-request" not in text:
-        text = text.replace("defaults\n", f"defaults\n    timeout http-request {_HEADERS_WITHIN_S}s\n", 1)
+        text = text.replace("defaults\n", f"defaults\n    timeout http-request {_BEGINS_WITHIN_S}s\n", 1)
+    text = text.replace("defaults\n", "defaults\n    option http-buffer-request\n", 1)
     if not re.search(r"^\s*use_backend ", text, re.M):
         quoted = _STARTING.replace('"', r"\"")
         answer = f'status 503 content-type application/json hdr Retry-After 1 string "{quoted}"'
@@ -56,16 +68,19 @@ def rewrite(text: str, folder: Path) -> str:
     return text
 
 
-def error_file() -> str:
-    """Return the answer in place of HAProxy's own errors, as it goes over the wire."""
-    lines = [
-        "HTTP/1.1 503 Service Unavailable",
-        "Content-Type: application/json",
-        "Cache-Control: no-store",
-        f"Content-Length: {len(_UNAVAILABLE)}",
-        "Retry-After: 1",
-    ]
-    return "\r\n".join([*lines, "", _UNAVAILABLE])
+def error_files() -> dict[str, str]:
+    """Return the answers in place of HAProxy's own errors, by their files, as they go over the wire."""
+    answers = {}
+    for name, (_, status, header, body) in _ERROR_FILES.items():
+        lines = [
+            f"HTTP/1.1 {status}",
+            "Content-Type: application/json",
+            "Cache-Control: no-store",
+            f"Content-Length: {len(body)}",
+            header,
+        ]
+        answers[name] = "\r\n".join([*lines, "", body])
+    return answers
 
 
 def listening(text: str) -> tuple[str, int]:
@@ -80,7 +95,8 @@ def main(program: str, arguments: Sequence[str]) -> None:
     """Become HAProxy, watched by a child."""
     config = Path(arguments[arguments.index("-f") + 1])
     text = rewrite(config.read_text(), config.parent)
-    config.with_name(_ERROR_FILE).write_text(error_file())
+    for name, answer in error_files().items():
+        config.with_name(name).write_text(answer)
     written = config.with_suffix(".rewritten")
     written.write_text(text)
     written.replace(config)

@@ -7,6 +7,7 @@ import threading
 import urllib.request
 
 from ray import serve
+from ray.exceptions import RayError
 from ray.serve.schema import ApplicationStatus
 
 from serve_app.launch.stop_signals import StopSignals
@@ -54,7 +55,11 @@ class Startup(threading.Thread):
 
 def _failure() -> str | None:
     """Return one line about the application that could not be deployed; None while none has failed."""
-    for name, application in serve.status().applications.items():
+    try:
+        applications = serve.status().applications
+    except RayError:  # the controller has died: another one comes, unless the service is being stopped
+        return None
+    for name, application in applications.items():
         if application.status == ApplicationStatus.DEPLOY_FAILED:
             # A deployment's message ends with a traceback, whose last line is the error.
             messages = [application.message, *(d.message for d in application.deployments.values())]

@@ -149,6 +149,7 @@ async def listening_at(service: HttpService) -> AsyncIterator[str]:
     """Have the service answer on a port of 127.0.0.1 too, and yield its URL."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
+        listener.listen()  # who comes before the server is up waits
         config = uvicorn.Config(service.api, lifespan="off", log_level="warning")
         server = uvicorn.Server(config)
         serving = asyncio.create_task(server.serve([listener]))

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from serve_app.api.http import body
+from serve_app.api.http import body, body_limit
 from serve_app.errors import ImageUnreadable
 from serve_app.media.file_intake import FileIntake
-from tests.http.http_service import HttpService
+from tests.http.http_service import HttpService, listening_at
 
 SUBMIT, FORM = "/v1/tasks/video", "/v1/tasks/video/form"
 URLENCODED = "application/x-www-form-urlencoded"
@@ -71,6 +71,21 @@ async def test_others_are_answered_while_a_large_body_is_parsed(
     assert not submit.done()
     go_on.set()
     assert (await submit).status_code == 400, "that was no picture"
+
+
+async def test_a_body_that_drips_in_is_refused_and_an_answer_that_takes_its_time_is_not(
+    service: HttpService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(body_limit, "_GRACE_S", 0.2)
+    async with listening_at(service) as url:
+        _, _, port = url.rpartition(":")
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(port))
+        writer.write(f"POST {SUBMIT} HTTP/1.1\r\nHost: a\r\nContent-Length: 900\r\n\r\n{{".encode())
+        head, _, answer = (await asyncio.wait_for(reader.read(), 30)).partition(b"\r\n\r\n")
+        writer.close()
+        assert head.startswith(b"HTTP/1.1 408 ") and json.loads(answer)["code"] == "too_slow"
+        waiting = await service.client.post(f"{SUBMIT}?wait=0.4", json={"prompt": "a red ball"})
+        assert waiting.status_code == 202
 
 
 @pytest.mark.parametrize("text", ["AA " * 700_000, "data:image/png;base64," + "%41" * 900_000], ids=len)

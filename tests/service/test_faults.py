@@ -13,7 +13,7 @@ from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Event, Thread
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import psutil
 import pytest
@@ -57,7 +57,13 @@ def service(cluster: Cluster, releases: Path, collector: Collector) -> Iterator[
     key = {"name": "tester", "sha256": sha256(KEY.encode()).hexdigest(), "webhook_secrets": [SECRET]}
     webhooks = {"networks": ["127.0.0.0/8"]}
     tracing = {"endpoint": collector.endpoint, "period_s": 0.2}
-    args = {"models": [model], "keys": [key], "tasks": FAST, "webhooks": webhooks, "tracing": tracing}
+    args: dict[str, Any] = {
+        "models": [model],
+        "keys": [key],
+        "tasks": FAST,
+        "webhooks": webhooks,
+        "tracing": tracing,
+    }
     with cluster.deploy(**args) as service:
         yield service.with_key(KEY)
 

@@ -128,6 +128,16 @@ def test_a_service_that_is_stopped_lets_short_runs_end_and_hands_long_ones_back(
     assert "[[pace" not in launched.output, "prompts stay out of what is printed"
 
 
+@pytest.mark.parametrize(("begun", "group"), [("raylet", True), ("ServeController", False)])
+def test_a_service_that_is_stopped_while_it_starts_leaves_nothing(
+    launched: Launched, begun: str, group: bool
+) -> None:
+    launched.begin(until=begun)
+    launched.signal(group=group)
+    assert launched.ended() == 0
+    assert "Traceback" not in launched.output
+
+
 def goes_on(service: Service, task_id: str) -> bool:
     """Return whether the task's notes say that it was taken up where it was handed back."""
     return any("went on from step" in note for note in service.status(task_id)["notes"])

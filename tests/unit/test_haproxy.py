@@ -1,5 +1,7 @@
 """HAProxy as the launcher has Ray start it, by the configuration that Ray writes."""
 
+import json
+import socket
 import stat
 import subprocess
 from collections.abc import Callable, Iterator
@@ -111,6 +113,20 @@ def test_while_nobody_is_there_to_answer_a_client_is_told_503_and_when_to_come_b
     assert answer is not None and answer.status_code == 503
     assert answer.headers["Retry-After"] == "1"
     assert answer.json()["code"] == ("unavailable" if application else "starting")
+
+
+def test_a_request_whose_body_does_not_come_takes_no_replica_and_is_told_so(
+    folder: Path, start: Start
+) -> None:
+    config = written_by_ray(folder)
+    config.write_text(
+        config.read_text().replace("defaults\n", "defaults\n    timeout http-request 100ms\n", 1)
+    )
+    proxy = start(config)
+    with socket.create_connection((proxy.host, proxy.port), timeout=20) as client:
+        client.sendall(b"POST /v1/tasks/video HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n{")
+        head, _, body = b"".join(iter(lambda: client.recv(4096), b"")).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 408 ") and json.loads(body)["code"] == "too_slow"
 
 
 def test_haproxy_listens_on_this_machine_alone_and_its_admin_socket_is_its_users(

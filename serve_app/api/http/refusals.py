@@ -19,6 +19,7 @@ from serve_app.errors import (
     ServiceError,
     StoreUnavailable,
     TooManyRequests,
+    TooSlow,
     Unauthorized,
 )
 
@@ -83,6 +84,8 @@ def refusal(error: ServiceError) -> RefusalResponse:
     headers = {}
     if isinstance(error, TooManyRequests | Draining | FfmpegKilled | StoreUnavailable):
         headers["Retry-After"] = str(error.retry_after_s)
+    if isinstance(error, TooSlow):
+        headers["Connection"] = "close"  # the rest of the body is not waited for
     if isinstance(error, Unauthorized):
         headers["WWW-Authenticate"] = "Bearer"
     field = error.field if isinstance(error, InvalidField) else None
