@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.library import custom_op
 
+from models.kernels.averaged import Averaged
+from models.kernels.pixel_operations import Residual
 from models.kernels.repeated import Repeated
 
 _NAMESPACE = "wan_serve"
@@ -25,11 +27,12 @@ def _fill_volume(
     latest: Tensor,
     summed: Tensor | None,
     spread: list[int] | None,
+    pooled: list[int] | None,
 ) -> None:
     from models.kernels import pixel_kernels
 
     with torch.cuda.device_of(x):
-        pixel_kernels.fill_volume(x, bias, residual, gamma, before, volume, latest, summed, spread)
+        pixel_kernels.fill_volume(x, bias, residual, gamma, before, volume, latest, summed, spread, pooled)
 
 
 @custom_op(f"{_NAMESPACE}::add_frames", mutates_args=("out",))
@@ -58,7 +61,7 @@ class FusedPixels:
         self,
         x: Tensor,
         bias: Tensor | None,
-        residual: Tensor | Repeated | None,
+        residual: Residual | None,
         gamma: Tensor | None,
         before: Tensor | None,
         volume: Tensor,
@@ -68,11 +71,14 @@ class FusedPixels:
         """Write past frames, and norm and SiLU of the sum, to ``volume``, and the sum itself to ``x``."""
         # another tensor on the same memory, of which each value is read before it is written
         summed = x.view_as(x) if keep else None
-        spread = None
+        spread = pooled = None
         if isinstance(residual, Repeated):
             spread = [*residual.spread.sides[1:3], *residual.spread.own, residual.skipped]
             residual = residual.values
-        _fill_volume(x, bias, residual, gamma, before, volume, latest, summed, spread)
+        elif isinstance(residual, Averaged):
+            pooled = [residual.time, residual.size, residual.group, residual.lacking]
+            residual = residual.values
+        _fill_volume(x, bias, residual, gamma, before, volume, latest, summed, spread, pooled)
 
     def add_frames(self, x: Tensor, bias: Tensor | None, residual: Tensor | None, out: Tensor) -> None:
         """Write the sum to ``out``, each part of its channels as a frame."""

@@ -16,6 +16,8 @@ _BLOCK = 4096
 _WARPS = 4
 _SPREAD = ("TIME", "SIZE", "OWN", "OWN_FRAMES", "OWN_ROWS", "OWN_COLUMNS")
 """The kernel's constants that say how a residual is repeated."""
+_POOLED = ("TIME", "SIZE", "GROUP")
+"""Those that say how it is averaged."""
 
 
 @triton.jit
@@ -56,6 +58,37 @@ def repeated_offsets(
 
 
 @triton.jit
+def load_mean(
+    values,
+    frame,
+    pixel,
+    channels,
+    width,
+    pixels,
+    lacking,
+    mask,
+    CHANNELS: tl.constexpr,
+    TIME: tl.constexpr,
+    SIZE: tl.constexpr,
+    GROUP: tl.constexpr,
+):
+    """Load the values that become some pixels of a frame, and return their means, rounded as values are.
+
+    ``TIME``, ``SIZE``: frames and rows that become one; ``GROUP``: values that become one; see ``Averaged``.
+    """
+    row, column = pixel // width, pixel % width
+    total = tl.zeros(mask.shape, tl.float32)
+    for turn in tl.static_range(GROUP):
+        element = channels * GROUP + turn  # of channels, frames, rows and columns
+        place = frame * TIME + element // (SIZE * SIZE) % TIME - lacking
+        inner = (row * SIZE + element // SIZE % SIZE) * (width * SIZE) + column * SIZE + element % SIZE
+        offsets = (place * (pixels * SIZE * SIZE) + inner) * (CHANNELS * GROUP // (TIME * SIZE * SIZE))
+        offsets += element // (TIME * SIZE * SIZE)
+        total += tl.load(values + offsets, mask=mask & (place >= 0), other=0.0).to(tl.float32)
+    return (total / GROUP).to(values.dtype.element_ty).to(tl.float32)
+
+
+@triton.jit
 def store_frame(volume, latest, value, pixel, channels, mask, place, frames, area, CHANNELS: tl.constexpr):
     """Store pixels of the volume's frame ``place``, and once more where it is one of the latest."""
     offsets = pixel.to(tl.int64) * CHANNELS + channels
@@ -65,9 +98,9 @@ def store_frame(volume, latest, value, pixel, channels, mask, place, frames, are
         tl.store(latest + (place - frames) * frame + offsets, value, mask=mask)
 
 
-@triton.jit(do_not_specialize=["frames", "width", "pixels", "area", "skipped"])  # sizes compile nothing
+@triton.jit(do_not_specialize=["frames", "width", "pixels", "area", "shift"])  # sizes compile nothing
 def fill_volume_kernel(
-    x, bias, residual, gamma, before, volume, latest, summed, frames, width, pixels, area, skipped, eps,
+    x, bias, residual, gamma, before, volume, latest, summed, frames, width, pixels, area, shift, eps,
     CHANNELS: tl.constexpr,
     WIDTH: tl.constexpr,
     PIXELS: tl.constexpr,
@@ -78,12 +111,14 @@ def fill_volume_kernel(
     OWN_FRAMES: tl.constexpr = 1,
     OWN_ROWS: tl.constexpr = 1,
     OWN_COLUMNS: tl.constexpr = 1,
+    GROUP: tl.constexpr = 0,
 ):  # fmt: skip
     """Some pixels of one frame of a volume; see ``fill_volume``.
 
     ``frames``: how many are new. ``pixels``, ``area``: pixels of a frame of ``x`` and of the volume. A
-    pointer of None leaves its part out. With ``TIME`` values of ``residual`` are repeated, from the frame
-    ``skipped`` on; see ``repeated_offsets``.
+    pointer of None leaves its part out. With ``GROUP`` so many values of ``residual`` are averaged, after
+    ``shift`` frames of zeros; see ``load_mean``. Else with ``TIME`` they are repeated, from the frame
+    ``shift`` on; see ``repeated_offsets``.
     """
     pixel = (tl.program_id(0) * PIXELS + tl.arange(0, PIXELS))[:, None]
     place = tl.program_id(1)
@@ -101,12 +136,18 @@ def fill_volume_kernel(
         frame = (place - PAST).to(tl.int64)
         offsets = (frame * pixels + pixel) * CHANNELS + channels
         from_residual = offsets
-        if TIME > 0:
+        if TIME > 0 and GROUP == 0:
             from_residual = repeated_offsets(
-                frame + skipped, pixel, channels, width, pixels,
+                frame + shift, pixel, channels, width, pixels,
                 TIME, SIZE, OWN, OWN_FRAMES, OWN_ROWS, OWN_COLUMNS,
             )  # fmt: skip
-        value = load_sum(x, bias, residual, offsets, from_residual, mask, channels, known)
+        if GROUP > 0:
+            value = load_sum(x, bias, None, offsets, offsets, mask, channels, known)
+            value += load_mean(
+                residual, frame, pixel, channels, width, pixels, shift, mask, CHANNELS, TIME, SIZE, GROUP
+            )
+        else:
+            value = load_sum(x, bias, residual, offsets, from_residual, mask, channels, known)
         value = value.to(x.dtype.element_ty)
         if summed is not None:
             tl.store(summed + offsets, value, mask=mask)
@@ -165,11 +206,13 @@ def fill_volume(
     latest: Tensor,
     summed: Tensor | None,
     spread: list[int] | None = None,
+    pooled: list[int] | None = None,
 ) -> None:
     """Launch on pictures ``[t, channels, height, width]``, channels-last.
 
     ``spread``: frames and rows that a pixel of ``residual`` becomes, its values' four ``own`` sides as in
-    ``Spread``, and the frames left out at the start; None where the residual is as large as ``x``.
+    ``Spread``, and the frames left out at the start. ``pooled``: frames and rows of ``residual`` that become
+    one, its values that do, and the frames of zeros before it. None for both where it is as large as ``x``.
     """
     t, channels, height, width = x.shape
     area, block = volume.shape[2] * width, triton.next_power_of_2(channels)
@@ -187,13 +230,14 @@ def fill_volume(
         width,
         height * width,
         area,
-        0 if spread is None else spread[-1],
+        (spread or pooled or [0])[-1],
         PIXEL_EPS,
         CHANNELS=channels,
         WIDTH=block,
         PIXELS=count,
         PAST=len(latest),
-        **dict(zip(_SPREAD, spread[:-1] if spread else (), strict=False)),
+        **dict(zip(_SPREAD, (spread or [])[:-1], strict=False)),
+        **dict(zip(_POOLED, (pooled or [])[:-1], strict=False)),
         num_warps=_WARPS,
     )
 

@@ -7,13 +7,17 @@ Pictures are ``[t, channels, height, width]``, channels-last; those that ``add_f
 inside larger ones. ``bias``: ``[channels]``, of any dtype.
 """
 
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import torch.nn.functional as F
 from torch import Tensor
 
+from models.kernels.averaged import Averaged
 from models.kernels.repeated import Repeated
 from models.kernels.yuv import yuv420p
+
+Residual: TypeAlias = Tensor | Averaged | Repeated
+"""What is added to a sum: pictures, or what they are made of."""
 
 PIXEL_EPS = 1e-24
 """Epsilon of the norm's mean square: diffusers divides by max(‖x‖, 1e-12); this prevents NaN for a pixel of
@@ -28,7 +32,7 @@ class PixelOperations(Protocol):
         self,
         x: Tensor,
         bias: Tensor | None,
-        residual: Tensor | Repeated | None,
+        residual: Residual | None,
         gamma: Tensor | None,
         before: Tensor | None,
         volume: Tensor,
@@ -64,7 +68,7 @@ class EagerPixels:
         self,
         x: Tensor,
         bias: Tensor | None,
-        residual: Tensor | Repeated | None,
+        residual: Residual | None,
         gamma: Tensor | None,
         before: Tensor | None,
         volume: Tensor,
@@ -104,10 +108,10 @@ class EagerPixels:
 EAGER_PIXELS = EagerPixels()
 
 
-def _sum(x: Tensor, bias: Tensor | None, residual: Tensor | Repeated | None) -> Tensor:
+def _sum(x: Tensor, bias: Tensor | None, residual: Residual | None) -> Tensor:
     total = x.float()
     if bias is not None:
         total = total + bias.float()[:, None, None]
     if residual is not None:
-        total = total + (residual.pictures() if isinstance(residual, Repeated) else residual)
+        total = total + (residual if isinstance(residual, Tensor) else residual.pictures())
     return total.type_as(x)

@@ -2,12 +2,13 @@
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.kernels.averaged import Averaged
 from models.vae.causal_conv import CausalConv, ConvForm, channels_last
 from models.vae.channel_norm import ChannelNorm
 from models.vae.history import History
@@ -92,7 +93,13 @@ class ResidualDownBlock(nn.Module):
         super().__init__()
         self.resnets = nn.ModuleList(ResidualBlock(resnet, conv) for resnet in block.resnets)
         self.downsample = None if block.downsampler is None else Downsample(block.downsampler, conv)
-        self.shortcut = Average(block.avg_shortcut)
+        shortcut = block.avg_shortcut
+        self._average = partial(
+            Averaged,
+            channels=int(shortcut.out_channels),
+            time=int(shortcut.factor_t),
+            size=int(shortcut.factor_s),
+        )
 
     def forward(self, x: PendingSum, history: History, first: bool) -> PendingSum:
         """Run the block: with a downsampling, the frames come out smaller and possibly fewer of them."""
@@ -101,28 +108,13 @@ class ResidualDownBlock(nn.Module):
             x = resnet(x, history, first)
         if self.downsample is not None:
             x = self.downsample(x, history, first)
-        return x.plus(PendingSum(self.shortcut(entered.whole())))
-
-
-class Average(nn.Module):
-    """The residual VAE's downsampling shortcut: means of the values that become one value."""
-
-    def __init__(self, shortcut: Any) -> None:
-        super().__init__()
-        self.out_channels: int = shortcut.out_channels
-        self.time, self.size = int(shortcut.factor_t), int(shortcut.factor_s)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Average the pixels, frames and channels that become one value."""
-        x = F.pad(x, (0, 0, 0, 0, 0, 0, -len(x) % self.time, 0))  # zero frames in front of a lone first frame
-        # (t time) c (h ph) (w pw) -> t (c time ph pw) h w
-        t, channels, height, width = x.shape
-        x = x.view(
-            t // self.time, self.time, channels, height // self.size, self.size, width // self.size, self.size
-        )
-        x = x.permute(0, 2, 1, 4, 6, 3, 5).flatten(1, 4)
-        means: Tensor = x.unflatten(1, (self.out_channels, -1)).mean(dim=2)
-        return means
+        averaged = self._average(entered.whole())
+        if averaged.group == 1:
+            return x.plus(PendingSum(averaged.values))
+        if x.residual is not None:
+            x.whole()
+        x.residual = averaged
+        return x
 
 
 def down_layer(layer: Any, conv: ConvForm) -> Layer:

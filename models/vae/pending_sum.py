@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from models.kernels.averaged import Averaged
+from models.kernels.pixel_operations import Residual
 from models.kernels.repeated import Repeated
 
 
@@ -16,9 +18,7 @@ class PendingSum:
 
     __slots__ = ("bias", "residual", "x")
 
-    def __init__(
-        self, x: Tensor, bias: Tensor | None = None, residual: Tensor | Repeated | None = None
-    ) -> None:
+    def __init__(self, x: Tensor, bias: Tensor | None = None, residual: Residual | None = None) -> None:
         self.x = x
         self.bias = bias
         self.residual = residual
@@ -44,7 +44,8 @@ class PendingSum:
 
     def written_residual(self) -> Tensor | None:
         """Return the residual as pictures in memory; None for none."""
-        return self.residual.pictures() if isinstance(self.residual, Repeated) else self.residual
+        residual = self.residual
+        return residual.pictures() if isinstance(residual, Averaged | Repeated) else residual
 
     def added(self) -> None:
         """Note that ``x`` has become the sum."""

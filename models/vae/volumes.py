@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.kernels.pixel_operations import PixelOperations
+from models.kernels.averaged import Averaged
+from models.kernels.pixel_operations import PixelOperations, Residual
 from models.kernels.repeated import Repeated
 from models.vae.causal_conv import (
     CausalConv,
@@ -119,9 +120,9 @@ def _inside(pictures: Tensor, rows: int) -> Tensor:
     return pictures[:, :, rows : pictures.shape[2] - rows]
 
 
-def _laid_out(x: PendingSum) -> tuple[Tensor, Tensor | None, Tensor | Repeated | None]:
+def _laid_out(x: PendingSum) -> tuple[Tensor, Tensor | None, Residual | None]:
     """Return frames, bias and residual as kernels read them. Only frames that are no sum may be copied."""
-    if isinstance(x.residual, Repeated):
+    if isinstance(x.residual, Averaged | Repeated):
         return x.x, x.bias, x.residual
     return _written(x)
 

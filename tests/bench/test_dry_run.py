@@ -188,6 +188,16 @@ def test_a_shortcut_of_the_residual_vae_is_read_where_its_values_are() -> None:
     assert [moved for moved in copies if moved.written_bytes > moved.read_bytes] == []
 
 
+def test_means_of_the_residual_vae_are_made_where_its_values_are() -> None:
+    variant = few_layers(VARIANTS["wan2.2-ti2v-5b"])
+    with DEVICE:
+        model = model_of(architecture(variant))
+        encode = DryRun(DEVICE, model, dry_engine(model, variant)).encode(moving=False).traffic
+    names = {moved.name for moved in encode.launches}
+    assert "wan_serve.fill_volume" in names
+    assert names.isdisjoint({"aten.mean", "aten.constant_pad_nd"})
+
+
 def test_prompts_are_encoded_on_the_device() -> None:
     variant = replace(few_layers(VARIANTS["demo"]), text_dim=4096)
     with DEVICE:

@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from diffusers.models.autoencoders.autoencoder_kl_wan import AvgDown3D
 from torch import Tensor
 
+from models.kernels.averaged import Averaged
 from models.kernels.fused_pixels import FUSED_PIXELS
 from models.kernels.pixel_choice import first_difference
 from models.kernels.pixel_operations import EAGER_PIXELS
@@ -142,6 +144,33 @@ def test_a_residual_that_is_repeated_is_read_where_its_values_are(
         found = interpreted(fill_volume, FUSED_PIXELS, x, *terms(residual), past=2, rows=rows)
         for shortcut in (residual, residual.pictures().contiguous(memory_format=torch.channels_last)):
             assert_all_same(found, fill_volume(EAGER_PIXELS, x, *terms(shortcut), past=2, rows=rows))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "shape", "forms"),
+    [
+        (torch.bfloat16, (5, 12), (24, 2, 2)),  # frames, channels; channels, frames and rows that become one
+        (torch.float32, (2, 20), (20, 1, 2)),
+        (torch.float32, (2, 24), (12, 2, 1)),
+    ],
+)
+def test_a_residual_of_means_is_averaged_where_its_values_are(
+    interpreted: Interpreter, dtype: torch.dtype, shape: tuple[int, int], forms: tuple[int, int, int]
+) -> None:
+    (frames, inputs), (channels, time, size) = shape, forms
+    height, width = 3, 5
+    values = pictures(frames, inputs, height * size, width * size, dtype=dtype)
+    residual = Averaged(values, channels, time, size)
+    means = residual.pictures().contiguous(memory_format=torch.channels_last)
+    expected = AvgDown3D(inputs, channels, time, size)(values.transpose(0, 1)[None])
+    torch.testing.assert_close(means, expected[0].transpose(0, 1))
+    x = pictures(len(means), channels, height, width, dtype=dtype)
+    bias, gamma = torch.randn(2, channels)
+    before = pictures(2, channels, height + 2, width, dtype=dtype)
+    norm = gamma.to(dtype), before
+    found = interpreted(fill_volume, FUSED_PIXELS, x, bias, residual, *norm, past=2, rows=1)
+    for shortcut in (residual, means):
+        assert_all_same(found, fill_volume(EAGER_PIXELS, x, bias, shortcut, *norm, past=2, rows=1))
 
 
 @pytest.mark.parametrize("parts", [1, 2])
