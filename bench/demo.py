@@ -25,6 +25,8 @@ SETTINGS = {
     "bfloat16": replace(_PLAIN, dtype="bfloat16"),
     "fp8": replace(_PLAIN, options={"fp8": True}),
     "cache_threshold 0.1": replace(_PLAIN, options={"cache_threshold": 0.1}),
+    "unguided_steps 0.3": replace(_PLAIN, options={"unguided_steps": 0.3}),
+    "unguided_steps 0.5": replace(_PLAIN, options={"unguided_steps": 0.5}),
     "4 steps": settings_of(VARIANTS["demo-distill"]),
 }
 _TOKENS = 4

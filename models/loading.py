@@ -95,6 +95,7 @@ def load_engine(settings: EngineSettings, mesh: Mesh | None = None) -> WanEngine
         parts,
         cache_threshold=tuning.cache_threshold,
         exact_steps=tuning.exact_steps,
+        unguided_steps=tuning.unguided_steps,
         tiles_when_full=Tiling() if tuning.tile_when_full else None,
         scratch=model.scratch,
         growth=model.growth,

@@ -6,7 +6,7 @@ work on a device, with a model or without a library is refused when the engine l
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
-from math import isfinite
+from math import floor, isfinite
 from typing import Annotated, Any, Literal, Self, get_args, get_type_hints
 
 from models.errors import TuningError
@@ -51,6 +51,11 @@ class Tuning:
         "Skip the rest of a step whose first block changed by less than this share since the last whole "
         "step; 0 never does; not for distilled models.",
     ] = 0.0
+    unguided_steps: Annotated[
+        float,
+        "Share of a run's steps, the last ones and rounded down, that run without guidance: one forward pass "
+        "each in place of two; 0 guides all; not for distilled models.",
+    ] = 0.0
     offload: Annotated[
         Offload,
         "Weights wait in the host's memory: with experts that of two transformers that is not at work, with "
@@ -83,6 +88,11 @@ class Tuning:
             )
         chosen: dict[str, Any] = dict(options)
         return cls(**chosen)
+
+
+def guided_steps(steps: int, unguided: float) -> int:
+    """Return how many of a run's steps, the first ones, are guided with this share of ``unguided_steps``."""
+    return steps - floor(round(unguided * steps, 6))  # 0.29 of 100 steps is 28.999999999999996
 
 
 @dataclass(frozen=True, slots=True)

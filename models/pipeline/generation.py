@@ -1,6 +1,6 @@
 """The state of one run of the Wan engine, and its stages."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -16,13 +16,23 @@ from models.transformer.step_cache import StepCache
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """The steps ``begin`` … ``end - 1`` of a run, all by one expert."""
+    """The steps ``begin`` … ``end - 1`` of a run, all by one expert, all with guidance or all without."""
 
     denoiser: Denoiser
     guidance_scale: float
     """Guidance scale of the expert; 1 means no guidance."""
     begin: int
     end: int
+
+    def guided_until(self, step: int) -> tuple["Stage", ...]:
+        """Divide the stage into one that is guided as far as ``step`` and one without guidance; leave out
+        what has no steps.
+        """
+        if self.guidance_scale <= 1:
+            step = self.end
+        split = min(max(step, self.begin), self.end)
+        parts = replace(self, end=split), replace(self, guidance_scale=1.0, begin=split)
+        return tuple(part for part in parts if part.begin < part.end)
 
 
 @dataclass(slots=True)

@@ -36,6 +36,7 @@ from models.pixel_format import PixelFormat
 from models.prompt_notes import prompt_name, prompt_notes
 from models.request_check import check_request
 from models.transformer.step_cache import step_caches
+from models.tuning import guided_steps
 from models.vae.preview import LatentColours
 from models.vae.tiles import Tiling
 from models.variants import Variant
@@ -58,21 +59,24 @@ class WanEngine:
         batched_tokens: int = BATCHED_TOKENS,
         cache_threshold: float = 0.0,
         exact_steps: float = 0.0,
+        unguided_steps: float = 0.0,
         tiles_when_full: Tiling | None = None,
         scratch: KernelScratch | None = None,
         growth: Callable[[nn.Module], int] | None = None,
     ) -> None:
         """``batched_tokens``: sequence length up to which both guidance forwards run as one batch;
-        ``cache_threshold``, ``exact_steps``: see ``models.tuning.Tuning``; ``tiles_when_full``: tiles for a
-        decode that runs out of memory on whole pictures, None for no second try; ``scratch``: of the model's
-        kernels, None for those of a model without speed settings; ``growth``: tells by how many bytes the
-        weights on the device will have grown when a network is at work, None where all are there.
+        ``cache_threshold``, ``exact_steps``, ``unguided_steps``: see ``models.tuning.Tuning``;
+        ``tiles_when_full``: tiles for a decode that runs out of memory on whole pictures, None for no second
+        try; ``scratch``: of the model's kernels, None for those of a model without speed settings;
+        ``growth``: tells by how many bytes the weights on the device will have grown when a network is at
+        work, None where all are there.
         """
         self.variant = variant
         self.parts = parts
         self._batched_tokens = batched_tokens
         self._cache_threshold = cache_threshold
         self._exact_steps = exact_steps
+        self._unguided_steps = unguided_steps
         self._tiles_when_full = tiles_when_full
         self._scratch = scratch or kernel_scratch(parts.denoiser.device, parts.denoiser.dtype)
         self._growth = growth or (lambda _: 0)
@@ -290,15 +294,19 @@ class WanEngine:
         if self.variant.distilled:
             high = low = 1.0
         steps = len(solver.schedule.timesteps)
+        guided = guided_steps(steps, self._unguided_steps)
         if self.parts.low_noise is None or self.variant.boundary is None:
-            return (Stage(self.parts.denoiser, high, 0, steps),)
+            return Stage(self.parts.denoiser, high, 0, steps).guided_until(guided)
         switch = (
             distilled_high_noise_steps(steps)
             if self.variant.distilled
             else high_noise_steps(solver.schedule, self.variant.boundary)
         )
-        stages = Stage(self.parts.denoiser, high, 0, switch), Stage(self.parts.low_noise, low, switch, steps)
-        return tuple(stage for stage in stages if stage.begin < stage.end)
+        first, second = (
+            Stage(self.parts.denoiser, high, 0, switch),
+            Stage(self.parts.low_noise, low, switch, steps),
+        )
+        return first.guided_until(guided) + second.guided_until(guided)
 
     def _embeddings(
         self, request: GenerationRequest, part: Fragment, stages: tuple[Stage, ...]

@@ -50,6 +50,8 @@ class TunedModel:
         self, tuning: Tuning, variant: Variant, device: torch.device, dtype: torch.dtype, mesh: Mesh
     ) -> None:
         check_cache(tuning.cache_threshold, variant)
+        if tuning.unguided_steps > 0 and variant.distilled:
+            raise TuningError(f"unguided_steps must be 0 for {variant.name}: it runs without guidance.")
         check_offload(tuning, device, two_experts=variant.boundary is not None)
         if tuning.fp8:
             check_fp8(device, dtype)

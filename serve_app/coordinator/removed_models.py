@@ -126,4 +126,5 @@ class RemovedModels:
 def _reassigned(task: Task, model: ModelSettings) -> Reassignment:
     tokens = tokens_of(task.spec, model.spec, len(task.spec.reference_keys))
     note = f"The model {task.model} is not served any more; {model.name}, which replaces it, makes the video."
-    return Reassignment(model.name, work_of(task.spec, tokens), tokens, (*task.notes, note))
+    work = work_of(task.spec, tokens, model.unguided_steps)
+    return Reassignment(model.name, work, tokens, (*task.notes, note))

@@ -38,7 +38,7 @@ from serve_app.replica.rank_actor import RankProcess
 from serve_app.replica.rank_group import RankGroup
 from serve_app.replica.run import Generated, Hung, Outcome, Run
 from serve_app.replica.run_checkpoints import Checkpoints, NoCheckpoints, RunCheckpoints
-from serve_app.replica.run_progress import OnLap
+from serve_app.replica.run_progress import OnLap, RunProgress
 from serve_app.replica.run_spans import RunSpans
 from serve_app.replica.warm_up import warm_up
 from serve_app.tasks.move_log import RUNNING, structure_logs
@@ -217,7 +217,7 @@ class ModelReplica:
             variant=self._model.spec.name if has_settings else None,
             deadline=lambda: self._drain.deadline,
             checkpoints=self._checkpoints(task),
-            on_lap=on_lap,
+            progress=RunProgress(task.spec, on_lap, self._model.unguided_steps),
         )
 
     def _checkpoints(self, task: Task) -> Checkpoints:

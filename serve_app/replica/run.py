@@ -34,7 +34,7 @@ from serve_app.replica.report_pace import ReportPace
 from serve_app.replica.run_checkpoints import Checkpoints, NoCheckpoints
 from serve_app.replica.run_inputs import RunInputs
 from serve_app.replica.run_previews import RunPreviews
-from serve_app.replica.run_progress import OnLap, RunProgress, untold
+from serve_app.replica.run_progress import RunProgress
 from serve_app.tasks.command import Command
 from serve_app.tasks.run_report import RunReport
 from serve_app.tasks.run_result import RunResult
@@ -105,7 +105,7 @@ class Run:
         variant: str | None = None,
         deadline: Deadline = no_deadline,
         checkpoints: Checkpoints = _NONE_KEPT,
-        on_lap: OnLap = untold,
+        progress: RunProgress | None = None,
     ) -> None:
         """``encoding``: as far as the task leaves it open; also the format of the engine's frames.
 
@@ -120,7 +120,7 @@ class Run:
         self._step_timeout_s = step_timeout_s
         # A coordinator of the version before sends a task without it.
         self._encoding = encoding.of(getattr(task.spec, "output", PLAIN))
-        self._progress = RunProgress(task.spec, on_lap)
+        self._progress = progress or RunProgress(task.spec)
         self._notes: tuple[str, ...] = ()
         self._revised_prompt: str | None = getattr(task, "revised_prompt", None)
         self._abandoned = threading.Event()

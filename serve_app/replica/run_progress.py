@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from models.phase import Phase
 from models.video_spec import VideoSpec
+from serve_app.tasks.work import ForwardPasses
 
 _NEARLY_DONE = 0.99
 """Highest progress before the video is committed."""
@@ -33,8 +34,10 @@ class Position:
 class RunProgress:
     """Tracks a run's progress, written by the engine's thread; other threads may read ``position``."""
 
-    def __init__(self, spec: VideoSpec, on_lap: OnLap = untold) -> None:
+    def __init__(self, spec: VideoSpec, on_lap: OnLap = untold, unguided_steps: float = 0.0) -> None:
+        """``unguided_steps``: the share of them that runs without guidance, in half the time."""
         self._spec = spec
+        self._forwards = ForwardPasses(spec, unguided_steps)
         self._on_lap = on_lap
         self._step = 0
         self._total_steps = spec.total_steps
@@ -49,13 +52,15 @@ class RunProgress:
         self._phase = Phase.PREPARING
         self.position = Position(0, 0.0, self._lap_began, self._phase)
         self._done = 0.0
-        """Steps and decodes done, of all fragments; each decode counts as one step."""
+        """Steps and decodes done, of all fragments, in units of the first step; a decode counts as one."""
         self._paced_from: tuple[float, float] | None = None
         """The time from which the pace of the run is measured, and what was done by then."""
 
     @property
     def step_s(self) -> float | None:
-        """Mean seconds of a step, or of a fragment's decode, in this attempt; None before the first."""
+        """Mean seconds of a step like the first, or of a fragment's decode, in this attempt; None before the
+        first.
+        """
         if self._paced_from is None or self._done <= self._paced_from[1]:
             return None
         began, done = self._paced_from
@@ -138,13 +143,16 @@ class RunProgress:
     def _move(self) -> None:
         # The decode of a fragment counts as one step, and each of its frames as a fraction of that step.
         frames = self._decoded_frames / self._spec.num_frames
-        self._done = self._step + self._decoded_fragments + frames
+        self._done = self._units(self._step) + self._decoded_fragments + frames
         progress = min(self._done / self._all, _NEARLY_DONE)
         self.position = Position(self._step, progress, time.monotonic(), self._phase)
 
     @property
-    def _all(self) -> int:
-        return self._total_steps + self._spec.num_fragments
+    def _all(self) -> float:
+        return self._units(self._total_steps) + self._spec.num_fragments
+
+    def _units(self, steps: int) -> float:
+        return self._forwards.of_first(steps) / self._forwards.of_first(1)
 
     def _lap(self, stage: str) -> None:
         now = time.monotonic()

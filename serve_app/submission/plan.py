@@ -48,6 +48,8 @@ class Plan:
     """Number of reference pictures."""
     source: str | None = None
     """Key of the task's video that it goes on from."""
+    unguided_steps: float = 0.0
+    """Share of the steps that the model runs without guidance."""
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -61,8 +63,8 @@ class Plan:
 
     @property
     def work(self) -> float:
-        """Steps × tokens × forwards a step, summed over all fragments."""
-        return work_of(self.spec, self.tokens)
+        """Tokens × forward passes, summed over all fragments."""
+        return work_of(self.spec, self.tokens, self.unguided_steps)
 
 
 def plan(
@@ -123,6 +125,7 @@ def plan(
         tuple(lora_notes),
         len(order.references),
         source.artifact if isinstance(source, Task) else None,
+        model.unguided_steps,
     )
 
 

@@ -87,6 +87,7 @@ def remade(
     batched_tokens: int = BATCHED_TOKENS,
     cache_threshold: float = 0.0,
     exact_steps: float = 0.0,
+    unguided_steps: float = 0.0,
     **parts: Any,
 ) -> WanEngine:
     """Make another engine on the weights of ``engine``, with the given parts and settings."""
@@ -96,6 +97,7 @@ def remade(
         batched_tokens=batched_tokens,
         cache_threshold=cache_threshold,
         exact_steps=exact_steps,
+        unguided_steps=unguided_steps,
     )
 
 

@@ -6,8 +6,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
+import torch
+from diffusers import UniPCMultistepScheduler
 
 from models.conditioning.text_encoder import TextEncoder
+from models.engine import GenerationRequest
+from models.limits import BATCHED_TOKENS
 from models.pipeline.generation import WanGeneration
 
 from .conftest import REQUEST, Model, build_model, remade
@@ -82,3 +86,53 @@ def test_a_run_computes_and_keeps_a_negative_prompt_only_where_it_is_guided(
     # the cache of the text encoder has what was encoded
     assert isinstance(model.text, TextEncoder)
     assert model.text.cached_bytes == sum(embeddings.nbytes for embeddings in run.embeddings)
+
+
+def reference(model: Model, request: GenerationRequest, noise: torch.Tensor, guided: int) -> torch.Tensor:
+    """The latents by diffusers' parts: so many steps are guided, the others run the prompt alone."""
+    pipeline = model.pipeline
+    scheduler = UniPCMultistepScheduler.from_config(pipeline.scheduler.config, flow_shift=request.flow_shift)
+    scheduler.set_timesteps(request.steps)
+    prompts = pipeline.encode_prompt(request.prompt, request.negative_prompt, max_sequence_length=512)
+    latents = noise
+    for step, timestep in enumerate(scheduler.timesteps):
+        velocity, without = (
+            pipeline.transformer(latents, timestep[None], prompt, return_dict=False)[0] for prompt in prompts
+        )
+        if step < guided:
+            velocity = without + request.guidance_scale * (velocity - without)
+        latents = scheduler.step(velocity, timestep, latents, return_dict=False)[0]
+    return latents
+
+
+@pytest.mark.parametrize("batched", [True, False])
+def test_the_last_steps_run_without_guidance_and_half_the_work(batched: bool) -> None:
+    model = build_model(expand_timesteps=False)
+    tokens = BATCHED_TOKENS if batched else 0
+    engine = remade(model.engine, unguided_steps=0.3, batched_tokens=tokens)  # of four steps, one
+    with counted(model) as calls:
+        latents = replace(model, engine=engine).latents(REQUEST)
+    assert calls.rows == ([2, 2, 2, 1] if batched else [1] * 7)
+    noise = engine.prepare(REQUEST).latents
+    with torch.inference_mode():
+        expected = reference(model, REQUEST, noise, guided=3)
+        torch.testing.assert_close(latents, expected, atol=1e-4, rtol=0)
+        assert (latents - reference(model, REQUEST, noise, guided=4)).abs().max() > 0.005
+
+
+def test_a_run_of_two_experts_goes_on_from_a_snapshot_in_steps_without_guidance() -> None:
+    engine = build_model(expand_timesteps=False).engine
+    experts = replace(engine.variant, boundary=0.95, guidance_scale_2=3.0)
+    engine = remade(engine, variant=experts, low_noise=engine.parts.denoiser, unguided_steps=0.5)
+    request = replace(REQUEST, steps=6, guidance_scale=5.0, guidance_scale_2=3.0)
+    run = engine.prepare(request)
+    steps = [(stage.guidance_scale, stage.end - stage.begin) for stage in run.stages]
+    assert steps == [(5.0, 2), (3.0, 1), (1.0, 3)]
+    for _ in range(4):
+        engine.denoise_step(run)
+    kept, later = engine.snapshot(run), engine.prepare(request)
+    assert kept is not None
+    engine.restore(later, kept())
+    for each in (run, later):
+        engine.denoise_step(each)
+    assert torch.equal(later.latents, run.latents)

@@ -67,9 +67,12 @@ def test_an_option_that_is_wrong_or_cannot_work_is_refused_in_a_sentence(
     assert str(caught.value).endswith(".")
 
 
-def test_a_distilled_model_skips_no_step(demo_weights: Path) -> None:
-    settings = EngineSettings(VARIANTS["demo-distill"], demo_weights, options={"cache_threshold": 0.1})
-    with pytest.raises(TuningError, match="cache_threshold must be 0 for demo-distill"):
+@pytest.mark.parametrize("option", ["cache_threshold", "unguided_steps"])
+def test_a_distilled_model_skips_no_step_and_has_no_guidance_to_leave_out(
+    demo_weights: Path, option: str
+) -> None:
+    settings = EngineSettings(VARIANTS["demo-distill"], demo_weights, options={option: 0.1})
+    with pytest.raises(TuningError, match=f"{option} must be 0 for demo-distill"):
         load_engine(settings)
 
 
@@ -83,6 +86,7 @@ def test_the_defaults_are_those_of_no_options() -> None:
         compile=False,
         fp8=False,
         cache_threshold=0.0,
+        unguided_steps=0.0,
         offload="none",
         vae_tiling=False,
     )

@@ -66,6 +66,23 @@ def test_a_run_leaves_at_the_last_step_that_fits_before_the_deadline(
     assert 1070 - MARGIN_S < 1020 + late.index(True) < 1070
 
 
+def test_steps_without_guidance_are_expected_to_take_half_the_time(clock: Clock) -> None:
+    spec = replace(SPEC, steps=10, guidance_scale=5.0)
+    progress = RunProgress(spec, unguided_steps=0.4)
+    progress.begin()
+    progress.prepared()
+    for step in range(1, 11):
+        clock.now += STEP_S if step <= 6 else STEP_S / 2
+        progress.stepped(step, 10)
+        assert progress.step_s == STEP_S
+        left_s = STEP_S * (max(6 - step, 0) + min(10 - step, 4) / 2 + 1)
+        assert progress.rest_s == left_s
+        assert progress.position.progress == pytest.approx(1 - left_s / (9 * STEP_S))
+    plain = RunProgress(replace(spec, guidance_scale=1.0), unguided_steps=0.4)
+    plain.stepped(5, 10)
+    assert plain.position.progress == 5 / 11
+
+
 def test_a_run_that_ends_in_time_by_its_own_pace_stays(clock: Clock, progress: RunProgress) -> None:
     rest_s = 9 * STEP_S
     departure = Departure(progress, lambda: clock.now + MARGIN_S + rest_s, MARGIN_S, clock=clock)
