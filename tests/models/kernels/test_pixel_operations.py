@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from diffusers.models.autoencoders.autoencoder_kl_wan import AvgDown3D
 from torch import Tensor
 
 from models.kernels.averaged import Averaged
@@ -162,8 +161,6 @@ def test_a_residual_of_means_is_averaged_where_its_values_are(
     values = pictures(frames, inputs, height * size, width * size, dtype=dtype)
     residual = Averaged(values, channels, time, size)
     means = residual.pictures().contiguous(memory_format=torch.channels_last)
-    expected = AvgDown3D(inputs, channels, time, size)(values.transpose(0, 1)[None])
-    torch.testing.assert_close(means, expected[0].transpose(0, 1))
     x = pictures(len(means), channels, height, width, dtype=dtype)
     bias, gamma = torch.randn(2, channels)
     before = pictures(2, channels, height + 2, width, dtype=dtype)
