@@ -69,6 +69,13 @@ def leads(epoch: Epoch) -> ColumnElement[bool]:
     return exists().where(SERVICES.c.epoch == epoch, SERVICES.c.leads)
 
 
+def has_coordinator(
+    generation: ColumnElement[int | None], *, since: BindParameter[float]
+) -> ColumnElement[bool]:
+    """Return the part of a WHERE that is true for a service whose coordinator has said so ``since`` then."""
+    return exists().where(SERVICES.c.generation == generation, SERVICES.c.seen_at >= since)
+
+
 async def seat_of(connection: AsyncConnection, epoch: int) -> Seat:
     """Return the seat of the coordinator of ``epoch``. Raises ``Superseded``."""
     query = select(SERVICES.c.epoch, SERVICES.c.generation, SERVICES.c.leads).where(SERVICES.c.epoch == epoch)

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
 from typing import Any, ClassVar, TypeAlias
 
-from sqlalchemy import Row, RowMapping, and_, bindparam, delete, exists, select, update
+from sqlalchemy import Row, RowMapping, and_, bindparam, delete, exists, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from serve_app.store.batching import Batching
@@ -22,6 +22,7 @@ from serve_app.store.leadership import (
     Presence,
     Seat,
     coordinates,
+    has_coordinator,
     is_due,
     keep_seat,
     leads,
@@ -51,7 +52,12 @@ _REPORTED = select(
 ).where(TASKS.c.uid.in_(bindparam("uids", expanding=True)))
 # Made once: they are asked each second, and making them takes longer than their answer.
 _EXPIRED_LEASES = select(TASKS.c.uid, TASKS.c.attempt).where(
-    TASKS.c.status == Status.RUNNING, TASKS.c.lease_expires_at < bindparam("now")
+    TASKS.c.status == Status.RUNNING,
+    TASKS.c.lease_expires_at < bindparam("now"),
+    or_(
+        has_coordinator(TASKS.c.generation, since=bindparam("heard_since")),
+        TASKS.c.lease_expires_at < bindparam("a_lease_ago"),
+    ),
 )
 _OVERDUE = select(exists().where(TASKS.c.status == Status.QUEUED, TASKS.c.expires_at <= bindparam("now")))
 EXPIRED = TaskError("expired", "The task had not begun when its deadline came")
@@ -245,17 +251,22 @@ class RunLedger:
     async def expire_leases(self) -> Sequence[Task]:
         """Give up the runs of any service with an expired lease; return the tasks. Raises ``Superseded``.
 
-        Not those whose runner has spoken within a lease, of which the database does not know yet. Attempts
-        that were claimed here and never given out are not counted.
+        Not those whose runner has spoken within a lease, of which the database does not know yet. Runs of
+        a service whose coordinator is away, and so can renew none, have a lease more for it to come back. Attempts that were claimed here and never given out are not counted.
         """
-        now = {"now": time.time()}
+        now = time.time()
+        expired = {
+            "now": now,
+            "heard_since": now - _presence(self._lease_s, True).lease_s / 2,
+            "a_lease_ago": now - self._lease_s,
+        }
         async with self._database.read() as connection:
-            if not self._silent((await connection.execute(_EXPIRED_LEASES, now)).all()):
+            if not self._silent((await connection.execute(_EXPIRED_LEASES, expired)).all()):
                 return []
         async with self._database.write_alone() as connection:
             given_up = [
                 await self._give_up(connection, uid=uid, attempt=attempt)
-                for uid, attempt in self._silent((await connection.execute(_EXPIRED_LEASES, now)).all())
+                for uid, attempt in self._silent((await connection.execute(_EXPIRED_LEASES, expired)).all())
             ]
         return [task_of(row) for row in given_up if row is not None]
 

@@ -15,11 +15,10 @@ from testbed.postgres_server import PostgresServer, programs
 
 _MAX_ATTEMPTS = 10
 _STEPS = (40, 200)
-_RULES = {"lease_s": 20.0, "heartbeat_s": 1.0, "max_attempts": _MAX_ATTEMPTS, "drain_s": 4.0}
+_RULES = {"lease_s": 10.0, "heartbeat_s": 1.0, "max_attempts": _MAX_ATTEMPTS, "drain_s": 4.0}
 """A run takes from four seconds to twenty, and may go on for four: some end, the others are handed back.
 
-A lease is longer than a killed coordinator takes to come back, on a machine that is busy with two services:
-meanwhile the other service's coordinator sees that nobody renews the leases.
+Two leases are longer than a killed coordinator takes to come back, on a machine busy with two services.
 """
 
 

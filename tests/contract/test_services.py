@@ -202,9 +202,33 @@ async def test_the_leader_gives_up_a_run_of_a_service_that_is_dead(
     run = await claimed(store, old)
     newer = await start(database, "new")
     assert await newer.expire_leases() == []
-    clock.now += LEASE_S + 1
+    clock.now += 2 * LEASE_S + 1
     assert [task.uid for task in await newer.expire_leases()] == [run.uid]
     assert await old.publish(run.uid, 1, made()) is None
+
+
+async def test_the_leader_gives_up_a_run_that_is_silent_in_another_service(
+    database: Database, store: TaskStore, clock: Clock
+) -> None:
+    old = await start(database, "old")
+    run = await claimed(store, old)
+    newer = await start(database, "new")
+    clock.now += LEASE_S + 1
+    await leads(old)  # its coordinator is there, and would have renewed the lease
+    assert [task.uid for task in await newer.expire_leases()] == [run.uid]
+
+
+async def test_a_run_goes_on_while_the_coordinator_of_its_service_is_replaced(
+    database: Database, store: TaskStore, clock: Clock
+) -> None:
+    run = await claimed(store, await start(database, "old"))
+    newer = await start(database, "new")
+    clock.now += 2 * LEASE_S - 1
+    await leads(newer)
+    assert await newer.expire_leases() == []
+    again = await start(database, "old")
+    assert await newer.expire_leases() == []
+    assert await again.report(run.uid, 1, at(1, 0.5))
 
 
 async def test_the_leader_alone_deletes_ended_tasks_and_sends_messages(
