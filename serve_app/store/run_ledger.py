@@ -252,7 +252,8 @@ class RunLedger:
         """Give up the runs of any service with an expired lease; return the tasks. Raises ``Superseded``.
 
         Not those whose runner has spoken within a lease, of which the database does not know yet. Runs of
-        a service whose coordinator is away, and so can renew none, have a lease more for it to come back. Attempts that were claimed here and never given out are not counted.
+        a service whose coordinator is away, and so can renew none, have a lease more for it to come back.
+        Attempts that were claimed here and never given out are not counted.
         """
         now = time.time()
         expired = {
