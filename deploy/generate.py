@@ -47,6 +47,9 @@ REPOSITORIES = {
 INTERFACE = {"name": "NCCL_SOCKET_IFNAME", "value": "eth0"}
 """The pods' network, by which NCCL's ranks find each other; gloo's take the one with the pod's address."""
 
+INGRESS_REPLICAS = 2
+"""One that is killed is not missed; with two front pods they spread over both."""
+
 _DEMO_WEIGHTS = "models/demo/weights"
 _IN_IMAGE = "/opt/wan-serve"
 _HEADER = "# Written by `python -m deploy.generate`; copy it before you change it.\n"
@@ -56,7 +59,7 @@ def single_machine(variant: Variant, gpus: int) -> dict[str, Any]:
     """Return the configuration for one machine: weights of the hub, everything else in ``data``."""
     model = _model(variant, gpus, folder=None)
     model["autoscaling"] = {"min_replicas": 1, "max_replicas": "auto"}
-    return _document({"data_dir": "data", "models": [model]})
+    return _document({"data_dir": "data", "ingress_replicas": INGRESS_REPLICAS, "models": [model]})
 
 
 def on_kubernetes(variant: Variant, gpus: int, nodes: int = 1) -> dict[str, Any]:
@@ -72,8 +75,7 @@ def on_kubernetes(variant: Variant, gpus: int, nodes: int = 1) -> dict[str, Any]
         "data_dir": "/data",
         "database_url": "sqlite+aiosqlite:////store/tasks.db",
         "max_gpus": gpus * MOST_PODS,
-        # One that is killed is not missed; with two front pods they spread over both.
-        "ingress_replicas": 2,
+        "ingress_replicas": INGRESS_REPLICAS,
         # A cluster that another has followed may go on with its runs for as long.
         "tasks": {"longest_run_s": LONGEST_RUN_S, "drain_s": LONGEST_RUN_S},
         "models": [model],
