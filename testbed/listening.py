@@ -4,7 +4,7 @@ import socket
 import subprocess
 import time
 
-START_S = 20.0
+START_S = 60.0
 _PAUSE_S = 0.02
 
 

@@ -15,7 +15,8 @@ from serve_app.config.tracing_settings import TracingSettings
 from serve_app.replica.rank_group import RankGroup
 from testbed.service import wait_for
 
-GONE_S = 60
+READY_S = GONE_S = 240
+"""Bounds for what hangs, not for what is slow."""
 
 
 @contextmanager
@@ -32,7 +33,7 @@ def group_of(
     cpus = 0.1
     placement = Placement(replicas=1, device="cpu", gpus=gpus, cpus=cpus, threads=1, ranks=ranks, nodes=nodes)
     bundles = placement_group(placement.bundles, strategy=placement.strategy)
-    ray.get(bundles.ready(), timeout=60)
+    ray.get(bundles.ready(), timeout=READY_S)
     settings = ModelSettings(**model, devices_per_replica=ranks, nodes_per_replica=nodes)
     engine = EngineSettings(settings.spec, settings.weights, threads=1, options=settings.options)
     group = RankGroup(settings, engine, placement, bundles, timeout_s, tracing)

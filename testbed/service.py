@@ -1,5 +1,6 @@
 """A running service as a test sees it: an address, the processes behind it, and conditions to wait for."""
 
+import atexit
 import os
 import signal
 import time
@@ -14,7 +15,8 @@ FINAL = ("succeed", "failed", "cancelled")
 LEAST_PAUSE_S, MOST_PAUSE_S = 0.05, 0.4
 """The pauses between two looks at a condition."""
 # One for all: making a client costs more than a request does.
-HTTP = httpx.Client(timeout=30)
+HTTP = httpx.Client(timeout=60)
+atexit.register(HTTP.close)
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class Service:
         assert answer.status_code == 200, answer.text
         return answer.content
 
-    def until(self, task_id: str, *wanted: str, step: int = 0, deadline_s: float = 60) -> dict[str, Any]:
+    def until(self, task_id: str, *wanted: str, step: int = 0, deadline_s: float = 120) -> dict[str, Any]:
         """Wait until the task is in a ``wanted`` state (default: a final one) and at ``step``; return its
         status.
         """

@@ -287,7 +287,7 @@ def test_no_process_outlives_a_launcher_that_is_killed() -> None:
     )
     pids = [int(line) for line in launcher.stdout.split()]
     assert len(pids) == 2
-    _, alive = psutil.wait_procs([psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)], timeout=20)
+    _, alive = psutil.wait_procs([psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)], timeout=120)
     assert not alive
 
 

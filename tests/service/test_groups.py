@@ -39,7 +39,7 @@ def test_the_service_says_how_many_devices_a_replica_has(service: Service) -> No
         devices = service.get("/v1/service/status")["models"]["paced"]["devices"]
         return [replica["ranks"] for replica in devices]
 
-    wait_for(lambda: bool(shown()), 60, lambda: "no replica has told of itself")
+    wait_for(lambda: bool(shown()), RESTART_S, lambda: "no replica has told of itself")
     assert shown() == [2] and len(rank_pids()) == 2
 
 
@@ -48,7 +48,7 @@ def test_a_group_shows_its_run_to_who_looks_and_finishes_it_early(service: Servi
     task_id = small(service, infer_steps=200)
     service.until(task_id, "running", step=1)
     url = f"{service.url}/v1/tasks/{task_id}"
-    wait_for(lambda: HTTP.get(f"{url}/preview").status_code == 200, 60, lambda: "no preview")
+    wait_for(lambda: HTTP.get(f"{url}/preview").status_code == 200, RESTART_S, lambda: "no preview")
     assert HTTP.get(f"{url}/preview").content[8:12] == b"WEBP"
     assert HTTP.post(f"{url}/finish_early").status_code == 200
     ended = service.until(task_id, "succeed")
@@ -117,4 +117,4 @@ def test_a_killed_replica_takes_its_ranks_along_even_one_that_hangs(service: Ser
     service.kill("model-paced")
     assert_gone(before)
     wait_for(lambda: len(rank_pids()) == 2, RESTART_S, lambda: f"the ranks are {rank_pids()}")
-    assert not any(psutil.pid_exists(pid) for pid in before)
+    wait_for(lambda: not any(map(psutil.pid_exists, before)), RESTART_S, lambda: f"not reaped: {before}")

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.postgres
 
 # A run that is given up has no second attempt: it fails.
 RULES = {"lease_s": 3.0, "heartbeat_s": 0.5, "max_attempts": 1, "drain_s": 10.0, "longest_run_s": 5.0}
-DEADLINE_S = 60
+DEADLINE_S = 120
 
 
 class Versions:
