@@ -75,11 +75,9 @@ class Cluster:
         self._deployed: dict[str, dict[str, Any]] = {}
 
     def __enter__(self) -> Self:
-        ray_internals.leave_out_monitors()
         ray.init(
             address="local",
             num_cpus=self._cpus,
-            include_dashboard=False,
             log_to_driver=False,
             object_store_memory=200_000_000,
         )

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 STARTUP = Path(__file__).with_name("startup")  # as in testbed.cluster, which imports Ray
 START_S = 240
 """A bound for what hangs, not for what is slow, as in testbed.cluster."""
-END_S = 90
+END_S = 240
 
 
 class Launched:
@@ -54,12 +54,12 @@ class Launched:
         """The whole output of the service so far."""
         return (self._folder / "output.log").read_text(errors="replace")
 
-    def start(self) -> None:
-        """Start the service and wait until it is ready."""
-        self.begin()
+    def start(self, *, whole: bool = False) -> None:
+        """Start the service and wait until it is ready; unless ``whole``, as in ``testbed.lean_node``."""
+        self.begin(whole=whole)
         wait_for(self._is_ready, START_S, lambda: f"not ready; it printed:\n{self.output}")
 
-    def begin(self, *, until: str = "") -> None:
+    def begin(self, *, until: str = "", whole: bool = False) -> None:
         """Begin to start the service, and wait until a process under it has ``until`` in its title."""
         with (self._folder / "output.log").open("a") as log:
             self._process = subprocess.Popen(
@@ -73,6 +73,7 @@ class Launched:
                     "RAY_SERVE_HAPROXY_STARTUP_TIMEOUT_S": "120",
                     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "120",
                     "PYTHONPATH": os.pathsep.join([str(ROOT), str(STARTUP)]),
+                    **({} if whole else {"WAN_TESTBED_LEAN": "1"}),
                 },
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -65,7 +65,7 @@ class ManyNodes:
             "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(self._http_port),
             "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(self._http_port + 1),
         }
-        self.head = ray_internals.start_head(self._gcs_port, free_port(), self._redis.address, ports)
+        self.head = ray_internals.start_head(self._gcs_port, self._redis.address, ports)
         self._started.append(self.head)
 
     def kill_head(self) -> None:

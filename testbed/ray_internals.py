@@ -19,21 +19,16 @@ from ray.core.generated import autoscaler_pb2
 from ray.core.generated.gcs_pb2 import GcsNodeInfo  # type: ignore[attr-defined]
 from ray.serve.context import _get_global_client
 
+from testbed.lean_node import leave_out
+
 _PREEMPTION: int = autoscaler_pb2.DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")  # type: ignore[attr-defined]
 
+leave_out(Node)
+
 _OBJECT_STORE_BYTES = 80_000_000
-_GCS_S = 10.0
+_GCS_S = 60.0
 """Seconds for which the GCS may be away for one question."""
 _TRIES = 3
-
-
-def leave_out_monitors() -> None:
-    """Have the nodes that this process starts leave out two processes of which no test sees anything: Ray's
-    autoscaler, which has nothing to scale here, and the monitor that prints the workers' logs at the driver.
-    """
-    for name in ("start_monitor", "start_log_monitor"):
-        assert hasattr(Node, name)
-        setattr(Node, name, lambda _node: None)
 
 
 def head_node() -> Any:
@@ -41,7 +36,7 @@ def head_node() -> Any:
     return worker._global_node
 
 
-def start_head(port: int, dashboard_port: int, redis: str, environment: Mapping[str, str]) -> Any:
+def start_head(port: int, redis: str, environment: Mapping[str, str]) -> Any:
     """Start a node with the GCS, which listens on ``port`` and keeps its state in Redis (host and port).
 
     Not by ``cluster_utils.Cluster``: that writes the address where every other Ray on this machine finds it.
@@ -52,10 +47,6 @@ def start_head(port: int, dashboard_port: int, redis: str, environment: Mapping[
         gcs_server_port=port,
         external_addresses=[redis, redis],
         env_vars=dict(environment),
-        include_dashboard=False,
-        # Without a dashboard too Ray tries its port, and leaves a socket open where that is taken.
-        dashboard_port=dashboard_port,
-        no_monitor=True,
     )
 
 
@@ -84,7 +75,7 @@ def _start(*, head: bool, **parameters: Any) -> Any:
 
 
 def _try_to_start(head: bool, parameters: Mapping[str, Any]) -> Any:
-    cheap: dict[str, Any] = {"object_store_memory": _OBJECT_STORE_BYTES, "include_log_monitor": False}
+    cheap: dict[str, Any] = {"object_store_memory": _OBJECT_STORE_BYTES}
     ray_params = RayParams(**cheap, min_worker_port=0, max_worker_port=0, **parameters)
     node = Node.__new__(Node)  # so that what a failing constructor has started is known
     try:

@@ -14,7 +14,7 @@ IMPORTED = (
     "ray.serve.context._get_global_client",
     "ray._private.ray_constants.PROCESS_TYPE_RAYLET",
     "ray.serve._private.thirdparty.get_asgi_route_name.get_asgi_route_name",
-    *(f"ray._private.node.Node.start_{name}" for name in ("monitor", "log_monitor")),
+    *(f"ray._private.node.Node.start_{name}" for name in ("api_server", "monitor", "log_monitor")),
     "ray.serve.autoscaling_policy._apply_default_params",
     "ray._private.state.state.get_draining_nodes",
     "ray._raylet.InnerGcsClient.drain_node",
