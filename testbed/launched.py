@@ -133,6 +133,7 @@ class Launched:
 
     def _runs(self, title: str) -> bool:
         assert self._process is not None
+        assert self._process.poll() is None, f"it ended; it printed:\n{self.output}"
         found = []
         for process in psutil.Process(self._process.pid).children(recursive=True):
             with suppress(psutil.Error):  # one that ends meanwhile

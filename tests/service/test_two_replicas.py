@@ -78,7 +78,10 @@ class FencedTask:
     def publish_behind_a_frozen_runner(self) -> None:
         """Freeze the replica that runs the task, have another publish it, and thaw the frozen one."""
         runner: str = self._service.until(self.task_id, "running", deadline_s=DEADLINE_S)["replica"]
-        pid = self._service.replica_pids("model-paced")[runner]
+        pids = self._service.replica_pids
+        # Serve may look at a replica after that has begun a run.
+        wait_for(lambda: runner in pids("model-paced"), DEADLINE_S, lambda: f"{pids('model-paced')}")
+        pid = pids("model-paced")[runner]
         with frozen(pid):
             wait_for(lambda: self._runs_elsewhere(runner), DEADLINE_S, lambda: "no other replica took it")
             self.release("first")
