@@ -18,7 +18,8 @@ from serve_app.tasks.admission import Admission
 from serve_app.tasks.task import NewTask, Task
 from serve_app.tasks.transitions import Status
 
-_INSERT = insert(TASKS).returning(TASKS.c.seq, sort_by_parameter_order=True)
+# Without the order of its parameters, for which SQLAlchemy would send a statement for each row.
+_INSERT = insert(TASKS).returning(TASKS.c.uid, TASKS.c.seq)
 _COUNT_QUEUED = select(func.count()).select_from(TASKS).where(TASKS.c.status == Status.QUEUED)
 IS_DRAINING = select(exists().where(SERVICES.c.leads, SERVICES.c.draining))
 """Whether no task is taken: the leader is to stop, and no other service lives."""
@@ -80,10 +81,8 @@ class GroupCommit:
                 entry.new.uid: values_of(entry.new, max_attempts=entry.admission.max_attempts, now=now)
                 for entry in taken
             }
-            seqs = (await connection.execute(_INSERT, list(rows.values()))).scalars().all() if rows else []
-        stored = {
-            uid: task_of({**row, "seq": seq}) for (uid, row), seq in zip(rows.items(), seqs, strict=True)
-        }
+            seqs = (await connection.execute(_INSERT, list(rows.values()))).all() if rows else []
+        stored = {uid: task_of({**rows[uid], "seq": seq}) for uid, seq in seqs}
         return [refusal or stored[entry.new.uid] for entry, refusal in zip(group, refusals, strict=True)]
 
 

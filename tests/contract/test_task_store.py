@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine, event
 
 from serve_app.errors import IdempotencyMismatch, OverQuota, QueueFull, TaskExists, TaskNotFound
 from serve_app.store.database import Database
@@ -83,6 +83,21 @@ async def test_submits_at_once_are_each_stored_and_told_apart(store: TaskStore) 
     assert [answer.seq for answer in answers if isinstance(answer, Task)] == [
         (await store.get(EVERYONE, name)).seq for name in ("a", "b", "c")
     ]
+
+
+async def test_submits_at_once_share_a_statement(store: TaskStore) -> None:
+    inserts: list[str] = []
+
+    def note(_connection: object, _cursor: object, statement: str, *_more: object) -> None:
+        if statement.startswith("INSERT INTO tasks "):
+            inserts.append(statement)
+
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        await asyncio.gather(*(store.submit(new(f"task-{n}"), ADMISSION) for n in range(6)))
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
+    assert 1 <= len(inserts) <= 2, "that of the first, and that of all who came meanwhile"
 
 
 async def test_the_same_idempotency_key_at_once_makes_one_task(store: TaskStore) -> None:
