@@ -18,6 +18,7 @@ from serve_app.api.http.api_document import (
 from serve_app.api.http.auth import KeyGate, is_open
 from serve_app.api.http.body_limit import BodyLimit
 from serve_app.api.http.cors import Cors
+from serve_app.api.http.dispatch import Dispatch
 from serve_app.api.http.event_stream import EventStreams
 from serve_app.api.http.hosts import AllowedHosts
 from serve_app.api.http.methods import Methods
@@ -123,6 +124,7 @@ def build_api(
     install_refusals(api)
     finish_document(api, [*_FINISHERS, *([_ADD_KEYS] if settings.keys else [])])
     table = table_of(api.routes)
+    api.add_middleware(Dispatch, table=table)
     api.add_middleware(Methods, table=table)
     # The last one added is the outermost. Base64 makes a file a third longer.
     api.add_middleware(BodyLimit, max_bytes=Offer.of(settings).max_file_bytes * 4 // 3 + _BODY_SLACK_BYTES)

@@ -8,12 +8,12 @@ import pytest
 from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
 from ray.serve._private.thirdparty.get_asgi_route_name import get_asgi_route_name
-from starlette.routing import compile_path
+from starlette.routing import Match, compile_path
 from starlette.types import Receive, Scope, Send
 
 from serve_app.api.application import SURFACES, Surface, build_api
 from serve_app.api.http.route_table import RouteTable, Spot
-from serve_app.api.http.served_route import served_router
+from serve_app.api.http.served_route import ServedRoute, served_router
 from serve_app.api.native.surface import native_surface
 from tests.http.http_service import HttpService, settings
 from tests.http.route_table import ENDLESS
@@ -81,6 +81,30 @@ async def test_a_request_looks_its_route_up_once(
                 await client.request(method, path)
                 assert asked == [path], (method, path)
     assert "/prefix/v1/tasks/{task_id}/status" in names
+
+
+@pytest.mark.asyncio
+async def test_a_request_is_not_taken_from_route_to_route(
+    service: HttpService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    matches = ServedRoute.matches
+
+    def counted(route: ServedRoute, scope: Scope) -> tuple[Match, Scope]:
+        asked.append(route.path)
+        return matches(route, scope)
+
+    monkeypatch.setattr(ServedRoute, "matches", counted)
+    table = RouteTable(service.api.routes)
+    answered = 0
+    for path in sorted(paths_of(service.api) - {ENDLESS}):
+        routes = table.find(path).routes
+        asked.clear()
+        await service.client.get(path)
+        if all(isinstance(route, ServedRoute) for route in routes):  # all but files, and FastAPI's own
+            assert len(asked) <= len(routes), path
+            answered += bool(asked)
+    assert answered > 25
 
 
 def test_more_surfaces_cost_a_path_of_another_nothing(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ IMPORTED = (
     "diffusers.loaders.lora_conversion_utils._convert_non_diffusers_wan_lora_to_diffusers",
     "diffusers.pipelines.wan.pipeline_wan.prompt_clean",
     "fastapi.dependencies.models.Dependant",
-    "fastapi.dependencies.utils.request_params_to_args",
+    "fastapi._compat.ModelField",
 )
 VARIABLES = (
     *("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "REPORTER_UPDATE_INTERVAL_MS"),

@@ -6,10 +6,13 @@ the page's own. It cannot do so with a name that public DNS does not have, nor w
 
 import socket
 from collections.abc import Sequence
+from functools import lru_cache
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 ANY_HOST = "*"
+_REMEMBERED = 64
+"""Headers of which it is remembered whether they are allowed: nearly all requests have one of a few."""
 _NOT_IN_PUBLIC_DNS = (".localhost", ".local", ".internal", ".svc", ".lan", ".home.arpa", ".test")
 """Endings of names that nobody can register (RFC 6761, RFC 8375, ICANN's ``internal``, Kubernetes)."""
 
@@ -27,9 +30,13 @@ class AllowedHosts:
         self._endings = tuple(name[1:].lower() for name in listed if name.startswith("*."))
         self._any = ANY_HOST in listed or (others_have_keys and not listed)
         self._own = socket.gethostname().lower()  # not the one in DNS, which would be asked at each start
+        self._found = lru_cache(_REMEMBERED)(self._find)
 
     def allows(self, host: str) -> bool:
         """Return whether a request with this ``Host`` header is for this service."""
+        return self._found(host)
+
+    def _find(self, host: str) -> bool:
         if self._any:
             return True
         name = host_name(host)

@@ -24,7 +24,7 @@ class _HeadSent(Exception):
 class Methods:
     """Middleware that serves HEAD through the GET route, OPTIONS with ``Allow``, and 405 for other methods.
 
-    Added as the innermost middleware, so that authentication applies to OPTIONS and HEAD as well.
+    Added as one of the innermost middlewares, so that authentication applies to OPTIONS and HEAD as well.
     """
 
     def __init__(self, app: ASGIApp, table: RouteTable) -> None:

@@ -9,9 +9,10 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serve_app.api.http.json_answer import JsonAnswer
 from serve_app.errors import (
     Draining,
     FfmpegKilled,
@@ -43,11 +44,14 @@ class Reason:
     headers: Mapping[str, str]
 
 
+REFUSED = (ServiceError, RequestValidationError, HTTPException)
+"""Errors that are answered with a refusal."""
+
 Shape: TypeAlias = Callable[[Reason], Response]
 """A surface's own form of a refusal."""
 
 
-class RefusalResponse(JSONResponse):
+class RefusalResponse(JsonAnswer):
     """A refusal, which takes the shape that its path has when it is sent."""
 
     def __init__(self, reason: Reason) -> None:
@@ -99,24 +103,29 @@ def refused(
     return RefusalResponse(Reason(status, detail, code, field, headers or {}))
 
 
-def install_refusals(api: FastAPI) -> None:
-    """Install the exception handlers of the application."""
-
-    @api.exception_handler(ServiceError)
-    async def of_service(_request: Request, error: ServiceError) -> Response:
+def refusal_of(error: Exception) -> RefusalResponse:
+    """Return the HTTP response for one of the errors in ``REFUSED``; any other one is raised."""
+    if isinstance(error, ServiceError):
         return refusal(error)
-
-    @api.exception_handler(RequestValidationError)
-    async def of_parameters(_request: Request, error: RequestValidationError) -> Response:
+    if isinstance(error, RequestValidationError):
         finding = error.errors()[0]
         field = str(finding["loc"][-1])
         message = str(finding["msg"])
         return refusal(InvalidField(field, f"{field}: {message[0].lower()}{message[1:]}."))
-
-    @api.exception_handler(HTTPException)
-    async def of_routing(_request: Request, error: HTTPException) -> Response:
+    if isinstance(error, HTTPException):
         detail, code = _HTTP_CODES.get(error.status_code, (str(error.detail), "bad_request"))
         return refused(error.status_code, detail, code, headers=error.headers)
+    raise error
+
+
+def install_refusals(api: FastAPI) -> None:
+    """Install the exception handlers of the application's router."""
+
+    async def handle(_request: Request, error: Exception) -> Response:
+        return refusal_of(error)
+
+    for refused_error in REFUSED:
+        api.add_exception_handler(refused_error, handle)
 
 
 class CrashGuard:

@@ -27,6 +27,8 @@ class Spot:
     """Methods that are taken there; none where nothing is served."""
     get_changes: bool
     """Whether a GET there has side effects."""
+    ids: frozenset[int]
+    """Those of the routes: two routes are compared by much more than which they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +105,7 @@ def _spot(entries: Iterable[_Entry]) -> Spot:
         tuple(entry.route for entry in there),
         frozenset().union(*(entry.methods for entry in there)),
         any(entry.get_changes for entry in there),
+        frozenset(id(entry.route) for entry in there),
     )
 
 

@@ -2,15 +2,17 @@
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from copy import copy
+from dataclasses import dataclass
 from enum import Enum
 from inspect import iscoroutinefunction
 from typing import Any
 
 from fastapi import APIRouter
+from fastapi._compat import ModelField
 from fastapi.dependencies.models import Dependant
-from fastapi.dependencies.utils import request_params_to_args
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
+from pydantic_core import PydanticUndefined as Undefined
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.routing import BaseRoute, Match
@@ -29,14 +31,40 @@ _UNREAD = (
     "security_scopes_param_name",
 )
 """What FastAPI would give a handler, and these routes do not."""
+_NONE: tuple[Match, Scope] = (Match.NONE, {})
+
+
+@dataclass(frozen=True, slots=True)
+class _Parameter:
+    """A parameter of a route, which is one text: the name that it is sent under, and how it is read."""
+
+    name: str
+    alias: str
+    default: Any
+    """``Undefined`` where it has to be there."""
+    validate: Callable[..., tuple[Any, list[dict[str, Any]]]]
+
+    @classmethod
+    def of(cls, field: ModelField) -> "_Parameter":
+        """Return what FastAPI found of a handler's parameter, looked up once instead of in each request."""
+        return cls(field.name, field.alias, field.default, field.validate)
+
+    def read(self, sent: Mapping[str, Any]) -> Any:
+        """Return the value among those that were sent. Raises ``RequestValidationError``."""
+        text = sent.get(self.alias)
+        if text is None and self.default is not Undefined:
+            return self.default
+        value, errors = self.validate(text, loc=(self.alias,))
+        if errors:
+            raise RequestValidationError(errors)
+        return value
 
 
 class ServedRoute(APIRoute):
     """A route that is found in a table, and whose handler reads the body and writes the response itself.
 
-    FastAPI documents it, checks its parameters and answers its errors. In place of FastAPI's general way,
-    which for each request walks through a graph of dependencies, a dependency is a coroutine of the request
-    alone.
+    FastAPI documents it and makes the checks of its parameters. In place of FastAPI's general way, which for
+    each request walks through a graph of dependencies, a dependency is a coroutine of the request alone.
     """
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
@@ -48,11 +76,15 @@ class ServedRoute(APIRoute):
         if not iscoroutinefunction(endpoint) or any(getattr(needs, name) for name in _UNREAD):
             raise TypeError(f"{endpoint.__name__}: a handler is a coroutine that takes the request")
         self._provided = [_of_the_request(each) for each in needs.dependencies]
+        self._of_path = [_Parameter.of(field) for field in needs.path_params]
+        self._of_query = [_Parameter.of(field) for field in needs.query_params]
+        self._of_headers = [_Parameter.of(field) for field in needs.header_params]
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         """Return whether a request is for this route, and what its path says."""
-        if self.table is not None and self not in self.table.at(scope).routes:
-            return Match.NONE, {}
+        # Asked of each route in turn: by Serve's replica for the name of the path, then by the router.
+        if self.table is not None and id(self) not in self.table.at(scope).ids:
+            return _NONE
         return super().matches(scope)
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -64,20 +96,15 @@ class ServedRoute(APIRoute):
         await response(scope, receive, send)
 
     def _parameters(self, request: Request) -> Mapping[str, Any]:
-        needs = self.dependant
-        values, errors = request_params_to_args(needs.path_params, request.path_params)
-        for fields, sent in (
-            (needs.query_params, request.query_params),
-            (needs.header_params, request.headers),
-        ):
-            if fields:
-                more, wrong = request_params_to_args(fields, sent)
-                values.update(more)
-                errors += wrong
-        if errors:
-            raise RequestValidationError(errors)
-        if needs.request_param_name is not None:
-            values[needs.request_param_name] = request
+        values: dict[str, Any] = {}
+        for parameter in self._of_path:
+            values[parameter.name] = parameter.read(request.path_params)
+        for parameter in self._of_query:
+            values[parameter.name] = parameter.read(request.query_params)
+        for parameter in self._of_headers:
+            values[parameter.name] = parameter.read(request.headers)
+        if self.dependant.request_param_name is not None:
+            values[self.dependant.request_param_name] = request
         return values
 
     async def _dependencies(self, request: Request) -> Mapping[str, Any]:
