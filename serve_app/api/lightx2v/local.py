@@ -7,12 +7,13 @@ client that was written for one server per GPU keeps all GPUs occupied through o
 from collections.abc import Sequence
 
 from fastapi import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from serve_app.api.http.api_document import answers, json_body
 from serve_app.api.http.auth import Calling
 from serve_app.api.http.body import MAX_TEXT_BYTES, read_object
 from serve_app.api.http.examples import curl_json
+from serve_app.api.http.json_answer import JsonAnswer
 from serve_app.api.http.parameters import Service
 from serve_app.api.http.route_table import CHANGING_GET
 from serve_app.api.http.served_route import served_router
@@ -57,13 +58,13 @@ async def generate(request: Request, service: Service, caller: Calling) -> Respo
     """Start a video at once, or say that no replica is free."""
     sent = LocalRequest.read_json(await read_object(request))
     try:
-        return JSONResponse(await _generate(service, caller, sent))
+        return JsonAnswer(await _generate(service, caller, sent))
     except ServiceError as error:
         # A save path is checked on the disk; this API's clients learn of it as of a full service.
         if isinstance(error, InvalidField) and error.field != _SAVE_FIELD:
             raise
         refused: ErrorDocument = {"error": error.detail}
-        return JSONResponse(refused)
+        return JsonAnswer(refused)
 
 
 @router.get("/service_status", summary="Whether a replica is free", responses=answers(LocalStatusDocument))
@@ -73,7 +74,7 @@ async def service_status(service: Service, caller: Calling) -> Response:
     document: LocalStatusDocument = {"service_status": "idle"}
     if not queue.is_idle:
         document = {"service_status": "busy", "task_id": queue.current(caller) or ""}
-    return JSONResponse(document)
+    return JsonAnswer(document)
 
 
 @router.get(
@@ -87,7 +88,7 @@ async def get_all_tasks(service: Service, caller: Calling) -> Response:
     # Newest first; to an admin, tasks of several owners can have one id.
     for task in await service.tasks(caller, statuses=tuple(FINAL), limit=_ALL_TASKS):
         ended.setdefault(task.id, ended_document(task))
-    return JSONResponse(ended)
+    return JsonAnswer(ended)
 
 
 @router.post(
@@ -103,8 +104,8 @@ async def task_status(request: Request, service: Service, caller: Calling) -> Re
         task = await service.task(caller, task_id)
     except TaskNotFound:
         unknown: UnendedTaskDocument = {"task_status": "not_found"}
-        return JSONResponse(unknown)
-    return JSONResponse(task_status_document(task))
+        return JsonAnswer(unknown)
+    return JsonAnswer(task_status_document(task))
 
 
 @router.get(
@@ -120,7 +121,7 @@ async def stop_running_task(service: Service, caller: Calling) -> Response:
     document: LocalStopDocument = {"stop_status": "success", "reason": "Task stopped successfully."}
     if not running and not about_to_run:
         document = {"stop_status": "do_nothing", "reason": "No running task found."}
-    return JSONResponse(document)
+    return JsonAnswer(document)
 
 
 async def _generate(

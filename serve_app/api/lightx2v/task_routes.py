@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 
 from fastapi import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from serve_app.api.http.api_document import answers, form_body, json_body, video_answers
 from serve_app.api.http.auth import Calling
 from serve_app.api.http.body import idempotency_key, read_object
 from serve_app.api.http.examples import curl_json
+from serve_app.api.http.json_answer import JsonAnswer
 from serve_app.api.http.parameters import Service, TaskInPath
 from serve_app.api.http.refusals import refused
 from serve_app.api.http.served_route import served_router
@@ -90,7 +91,7 @@ async def list_tasks(service: Service, caller: Calling) -> Response:
     found: dict[str, LightX2VTask] = {}
     for task in reversed(await service.tasks(caller, limit=_ALL_TASKS)):
         found[task.id] = lightx2v_task(task)  # to an admin, tasks of several owners can have one id
-    return JSONResponse(found)
+    return JsonAnswer(found)
 
 
 @router.get(
@@ -100,7 +101,7 @@ async def list_tasks(service: Service, caller: Calling) -> Response:
 )
 async def status(task_id: TaskInPath, service: Service, caller: Calling) -> Response:
     """Answer with the current status of one task."""
-    return JSONResponse(lightx2v_task(await _task(service, caller, task_id)))
+    return JsonAnswer(lightx2v_task(await _task(service, caller, task_id)))
 
 
 @router.get(
@@ -156,7 +157,7 @@ async def _submit(
         return refused(503, detail, error.code, headers={"Retry-After": str(error.retry_after_s)})
     except TaskExists as error:
         return refused(503, error.detail, error.code)
-    return JSONResponse(submitted_document(submitted.task))
+    return JsonAnswer(submitted_document(submitted.task))
 
 
 async def _task(service: TaskService, caller: Caller, task_id: str) -> Task:
@@ -167,4 +168,4 @@ async def _task(service: TaskService, caller: Caller, task_id: str) -> Task:
 
 
 def _stopped(document: StopDocument) -> Response:
-    return JSONResponse(document)
+    return JsonAnswer(document)

@@ -3,12 +3,13 @@
 from typing import Annotated
 
 from fastapi import Query, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from serve_app.api.http.api_document import answers, json_body
 from serve_app.api.http.auth import Calling
 from serve_app.api.http.body import MAX_TEXT_BYTES, read_object
 from serve_app.api.http.examples import curl
+from serve_app.api.http.json_answer import JsonAnswer
 from serve_app.api.http.parameters import RootPath, Service, TaskInPath
 from serve_app.api.http.served_route import served_router
 from serve_app.api.native.describe import describe
@@ -95,7 +96,7 @@ async def reorder(
     """Move a task in the queue, and answer with its status; one that runs or has ended is refused."""
     wanted = ReorderRequest.read_json(await read_object(request, max_bytes=MAX_TEXT_BYTES))
     task = await service.reorder(caller, task_id, wanted.priority)
-    return JSONResponse(await describe(service, task, root_path, queue_now=True))
+    return JsonAnswer(await describe(service, task, root_path, queue_now=True))
 
 
 @router.post(
@@ -109,12 +110,12 @@ async def put_first(task_id: TaskInPath, service: Service, caller: Calling, root
     A task that runs or has ended is refused.
     """
     task = await service.put_first(caller, task_id)
-    return JSONResponse(await describe(service, task, root_path, queue_now=True))
+    return JsonAnswer(await describe(service, task, root_path, queue_now=True))
 
 
 async def _queue_status(service: TaskService, caller: Caller) -> Response:
     queue = await service.queue_now()
-    return JSONResponse(queue_status_document(queue, caller, service.offer.limits.max_queued))
+    return JsonAnswer(queue_status_document(queue, caller, service.offer.limits.max_queued))
 
 
 async def _cancel_all(service: TaskService, caller: Caller, *statuses: Status) -> Response:
@@ -125,4 +126,4 @@ async def _cancel_all(service: TaskService, caller: Caller, *statuses: Status) -
         if cancelled
         else {"stop_status": "do_nothing", "reason": f"No {which} task found."}
     )
-    return JSONResponse(document)
+    return JsonAnswer(document)

@@ -4,13 +4,14 @@ from collections.abc import Mapping
 from typing import Annotated
 
 from fastapi import Query, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from serve_app.api.http.api_document import answers, form_body, json_body, picture_answers, video_answers
 from serve_app.api.http.auth import Calling
 from serve_app.api.http.body import idempotency_key, read_object
 from serve_app.api.http.etag import send_tagged
 from serve_app.api.http.examples import curl, curl_json
+from serve_app.api.http.json_answer import JsonAnswer
 from serve_app.api.http.parameters import FileInPath, RootPath, Service, TaskInPath
 from serve_app.api.http.served_route import served_router
 from serve_app.api.http.video_file import send_video, suffix_of
@@ -97,7 +98,7 @@ async def status(
 ) -> Response:
     """Answer with the current status of one task, or once it has ended."""
     task = await service.ended(caller, await service.task(caller, task_id), wait_s=wait)
-    return JSONResponse(await describe(service, task, root_path))
+    return JsonAnswer(await describe(service, task, root_path))
 
 
 @router.get(
@@ -200,7 +201,7 @@ async def list_tasks(
         "tasks": await describe_all(service, tasks[:limit], root_path),
         "has_more": len(tasks) > limit,
     }
-    return JSONResponse(page)
+    return JsonAnswer(page)
 
 
 @router.delete(
@@ -231,7 +232,7 @@ async def finish_early(
     No further fragment is begun. A task that does not run is refused.
     """
     task = await service.finish_early(caller, task_id)
-    return JSONResponse(await describe(service, task, root_path))
+    return JsonAnswer(await describe(service, task, root_path))
 
 
 @router.post(
@@ -244,7 +245,7 @@ async def resend_webhooks(
 ) -> Response:
     """Have every message about a task sent again, under its id, and answer with the task's status."""
     task = await service.resend(caller, task_id)
-    return JSONResponse(await describe(service, task, root_path))
+    return JsonAnswer(await describe(service, task, root_path))
 
 
 async def _submit(
@@ -270,4 +271,4 @@ def _statuses(text: str) -> tuple[Status, ...]:
 
 
 def _stopped(document: StopDocument) -> Response:
-    return JSONResponse(document)
+    return JsonAnswer(document)

@@ -2,11 +2,12 @@
 
 import asyncio
 
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from serve_app.api.http.api_document import answers
 from serve_app.api.http.auth import Calling
 from serve_app.api.http.examples import curl
+from serve_app.api.http.json_answer import JsonAnswer
 from serve_app.api.http.parameters import Service
 from serve_app.api.http.served_route import served_router
 from serve_app.api.native.service_document import (
@@ -31,7 +32,7 @@ router = served_router(tags=["service"])
 async def service_status(service: Service, caller: Calling) -> Response:
     """Answer with the running tasks, counts, and each model's replicas."""
     queue, counts = await service.queue_now(), await service.counts()
-    return JSONResponse(status_document(service.offer, queue, counts, caller))
+    return JsonAnswer(status_document(service.offer, queue, counts, caller))
 
 
 @router.get(
@@ -42,14 +43,14 @@ async def service_status(service: Service, caller: Calling) -> Response:
 )
 async def service_metadata(service: Service) -> Response:
     """Answer with what is served, including the LoRAs that lie in their folders now."""
-    return JSONResponse(await asyncio.to_thread(metadata_document, service.offer, package_version()))
+    return JsonAnswer(await asyncio.to_thread(metadata_document, service.offer, package_version()))
 
 
 @router.get("/health", summary="Whether the service is alive", responses=answers(HealthDocument))
 async def health() -> Response:
     """Answer 200 while the process runs."""
     alive: HealthDocument = {"status": "ok"}
-    return JSONResponse(alive)
+    return JsonAnswer(alive)
 
 
 @router.get("/ready", summary="Whether a task can run now", responses=answers(ReadyDocument, 503))
@@ -57,4 +58,4 @@ async def ready(service: Service) -> Response:
     """Answer 200 while a replica can take work, or a model scales from zero."""
     await service.require_ready()
     is_ready: ReadyDocument = {"status": "ready"}
-    return JSONResponse(is_ready)
+    return JsonAnswer(is_ready)

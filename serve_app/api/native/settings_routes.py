@@ -3,12 +3,13 @@
 from typing import Annotated
 
 from fastapi import Query, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from serve_app.api.http.api_document import answers, picture_answers
 from serve_app.api.http.auth import Calling
 from serve_app.api.http.etag import send_tagged
 from serve_app.api.http.examples import curl
+from serve_app.api.http.json_answer import JsonAnswer
 from serve_app.api.http.parameters import Service, TaskInPath
 from serve_app.api.http.served_route import served_router
 from serve_app.api.native.again_request import Earlier
@@ -33,7 +34,7 @@ async def task_settings(task_id: TaskInPath, service: Service, caller: Calling) 
         "settings": Earlier.of_task(task).fields,
         "inputs": list(input_keys(task.spec)),
     }
-    return JSONResponse(document)
+    return JsonAnswer(document)
 
 
 @router.get(

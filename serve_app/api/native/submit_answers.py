@@ -3,9 +3,10 @@
 from typing import Annotated
 
 from fastapi import Query
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from serve_app.api.http.api_document import answers
+from serve_app.api.http.json_answer import JsonAnswer
 from serve_app.api.native.describe import describe
 from serve_app.api.native.task_document import SubmitDocument, TaskDocument, submit_document
 from serve_app.api.native.task_links import with_task_links
@@ -40,7 +41,7 @@ async def submit_answer(
 ) -> Response:
     """Answer with the stored task; with ``wait_s`` with its status at its end, or as it stands then."""
     if not wait_s:
-        return JSONResponse(submit_document(submitted.task, submitted.queue, is_new=submitted.is_new))
+        return JsonAnswer(submit_document(submitted.task, submitted.queue, is_new=submitted.is_new))
     task = await service.ended(caller, submitted.task, wait_s=wait_s)
     document = await describe(service, task, root_path)
-    return JSONResponse(document, status_code=200 if task.is_final else 202)
+    return JsonAnswer(document, status_code=200 if task.is_final else 202)

@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from typing_extensions import TypedDict
 
 from serve_app.api.http.api_document import answers
+from serve_app.api.http.json_answer import JsonAnswer
 from serve_app.api.http.refusals import Reason, Shape
 
 _TYPES: Mapping[int, str] = {
@@ -50,7 +51,7 @@ def openai_refusal(reason: Reason) -> Response:
     wait_s = int(reason.headers.get("Retry-After", 1))
     may_retry = reason.status in _PASSING and wait_s <= _LONGEST_WAIT_S
     headers = {**reason.headers, "x-should-retry": "true" if may_retry else "false"}
-    return JSONResponse(body, status_code=reason.status, headers=headers)
+    return JsonAnswer(body, status_code=reason.status, headers=headers)
 
 
 OPENAI_SHAPES: Mapping[str, Shape] = {"/v1/videos": openai_refusal, "/v1/models": openai_refusal}

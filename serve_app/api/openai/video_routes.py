@@ -5,13 +5,14 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import Path, Query, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from serve_app.api.http.api_document import either_body, json_body, video_answers
 from serve_app.api.http.auth import Calling
 from serve_app.api.http.body import MAX_TEXT_BYTES, idempotency_key, read_object
 from serve_app.api.http.examples import curl
 from serve_app.api.http.form import header_parameters, read_form
+from serve_app.api.http.json_answer import JsonAnswer
 from serve_app.api.http.parameters import Service, TaskInPath
 from serve_app.api.http.refusals import refused
 from serve_app.api.http.served_route import served_router
@@ -107,7 +108,7 @@ async def list_videos(
     """Answer with one page of the caller's videos."""
     tasks = await service.tasks(caller, limit=limit + 1, after=after or None, oldest_first=order == "asc")
     page = video_page(tasks[:limit], await service.queue(), service.offer, has_more=len(tasks) > limit)
-    return JSONResponse(page)
+    return JsonAnswer(page)
 
 
 @router.get(
@@ -130,7 +131,7 @@ async def delete(task_id: TaskInPath, service: Service, caller: Calling) -> Resp
     """Cancel a video if it has not ended, and forget it."""
     await service.forget(caller, task_id)
     deleted: DeletedVideo = {"id": task_id, "object": "video.deleted", "deleted": True}
-    return JSONResponse(deleted)
+    return JsonAnswer(deleted)
 
 
 @router.post(
@@ -186,7 +187,7 @@ async def content(
 )
 async def list_models(service: Service) -> Response:
     """Answer with the names of the models."""
-    return JSONResponse(model_page(service.offer))
+    return JsonAnswer(model_page(service.offer))
 
 
 @router.get("/v1/models/{model}", summary="A served model", responses=openai_answers(ModelObject, 404))
@@ -194,7 +195,7 @@ async def retrieve_model(model: ModelInPath, service: Service) -> Response:
     """Answer with a model of that name."""
     for found in model_page(service.offer)["data"]:
         if found["id"] == model:
-            return JSONResponse(found)
+            return JsonAnswer(found)
     raise ModelNotFound("No model of this name is served; GET /v1/models lists those that are.")
 
 
@@ -276,4 +277,4 @@ async def _read(
 
 def _video(service: TaskService, task: Task, queue: QueueSnapshot) -> Response:
     headers = {} if task.is_final else {"openai-poll-after-ms": str(poll_after_ms(task, queue))}
-    return JSONResponse(video_object(task, queue, service.offer), headers=headers)
+    return JsonAnswer(video_object(task, queue, service.offer), headers=headers)
