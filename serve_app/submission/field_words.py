@@ -33,7 +33,7 @@ class FieldWords:
 
     def but(self, **words: str) -> "FieldWords":
         """Return a copy with some names replaced, for a request that spells a field differently."""
-        return FieldWords({**self._words, **words})
+        return FieldWords({**self._words, **words}) if words else self
 
     def refusal(self, fault: OrderFault) -> InvalidField:
         """Return the error for the client, with the field's name as the client spells it."""

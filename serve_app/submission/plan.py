@@ -237,7 +237,7 @@ def _fit(order: VideoOrder, variant: Variant, fps: int, shape: tuple[int, int] |
         unused.append("The aspect ratio was not used, because a size was sent.")
     if order.lines is not None and order.has_size:
         unused.append("The resolution was not used, because a size was sent.")
-    return replace(fitted, notes=(*fitted.notes, *unused))
+    return replace(fitted, notes=(*fitted.notes, *unused)) if unused else fitted
 
 
 def _size(order: VideoOrder, variant: Variant, shape: tuple[int, int] | None) -> tuple[int, int]:

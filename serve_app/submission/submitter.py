@@ -170,6 +170,8 @@ class Submitter:
         self, order: VideoOrder, words: FieldWords, planned: Plan, uid: str
     ) -> tuple[Plan, tuple[str, ...]]:
         """Store the pictures and videos of an order; return its plan with their keys, and notes on them."""
+        if not order.has_files:
+            return planned, ()
         pictures = await self._frames.read(order, words)
         clips = await self._clips.read(order, words)
         try:

@@ -127,6 +127,13 @@ class VideoOrder:
         return bool(self.loras or self.format or self.codec)
 
     @property
+    def has_files(self) -> bool:
+        """Whether a picture or a video was sent."""
+        files = (self.first_frame, self.last_frame, self.video, self.mask)
+        is_sent = isinstance(self.continue_from, SentVideo)
+        return is_sent or bool(self.references) or any(file is not None for file in files)
+
+    @property
     def has_size(self) -> bool:
         """Whether a side was sent, or both."""
         return self.width is not None or self.height is not None
