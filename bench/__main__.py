@@ -12,6 +12,7 @@ BENCHMARKS = {
     "bytes": "what the engine moves on a GPU beside its products, attention and convolutions: counted",
     "memory": "what each model needs of a device's memory, in GB: counted",
     "service": "what the service adds: requests per second, latency, idle time between two tasks",
+    "door_time": "processor time of a request in the front door, without proxy and cluster",
     "hostile_videos": "what hostile videos take before they are refused, beside a benign one",
     "scale": "how far one service goes: slots kept busy, a burst, replicas that follow a load",
 }

@@ -30,11 +30,12 @@ def echo(_args: dict[str, object]) -> Application:
         max_ongoing_requests=4096,
         ray_actor_options={"num_cpus": 0.1},
         logging_config=LoggingConfig(enable_access_log=False),
-    )(serve.ingress(_echo)(_Echo))
+    )(serve.ingress(bare_echo)(_Echo))
     return deployment.bind()
 
 
-def _echo() -> FastAPI:
+def bare_echo() -> FastAPI:
+    """Build the FastAPI application of the echo."""
     api = FastAPI()
 
     @api.get("/ready")
