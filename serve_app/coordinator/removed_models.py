@@ -3,7 +3,8 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from functools import partial
 
 from serve_app.config.model_settings import ModelSettings
@@ -18,7 +19,9 @@ from serve_app.tasks.work import tokens_of, work_of
 
 MODEL_REMOVED = "model_removed"
 _ENDS_BY_ITSELF = "they fail once no service has had it for {:g} s, unless a model names it in replaces"
-_LORA_MISSING = "which are not all in the lora_folder of {} any more: they fail when their turn comes"
+_LORAS_MISSING = (
+    "Not in the folder any more: the LoRAs {}. Unless they come back, the task fails at its turn."
+)
 _logger = logging.getLogger("ray.serve")
 
 
@@ -65,7 +68,8 @@ class RemovedModels:
         waiting = await self._tasks.counts(but=self._models)
         if waiting:
             await self._settle(waiting)
-        self._tell({**self._lines(waiting), **await self._lines_of_loras()})
+        self._tell(self._lines(waiting))
+        await self._look_for_loras()
 
     async def _settle(self, waiting: Mapping[str, int]) -> None:
         last = await self._served.last()
@@ -103,24 +107,28 @@ class RemovedModels:
             )
         return lines
 
-    async def _lines_of_loras(self) -> Mapping[str, str]:
-        """Return what the log is to say of each removed LoRA that a served model's tasks name."""
-        chosen = await self._tasks.loras()
-        there = {
-            model: frozenset(await asyncio.to_thread(self._models[model].lora_names))
-            for model in {model for model, _ in chosen} & self._models.keys()
-        }
-        return {
-            f"{model}: {loras}": f"{count} tasks wait with the LoRAs {loras}, {_LORA_MISSING.format(model)}"
-            for (model, loras), count in chosen.items()
-            if model in there and not ({loras} <= there[model] or {*loras.split(", ")} <= there[model])
-        }
+    async def _look_for_loras(self) -> None:
+        """Tell of each removed LoRA that tasks of a served model name, in the log and in the tasks' notes."""
+        for model in self._models.keys() & set(await self._tasks.models_with_loras()):
+            there = frozenset(await asyncio.to_thread(self._models[model].lora_names))
+            noted = await self._tasks.settle(model, partial(_noted, there=there), with_loras=True)
+            for note, count in Counter(task.notes[-1] for task in noted).items():
+                _logger.warning("%d tasks of the model %s wait. %s", count, model, note)
 
     def _tell(self, lines: Mapping[str, str]) -> None:
         """Log each line, but for those that were there the last time."""
         for name in lines.keys() - set(self._told):
             _logger.warning(lines[name])
         self._told = lines.keys()
+
+
+def _noted(task: Task, *, there: Set[str]) -> Settlement:
+    """Have a task say which of its LoRAs are missing, once."""
+    missing = [use.name for use in task.spec.loras if use.name not in there]
+    note = _LORAS_MISSING.format(", ".join(missing))
+    if not missing or note in task.notes:
+        return None
+    return Reassignment(task.model, task.work, task.tokens, (*task.notes, note))
 
 
 def _reassigned(task: Task, model: ModelSettings) -> Reassignment:

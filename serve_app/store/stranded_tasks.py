@@ -56,27 +56,26 @@ class StrandedTasks:
         async with self._database.read() as connection:
             return {model: count for model, count in await connection.execute(query)}
 
-    async def loras(self) -> Mapping[tuple[str, str], int]:
-        """Return how many tasks wait for each model with each choice of LoRAs, as ``loras_key`` has it."""
-        query = (
-            select(TASKS.c.model, _LORAS, func.count())
-            .where(_IS_QUEUED, _LORAS.is_not(None))
-            .group_by(TASKS.c.model, _LORAS)
-        )
+    async def models_with_loras(self) -> Sequence[str]:
+        """Return the models for which tasks wait that use LoRAs."""
+        query = select(TASKS.c.model).where(_IS_QUEUED, _LORAS.is_not(None)).distinct()
         async with self._database.read() as connection:
-            return {(model, loras): count for model, loras, count in await connection.execute(query)}
+            return (await connection.execute(query)).scalars().all()
 
-    async def settle(self, model: str, decide: Callable[[Task], Settlement]) -> Sequence[Task]:
+    async def settle(
+        self, model: str, decide: Callable[[Task], Settlement], *, with_loras: bool = False
+    ) -> Sequence[Task]:
         """Do as ``decide`` says with each task that waits for ``model``; return those that were changed.
 
-        Raises ``Superseded``.
+        ``with_loras``: of those that use LoRAs alone. Raises ``Superseded``.
         """
+        which = (_LORAS.is_not(None),) if with_loras else ()
         changed: list[Task] = []
         after = 0
         while True:
             query = (
                 select(TASKS)
-                .where(_IS_QUEUED, TASKS.c.model == model, TASKS.c.seq > after)
+                .where(_IS_QUEUED, TASKS.c.model == model, TASKS.c.seq > after, *which)
                 .order_by(TASKS.c.seq)
                 .limit(_PAGE)
             )

@@ -59,7 +59,9 @@ class Move(StrEnum):
     EXPIRE = "expire"
     """The task has not begun before its deadline."""
     REASSIGN = "reassign"
-    """The waiting task's model is not served any more: the one that replaces it makes the video."""
+    """The waiting task's model is not served any more: the one that replaces it makes the video. Or it keeps
+    its model, and gets a note that a LoRA was removed.
+    """
     STRAND = "strand"
     """The waiting task's model is not served any more, and none that could replace it."""
 

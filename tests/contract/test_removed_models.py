@@ -123,7 +123,7 @@ async def test_a_service_that_does_not_lead_leaves_the_tasks_of_others_alone(
     assert (await store.get(EVERYONE, "theirs")).model == "demo" and len(warnings(caplog)) == 1
 
 
-async def test_the_log_names_the_loras_that_tasks_wait_with_and_that_were_removed(
+async def test_the_log_and_its_tasks_name_a_lora_that_was_removed(
     database: Database, store: TaskStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "there.safetensors").touch()
@@ -131,8 +131,11 @@ async def test_the_log_names_the_loras_that_tasks_wait_with_and_that_were_remove
     for names in (["there"], ["there", "gone"]):
         spec = replace(SPEC, loras=tuple(map(LoraUse, names)))
         await store.submit(new(names[-1], spec=spec), ADMISSION)
-    await removed(database, ledger, tmp_path, lora_folder=tmp_path).look()
+    looking = removed(database, ledger, tmp_path, lora_folder=tmp_path)
+    for _ in range(2):
+        await looking.look()
     (line,) = warnings(caplog)
-    assert line.startswith(
-        "1 tasks wait with the LoRAs there, gone, which are not all in the lora_folder of demo"
-    )
+    note = "Not in the folder any more: the LoRAs gone. Unless they come back, the task fails at its turn."
+    assert line == f"1 tasks of the model demo wait. {note}"
+    assert (await store.get(EVERYONE, "gone")).notes == (note,)
+    assert (await store.get(EVERYONE, "there")).notes == ()
