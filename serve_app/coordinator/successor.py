@@ -25,7 +25,7 @@ def misfit(spec: TaskSpec, model: ModelSettings) -> str | None:
         return f"takes at most {variant.max_references} reference images"
     if not variant.control_blocks and (spec.video_key is not None or spec.control_scale != 1):
         return "takes no video to change and no control"
-    if missing := {use.name for use in spec.loras} - set(model.lora_names()):
+    if spec.loras and (missing := {use.name for use in spec.loras} - set(model.lora_names())):
         return f"has no LoRA {', '.join(sorted(missing))}"
     return None
 
