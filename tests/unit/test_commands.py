@@ -3,17 +3,21 @@
 import hashlib
 import json
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 import yaml
 
 from serve_app.cli import command_reference, handed_on
-from serve_app.cli.commands import main
+from serve_app.cli.commands import main, program
 from wan_serve.commands.exit_status import ExitStatus
 
 ROOT = Path(__file__).parents[2]
@@ -77,6 +81,33 @@ def test_the_page_of_the_commands_is_what_they_are(capsys: pytest.CaptureFixture
     assert main(["commands", "--json"]) == 0
     listed = json.loads(capsys.readouterr().out)
     assert [each["usage"] for each in listed if "submit" in each["usage"]] == ["wan-serve submit [PROMPT]"]
+
+
+def documented() -> Iterator[tuple[Path, list[str]]]:
+    """Yield the words of each command of ``wan-serve`` that stands in a block of the docs."""
+    for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
+        for block in re.findall(r"```bash\n(.*?)```", page.read_text(), re.DOTALL):
+            for line in block.replace("\\\n", " ").splitlines():
+                words = shlex.split(line, comments=True)
+                while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
+                    words.pop(0)
+                if words[:1] == ["wan-serve"]:
+                    yield page, words[1:]
+
+
+def test_each_command_in_the_docs_is_one_that_there_is() -> None:
+    app: Any = typer.main.get_command(program())
+    found = list(documented())
+    assert len(found) > 10
+    for page, words in found:
+        command = app
+        while words and words[0] in getattr(command, "commands", {}):
+            command = command.commands[words.pop(0)]
+        with command.make_context(str(page), words):  # which reads the arguments, and refuses what is wrong
+            assert not hasattr(command, "commands"), (page, words)
+    for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
+        for name in re.findall(r"`wan-serve ([a-z]\w*)", page.read_text()):
+            assert name in app.commands, page
 
 
 @pytest.mark.parametrize(("command", "named"), [("bench", "hostile_videos"), ("generate", "wan-generate")])
