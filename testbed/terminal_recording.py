@@ -19,7 +19,7 @@ from serve_app.config.free_ports import free_ports
 from testbed.launched import ROOT, Launched
 
 COLUMNS = 100
-LEAST_S = 0.5
+LEAST_S = 1.0
 """Of a line that is drawn again and again, between two of its states in the recording."""
 SHOWN_ROOT = "/opt/wan-serve"
 _COMMAND = "wan-serve "
@@ -33,8 +33,8 @@ Recorded by `scripts/record_terminal` on a service with the demo model, on CPUs;
 
 COMMANDS = (
     "wan-serve doctor CONFIG",
-    'wan-serve submit "a red ball moving left to right on a blue background" --steps 200 --wait',
     'wan-serve submit "a green star growing on a white background" --output star.mp4',
+    'wan-serve submit "a red ball moving left to right on a blue background" --steps 60 --wait',
     "wan-serve status",
     "wan-serve list",
     'wan-serve submit "a red ball" --steps 0',
@@ -86,16 +86,16 @@ def _recorded(arguments: list[str], folder: Path, port: int) -> Iterator[str]:
     with suppress(OSError):  # which is how a terminal ends
         while part := os.read(terminal, 65536).decode(errors="replace"):
             for piece in re.split(r"([\r\n]+)", _STEERS.sub("", part)):
-                if "\n" in piece and line.strip():
-                    yield line.rstrip()
-                if not re.fullmatch(r"[\r\n]*", piece):
+                if piece.strip("\r\n"):
                     line += piece
                     continue
                 now = time.monotonic() - began
-                if piece == "\r" and line.strip() and now - drawn_at >= LEAST_S:
+                if "\n" in piece and line:
+                    yield line.rstrip()
+                elif line and piece and now - drawn_at >= LEAST_S:
                     drawn_at = now
                     yield f"{now:6.1f} s  {line.rstrip()}"
-                line = ""
+                line = "" if piece else line
     if line.strip():
         yield line.rstrip()
     os.close(terminal)
