@@ -2,9 +2,11 @@
 
 import asyncio
 import fcntl
+import io
 import json
 import os
 import pty
+import select
 import signal
 import struct
 import subprocess
@@ -18,15 +20,18 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from rich.console import Console
 
 from serve_app.tasks.task import TaskError as Failure
 from tests.http.http_service import VIDEO, HttpService, listening_at, png
 from wan_serve.commands.commands import ABOUT, add_commands
 from wan_serve.commands.exit_status import ExitStatus
 from wan_serve.commands.program import new_app, run
+from wan_serve.commands.terminal import table
 
 ROOT = Path(__file__).parents[2]
 WITHIN_S = 60.0
+LEFT = "The task goes on; see wan-serve status "
 HOSTILE = "\x1b[2J\x1b]0;title\x07[bold red]ball[/] :boom: \u202egnp.\x9b31m\r\n{0} end"
 SHOWN = r"\x1b[2J\x1b]0;title\x07[bold red]ball[/] :boom: \u202egnp.\x9b31m"
 
@@ -197,7 +202,10 @@ async def test_what_goes_wrong_is_one_sentence_and_an_exit_status(
     assert said in done.err and done.err.count("\n") == 1, done.err
 
 
-async def test_the_queue_is_listed_and_worked_with(service: HttpService, wan_serve: CommandLine) -> None:
+async def test_the_queue_is_listed_and_worked_with(
+    service: HttpService, wan_serve: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wan_serve.commands.tasks.PAGE", 1)
     first, second = [(await wan_serve("submit", f"ball {n}")).out.strip() for n in range(2)]
     assert (await wan_serve("next", second)).out == f"{second}: waiting, number 1 in the queue\n"
     assert (await wan_serve("pause")).status == 0
@@ -261,11 +269,20 @@ class Terminal:
     def type(self, text: str) -> None:
         os.write(self._terminal, text.encode())
 
-    async def until(self, words: str) -> None:
-        """Wait until it shows ``words`` after those that were waited for before."""
-        async with asyncio.timeout(WITHIN_S):
-            while words.encode() not in self._said:
-                self._said.extend(await asyncio.to_thread(os.read, self._terminal, 4096))
+    async def until(self, words: str, *, again: str = "") -> None:
+        """Wait until it shows ``words`` after those that were waited for before.
+
+        ``again``: typed every two seconds until then.
+        """
+        loop = asyncio.get_running_loop()
+        deadline, type_at = loop.time() + WITHIN_S, loop.time()
+        while words.encode() not in self._said:
+            assert loop.time() < deadline, f"no {words!r} in {bytes(self._said)!r}"
+            if again and loop.time() >= type_at:
+                type_at = loop.time() + 2.0
+                self.type(again)
+            ready, _, _ = await asyncio.to_thread(select.select, [self._terminal], [], [], 0.5)
+            self._said.extend(os.read(self._terminal, 4096) if ready else b"")
         del self._said[: self._said.index(words.encode()) + len(words)]
 
     async def status(self) -> int:
@@ -277,7 +294,7 @@ async def on_a_terminal(*arguments: str) -> AsyncIterator[Terminal]:
     terminal, side = pty.openpty()
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 160, 0, 0))
     process = await asyncio.create_subprocess_exec(
-        *("setsid", "--ctty", "--wait", sys.executable, "-m", "wan_serve.commands", *arguments),
+        *("setsid", "--ctty", sys.executable, "-m", "wan_serve.commands", *arguments),
         cwd=ROOT,
         env={**os.environ, "TERM": "xterm"},
         stdin=side,
@@ -288,8 +305,10 @@ async def on_a_terminal(*arguments: str) -> AsyncIterator[Terminal]:
     try:
         yield Terminal(process, terminal)
     finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
         os.close(terminal)
-        await asyncio.wait_for(process.wait(), WITHIN_S)
 
 
 async def test_ctrl_c_asks_once_whether_to_cancel(service: HttpService, url: str) -> None:
@@ -311,11 +330,14 @@ async def test_a_second_ctrl_c_leaves_and_the_task_goes_on(
         await terminal.until("waiting, number 1 in the queue")
         terminal.type("\x03")
         await terminal.until("Cancel the task ")
-        terminal.type(answer)
         if answer == "n\n":
+            terminal.type(answer)
             await terminal.until("waiting, number 1 in the queue")
             terminal.type("\x03")
-        await terminal.until("The task goes on; see wan-serve status ")
+            await terminal.until(LEFT)
+        else:
+            # Of a signal that comes just before it blocks in input(), Python hears with the next one.
+            await terminal.until(LEFT, again=answer)
         assert await terminal.status() == ExitStatus.INTERRUPTED
     (task,) = (await service.client.get("/v1/tasks")).json()["tasks"]
     assert task["status"] == "submitted"
@@ -331,6 +353,14 @@ async def test_watch_draws_the_queue_and_the_replicas(service: HttpService, url:
         await terminal.until("succeed")
         terminal.type("\x03")
         assert await terminal.status() == ExitStatus.INTERRUPTED
+
+
+def test_of_a_narrow_table_the_last_column_gives_way() -> None:
+    console = Console(file=io.StringIO(), width=40)
+    console.print(table(("task", "state", "prompt"), [("a" * 20, "waiting", "ball " * 20)]))
+    assert isinstance(console.file, io.StringIO)
+    line = console.file.getvalue().splitlines()[1]
+    assert line.startswith(f"{'a' * 20}  waiting  ball") and line.endswith("…")
 
 
 def test_the_commands_of_a_client_load_neither_torch_nor_ray_nor_the_service() -> None:

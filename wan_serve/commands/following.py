@@ -1,8 +1,6 @@
 """A task followed to its end: the bar on the terminal, and what Ctrl-C does there."""
 
 import sys
-from types import TracebackType
-from typing import Self
 
 import typer
 from rich.console import Console
@@ -22,15 +20,23 @@ def follow(client: Client, task: Task) -> Task:
     may_ask = sys.stdin.isatty() and sys.stderr.isatty()
     while True:
         try:
-            with ProgressBar() as bar:
-                bar.show(task)
-                return client.wait(task, on_progress=bar.show)
+            return _waited_for(client, task)
         except KeyboardInterrupt:
             if not may_ask:
                 raise _left(task) from None
             may_ask = False
         if _wants_cancel(task):
             return client.cancel(task)
+
+
+def _waited_for(client: Client, task: Task) -> Task:
+    bar = ProgressBar()
+    try:  # not a context manager: Ctrl-C may come while it starts
+        bar.show(task)
+        bar.start()
+        return client.wait(task, on_progress=bar.show)
+    finally:
+        bar.stop()
 
 
 def state_of(task: Task) -> str:
@@ -62,13 +68,12 @@ class ProgressBar:
         )
         self._bar = self._progress.add_task("", total=1.0, left="")
 
-    def __enter__(self) -> Self:
+    def start(self) -> None:
+        """Begin to draw."""
         self._progress.start()
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def stop(self) -> None:
+        """End drawing, whether or not it has begun, and clear the line."""
         self._progress.stop()
 
     def show(self, task: Task) -> None:

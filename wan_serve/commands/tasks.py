@@ -15,7 +15,7 @@ from wan_serve.service import DEFAULT_URL
 from wan_serve.task import Task
 
 COLUMNS = ("task", "state", "done", "left", "model", "prompt")
-_PAGE = 100
+PAGE = 100
 
 States = Annotated[
     str,
@@ -124,7 +124,7 @@ def _print_task(task: Task) -> None:
 
 def _listed(client: Client, states: str, limit: int, after: str) -> Iterator[Task]:
     while limit > 0:
-        page = client.tasks(status=states, limit=min(limit, _PAGE), after=after)
+        page = client.tasks(status=states, limit=min(limit, PAGE), after=after)
         yield from page.tasks
         if not page.has_more or not page.tasks:
             return

@@ -40,13 +40,11 @@ def print_json(document: object, *, indent: int | None = 2) -> None:
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
     """Return a table whose last column gives way where the terminal is narrow."""
     found = Table(box=None, pad_edge=False, header_style="bold")
-    lines = [[Text("" if cell is None else shown(str(cell))) for cell in row] for row in rows]
-    for index, column in enumerate(columns):
-        least = max([len(column), *(line[index].cell_len for line in lines)])
-        is_last = index == len(columns) - 1
-        found.add_column(column, no_wrap=True, overflow="ellipsis", min_width=None if is_last else least)
-    for line in lines:
-        found.add_row(*line)
+    for column in columns:
+        found.add_column(column, no_wrap=column != columns[-1])
+    for row in rows:
+        cells = ("" if cell is None else shown(str(cell)) for cell in row)
+        found.add_row(*(Text(cell, no_wrap=True, overflow="ellipsis") for cell in cells))
     return found
 
 
