@@ -60,8 +60,14 @@ def main() -> int:
 def _section(command: str, folder: Path, port: int) -> str:
     arguments = shlex.split(command.removeprefix(_COMMAND))
     lines = list(_recorded([each.replace("CONFIG", "serve_config.yaml") for each in arguments], folder, port))
-    shown = "\n".join(lines).replace(str(ROOT), SHOWN_ROOT).replace(str(folder), "/srv/wan")
+    text = "\n".join(lines).replace(str(ROOT), SHOWN_ROOT).replace(str(folder), "/srv/wan")
+    shown = "\n".join(_folded(line) for line in text.splitlines())
     return f"```\n$ {command.replace('CONFIG', 'serve_config.yaml')}\n{shown}\n```"
+
+
+def _folded(line: str) -> str:
+    """Return a line as a terminal shows it, which goes on below where it ends."""
+    return "\n".join(line[start : start + COLUMNS] for start in range(0, max(len(line), 1), COLUMNS))
 
 
 def _recorded(arguments: list[str], folder: Path, port: int) -> Iterator[str]:
