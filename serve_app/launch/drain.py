@@ -8,11 +8,15 @@ from collections.abc import Mapping
 from ray import serve
 from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
+from ray.serve.schema import ApplicationStatus
 
 from serve_app.scaling_policy import COORDINATOR
 
-_ANSWER_S = 10.0
-"""Time for a coordinator to answer, in addition to the drain itself."""
+_ANSWER_S = 25.0
+"""Time for a coordinator to answer, in addition to the drain itself: for one that has died, another comes."""
+_AGAIN_S = 0.5
+_HAS_BEGUN = frozenset({ApplicationStatus.RUNNING, ApplicationStatus.UNHEALTHY})
+"""Of an application that has been up, so that a coordinator that is not there is being replaced."""
 
 
 def drain(drain_s: Mapping[str, float]) -> None:
@@ -42,11 +46,25 @@ def _drain_all(drain_s: Mapping[str, float]) -> None:
 
 
 def _drain_application(name: str, drain_s: float) -> None:
-    """Ask the application's coordinator to drain, if there is one."""
+    """Have the application's coordinator drain, or the one that comes in its place, if any was up."""
+    ends_at = time.monotonic() + drain_s
+    if _has_coordinator(name):
+        print(f"Running tasks have {drain_s:g} s to end; another signal hands them back now.", flush=True)
+    while _has_coordinator(name):
+        try:
+            left_s = max(0.0, ends_at - time.monotonic())
+            serve.get_deployment_handle(COORDINATOR, name).drain.remote(left_s).result()
+            return
+        except (RayError, RayServeException):  # it has died, or its database is away
+            time.sleep(_AGAIN_S)
+
+
+def _has_coordinator(name: str) -> bool:
+    """Return whether the application has a coordinator, or is about to have one again."""
     try:
-        states = serve.status().applications[name].deployments[COORDINATOR].replica_states
-        if "RUNNING" in states:
-            print(f"Running tasks have {drain_s:g} s to end; another signal hands them back now.", flush=True)
-            serve.get_deployment_handle(COORDINATOR, name).drain.remote(drain_s).result()
-    except (KeyError, RayError, RayServeException):  # the coordinator is not up yet, or already stopped
-        return
+        application = serve.status().applications[name]
+        return application.status in _HAS_BEGUN or "RUNNING" in (
+            application.deployments[COORDINATOR].replica_states
+        )
+    except (KeyError, RayError, RayServeException):
+        return False

@@ -8,12 +8,14 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
+from random import Random
 
 import httpx
 import psutil
 import pytest
 
 from testbed.cluster import free_port, paced
+from testbed.drill.faults import Faults
 from testbed.launched import ROOT, Launched
 from testbed.service import HTTP, Service, wait_for
 
@@ -121,8 +123,9 @@ def test_a_service_that_is_stopped_lets_short_runs_end_and_hands_long_ones_back(
     service.until(long, "running")
     wait_for(lambda: goes_on(service, long), DEADLINE_S, lambda: f"it began anew: {service.status(long)}")
 
+    assert Faults(launched, Random(1)).kill("ray::ServeReplica:wan-serve:coordinator")
     launched.signal(group=True)
-    launched.signal(group=True)  # which hands back at once
+    launched.signal(group=True)  # which has the coordinator that comes next hand back at once
     assert launched.ended() == 0
     assert left_of(service, long) == ("queued", MAX_ATTEMPTS)
     # A replica may have claimed it ahead of its turn: then it ran, or was handed back, before the first stop.
