@@ -14,7 +14,7 @@ from testbed.tcp_proxy import TcpProxy
 
 pytestmark = [pytest.mark.postgres, pytest.mark.s3]
 
-LEASE_S = 3.0
+LEASE_S = 6.0
 # A run whose lease ended would have no second attempt: it would fail.
 RULES = {"lease_s": LEASE_S, "heartbeat_s": 0.5, "max_attempts": 1}
 SMALL = {"width": 64, "height": 64, "num_frames": 5, "infer_steps": 2}

@@ -13,7 +13,7 @@ from testbed.service import HTTP, Service, wait_for
 pytestmark = pytest.mark.postgres
 
 # A run that is given up has no second attempt: it fails.
-RULES = {"lease_s": 3.0, "heartbeat_s": 0.5, "max_attempts": 1, "drain_s": 15.0, "longest_run_s": 5.0}
+RULES = {"lease_s": 6.0, "heartbeat_s": 0.5, "max_attempts": 1, "drain_s": 15.0, "longest_run_s": 5.0}
 DEADLINE_S = 120
 
 
