@@ -98,7 +98,13 @@ class RandomModel:
         denoiser = tuned.denoiser(Arrival(self.transformer, self.dtype, Carrier(self.device)))
         self.scratch = tuned.scratch
         parts = Parts(self.text, denoiser, self.streaming_vae, image_encoder=self.image_encoder)
-        return WanEngine(self.variant, parts, exact_steps=tuning.exact_steps, scratch=self.scratch)
+        return WanEngine(
+            self.variant,
+            parts,
+            exact_steps=tuning.exact_steps,
+            unguided_steps=tuning.unguided_steps,
+            scratch=self.scratch,
+        )
 
 
 class RandomText:
