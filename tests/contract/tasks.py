@@ -67,5 +67,8 @@ class Direct:
     async def fail(self, uid: str, attempt: int, error: TaskError) -> bool:
         return await self.ledger.fail(uid, attempt, error) is not None
 
+    async def give_up(self, uid: str, attempt: int) -> bool:
+        return await self.ledger.give_up(uid, attempt) is not None
+
     async def hand_back(self, task: Task) -> None:
         await self.ledger.hand_back(task.uid, task.attempt)

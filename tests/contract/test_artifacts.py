@@ -18,6 +18,7 @@ from serve_app.files.local_artifacts import LocalArtifacts
 from serve_app.files.output_paths import OutputPaths, SavePath
 from serve_app.tasks.video_output import VideoFormat
 from testbed.s3_server import S3Server
+from tests.default_place import default_place
 
 VIDEO = bytes(range(256)) * 5000
 MODELS = ({"name": "demo", "variant": "demo", "weights": "/"},)
@@ -114,9 +115,7 @@ KEYS = (
 
 
 def test_a_key_leads_to_attempts_alone_or_to_inputs_alone(artifacts: Artifacts, kept: Kept) -> None:
-    artifacts.publish_alias(
-        write(artifacts, "a", 1, b"video"), kept.outputs.place_of(kept.outputs.default_path("a"))
-    )
+    artifacts.publish_alias(write(artifacts, "a", 1, b"video"), default_place(kept.outputs, "a"))
     artifacts.put_input("a", "image.png", b"picture")
     for key in KEYS:
         for ask in (artifacts.find, artifacts.path_of):
@@ -144,8 +143,8 @@ def test_a_public_name_is_given_and_taken_with_the_task_alone(artifacts: Artifac
 def test_nothing_is_published_of_an_attempt_that_was_not_stored(artifacts: Artifacts, kept: Kept) -> None:
     artifacts.attempt_path("a", 1)
     with pytest.raises(FileNotFound):
-        artifacts.publish_alias(artifacts.key("a", 1), kept.outputs.place_of(kept.outputs.default_path("a")))
-    assert published(artifacts, kept.outputs.place_of(kept.outputs.default_path("a"))) is None
+        artifacts.publish_alias(artifacts.key("a", 1), default_place(kept.outputs, "a"))
+    assert published(artifacts, default_place(kept.outputs, "a")) is None
 
 
 def test_a_name_outside_of_the_outputs_is_forbidden(artifacts: Artifacts, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from serve_app.api.http import body, body_limit
+from serve_app.api.http import body_limit
 from serve_app.errors import ImageUnreadable
 from serve_app.media.file_intake import FileIntake
 from tests.http.http_service import HttpService, listening_at
@@ -63,7 +63,7 @@ async def test_others_are_answered_while_a_large_body_is_parsed(
         assert go_on.wait(30)
         return parse(*arguments, **options)
 
-    monkeypatch.setattr(body.json, "loads", slow)
+    monkeypatch.setattr(json, "loads", slow)
     large = {"prompt": "a red ball", "image_path": "A" * 100_000}
     submit = asyncio.create_task(service.client.post(SUBMIT, content=json.dumps(large)))
     assert await asyncio.to_thread(begun.wait, 30)

@@ -126,7 +126,7 @@ async def test_a_last_frame_stands_beside_a_first(service: HttpService):
 
 async def test_frames_are_known_by_their_type_whichever_comes_first(service: HttpService):
     request = {"prompt": "a red ball", "duration": 1, "resolution": "480p", "num_inference_steps": 1}
-    frames = [
+    frames: list[dict[str, Any]] = [
         {"type": "image_url", "image_url": {"url": url}, "frame_type": frame_type}
         for url, frame_type in zip(reversed(URLS), ("last_frame", "first_frame"), strict=True)
     ]

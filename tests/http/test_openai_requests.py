@@ -10,7 +10,8 @@ import pytest
 from serve_app.config.settings import AppSettings
 from serve_app.tasks.task import Task
 from tests.http.http_service import HttpService, as_text, png, refusal_of, running, settings
-from tests.http.test_loras import FITTING, save
+from tests.http.lora_file import save
+from tests.http.test_loras import FITTING
 
 VIDEOS = "/v1/videos"
 PICTURE = as_text(png())

@@ -193,7 +193,7 @@ async def test_no_answer_and_no_log_line_holds_the_secret(
     texts = []
     with caplog.at_level("INFO"):
         async with receiving() as hook:
-            fields = {"upload_url": url, "callback_url": hook.url()}
+            fields: dict[str, Any] = {"upload_url": url, "callback_url": hook.url()}
             task_id = await post.service.finished(**fields)
             form = await client.post("/v1/tasks/video/form", data={"prompt": "x", "upload_url": url})
             openai = await client.post("/v1/videos", json={"prompt": "x", "upload_url": url})

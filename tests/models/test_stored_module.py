@@ -207,7 +207,7 @@ class HostMemory(TorchDispatchMode):
     """Records the bytes of each piece of the host's memory that torch allocates."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.allocated: list[int] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -10,6 +10,7 @@ from serve_app.errors import FileNotFound, PathForbidden
 from serve_app.files import durable
 from serve_app.files.local_artifacts import LocalArtifacts
 from serve_app.files.output_paths import OutputPaths
+from tests.default_place import default_place
 
 ODD_IDS = [".", "..", "...", ".hidden", "-", "a.mp4", "t-a", "x" * 128]
 
@@ -64,14 +65,14 @@ def test_odd_task_ids_stay_in_folders_of_their_own(
     before = tree(tmp_path)
     key = write_attempt(artifacts, task_id, 1, b"video")
     artifacts.put_input(task_id, "image.png", b"picture")
-    artifacts.publish_alias(key, outputs.place_of(outputs.default_path(task_id)))
+    artifacts.publish_alias(key, default_place(outputs, task_id))
     assert set(artifacts.task_ids_with_files()) == {"bystander", task_id}
     assert tree(tmp_path) - before == {
         f"out/.attempts/t-{task_id}/1.mp4",
         f"data/inputs/t-{task_id}/image.png",
-        str(outputs.place_of(outputs.default_path(task_id)).path.relative_to(tmp_path)),
+        str(default_place(outputs, task_id).path.relative_to(tmp_path)),
     }
-    artifacts.delete_task_files(task_id, outputs.place_of(outputs.default_path(task_id)), key)
+    artifacts.delete_task_files(task_id, default_place(outputs, task_id), key)
     assert tree(tmp_path) == before
 
 
@@ -231,7 +232,7 @@ def test_an_input_has_a_plain_name(artifacts: LocalArtifacts, name: str) -> None
 def test_deleting_takes_all_of_one_task_and_may_be_done_again(
     artifacts: LocalArtifacts, outputs: OutputPaths, tmp_path: Path
 ) -> None:
-    place = outputs.place_of(outputs.default_path("a"))
+    place = default_place(outputs, "a")
     write_attempt(artifacts, "a", 1, b"lost")
     (artifacts.attempt_path("a", 2).parent / ".left.part").write_bytes(b"half")
     key = write_attempt(artifacts, "a", 2, b"video")
@@ -245,7 +246,7 @@ def test_deleting_takes_all_of_one_task_and_may_be_done_again(
 
 
 def test_a_name_that_somebody_else_took_stays(artifacts: LocalArtifacts, outputs: OutputPaths) -> None:
-    place, key = outputs.place_of(outputs.default_path("a")), write_attempt(artifacts, "a", 1, b"video")
+    place, key = default_place(outputs, "a"), write_attempt(artifacts, "a", 1, b"video")
     artifacts.publish_alias(key, place)
     place.path.unlink()
     place.path.write_bytes(b"put here by hand")

@@ -7,6 +7,7 @@ import pytest
 
 from serve_app.errors import InvalidField, PathForbidden, ServiceError
 from serve_app.files.output_paths import OutputPaths
+from tests.default_place import default_place
 
 
 @pytest.fixture
@@ -198,7 +199,7 @@ def test_a_folder_and_a_file_used_as_one_are_refused(outputs: OutputPaths, root:
 
 def test_every_task_id_has_a_default_place_of_its_own(outputs: OutputPaths, root: Path) -> None:
     ids = ["a", "A", ".", "..", "...", ".a", "-", "_", "_.a", "a.mp4", "a.mp4.mp4", "x" * 128, "." * 128]
-    places = [outputs.place_of(outputs.default_path(task_id)) for task_id in ids]
+    places = [default_place(outputs, task_id) for task_id in ids]
     assert len({place.path for place in places}) == len(ids)
     assert all(outputs.resolve(outputs.public_path(place)) == place for place in places)
     assert outputs.default_path("a") == "outputs/videos/a.mp4"

@@ -27,8 +27,8 @@ def rows(heading: str) -> list[str]:
 def texts(file: Path) -> list[str]:
     """Return all texts of a module, each value in an f-string as …."""
     tree = ast.parse(file.read_text())
-    parts = [node.values for node in ast.walk(tree) if isinstance(node, ast.JoinedStr)]
-    plain = [[node] for node in ast.walk(tree) if isinstance(node, ast.Constant)]
+    parts: list[list[ast.expr]] = [node.values for node in ast.walk(tree) if isinstance(node, ast.JoinedStr)]
+    plain: list[list[ast.expr]] = [[node] for node in ast.walk(tree) if isinstance(node, ast.Constant)]
     return [
         "".join(str(part.value) if isinstance(part, ast.Constant) else "…" for part in text)
         for text in [*parts, *plain]

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from models.kernels import epilogue
 from models.kernels.eager import EAGER
@@ -26,9 +27,10 @@ def layer(dtype: torch.dtype) -> nn.Linear:
 
 def test_off_cuda_gelu_follows_the_product_to_the_bits_of_plain_torch() -> None:
     linear, x = layer(torch.bfloat16), torch.randn(2, 3, 32).bfloat16()
-    expected = EAGER.linear_gelu(linear, x)
-    assert torch.equal(expected, EAGER.gelu(linear(x)))
-    assert torch.equal(EPILOGUE.linear_gelu(linear, x), expected)
+    plain = F.gelu(linear(x), approximate="tanh")
+    for kernels in (EAGER, EPILOGUE):
+        found = kernels.linear_gelu(linear, x)
+        assert isinstance(found, Tensor) and torch.equal(found, plain)
 
 
 def test_a_plain_layer_and_gelu_are_one_launch_and_others_are_two() -> None:
@@ -40,7 +42,7 @@ def test_a_plain_layer_and_gelu_are_one_launch_and_others_are_two() -> None:
             traffic = Traffic()
             with device.observed_by(traffic):
                 made = EPILOGUE.linear_gelu(linear, x, **options)
-            assert options or made.shape == (2, 1, 3, 48)
+            assert options or (isinstance(made, Tensor) and made.shape == (2, 1, 3, 48))
             return [moved.name for moved in traffic.launches]
 
         assert launches(plain) == ["aten._addmm_activation"]
