@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -89,11 +90,7 @@ class Launched:
         self._process.kill()
         self._process.wait(END_S)
         self._process = None
-        while killed := [process for process in members(session) if process.name() != but]:
-            for process in killed:
-                with suppress(psutil.NoSuchProcess):
-                    process.kill()
-            psutil.wait_procs(killed, END_S)
+        wait_for(partial(_is_killed, session, but), END_S, lambda: f"they live on: {members(session)}")
         if not but:
             wait_for(self._is_gone, END_S, lambda: "the port is still answered")
 
@@ -154,6 +151,20 @@ class Launched:
         except httpx.TransportError:
             return True
         return False
+
+
+def _is_killed(session: int, but: str) -> bool:
+    """Kill everything of a session ``but`` for programs of that name; return whether nothing was left.
+
+    Not by waiting for each: a dead child of HAProxy is there as long as HAProxy, which asks for none.
+    """
+    killed = 0
+    for process in members(session):
+        with suppress(psutil.NoSuchProcess):
+            if process.name() != but:
+                process.kill()
+                killed += 1
+    return not killed
 
 
 def _environment_without_ray() -> dict[str, str]:

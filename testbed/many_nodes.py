@@ -4,7 +4,7 @@ There is a head that runs no replica, a front node with api and coordinator, and
 go.
 """
 
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -127,15 +127,13 @@ class ManyNodes:
     def replica_pids(self, deployment: str) -> dict[str, int]:
         """Return the pids of a deployment's replicas, by themselves: nobody is asked for their ids."""
         title = f"ray::ServeReplica:{APPLICATION}:{deployment}"
-        found = [each.pid for each in psutil.Process().children(recursive=True) if _is_called(each, title)]
-        return {str(pid): pid for pid in found}
-
-
-def _is_called(process: psutil.Process, title: str) -> bool:
-    try:
-        return " ".join(process.cmdline()).startswith(title)
-    except psutil.Error:
-        return False
+        parents: dict[int, int] = {}
+        for process in psutil.Process().children(recursive=True):
+            with suppress(psutil.Error):  # of one that has ended meanwhile
+                if " ".join(process.cmdline()).startswith(title):
+                    parents[process.pid] = process.ppid()
+        # A child that is to become ffmpeg has the title of its replica for a moment.
+        return {str(pid): pid for pid, parent in parents.items() if parent not in parents}
 
 
 def _is_ready(url: str) -> bool:

@@ -1,17 +1,14 @@
 """``wan-serve`` against the real service, over a socket: what it prints, and its exit statuses."""
 
 import asyncio
-import fcntl
 import io
 import json
 import os
 import pty
 import select
 import signal
-import struct
 import subprocess
 import sys
-import termios
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -292,11 +289,10 @@ class Terminal:
 @asynccontextmanager
 async def on_a_terminal(*arguments: str) -> AsyncIterator[Terminal]:
     terminal, side = pty.openpty()
-    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 160, 0, 0))
     process = await asyncio.create_subprocess_exec(
         *("setsid", "--ctty", sys.executable, "-m", "wan_serve.commands", *arguments),
         cwd=ROOT,
-        env={**os.environ, "TERM": "xterm"},
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "160", "LINES": "40"},
         stdin=side,
         stdout=side,
         stderr=side,

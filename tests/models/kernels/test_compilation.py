@@ -116,7 +116,7 @@ def test_the_vaes_kernels_move_16_bytes_at_a_time_in_frames_of_any_size(
     types |= {"bias": "*fp32", "eps": "fp32"}
     sizes: dict[str, Any] = {"CHANNELS": channels, "WIDTH": width, "PIXELS": 4096 // width}
     for assembly in (
-        compiled(pixel_kernels.fill_volume_kernel, types, 4, **sizes, PAST=2, multiple=1),
+        compiled(pixel_kernels.fill_volume_kernel, types, 4, **sizes, PAST=2, GROUP=0, multiple=1),
         compiled(
             pixel_kernels.fill_volume_kernel,
             types,
@@ -126,6 +126,7 @@ def test_the_vaes_kernels_move_16_bytes_at_a_time_in_frames_of_any_size(
             TIME=2,  # a residual whose values are repeated
             SIZE=2,
             OWN=channels,
+            GROUP=0,
             multiple=1,
         ),
         compiled(pixel_kernels.add_frames_kernel, types, 4, **sizes, PARTS=2, multiple=1),
