@@ -17,7 +17,11 @@ _ENDED_S = 60.0
 
 
 class Fleet:
-    """Stored replicas, rates and scales, shared by all ingress replicas and kept across restarts."""
+    """Stored replicas, rates and scales, shared by all services on the database and kept across restarts.
+
+    What is read before it is written, or deleted before it is inserted, is written alone: two services, or
+    two coordinators of one, may come at once with the first row of a model or of a replica.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -25,7 +29,7 @@ class Fleet:
     async def saw(self, *replicas: Replica) -> None:
         """Store the heartbeats of replicas."""
         ids = [replica.replica_id for replica in replicas]
-        async with self._database.write() as connection:
+        async with self._database.write_alone() as connection:
             await connection.execute(delete(REPLICAS).where(REPLICAS.c.replica_id.in_(ids)))
             await connection.execute(insert(REPLICAS), [asdict(replica) for replica in replicas])
 
@@ -51,7 +55,7 @@ class Fleet:
         The model has one rate for all videos, and one for each number of ``tokens``, because the cost of
         attention per token grows with their number.
         """
-        async with self._database.write() as connection:
+        async with self._database.write_alone() as connection:
             await _move(connection, RATES, {"model": model}, seconds_per_work)
             if tokens:
                 await _move(connection, SHAPE_RATES, {"model": model, "tokens": tokens}, seconds_per_work)
@@ -66,7 +70,7 @@ class Fleet:
     async def note_scale(self, scale: Scale) -> None:
         """Store the target number of replicas of a model."""
         values = {"wanted": scale.wanted, "failing": scale.failing}
-        async with self._database.write() as connection:
+        async with self._database.write_alone() as connection:
             known = await connection.execute(
                 update(SCALES).where(SCALES.c.model == scale.model).values(values)
             )

@@ -69,7 +69,8 @@ def test_a_version_rolls_forward_and_back_and_no_task_is_lost_nor_an_attempt_use
             assert new.result(ends) == old.result(ends)
 
             cancelled = small(old, "[[hold:never]]")
-            assert ran_in(new, new.until(cancelled, "running"))
+            status = new.until(cancelled, "running")
+            assert ran_in(new, status), f"on {status['replica']}, not of {new.replica_pids('model-paced')}"
             assert old.cancel(cancelled)["stop_status"] == "success"
 
             wait_for(
