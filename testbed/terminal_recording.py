@@ -19,7 +19,7 @@ from serve_app.config.free_ports import free_ports
 from testbed.launched import ROOT, Launched
 
 COLUMNS = 100
-LEAST_S = 1.0
+LEAST_S = 0.2
 """Of a line that is drawn again and again, between two of its states in the recording."""
 SHOWN_ROOT = "/opt/wan-serve"
 _COMMAND = "wan-serve "

@@ -1,8 +1,9 @@
 """Dispatch of requests by the table of routes, past the router, which asks one route after the other."""
 
 from starlette.routing import Match
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from serve_app.api.http.noted_send import NotedSend
 from serve_app.api.http.refusals import REFUSED, refusal_of
 from serve_app.api.http.route_table import RouteTable
 from serve_app.api.http.served_route import ServedRoute
@@ -25,17 +26,11 @@ class Dispatch:
             await self._app(scope, receive, send)
             return
         route, of_path = found
-        began = False
-
-        async def noting(message: Message) -> None:
-            nonlocal began
-            began = True
-            await send(message)
-
+        answer = NotedSend(send)
         try:
-            await route.handle({**scope, **of_path}, receive, noting)
+            await route.handle({**scope, **of_path}, receive, answer)
         except REFUSED as error:
-            if began:
+            if answer.has_begun:
                 raise
             await refusal_of(error)(scope, receive, send)
 

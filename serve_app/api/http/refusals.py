@@ -10,9 +10,10 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serve_app.api.http.json_answer import JsonAnswer
+from serve_app.api.http.noted_send import NotedSend
 from serve_app.errors import (
     Draining,
     FfmpegKilled,
@@ -136,20 +137,13 @@ class CrashGuard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request. Re-raises an exception only if the response has already started."""
-        began = False
-
-        async def noting(message: Message) -> None:
-            nonlocal began
-            began = True
-            await send(message)
-
+        answer = NotedSend(send)
         try:
-            await self._app(scope, receive, noting)
+            await self._app(scope, receive, answer)
         except ClientDisconnect:
             pass  # there is nobody to answer
         except Exception:
-            if scope["type"] != "http" or began:
+            if scope["type"] != "http" or answer.has_begun:
                 raise
             _logger.exception("%s %s failed", scope["method"], scope["path"])
-            answer = refused(500, "Internal error", "internal")
-            await answer(scope, receive, send)
+            await refused(500, "Internal error", "internal")(scope, receive, send)
