@@ -92,8 +92,7 @@ class ModelSettings(Section):
     transformer_2: Path | None = Field(default=None, description="the same for the low-noise expert")
     replaces: tuple[str, ...] = Field(
         default=(),
-        description="names of models that are not served any more, whose waiting tasks this one makes where "
-        "it can",
+        description="names of models that are not served any more, whose tasks this one makes where it can",
     )
     replicas: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] = Field(
         default="auto",
@@ -241,6 +240,10 @@ class ModelSettings(Section):
     def spec(self) -> Variant:
         """The variant's entry."""
         return VARIANTS[self.variant]
+
+    def succession_note(self, removed: str) -> str:
+        """Return what the tasks of a removed model are told that this one makes."""
+        return f"The model {removed} is not served any more; {self.name}, which replaces it, makes the video."
 
     def with_most(self, replicas: int) -> "ModelSettings":
         """Return these settings with ``replicas`` as the upper bound of autoscaling, if there is any."""

@@ -1,11 +1,11 @@
 """The models and limits that a service offers its clients."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from serve_app.config.model_settings import ModelSettings
 from serve_app.config.settings import AppSettings, LimitSettings
-from serve_app.submission.video_order import OrderFault
+from serve_app.submission.video_order import OrderFault, VideoOrder
 from serve_app.tasks.caller import Caller
 
 
@@ -49,6 +49,14 @@ class Offer:
         """Return whether some model's first replica is started by a task."""
         rules = [model.autoscaling for model in self.models]
         return any(rule is not None and rule.min_replicas == 0 for rule in rules)
+
+    def by_successor(self, order: VideoOrder) -> VideoOrder:
+        """Return the order with the successor of a removed model in its place, and a note that says so."""
+        for model in self.models:
+            if order.model and order.model in model.replaces:
+                notes = (*order.notes, model.succession_note(order.model))
+                return replace(order, model=model.name, notes=notes)
+        return order
 
     def check_priority(self, caller: Caller, priority: int) -> None:
         """Raise ``OrderFault`` for a priority that the caller may not ask for."""

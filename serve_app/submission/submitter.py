@@ -74,6 +74,7 @@ class Submitter:
         self, caller: Caller, order: VideoOrder, words: FieldWords, *, replace_same_id: bool = False
     ) -> Submitted:
         """Store a task and return once it is committed. Raises ``ServiceError``, in the surface's words."""
+        order = self._offer.by_successor(order)
         planned = await self._plan(caller, order, words)
         return await self._accept(caller, order, words, planned, replace_same_id=replace_same_id)
 
@@ -81,6 +82,7 @@ class Submitter:
         self, caller: Caller, order: VideoOrder, words: FieldWords, *, replace_same_id: bool = False
     ) -> Submitted | None:
         """Submit only if a replica is free to begin at once, else return None. Raises ``ServiceError``."""
+        order = self._offer.by_successor(order)
         planned = await self._plan(caller, order, words)
         # One at a time, so that two requests do not both see the same free replica.
         async with self._submitting:
