@@ -112,7 +112,8 @@ class CoordinatorLink:
         try:
             task: Task | None = await self._handle.claim.remote(model, runner, ticket, loras)
         except _UNREACHABLE as error:
-            # If the coordinator dies after the commit, no replica reports on the task and its lease expires.
+            # If the coordinator dies after the commit, no replica says that it has begun: when the lease
+            # ends, the task is queued again, and its attempt is not counted.
             self._note_unanswered("claim", error)
             return None
         return task

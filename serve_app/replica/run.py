@@ -269,11 +269,9 @@ class Run:
         return outcome
 
     async def _follow(self, work: asyncio.Future[None]) -> None:
-        """Report each step, as the pace allows, and at least each heartbeat, until ``work`` ends.
-
-        Raises ``Hung``.
-        """
+        """Report the begin, each step as the pace allows, and each heartbeat to the end. Raises ``Hung``."""
         work.add_done_callback(lambda _: self._moved.set())
+        self._moved.set()  # begun: until that is told, its attempt may be taken for one that nobody runs
         pace = ReportPace(self._heartbeat_s)
         while not work.done():
             await asyncio.wait([work], timeout=pace.rest_s)

@@ -51,7 +51,7 @@ _REPORTED = select(
     TASKS.c.uid, TASKS.c.attempt, TASKS.c.status, TASKS.c.finish_early, TASKS.c.previews_until
 ).where(TASKS.c.uid.in_(bindparam("uids", expanding=True)))
 # Made once: they are asked each second, and making them takes longer than their answer.
-_EXPIRED_LEASES = select(TASKS.c.uid, TASKS.c.attempt).where(
+_EXPIRED_LEASES = select(TASKS.c.uid, TASKS.c.attempt, TASKS.c.phase).where(
     TASKS.c.status == Status.RUNNING,
     TASKS.c.lease_expires_at < bindparam("now"),
     or_(
@@ -178,7 +178,6 @@ class RunLedger:
             )
             row = await self._execute(connection, claim)
             if row is not None:
-                self._heard.begin(row["uid"], row["attempt"])
                 await self._queue.charge(connection, model, turn)
                 return row
             self._seat = await seat_of(connection, self.epoch)
@@ -253,7 +252,7 @@ class RunLedger:
 
         Not those whose runner has spoken within a lease, of which the database does not know yet. Runs of
         a service whose coordinator is away, and so can renew none, have a lease more for it to come back.
-        Attempts that were claimed here and never given out are not counted.
+        Attempts that no runner has said to have begun are not counted, unless one was given its task here.
         """
         now = time.time()
         expired = {
@@ -266,8 +265,15 @@ class RunLedger:
                 return []
         async with self._database.write_alone() as connection:
             given_up = [
-                await self._give_up(connection, uid=uid, attempt=attempt)
-                for uid, attempt in self._silent((await connection.execute(_EXPIRED_LEASES, expired)).all())
+                await self._give_up(
+                    connection,
+                    uid=uid,
+                    attempt=attempt,
+                    was_run=bool(phase) or self._heard.knows(uid, attempt),
+                )
+                for uid, attempt, phase in self._silent(
+                    (await connection.execute(_EXPIRED_LEASES, expired)).all()
+                )
             ]
         return [task_of(row) for row in given_up if row is not None]
 
@@ -338,8 +344,8 @@ class RunLedger:
     def _begins(self) -> bool:
         return self._seat.leads and not self._draining
 
-    def _silent(self, expired: Sequence[Sequence[Any]]) -> list[tuple[str, int]]:
-        return [(uid, attempt) for uid, attempt in expired if not self._heard.has(uid, attempt)]
+    def _silent(self, expired: Sequence[Row[str, int, str]]) -> Sequence[Row[str, int, str]]:
+        return [run for run in expired if not self._heard.has(run.uid, run.attempt)]
 
     def _run(self, uid: str, attempt: int) -> RunKey:
         return RunKey(uid, attempt, self.epoch)
@@ -352,9 +358,11 @@ class RunLedger:
             # An exception rolls back all jobs of the batch: an ended epoch ends for all of them.
             return [await job(connection) for job in jobs]
 
-    async def _give_up(self, connection: AsyncConnection, *, uid: str, attempt: int) -> RowMapping | None:
+    async def _give_up(
+        self, connection: AsyncConnection, *, uid: str, attempt: int, was_run: bool = True
+    ) -> RowMapping | None:
         run = self._run(uid, attempt)
-        if self._heard.is_untold(uid, attempt):
+        if not was_run:
             return await self._execute(connection, self.moves.hand_back(run))
         left = await connection.scalar(select(TASKS.c.attempts_left).where(TASKS.c.uid == uid))
         write = (

@@ -9,6 +9,7 @@ import pytest
 from ray.exceptions import RayTaskError
 from sqlalchemy import update
 
+from models.phase import Phase
 from serve_app.errors import StoreUnavailable
 from serve_app.replica.coordinator_link import CoordinatorLink
 from serve_app.store.database import Database
@@ -17,6 +18,7 @@ from serve_app.store.tables import TASKS
 from serve_app.store.task_store import TaskStore
 from serve_app.tasks.caller import EVERYONE
 from serve_app.tasks.replica import Health, Replica
+from serve_app.tasks.run_report import RunReport
 from serve_app.tasks.task import Task
 from serve_app.tasks.transitions import Status
 from tests.contract.tasks import ADMISSION, new
@@ -122,3 +124,29 @@ async def test_a_claim_that_the_database_took_and_nobody_was_told_of_is_not_coun
     assert again is not None and again.attempt == 2
     given_up = await ledger.give_up(again.uid, 2)  # a runner had this one
     assert given_up is not None and given_up.attempts_left == ADMISSION.max_attempts - 1
+
+
+@pytest.mark.parametrize(("has_begun", "counted"), [(False, 0), (True, 1)])
+async def test_a_claim_whose_coordinator_died_counts_once_its_runner_has_said_that_it_began(
+    database: Database, store: TaskStore, ledger: RunLedger, has_begun: bool, counted: int
+) -> None:
+    await store.submit(new("a"), ADMISSION)
+    task = await ledger.claim("demo", "replica-1")  # whose answer the replica may have got, or not
+    assert task is not None
+    if has_begun:
+        await ledger.report(task.uid, 1, RunReport(0, 0.0, Phase.PREPARING))
+    next_one = await RunLedger.take_lead(database, lease_s=30, grace_s=-1)
+    (task,) = await next_one.expire_leases()
+    assert (task.status, task.attempts_left) == (Status.QUEUED, ADMISSION.max_attempts - counted)
+
+
+async def test_a_runner_that_was_given_its_task_and_never_spoke_has_used_up_an_attempt(
+    database: Database, store: TaskStore
+) -> None:
+    ledger = await RunLedger.take_lead(database, lease_s=0.2, grace_s=0)
+    await store.submit(new("a"), ADMISSION)
+    assert await ledger.claim("demo", "replica-1") is not None
+    async with asyncio.timeout(DEADLINE_S):
+        while not (given_up := await ledger.expire_leases()):
+            await asyncio.sleep(0.01)
+    assert given_up[0].attempts_left == ADMISSION.max_attempts - 1

@@ -85,6 +85,24 @@ async def test_reports_go_up_step_by_step_and_never_say_done(
     assert all(0.0 <= progress < 1.0 for _, progress in told)
 
 
+async def test_that_a_run_has_begun_is_told_before_its_first_heartbeat_is_due(artifacts, thread) -> None:
+    coordinator = Coordinator()
+
+    class Waiting(PacedEngine):
+        """An engine that prepares nothing before the coordinator has heard of its run."""
+
+        def prepare(self, request, after=None, on_phase=untold):
+            deadline = time.monotonic() + DEADLINE_S
+            while not coordinator.reports:
+                assert time.monotonic() < deadline
+                time.sleep(0.001)
+            return super().prepare(request, after, on_phase)
+
+    begun = run(artifacts, coordinator, engine=Waiting(step_s=0), heartbeat_s=60.0)
+    assert await execute(begun, thread) is Outcome.PUBLISHED
+    assert coordinator.phases[0] is Phase.PREPARING
+
+
 async def test_the_phases_of_a_run_are_reported_and_a_long_writing_keeps_its_lease(
     artifacts: LocalArtifacts, thread: ThreadPoolExecutor
 ) -> None:
