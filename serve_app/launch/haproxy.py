@@ -23,12 +23,19 @@ from pathlib import Path
 _UNAVAILABLE = '{"detail":"The service is not available at the moment: try again.","code":"unavailable"}'
 _STARTING = '{"detail":"The service is starting: try again.","code":"starting"}'
 _SLOW = '{"detail":"The request takes too long to arrive; send it again, faster.","code":"too_slow"}'
+_LONG = (
+    '{"detail":"The path is longer than 8 kB, the headers longer than 16 kB, or there are more than 100 of '
+    'them.","code":"headers_too_large"}'
+)
+_TOO_LONG = "{ url,length gt 8192 } || { req.hdrs,length gt 16384 } || { req.hdr_cnt gt 100 }"
+_MOST_HEADERS, _BUFFER_BYTES = 1000, 32768
+"""More than are taken: HAProxy's parser, which has one answer to all that it cannot read, is to read them."""
 _ERROR_FILES = {
-    "unavailable.http": ((502, 503, 504), "503 Service Unavailable", "Retry-After: 1", _UNAVAILABLE),
+    "unavailable.http": ((500, 502, 503, 504), "503 Service Unavailable", "Retry-After: 1", _UNAVAILABLE),
     "slow.http": ((408,), "408 Request Timeout", "Connection: close", _SLOW),
 }
 """By its file, which errors of HAProxy itself get an answer, and which. Where a replica is gone, is not there
-or does not answer, a client is told 503.
+or does not answer, or HAProxy itself fails, a client is told 503.
 """
 _BEGINS_WITHIN_S = 30
 """Time for the headers of a request, and for its body or as much of that as a buffer holds."""
@@ -43,7 +50,8 @@ def rewrite(text: str, folder: Path) -> str:
     The admin socket is its user's alone. Statistics are for this machine, metrics too where the service is.
     Without an application a request is a 503 with ``Retry-After``, not a 404. So it is without a replica: it
     does not wait at Serve's own proxy. Errors of HAProxy, by files in ``folder``, are JSON, and no 500. A
-    request that drips in takes no place at a replica, and is a 408.
+    request that drips in takes no place at a replica, and is a 408. One with long headers is a 431, unless
+    they are longer than a buffer.
     """
     text = text.replace("mode 666 level admin", "mode 600 level admin")
     host = listening(text)[0]
@@ -61,11 +69,22 @@ def rewrite(text: str, folder: Path) -> str:
     if "timeout http-request" not in text:
         text = text.replace("defaults\n", f"defaults\n    timeout http-request {_BEGINS_WITHIN_S}s\n", 1)
     text = text.replace("defaults\n", "defaults\n    option http-buffer-request\n", 1)
+    text = text.replace("global\n", f"global\n    tune.http.maxhdr {_MOST_HEADERS}\n", 1)
+    text = text.replace("tune.bufsize 16384", f"tune.bufsize {_BUFFER_BYTES}")
+    refused = f"    http-request return {_answer(431, _LONG)} if {_TOO_LONG}\n"
+    text = re.sub(
+        r"^frontend http_frontend\n\s*bind .*\n", lambda found: found[0] + refused, text, flags=re.M
+    )
     if not re.search(r"^\s*use_backend ", text, re.M):
-        quoted = _STARTING.replace('"', r"\"")
-        answer = f'status 503 content-type application/json hdr Retry-After 1 string "{quoted}"'
-        text = re.sub(r"return status 404 .*", lambda _: f"return {answer}", text)
+        starting = _answer(503, _STARTING, "hdr Retry-After 1")
+        text = re.sub(r"return status 404 .*", lambda _: f"return {starting}", text)
     return text
+
+
+def _answer(status: int, body: str, header: str = "") -> str:
+    """Return what has HAProxy answer by a rule."""
+    quoted = body.replace('"', r"\"")
+    return f'status {status} content-type application/json {header} string "{quoted}"'
 
 
 def error_files() -> dict[str, str]:

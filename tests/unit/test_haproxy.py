@@ -115,6 +115,26 @@ def test_while_nobody_is_there_to_answer_a_client_is_told_503_and_when_to_come_b
     assert answer.json()["code"] == ("unavailable" if application else "starting")
 
 
+@pytest.mark.parametrize(
+    ("sent", "is_too_large"),
+    [
+        ("/ HTTP/1.1\r\nCookie: " + "a" * 16_000, False),
+        ("/ HTTP/1.1\r\nCookie: " + "a" * 30_000, True),
+        ("/" + "a" * 9000 + " HTTP/1.1", True),
+        ("/ HTTP/1.1" + "\r\nA: b" * 500, True),
+    ],
+    ids=["a long header", "a longer header", "a long path", "many headers"],
+)
+def test_long_headers_are_refused_in_json(folder: Path, start: Start, sent: str, is_too_large: bool) -> None:
+    proxy = start(written_by_ray(folder))
+    with socket.create_connection((proxy.host, proxy.port), timeout=20) as client:
+        client.sendall(f"GET {sent}\r\nHost: a\r\nConnection: close\r\n\r\n".encode())
+        head, _, body = b"".join(iter(lambda: client.recv(4096), b"")).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 431 " if is_too_large else b"HTTP/1.1 503 ")
+    assert b"application/json" in head.lower()
+    assert json.loads(body)["code"] == ("headers_too_large" if is_too_large else "unavailable")
+
+
 def test_a_request_whose_body_does_not_come_takes_no_replica_and_is_told_so(
     folder: Path, start: Start
 ) -> None:
