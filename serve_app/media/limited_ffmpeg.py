@@ -5,18 +5,25 @@ somebody else ends, as the kernel of a machine without memory does, tells nothin
 """
 
 import logging
+import math
 import os
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import IO, Any
+
+import psutil
 
 from serve_app.errors import FfmpegKilled
 
 _STACK_KB = 1024
 _HANGS_S = 10
 """Seconds beside twice the processor's, after which ffmpeg is taken to hang."""
+_LOOK_S = 0.05
+"""Seconds between two looks at how much it has used."""
 _OWN_SIGNALS = frozenset(
     map(int, (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGXCPU))
 )
@@ -27,16 +34,17 @@ _logger = logging.getLogger("ray.serve")
 
 
 def run_limited(
-    command: Sequence[str], file: IO[bytes], said: IO[Any] | int, *, limit_bytes: int, cpu_s: int
+    command: Sequence[str], file: IO[bytes], said: IO[Any] | int, *, limit_bytes: int, cpu_s: float
 ) -> bytes | None:
     """Return what ffmpeg writes to its output, None if it fails, or takes too long or too much.
 
     ``file`` is its input, ``said`` takes its messages. ``limit_bytes``: of its address space; ``cpu_s``:
-    seconds of a processor, after which it is sent SIGXCPU, and a second later SIGKILL. Raises
+    seconds of a processor, after which it is killed; the kernel does so, too, but counts whole ones. Raises
     ``FfmpegKilled`` if anything else ends it, or if it hangs.
     """
+    whole_s = math.ceil(cpu_s)
     limits = f"ulimit -c 0; ulimit -s {_STACK_KB}; ulimit -v {limit_bytes // 1024}"
-    limits += f"; ulimit -H -t {cpu_s + 1}; ulimit -S -t {cpu_s}"
+    limits += f"; ulimit -H -t {whole_s + 1}; ulimit -S -t {whole_s}"
     try:
         ffmpeg = subprocess.Popen(
             ["/bin/sh", "-c", f'{limits}; exec "$@"', "sh", *command],
@@ -49,21 +57,33 @@ def run_limited(
         raise killed(error.strerror or "it could not be started") from error
     with ffmpeg:
         assert ffmpeg.stdout is not None
-        hangs = threading.Timer(2 * cpu_s + _HANGS_S, ffmpeg.kill)
-        hangs.start()
+        has_ended = threading.Event()
+        threading.Thread(target=_watch, args=(ffmpeg.pid, cpu_s, has_ended)).start()
         try:
             output = ffmpeg.stdout.read()
             # Not ``wait``: what the child has used is told once.
             _, status, used = os.wait4(ffmpeg.pid, 0)
             ffmpeg.returncode = os.waitstatus_to_exitcode(status)
         finally:
-            hangs.cancel()
+            has_ended.set()
     if ffmpeg.returncode == 0:
         return output
-    # The kernel counts the limit in ticks, and what was used exactly: near it, it was the limit.
+    # The limit is looked at now and then, and counted in ticks: near it, it was the limit.
     if used.ru_utime + used.ru_stime < cpu_s / 2 and was_killed(ffmpeg.returncode):
         raise killed(f"it ended with the status {ffmpeg.returncode}")
     return None
+
+
+def _watch(pid: int, cpu_s: float, has_ended: threading.Event) -> None:
+    """Kill a child once it has used its time, or hangs."""
+    hangs_at = time.monotonic() + 2 * cpu_s + _HANGS_S
+    with suppress(psutil.NoSuchProcess):
+        child = psutil.Process(pid)
+        while not has_ended.wait(_LOOK_S):
+            used = child.cpu_times()
+            if used.user + used.system >= cpu_s or time.monotonic() >= hangs_at:
+                child.kill()
+                return
 
 
 def was_killed(exit_status: int) -> bool:

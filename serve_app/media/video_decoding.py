@@ -44,8 +44,12 @@ _MEASURE_BYTES_PER_PIXEL = 8
 """Of one frame, and nothing ahead. Of the whole about 160 MiB are never touched, so that what makes ffmpeg
 take all it may holds less than 200 MB.
 """
-_MEASURE_PIXELS_PER_S = 10**7
-"""One second of a processor is ten times what the first frame of a 4K video takes, of the slower codecs."""
+_MEASURE_S = 0.7
+"""Seconds of a processor to look at a file, up to a video of 4K, whose first frame takes a tenth of them, of
+the slower codecs: what is made to be slow is refused within a second.
+"""
+_MEASURE_PIXELS = 10**7
+"""Pixels of a frame, beyond which there is as much again for each further time as many."""
 _CONFORM_CPU_S = 60
 _SAID_BYTES = 2**20
 _END_MARGIN_S = 0.25
@@ -269,9 +273,9 @@ def _brief_input(container: str, max_pixels: int, said: str) -> Sequence[str]:
     return [ffmpeg, "-skip_frame", "nokey", "-skip_loop_filter", "all", *arguments]
 
 
-def _measure_s(pixels: int) -> int:
+def _measure_s(pixels: int) -> float:
     """Return the seconds of a processor that a frame of so many pixels may take to be looked at."""
-    return 1 + pixels // _MEASURE_PIXELS_PER_S
+    return _MEASURE_S * (1 + pixels // _MEASURE_PIXELS)
 
 
 def _filters(width: int, height: int, fps: int, frames: int, is_mask: bool) -> str:

@@ -20,6 +20,7 @@ import pytest
 from testbed.cluster import Cluster, free_port, metrics_address, paced
 from testbed.drill.checker import Checker
 from testbed.service import HTTP, Service, wait_for
+from tests.aiperf import profile
 from tests.deploy.test_alerts import ALERTS, SERIES
 from tests.prometheus import Prometheus
 
@@ -150,6 +151,22 @@ def test_a_key_at_its_limit_waits_beside_a_free_replica_and_goes_on_after_it(
     alice.cancel(long)
     alice.until(held, "succeed", deadline_s=DEADLINE_S)
     (releases / "long").touch()
+
+
+def test_aiperf_has_its_videos_made_and_downloads_them(service: Service, tmp_path: Path) -> None:
+    prompt = "a red ball for AIPerf"
+    found = profile(
+        *(service.url, tmp_path, "--model-names", "paced", "--api-key", "bob"),
+        *("--request-count", "4", "--concurrency", "2"),
+        prompt=prompt,
+        extra={"size": "64x64", "num_frames": 5, "num_inference_steps": 5, "seed": 7},
+    )
+    assert found["is_complete"] and not found["error_summary"]
+    assert found["request_count"]["avg"] == found["video_inference_time"]["count"] == 4
+    assert found["video_inference_time"]["min"] >= 5 * 50, "milliseconds: five steps of 0.05 s"
+    tasks = service.with_key("bob").get("/v1/tasks?limit=100")["tasks"]
+    made = [task for task in tasks if task["prompt"] == prompt]
+    assert [(task["status"], task["width"], task["seed"]) for task in made] == [("succeed", 64, 7)] * 4
 
 
 def test_prometheus_scrapes_every_metric_that_is_documented_and_no_alert_is_broken(

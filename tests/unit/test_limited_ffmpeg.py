@@ -1,5 +1,6 @@
 """What ends ffmpeg tells whose fault it is: the file's, or the machine's."""
 
+import resource
 import subprocess
 from pathlib import Path
 
@@ -12,10 +13,15 @@ from serve_app.media.limited_ffmpeg import run_limited
 ENDLESS = "while :; do :; done"
 
 
-def run(tmp_path: Path, *command: str) -> bytes | None:
+def run(tmp_path: Path, *command: str, cpu_s: float = 1) -> bytes | None:
     (tmp_path / "file").touch()
     with (tmp_path / "file").open("rb") as file:
-        return run_limited(command, file, subprocess.DEVNULL, limit_bytes=2**29, cpu_s=1)
+        return run_limited(command, file, subprocess.DEVNULL, limit_bytes=2**29, cpu_s=cpu_s)
+
+
+def used_by_children_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def test_what_a_child_writes_is_returned(tmp_path: Path) -> None:
@@ -25,6 +31,12 @@ def test_what_a_child_writes_is_returned(tmp_path: Path) -> None:
 @pytest.mark.parametrize("end", ["exit 1", "kill -SEGV $$", "kill -ABRT $$", f"trap '' XCPU; {ENDLESS}"])
 def test_a_child_that_fails_or_takes_too_long_has_read_something_bad(tmp_path: Path, end: str) -> None:
     assert run(tmp_path, "/bin/sh", "-c", end) is None
+
+
+def test_a_limit_of_less_than_the_second_that_the_kernel_counts_in_is_kept(tmp_path: Path) -> None:
+    before_s = used_by_children_s()
+    assert run(tmp_path, "/bin/sh", "-c", ENDLESS, cpu_s=0.2) is None
+    assert 0.1 < used_by_children_s() - before_s < 0.6
 
 
 def test_an_ffmpeg_that_takes_too_long_and_ends_by_itself_has_read_something_bad(tmp_path: Path) -> None:
