@@ -148,13 +148,15 @@ class AsyncClient:
         sent = {"priority": priority}
         return call.task_of(await self._send(call.of_task(_id(task), method="PATCH", sent=sent)))
 
-    async def pause(self) -> None:
-        """Begin none of one's waiting tasks."""
-        await self._send(Call("POST", "/v1/tasks/queue/pause"))
+    async def pause(self) -> Mapping[str, Any]:
+        """Begin none of one's waiting tasks; return the queue, as ``QueueStatusDocument`` in docs/api.md."""
+        answer: Mapping[str, Any] = (await self._send(Call("POST", "/v1/tasks/queue/pause"))).json()
+        return answer
 
-    async def resume(self) -> None:
-        """End a pause."""
-        await self._send(Call("POST", "/v1/tasks/queue/resume"))
+    async def resume(self) -> Mapping[str, Any]:
+        """End a pause; return the queue, as ``QueueStatusDocument``."""
+        answer: Mapping[str, Any] = (await self._send(Call("POST", "/v1/tasks/queue/resume"))).json()
+        return answer
 
     async def models(self) -> tuple[Model, ...]:
         """Return the served models."""

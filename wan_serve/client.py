@@ -148,13 +148,15 @@ class Client:
         sent = {"priority": priority}
         return call.task_of(self._send(call.of_task(_id(task), method="PATCH", sent=sent)))
 
-    def pause(self) -> None:
-        """Begin none of one's waiting tasks."""
-        self._send(Call("POST", "/v1/tasks/queue/pause"))
+    def pause(self) -> Mapping[str, Any]:
+        """Begin none of one's waiting tasks; return the queue, as ``QueueStatusDocument`` in docs/api.md."""
+        answer: Mapping[str, Any] = self._send(Call("POST", "/v1/tasks/queue/pause")).json()
+        return answer
 
-    def resume(self) -> None:
-        """End a pause."""
-        self._send(Call("POST", "/v1/tasks/queue/resume"))
+    def resume(self) -> Mapping[str, Any]:
+        """End a pause; return the queue, as ``QueueStatusDocument``."""
+        answer: Mapping[str, Any] = self._send(Call("POST", "/v1/tasks/queue/resume")).json()
+        return answer
 
     def models(self) -> tuple[Model, ...]:
         """Return the served models."""

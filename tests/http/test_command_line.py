@@ -1,7 +1,6 @@
 """``wan-serve`` against the real service, over a socket: what it prints, and its exit statuses."""
 
 import asyncio
-import io
 import json
 import os
 import pty
@@ -17,14 +16,12 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from rich.console import Console
 
 from serve_app.tasks.task import TaskError as Failure
 from tests.http.http_service import VIDEO, HttpService, listening_at, png
 from wan_serve.commands.commands import ABOUT, add_commands
 from wan_serve.commands.exit_status import ExitStatus
 from wan_serve.commands.program import new_app, run
-from wan_serve.commands.terminal import table
 
 ROOT = Path(__file__).parents[2]
 WITHIN_S = 60.0
@@ -172,7 +169,19 @@ async def test_a_task_that_ends_without_a_video_has_its_exit_status(
 @pytest.mark.parametrize(
     ("arguments", "status", "said"),
     [
-        (["submit", "a red ball", "--steps", "0"], ExitStatus.REFUSED, "infer_steps: must be "),
+        (["submit", "a red ball", "--steps", "0"], ExitStatus.REFUSED, "--steps: must be "),
+        (["submit", "a ball", "--set", "infer_steps=0"], ExitStatus.REFUSED, "infer_steps: must be "),
+        (["submit"], ExitStatus.REFUSED, "PROMPT: "),
+        (["submit", "a", "--seconds", "0"], ExitStatus.REFUSED, "--seconds: must be "),
+        (["submit", "a", "--frames", "0"], ExitStatus.REFUSED, "--frames: must be "),
+        (["submit", "a", "--guidance", "-1"], ExitStatus.REFUSED, "--guidance: must be "),
+        (["submit", "a", "--ratio", "x"], ExitStatus.REFUSED, "--ratio: must be "),
+        (["submit", "a", "--size", "x"], ExitStatus.REFUSED, "--size: must be "),
+        (["submit", "a", "--lora", "x:99"], ExitStatus.REFUSED, "--lora[0].strength: must be "),
+        (["submit", "a", "--image", "http://["], ExitStatus.REFUSED, "--image is a URL"),
+        (["submit", "a", "--last", "data:,"], ExitStatus.REFUSED, "--last: "),
+        (["submit", "a", "--reference", "data:,"], ExitStatus.REFUSED, "--reference"),
+        (["submit", "a", "--negative", "x" * 9000], ExitStatus.REFUSED, "--negative: "),
         (["status", "none"], ExitStatus.REFUSED, "none"),
         (["models", "--url", "http://127.0.0.1:1"], ExitStatus.UNREACHABLE, "No service answers at "),
         (
@@ -205,9 +214,11 @@ async def test_the_queue_is_listed_and_worked_with(
     monkeypatch.setattr("wan_serve.commands.tasks.PAGE", 1)
     first, second = [(await wan_serve("submit", f"ball {n}")).out.strip() for n in range(2)]
     assert (await wan_serve("next", second)).out == f"{second}: waiting, number 1 in the queue\n"
-    assert (await wan_serve("pause")).status == 0
+    paused = await wan_serve("pause")
+    assert (paused.status, paused.out) == (0, "")
     assert (await wan_serve("status", first, "--json")).document["queue_position"] is None
-    assert (await wan_serve("resume")).status == 0
+    assert (await wan_serve("pause", "--json")).document["paused"] is True
+    assert (await wan_serve("resume", "--json")).document["paused"] is False
     listed = await wan_serve("list")
     assert [line.split()[0] for line in listed.out.splitlines()] == ["task", second, first]
     assert [task["task_id"] for task in (await wan_serve("list", "--json", "-n", "1")).document] == [second]
@@ -349,14 +360,6 @@ async def test_watch_draws_the_queue_and_the_replicas(service: HttpService, url:
         await terminal.until("succeed")
         terminal.type("\x03")
         assert await terminal.status() == ExitStatus.INTERRUPTED
-
-
-def test_of_a_narrow_table_the_last_column_gives_way() -> None:
-    console = Console(file=io.StringIO(), width=40)
-    console.print(table(("task", "state", "prompt"), [("a" * 20, "waiting", "ball " * 20)]))
-    assert isinstance(console.file, io.StringIO)
-    line = console.file.getvalue().splitlines()[1]
-    assert line.startswith(f"{'a' * 20}  waiting  ball") and line.endswith("…")
 
 
 def test_the_commands_of_a_client_load_neither_torch_nor_ray_nor_the_service() -> None:

@@ -1,12 +1,16 @@
 """The options that say what a video is made from and how."""
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
 
 from wan_serve.client import Client
+from wan_serve.errors import Refused
+from wan_serve.order import NAMES
 
 
 def _picture(about: str) -> Any:
@@ -45,6 +49,44 @@ More = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="NAME=VALUE", help="Any other field of docs/api.md; may be given again."),
 ]
+
+
+TYPED_AS: Mapping[str, str] = {
+    "prompt": "PROMPT",
+    "last_image": "--last",
+    "reference_images": "--reference",
+    "negative_prompt": "--negative",
+    "loras": "--lora",
+    "width": "--tier",
+    "height": "--tier",
+    "aspect_ratio": "--ratio",
+    "num_frames": "--frames",
+    "guidance_scale": "--guidance",
+}
+"""Fields of the client whose option has another name; all others have their own."""
+
+
+@contextmanager
+def named_as_typed(fields: Mapping[str, Any]) -> Iterator[None]:
+    """Have a refusal name the option that the user typed in place of the service's field.
+
+    ``fields``: of the client, None where an option was not given.
+    """
+    try:
+        yield
+    except Refused as error:
+        for name, value in fields.items():
+            field = rf"^{NAMES.get(name, name)}\b"
+            if value is not None and re.match(field, error.detail):
+                detail = re.sub(field, TYPED_AS.get(name, f"--{name}"), error.detail)
+                raise Refused(
+                    detail,
+                    status=error.status,
+                    code=error.code,
+                    field=error.field,
+                    retry_after_s=error.retry_after_s,
+                ) from None
+        raise
 
 
 def lora(text: str) -> Mapping[str, Any]:

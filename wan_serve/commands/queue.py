@@ -56,16 +56,20 @@ def finish(
     print_json(task.document) if as_json else _tell(task)
 
 
-def pause(url: Url = DEFAULT_URL, key_file: KeyFile = None) -> None:
+def pause(url: Url = DEFAULT_URL, key_file: KeyFile = None, as_json: AsJson = False) -> None:
     """Begin none of one's waiting tasks."""
     with connect(url, key_file) as client:
-        client.pause()
+        queue = client.pause()
+    if as_json:
+        print_json(queue)
 
 
-def resume(url: Url = DEFAULT_URL, key_file: KeyFile = None) -> None:
+def resume(url: Url = DEFAULT_URL, key_file: KeyFile = None, as_json: AsJson = False) -> None:
     """End a pause."""
     with connect(url, key_file) as client:
-        client.resume()
+        queue = client.resume()
+    if as_json:
+        print_json(queue)
 
 
 def _tell(task: Task) -> None:

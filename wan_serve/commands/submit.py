@@ -1,5 +1,7 @@
 """``wan-serve submit`` and ``again``: a video is asked for."""
 
+from typing import Any
+
 from wan_serve.commands.connection import AsJson, KeyFile, TaskId, Url, connect
 from wan_serve.commands.delivery import Open, Output, Wait, deliver
 from wan_serve.commands.order_options import (
@@ -25,6 +27,7 @@ from wan_serve.commands.order_options import (
     Video,
     fields_of,
     lora,
+    named_as_typed,
     size_of_tier,
 )
 from wan_serve.service import DEFAULT_URL
@@ -58,7 +61,8 @@ def submit(
     as_json: AsJson = False,
 ) -> None:
     """Ask for a video; print its task's id, or with --wait what becomes of it."""
-    fields = {
+    typed: dict[str, Any] = {
+        "prompt": prompt,
         "image": image or None,
         "last_image": last or None,
         "reference_images": reference or None,
@@ -75,11 +79,11 @@ def submit(
         "guidance_scale": guidance,
         "seed": seed,
         "priority": priority,
-        **fields_of(more),
     }
     with connect(url, key_file) as client:
-        sized = size_of_tier(client, model, tier, ratio) if tier else {}
-        task = client.submit(prompt, **fields, **sized)
+        typed |= size_of_tier(client, model, tier, ratio) if tier else {}
+        with named_as_typed(typed):
+            task = client.submit(**{**typed, **fields_of(more)})
     deliver(task, url, key_file, wait=wait, output=output, is_opened=is_opened, as_json=as_json)
 
 
@@ -99,13 +103,12 @@ def again(
     as_json: AsJson = False,
 ) -> None:
     """Ask for an earlier video again, its seed included, but for what is given here."""
-    changes = {
+    typed: dict[str, Any] = {
         "prompt": prompt or None,
         "seed": -1 if new_seed and seed is None else seed,
         "steps": steps,
         "size": size,
-        **fields_of(more),
     }
-    with connect(url, key_file) as client:
-        task = client.again(task_id, **changes)
+    with connect(url, key_file) as client, named_as_typed(typed):
+        task = client.again(task_id, **{**typed, **fields_of(more)})
     deliver(task, url, key_file, wait=wait, output=output, is_opened=is_opened, as_json=as_json)

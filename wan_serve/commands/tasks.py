@@ -1,6 +1,6 @@
 """``wan-serve status``, ``list`` and ``download``: what is there, and how far it is."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,11 +10,12 @@ from wan_serve.client import Client
 from wan_serve.commands.connection import AsJson, KeyFile, TaskId, Url, connect, connect_for_long
 from wan_serve.commands.delivery import Open, place_of
 from wan_serve.commands.following import left_of, state_of
-from wan_serve.commands.terminal import output, print_json, print_table, table
+from wan_serve.commands.terminal import NarrowingTable, output, print_json, seconds, table
 from wan_serve.service import DEFAULT_URL
 from wan_serve.task import Task
 
 COLUMNS = ("task", "state", "done", "left", "model", "prompt")
+_LESSER = ("model", "left", "done")
 PAGE = 100
 
 States = Annotated[
@@ -32,8 +33,15 @@ Some = Annotated[str | None, typer.Argument(metavar="TASK", help="Its id; else t
 
 def row_of(task: Task) -> tuple[str, ...]:
     """Return a task's cells, below ``COLUMNS``."""
+    state = state_of(task).removesuffix(" in the queue")
+    left = "" if task.eta_seconds is None or task.has_ended else seconds(task.eta_seconds)
     prompt = task.document.get("prompt") or ""
-    return task.id, state_of(task), f"{task.progress:.0%}", left_of(task), task.model, prompt
+    return task.id, state, f"{task.progress:.0%}", left, task.model, prompt
+
+
+def task_table(tasks: Iterable[Task]) -> NarrowingTable:
+    """Return tasks as a table that keeps room for their prompts."""
+    return NarrowingTable(COLUMNS, list(map(row_of, tasks)), _LESSER)
 
 
 def status(
@@ -64,7 +72,7 @@ def list_tasks(
     if as_json:
         print_json([task.document for task in found])
     else:
-        print_table(COLUMNS, map(row_of, found))
+        output().print(task_table(found))
 
 
 def download(

@@ -3,16 +3,21 @@
 import json
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from rich.console import Console
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions
 from rich.table import Table
 from rich.text import Text
 
 _STEERING = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """Characters that steer a terminal, turn its text around, or cannot be encoded."""
 _WIDTH_OF_A_PIPE = 200
+_ROOM = 24
+"""Columns of a terminal that the last column of a table is to have, if its text is as long."""
+_GAP = 2
 
 
 def shown(text: str) -> str:
@@ -46,6 +51,33 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
         cells = ("" if cell is None else shown(str(cell)) for cell in row)
         found.add_row(*(Text(cell, no_wrap=True, overflow="ellipsis") for cell in cells))
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class NarrowingTable:
+    """A table without some of its columns, those of ``lesser`` in turn, where its last one lacks room."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    lesser: Sequence[str]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table]:
+        """Yield the table as it fits."""
+        kept = list(self.columns)
+        for name in self.lesser:
+            if self._fits(kept, options.max_width):
+                break
+            kept.remove(name)
+        places = [self.columns.index(name) for name in kept]
+        yield table(kept, [[row[place] for place in places] for row in self.rows])
+
+    def _fits(self, kept: Sequence[str], width: int) -> bool:
+        *others, last = (self._width(name) for name in kept)
+        return sum(others) + _GAP * len(others) + min(last, _ROOM) <= width
+
+    def _width(self, name: str) -> int:
+        place = self.columns.index(name)
+        return max(cell_len(name), *(cell_len(shown(row[place])) for row in self.rows), 0)
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

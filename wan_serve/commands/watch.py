@@ -12,8 +12,8 @@ from rich.live import Live
 
 from wan_serve.async_client import AsyncClient
 from wan_serve.commands.connection import AsJson, KeyFile, Url, connect_async
-from wan_serve.commands.tasks import COLUMNS, row_of, service_table
-from wan_serve.commands.terminal import output, print_json, shown, table
+from wan_serve.commands.tasks import row_of, service_table, task_table
+from wan_serve.commands.terminal import output, print_json, shown
 from wan_serve.errors import WanServeError
 from wan_serve.service import DEFAULT_URL
 from wan_serve.task import Task
@@ -45,7 +45,7 @@ class Picture:
     def drawn(self) -> Group:
         """Return the picture: what runs first, then what waits in its order, then what has ended."""
         order = sorted(self.tasks.values(), key=_order)
-        return Group(service_table(self.service), "", table(COLUMNS, map(row_of, order)))
+        return Group(service_table(self.service), "", task_table(order))
 
 
 def _order(task: Task) -> tuple[bool, bool, int]:
