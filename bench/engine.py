@@ -32,6 +32,7 @@ from models.transformer.denoiser import Denoiser
 from models.vae.streaming_vae import StreamingVae
 from models.variants import VARIANTS
 from serve_app.media.video_writer import VideoWriter
+from testbed.text_encoders import own_text_encoder
 
 DEMO_WEIGHTS = Path(__file__).resolve().parent.parent / "models" / "demo" / "weights"
 
@@ -192,7 +193,9 @@ def main(arguments: list[str]) -> int:
     pipeline.set_progress_bar_config(disable=True)
     # the schedule of the request, for both
     pipeline.scheduler.register_to_config(flow_shift=variant.flow_shift)
-    text = TextEncoder(pipeline.tokenizer, pipeline.text_encoder, cache_bytes=0)
+    text = TextEncoder(
+        pipeline.tokenizer.backend_tokenizer, own_text_encoder(pipeline.text_encoder), cache_bytes=0
+    )
     vae = StreamingVae(pipeline.vae)
     low_noise = None if pipeline.transformer_2 is None else Denoiser(pipeline.transformer_2)
     engine = WanEngine(variant, Parts(text, Denoiser(pipeline.transformer), vae, low_noise))

@@ -4,21 +4,25 @@ network.
 Weights go straight from their files to their device: a host holds them only where they wait there.
 """
 
+import json
 import logging
 from pathlib import Path
-from typing import Any
 
 import torch
-from diffusers import AutoencoderKLWan, WanTransformer3DModel, WanVACETransformer3DModel
-from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPVisionModel, UMT5EncoderModel
+from tokenizers import Tokenizer
 
 from models.conditioning.image_encoder import ImageEncoder
+from models.conditioning.picture_processor import PictureProcessor
 from models.conditioning.shared_text import SharedText
 from models.conditioning.text_encoder import TextEncoder
 from models.engine import EngineSettings
 from models.errors import TuningError, WeightsError, first_line
 from models.lora.cache import load_loras
 from models.memory.check import check_weights, holds_originals
+from models.networks.autoencoder import WanAutoencoder
+from models.networks.clip_vision import CLIPVision
+from models.networks.transformer import WanTransformer
+from models.networks.umt5 import UMT5Encoder
 from models.parallel.mesh import Mesh
 from models.phases import Phases
 from models.pipeline.parts import Parts
@@ -36,6 +40,9 @@ from models.weights.single_file import SingleFile
 from models.weights.stored_module import StoredModule, ready
 
 _LOGGER = logging.getLogger(__name__)
+
+_STORED_WHOLE = ("PreTrainedTokenizerFast", "TokenizersBackend")
+"""Classes of tokenizers that are what ``tokenizer.json`` says; others of transformers add to it."""
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -142,8 +149,7 @@ def _transformer(
     files, as they hold it.
     """
     way = Carrier(torch.device("cpu")) if model.waits else carrier
-    cls = WanVACETransformer3DModel if settings.variant.control_blocks else WanTransformer3DModel
-    stored = StoredModule(cls, folder.path / part)
+    stored = StoredModule(WanTransformer, folder.path / part)
     if part not in settings.replaced:
         return Arrival(stored.load(way, dtype, as_stored=model.waits), dtype, carrier)
     transformer, file = stored.empty(), SingleFile(settings.replaced[part])
@@ -155,7 +161,7 @@ def _vae(
     folder: WeightsFolder, carrier: Carrier, dtype: torch.dtype, mesh: Mesh, tuning: Tuning
 ) -> StreamingVae:
     decoding = torch.float16 if tuning.vae_float16 else dtype
-    vae = StoredModule(AutoencoderKLWan, folder.path / "vae").load(carrier, decoding)
+    vae = StoredModule(WanAutoencoder, folder.path / "vae").load(carrier, decoding)
     tiling = Tiling() if tuning.vae_tiling else None
     return StreamingVae(vae, mesh=mesh, tiling=tiling, sturdy=dtype if tuning.vae_float16 else None)
 
@@ -163,14 +169,14 @@ def _vae(
 def _image_encoder(
     folder: WeightsFolder, carrier: Carrier, dtype: torch.dtype, model: TunedModel
 ) -> ImageEncoder:
-    clip = StoredModule(CLIPVisionModel, folder.path / "image_encoder").load(carrier, dtype)
+    clip = StoredModule(CLIPVision, folder.path / "image_encoder").load(carrier, dtype)
     return ImageEncoder(_processor(folder.path / "image_processor"), model.offloaded(clip))
 
 
 def _text_encoder(
     folder: WeightsFolder, carrier: Carrier, dtype: torch.dtype, model: TunedModel
 ) -> TextEncoder:
-    encoder = StoredModule(UMT5EncoderModel, folder.path / "text_encoder").load(carrier, dtype)
+    encoder = StoredModule(UMT5Encoder, folder.path / "text_encoder").load(carrier, dtype)
     return TextEncoder(_tokenizer(folder.path / "tokenizer"), model.offloaded(encoder))
 
 
@@ -182,17 +188,23 @@ def _dtype(settings: EngineSettings) -> torch.dtype:
     return _DTYPES[settings.dtype]
 
 
-def _tokenizer(folder: Path) -> Any:
-    return _preprocessor(AutoTokenizer, folder, "a tokenizer")
-
-
-def _processor(folder: Path) -> Any:
-    # The torchvision processor resizes a little differently: installed packages must not change a video.
-    return _preprocessor(CLIPImageProcessorPil, folder, "an image processor")
-
-
-def _preprocessor(cls: Any, folder: Path, what: str) -> Any:
+def _tokenizer(folder: Path) -> Tokenizer:
     try:
-        return cls.from_pretrained(folder, local_files_only=True)
-    except Exception as error:
-        raise WeightsError(f"{folder} could not be loaded as {what}: {first_line(error)}") from error
+        config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+        if config["tokenizer_class"] in _STORED_WHOLE:
+            return Tokenizer.from_file(str(folder / "tokenizer.json"))
+        from transformers import AutoTokenizer  # which takes a second of processor time
+
+        loaded: Tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True).backend_tokenizer
+        return loaded
+    except Exception as error:  # either library raises any type
+        raise WeightsError(f"{folder} could not be loaded as a tokenizer: {first_line(error)}") from error
+
+
+def _processor(folder: Path) -> PictureProcessor:
+    try:
+        return PictureProcessor.from_folder(folder)
+    except (OSError, TypeError, ValueError) as error:
+        raise WeightsError(
+            f"{folder} could not be loaded as an image processor: {first_line(error)}"
+        ) from error

@@ -6,7 +6,6 @@ import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
-import ftfy
 from tokenizers import Tokenizer
 
 from models.limits import TEXT_TOKENS
@@ -20,6 +19,8 @@ def clean_prompt(prompt: str) -> str:
     """Clean a prompt as in training: repair its encoding, unescape HTML, collapse whitespace."""
     if prompt.isascii() and prompt.isprintable() and "&" not in prompt:
         return " ".join(prompt.split())  # nothing is to be repaired, which ftfy takes long to find
+    import ftfy  # whose tables take long to import, for the prompts that need them
+
     # Entities are sometimes escaped twice ("&amp;lt;"), hence the second unescape.
     repaired = html.unescape(html.unescape(ftfy.fix_text(prompt)))
     return re.sub(r"\s+", " ", repaired).strip()

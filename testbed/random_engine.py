@@ -9,20 +9,18 @@ import torch
 from diffusers import AutoencoderKLWan, WanTransformer3DModel, WanVACETransformer3DModel
 from diffusers.models.transformers.transformer_wan import WanRotaryPosEmbed
 from torch import Tensor
-from transformers import (
-    CLIPImageProcessorPil,
-    CLIPVisionConfig,
-    CLIPVisionModel,
-    UMT5Config,
-    UMT5EncoderModel,
-)
 
 from models.conditioning.image_encoder import ImageEncoder
+from models.conditioning.picture_processor import PictureProcessor
 from models.conditioning.text_encoder import Text, TextEncoder
 from models.demo.vocabulary import build_tokenizer
 from models.errors import OutOfMemory
 from models.memory.check import free_bytes
 from models.memory.estimate import GB, KernelScratch, resident_weights
+from models.networks.clip_vision import CLIPVision, CLIPVisionConfig
+from models.networks.network import Network
+from models.networks.transformer import WanTransformer
+from models.networks.umt5 import UMT5Config, UMT5Encoder
 from models.parallel.mesh import Mesh
 from models.pipeline.parts import Parts
 from models.pipeline.wan_engine import WanEngine
@@ -32,6 +30,7 @@ from models.vae.streaming_vae import StreamingVae
 from models.variants import Variant
 from models.weights.arrival import Arrival
 from models.weights.carrier import Carrier
+from models.weights.module_dtypes import ModuleDtypes
 from models.weights.transformer_shapes import IMAGE_DIM
 
 _DEVIATION = 0.02
@@ -79,10 +78,9 @@ class RandomModel:
         """Scratch memory of the kernels of the engine that was made last."""
         self.text: Text = RandomText(variant, device, dtype)
         if encoder is not None:
-            self.text = TextEncoder(build_tokenizer(), _fill(encoder, device), cache_bytes=0)
-        self.image_encoder = (
-            None if clip is None else ImageEncoder(CLIPImageProcessorPil(), _fill(clip, device))
-        )
+            tokenizer = build_tokenizer().backend_tokenizer
+            self.text = TextEncoder(tokenizer, _fill(encoder, device), cache_bytes=0)
+        self.image_encoder = None if clip is None else ImageEncoder(PictureProcessor(), _fill(clip, device))
 
     def cast(self, dtype: torch.dtype) -> None:
         """Cast the weights of transformer and VAE in place."""
@@ -173,7 +171,7 @@ def autoencoder_of(variant: Variant) -> Any:
     )
 
 
-def umt5_of(variant: Variant) -> Any:
+def umt5_of(variant: Variant) -> UMT5Encoder:
     """Make the encoder of UMT5-XXL, or a small one for a variant of other embeddings, on the meta device."""
     small = variant.text_dim != 4096
     config = UMT5Config(
@@ -183,14 +181,12 @@ def umt5_of(variant: Variant) -> Any:
         d_ff=variant.text_dim * 5 // 2,
         num_layers=2 if small else 24,
         num_heads=2 if small else 64,
-        feed_forward_proj="gated-gelu",
-        tie_word_embeddings=False,
     )
     with torch.device("meta"):
-        return UMT5EncoderModel(config)
+        return UMT5Encoder(config)
 
 
-def clip_vision() -> Any:
+def clip_vision() -> CLIPVision:
     """Make the vision tower of CLIP ViT-H/14 on the meta device."""
     config = CLIPVisionConfig(
         hidden_size=IMAGE_DIM,
@@ -201,14 +197,15 @@ def clip_vision() -> Any:
         patch_size=14,
     )
     with torch.device("meta"):
-        return CLIPVisionModel(config)
+        return CLIPVision(config)
 
 
 def _typed(model: Any, dtype: torch.dtype) -> Any:
-    """Cast the parameters as loading does: those that diffusers keeps in float32 stay so."""
-    kept = set(getattr(model, "_keep_in_fp32_modules", None) or ())
+    """Cast the parameters as loading does: some of a transformer stay in float32."""
+    network: type[Network] = WanTransformer if hasattr(model, "patch_embedding") else Network
+    dtypes = ModuleDtypes(network, dtype)
     for name, parameter in model.named_parameters():
-        parameter.data = parameter.data.to(torch.float32 if kept & set(name.split(".")) else dtype)
+        parameter.data = parameter.data.to(dtypes.of(name))
     return model.eval().requires_grad_(False)
 
 

@@ -1,10 +1,10 @@
 """The image encoder: pictures to CLIP embeddings."""
 
-from typing import Any
-
 from torch import Tensor
 
+from models.conditioning.picture_processor import PictureProcessor
 from models.engine import Picture
+from models.networks.clip_vision import CLIPVision
 
 
 class ImageEncoder:
@@ -14,13 +14,12 @@ class ImageEncoder:
     broadcast.
     """
 
-    def __init__(self, processor: Any, encoder: Any) -> None:
+    def __init__(self, processor: PictureProcessor, encoder: CLIPVision) -> None:
         self._processor = processor
         self.encoder = encoder
 
     def encode(self, pictures: list[Picture]) -> Tensor:
         """Embed pictures, ``[pictures, 257, dim]``: a class token and 256 patch tokens for each."""
-        processed = self._processor(images=pictures, input_data_format="channels_last", return_tensors="pt")
-        pixels: Tensor = processed.pixel_values.to(self.encoder.device, self.encoder.dtype)
-        layers: tuple[Tensor, ...] = self.encoder(pixels, output_hidden_states=True).hidden_states
-        return layers[-2]
+        pixels = self._processor(pictures).to(self.encoder.device, self.encoder.dtype)
+        embeddings: Tensor = self.encoder(pixels)
+        return embeddings

@@ -4,6 +4,7 @@ from collections import OrderedDict
 from typing import Any, Protocol
 
 import torch
+from tokenizers import Tokenizer
 from torch import Tensor
 
 from models.limits import TEXT_TOKENS
@@ -35,7 +36,7 @@ class TextEncoder:
     changes a video.
     """
 
-    def __init__(self, tokenizer: Any, encoder: Any, cache_bytes: int = DEFAULT_CACHE_BYTES) -> None:
+    def __init__(self, tokenizer: Tokenizer, encoder: Any, cache_bytes: int = DEFAULT_CACHE_BYTES) -> None:
         self._tokenizer = tokenizer
         self.encoder = encoder
         self._cache: OrderedDict[str, Tensor] = OrderedDict()
@@ -64,14 +65,14 @@ class TextEncoder:
         """Return a sentence about what of ``prompt`` is beyond the 512 tokens, None for nothing."""
         if is_surely_whole(prompt):
             return None
-        # The tokenizer sets its truncation at each call of its own.
-        return PromptLength(self._tokenizer.backend_tokenizer).cut_note(prompt, name)
+        return PromptLength(self._tokenizer).cut_note(prompt, name)
 
     def _encode(self, prompt: str) -> Tensor:
         # Without padding: attention would mask it out, so the prompt's own tokens come out the same.
-        tokens = self._tokenizer([prompt], truncation=True, max_length=TEXT_TOKENS, return_tensors="pt")
-        ids = tokens.input_ids.to(self.encoder.device)
-        hidden: Tensor = self.encoder(ids, torch.ones_like(ids)).last_hidden_state
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(TEXT_TOKENS)
+        tokens = torch.tensor([self._tokenizer.encode(prompt).ids])
+        hidden: Tensor = self.encoder(tokens.to(self.encoder.device))
         return hidden[0]
 
     def _remember(self, prompt: str, embeddings: Tensor) -> None:

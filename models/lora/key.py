@@ -12,51 +12,9 @@ from dataclasses import dataclass
 from typing import Literal, Self, TypeAlias
 
 from models.errors import LoraFault
+from models.weights.original_names import IN_BLOCK, OUTSIDE_BLOCKS
 
 Part: TypeAlias = Literal["down", "up", "up_bias", "alpha", "weight", "bias"]
-
-_BLOCK = {
-    "self_attn.q": "attn1.to_q",
-    "self_attn.k": "attn1.to_k",
-    "self_attn.v": "attn1.to_v",
-    "self_attn.o": "attn1.to_out.0",
-    "self_attn.norm_q": "attn1.norm_q",
-    "self_attn.norm_k": "attn1.norm_k",
-    "cross_attn.q": "attn2.to_q",
-    "cross_attn.k": "attn2.to_k",
-    "cross_attn.v": "attn2.to_v",
-    "cross_attn.o": "attn2.to_out.0",
-    "cross_attn.norm_q": "attn2.norm_q",
-    "cross_attn.norm_k": "attn2.norm_k",
-    "cross_attn.k_img": "attn2.add_k_proj",
-    "cross_attn.v_img": "attn2.add_v_proj",
-    "cross_attn.norm_k_img": "attn2.norm_added_k",
-    "norm3": "norm2",  # in either order the only norm of a block that has weights
-    "ffn.0": "ffn.net.0.proj",
-    "ffn.2": "ffn.net.2",
-    "before_proj": "proj_in",
-    "after_proj": "proj_out",
-    "modulation": "scale_shift_table",
-}
-"""Modules of a block: the name in the original Wan, and in diffusers."""
-
-_OUTSIDE = {
-    "patch_embedding": "patch_embedding",
-    "vace_patch_embedding": "vace_patch_embedding",
-    "text_embedding.0": "condition_embedder.text_embedder.linear_1",
-    "text_embedding.2": "condition_embedder.text_embedder.linear_2",
-    "time_embedding.0": "condition_embedder.time_embedder.linear_1",
-    "time_embedding.2": "condition_embedder.time_embedder.linear_2",
-    "time_projection.1": "condition_embedder.time_proj",
-    "img_emb.proj.0": "condition_embedder.image_embedder.norm1",
-    "img_emb.proj.1": "condition_embedder.image_embedder.ff.net.0.proj",
-    "img_emb.proj.3": "condition_embedder.image_embedder.ff.net.2",
-    "img_emb.proj.4": "condition_embedder.image_embedder.norm2",
-    "img_emb.emb_pos": "condition_embedder.image_embedder.pos_embed",
-    "head.head": "proj_out",
-    "head.modulation": "scale_shift_table",
-}
-"""The same for modules outside the blocks."""
 
 _PREFIX = re.compile(r"^(base_model\.model\.)?(transformer\.|(model\.)?diffusion_model\.|lora_unet_)?")
 _TEXT_ENCODER = re.compile(r"(base_model\.model\.)?(lora_te\d?_|text_encoders?(_\d)?\.)")
@@ -138,7 +96,7 @@ def _flat(names: Mapping[str, str]) -> dict[str, str]:
     return {name.replace(".", "_"): diffusers for name, diffusers in both}
 
 
-_FLAT_BLOCK, _FLAT_OUTSIDE = _flat(_BLOCK), _flat(_OUTSIDE)
+_FLAT_BLOCK, _FLAT_OUTSIDE = _flat(IN_BLOCK), _flat(OUTSIDE_BLOCKS)
 
 
 def _module(name: str) -> str | None:

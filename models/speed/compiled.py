@@ -12,8 +12,6 @@ from inspect import signature
 from typing import Any
 
 import torch
-from torch._dynamo import config as dynamo
-from torch._dynamo.exc import TorchDynamoException
 
 from models.errors import TuningError, first_line
 from models.parallel.plan import ParallelPlan
@@ -56,6 +54,8 @@ def _limit() -> dict[str, Any]:
     """
     if "recompile_limit" in signature(torch.compile).parameters:
         return {"recompile_limit": FORMS, "isolate_recompiles": True}
+    from torch._dynamo import config as dynamo  # the compiler takes two seconds to import, so not before
+
     dynamo.recompile_limit = max(dynamo.recompile_limit, FORMS)
     return {}
 
@@ -69,6 +69,8 @@ def rehearse(denoiser: Denoiser, variant: Variant, plan: ParallelPlan, config: A
 
     Raises ``TuningError`` if torch.compile does not work here.
     """
+    from torch._dynamo.exc import TorchDynamoException
+
     height, width = variant.height // variant.spatial_stride, variant.width // variant.spatial_stride
     frames = max(-(-variant.latent_frames(variant.num_frames) // plan.sequence), 2)
     shapes = [DummyShape(frames, height, width)]
@@ -84,7 +86,7 @@ def rehearse(denoiser: Denoiser, variant: Variant, plan: ParallelPlan, config: A
         raise TuningError(f"compile does not work here: {_reason(error)}") from error
 
 
-def _reason(error: TorchDynamoException) -> str:
+def _reason(error: Exception) -> str:
     """Return the first line of the compiler's inner error."""
     inner: Exception = getattr(error, "inner_exception", error)
     return first_line(inner)

@@ -118,16 +118,12 @@ class ResidualDownBlock(nn.Module):
 
 
 def down_layer(layer: Any, conv: ConvForm) -> Layer:
-    """Build the counterpart of one of diffusers' encoder layers."""
-    match type(layer).__name__:
-        case "WanResidualBlock":
-            return ResidualBlock(layer, conv)
-        case "WanResidualDownBlock":
-            return ResidualDownBlock(layer, conv)
-        case "WanAttentionBlock":
-            return PictureAttention(layer)
-        case _:
-            return Downsample(layer, conv)
+    """Build the counterpart of one of the stored encoder's layers, which its parts tell apart."""
+    if hasattr(layer, "avg_shortcut"):
+        return ResidualDownBlock(layer, conv)
+    if hasattr(layer, "conv_shortcut"):
+        return ResidualBlock(layer, conv)
+    return PictureAttention(layer) if hasattr(layer, "to_qkv") else Downsample(layer, conv)
 
 
 class Encoding:

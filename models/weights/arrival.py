@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from models.networks.transformer import WanTransformer
 from models.weights.carrier import Carrier
 from models.weights.module_dtypes import ModuleDtypes
 
@@ -41,7 +42,7 @@ class Arrival:
         """``carrier``: to the device that computes; ``scales``: by their names, of the parameters that are
         still in 8 bits.
         """
-        dtypes, scales = ModuleDtypes(model, dtype), scales or {}
+        dtypes, scales = ModuleDtypes(WanTransformer, dtype), scales or {}
         self.model = model
         self.device = carrier.device
         self._carrier = carrier

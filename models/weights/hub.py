@@ -7,12 +7,6 @@ from pathlib import Path
 
 import huggingface_hub  # which imports what downloads when that is first used: few replicas do
 from huggingface_hub import constants
-from huggingface_hub.errors import (
-    IncompleteSnapshotError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
 
 from models.engine import EngineSettings
 from models.errors import WeightsError, first_line
@@ -90,6 +84,13 @@ def _patterns(without: Collection[str]) -> list[str]:
 
 
 def _sentence(model: HubModel, error: Exception, offline: bool) -> str:
+    from huggingface_hub.errors import (  # which import an HTTP client
+        IncompleteSnapshotError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
     if isinstance(error, IncompleteSnapshotError):
         return f"Not all files of {model} are in the cache, and {_no_more(offline)}."
     if isinstance(error, LocalEntryNotFoundError):

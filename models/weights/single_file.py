@@ -12,29 +12,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffusers
 from torch import Tensor
 
 from models.errors import WeightsError
+from models.networks.transformer import WanTransformer
 from models.variants import Variant
 from models.weights.arrival import scaled
 from models.weights.carrier import Carrier
 from models.weights.checkpoint_contents import REMARKS, read_contents
 from models.weights.mapped_files import MappedFiles, mapped
 from models.weights.module_dtypes import ModuleDtypes
+from models.weights.original_names import diffusers_name
 from models.weights.safetensors_header import FLOATS, FLOATS_8, StoredTensor
 from models.weights.scales import fits, scales_of
 from models.weights.stored_module import fill, first_few, is_unused
 
 _LOGGER = logging.getLogger(__name__)
-
-_ANIMATE = ("motion_encoder.", "face_adapter.", "face_encoder.")
-"""Name prefixes of Wan-Animate's tensors, which is not supported and which the conversion would try to
-reshape.
-"""
-
-_NOT_CONVERTED = {"img_emb.emb_pos": "condition_embedder.image_embedder.pos_embed"}
-"""Names of the first-and-last-frame model that diffusers' own conversion omits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +72,7 @@ class SingleFile:
         names of the parameters. Raises ``WeightsError`` if the tensors are of another model than ``variant``.
         """
         self._check(variant, {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()})
-        dtypes = ModuleDtypes(model, dtype)
+        dtypes = ModuleDtypes(WanTransformer, dtype)
         stored = [part for weight in self._weights.values() for part in (weight.stored, weight.scale) if part]
         with mapped(stored, self.path) as files:
 
@@ -158,8 +151,4 @@ def _count(blocks: str, names: Iterable[str]) -> int:
 def _diffusers_names(weights: Mapping[str, _Weight]) -> dict[str, _Weight]:
     if any(name.startswith("condition_embedder.") for name in weights):
         return {name: weight for name, weight in weights.items() if not is_unused(name)}
-    foreign = {name for name in weights if name.startswith(_ANIMATE)}
-    # the conversion renames keys without reading values, so names can stand in for tensors
-    converted = convert_wan_transformer_to_diffusers({name: name for name in weights if name not in foreign})
-    names = {original: _NOT_CONVERTED.get(name, name) for name, original in converted.items()}
-    return {names.get(name, name): weight for name, weight in weights.items()}
+    return {diffusers_name(name): weight for name, weight in weights.items()}

@@ -29,6 +29,7 @@ from models.pipeline.wan_engine import WanEngine
 from models.transformer.denoiser import Denoiser
 from models.vae.streaming_vae import StreamingVae
 from models.variants import Variant
+from testbed.text_encoders import own_text_encoder
 
 # These models are too small for a second thread to pay, and a busy machine makes it wait at every barrier.
 torch.set_num_threads(1)
@@ -216,7 +217,7 @@ def build_model(
         expand_timesteps=expand_timesteps,
     )
     variant = replace(SMALL, expand_timesteps=expand_timesteps, distilled=distilled)
-    text = TextEncoder(tokenizer, text_encoder)
+    text = TextEncoder(tokenizer.backend_tokenizer, own_text_encoder(text_encoder))
     parts = Parts(text, Denoiser(transformer, mesh), StreamingVae(vae, mesh=mesh))
     return Model(WanEngine(variant, parts), text, pipeline)
 

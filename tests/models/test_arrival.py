@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import WanTransformer3DModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -14,6 +13,7 @@ from models.loading import load_engine
 from models.lora.adapters import Adapters
 from models.lora.file import read_lora
 from models.lora.merging import fuse
+from models.networks.transformer import WanTransformer
 from models.speed import tuned_model as tuned
 from models.speed.fp8 import quantise
 from models.speed.tuned_model import TunedModel
@@ -41,7 +41,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("arrival")
     save_checkpoint(small(ONE), root / ONE)
     save_file(scaled_by_rows(wan_names(load_file(root / ONE / FILE))), root / SCALED)
-    model = WanTransformer3DModel.from_pretrained(root / ONE / "transformer")
+    model = StoredModule(WanTransformer, root / ONE / "transformer").load(Carrier(CPU), torch.bfloat16)
     for seed, name in enumerate(LORAS):
         save_products(root / f"{name}.safetensors", "diffusers", random_products(model, seed))
     return root
@@ -107,7 +107,7 @@ def test_weights_lie_in_their_files_until_they_arrive_with_the_bits_of_those_tha
 
 def test_the_host_has_windows_alone_while_loras_are_joined_with_weights_that_arrive(root: Path) -> None:
     window, variant = 4096, small(ONE)
-    model = StoredModule(WanTransformer3DModel, root / ONE / "transformer").empty()
+    model = StoredModule(WanTransformer, root / ONE / "transformer").empty()
     file = SingleFile(root / SCALED)
     scales = file.fill(model, variant, Carrier(CPU), torch.bfloat16, as_stored=True)
     stored = sum(parameter.nbytes for parameter in model.parameters())

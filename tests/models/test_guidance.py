@@ -41,8 +41,10 @@ def counted(model: Model) -> Iterator[Calls]:
     """Count what a run of ``model`` computes, with hooks on its modules."""
     calls = Calls()
     transformer = model.engine.parts.denoiser.transformer
+    text = model.text
+    assert isinstance(text, TextEncoder)
     hooks = [
-        model.pipeline.text_encoder.register_forward_hook(calls.count("encoded")),
+        text.encoder.register_forward_hook(calls.count("encoded")),
         transformer.condition_embedder.text_embedder.register_forward_hook(calls.count("projected")),
         *(block.attn2.to_k.register_forward_hook(calls.count("keys")) for block in transformer.blocks),
         transformer.proj_out.register_forward_hook(lambda _, inputs, __: calls.rows.append(len(inputs[0]))),

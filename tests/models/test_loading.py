@@ -4,6 +4,8 @@ import json
 import re
 import shutil
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -182,3 +184,25 @@ def test_a_folder_of_another_variant_is_refused(demo_weights: Path, name: str) -
 def test_an_unknown_precision_is_refused(demo_weights: Path) -> None:
     with pytest.raises(WeightsError, match="dtype"):
         load(demo_weights, dtype="int3")
+
+
+_LOADED = """
+import sys
+from pathlib import Path
+from models.engine import EngineSettings
+from models.loading import load_engine
+from models.variants import VARIANTS
+load_engine(EngineSettings(VARIANTS["demo"], Path(sys.argv[1])))
+print(*sys.modules)
+"""
+_SLOW = frozenset(
+    ("accelerate", "diffusers", "ftfy", "sympy", "torch._dynamo", "torch.distributed.tensor", "transformers")
+)
+
+
+def test_a_model_is_loaded_without_what_takes_long_to_import(demo_weights: Path) -> None:
+    found = subprocess.run(
+        [sys.executable, "-c", _LOADED, demo_weights], capture_output=True, text=True, check=True, timeout=120
+    ).stdout.split()
+    assert "models.networks.transformer" in found
+    assert _SLOW.isdisjoint(found)

@@ -8,6 +8,7 @@ from diffusers.pipelines.wan.pipeline_wan import prompt_clean
 
 from models.conditioning.text_encoder import TextEncoder
 from models.prompt_length import PromptLength, clean_prompt
+from testbed.text_encoders import own_text_encoder
 
 from .conftest import Model
 
@@ -69,8 +70,8 @@ class CountingEncoder:
 
 
 def counted(model: Model, cache_bytes: int) -> tuple[TextEncoder, CountingEncoder]:
-    encoder = CountingEncoder(model.pipeline.text_encoder)
-    return TextEncoder(model.pipeline.tokenizer, encoder, cache_bytes), encoder
+    encoder = CountingEncoder(own_text_encoder(model.pipeline.text_encoder))
+    return TextEncoder(model.pipeline.tokenizer.backend_tokenizer, encoder, cache_bytes), encoder
 
 
 def test_a_prompt_is_encoded_once(plain_model: Model) -> None:

@@ -7,6 +7,7 @@ from models.conditioning.text_encoder import TextEncoder
 from models.demo.architecture import build_text_encoder, build_transformer
 from models.demo.vocabulary import build_tokenizer
 from models.limits import TEXT_TOKENS
+from testbed.text_encoders import own_text_encoder
 from training.prompts import PromptEncoder
 from training.velocity import Prompts, Velocity
 
@@ -34,7 +35,7 @@ def test_prompts_together_are_embedded_as_the_engine_embeds_each_alone() -> None
     torch.manual_seed(0)
     encoder = build_text_encoder().eval()
     together = PromptEncoder(encoder)(PROMPTS)
-    alone = TextEncoder(build_tokenizer(), encoder)
+    alone = TextEncoder(build_tokenizer().backend_tokenizer, own_text_encoder(encoder))
     for number, prompt in enumerate(PROMPTS):
         expected = alone.encode(prompt)
         assert together.lengths[number] == len(expected)

@@ -1,0 +1,1 @@
+"""Networks of a model, with the parameters that its folder stores."""
