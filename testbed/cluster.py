@@ -29,9 +29,7 @@ os.environ.update(
     RAY_AUTH_MODE="disabled",
     # Ray's workers have a niceness of 15, so anything else that runs would come before every replica.
     RAY_worker_niceness="0",
-    # Serve replaces a proxy that is not up within five seconds: on a busy machine none ever is.
-    RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S="60",
-    # Nor is HAProxy within 30.
+    # On a busy machine HAProxy is not up within 30 seconds.
     RAY_SERVE_HAPROXY_STARTUP_TIMEOUT_S="120",
     # Nobody looks at the figures that Ray's agent takes of each process.
     REPORTER_UPDATE_INTERVAL_MS="60000",

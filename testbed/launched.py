@@ -72,7 +72,6 @@ class Launched:
                     # as in testbed.cluster
                     "RAY_worker_niceness": "0",
                     "RAY_SERVE_HAPROXY_STARTUP_TIMEOUT_S": "120",
-                    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "120",
                     "PYTHONPATH": os.pathsep.join([str(ROOT), str(STARTUP)]),
                     **({} if whole else {"WAN_TESTBED_LEAN": "1"}),
                 },

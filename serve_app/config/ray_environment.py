@@ -39,6 +39,8 @@ def ray_environment(*, is_for_this_machine: bool = False) -> Mapping[str, str]:
             "RAY_SERVE_ENABLE_HA_PROXY": "1",
             # A HAProxy that was killed has a stand-in, which hears of no new replica until Serve has noticed.
             "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "2",
+            # By itself Serve replaces a proxy that is not up within five seconds, and the start has failed.
+            "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
             "RAY_SERVE_HAPROXY_STATS_PORT": str(statistics),
             "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
             "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(fallback),

@@ -12,7 +12,7 @@ import psutil
 from serve_app.doctor.finding import Finding
 
 LEAST_MEMORY = 4 * 2**30
-LEAST_SHARED = 2 * 2**30
+LEAST_SHARED = 2**30
 """What Ray's object store and a group's ranks are content with; a container has 64 MB by itself."""
 LEAST_FILES = 16_384
 """HAProxy takes three for each of 4,096 connections, and Ray some."""

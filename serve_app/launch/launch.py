@@ -16,6 +16,7 @@ from pathlib import Path
 
 import yaml
 
+from models.errors import first_line
 from serve_app.config.ray_environment import ray_environment
 from serve_app.launch.launch_config import LaunchConfig, LaunchError, is_for_this_machine
 from serve_app.launch.proxy_folder import proxy_folder
@@ -23,6 +24,10 @@ from serve_app.launch.stop_signals import StopSignals
 
 _SHUTDOWN_S = 8
 """Seconds that Ray has to end its processes in the proper order."""
+_OBJECT_STORE = 500_000_000
+"""Bytes of Ray's object store, as in the pods. Ray would take 30 % of the memory, which a container's
+``/dev/shm`` may not have.
+"""
 
 
 def launch(path: Path, *, port: int | None = None, replicas: int | None = None) -> int:
@@ -74,8 +79,13 @@ def _serve(config_file: str, config: LaunchConfig, stop_signals: StopSignals) ->
     try:
         # The output of Ray's processes stays in Ray's logs: in the terminal it would bury our own messages.
         # Without an address Ray joins any cluster that was ever started on this machine.
-        address = None if os.environ.get("RAY_ADDRESS") else "local"
-        cluster = ray.init(address, namespace="serve", log_to_driver=False)
+        own = not os.environ.get("RAY_ADDRESS")
+        cluster = ray.init(
+            "local" if own else None,
+            namespace="serve",
+            log_to_driver=False,
+            object_store_memory=_OBJECT_STORE if own else None,
+        )
     except ConnectionError as error:
         raise LaunchError(f"There is no Ray cluster at {os.environ.get('RAY_ADDRESS')}: {error}") from None
     except SystemExit:  # raised by Ray's own SIGTERM handler after its cleanup
@@ -87,6 +97,8 @@ def _serve(config_file: str, config: LaunchConfig, stop_signals: StopSignals) ->
         cli.main(["run", "--non-blocking", config_file], standalone_mode=False)
         while True:
             signal.pause()
+    except (ray.exceptions.RayError, TimeoutError) as error:  # before anything was deployed
+        raise LaunchError(f"Ray Serve could not start: {first_line(error)}") from None
     except SystemExit:  # ``serve run`` has printed an error and shut Serve down
         _end_within_limit(stop_signals)
     except (KeyboardInterrupt, click.Abort):

@@ -61,6 +61,7 @@ readOnlyRootFilesystem: true
 {{- define "environment" -}}
 - {name: RAY_SERVE_ENABLE_HA_PROXY, value: "1"}
 - {name: RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S, value: "2"}
+- {name: RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S, value: "60"}
 - {name: RAY_SERVE_HAPROXY_STATS_PORT, value: "8404"}
 - {name: RAY_SERVE_HAPROXY_METRICS_PORT, value: "9101"}
 - {name: RAY_SERVE_FALLBACK_PROXY_HTTP_PORT, value: "8500"}
