@@ -1,6 +1,7 @@
 """``wan-generate``: one video from the command line, on one or several devices of this machine."""
 
 import argparse
+import json
 import sys
 from collections.abc import Iterator, Sequence
 
@@ -22,22 +23,24 @@ from serve_app.media.video_writer import VideoWriteError, VideoWriter
 def main(arguments: Sequence[str] | None = None) -> int:
     """Make one video from ``arguments`` (default: the command line's) and return the exit status.
 
-    0: the video is made, and its path printed. 1: failed, with one sentence on standard error. 130: Ctrl-C.
+    0: the video is made, and its path printed, with --json its settings too. 1: failed, with one sentence
+    on standard error. 130: Ctrl-C.
     """
     options = parser().parse_args(arguments)
     try:
-        _make(options)
+        settings = _make(options)
     except KeyboardInterrupt:
         return 130
     except (Unusable, ModelError, EngineLost, ServiceError, VideoWriteError) as error:
         show("", end="\n")
         print(error, file=sys.stderr)
         return 1
-    print(options.out)
+    print(json.dumps({"file": str(options.out), **json.loads(settings)}) if options.json else options.out)
     return 0
 
 
-def _make(options: argparse.Namespace) -> None:
+def _make(options: argparse.Namespace) -> str:
+    """Make the video, and return its settings as its file holds them."""
     if not options.out.absolute().parent.is_dir():
         raise Unusable(f"There is no folder {options.out.absolute().parent}.")
     variant = _variant_of(options)
@@ -45,6 +48,7 @@ def _make(options: argparse.Namespace) -> None:
     request = request_of(options, variant, tell)
     tell_of_loras(options, variant, tell)
     total = variant.video_frames(request.num_frames, request.num_fragments)
+    settings = comment_of(options, variant, request)
     frames, pixel_format = _generated(options, variant, request, tell)
     with VideoWriter(
         options.out,
@@ -52,12 +56,13 @@ def _make(options: argparse.Namespace) -> None:
         height=request.height,
         fps=request.fps,
         encoding=VideoEncoding(pixel_format),
-        comment=None if options.no_settings else comment_of(options, variant, request),
+        comment=None if options.no_settings else settings,
     ) as writer:
         for some in frames:
             writer.write(some)
             show(f"frame {writer.frames_written} of {total}")
     show("", end="\n")
+    return settings
 
 
 def _variant_of(options: argparse.Namespace) -> Variant:

@@ -95,6 +95,7 @@ def _add_video(group: argparse._ArgumentGroup) -> None:
     add("--flow-shift", type=float, metavar="X")
     add("--seed", type=int, default=0, metavar="N")
     add("--no-settings", action="store_true", help="write no settings into the file")
+    add("--json", action="store_true", help="print the file and its settings as JSON")
 
 
 def _add_devices(group: argparse._ArgumentGroup) -> None:

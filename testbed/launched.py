@@ -55,16 +55,16 @@ class Launched:
         """The whole output of the service so far."""
         return (self._folder / "output.log").read_text(errors="replace")
 
-    def start(self, *, whole: bool = False) -> None:
+    def start(self, *options: str, whole: bool = False) -> None:
         """Start the service and wait until it is ready; unless ``whole``, as in ``testbed.lean_node``."""
-        self.begin(whole=whole)
+        self.begin(*options, whole=whole)
         wait_for(self._is_ready, START_S, lambda: f"not ready; it printed:\n{self.output}")
 
-    def begin(self, *, until: str = "", whole: bool = False) -> None:
+    def begin(self, *options: str, until: str = "", whole: bool = False) -> None:
         """Begin to start the service, and wait until a process under it has ``until`` in its title."""
         with (self._folder / "output.log").open("a") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "serve_app.cli", "serve", str(self._config)],
+                [sys.executable, "-m", "serve_app.cli", "serve", str(self._config), *options],
                 cwd=ROOT,
                 env={
                     **_environment_without_ray(),

@@ -36,7 +36,8 @@ wan-serve watch                          # the queue and the replicas, until Ctr
 Each command that asks a service takes `--url`, by default what the variable `WAN_SERVE_URL` holds, or
 `http://127.0.0.1:8000`. The API key is in `WAN_SERVE_KEY` or in a file that `--key-file` names, never among
 the arguments, which other users of a machine can see. With `--json` a command prints a JSON document on
-standard output; messages and progress go to standard error.
+standard output, `serve` and `watch` one on a line for each event; messages and progress go to standard error.
+So do `generate` and most benchmarks of `bench`; `mcp` speaks JSON in any case.
 
 `wan-serve --install-completion` has the shell complete commands and options.
 

@@ -22,18 +22,21 @@ Target = Annotated[
     str,
     typer.Argument(metavar="CONFIG|URL", help="A configuration file, or a database as database_url has it."),
 ]
+AsEvents = Annotated[
+    bool, typer.Option("--json", help="Print a line of JSON for each event: ready, draining or failed.")
+]
 IsCheck = Annotated[bool, typer.Option("--check", help="Change nothing; exit with 1 if it is behind.")]
 AsSql = Annotated[bool, typer.Option("--sql", help="Change nothing; print the statements.")]
 
 
-def serve(config: Config, port: Port = None, replicas: Replicas = None) -> int:
+def serve(config: Config, port: Port = None, replicas: Replicas = None, as_json: AsEvents = False) -> int:
     """Serve a configuration until Ctrl-C or SIGTERM."""
     from serve_app.launch.supervisor import supervise
 
     def serving() -> int:
         from serve_app.launch.launch import launch
 
-        return launch(config, port=port, replicas=replicas)
+        return launch(config, port=port, replicas=replicas, as_json=as_json)
 
     return supervise(serving)
 

@@ -10,6 +10,7 @@ from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 from ray.serve.schema import ApplicationStatus
 
+from serve_app.launch.announcements import Announcements
 from serve_app.scaling_policy import COORDINATOR
 
 _ANSWER_S = 25.0
@@ -19,7 +20,7 @@ _HAS_BEGUN = frozenset({ApplicationStatus.RUNNING, ApplicationStatus.UNHEALTHY})
 """Of an application that has been up, so that a coordinator that is not there is being replaced."""
 
 
-def drain(drain_s: Mapping[str, float]) -> None:
+def drain(drain_s: Mapping[str, float], announce: Announcements) -> None:
     """Wait for running tasks to end, at most ``drain_s`` seconds for each application.
 
     A second signal hands the tasks back to the queue at once; a third stops the wait for that.
@@ -27,15 +28,15 @@ def drain(drain_s: Mapping[str, float]) -> None:
     logging.getLogger("ray.serve").setLevel(logging.WARNING)  # a new handle logs to the terminal
     for seconds in (drain_s, dict.fromkeys(drain_s, 0.0)):
         try:
-            return _drain_all(seconds)
+            return _drain_all(seconds, announce)
         except KeyboardInterrupt:
             continue
 
 
-def _drain_all(drain_s: Mapping[str, float]) -> None:
+def _drain_all(drain_s: Mapping[str, float], announce: Announcements) -> None:
     """Drain all applications at the same time; return when each has drained or timed out."""
     drains = [
-        threading.Thread(target=_drain_application, args=each, name="drain", daemon=True)
+        threading.Thread(target=_drain_application, args=(*each, announce), name="drain", daemon=True)
         for each in drain_s.items()
     ]
     for thread in drains:
@@ -45,11 +46,11 @@ def _drain_all(drain_s: Mapping[str, float]) -> None:
         thread.join(max(0.0, ends_at - time.monotonic()))
 
 
-def _drain_application(name: str, drain_s: float) -> None:
+def _drain_application(name: str, drain_s: float, announce: Announcements) -> None:
     """Have the application's coordinator drain, or the one that comes in its place, if any was up."""
     ends_at = time.monotonic() + drain_s
     if _has_coordinator(name):
-        print(f"Running tasks have {drain_s:g} s to end; another signal hands them back now.", flush=True)
+        announce.draining(name, drain_s)
     while _has_coordinator(name):
         try:
             left_s = max(0.0, ends_at - time.monotonic())

@@ -11,13 +11,14 @@ import os
 import signal
 import sys
 import tempfile
-from contextlib import ExitStack
+from contextlib import ExitStack, redirect_stdout
 from pathlib import Path
 
 import yaml
 
 from models.errors import first_line
 from serve_app.config.ray_environment import ray_environment
+from serve_app.launch.announcements import Announcements
 from serve_app.launch.launch_config import LaunchConfig, LaunchError, is_for_this_machine
 from serve_app.launch.proxy_folder import proxy_folder
 from serve_app.launch.stop_signals import StopSignals
@@ -30,16 +31,19 @@ _OBJECT_STORE = 500_000_000
 """
 
 
-def launch(path: Path, *, port: int | None = None, replicas: int | None = None) -> int:
+def launch(path: Path, *, port: int | None = None, replicas: int | None = None, as_json: bool = False) -> int:
     """Serve the configuration file until a signal; return the exit status.
 
     0: stopped by a signal. 1: could not start. 2: the configuration is invalid. A failure prints one sentence
     to standard error.
     """
+    announce = Announcements(as_json)
     stop_signals = StopSignals()
     stop_signals.listen()
     try:
         with ExitStack() as held:
+            if as_json:
+                held.enter_context(redirect_stdout(sys.stderr))  # what Ray prints
             if not os.environ.get("RAY_ADDRESS"):
                 variables = ray_environment(is_for_this_machine=is_for_this_machine(path))
                 for name, value in {**variables, **held.enter_context(proxy_folder())}.items():
@@ -58,15 +62,15 @@ def launch(path: Path, *, port: int | None = None, replicas: int | None = None) 
             file = held.enter_context(tempfile.NamedTemporaryFile("w", prefix="wan-serve-", suffix=".yaml"))
             yaml.safe_dump(config.document, file)
             file.flush()
-            return _serve(file.name, config, stop_signals)
+            return _serve(file.name, config, stop_signals, announce)
     except KeyboardInterrupt:
         return 0
     except LaunchError as error:
-        print(error, file=sys.stderr)
+        announce.failed(str(error))
         return 1
 
 
-def _serve(config_file: str, config: LaunchConfig, stop_signals: StopSignals) -> int:
+def _serve(config_file: str, config: LaunchConfig, stop_signals: StopSignals, announce: Announcements) -> int:
     """Serve until a signal (returns 0) or a failed start (returns 1). Raises ``LaunchError``."""
     import click
     import ray
@@ -91,7 +95,7 @@ def _serve(config_file: str, config: LaunchConfig, stop_signals: StopSignals) ->
     except SystemExit:  # raised by Ray's own SIGTERM handler after its cleanup
         return 0
     stop_signals.listen()  # in place of Ray's handler
-    startup = Startup(config.url, cluster.dashboard_url, stop_signals)
+    startup = Startup(config.url, cluster.dashboard_url, stop_signals, announce)
     startup.start()
     try:
         cli.main(["run", "--non-blocking", config_file], standalone_mode=False)
@@ -103,7 +107,7 @@ def _serve(config_file: str, config: LaunchConfig, stop_signals: StopSignals) ->
         _end_within_limit(stop_signals)
     except (KeyboardInterrupt, click.Abort):
         if not startup.failed:
-            drain(config.drain_s)
+            drain(config.drain_s, announce)
         _end_within_limit(stop_signals)
         serve.shutdown()
     ray.shutdown()

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import sys
 import threading
 import urllib.request
 
@@ -10,16 +9,20 @@ from ray import serve
 from ray.exceptions import RayError
 from ray.serve.schema import ApplicationStatus
 
+from serve_app.launch.announcements import Announcements
 from serve_app.launch.stop_signals import StopSignals
 
 _POLL_S = 0.5
 
 
 class Startup(threading.Thread):
-    """Thread that prints when the service is ready, and interrupts the process when the start fails."""
+    """Thread that says when the service is ready, and interrupts the process when the start fails."""
 
-    def __init__(self, url: str, dashboard: str | None, stop_signals: StopSignals) -> None:
+    def __init__(
+        self, url: str, dashboard: str | None, stop_signals: StopSignals, announce: Announcements
+    ) -> None:
         super().__init__(name="startup", daemon=True)
+        self._announce = announce
         self._url = url
         self._dashboard = dashboard
         self._stop_signals = stop_signals
@@ -35,13 +38,11 @@ class Startup(threading.Thread):
         pause = threading.Event()
         while not self._stop_signals.stopping and not pause.wait(_POLL_S):
             if self._ready():
-                print(f"Wan Serve is ready at {self._url}", flush=True)
-                if self._dashboard:
-                    print(f"The Ray dashboard is at http://{self._dashboard}{_token_hint()}", flush=True)
+                self._announce.ready(self._url, self._dashboard, _token_file())
                 return
             if failure := _failure():
                 self._failed = True
-                print(f"Wan Serve could not start: {failure}", file=sys.stderr, flush=True)
+                self._announce.failed(f"Wan Serve could not start: {failure}")
                 os.kill(os.getpid(), signal.SIGINT)
                 return
 
@@ -68,7 +69,6 @@ def _failure() -> str | None:
     return None
 
 
-def _token_hint() -> str:
-    """Return a hint at the dashboard's token file; empty when the dashboard needs no token."""
-    token = os.environ.get("RAY_AUTH_TOKEN_PATH")
-    return f", its token in {token}" if token and os.environ.get("RAY_AUTH_MODE") == "token" else ""
+def _token_file() -> str | None:
+    """Return the file of the token that the dashboard wants; None where it wants none."""
+    return os.environ.get("RAY_AUTH_TOKEN_PATH") if os.environ.get("RAY_AUTH_MODE") == "token" else None

@@ -1,5 +1,6 @@
 """``scripts/generate`` makes a video from the command line, or prints one sentence about the fault."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -83,8 +84,13 @@ def test_fragments_go_into_one_video(
 ) -> None:
     out = tmp_path / "out.mp4"
     model = ["--model", str(demo_weights), "--variant", "demo"]
-    assert main([*model, *SMALL, "--fragments", "2", "--out", str(out)]) == 0, capsys.readouterr().err
+    status = main([*model, *SMALL, "--fragments", "2", "--out", str(out), "--json"])
+    said = capsys.readouterr()
+    assert status == 0, said.err
     assert len(frames_of(out)) == 9
+    document = json.loads(said.out)
+    assert document["file"] == str(out)
+    assert (document["wan_serve"]["prompt"], document["wan_serve"]["infer_steps"]) == ("a red cat", 2)
 
 
 @pytest.mark.parametrize(

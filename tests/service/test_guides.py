@@ -20,6 +20,7 @@ from PIL import Image
 
 from models.demo.grammar import EXAMPLES, Scene
 from models.demo.score import score
+from serve_app.cli.commands import main as wan_serve
 from testbed.chat_endpoint import ENDING, KEY, ChatEndpoint
 from testbed.cluster import ROOT, Cluster, demo
 from testbed.ranks import assert_gone, rank_pids
@@ -62,6 +63,10 @@ curl -X POST http://115.190.78.40:30155/v1/tasks/video/form \\
   -F "video_duration=5" \\
   -F "seed=42"
 """
+
+
+ELSEWHERE = {"watch", "doctor", "480p"}
+"""Words of commands that have no end, look for GPUs, or need a model that this machine cannot run."""
 
 
 @pytest.fixture(scope="module")
@@ -151,6 +156,34 @@ def test_the_conversation_of_the_readme_downloads_its_video(service: Service, fo
     assert (folder / "ball.mp4").read_bytes() == service.result("ball")
     shown = frames_of(folder / "ball.mp4").reshape(-1, 64, 96, 3)
     assert score(shown, Scene("ball", "red", "blue", "right")).everything, "it is what was asked for"
+
+
+def test_the_commands_of_the_quick_starts_do_what_they_say(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ran: dict[str, str] = {}
+    for page in ("README.md", "docs/quick-starts.md"):
+        text = (ROOT / page).read_text().replace("http://video.example.com:8000", service.url)
+        for source, target in re.findall(r"^cp (\S+) (\S+)", text, re.MULTILINE):
+            (tmp_path / target).write_text((ROOT / source).read_text())
+        for settings, line in re.findall(r"^((?:[A-Z_]+=\S+ )*)wan-serve (.*)$", text, re.MULTILINE):
+            command = shlex.split(line, comments=True)
+            if set(command) & ELSEWHERE:
+                continue
+            with monkeypatch.context() as environment:
+                environment.setenv("WAN_SERVE_URL", service.url)
+                for name, _, value in (setting.partition("=") for setting in settings.split()):
+                    environment.setenv(name, value)
+                status = wan_serve(command)
+            said = capsys.readouterr()
+            assert status == 0, (line, said.err)
+            ran[command[0]] = said.out
+    assert ran.keys() == {"submit", "status", "keys", "list"}
+    assert (tmp_path / "ball.mp4").read_bytes()[4:8] == b"ftyp"
+    assert service.status(ran["submit"].strip())["prompt"] == "a red fox", "the last one, which waits"
+    assert service.status(ran["submit"].strip())["status"] == "succeed"
+    assert "demo" in ran["status"] and "a red ball moving" in ran["list"]
 
 
 def test_two_ranks_make_the_video_of_one(cluster: Cluster, service: Service, folder: Path) -> None:

@@ -3,6 +3,7 @@
 The tests go on with one service, in this order: every start takes longer than all else here.
 """
 
+import json
 import re
 import sqlite3
 from collections.abc import Iterator
@@ -13,17 +14,26 @@ from random import Random
 import httpx
 import psutil
 import pytest
+from playwright.sync_api import Page, expect, sync_playwright
 
 from testbed.cluster import free_port, paced
 from testbed.drill.faults import Faults
 from testbed.launched import ROOT, Launched
 from testbed.service import HTTP, Service, wait_for
+from tests.needed import needed
+from tests.web.web_service import chromium
 
 SMALL = {"width": 64, "height": 64, "num_frames": 5, "infer_steps": 2}
 LONG = {**SMALL, "infer_steps": 100}
 MAX_ATTEMPTS = 2
 """A run that is cut off twice fails, one that is handed back twice does not."""
 
+NOTE_CONNECTION = """() => {
+    const connection = document.querySelector("#connection");
+    window.said = [];
+    new MutationObserver(() => window.said.push(connection.textContent))
+        .observe(connection, {childList: true, characterData: true, subtree: true});
+}"""
 DEADLINE_S = 120
 RULES = {"lease_s": 6.0, "heartbeat_s": 1.0, "max_attempts": MAX_ATTEMPTS, "drain_s": 6.0}
 
@@ -40,6 +50,24 @@ def launched(folder: Path) -> Iterator[Launched]:
     with Launched(folder, free_port(), models=[model], tasks=RULES) as launched:
         launched.start()
         yield launched
+
+
+@pytest.fixture(scope="module")
+def page(launched: Launched) -> Iterator[Page]:
+    """The service's page in a browser, which notes all that it says of its connection."""
+    path = needed(chromium(), "Chromium", "Debian's package chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page()
+        page.goto(launched.service.url)
+        page.evaluate(NOTE_CONNECTION)
+        yield page
+        browser.close()
+
+
+def test_the_page_shows_a_service_that_has_made_nothing(page: Page) -> None:
+    expect(page.locator("#model option")).to_have_count(1, timeout=DEADLINE_S * 1000)
+    expect(page.locator(".tile-title")).to_have_count(0)
 
 
 @pytest.mark.timeout(600)
@@ -69,6 +97,15 @@ def test_a_service_killed_whole_goes_on_where_it_was(launched: Launched, folder:
     assert service.result(done) == video
     listed = service.get("/v1/tasks")["tasks"]
     assert [task["task_id"] for task in listed] == [queued, *reversed(running), cancelled, done]
+
+
+def test_the_page_went_on_through_the_kill_without_a_reload(launched: Launched, page: Page) -> None:
+    made = [task for task in launched.service.get("/v1/tasks")["tasks"] if task["status"] == "succeed"]
+    titles = page.locator(".tile-title")
+    expect(titles).to_have_text([task["prompt"] for task in made], timeout=DEADLINE_S * 1000)
+    assert {task["attempt"] for task in made} == {1, 2}, "what ran then is among them"
+    expect(page.locator("#connection")).to_be_empty()
+    assert any("No connection" in said for said in page.evaluate("window.said"))
 
 
 def test_a_service_of_this_machine_listens_there_alone_and_where_the_docs_say(launched: Launched) -> None:
@@ -115,7 +152,7 @@ def test_a_service_that_is_stopped_lets_short_runs_end_and_hands_long_ones_back(
     assert launched.ended() == 0
     assert left_of(service, long) == ("queued", MAX_ATTEMPTS)
 
-    launched.start()
+    launched.start("--json")
     ended = service.status(short)
     assert (ended["status"], ended["attempt"]) == ("succeed", 1)
     assert service.result(short)[4:8] == b"ftyp"
@@ -132,6 +169,9 @@ def test_a_service_that_is_stopped_lets_short_runs_end_and_hands_long_ones_back(
     # A replica may have claimed it ahead of its turn: then it ran, or was handed back, before the first stop.
     assert left_of(service, queued) == ("succeeded", MAX_ATTEMPTS - 1)
     assert "[[pace" not in launched.output, "prompts stay out of what is printed"
+    told = [json.loads(line) for line in launched.output.splitlines() if line.startswith("{")]
+    assert [each["event"] for each in told][:2] == ["ready", "draining"]
+    assert told[0]["url"] == service.url
 
 
 @pytest.mark.parametrize(("begun", "group"), [("raylet", True), ("ServeController", False)])
