@@ -14,6 +14,7 @@ BENCHMARKS = {
     "service": "what the service adds: requests per second, latency, idle time between two tasks",
     "door_time": "processor time of a request in the front door, without proxy and cluster",
     "hostile_videos": "what hostile videos take before they are refused, beside a benign one",
+    "idle": "what an idle service takes: processor time, memory and log, by process",
     "scale": "how far one service goes: slots kept busy, a burst, replicas that follow a load",
 }
 USAGE = "\n".join(

@@ -18,6 +18,14 @@ Port = Annotated[int | None, typer.Option(min=1, max=65535, help="In place of th
 Replicas = Annotated[
     int | None, typer.Option(min=1, max=1024, help="Of every model, in place of the number in CONFIG.")
 ]
+HasDashboard = Annotated[
+    bool,
+    typer.Option(
+        "--dashboard/--no-dashboard",
+        help="Whether Ray's dashboard is started, of 270 MB and 2 % of a core, which also writes the file by "
+        "which Prometheus finds the metrics.",
+    ),
+]
 Target = Annotated[
     str,
     typer.Argument(metavar="CONFIG|URL", help="A configuration file, or a database as database_url has it."),
@@ -29,14 +37,20 @@ IsCheck = Annotated[bool, typer.Option("--check", help="Change nothing; exit wit
 AsSql = Annotated[bool, typer.Option("--sql", help="Change nothing; print the statements.")]
 
 
-def serve(config: Config, port: Port = None, replicas: Replicas = None, as_json: AsEvents = False) -> int:
+def serve(
+    config: Config,
+    port: Port = None,
+    replicas: Replicas = None,
+    dashboard: HasDashboard = True,
+    as_json: AsEvents = False,
+) -> int:
     """Serve a configuration until Ctrl-C or SIGTERM."""
     from serve_app.launch.supervisor import supervise
 
     def serving() -> int:
         from serve_app.launch.launch import launch
 
-        return launch(config, port=port, replicas=replicas, as_json=as_json)
+        return launch(config, port=port, replicas=replicas, has_dashboard=dashboard, as_json=as_json)
 
     return supervise(serving)
 

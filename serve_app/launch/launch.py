@@ -31,8 +31,15 @@ _OBJECT_STORE = 500_000_000
 """
 
 
-def launch(path: Path, *, port: int | None = None, replicas: int | None = None, as_json: bool = False) -> int:
-    """Serve the configuration file until a signal; return the exit status.
+def launch(
+    path: Path,
+    *,
+    port: int | None = None,
+    replicas: int | None = None,
+    has_dashboard: bool = True,
+    as_json: bool = False,
+) -> int:
+    """Serve the configuration file until a signal; return the exit status. The dashboard is Ray's.
 
     0: stopped by a signal. 1: could not start. 2: the configuration is invalid. A failure prints one sentence
     to standard error.
@@ -62,7 +69,7 @@ def launch(path: Path, *, port: int | None = None, replicas: int | None = None, 
             file = held.enter_context(tempfile.NamedTemporaryFile("w", prefix="wan-serve-", suffix=".yaml"))
             yaml.safe_dump(config.document, file)
             file.flush()
-            return _serve(file.name, config, stop_signals, announce)
+            return _serve(file.name, config, stop_signals, announce, has_dashboard=has_dashboard)
     except KeyboardInterrupt:
         return 0
     except LaunchError as error:
@@ -70,11 +77,19 @@ def launch(path: Path, *, port: int | None = None, replicas: int | None = None, 
         return 1
 
 
-def _serve(config_file: str, config: LaunchConfig, stop_signals: StopSignals, announce: Announcements) -> int:
+def _serve(
+    config_file: str,
+    config: LaunchConfig,
+    stop_signals: StopSignals,
+    announce: Announcements,
+    *,
+    has_dashboard: bool,
+) -> int:
     """Serve until a signal (returns 0) or a failed start (returns 1). Raises ``LaunchError``."""
     import click
     import ray
     from ray import serve
+    from ray._private.node import Node
     from ray.serve.scripts import cli
 
     from serve_app.launch.drain import drain
@@ -82,12 +97,15 @@ def _serve(config_file: str, config: LaunchConfig, stop_signals: StopSignals, an
 
     try:
         # The output of Ray's processes stays in Ray's logs: in the terminal it would bury our own messages.
+        # So nobody is there to whom Ray's log monitor, which reads all logs, could tell what is new.
+        setattr(Node, "start_log_monitor", lambda _node: None)  # noqa: B010 (mypy lets no method be assigned)
         # Without an address Ray joins any cluster that was ever started on this machine.
         own = not os.environ.get("RAY_ADDRESS")
         cluster = ray.init(
             "local" if own else None,
             namespace="serve",
             log_to_driver=False,
+            include_dashboard=has_dashboard if own else None,
             object_store_memory=_OBJECT_STORE if own else None,
         )
     except ConnectionError as error:

@@ -2,7 +2,9 @@
 
 import os
 import signal
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from random import Random
 from threading import Event
@@ -16,6 +18,8 @@ FREEZE_S = 5.5
 
 Shorter than two leases, after which it no longer repeats a publish. The promises hold for any length;
 ``tests/service/test_two_replicas.py`` freezes a runner until another one has published its task."""
+
+_LOCK_WAIT_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,24 @@ class Faults:
         Event().wait(FREEZE_S)  # the fault itself: time goes by
         return _signal(process, signal.SIGCONT)
 
+    def lock_database(self) -> bool:
+        """Hold the lock of the database's writers for longer than a lease."""
+        database = self._launched.service.data_dir / "tasks.db"
+        with closing(sqlite3.connect(database, timeout=_LOCK_WAIT_S, isolation_level=None)) as connection:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:  # others came first for all that time
+                return False
+            Event().wait(FREEZE_S)  # the fault itself
+        return True
+
+    def stop_everything(self) -> bool:
+        """Stop the service as a supervisor does, by a SIGTERM to its group, then start it again."""
+        self._launched.signal(group=True)
+        self._launched.ended()
+        self._launched.start()
+        return True
+
     def kill_everything(self) -> bool:
         """Kill every process of the service (SIGKILL), then start it again."""
         self._launched.kill()
@@ -111,8 +133,13 @@ KINDS = (
     Fault("model replica frozen", 8, lambda faults: faults.freeze(f"{_REPLICA}model-")),
     Fault("coordinator killed", 18, lambda faults: faults.kill(f"{_REPLICA}coordinator")),
     Fault("ingress replica killed", 14, lambda faults: faults.kill(f"{_REPLICA}api")),
+    Fault("coordinator frozen", 4, lambda faults: faults.freeze(f"{_REPLICA}coordinator")),
+    Fault("ingress replica frozen", 3, lambda faults: faults.freeze(f"{_REPLICA}api")),
     Fault("Serve controller killed", 8, lambda faults: faults.kill("ray::ServeController")),
     Fault("proxy killed", 6, lambda faults: faults.kill("haproxy")),
+    Fault("manager of the proxy killed", 3, lambda faults: faults.kill("ray::HAProxyManager")),
     Fault("ffmpeg killed", 6, lambda faults: faults.kill("ffmpeg")),
+    Fault("database locked", 4, Faults.lock_database),
+    Fault("everything stopped", 1, Faults.stop_everything, instead=False),
     Fault("everything killed", 2, Faults.kill_everything, instead=False),
 )

@@ -115,6 +115,7 @@ def test_a_service_of_this_machine_listens_there_alone_and_where_the_docs_say(la
     for process in launched.tree():
         with suppress(psutil.NoSuchProcess):  # as a worker that was not needed
             title = " ".join(process.cmdline())
+            assert "log_monitor" not in title  # which nobody listens to
             for connection in process.net_connections("tcp"):
                 if connection.status != psutil.CONN_LISTEN:
                     continue
@@ -152,7 +153,8 @@ def test_a_service_that_is_stopped_lets_short_runs_end_and_hands_long_ones_back(
     assert launched.ended() == 0
     assert left_of(service, long) == ("queued", MAX_ATTEMPTS)
 
-    launched.start("--json")
+    launched.start("--json", "--no-dashboard", whole=True)
+    assert not [each for each in launched.tree() if "ray-dashboard" in " ".join(each.cmdline())]
     ended = service.status(short)
     assert (ended["status"], ended["attempt"]) == ("succeed", 1)
     assert service.result(short)[4:8] == b"ftyp"
