@@ -27,8 +27,6 @@ def ray_environment(*, is_for_this_machine: bool = False) -> Mapping[str, str]:
         # agent at each process every five seconds: an idle service spends much of its processor time on that.
         "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.4",
         "REPORTER_UPDATE_INTERVAL_MS": "15000",
-        # What each replica and handle counts would be handed on ten times a second, to be read every ten.
-        "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "2000",
         # Ray's own processes each write down once a minute what their loops have done: kilobytes a second.
         "RAY_event_stats_print_interval_ms": "86400000",
     }
