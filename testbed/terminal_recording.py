@@ -71,7 +71,7 @@ def _folded(line: str) -> str:
 
 
 def _recorded(arguments: list[str], folder: Path, port: int) -> Iterator[str]:
-    """Yield the lines that a command draws on a terminal, each as it last was for a while."""
+    """Yield the lines that a command draws on a terminal, each as it last was for a while, if it differs."""
     terminal, side = pty.openpty()
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, COLUMNS, 0, 0))
     process = subprocess.Popen(
@@ -88,7 +88,7 @@ def _recorded(arguments: list[str], folder: Path, port: int) -> Iterator[str]:
         stderr=side,
     )
     os.close(side)
-    began, drawn_at, line = time.monotonic(), -LEAST_S, ""
+    began, drawn_at, line, shown = time.monotonic(), -LEAST_S, "", ""
     with suppress(OSError):  # which is how a terminal ends
         while part := os.read(terminal, 65536).decode(errors="replace"):
             for piece in re.split(r"([\r\n]+)", _STEERS.sub("", part)):
@@ -98,8 +98,8 @@ def _recorded(arguments: list[str], folder: Path, port: int) -> Iterator[str]:
                 now = time.monotonic() - began
                 if "\n" in piece and line:
                     yield line.rstrip()
-                elif line and piece and now - drawn_at >= LEAST_S:
-                    drawn_at = now
+                elif line and piece and line != shown and now - drawn_at >= LEAST_S:
+                    drawn_at, shown = now, line
                     yield f"{now:6.1f} s  {line.rstrip()}"
                 line = "" if piece else line
     if line.strip():
