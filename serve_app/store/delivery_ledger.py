@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from sqlalchemy import and_, delete, exists, func, not_, select, update
+from sqlalchemy import and_, bindparam, delete, exists, func, not_, select, update
 
 from serve_app.store import receivers
 from serve_app.store.database import Database
@@ -28,6 +28,21 @@ _AWAITS_ITS_UPLOAD = and_(
         UPLOADS.c.next_at.is_not(None),
         UPLOADS.c.attempts < _AWAITED_ATTEMPTS,
     ),
+)
+
+# Made once: it is asked each second, and making it takes longer than its answer.
+_DUE = (
+    select(WEBHOOKS)
+    .where(
+        WEBHOOKS.c.next_at <= receivers.NOW,
+        _IS_ABOUT_A_TASK,
+        WEBHOOKS.c.id.not_in(bindparam("under_way", expanding=True)),
+        WEBHOOKS.c.endpoint.not_in(bindparam("busy", expanding=True)),
+        not_(receivers.is_resting(WEBHOOKS.c.endpoint)),
+        not_(_AWAITS_ITS_UPLOAD),
+    )
+    .order_by(WEBHOOKS.c.next_at)
+    .limit(bindparam("most"))
 )
 
 
@@ -87,21 +102,9 @@ class DeliveryLedger:
         Left out are the messages ``under_way``, by id, those to ``busy`` or resting receivers, and those
         whose video is about to be uploaded. Raises ``Superseded``.
         """
-        query = (
-            select(WEBHOOKS)
-            .where(
-                WEBHOOKS.c.next_at <= now,
-                _IS_ABOUT_A_TASK,
-                WEBHOOKS.c.id.not_in(under_way),
-                WEBHOOKS.c.endpoint.not_in(busy),
-                not_(receivers.is_resting(WEBHOOKS.c.endpoint, now)),
-                not_(_AWAITS_ITS_UPLOAD),
-            )
-            .order_by(WEBHOOKS.c.next_at)
-            .limit(limit)
-        )
+        values = {"now": now, "under_way": list(under_way), "busy": list(busy), "most": limit}
         async with self._database.read() as connection:
-            found = [delivery_of(row) for row in (await connection.execute(query)).mappings().all()]
+            found = [delivery_of(row) for row in (await connection.execute(_DUE, values)).mappings().all()]
             if not found:
                 return []
             if not (await seat_of(connection, self._epoch)).leads:

@@ -14,6 +14,7 @@ from sqlalchemy import (
     ColumnElement,
     Row,
     and_,
+    bindparam,
     exists,
     func,
     insert,
@@ -76,10 +77,17 @@ def has_coordinator(
     return exists().where(SERVICES.c.generation == generation, SERVICES.c.seen_at >= since)
 
 
+# Made once: they are asked each second, and making them takes longer than their answer.
+_IS_OF_EPOCH = SERVICES.c.epoch == bindparam("epoch")
+_SEAT = select(SERVICES.c.epoch, SERVICES.c.generation, SERVICES.c.leads).where(_IS_OF_EPOCH)
+_OWN_AND_LIVING = select(SERVICES).where(
+    or_(_IS_OF_EPOCH, and_(SERVICES.c.seen_at >= bindparam("since"), not_(SERVICES.c.draining)))
+)
+
+
 async def seat_of(connection: AsyncConnection, epoch: int) -> Seat:
     """Return the seat of the coordinator of ``epoch``. Raises ``Superseded``."""
-    query = select(SERVICES.c.epoch, SERVICES.c.generation, SERVICES.c.leads).where(SERVICES.c.epoch == epoch)
-    row = (await connection.execute(query)).first()
+    row = (await connection.execute(_SEAT, {"epoch": epoch})).first()
     if row is None:
         raise Superseded(f"epoch {epoch} ended: its service has another coordinator")
     return Seat(*row)
@@ -105,8 +113,8 @@ async def take_seat(connection: AsyncConnection, service: str, presence: Presenc
 
 async def is_due(connection: AsyncConnection, epoch: int, presence: Presence) -> bool:
     """Return whether the seat of ``epoch`` is to be kept, for it says too little or another one leads."""
-    query = select(SERVICES).where(or_(SERVICES.c.epoch == epoch, presence.holds()))
-    rows = (await connection.execute(query)).all()
+    values = {"epoch": epoch, "since": presence.now - presence.lease_s}
+    rows = (await connection.execute(_OWN_AND_LIVING, values)).all()
     own = next((row for row in rows if row.epoch == epoch), None)
     due_at = presence.now - presence.lease_s / _RENEWALS
     if own is None or own.seen_at < due_at or own.ready < presence.is_ready:

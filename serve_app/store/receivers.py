@@ -2,18 +2,19 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import Column, Exists, and_, delete, exists, insert, not_, select, update
+from sqlalchemy import Column, Exists, and_, bindparam, delete, exists, insert, not_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from serve_app.store.leadership import leads
 from serve_app.store.tables import UPLOADS, WEBHOOK_ENDPOINTS, WEBHOOKS
 
 _ENDPOINT = WEBHOOK_ENDPOINTS.c.endpoint
+NOW = bindparam("now", type_=WEBHOOK_ENDPOINTS.c.rests_until.type)
 
 
-def is_resting(endpoint: Column[str], now: float) -> Exists:
-    """Return the condition that the receiver of that column asked to be left alone beyond ``now``."""
-    return exists().where(endpoint == _ENDPOINT, WEBHOOK_ENDPOINTS.c.rests_until > now)
+def is_resting(endpoint: Column[str]) -> Exists:
+    """Return the condition that the receiver of that column asked to be left alone beyond ``NOW``."""
+    return exists().where(endpoint == _ENDPOINT, WEBHOOK_ENDPOINTS.c.rests_until > NOW)
 
 
 async def disabled(connection: AsyncConnection, endpoints: set[str]) -> set[str]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Sequence
 
-from sqlalchemy import and_, delete, exists, func, not_, select, update
+from sqlalchemy import and_, bindparam, delete, exists, func, not_, select, update
 
 from serve_app.store import receivers
 from serve_app.store.database import Database
@@ -16,6 +16,19 @@ from serve_app.tasks.upload import Upload
 
 _IS_OF_A_TASK = exists().where(TASKS.c.uid == UPLOADS.c.task_uid)
 _AT_ONCE = 500
+# Made once, as that of messages.
+_DUE = (
+    select(UPLOADS.c.task_uid)
+    .where(
+        UPLOADS.c.next_at <= receivers.NOW,
+        _IS_OF_A_TASK,
+        UPLOADS.c.task_uid.not_in(bindparam("under_way", expanding=True)),
+        UPLOADS.c.endpoint.not_in(bindparam("busy", expanding=True)),
+        not_(receivers.is_resting(UPLOADS.c.endpoint)),
+    )
+    .order_by(UPLOADS.c.next_at)
+    .limit(bindparam("most"))
+)
 
 
 class UploadLedger:
@@ -33,20 +46,9 @@ class UploadLedger:
         Left out are those ``under_way``, by uid, and those to ``busy`` or resting storages. Raises
         ``Superseded``.
         """
-        query = (
-            select(UPLOADS.c.task_uid)
-            .where(
-                UPLOADS.c.next_at <= now,
-                _IS_OF_A_TASK,
-                UPLOADS.c.task_uid.not_in(under_way),
-                UPLOADS.c.endpoint.not_in(busy),
-                not_(receivers.is_resting(UPLOADS.c.endpoint, now)),
-            )
-            .order_by(UPLOADS.c.next_at)
-            .limit(limit)
-        )
+        values = {"now": now, "under_way": list(under_way), "busy": list(busy), "most": limit}
         async with self._database.read() as connection:
-            found = (await connection.execute(query)).scalars().all()
+            found = (await connection.execute(_DUE, values)).scalars().all()
             if not found or not (await seat_of(connection, self._epoch)).leads:
                 return []
             of_them = select(TASKS).where(TASKS.c.uid.in_(found))
