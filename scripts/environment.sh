@@ -125,7 +125,7 @@ need_program() {
 # Only root may, and only where there is apt-get; elsewhere the caller says what to install.
 install_package() {
     if [[ "$(id -u)" != 0 ]] || ! command -v apt-get >/dev/null; then return; fi
-    say "Installing the Debian package $1."
-    { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "$1"; } \
-        >/dev/null || die "apt-get could not install $1."
+    say "Installing from Debian: $*."
+    { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "$@"; } \
+        >/dev/null || die "apt-get could not install $*."
 }
