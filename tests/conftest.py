@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 SPARE_NICENESS = 19
+NOT_QUICK = {"service", "web"}
+"""The folders that the quick selection leaves out: what runs clusters, and what runs a browser."""
 
 _RUNNING: "pytest.StashKey[tuple[Cluster, ExitStack]]" = pytest.StashKey()
 """This process's cluster while it is up, and what ends it."""
@@ -108,7 +110,7 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    help = "of each test its first parameters alone; nothing that is slow or needs a cluster"
+    help = "of each test its first parameters alone; nothing that is slow or needs a cluster or a browser"
     parser.addoption("--quick", action="store_true", help=help)
 
 
@@ -120,7 +122,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    return True if config.getoption("quick") and collection_path.name == "service" else None
+    return True if config.getoption("quick") and collection_path.name in NOT_QUICK else None
 
 
 @pytest.hookimpl(wrapper=True)
