@@ -13,6 +13,7 @@ from typing import Any, Self
 
 from serve_app.config.free_ports import free_ports
 from serve_app.config.ray_environment import ray_environment
+from testbed.fork_server import VARIABLE
 from testbed.service import HTTP, Service, wait_for
 
 ROOT = Path(__file__).parents[1]
@@ -31,6 +32,8 @@ os.environ.update(
     RAY_worker_niceness="0",
     # On a busy machine HAProxy is not up within 30 seconds.
     RAY_SERVE_HAPROXY_STARTUP_TIMEOUT_S="120",
+    # Nor is a worker within a minute, after which the raylet would want none of it.
+    RAY_worker_register_timeout_seconds="240",
     # Nobody looks at the figures that Ray's agent takes of each process.
     REPORTER_UPDATE_INTERVAL_MS="60000",
     # The workers import the testbed and the benchmarks' engines too.
@@ -65,20 +68,23 @@ class Node:
 class Cluster:
     """A context manager. Applications get a name, a route and a data folder of their own."""
 
-    def __init__(self, folder: Path, *, cpus: int = 8) -> None:
+    def __init__(self, folder: Path, *, cpus: int = 8, forks: str = "") -> None:
+        """``forks``: what the fork server of the first node, where there is one, imports besides."""
         self._folder = folder
         self._cpus = cpus
+        self._forks = forks
         self._port = free_port()
         self._numbers = count()
         self._deployed: dict[str, dict[str, Any]] = {}
 
     def __enter__(self) -> Self:
-        ray.init(
-            address="local",
-            num_cpus=self._cpus,
-            log_to_driver=False,
-            object_store_memory=200_000_000,
-        )
+        with _importing(self._forks):
+            ray.init(
+                address="local",
+                num_cpus=self._cpus,
+                log_to_driver=False,
+                object_store_memory=200_000_000,
+            )
         try:
             serve.start(proxy_location="HeadOnly", http_options={"host": "127.0.0.1", "port": self._port})
         except BaseException:
@@ -168,6 +174,19 @@ def paced(step_s: float, **changes: Any) -> dict[str, Any]:
 def demo(**changes: Any) -> dict[str, Any]:
     """Return the settings of the real demo model."""
     return {"name": "demo", "variant": "demo", "weights": str(ROOT / "models/demo/weights"), **changes}
+
+
+@contextmanager
+def _importing(modules: str) -> Iterator[None]:
+    """Have the fork server of a node that starts now, if it is to have one, import these modules too."""
+    before = os.environ.get(VARIABLE)
+    if before is not None:
+        os.environ[VARIABLE] = modules
+    try:
+        yield
+    finally:
+        if before is not None:
+            os.environ[VARIABLE] = before
 
 
 def _nodes() -> set[str]:

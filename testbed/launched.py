@@ -16,6 +16,7 @@ import psutil
 import yaml
 
 from serve_app.launch.session import members
+from testbed.fork_server import VARIABLE
 from testbed.service import HTTP, Service, wait_for
 
 ROOT = Path(__file__).parents[1]
@@ -56,21 +57,27 @@ class Launched:
         return (self._folder / "output.log").read_text(errors="replace")
 
     def start(self, *options: str, whole: bool = False) -> None:
-        """Start the service and wait until it is ready; unless ``whole``, as in ``testbed.lean_node``."""
+        """Start the service and wait until it is ready; unless ``whole``, as in ``testbed.lean_node`` and
+        ``testbed.fork_server``.
+        """
         self.begin(*options, whole=whole)
         wait_for(self._is_ready, START_S, lambda: f"not ready; it printed:\n{self.output}")
 
     def begin(self, *options: str, until: str = "", whole: bool = False) -> None:
         """Begin to start the service, and wait until a process under it has ``until`` in its title."""
+        environment = _environment_without_ray()
+        if whole:
+            environment.pop(VARIABLE, None)
         with (self._folder / "output.log").open("a") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "serve_app.cli", "serve", str(self._config), *options],
                 cwd=ROOT,
                 env={
-                    **_environment_without_ray(),
+                    **environment,
                     "RAY_AUTH_MODE": "disabled",
                     # as in testbed.cluster
                     "RAY_worker_niceness": "0",
+                    "RAY_worker_register_timeout_seconds": "240",
                     "RAY_SERVE_HAPROXY_STARTUP_TIMEOUT_S": "120",
                     "PYTHONPATH": os.pathsep.join([str(ROOT), str(STARTUP)]),
                     **({} if whole else {"WAN_TESTBED_LEAN": "1"}),

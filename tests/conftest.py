@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 # Models this small gain nothing from a second thread: it waits at every barrier where other processes run.
 # torch reads this when it is imported, also in the processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Tests take the workers of clusters from testbed.fork_server; benchmarks, which measure them, do not.
+os.environ.setdefault("WAN_TESTBED_FORKS", "")
 
 SPARE_NICENESS = 19
 NOT_QUICK = {"service", "web"}
@@ -43,7 +45,8 @@ def cluster(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactor
     if _RUNNING not in pytestconfig.stash:
         ending = ExitStack()
         pytestconfig.add_cleanup(ending.close)
-        running = ending.enter_context(Cluster(tmp_path_factory.mktemp("cluster")))
+        # what those of its workers import that run the real model
+        running = ending.enter_context(Cluster(tmp_path_factory.mktemp("cluster"), forks="models.loading"))
         pytestconfig.stash[_RUNNING] = running, ending
     return pytestconfig.stash[_RUNNING][0]
 

@@ -15,6 +15,7 @@ IMPORTED = (
     "ray._private.ray_constants.PROCESS_TYPE_RAYLET",
     "ray.serve._private.thirdparty.get_asgi_route_name.get_asgi_route_name",
     *(f"ray._private.node.Node.start_{name}" for name in ("api_server", "monitor", "log_monitor")),
+    *("ray._private.workers.default_worker", "ray.actor.ActorClassID"),
     "ray.serve.autoscaling_policy._apply_default_params",
     "ray._private.state.state.get_draining_nodes",
     "ray._raylet.InnerGcsClient.drain_node",
@@ -48,7 +49,7 @@ IMPORTED = (
 VARIABLES = (
     *("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "REPORTER_UPDATE_INTERVAL_MS"),
     *("RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S", "RAY_USAGE_STATS_ENABLED", "RAY_AUTH_MODE"),
-    *("RAY_AUTH_TOKEN_PATH", "RAY_TMPDIR", "RAY_ADDRESS"),
+    *("RAY_AUTH_TOKEN_PATH", "RAY_TMPDIR", "RAY_ADDRESS", "RAY_JOB_ID"),
 )
 VARIABLES_OF_SERVE = (
     *("CONTROL_LOOP_INTERVAL_S", "DIRECT_INGRESS_MIN_DRAINING_PERIOD_S", "ENABLE_HA_PROXY"),
@@ -61,6 +62,7 @@ VARIABLES_OF_SERVE = (
 )
 VARIABLES_OF_THE_RAYLET = (
     "RAY_worker_niceness",
+    "RAY_worker_register_timeout_seconds",
     "RAY_event_stats_print_interval_ms",
     "RAY_NODE_TYPE_NAME",
     "RAY_CLOUD_INSTANCE_ID",
