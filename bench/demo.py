@@ -27,6 +27,8 @@ SETTINGS = {
     "cache_threshold 0.1": replace(_PLAIN, options={"cache_threshold": 0.1}),
     "unguided_steps 0.3": replace(_PLAIN, options={"unguided_steps": 0.3}),
     "unguided_steps 0.5": replace(_PLAIN, options={"unguided_steps": 0.5}),
+    "low_resolution_steps 0.3": replace(_PLAIN, options={"low_resolution_steps": 0.3}),
+    "low_resolution_steps 0.5": replace(_PLAIN, options={"low_resolution_steps": 0.5}),
     "4 steps": settings_of(VARIANTS["demo-distill"]),
 }
 _TOKENS = 4

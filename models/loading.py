@@ -32,6 +32,7 @@ from models.speed.tuned_model import TunedModel
 from models.tuning import Tuning
 from models.vae.streaming_vae import StreamingVae
 from models.vae.tiles import Tiling
+from models.variants import Variant
 from models.weights.arrival import Arrival
 from models.weights.carrier import Carrier
 from models.weights.folder import WeightsFolder
@@ -97,12 +98,17 @@ def load_engine(settings: EngineSettings, mesh: Mesh | None = None) -> WanEngine
     )
     phases.done("encoders")
     _LOGGER.info("%s was loaded: %s", variant.name, phases)
+    return _engine(variant, parts, tuning, model)
+
+
+def _engine(variant: Variant, parts: Parts, tuning: Tuning, model: TunedModel) -> WanEngine:
     return WanEngine(
         variant,
         parts,
         cache_threshold=tuning.cache_threshold,
         exact_steps=tuning.exact_steps,
         unguided_steps=tuning.unguided_steps,
+        low_resolution_steps=tuning.low_resolution_steps,
         tiles_when_full=Tiling() if tuning.tile_when_full else None,
         scratch=model.scratch,
         growth=model.growth,

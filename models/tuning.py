@@ -56,6 +56,12 @@ class Tuning:
         "Share of a run's steps, the last ones and rounded down, that run without guidance: one forward pass "
         "each in place of two; 0 guides all; not for distilled models.",
     ] = 0.0
+    low_resolution_steps: Annotated[
+        float,
+        "Share of a run's steps, the first ones and rounded down, that run at half the height and width, "
+        "with a quarter of the tokens; 0 runs all at full size, as do runs that are shown a picture or go on "
+        "from a video; not for models that take pictures as channels or control.",
+    ] = 0.0
     offload: Annotated[
         Offload,
         "Weights wait in the host's memory: with experts that of two transformers that is not at work, with "
@@ -93,6 +99,11 @@ class Tuning:
 def guided_steps(steps: int, unguided: float) -> int:
     """Return how many of a run's steps, the first ones, are guided with this share of ``unguided_steps``."""
     return steps - floor(round(unguided * steps, 6))  # 0.29 of 100 steps is 28.999999999999996
+
+
+def low_resolution_steps(steps: int, share: float) -> int:
+    """Return how many of a run's steps, the first ones, run at half size with this share of them."""
+    return steps - guided_steps(steps, share)
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,6 +101,7 @@ class RandomModel:
             parts,
             exact_steps=tuning.exact_steps,
             unguided_steps=tuning.unguided_steps,
+            low_resolution_steps=tuning.low_resolution_steps,
             scratch=self.scratch,
         )
 

@@ -16,13 +16,25 @@ from models.transformer.step_cache import StepCache
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """The steps ``begin`` … ``end - 1`` of a run, all by one expert, all with guidance or all without."""
+    """The steps ``begin`` … ``end - 1`` of a run, all by one expert, all with guidance or all without, and
+    all of one size.
+    """
 
     denoiser: Denoiser
     guidance_scale: float
     """Guidance scale of the expert; 1 means no guidance."""
     begin: int
     end: int
+    is_small: bool = False
+    """Half the height and width."""
+
+    def small_until(self, step: int) -> tuple["Stage", ...]:
+        """Divide the stage into one that is small as far as ``step`` and one of full size; leave out what has
+        no steps.
+        """
+        split = min(max(step, self.begin), self.end)
+        parts = replace(self, end=split, is_small=True), replace(self, begin=split)
+        return tuple(part for part in parts if part.begin < part.end)
 
     def guided_until(self, step: int) -> tuple["Stage", ...]:
         """Divide the stage into one that is guided as far as ``step`` and one without guidance; leave out
@@ -51,6 +63,8 @@ class WanGeneration:
     loras: ChosenLoras
     needed_bytes: int
     """Estimate of the memory that the run takes on its device."""
+    noise: Tensor | None = None
+    """Noise of full size while the latents are small, else None."""
     notes: tuple[str, ...] = ()
     """Notes on the prompts; in a group, rank 0 alone has those of the text encoder."""
     prompts: tuple[TextKeys, ...] = ()
@@ -72,6 +86,11 @@ class WanGeneration:
     def stage(self) -> Stage:
         """Stage of the next step."""
         return next(stage for stage in self.stages if self.step < stage.end)
+
+    @property
+    def small_steps(self) -> int:
+        """Number of steps, the first ones, that are small."""
+        return max((stage.end for stage in self.stages if stage.is_small), default=0)
 
     @property
     def total_steps(self) -> int:

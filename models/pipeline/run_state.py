@@ -39,17 +39,21 @@ def put_back(run: WanGeneration, snapshot: Snapshot) -> None:
     Raises ``ModelError`` for one of another fragment, size or schedule.
     """
     arrays = snapshot.arrays
+    grown = run.noise if snapshot.step > run.small_steps else None
+    shape = (run.latents if grown is None else grown).shape
     fits = (
         (snapshot.fragment, run.step) == (run.fragment, 0)
         and snapshot.step <= run.total_steps
         and {_LATENTS, _SIGMAS} <= arrays.keys()
         and torch.equal(_tensor(arrays[_SIGMAS]), _sigmas(run))
-        and all(array.shape == run.latents.shape for name, array in arrays.items() if name != _SIGMAS)
+        and all(array.shape == shape for name, array in arrays.items() if name != _SIGMAS)
     )
     if not fits:
         raise ModelError("The snapshot is not of this run.")
     device = run.latents.device
     run.latents = _tensor(arrays[_LATENTS]).to(device)
+    if grown is not None:
+        run.noise = None
     run.solver.resume(_of_solver(arrays, device))
     run.step = snapshot.step
 

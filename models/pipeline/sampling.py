@@ -75,6 +75,9 @@ class Solver(Protocol):
     def resume(self, state: Mapping[str, Tensor]) -> None:
         """Take up the state of a solver of the same kind and schedule."""
 
+    def restart(self) -> None:
+        """Forget all steps before: the next starts from other latents, of which none is known."""
+
     def step(self, index: int, velocity: Tensor, latents: Tensor) -> Tensor:
         """Return the latents at ``sigmas[index + 1]``, from the latents and the velocity at
         ``sigmas[index]``.
@@ -96,6 +99,10 @@ class Euler:
     def resume(self, state: Mapping[str, Tensor]) -> None:
         """Take up the prediction of x0."""
         self.clean = state.get("clean")
+
+    def restart(self) -> None:
+        """Forget the prediction."""
+        self.clean = None
 
     def step(self, index: int, velocity: Tensor, latents: Tensor) -> Tensor:
         """Take one Euler step from noise level ``index`` to the next."""
@@ -138,6 +145,10 @@ class UniPC:
         self._clean = [state[name] for name in ("clean_0", "clean_1") if name in state]
         self._start = state.get("start")
         self._order = max(len(self._clean), 1)
+
+    def restart(self) -> None:
+        """Forget the predictions: the next step is of the first order and corrects nothing."""
+        self.resume({})
 
     def step(self, index: int, velocity: Tensor, latents: Tensor) -> Tensor:
         """Correct the last step, then predict the latents at the next noise level."""

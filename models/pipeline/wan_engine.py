@@ -21,22 +21,15 @@ from models.pipeline.generation import Stage, WanGeneration
 from models.pipeline.parts import Parts
 from models.pipeline.pixels import converted
 from models.pipeline.readback import read_back
+from models.pipeline.resolution import drawn, enlarged, halved, raised
 from models.pipeline.run_state import copied, put_back
-from models.pipeline.sampling import (
-    Euler,
-    Solver,
-    UniPC,
-    distilled_high_noise_steps,
-    distilled_schedule,
-    high_noise_steps,
-    unipc_schedule,
-)
+from models.pipeline.sampling import Euler, Solver, UniPC, distilled_schedule, unipc_schedule
+from models.pipeline.stages import stages_of
 from models.pipeline.torch_errors import as_model_errors
 from models.pixel_format import PixelFormat
 from models.prompt_notes import prompt_name, prompt_notes
 from models.request_check import check_request
 from models.transformer.step_cache import step_caches
-from models.tuning import guided_steps
 from models.vae.preview import LatentColours
 from models.vae.tiles import Tiling
 from models.variants import Variant
@@ -60,12 +53,14 @@ class WanEngine:
         cache_threshold: float = 0.0,
         exact_steps: float = 0.0,
         unguided_steps: float = 0.0,
+        low_resolution_steps: float = 0.0,
         tiles_when_full: Tiling | None = None,
         scratch: KernelScratch | None = None,
         growth: Callable[[nn.Module], int] | None = None,
     ) -> None:
         """``batched_tokens``: sequence length up to which both guidance forwards run as one batch;
-        ``cache_threshold``, ``exact_steps``, ``unguided_steps``: see ``models.tuning.Tuning``;
+        ``cache_threshold``, ``exact_steps``, ``unguided_steps``,
+        ``low_resolution_steps``: see ``models.tuning.Tuning``;
         ``tiles_when_full``: tiles for a decode that runs out of memory on whole pictures, None for no second
         try; ``scratch``: of the model's kernels, None for those of a model without speed settings;
         ``growth``: tells by how many bytes the weights on the device will have grown when a network is at
@@ -77,6 +72,7 @@ class WanEngine:
         self._cache_threshold = cache_threshold
         self._exact_steps = exact_steps
         self._unguided_steps = unguided_steps
+        self._low_resolution_steps = low_resolution_steps
         self._tiles_when_full = tiles_when_full
         self._scratch = scratch or kernel_scratch(parts.denoiser.device, parts.denoiser.dtype)
         self._growth = growth or (lambda _: 0)
@@ -107,7 +103,11 @@ class WanEngine:
             needed = check_memory(self.variant, request, device, dtype, plan, scratch, movable, growth)
         with as_model_errors("preparing"):
             solver = self._solver(request)
-            stages = self._stages(request, solver)
+            is_shown = after is not None or request.tail is not None or encodes(self.variant, request)
+            small_share = 0.0 if is_shown else self._low_resolution_steps
+            stages = stages_of(
+                self.variant, self.parts, request, solver.schedule, self._unguided_steps, small_share
+            )
         part = Fragment(self.variant, request, 0 if after is None else after.fragment + 1)
         on_phase(Phase.ENCODING_TEXT)
         embeddings = self._embeddings(request, part, stages)
@@ -117,7 +117,8 @@ class WanEngine:
             # merging takes no more than a run's text keys, which are counted
             self.parts.loras.put_on(loras, needed)
             self.parts.loras.make_room(needed)
-            noise = self._noise(request, part)
+            noise, small = self._noise(request, part, is_small=stages[0].is_small)
+            start = noise if small is None else small
             if tail is not None or encodes(self.variant, request):
                 on_phase(Phase.ENCODING_IMAGE)
             condition = self._conditioned(request, tail, noise)
@@ -125,14 +126,15 @@ class WanEngine:
             run = WanGeneration(
                 request=request,
                 solver=solver,
-                latents=_placed(noise, condition.known, solver.schedule.sigmas[0]),
+                latents=_placed(start, condition.known, solver.schedule.sigmas[0]),
                 condition=condition,
                 embeddings=embeddings,
                 stages=stages,
-                rotation=self.parts.denoiser.rotation(noise),
+                rotation=self.parts.denoiser.rotation(start),
                 part=part,
                 loras=loras,
                 needed_bytes=needed,
+                noise=None if small is None else noise,
                 notes=self._notes(request, part),
             )
             self._enter_stage(run)
@@ -171,7 +173,7 @@ class WanEngine:
             return
         if run.solver.clean is None:
             raise ModelError("A run of which no step is done has nothing to show.")
-        run.latents = _placed(run.solver.clean, run.condition.known, sigma=0.0)
+        run.latents = _placed(_whole(run.solver.clean, run), run.condition.known, sigma=0.0)
         run.is_cut = True
 
     def snapshot(self, generation: Generation) -> PendingSnapshot | None:
@@ -194,6 +196,7 @@ class WanEngine:
             put_back(run, snapshot)
             if run.step < run.total_steps:
                 self.parts.loras.put_on(run.loras, run.needed_bytes)
+                run.rotation = run.stage.denoiser.rotation(run.latents)
                 self._enter_stage(run)
 
     def decode(
@@ -218,7 +221,7 @@ class WanEngine:
         run = _own(generation)
         clean = run.latents if run.solver.clean is None else run.solver.clean
         with as_model_errors("previewing"):
-            shown = _placed(clean, run.condition.known, sigma=0.0)
+            shown = _placed(_whole(clean, run), run.condition.known, sigma=0.0)
             return self._colours(shown[:, :, len(run.request.references) :])
 
     def _frames(self, run: WanGeneration, pixel_format: PixelFormat) -> Iterator[Frames]:
@@ -268,8 +271,10 @@ class WanEngine:
             decode=self._growth(vae.decoder),
         )
 
-    def _noise(self, request: GenerationRequest, part: Fragment) -> Tensor:
-        """Draw the fragment's noise, on the CPU so that a seed gives the same video on any device."""
+    def _noise(
+        self, request: GenerationRequest, part: Fragment, *, is_small: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """Draw the fragment's noise, and where its first steps are small, theirs."""
         variant = self.variant
         shape = (
             1,
@@ -278,35 +283,15 @@ class WanEngine:
             request.height // variant.spatial_stride,
             request.width // variant.spatial_stride,
         )
-        seed = request.seed + request.fragments_before + part.index
-        generator = torch.Generator("cpu").manual_seed(seed % 2**64)
-        return torch.randn(shape, generator=generator, dtype=torch.float32).to(self.parts.denoiser.device)
+        seed = (request.seed + request.fragments_before + part.index) % 2**64
+        shapes = (shape, halved(shape, variant.patch)) if is_small else (shape,)
+        noise, *small = (each.to(self.parts.denoiser.device) for each in drawn(seed, *shapes))
+        return noise, small[0] if small else None
 
     def _solver(self, request: GenerationRequest) -> Solver:
         if self.variant.distilled:
             return Euler(distilled_schedule(request.steps, request.flow_shift))
         return UniPC(unipc_schedule(request.steps, request.flow_shift))
-
-    def _stages(self, request: GenerationRequest, solver: Solver) -> tuple[Stage, ...]:
-        high, low = request.guidance_scale, request.guidance_scale_2
-        if low is None:
-            low = high
-        if self.variant.distilled:
-            high = low = 1.0
-        steps = len(solver.schedule.timesteps)
-        guided = guided_steps(steps, self._unguided_steps)
-        if self.parts.low_noise is None or self.variant.boundary is None:
-            return Stage(self.parts.denoiser, high, 0, steps).guided_until(guided)
-        switch = (
-            distilled_high_noise_steps(steps)
-            if self.variant.distilled
-            else high_noise_steps(solver.schedule, self.variant.boundary)
-        )
-        first, second = (
-            Stage(self.parts.denoiser, high, 0, switch),
-            Stage(self.parts.low_noise, low, switch, steps),
-        )
-        return first.guided_until(guided) + second.guided_until(guided)
 
     def _embeddings(
         self, request: GenerationRequest, part: Fragment, stages: tuple[Stage, ...]
@@ -323,7 +308,12 @@ class WanEngine:
         return prompt_notes(self.variant, prompts, request.negative_prompt, cut_note)
 
     def _enter_stage(self, run: WanGeneration) -> None:
-        """Set the run's state that belongs to one expert: text keys and step caches."""
+        """Set the run's state that belongs to one stage: text keys, step caches, and the latents' size."""
+        if run.noise is not None and not run.stage.is_small:
+            assert run.solver.clean is not None
+            run.latents = raised(run.solver.clean, run.noise, run.solver.schedule.sigmas[run.step])
+            run.solver.restart()
+            run.noise, run.rotation = None, run.stage.denoiser.rotation(run.latents)
         run.prompts = self._prompts(run)
         run.caches = step_caches(self._mesh, self._cache_threshold, len(run.prompts))
 
@@ -368,6 +358,11 @@ class WanEngine:
 
 def _placed(latents: Tensor, known: KnownLatents | None, sigma: float) -> Tensor:
     return latents if known is None else known.placed(latents, sigma)
+
+
+def _whole(clean: Tensor, run: WanGeneration) -> Tensor:
+    """Return clean latents of a run at full size."""
+    return clean if run.noise is None else enlarged(clean, run.noise)
 
 
 def _own(generation: Generation) -> WanGeneration:

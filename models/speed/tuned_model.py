@@ -52,6 +52,10 @@ class TunedModel:
         check_cache(tuning.cache_threshold, variant)
         if tuning.unguided_steps > 0 and variant.distilled:
             raise TuningError(f"unguided_steps must be 0 for {variant.name}: it runs without guidance.")
+        if tuning.low_resolution_steps > 0 and (variant.image_channels or variant.control_blocks):
+            raise TuningError(
+                f"low_resolution_steps must be 0 for {variant.name}: what it is shown is of the video's size."
+            )
         check_offload(tuning, device, two_experts=variant.boundary is not None)
         if tuning.fp8:
             check_fp8(device, dtype)

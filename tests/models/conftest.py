@@ -89,6 +89,7 @@ def remade(
     cache_threshold: float = 0.0,
     exact_steps: float = 0.0,
     unguided_steps: float = 0.0,
+    low_resolution_steps: float = 0.0,
     **parts: Any,
 ) -> WanEngine:
     """Make another engine on the weights of ``engine``, with the given parts and settings."""
@@ -99,6 +100,7 @@ def remade(
         cache_threshold=cache_threshold,
         exact_steps=exact_steps,
         unguided_steps=unguided_steps,
+        low_resolution_steps=low_resolution_steps,
     )
 
 

@@ -80,6 +80,8 @@ SPARSE = {
     "sparse i2v": replace(SHORT, width=112, height=80, num_frames=13, image=picture(112, 80)),
 }
 UNBATCHED = "i2v, one prompt after the other"
+SMALL_FIRST = "t2v, at half the size at first"
+RUNS = (*REQUESTS, UNBATCHED, SMALL_FIRST)
 
 
 @cache
@@ -97,6 +99,8 @@ def latents(engine: WanEngine, name: str) -> torch.Tensor:
     """Return the latents at the end of the run of that name."""
     if name == UNBATCHED:
         return run_to_end(remade(engine, batched_tokens=0), REQUESTS["i2v"])
+    if name == SMALL_FIRST:
+        return run_to_end(remade(engine, low_resolution_steps=0.7), REQUESTS["t2v"])
     return run_to_end(engine, REQUESTS[name])
 
 
@@ -198,7 +202,7 @@ def runs(rank: LaunchedRank, plans: list[ParallelPlan]) -> None:
     rank.join()
     for plan in plans:
         built = model(rank.mesh(plan))
-        for name in [*REQUESTS, UNBATCHED]:
+        for name in RUNS:
             rank.send((plan, name, latents(built.engine, name).numpy()))
         if plan.ring == 1:
             for name in SPARSE:

@@ -31,7 +31,7 @@ from models.variants import VARIANTS
 
 from . import group_work
 from .checkpoints import save_checkpoint, small
-from .group_work import HEADS, KINDS, LONG, REQUESTS, SHORT, SPARSE, UNBATCHED
+from .group_work import HEADS, KINDS, LONG, REQUESTS, SHORT, SPARSE
 from .test_vae import wan21
 from .waiting_work import wait_for_ever
 
@@ -82,7 +82,7 @@ def whole(work: Any, form: Any, height: int, conv: str) -> Any:
     return work(form, height, conv)
 
 
-@pytest.mark.parametrize("name", [*REQUESTS, UNBATCHED])
+@pytest.mark.parametrize("name", group_work.RUNS)
 @pytest.mark.parametrize("plan", PLANS, ids=name_of)
 def test_the_video_is_that_of_one_device(plan: ParallelPlan, name: str) -> None:
     expected = alone(name)

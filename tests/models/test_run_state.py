@@ -52,6 +52,10 @@ def text_alone(root: Path) -> WanEngine:
     return remade(engine, variant=replace(engine.variant, tasks=frozenset({"t2v"})))
 
 
+def small_at_first(root: Path) -> WanEngine:
+    return remade(build_model(expand_timesteps=True).engine, low_resolution_steps=0.5)
+
+
 CASES: dict[str, tuple[Callable[[Path], WanEngine], GenerationRequest]] = {
     "two-experts-with-loras": (two_experts, replace(SHORT, guidance_scale_2=3.0, loras=(LoraUse("style"),))),
     "fragments-from-a-picture": (
@@ -59,6 +63,7 @@ CASES: dict[str, tuple[Callable[[Path], WanEngine], GenerationRequest]] = {
         replace(SHORT, steps=3, num_fragments=2, image=picture(REQUEST.width, REQUEST.height)),
     ),
     "distilled": (distilled, SHORT),
+    "low-resolution": (small_at_first, SHORT),
     "continuation-of-a-tail": (
         text_alone,
         replace(REQUEST, steps=3, num_fragments=2, tail=TAIL, fragments_before=1),

@@ -87,6 +87,7 @@ def test_the_defaults_are_those_of_no_options() -> None:
         fp8=False,
         cache_threshold=0.0,
         unguided_steps=0.0,
+        low_resolution_steps=0.0,
         offload="none",
         vae_tiling=False,
     )
