@@ -23,7 +23,7 @@ class JoinedLinear(nn.Linear):
 
     def __init__(self, layers: Sequence[nn.Linear], arrival: Arrival | None = None) -> None:
         """Copy the weights of ``layers``, all of which have a bias. ``arrival``: of the model, where they may
-        still be as its files hold them; the copy is the host's then.
+        still be as its files hold them; then they are joined where they come to rest.
         """
         outputs = sum(layer.out_features for layer in layers)
         super().__init__(layers[0].in_features, outputs, device="meta")
@@ -39,11 +39,7 @@ def _joined(parameters: Sequence[Tensor], arrival: Arrival | None) -> nn.Paramet
     """Return parameters one below the other as one."""
     if arrival is None:
         return nn.Parameter(torch.cat(list(parameters)), requires_grad=False)
-    first, rows = parameters[0], [len(parameter) for parameter in parameters]
-    joined = torch.empty((sum(rows), *first.shape[1:]), dtype=arrival.dtype_of(first))
-    for parameter, place in zip(parameters, joined.split(rows), strict=True):
-        arrival.lay(parameter, place)
-    return nn.Parameter(joined, requires_grad=False)
+    return arrival.join(parameters)
 
 
 class Projection(nn.Module):

@@ -2,12 +2,12 @@
 computed with.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.networks.transformer import WanTransformer
 from models.weights.carrier import Carrier
@@ -46,10 +46,22 @@ class Arrival:
         self.model = model
         self.device = carrier.device
         self._carrier = carrier
+        self._joined: dict[int, list[Tensor]] = {}
+        """Parameters that a joined one is made of, by its id."""
         self._awaited = {
             id(parameter): _Awaited(parameter, dtypes.of(name), scales.get(name))
             for name, parameter in model.named_parameters()
         }
+
+    def join(self, parameters: Sequence[Tensor]) -> nn.Parameter:
+        """Return a parameter whose rows are those of others, one below the other: to be laid like them, and
+        without memory until then.
+        """
+        first, rows = parameters[0], sum(len(parameter) for parameter in parameters)
+        nothing = torch.empty(1, dtype=self.dtype_of(first)).expand(rows, *first.shape[1:])
+        joined = nn.Parameter(nothing, requires_grad=False)
+        self._joined[id(joined)] = list(parameters)
+        return joined
 
     def dtype_of(self, tensor: Tensor) -> torch.dtype:
         """Return the dtype in which a tensor of the model is computed with."""
@@ -71,6 +83,10 @@ class Arrival:
 
         It passes through the device only if there is more to be done to it than a cast.
         """
+        if (parts := self._joined.pop(id(tensor), None)) is not None:
+            for part, rows in zip(parts, place.split([len(part) for part in parts]), strict=True):
+                self.lay(part, rows)
+            return
         awaited = self._awaited.get(id(tensor))
         if awaited is None or (awaited.scale is None and not awaited.changes):
             self._awaited.pop(id(tensor), None)

@@ -14,9 +14,12 @@ from models.lora.adapters import Adapters
 from models.lora.file import read_lora
 from models.lora.merging import fuse
 from models.networks.transformer import WanTransformer
+from models.parallel.mesh import Mesh
 from models.speed import tuned_model as tuned
 from models.speed.fp8 import quantise
 from models.speed.tuned_model import TunedModel
+from models.transformer.projections import NAMES
+from models.tuning import Tuning
 from models.weights.arrival import Arrival
 from models.weights.carrier import Carrier
 from models.weights.single_file import SingleFile
@@ -130,3 +133,23 @@ def test_the_host_has_windows_alone_while_loras_are_joined_with_weights_that_arr
     assert {dtype for _, dtype in there} == {torch.bfloat16, torch.float32}  # some are kept in float32
     assert host.allocated[before:] == []
     assert stored < arrivals.bytes < 1.5 * stored
+
+
+@pytest.mark.parametrize("options", [{"offload": "model"}, {"offload": "group"}, {"offload": "experts"}])
+def test_projections_are_joined_where_they_come_to_rest(
+    root: Path, no_checks: None, options: dict[str, object]
+) -> None:
+    model = StoredModule(WanTransformer, root / ONE / "transformer")
+    waiting = model.load(Carrier(CPU), torch.bfloat16, as_stored=True)
+    tuned_model = TunedModel(Tuning.from_options(options), small(ONE), CPU, torch.bfloat16, Mesh())
+    host = HostMemory()
+    with host:
+        tuned_model.denoiser(Arrival(waiting, torch.bfloat16, Carrier(CPU)))
+    blocks: Any = waiting.blocks
+    joined = {block.attn1.to_q.joined.weight for block in blocks}
+    assert all(weight.shape == (144, 48) and weight.dtype == torch.bfloat16 for weight in joined)
+    assert {weight.nbytes for weight in joined}.isdisjoint(host.allocated)
+    cast = model.load(Carrier(CPU), torch.bfloat16)
+    for block, expected in zip(blocks, cast.blocks, strict=True):
+        for name in NAMES:
+            assert torch.equal(getattr(block.attn1, name).weight, getattr(expected.attn1, name).weight)
