@@ -81,6 +81,11 @@ class Tuning:
         "overflows is decoded in bfloat16, from its first such frames on.",
     ] = False
 
+    @property
+    def step_shares(self) -> "StepShares":
+        """Shares of a run's steps that cost less."""
+        return StepShares(self.unguided_steps, self.low_resolution_steps)
+
     @classmethod
     def from_options(cls, options: Mapping[str, object]) -> Self:
         """Build from options. Raises ``TuningError`` naming the option and the allowed values."""
@@ -94,6 +99,17 @@ class Tuning:
             )
         chosen: dict[str, Any] = dict(options)
         return cls(**chosen)
+
+
+@dataclass(frozen=True, slots=True)
+class StepShares:
+    """The shares of a run's steps that cost less than its others; see ``Tuning``."""
+
+    unguided: float = 0.0
+    low_resolution: float = 0.0
+
+
+WHOLE_STEPS = StepShares()
 
 
 def guided_steps(steps: int, unguided: float) -> int:

@@ -10,7 +10,7 @@ from models.engine import Expert
 from models.errors import PlanError
 from models.lora.catalogue import LoraCatalogue, fault_of
 from models.parallel.plan import ParallelPlan, plan
-from models.tuning import OPTIONS, Tuning, fault_in
+from models.tuning import OPTIONS, WHOLE_STEPS, StepShares, Tuning, fault_in
 from models.variants import VARIANTS, Variant
 from models.weights_source import HubModel, WeightsSource, weights_source
 from serve_app.config.section import Seconds, Section, SettingsError
@@ -165,9 +165,9 @@ class ModelSettings(Section):
         raise ValueError(f"options.{fault.name}: {said}")
 
     @property
-    def unguided_steps(self) -> float:
-        """Share of a run's steps that run without guidance; none by an engine other than the default."""
-        return Tuning.from_options(self.options).unguided_steps if self.engine == _ENGINE else 0.0
+    def step_shares(self) -> StepShares:
+        """Shares of a run's steps that cost less; none by an engine other than the default."""
+        return Tuning.from_options(self.options).step_shares if self.engine == _ENGINE else WHOLE_STEPS
 
     def lora_names(self) -> list[str]:
         """Return the names of the LoRAs in the folder now: they may come and go while it is served."""

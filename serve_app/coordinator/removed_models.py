@@ -133,6 +133,6 @@ def _noted(task: Task, *, there: Set[str]) -> Settlement:
 
 def _reassigned(task: Task, model: ModelSettings) -> Reassignment:
     tokens = tokens_of(task.spec, model.spec, len(task.spec.reference_keys))
-    work = work_of(task.spec, tokens, model.unguided_steps)
+    work = work_of(task.spec, tokens, model.step_shares)
     notes = (*task.notes, model.succession_note(task.model))
     return Reassignment(model.name, work, tokens, notes)

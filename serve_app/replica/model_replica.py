@@ -217,7 +217,7 @@ class ModelReplica:
             variant=self._model.spec.name if has_settings else None,
             deadline=lambda: self._drain.deadline,
             checkpoints=self._checkpoints(task),
-            progress=RunProgress(task.spec, on_lap, self._model.unguided_steps),
+            progress=RunProgress(task.spec, on_lap, self._model.step_shares),
         )
 
     def _checkpoints(self, task: Task) -> Checkpoints:

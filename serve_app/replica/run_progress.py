@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from models.phase import Phase
-from models.video_spec import VideoSpec
+from models.tuning import WHOLE_STEPS, StepShares
+from serve_app.tasks.task import TaskSpec
 from serve_app.tasks.work import ForwardPasses
 
 _NEARLY_DONE = 0.99
@@ -34,10 +35,10 @@ class Position:
 class RunProgress:
     """Tracks a run's progress, written by the engine's thread; other threads may read ``position``."""
 
-    def __init__(self, spec: VideoSpec, on_lap: OnLap = untold, unguided_steps: float = 0.0) -> None:
-        """``unguided_steps``: the share of them that runs without guidance, in half the time."""
+    def __init__(self, spec: TaskSpec, on_lap: OnLap = untold, shares: StepShares = WHOLE_STEPS) -> None:
+        """``shares``: those of the steps that take less time than others."""
         self._spec = spec
-        self._forwards = ForwardPasses(spec, unguided_steps)
+        self._forwards = ForwardPasses(spec, shares)
         self._on_lap = on_lap
         self._step = 0
         self._total_steps = spec.total_steps
@@ -52,14 +53,14 @@ class RunProgress:
         self._phase = Phase.PREPARING
         self.position = Position(0, 0.0, self._lap_began, self._phase)
         self._done = 0.0
-        """Steps and decodes done, of all fragments, in units of the first step; a decode counts as one."""
+        """Steps and decodes done, of all fragments, in units of the dearest step; a decode counts as one."""
         self._paced_from: tuple[float, float] | None = None
         """The time from which the pace of the run is measured, and what was done by then."""
 
     @property
     def step_s(self) -> float | None:
-        """Mean seconds of a step like the first, or of a fragment's decode, in this attempt; None before the
-        first.
+        """Mean seconds of a step like the dearest, or of a fragment's decode, in this attempt; None before
+        the first.
         """
         if self._paced_from is None or self._done <= self._paced_from[1]:
             return None
@@ -152,7 +153,7 @@ class RunProgress:
         return self._units(self._total_steps) + self._spec.num_fragments
 
     def _units(self, steps: int) -> float:
-        return self._forwards.of_first(steps) / self._forwards.of_first(1)
+        return self._forwards.of_first(steps) / self._forwards.of_dearest
 
     def _lap(self, stage: str) -> None:
         now = time.monotonic()

@@ -11,6 +11,7 @@ from models.fit import Fit, fit, frames_for, side_of_shape, size_of_shape
 from models.lora.catalogue import too_large
 from models.lora_uses import check_uses
 from models.size_choices import area_of_lines
+from models.tuning import WHOLE_STEPS, StepShares
 from models.variants import Variant, VideoKind
 from serve_app.config.model_settings import ModelSettings
 from serve_app.media.source_video import SourceVideo
@@ -48,8 +49,8 @@ class Plan:
     """Number of reference pictures."""
     source: str | None = None
     """Key of the task's video that it goes on from."""
-    unguided_steps: float = 0.0
-    """Share of the steps that the model runs without guidance."""
+    step_shares: StepShares = WHOLE_STEPS
+    """Shares of the steps that cost the model less."""
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -64,7 +65,7 @@ class Plan:
     @property
     def work(self) -> float:
         """Tokens × forward passes, summed over all fragments."""
-        return work_of(self.spec, self.tokens, self.unguided_steps)
+        return work_of(self.spec, self.tokens, self.step_shares)
 
 
 def plan(
@@ -125,7 +126,7 @@ def plan(
         tuple(lora_notes),
         len(order.references),
         source.artifact if isinstance(source, Task) else None,
-        model.unguided_steps,
+        model.step_shares,
     )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from models.engine import Generation
+from models.tuning import StepShares
 from serve_app.coordinator.hand_backs import PATIENCE_S, HandBacks
 from serve_app.files.local_artifacts import LocalArtifacts
 from serve_app.files.output_paths import OutputPaths
@@ -66,9 +67,9 @@ def test_a_run_leaves_at_the_last_step_that_fits_before_the_deadline(
     assert 1070 - MARGIN_S < 1020 + late.index(True) < 1070
 
 
-def test_steps_without_guidance_are_expected_to_take_half_the_time(clock: Clock) -> None:
+def test_steps_that_cost_less_are_expected_to_take_less_time(clock: Clock) -> None:
     spec = replace(SPEC, steps=10, guidance_scale=5.0)
-    progress = RunProgress(spec, unguided_steps=0.4)
+    progress = RunProgress(spec, shares=StepShares(unguided=0.4))
     progress.begin()
     progress.prepared()
     for step in range(1, 11):
@@ -78,7 +79,13 @@ def test_steps_without_guidance_are_expected_to_take_half_the_time(clock: Clock)
         left_s = STEP_S * (max(6 - step, 0) + min(10 - step, 4) / 2 + 1)
         assert progress.rest_s == left_s
         assert progress.position.progress == pytest.approx(1 - left_s / (9 * STEP_S))
-    plain = RunProgress(replace(spec, guidance_scale=1.0), unguided_steps=0.4)
+    small = RunProgress(spec, shares=StepShares(low_resolution=0.4))
+    small.prepared()
+    for step, passes in enumerate([*[0.5] * 4, *[2] * 6], start=1):
+        clock.now += STEP_S * passes / 2
+        small.stepped(step, 10)
+        assert small.step_s == STEP_S
+    plain = RunProgress(replace(spec, guidance_scale=1.0), shares=StepShares(unguided=0.4))
     plain.stepped(5, 10)
     assert plain.position.progress == 5 / 11
 
