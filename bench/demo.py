@@ -32,7 +32,7 @@ SETTINGS = {
     "4 steps": settings_of(VARIANTS["demo-distill"]),
 }
 _TOKENS = 4
-"""Tokens of a block for sparse attention: a clip of the demo model has 30, fewer than one block for a GPU."""
+"""Tokens of a block for sparse attention: a clip of the demo model has 105, less than one block of a GPU."""
 APPROXIMATIONS = {
     "attention in 8 bits": Approximation(fp8_in_plain_torch),
     "sparsity 0.3": Approximation(SparseAttention(0.3, _TOKENS), in_order=True),
@@ -41,7 +41,7 @@ APPROXIMATIONS = {
 """What ``attention: flash3_fp8`` and ``sparsity`` do on a GPU, by the plain torch that defines it; the first
 steps and the first block are exact, as by default.
 """
-_COLUMNS = ("background", "colour", "motion", "everything", "first_frame")
+_COLUMNS = ("background", "colour", "shape", "motion", "everything", "first_frame")
 
 
 def main(arguments: list[str]) -> int:
@@ -53,8 +53,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     options = parser.parse_args(arguments)
     print(f"{describe()}; {torch.get_num_threads()} threads\n")
-    print("| task | setting | background | colour | motion | all three | first frame | s a clip |")
-    print("|---|---|---|---|---|---|---|---|")
+    print("| task | setting | background | colour | shape | motion | all four | first frame | s a clip |")
+    print("|---|---|---|---|---|---|---|---|---|")
     told: dict[str, Marks] = {}
     for task in ("t2v", "i2v"):
         for name in (*SETTINGS, *APPROXIMATIONS):
@@ -63,7 +63,7 @@ def main(arguments: list[str]) -> int:
                 try:
                     engine = _engine(replace(settings, device=options.device), APPROXIMATIONS.get(name))
                 except TuningError as error:  # some settings are for GPUs alone
-                    print(f"| {task} | {name} | not here: {error} | | | | | |", flush=True)
+                    print(f"| {task} | {name} | not here: {error} | | | | | | |", flush=True)
                     continue
                 given = answers(engine, settings.variant, options.prompts, from_pictures=task == "i2v")
                 told[f"{task}, {name}"] = found = marks(given)

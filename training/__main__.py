@@ -20,7 +20,7 @@ def main() -> None:
         "--work", type=Path, default=ROOT / "build" / "demo_model", help="checkpoints go here"
     )
     parser.add_argument("--out", type=Path, default=ROOT / "models" / "demo" / "weights")
-    parser.add_argument("--start", type=Path, help="a model's folder to begin from; default: from nothing")
+    parser.add_argument("--start", type=Path, help="a model's folder, to begin with the layers that fit")
     for name, default, meaning in (
         ("seed", defaults.seed, "of weights, clips and noise"),
         ("clips", defaults.clips, "that the transformer is trained on"),

@@ -14,7 +14,7 @@ from models.pipeline.sampling import TRAIN_TIMESTEPS
 from training.prompts import PromptEncoder, at_step, wordings
 from training.velocity import Velocity
 
-SHIFT = 3.0
+SHIFT = 4.0
 """Flow shift: moves noise levels towards 1, where the content of the video is decided."""
 DROPPED = 0.1
 GIVEN = 0.3

@@ -11,7 +11,7 @@ from torch import Tensor
 from training.dataset import as_video, clip
 from training.whole_clip import WholeClipVae
 
-_BATCH = 32
+_BATCH = 2
 
 
 def cached(vae: WholeClipVae, folder: Path, seed: int, count: int, device: torch.device) -> Tensor:

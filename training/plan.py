@@ -10,7 +10,7 @@ class Plan:
 
     seed: int = 1
     start: Path | None = None
-    """The folder of a model to start from; None: random weights."""
+    """The folder of a model whose layers are taken over as far as they fit; None: random weights."""
     clips: int = 20_000
     vae_steps: int = 6000
     vae_batch: int = 4

@@ -26,15 +26,14 @@ from training.prompts import PromptEncoder, at_step
 from training.report import report
 from training.trained import Trained
 from training.velocity import Velocity
+from training.warm_start import take_over
 from training.whole_clip import WholeClipVae
 
 _SAVE_EVERY = 100
-_PICTURES_UNTIL, _CROPS_UNTIL = 0.7, 0.85
-"""The shares of the VAE's steps after which training moves from pictures to cropped clips, and to whole
-clips.
-"""
+_PARTS_UNTIL = 0.94
+"""The share of the VAE's steps after which they are of whole clips."""
 _PICTURES = 4
-"""Pictures in a batch of the VAE's for each clip that it has later."""
+"""One step of so many is of pictures, each with so many more of them than another has parts of clips."""
 _AT_ONCE = 256
 """Clips that the teacher denoises in one batch."""
 
@@ -55,11 +54,11 @@ class Training:
         self._say = say
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         torch.manual_seed(plan.seed)
-        if plan.start is None:
-            parts = build_vae(), build_transformer(), build_text_encoder()
-            vae.initialise(parts[0])
-        else:
-            parts = loaded(plan.start)
+        parts = build_vae(), build_transformer(), build_text_encoder()
+        vae.initialise(parts[0])
+        if plan.start is not None:
+            for part, known in zip(parts, loaded(plan.start), strict=True):
+                take_over(part, known)
         self._vae, self._transformer, self._text_encoder = (part.float().to(self._device) for part in parts)
 
     def run(self) -> None:
@@ -73,29 +72,28 @@ class Training:
 
     def _train_vae(self) -> WholeClipVae:
         plan = self._plan
-        whole = WholeClipVae(self._vae)
+        whole = WholeClipVae(self._vae, compiled=plan.compiled)
 
         def loss(step: int) -> Losses:
             generator, _ = at_step(plan.seed, step)
-            video = self._video(step)
-            if plan.vae_steps * _PICTURES_UNTIL <= step < plan.vae_steps * _CROPS_UNTIL:
-                video = vae.crop(video, 64, 9, generator)
-            loss, error = vae.loss(whole, video.to(self._device), generator)
+            video = self._video(step, generator).to(self._device)
+            loss, error = vae.loss(whole, video, generator)
             return loss, {"psnr": _psnr(error)}
 
         trained = Trained({"vae": self._vae}, steps=plan.vae_steps, learning_rate=1e-3, mean_over=200)
         self._fit("vae", trained, loss)
         return whole
 
-    def _video(self, step: int) -> Tensor:
-        """Draw the VAE's batch of a step: many pictures, or a few clips."""
+    def _video(self, step: int, generator: torch.Generator) -> Tensor:
+        """Draw the VAE's batch of a step: parts of clips, now and then pictures, in the end a whole clip."""
         plan = self._plan
-        if step < plan.vae_steps * _PICTURES_UNTIL:
+        if step >= plan.vae_steps * _PARTS_UNTIL:
+            return as_video([clip(plan.seed, step * plan.vae_batch)])
+        if step % _PICTURES == 0:
             count = _PICTURES * plan.vae_batch
-            numbers = range(step * count, (step + 1) * count)
-            return as_video(picture(plan.seed, number) for number in numbers)
-        numbers = range(step * plan.vae_batch, (step + 1) * plan.vae_batch)
-        return as_video(clip(plan.seed, number) for number in numbers)
+            return as_video(picture(plan.seed, step * count + number) for number in range(count))
+        clips = as_video(clip(plan.seed, step * plan.vae_batch + number) for number in range(plan.vae_batch))
+        return vae.crop(clips, 64, 9, generator)
 
     def _latents(self, whole: WholeClipVae) -> Tensor:
         """Encode and normalise all clips; stores their mean and deviation in the VAE's configuration."""

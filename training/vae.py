@@ -1,4 +1,4 @@
-"""Training of the VAE: pictures first, then cropped clips, then whole clips."""
+"""Training of the VAE: its beginning, its loss, and the parts of clips that it sees."""
 
 from typing import Any
 
@@ -10,7 +10,10 @@ from torch import Tensor, nn
 from training.whole_clip import WholeClipVae
 
 KL_WEIGHT = 1e-4
+EDGE_WEIGHT = 1.0
 FIRST_LOG_VARIANCE = -4.0
+LEAST_LOG_VARIANCE = -6.0
+"""So that the decoder never counts on latents that a transformer cannot hit."""
 
 
 def initialise(vae: Any) -> None:
@@ -42,12 +45,19 @@ def loss(vae: WholeClipVae, video: Tensor, generator: torch.Generator) -> tuple[
     The latents are sampled from the posterior, so that the decoder tolerates small errors of the transformer.
     """
     mean, log_variance = (part.float() for part in vae.moments(video))
-    log_variance = log_variance.clamp(-20.0, 10.0)
+    log_variance = log_variance.clamp(LEAST_LOG_VARIANCE, 10.0)
     noise = torch.randn(mean.shape, generator=generator).to(mean.device)
     decoded = vae.decoded(mean + torch.exp(0.5 * log_variance) * noise).float()
     kl = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).mean()
     error = F.mse_loss(decoded, video)
-    return F.l1_loss(decoded, video) + error + KL_WEIGHT * kl, error
+    return F.l1_loss(decoded, video) + error + EDGE_WEIGHT * edges(decoded - video) + KL_WEIGHT * kl, error
+
+
+def edges(difference: Tensor) -> Tensor:
+    """Compute the mean absolute step of ``[n, c, f, h, w]`` from pixel to pixel, along rows and columns: a
+    blurred edge is wrong here all along its width.
+    """
+    return difference.diff(dim=3).abs().mean() + difference.diff(dim=4).abs().mean()
 
 
 def crop(video: Tensor, side: int, frames: int, generator: torch.Generator) -> Tensor:

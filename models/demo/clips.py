@@ -10,9 +10,13 @@ from numpy.typing import NDArray
 from models.demo.grammar import BACKGROUNDS, COLOURS, Scene
 from models.engine import Frames
 
-WIDTH, HEIGHT, FRAMES, FPS = 96, 64, 17, 8
+WIDTH, HEIGHT, FRAMES, FPS = 160, 96, 25, 8
 
 Floats = NDArray[np.floating]
+Ints = NDArray[np.signedinteger]
+
+_REACH = 1.25
+"""How far any shape reaches from its centre, in radii."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,50 +38,59 @@ def draw(scene: Scene, random: np.random.Generator, frames: slice = slice(None))
     rest.
     """
     path = _path(scene.motion, random).at(frames)
-    inside = _OUTLINES[scene.shape](*_local(path))  # > 0 within, in pixels
-    cover = np.clip(inside + 0.5, 0.0, 1.0)[..., None]
     front, back = (
         np.array(rgb, np.float32) for rgb in (COLOURS[scene.colour], BACKGROUNDS[scene.background])
     )
-    return np.asarray(np.rint(cover * front + (1 - cover) * back), dtype=np.uint8)
+    # only the square around the shape is computed, on a canvas whose margins take what leaves the picture
+    reach = int(_REACH * path.radius.max()) + 2
+    canvas = np.empty((len(path.x), HEIGHT + 2 * reach, WIDTH + 2 * reach, 3), np.uint8)
+    canvas[:] = np.rint(back).astype(np.uint8)
+    left, top = (np.floor(at).astype(int) - reach for at in (path.x, path.y))
+    inside = _OUTLINES[scene.shape](*_local(path, left, top, 2 * reach))  # > 0 within, in pixels
+    cover = np.clip(inside + 0.5, 0.0, 1.0)[..., None]
+    squares = np.rint(cover * front + (1 - cover) * back).astype(np.uint8)
+    for frame, square, row, column in zip(canvas, squares, top + reach, left + reach, strict=True):
+        frame[row : row + 2 * reach, column : column + 2 * reach] = square
+    return canvas[:, reach:-reach, reach:-reach].copy()
 
 
 def _path(motion: str, random: np.random.Generator) -> Path:
     """Draw the path. Sizes are large enough for a VAE with one latent pixel per 16 x 16 pixels."""
     at = np.linspace(0.0, 1.0, FRAMES)
     still = np.ones(FRAMES)
-    radius = random.uniform(13.0, 17.0) * still
-    x = random.uniform(0.3, 0.7) * WIDTH * still
-    y = random.uniform(0.4, 0.6) * HEIGHT * still
-    angle = random.uniform(-0.15, 0.15) * still
+    radius = random.uniform(18.0, 22.0) * still
+    x = random.uniform(0.42, 0.58) * WIDTH * still
+    y = random.uniform(0.45, 0.55) * HEIGHT * still
+    angle = random.uniform(-0.08, 0.08) * still
     if motion in ("right", "left"):
-        begin, end = random.uniform(0.14, 0.3), random.uniform(0.7, 0.86)
+        begin, end = random.uniform(0.2, 0.28), random.uniform(0.72, 0.8)
         x = (begin + (end - begin) * at) * WIDTH
         x = x if motion == "right" else WIDTH - x
     elif motion == "falls":
-        begin, end = random.uniform(0.15, 0.28), random.uniform(0.72, 0.85)
+        begin, end = random.uniform(0.2, 0.26), random.uniform(0.74, 0.8)
         y = (begin + (end - begin) * at) * HEIGHT
     elif motion == "grows":
-        begin, end = random.uniform(6.0, 9.0), random.uniform(19.0, 24.0)
+        begin, end = random.uniform(11.0, 14.0), random.uniform(30.0, 34.0)
         radius = begin + (end - begin) * at
     elif motion == "bounces":
-        height = random.uniform(0.32, 0.42) * HEIGHT
-        y = random.uniform(0.72, 0.78) * HEIGHT - height * np.abs(np.cos(2 * pi * at))
+        height = random.uniform(0.34, 0.4) * HEIGHT
+        y = random.uniform(0.71, 0.75) * HEIGHT - height * np.abs(np.cos(1.5 * pi * at))
     elif motion == "spins":
-        angle = random.uniform(-pi, pi) + random.uniform(0.9, 1.2) * pi * at
-        radius = radius + 2.0
+        angle = angle + random.uniform(0.9, 1.2) * pi * at
+        radius = radius + 3.0
     return Path(x, y, radius, angle)
 
 
-def _local(path: Path) -> tuple[Floats, Floats, Floats]:
-    """Return pixel coordinates in the shape's own frame, ``[frames, height, width]``, and the shape's
-    radius.
+def _local(path: Path, left: Ints, top: Ints, side: int) -> tuple[Floats, Floats, Floats]:
+    """Return the shape's own coordinates of the pixels of a square in each frame, ``[frames, side, side]``,
+    and the shape's radius.
     """
     x, y, radius, angle = (
-        each.astype(np.float32)[:, None, None] for each in (path.x, path.y, path.radius, path.angle)
+        each.astype(np.float32)[:, None, None]
+        for each in (path.x - left, path.y - top, path.radius, path.angle)
     )
-    dx = np.arange(WIDTH, dtype=np.float32) + np.float32(0.5) - x
-    dy = np.arange(HEIGHT, dtype=np.float32)[:, None] + np.float32(0.5) - y
+    pixels = np.arange(side, dtype=np.float32) + np.float32(0.5)
+    dx, dy = pixels - x, pixels[:, None] - y
     cos, sin = np.cos(angle), np.sin(angle)
     return dx * cos + dy * sin, dy * cos - dx * sin, radius
 

@@ -39,7 +39,9 @@ class Answer:
     @property
     def verdict(self) -> str:
         """Return the prompt, followed by the video's faults."""
-        wrong = [name for name in ("background", "colour", "motion") if not getattr(self.score, name)]
+        wrong = [
+            name for name in ("background", "colour", "shape", "motion") if not getattr(self.score, name)
+        ]
         if self.score.first_frame is False:
             wrong.append("first frame")
         return f"{self.prompt} [wrong: {', '.join(wrong)}]" if wrong else self.prompt
@@ -51,6 +53,7 @@ class Marks:
 
     background: float
     colour: float
+    shape: float
     motion: float
     everything: float
     first_frame: float | None
@@ -83,6 +86,7 @@ def marks(given: Iterable[Answer]) -> Marks:
     return Marks(
         background=_share(each.background for each in scores),
         colour=_share(each.colour for each in scores),
+        shape=_share(each.shape for each in scores),
         motion=_share(each.motion for each in scores),
         everything=_share(each.everything for each in scores),
         first_frame=None

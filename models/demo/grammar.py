@@ -97,12 +97,12 @@ SCENES = tuple(scenes())
 
 EXAMPLES = (
     Scene("ball", "red", "blue", "right"),
-    Scene("star", "yellow", "black", "falls"),
-    Scene("triangle", "purple", "gray", "grows"),
-    Scene("square", "green", "white", "bounces"),
-    Scene("ball", "blue", "white", "left"),
+    Scene("star", "yellow", "black", "grows"),
+    Scene("square", "green", "white", "falls"),
+    Scene("ball", "purple", "gray", "bounces"),
+    Scene("triangle", "blue", "white", "left"),
 )
-"""What it does best: what spins is hard to see, since its VAE makes corners round."""
+"""What it does best: points and corners grow soft in what is fast."""
 
 
 def words() -> Iterator[str]:

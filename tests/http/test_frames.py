@@ -30,16 +30,16 @@ async def test_fragments_are_counted_into_frames_steps_and_work(service: HttpSer
 @pytest.mark.parametrize(
     ("picture", "fields", "size"),
     [
-        ((480, 832), {}, (64, 96)),
-        ((832, 480), {}, (96, 64)),
-        ((100, 100), {}, (64, 64)),
-        ((960, 640), {}, (96, 64)),
-        ((1, 3000), {}, (32, 192)),
-        ((3000, 1), {}, (192, 32)),
+        ((480, 832), {}, (96, 160)),
+        ((832, 480), {}, (160, 96)),
+        ((100, 100), {}, (96, 96)),
+        ((960, 640), {}, (160, 96)),
+        ((1, 3000), {}, (32, 480)),
+        ((3000, 1), {}, (480, 32)),
         ((480, 832), {"width": 96, "height": 64}, (96, 64)),
         ((480, 832), {"size": [64, 96]}, (96, 64)),
         ((480, 832), {"target_shape": [64, 96]}, (96, 64)),
-        ((480, 832), {"aspect_ratio": "3:2"}, (96, 64)),
+        ((480, 832), {"aspect_ratio": "3:2"}, (160, 96)),
         ((480, 960), {"width": 32}, (32, 64)),
         ((480, 960), {"height": 64}, (32, 64)),
     ],
@@ -84,10 +84,10 @@ async def test_fragments_and_a_last_frame_take_the_first_ones_shape(folder: Path
 
 async def test_a_phones_heic_picture_is_taken_in_its_shape(service: HttpService):
     heic = Path("tests/unit/pictures/tiles_turned.heic").read_bytes()
-    data, files = {"prompt": "a red ball"}, {"image_file": ("IMG_1.HEIC", heic, "image/heic")}
+    data, files = {"prompt": "a red ball", "width": "64"}, {"image_file": ("IMG_1.HEIC", heic, "image/heic")}
     form = await service.client.post("/v1/tasks/video/form", data=data, files=files)
     assert form.status_code == 200, form.text
-    named = await service.submit(image_path=as_text(heic))
+    named = await service.submit(image_path=as_text(heic), width=64)
     for body in (form.json(), named):
         assert "The image 96x160 was centre-cropped to 64x96." in body["message"]
         spec = (await service.store.get(EVERYONE, body["task_id"])).spec
@@ -101,7 +101,7 @@ async def test_a_picture_is_turned_before_its_shape_is_taken(service: HttpServic
     Image.new("RGB", (960, 640)).save(buffer, "JPEG", exif=upright)
     body = await service.submit(image_path=as_text(buffer.getvalue()))
     status = await service.status(body["task_id"])
-    assert (status["width"], status["height"]) == (64, 96)
+    assert (status["width"], status["height"]) == (96, 160)
 
 
 async def test_a_picture_is_decoded_once(service: HttpService, monkeypatch: pytest.MonkeyPatch):

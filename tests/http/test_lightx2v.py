@@ -121,7 +121,7 @@ async def test_what_is_not_read_is_ignored_and_named(service: HttpService):
     answer = await submit(service, **sent)
     assert "Unknown fields were ignored: resize_mode, target_fps." in answer["message"]
     spec = (await service.claim()).spec
-    assert (spec.width, spec.height) == (96, 64), "the picture's shape"
+    assert (spec.width, spec.height) == (160, 96), "the picture's shape"
     refused = await service.client.post(f"{BASE}/tasks/video", json={"prompt": "a red ball", "task": "i2v"})
     assert (refused.status_code, refused.json()["field"]) == (422, "task")
 

@@ -123,7 +123,7 @@ async def test_the_metadata_tells_models_defaults_and_limits(service: HttpServic
     metadata = (await service.client.get("/v1/service/metadata")).json()
     (model,) = metadata["models"]
     assert (model["name"], model["tasks"]) == ("demo", ["i2v", "t2v"])
-    assert (model["defaults"]["infer_steps"], model["defaults"]["width"]) == (20, 96)
+    assert (model["defaults"]["infer_steps"], model["defaults"]["width"]) == (20, 160)
     assert model["example_prompts"][0] == "a red ball moving left to right on a blue background"
     assert metadata["limits"]["max_queued"] == 5
 

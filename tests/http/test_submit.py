@@ -43,7 +43,7 @@ async def test_the_guides_request_is_taken_and_stored_before_the_answer(service:
     assert body["message"].startswith("Task created successfully")
     assert body["save_result_path"] == f"outputs/videos/{body['task_id']}.mp4"
     task = await service.store.get(EVERYONE, body["task_id"])
-    assert (task.spec.seed, task.spec.steps, task.spec.num_frames) == (42, 4, 17)
+    assert (task.spec.seed, task.spec.steps, task.spec.num_frames) == (42, 4, 25)
     assert task.spec.negative_prompt == "blurry, low quality, static"
     assert service.nudges == ["nudge"]
 
@@ -63,7 +63,7 @@ async def test_an_empty_form_field_counts_as_not_sent(service: HttpService):
         "/v1/tasks/video/form", data={"prompt": "a cat", "seed": "", "width": " ", "image_file": ""}
     )
     assert response.status_code == 200, response.text
-    assert (await service.store.get(EVERYONE, response.json()["task_id"])).spec.width == 96
+    assert (await service.store.get(EVERYONE, response.json()["task_id"])).spec.width == 160
 
 
 async def test_null_counts_as_not_sent(service: HttpService):
@@ -103,24 +103,24 @@ async def test_a_drawn_seed_is_reported_and_differs_from_the_next(service: HttpS
         ({"size": "64x32"}, (64, 32)),
         ({"size": " 64 X 32 "}, (64, 32)),
         ({"target_shape": [32, 64]}, (64, 32)),
-        ({"width": 64.0}, (64, 64)),
-        ({"target_shape": [], "height": 32}, (96, 32)),
+        ({"width": 64.0}, (64, 96)),
+        ({"target_shape": [], "height": 32}, (160, 32)),
         ({"size": [32, 64]}, (64, 32)),
         ({"size": "[32, 64]"}, (64, 32)),
-        ({"size": []}, (96, 64)),
-        ({"size": ""}, (96, 64)),
-        ({"size": [], "width": 64}, (64, 64)),
+        ({"size": []}, (160, 96)),
+        ({"size": ""}, (160, 96)),
+        ({"size": [], "width": 64}, (64, 96)),
         ({"size": "64x32", "aspect_ratio": "2:1"}, (64, 32)),
-        ({"aspect_ratio": "9:16"}, (64, 96)),
+        ({"aspect_ratio": "9:16"}, (96, 160)),
         ({"resolution": "64p"}, (96, 64)),
         ({"resolution": "64P", "aspect_ratio": "9:16"}, (64, 96)),
-        ({"resolution": "720p"}, (96, 64)),
+        ({"resolution": "720p"}, (160, 96)),
         ({"resolution": "720p", "size": "64x32"}, (64, 32)),
-        ({"resolution": " "}, (96, 64)),
-        ({"aspect_ratio": " 1 : 4 "}, (32, 128)),
-        ({"aspect_ratio": "1:1"}, (64, 64)),
-        ({"aspect_ratio": "3:2"}, (96, 64)),
-        ({"aspect_ratio": ""}, (96, 64)),
+        ({"resolution": " "}, (160, 96)),
+        ({"aspect_ratio": " 1 : 4 "}, (64, 224)),
+        ({"aspect_ratio": "1:1"}, (96, 96)),
+        ({"aspect_ratio": "3:2"}, (160, 96)),
+        ({"aspect_ratio": ""}, (160, 96)),
     ],
 )
 async def test_a_size_can_be_spelt_in_several_ways(service: HttpService, fields, size):
@@ -135,7 +135,7 @@ async def test_a_size_can_be_spelt_in_several_ways(service: HttpService, fields,
         ({"video_duration": 1, "fps": 16}, 17),
         ({"video_duration": 2, "num_frames": 5}, 5),
         ({"video_duration": 2, "target_video_length": 9}, 9),
-        ({}, 17),
+        ({}, 25),
     ],
 )
 async def test_a_length_can_be_spelt_in_several_ways(service: HttpService, fields, frames):

@@ -4,10 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image, ImageFilter
 
 from models.demo.clips import FRAMES, HEIGHT, WIDTH, draw
 from models.demo.grammar import BACKGROUNDS, COLOURS, EXAMPLES, MOTIONS, SCENES, SHAPES, Scene, words
 from models.demo.score import score, track_of
+from models.demo.silhouette import Silhouettes
 from models.demo.vocabulary import build_tokenizer
 from models.engine import Frames
 from models.variants import VARIANTS
@@ -17,6 +19,24 @@ RED_BALL = Scene("ball", "red", "blue", "right")
 
 def clip(scene: Scene, seed: int = 0) -> Frames:
     return draw(scene, np.random.default_rng(seed))
+
+
+def _drawings(shape: str, seeds: range) -> list[Frames]:
+    """Draw frames of a shape that grows and of one that turns, by turns: all sizes and angles."""
+    motions = ("grows", "spins" if shape != "ball" else "right")
+    return [
+        draw(
+            Scene(shape, "red", "white", motions[seed % 2]),
+            np.random.default_rng(seed),
+            slice(seed % FRAMES, seed % FRAMES + 1),
+        )
+        for seed in seeds
+    ]
+
+
+def _blurred(frames: Frames, radius: int) -> Frames:
+    pictures = [Image.fromarray(frame).filter(ImageFilter.GaussianBlur(radius)) for frame in frames]
+    return np.stack([np.asarray(picture) for picture in pictures])
 
 
 def test_a_clip_is_drawn_from_its_seed() -> None:
@@ -38,6 +58,42 @@ def test_no_other_motion_is_taken_for_one(motion: str) -> None:
     frames = clip(Scene("star", "red", "white", motion))
     found = [other for other in MOTIONS if score(frames, Scene("star", "red", "white", other)).motion]
     assert found == [motion]
+
+
+def test_each_shape_is_told_at_every_size_and_angle() -> None:
+    sizes = range(100)
+    told = {
+        shape: [
+            score(drawn, Scene(shape, "red", "white", "grows")).shape for drawn in _drawings(shape, sizes)
+        ]
+        for shape in SHAPES
+    }
+    assert min(sum(right) for right in told.values()) >= 0.99 * len(sizes), told
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_no_other_shape_is_taken_for_one(shape: str) -> None:
+    frames = clip(Scene(shape, "red", "white", "right"))
+    found = [other for other in SHAPES if score(frames, Scene(other, "red", "white", "right")).shape]
+    assert found == [shape]
+
+
+@pytest.mark.parametrize("shape", sorted(set(SHAPES) - {"ball"}))
+def test_a_blob_is_not_taken_for_the_shape_that_it_was_blurred_from(shape: str) -> None:
+    frames = clip(Scene(shape, "red", "white", "right"))
+    found = [
+        score(_blurred(frames, radius), Scene(shape, "red", "white", "right")).shape
+        for radius in (1, 2, 9, 12)
+    ]
+    assert found == [True, True, False, False], "a little softness leaves it what it is"
+
+
+def test_a_shape_that_leaves_the_picture_is_judged_by_the_frames_that_have_all_of_it() -> None:
+    masks = np.zeros((3, HEIGHT, WIDTH), bool)
+    masks[0, :40, 20:60] = masks[1, 16:56, 20:60] = True  # a square that comes in, and is then gone
+    silhouettes = Silhouettes.of(masks)
+    assert silhouettes.is_whole.tolist() == [False, True, False] and silhouettes.shape == "square"
+    assert Silhouettes.of(masks[::2]).shape == ""
 
 
 @pytest.mark.parametrize(

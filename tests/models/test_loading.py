@@ -159,7 +159,7 @@ BREAKAGES: list[tuple[Callable[[Path], object], str]] = [
     (cut_in_the_header, "cut short"),
     (missing_shard, "is missing"),
     (lambda f: edit(f / "transformer" / "config.json", num_layers=30), "number of layers should be 6"),
-    (other_vae, "latent channels should be 16, but the folder says 48"),
+    (other_vae, "latent channels should be 24, but the folder says 48"),
     (lost_tensor, "lacks 1 tensors"),
     (tensor_of_another_shape, "proj_out.weight"),
 ]

@@ -121,11 +121,11 @@ def test_the_five_b_model_takes_multiples_of_thirty_two() -> None:
 @pytest.mark.parametrize(
     ("asked", "made"),
     [
-        ((832, 480), (96, 64)),
-        ((480, 832), (64, 96)),
-        ((1280, 720), (96, 64)),
-        ((720, 720), (64, 64)),
-        ((100_000, 16), (256, 32)),
+        ((832, 480), (160, 96)),
+        ((480, 832), (96, 160)),
+        ((1280, 720), (160, 96)),
+        ((720, 720), (128, 128)),
+        ((100_000, 16), (576, 32)),
     ],
 )
 def test_the_demo_shrinks_and_keeps_the_aspect_ratio(asked: tuple[int, int], made: tuple[int, int]) -> None:
@@ -163,7 +163,7 @@ def test_tokens_are_those_counted_for_wan() -> None:
     assert VARIANTS["wan2.1-t2v-14b"].tokens(832, 480, 81) == 32_760
     assert VARIANTS["wan2.2-t2v-a14b"].tokens(1280, 720, 81) == 75_600
     assert VARIANTS["wan2.2-ti2v-5b"].tokens(1280, 704, 121) == 27_280
-    assert VARIANTS["demo"].tokens(96, 64, 17) == 30
+    assert VARIANTS["demo"].tokens(160, 96, 25) == 105
 
 
 def modules_without_torch() -> set[str]:

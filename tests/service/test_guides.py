@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from models.demo.clips import FPS, FRAMES, HEIGHT, WIDTH
 from models.demo.grammar import EXAMPLES, Scene
 from models.demo.score import score
 from serve_app.cli.commands import main as wan_serve
@@ -129,7 +130,7 @@ def follow(submit: str, service: Service, folder: Path) -> Path:
 def test_the_text_to_video_flow_of_the_guide_makes_a_video(service: Service, folder: Path) -> None:
     video = follow(SUBMIT_T2V, service, folder)
     frames, seconds = imageio_ffmpeg.count_frames_and_secs(str(video))
-    assert (frames, round(seconds, 2)) == (17, round(17 / 8, 2))
+    assert (frames, round(seconds, 2)) == (FRAMES, round(FRAMES / FPS, 2))
     assert frames_of(video).std() > 1, "something is to be seen"
 
 
@@ -154,7 +155,7 @@ def test_the_conversation_of_the_readme_downloads_its_video(service: Service, fo
     assert json.loads(run(status, service, folder))["status"] == "succeed"
     run(result, service, folder)
     assert (folder / "ball.mp4").read_bytes() == service.result("ball")
-    shown = frames_of(folder / "ball.mp4").reshape(-1, 64, 96, 3)
+    shown = frames_of(folder / "ball.mp4").reshape(-1, HEIGHT, WIDTH, 3)
     assert score(shown, Scene("ball", "red", "blue", "right")).everything, "it is what was asked for"
 
 
@@ -194,7 +195,7 @@ def test_two_ranks_make_the_video_of_one(cluster: Cluster, service: Service, fol
     assert len(ranks) == 2
     assert_gone(ranks)
     alone = video_of_the_ball(service, folder / "alone.mp4")
-    assert made.shape == alone.shape == (17, 64, 96, 3)
+    assert made.shape == alone.shape == (FRAMES, HEIGHT, WIDTH, 3)
     assert np.abs(made.astype(int) - alone).max() <= 8, "more than the encoder makes of a level"
     assert score(alone, RED_BALL).everything, "a red ball moving left to right on a blue background"
 
@@ -203,7 +204,7 @@ def video_of_the_ball(service: Service, file: Path) -> np.ndarray[Any, np.dtype[
     task_id = service.submit(prompt=RED_BALL.prompt, seed=7)
     service.until(task_id, "succeed")
     file.write_bytes(service.result(task_id))
-    return frames_of(file).reshape(-1, 64, 96, 3)
+    return frames_of(file).reshape(-1, HEIGHT, WIDTH, 3)
 
 
 def test_the_same_seed_gives_the_same_video_and_another_seed_another(service: Service) -> None:

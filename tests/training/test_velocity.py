@@ -45,8 +45,9 @@ def test_prompts_together_are_embedded_as_the_engine_embeds_each_alone() -> None
 @pytest.mark.parametrize("length", [1, 14])
 def test_padding_behind_a_prompt_is_not_attended_to(length: int) -> None:
     torch.manual_seed(0)
-    velocity = Velocity(build_transformer().eval())
-    latents, timesteps = torch.randn(1, 16, 1, 2, 2), torch.tensor([[500.0]])
+    transformer = build_transformer().eval()
+    velocity = Velocity(transformer)
+    latents, timesteps = torch.randn(1, transformer.config.in_channels, 1, 2, 2), torch.tensor([[500.0]])
     embeddings = torch.randn(1, 14, 128)
     other = embeddings.clone()
     other[:, length:] = 7.0

@@ -37,7 +37,7 @@ _PHONE = {
     "is_mobile": True,
     "has_touch": True,
 }
-_WIDE, _HIGH, _SQUARE = (_DEMO.width, _DEMO.height), (_DEMO.height, _DEMO.width), (64, 64)
+_WIDE, _HIGH, _SQUARE = (_DEMO.width, _DEMO.height), (_DEMO.height, _DEMO.width), (96, 96)
 _MADE = (
     ("a red ball moving left to right on a blue background", _WIDE),
     ("a yellow star spinning on a black background", _WIDE),

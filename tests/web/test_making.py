@@ -37,7 +37,7 @@ async def test_a_prompt_becomes_a_video_that_plays(page: Page, service: WebServi
 async def test_what_is_chosen_is_what_is_asked_for(page: Page, service: WebService):
     await page.fill("#prompt", PROMPT)
     await page.check("input[name=preset][value=fast]")
-    await page.check("input[name=ratio][value='2:3']")
+    await page.check("input[name=ratio][value='9:16']")
     await page.fill("#seconds", "2")
     await page.fill("#seed", "7")
     await page.fill("#count", "2")
@@ -45,7 +45,7 @@ async def test_what_is_chosen_is_what_is_asked_for(page: Page, service: WebServi
     await page.click("#go")
     await expect(page.locator("#queue .row")).to_have_count(2)
     specs = [(await service.http.claim()).spec for _ in range(2)]
-    assert {(spec.steps, spec.width, spec.height, spec.num_frames) for spec in specs} == {(8, 64, 96, 9)}
+    assert {(spec.steps, spec.width, spec.height, spec.num_frames) for spec in specs} == {(8, 96, 160, 9)}
     assert [spec.seed for spec in specs] == [7, 8]
 
 

@@ -85,7 +85,7 @@ router = served_router(tags=["openai"])
     responses=with_video_links(openai_answers(VideoObject, *_REFUSED_SUBMITS)),
     openapi_extra={
         **_body(CreateRequest),
-        **curl("/v1/videos", '-F prompt="a red ball" -F seconds=2 -F size=96x64'),
+        **curl("/v1/videos", '-F prompt="a red ball" -F seconds=3 -F size=160x96'),
     },
 )
 async def create(request: Request, service: Service, caller: Calling) -> Response:
