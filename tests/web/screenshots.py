@@ -40,11 +40,11 @@ _PHONE = {
 _WIDE, _HIGH, _SQUARE = (_DEMO.width, _DEMO.height), (_DEMO.height, _DEMO.width), (96, 96)
 _MADE = (
     ("a red ball moving left to right on a blue background", _WIDE),
-    ("a yellow star spinning on a black background", _WIDE),
-    ("a purple triangle falling on a gray background", _HIGH),
-    ("a green square bouncing on a white background", _WIDE),
+    ("a yellow star growing on a black background", _WIDE),
+    ("a purple triangle growing on a gray background", _WIDE),
+    ("a green square falling on a white background", _WIDE),
     ("an orange ball growing on a black background", _SQUARE),
-    ("a blue ball moving right to left on a white background", _WIDE),
+    ("a blue triangle moving right to left on a white background", _WIDE),
     ("a red star growing on a gray background", _WIDE),
     ("a yellow square falling on a blue background", _HIGH),
     ("a purple ball bouncing on a white background", _WIDE),

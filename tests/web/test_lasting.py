@@ -88,7 +88,7 @@ async def test_a_key_is_asked_for_once_and_kept_in_the_tab(
         assert [text for text in watched.complaints if "401" not in text] == []
         await page.reload()
         await page.click(".tile-open")
-        await expect(page.locator(".viewer video")).to_have_js_property("videoWidth", 96)
+        await expect(page.locator(".viewer video")).to_have_js_property("videoWidth", 160)
         assert all("secret" not in url for url in watched.asked)
         await page.keyboard.press("Escape")
         await page.click("[aria-label='Forget the key']")
