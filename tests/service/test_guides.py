@@ -239,7 +239,7 @@ def test_a_prompt_is_written_out_by_a_chat_model_and_left_as_it_is_without_one(
 def test_a_request_larger_than_the_model_is_shrunk_and_said_so(service: Service) -> None:
     task_id = service.submit(width=1280, height=720, num_frames=5, infer_steps=1)
     ended = service.until(task_id, "succeed")
-    assert ended["width"] * ended["height"] <= 128 * 64
+    assert ended["width"] * ended["height"] <= 192 * 96
     assert "shrunk from 1280x720" in ended["message"]
     frames = frames_of(service.data_dir / ended["video_path"])
     assert frames.size == 5 * ended["width"] * ended["height"] * 3
