@@ -73,7 +73,7 @@ def test_the_shape_of_the_first_frame_and_all_notes_come_as_over_http(
     status = main(["--model", str(demo_weights), *video, *files])
     said = capsys.readouterr().err
     assert status == 0, said
-    assert next(imageio_ffmpeg.read_frames(str(out)))["size"] == (64, 96)
+    assert next(imageio_ffmpeg.read_frames(str(out)))["size"] == (96, 160)
     assert "first.png: image 48x80 was centre-cropped to 64x96" in said
     assert said.count("The LoRA 'i2v' is applied without 1 of its 2 tensors") == 1
     assert said.count("The prompt has words that demo does not know: cat.") == 1
