@@ -61,7 +61,7 @@ def test_the_shape_of_the_first_frame_and_all_notes_come_as_over_http(
     demo_weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     image, out = tmp_path / "first.png", tmp_path / "out.mp4"
-    Image.fromarray(picture(48, 80)).save(image)
+    Image.fromarray(picture(48, 72)).save(image)
     width = VARIANTS["demo"].dim
     lora = {
         "diffusion_model.blocks.0.self_attn.q.diff_b": torch.zeros(width),
@@ -74,7 +74,7 @@ def test_the_shape_of_the_first_frame_and_all_notes_come_as_over_http(
     said = capsys.readouterr().err
     assert status == 0, said
     assert next(imageio_ffmpeg.read_frames(str(out)))["size"] == (96, 160)
-    assert "first.png: image 48x80 was centre-cropped to 64x96" in said
+    assert "first.png: image 48x72 was centre-cropped to 96x160" in said
     assert said.count("The LoRA 'i2v' is applied without 1 of its 2 tensors") == 1
     assert said.count("The prompt has words that demo does not know: cat.") == 1
 
