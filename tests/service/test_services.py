@@ -85,6 +85,10 @@ def test_a_version_rolls_forward_and_back_and_no_task_is_lost_nor_an_attempt_use
             assert all(ran_in(new, old.until(small(old), "succeed")) for _ in range(3))
         # The newer service is deleted without a word: the older one leads again after a lease.
         assert ran_in(old, old.until(small(old), "succeed", deadline_s=DEADLINE_S))
-        assert HTTP.get(f"{old.url}/ready").status_code == 200
+        wait_for(
+            lambda: HTTP.get(f"{old.url}/ready").status_code == 200,
+            DEADLINE_S,
+            lambda: "the older service is not ready",
+        )
         statuses = {task["status"] for task in old.get("/v1/tasks")["tasks"]}
         assert statuses == {"succeed", "cancelled"}

@@ -282,7 +282,7 @@ async def test_a_task_that_is_handed_back_goes_on_where_it_was_and_ends_without_
         (result,) = coordinator.published
         assert (result.step, result.resumed_step) == (10, done)
         assert result.notes == (f"Attempt 2 went on from step {done} of 10, which an earlier one kept.",)
-        assert min(coordinator.steps) >= done
+        assert min(step for step in coordinator.steps if step) >= done  # the begin is told at once, as step 0
 
 
 def test_a_fingerprint_is_that_of_model_settings_plan_loras_and_request(tmp_path: Path) -> None:
