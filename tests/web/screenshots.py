@@ -40,19 +40,19 @@ _PHONE = {
 _WIDE, _HIGH, _SQUARE = (_DEMO.width, _DEMO.height), (_DEMO.height, _DEMO.width), (96, 96)
 _MADE = (
     ("a red ball moving left to right on a blue background", _WIDE),
-    ("a yellow star growing on a black background", _WIDE),
-    ("a purple triangle growing on a gray background", _WIDE),
-    ("a green square falling on a white background", _WIDE),
-    ("an orange ball growing on a black background", _SQUARE),
+    ("a yellow star falling on a black background", _WIDE),
+    ("a purple triangle falling on a gray background", _WIDE),
+    ("a green square moving left to right on a white background", _WIDE),
+    ("an orange ball bouncing on a black background", _SQUARE),
     ("a blue triangle moving right to left on a white background", _WIDE),
-    ("a red star growing on a gray background", _WIDE),
-    ("a yellow square falling on a blue background", _HIGH),
-    ("a purple ball bouncing on a white background", _WIDE),
-    ("a green triangle spinning on a black background", _SQUARE),
+    ("a red star moving right to left on a gray background", _WIDE),
+    ("a yellow ball falling on a blue background", _HIGH),
+    ("a yellow star moving left to right on a blue background", _WIDE),
+    ("a purple triangle growing on a white background", _WIDE),
 )
 _WAITS = (
     ("wan2.2", "A paper boat drifts down a rain-filled gutter at dusk, street lamps mirrored in the water"),
-    ("demo", "a yellow star falling on a black background"),
+    ("demo", "a green star falling on a black background"),
     ("demo", "a blue square bouncing on a white background"),
     ("wan2.2", "A glassblower turns a glowing vase in a dark workshop, sparks drift through the air"),
 )
@@ -124,7 +124,9 @@ async def _page(browser: Browser, service: WebService, shape: Mapping[str, Any])
     page = await context.new_page()
     await page.goto(service.url)
     await page.wait_for_selector("#model option", state="attached")
-    await page.wait_for_function("() => [...document.images].every((image) => image.complete)")
+    await page.wait_for_function(
+        "() => [...document.images].every((image) => image.complete || image.loading === 'lazy')"
+    )
     yield page
     await context.close()
 
