@@ -336,7 +336,9 @@ def _walk(
         copies = 0 if scratch.volumes else _copies(conv, itemsize)
         # past frames are in a volume besides, and for a moment those before them are kept
         past = 2 * earlier if scratch.volumes else earlier
-        fullest = max(fullest, latents * conv.rate * picture * (conv.alive * itemsize + copies + own) + past)
+        # the first latent frame is one frame at any rate
+        at_once = latents * conv.rate - (conv.rate - 1 if latents == frames else 0)
+        fullest = max(fullest, at_once * picture * (conv.alive * itemsize + copies + own) + past)
     return kept + begun + int(fullest)
 
 
