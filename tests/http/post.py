@@ -54,9 +54,13 @@ class Post:
         networks = config.uploads.networks if config.uploads else ()
         http = PublicHttp(is_allowed=public_or_in(networks)) if config.uploads else None
         uploader = Uploader(http, service.artifacts, timeout_s=timeout_s)
-        record = UploadLedger(service.database, ledger.epoch)
         return Courier(
-            record, uploader, on_attempt=self.attempts.append, clock=lambda: self.now, noun="upload"
+            UploadLedger(service.database, ledger.epoch),
+            uploader,
+            on_attempt=self.attempts.append,
+            clock=lambda: self.now,
+            noun="upload",
+            spans=self.spans,
         )
 
     async def deliver(self) -> None:

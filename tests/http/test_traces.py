@@ -3,12 +3,15 @@
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
+from serve_app.api.native.task_document import message_document
 from serve_app.config.tracing_settings import TracingSettings
+from serve_app.coordinator.outgoing import Outgoing
 from serve_app.tasks.caller import EVERYONE
 from serve_app.tracing.otel import OtelTracer
 from serve_app.tracing.task_spans import TaskSpans
@@ -79,25 +82,45 @@ async def test_a_trace_of_its_own_begins_without_a_valid_one_and_a_refusal_is_in
     assert refused.parent == taken.parent == "" and len({refused.trace, taken.trace, TRACE}) == 3
 
 
-async def test_each_attempt_at_a_message_is_in_the_trace_of_its_task_with_what_it_came_to(
-    folder: Path, collector: Collector, tracer: OtelTracer
+@pytest.mark.parametrize(("what", "field"), [("webhook", "callback_url"), ("upload", "upload_url")])
+async def test_each_attempt_to_send_something_is_in_the_trace_of_its_task_with_what_it_came_to(
+    folder: Path, collector: Collector, tracer: OtelTracer, what: str, field: str
 ) -> None:
-    config = settings(folder, webhooks=WEBHOOKS, tracing={"endpoint": collector.endpoint})
+    where = {"endpoint": collector.endpoint}
+    config = settings(folder, webhooks=WEBHOOKS, uploads={"networks": ["127.0.0.0/8"]}, tracing=where)
     async with running(config, tracer=tracer) as service, receiving() as receiver:
         post = Post(service, spans=TaskSpans(tracer))
         receiver.answers = ["503 Away"]
-        await service.finished(callback_url=receiver.url("/hook?token=hidden"))
+        await service.finished(**{field: receiver.url("/films/a.mp4?token=hidden")})
         await post.deliver()
         post.now += 60
         await post.deliver()
     tracer.close()
-    submit, first, second = sorted(collector.spans, key=lambda span: (span.name, span.error == ""))
-    assert [span.name for span in (submit, first, second)] == ["submit", "webhook", "webhook"]
+    submit, first, second = sorted(collector.spans, key=lambda span: (span.name != "submit", span.error == ""))
+    assert [span.name for span in (submit, first, second)] == ["submit", what, what]
     assert {(span.trace, span.parent) for span in (first, second)} == {(submit.trace, submit.id)}
     told = [(span.facts["wan.sending"], span.facts["http.response.status_code"]) for span in (first, second)]
     assert told == [(1, 503), (2, 204)]
     assert "503" in first.error and second.error == ""
     assert b"hidden" not in b"".join(collector.bodies)
+
+
+async def test_a_coordinator_tells_of_its_messages_and_of_its_uploads(
+    folder: Path, collector: Collector, tracer: OtelTracer
+) -> None:
+    where = {"endpoint": collector.endpoint}
+    config = settings(folder, webhooks=WEBHOOKS, uploads={"networks": ["127.0.0.0/8"]}, tracing=where)
+    async with running(config, tracer=tracer) as service, receiving() as receiver:
+        describe = partial(message_document, root_path="")
+        epoch = service.ledger.epoch
+        spans = TaskSpans(tracer)
+        outgoing = Outgoing(config, service.database, epoch, service.artifacts, describe, spans)
+        await service.finished(callback_url=receiver.url("/hook"), upload_url=receiver.url("/a.mp4"))
+        for courier in (outgoing.videos, outgoing.messages):
+            await courier.look()
+            await courier.idle()
+    tracer.close()
+    assert sorted(span.name for span in collector.spans) == ["submit", "upload", "webhook"]
 
 
 def test_nothing_of_opentelemetry_is_imported_by_a_service_that_does_not_trace() -> None:
