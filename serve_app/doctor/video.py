@@ -6,6 +6,7 @@ import imageio_ffmpeg
 
 from serve_app.doctor.finding import Finding
 from serve_app.media.encoders import listed_encoders, written_formats
+from serve_app.media.ffmpeg_program import ffmpeg_program
 from serve_app.tasks.video_output import Codec, VideoFormat
 
 _ANOTHER = "Name another ffmpeg in IMAGEIO_FFMPEG_EXE, or install imageio-ffmpeg, which has one."
@@ -14,7 +15,7 @@ _ANOTHER = "Name another ffmpeg in IMAGEIO_FFMPEG_EXE, or install imageio-ffmpeg
 def of_video() -> Iterator[Finding]:
     """Yield what is found about ffmpeg."""
     try:
-        program = imageio_ffmpeg.get_ffmpeg_exe()
+        program = ffmpeg_program()
     except RuntimeError:
         yield Finding("ffmpeg", "problem", "there is none", _ANOTHER)
         return

@@ -6,11 +6,11 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from functools import cache
 
-import imageio_ffmpeg
-
+from serve_app.media.ffmpeg_program import ffmpeg_program
 from serve_app.tasks.video_output import Codec, VideoFormat
 
 _LISTED_S = 20.0
+_ASKED_AT_MOST = 3
 _ENCODER = re.compile(r"^ [VASD.]{1}[A-Z.]{5} (\S+)", re.MULTILINE)
 
 _OF_CODEC: Mapping[Codec, Sequence[str]] = {
@@ -69,11 +69,17 @@ def written_formats() -> Mapping[VideoFormat, Sequence[Codec]]:
 
 @cache
 def listed_encoders() -> frozenset[str]:
-    """Return the names of ffmpeg's encoders; none if ffmpeg does not tell."""
-    try:
-        command = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-hide_banner", "-encoders"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_LISTED_S, check=True)
-    except (OSError, RuntimeError, subprocess.SubprocessError):
-        _logger.exception("ffmpeg does not list its encoders")
-        return frozenset()
-    return frozenset(_ENCODER.findall(done.stdout))
+    """Return the names of ffmpeg's encoders; none if ffmpeg does not tell.
+
+    That is remembered, so an ffmpeg that a signal ends is asked again.
+    """
+    for _ in range(_ASKED_AT_MOST):
+        try:
+            command = [ffmpeg_program(), "-nostdin", "-hide_banner", "-encoders"]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=_LISTED_S, check=True)
+            return frozenset(_ENCODER.findall(done.stdout))
+        except (OSError, RuntimeError, subprocess.SubprocessError) as error:
+            _logger.exception("ffmpeg does not list its encoders")
+            if not isinstance(error, subprocess.CalledProcessError) or error.returncode >= 0:
+                break
+    return frozenset()

@@ -8,11 +8,11 @@ import re
 import subprocess
 import tempfile
 
-import imageio_ffmpeg
 import numpy as np
 from numpy.typing import NDArray
 
 from serve_app.errors import ImageUnreadable, TooLarge
+from serve_app.media.ffmpeg_program import ffmpeg_program
 from serve_app.media.limited_ffmpeg import run_limited
 
 _CPU_S = 30
@@ -71,7 +71,7 @@ def _declared_sizes(data: bytes) -> list[tuple[int, int]]:
 def _command(most_decoded: int, has_alpha: bool) -> list[str]:
     both = "[0:v:0][0:v:1]alphamerge,format=rgba"
     return [
-        *(imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-v", "quiet"),
+        *(ffmpeg_program(), "-nostdin", "-v", "quiet"),
         *(
             "-max_alloc",
             str(_SMALL_BYTES + 8 * most_decoded),

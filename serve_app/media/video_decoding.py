@@ -14,12 +14,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-import imageio_ffmpeg
 import numpy as np
 from numpy.typing import NDArray
 
 from serve_app.errors import TooLarge, VideoUnreadable
 from serve_app.media.child_killed import ChildKilled
+from serve_app.media.ffmpeg_program import ffmpeg_program
 from serve_app.media.image_formats import is_heif
 from serve_app.media.limited_ffmpeg import run_limited
 from serve_app.media.source_video import SourceVideo
@@ -216,7 +216,7 @@ def read_clip(path: Path, shape: tuple[int, int, int], *, is_mask: bool) -> NDAr
     """
     found = np.empty(shape if is_mask else (*shape, 3), np.uint8)
     command = [
-        *(imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-v", "error", "-protocol_whitelist", "file"),
+        *(ffmpeg_program(), "-nostdin", "-v", "error", "-protocol_whitelist", "file"),
         *("-f", "matroska", "-i", f"file:{path}", "-frames:v", str(shape[0])),
         *("-pix_fmt", "gray" if is_mask else "rgb24", "-f", "rawvideo", "pipe:1"),
     ]
@@ -257,7 +257,7 @@ def _input(
     container: str, max_pixels: int, said: str, *, made_bytes: int = 0, begin_s: float = 0
 ) -> Sequence[str]:
     return [
-        *(imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-hide_banner", "-nostats", "-v", said),
+        *(ffmpeg_program(), "-nostdin", "-hide_banner", "-nostats", "-v", said),
         *("-max_alloc", str(_SMALL_BYTES + 8 * max_pixels + made_bytes), "-filter_threads", "1"),
         # of the input: nothing but the open file is read, and no file that it names
         *("-protocol_whitelist", "fd", "-format_whitelist", _CONTAINERS, "-codec_whitelist", _CODECS),

@@ -7,11 +7,10 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Literal, TypeAlias
 
-import imageio_ffmpeg
-
 from models.errors import TuningError
 from models.pixel_format import PixelFormat
 from serve_app.media.encoders import ARGUMENTS, CRF, codec_encoder, picture_encoder
+from serve_app.media.ffmpeg_program import ffmpeg_program
 from serve_app.tasks.video_output import PLAIN, Codec, VideoFormat, VideoOutput
 
 Encoder: TypeAlias = Literal["libx264", "h264_nvenc"]
@@ -121,7 +120,7 @@ def require(encoder: Encoder) -> None:
     if encoder == "libx264":
         return
     command = [
-        imageio_ffmpeg.get_ffmpeg_exe(),
+        ffmpeg_program(),
         *("-nostdin", "-hide_banner", "-loglevel", "error", "-f", "lavfi"),
         *("-i", "color=size=256x256:rate=8:duration=1,format=yuv420p"),
         *VideoEncoding(encoder=encoder).codec_arguments(Codec.H264),

@@ -4,12 +4,12 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-import imageio_ffmpeg
 import numpy as np
 
 from models.engine import Frames
 from models.pixel_format import PixelFormat
 from serve_app.media.child_killed import ChildKilled
+from serve_app.media.ffmpeg_program import ffmpeg_program
 from serve_app.media.video_stills import DEMUXERS
 from serve_app.tasks.video_output import VideoFormat
 
@@ -52,7 +52,7 @@ def _command(video: Path, begin: int, end: int, pixel_format: PixelFormat) -> li
     if pixel_format is not PixelFormat.RGB24:
         chosen += ":out_color_matrix=bt709:out_range=tv"
     return [
-        *(imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-v", "error", "-protocol_whitelist", "file,pipe"),
+        *(ffmpeg_program(), "-nostdin", "-v", "error", "-protocol_whitelist", "file,pipe"),
         *("-f", DEMUXERS[form], "-i", f"file:{video}", "-map", "0:v:0", "-vf", chosen),
         *("-fps_mode", "passthrough", "-frames:v", str(end - begin)),
         *("-f", "rawvideo", "-pix_fmt", pixel_format, "pipe:1"),

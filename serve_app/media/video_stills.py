@@ -10,11 +10,10 @@ from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from zipfile import BadZipFile
 
-import imageio_ffmpeg
-
 from serve_app.errors import FileNotFound
 from serve_app.files.artifacts import Artifacts
 from serve_app.files.stored_file import StoredFile
+from serve_app.media.ffmpeg_program import ffmpeg_program
 from serve_app.media.limited_ffmpeg import killed, was_killed
 from serve_app.media.png_zip import frames_in
 from serve_app.tasks.video_output import VideoFormat
@@ -105,7 +104,7 @@ def _make(video: Path, picture: Path, kind: StillKind, frames: int) -> None:
             source, frames = "pipe:0", len(pngs)
         subprocess.run(
             [
-                *(imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-v", "error", "-y"),
+                *(ffmpeg_program(), "-nostdin", "-v", "error", "-y"),
                 *("-protocol_whitelist", "file,pipe", "-threads", "1", "-f", demuxer, "-i", source),
                 *(
                     "-map",

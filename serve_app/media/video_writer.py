@@ -14,12 +14,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
-import imageio_ffmpeg
 import numpy as np
 from numpy.typing import NDArray
 
 from serve_app.files import durable
 from serve_app.media.child_killed import ChildKilled
+from serve_app.media.ffmpeg_program import ffmpeg_program
 from serve_app.media.file_comment import add_comment, as_metadata_file
 from serve_app.media.png_zip import PngZip
 from serve_app.media.video_encoding import LOG_PREFIX, VideoEncoding
@@ -200,7 +200,7 @@ def _command(
         () if metadata is None else ("-f", "ffmetadata", "-i", f"file:{metadata}", "-map_metadata", "1")
     )
     return [
-        imageio_ffmpeg.get_ffmpeg_exe(),
+        ffmpeg_program(),
         *("-nostdin", "-hide_banner", "-nostats", "-loglevel", "error", "-y"),
         *("-f", "rawvideo", "-pix_fmt", encoding.pixel_format, "-s", f"{width}x{height}"),
         *("-framerate", str(Fraction(fps).limit_denominator(1001)), "-i", "pipe:0"),

@@ -12,8 +12,8 @@ from testbed.drill.outages import drill_outages
 from testbed.drill.upgrades import drill_upgrades
 
 COLUMNS = (
-    *("acknowledged", "lost", "duplicated", "changed", "stuck", "untold", "unseen", "unsent", "repeated"),
-    "kills",
+    *("acknowledged", "lost", "duplicated", "changed", "stuck", "failed"),
+    *("untold", "unseen", "unsent", "repeated", "kills"),
 )
 OF_SOME = (
     *("rolls", "runs killed", "attempts lost"),

@@ -23,6 +23,8 @@ class Verdict:
     """Tasks whose final status or progress was taken back, or whose result changed its bytes."""
     stuck: list[str]
     """Tasks that were not final when the time was up."""
+    failed: list[str]
+    """Tasks that failed, each with its error: nothing is wrong with any of them."""
     untold: list[str]
     """Tasks of whose end no webhook message told, or two that are not one message sent again."""
     unseen: list[str]
@@ -200,6 +202,7 @@ class Checker:
             duplicated=sorted(self.duplicated),
             changed=sorted(self.changed),
             stuck=sorted(set(self.open) - self.lost),
+            failed=sorted(self._failed),
             untold=sorted(self.untold),
             unseen=sorted(self.unseen),
             unsent=sorted(self.unsent),
@@ -208,6 +211,14 @@ class Checker:
             ),
             outcomes=outcomes,
         )
+
+    @property
+    def _failed(self) -> list[str]:
+        return [
+            f"{task_id} ({record.final['error']})"
+            for task_id, record in self.records.items()
+            if record.final is not None and record.final["status"] == "failed"
+        ]
 
     def _compare(self, task_id: str, final: Mapping[str, Any], answer: Mapping[str, Any]) -> None:
         if answer["status"] != final["status"]:

@@ -3,6 +3,7 @@
 import os
 import signal
 import sqlite3
+import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ Shorter than two leases, after which it no longer repeats a publish. The promise
 ``tests/service/test_two_replicas.py`` freezes a runner until another one has published its task."""
 
 _LOCK_WAIT_S = 10.0
+_NEXT_S = 5.0
+"""Longer than runs of a drilled service that has work take to end."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,14 @@ class Faults:
         """Kill one process (SIGKILL) whose title, or whose program, begins with ``title``."""
         found = self._processes(title)
         return bool(found) and _signal(self._random.choice(found), signal.SIGKILL)
+
+    def kill_next(self, title: str) -> bool:
+        """Kill the next process of ``title``, one of those that live for a fraction of a second."""
+        ends = time.monotonic() + _NEXT_S
+        while time.monotonic() < ends:
+            if self.kill(title):
+                return True
+        return False
 
     def freeze(self, title: str) -> bool:
         """Stop one process (SIGSTOP) for longer than a lease, then let it go on."""
@@ -138,7 +149,7 @@ KINDS = (
     Fault("Serve controller killed", 8, lambda faults: faults.kill("ray::ServeController")),
     Fault("proxy killed", 6, lambda faults: faults.kill("haproxy")),
     Fault("manager of the proxy killed", 3, lambda faults: faults.kill("ray::HAProxyManager")),
-    Fault("ffmpeg killed", 6, lambda faults: faults.kill("ffmpeg")),
+    Fault("ffmpeg killed", 6, lambda faults: faults.kill_next("ffmpeg")),
     Fault("database locked", 4, Faults.lock_database),
     Fault("everything stopped", 1, Faults.stop_everything, instead=False),
     Fault("everything killed", 2, Faults.kill_everything, instead=False),

@@ -96,7 +96,9 @@ async def test_each_attempt_to_send_something_is_in_the_trace_of_its_task_with_w
         post.now += 60
         await post.deliver()
     tracer.close()
-    submit, first, second = sorted(collector.spans, key=lambda span: (span.name != "submit", span.error == ""))
+    submit, first, second = sorted(
+        collector.spans, key=lambda span: (span.name != "submit", span.error == "")
+    )
     assert [span.name for span in (submit, first, second)] == ["submit", what, what]
     assert {(span.trace, span.parent) for span in (first, second)} == {(submit.trace, submit.id)}
     told = [(span.facts["wan.sending"], span.facts["http.response.status_code"]) for span in (first, second)]

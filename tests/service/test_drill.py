@@ -30,7 +30,10 @@ def test_two_hundred_tasks_and_thirty_kills_lose_duplicate_and_change_nothing(tm
 
 
 STATUS = {"status": "running", "progress": 0.5, "attempt": 1, "finished_at": None}
-ENDED = {"status": "succeed", "progress": 1.0, "attempt": 1, "finished_at": "2026-01-01T00:00:00.000Z"}
+ENDED = {
+    **{"status": "succeed", "progress": 1.0, "attempt": 1, "finished_at": "2026-01-01T00:00:00.000Z"},
+    "error": None,
+}
 
 
 def followed(told: dict[str, list[str]], seen: list[str]) -> Checker:
@@ -128,6 +131,11 @@ def test_the_checker_sees_a_broken_promise(answers: tuple[dict[str, Any], ...], 
     verdict = seen(*answers).verdict()
     assert getattr(verdict, fault) == ["t"]
     assert not verdict.is_clean
+
+
+def test_the_checker_sees_a_task_that_failed_and_says_why() -> None:
+    verdict = seen(STATUS, {**ENDED, "status": "failed", "error": "engine_error: no frames"}).verdict()
+    assert verdict.failed == ["t (engine_error: no frames)"] and not verdict.is_clean
 
 
 def test_the_checker_sees_another_result_a_missing_task_and_a_second_row() -> None:
