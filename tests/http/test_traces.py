@@ -5,6 +5,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -91,7 +92,8 @@ async def test_each_attempt_to_send_something_is_in_the_trace_of_its_task_with_w
     async with running(config, tracer=tracer) as service, receiving() as receiver:
         post = Post(service, spans=TaskSpans(tracer))
         receiver.answers = ["503 Away"]
-        await service.finished(**{field: receiver.url("/films/a.mp4?token=hidden")})
+        where_to: dict[str, Any] = {field: receiver.url("/films/a.mp4?token=hidden")}
+        await service.finished(**where_to)
         await post.deliver()
         post.now += 60
         await post.deliver()
