@@ -294,8 +294,8 @@ def _why_not_worthwhile(name: str, capability: tuple[int, int]) -> str | None:
 
 def _why_not_running(name: str, device: torch.device, dtype: torch.dtype, head_dim: int) -> str | None:
     """Try a small call: a library that imports may still lack code for this device."""
-    tiny = torch.zeros(1, 1, 64, head_dim, device=device, dtype=dtype)
-    try:
+    try:  # the tensor too: on a device that another process fills, it is what fails
+        tiny = torch.zeros(1, 1, 64, head_dim, device=device, dtype=dtype)
         KERNELS[name](tiny, tiny, tiny)
         torch.cuda.synchronize(device)
     except Exception as error:

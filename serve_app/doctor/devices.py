@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,9 @@ from serve_app.doctor.finding import Finding
 ROOT = Path(__file__).parents[2]
 _WITHIN_S = 180.0
 _HOPPER = 9
+_EXCEPTION = re.compile(r"^[\w.]*(?:Error|Exception): .+$", re.MULTILINE)
+"""An exception's first line: those of CUDA have others below it, which say nothing of the fault."""
+_DRIVER = "Until the driver answers, no GPU is used: load it again, install it, or restart the machine."
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +61,17 @@ def seen_by_torch() -> DeviceReport | Finding:
             timeout=_WITHIN_S,
             check=True,
         )
-        return DeviceReport.of(json.loads(done.stdout.splitlines()[-1]))
+        reports = [line for line in done.stdout.splitlines() if line.startswith("{")]
+        return DeviceReport.of(json.loads(reports[-1]))
     except subprocess.TimeoutExpired:
         advice = "See whether nvidia-smi answers; a GPU that hangs needs a reset, or the machine a restart."
         return Finding("torch", "problem", f"did not answer within {_WITHIN_S:.0f} s", advice)
     except subprocess.CalledProcessError as error:
-        said = error.stderr.strip().splitlines()[-1:] or [f"ended with {error.returncode}"]
-        return Finding("torch", "problem", said[0], "Install torch for this machine: pip install torch.")
+        said = _EXCEPTION.findall(error.stderr) or error.stderr.strip().splitlines()
+        seen = said[-1] if said else f"ended with {error.returncode}"
+        return Finding("torch", "problem", seen, "Install torch for this machine: pip install torch.")
+    except (IndexError, KeyError, ValueError):
+        return Finding("torch", "problem", "told nothing that can be read", "Run wan-serve doctor again.")
 
 
 def of_devices(report: DeviceReport, listed: Sequence[str]) -> Iterator[Finding]:
@@ -82,17 +90,26 @@ def of_devices(report: DeviceReport, listed: Sequence[str]) -> Iterator[Finding]
         yield Finding("GPUs", "warning", "there is none", advice)
 
 
-def listed_by_driver() -> Sequence[str]:
-    """Return a line for each GPU that nvidia-smi lists: its name, and the driver's version."""
+def listed_by_driver() -> Sequence[str] | Finding:
+    """Return a line for each GPU that nvidia-smi lists, its name and the driver's version; none without an
+    nvidia-smi; what it says where it fails.
+    """
     program = shutil.which("nvidia-smi")
     if program is None:
         return ()
     command = [program, "--query-gpu=name,driver_version", "--format=csv,noheader"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_WITHIN_S, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return ()
-    return done.stdout.strip().splitlines()
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_WITHIN_S, errors="replace")
+    except subprocess.TimeoutExpired:
+        return Finding("driver", "warning", f"nvidia-smi did not answer within {_WITHIN_S:.0f} s", _DRIVER)
+    except OSError as error:
+        return Finding("driver", "warning", f"nvidia-smi does not start: {error.strerror}", _DRIVER)
+    lines = done.stdout.strip().splitlines()
+    listed = [line for line in lines if ", " in line]
+    if done.returncode == 0 and listed:
+        return listed
+    said = " ".join(lines) or f"it ended with {done.returncode}"
+    return Finding("driver", "warning", f"nvidia-smi lists no GPU: {said}", _DRIVER)
 
 
 def _attention(report: DeviceReport) -> Finding:

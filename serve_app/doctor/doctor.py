@@ -17,7 +17,11 @@ def examine(config: Path | None) -> Sequence[Finding]:
     if isinstance(report, Finding):
         findings.append(report)
     else:
-        findings += of_devices(report, listed_by_driver())
+        listed = listed_by_driver()
+        if isinstance(listed, Finding):
+            findings.append(listed)
+            listed = ()
+        findings += of_devices(report, listed)
         gpus = len(report.devices)
     findings += of_video()
     if config is not None:

@@ -12,7 +12,7 @@ import yaml
 from serve_app.cli.commands import main
 from serve_app.doctor import devices, machine
 from serve_app.doctor.configuration import of_configuration
-from serve_app.doctor.devices import Device, DeviceReport, of_devices, seen_by_torch
+from serve_app.doctor.devices import Device, DeviceReport, listed_by_driver, of_devices, seen_by_torch
 from serve_app.doctor.finding import Finding
 from serve_app.doctor.packages import required
 from serve_app.doctor.report import print_findings
@@ -97,6 +97,68 @@ def test_a_torch_that_does_not_load_is_a_problem(tmp_path: Path, monkeypatch: py
     broken = seen_by_torch()
     assert isinstance(broken, Finding) and broken.is_problem
     assert broken.seen == "ImportError: libcudart.so.13 is missing"
+
+
+@pytest.mark.parametrize(
+    ("ends", "told"),
+    [
+        (
+            """print('torch.AcceleratorError: CUDA error: out of memory\\nCompile with `TORCH_USE_CUDA_DSA`',
+            file=sys.stderr); sys.exit(1)""",
+            "torch.AcceleratorError: CUDA error: out of memory",
+        ),
+        ("os.kill(os.getpid(), 11)", "ended with -11"),
+        ("print('NCCL version 2.27')", "told nothing that can be read"),
+    ],
+    ids=["CUDA error", "signal", "other text"],
+)
+def test_a_torch_that_breaks_on_a_gpu_is_a_problem_in_its_own_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ends: str, told: str
+) -> None:
+    package = tmp_path / "models" / "speed"
+    package.mkdir(parents=True)
+    for file in (package.parent / "__init__.py", package / "__init__.py"):
+        file.touch()
+    (package / "device_report.py").write_text(f"import os, sys\n{ends}")
+    monkeypatch.setattr(devices, "ROOT", tmp_path)
+    broken = seen_by_torch()
+    assert isinstance(broken, Finding) and broken.is_problem and broken.seen == told
+
+
+def write_nvidia_smi(folder: Path, says: str, ends_with: int = 0) -> None:
+    """Write an nvidia-smi that says what real ones say; one that has nothing to say hangs."""
+    (folder / "said").write_text(says)
+    does = f"/bin/cat {folder}/said; exit {ends_with}" if says else "exec /bin/sleep 60"
+    (folder / "nvidia-smi").write_text(f"#!/bin/sh\n{does}\n")
+    (folder / "nvidia-smi").chmod(0o755)
+
+
+def test_the_gpus_that_nvidia_smi_lists_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert listed_by_driver() == ()
+    write_nvidia_smi(tmp_path, "NVIDIA H200, 570.124.06\n" * 8)
+    assert listed_by_driver() == ["NVIDIA H200, 570.124.06"] * 8
+
+
+@pytest.mark.parametrize(
+    ("says", "ends_with"),
+    [
+        ("No devices were found", 6),
+        ("Failed to initialize NVML: Driver/library version mismatch\nNVML library version: 570.124", 18),
+        ("NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.", 9),
+        ("Unable to determine the device handle for GPU0000:03:00.0: Unknown Error", 0),
+        ("", 0),
+    ],
+)
+def test_an_nvidia_smi_that_fails_is_told_in_its_own_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, says: str, ends_with: int
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(devices, "_WITHIN_S", 60 if says else 0.1)
+    write_nvidia_smi(tmp_path, says, ends_with)
+    found = listed_by_driver()
+    assert isinstance(found, Finding) and found.state == "warning" and found.advice
+    assert (" ".join(says.splitlines()) or "did not answer") in found.seen
 
 
 def test_packages_that_are_missing_or_old_are_named() -> None:

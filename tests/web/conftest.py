@@ -67,11 +67,14 @@ def folder(tmp_path: Path, migrated: Path) -> Path:
 
 @pytest.fixture
 def models(folder: Path) -> list[dict[str, Any]]:
-    """Settings of the demo model, of one that takes all inputs, and of one with two experts and two LoRAs."""
+    """Settings of the demo model, of one that takes all inputs, of one with two experts and two LoRAs, and of
+    one with steps of its own alone.
+    """
     for name in ("anime", "clay"):
         save(folder / "loras" / f"{name}.safetensors", {f"{QUERY}.diff_b": (WIDTH,)})
     two = {"variant": "wan2.2-t2v-a14b", "lora_folder": str(folder / "loras")}
     found = [{"variant": "demo"}, {"name": "vace", "variant": "wan2.1-vace-14b"}, {"name": "two", **two}]
+    found.append({"name": "four", "variant": "demo-distill"})
     return [{"name": "demo", "weights": folder, **model} for model in found]
 
 

@@ -112,6 +112,9 @@ async def test_the_form_has_what_the_model_takes(page: Page):
     await page.select_option("#model", "two")
     await expect(page.locator("#pictures")).to_be_hidden()
     await expect(page.locator("#loras")).to_be_visible()
+    await expect(page.locator("#presets-field")).to_be_visible()
+    await page.select_option("#model", "four")  # which has one preset, and so nothing to choose
+    await expect(page.locator("#presets-field")).to_be_hidden()
     await page.select_option("#model", "vace")
     await expect(page.locator("#pictures .slot-field")).to_have_count(5)
 

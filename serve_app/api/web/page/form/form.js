@@ -159,6 +159,7 @@ export class Form {
       label: PRESETS[name] ?? name,
       title: count(number, "step"),
     }));
+    $("presets-field").hidden = presets.length < 2;
     segments($("presets"), "preset", options, chosen, (name) => {
       const number = presets.find((preset) => preset.name === name).infer_steps;
       this.more.set("infer_steps", number === defaults.infer_steps ? "" : number);

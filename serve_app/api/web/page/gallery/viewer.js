@@ -58,7 +58,7 @@ function about(task) {
     ["Length", `${length(task)}, ${task.num_frames} frames at ${task.fps} a second`],
     ["Steps", String(task.step)],
     ["Seed", String(task.seed)],
-    ["Made", moment(task.finished_at) + (took === null ? "" : `, in ${duration(took)}`)],
+    ["Made", moment(task.finished_at) + (took === null ? "" : `, in ${took < 1 ? "under 1 s" : duration(took)}`)],
   ];
   return [
     el("p", { class: "viewer-title", tabIndex: title(task).length > LONG ? 0 : -1 }, title(task)),
