@@ -36,6 +36,8 @@ _PICTURES = 4
 """One step of so many is of pictures, each with so many more of them than another has parts of clips."""
 _AT_ONCE = 256
 """Clips that the teacher denoises in one batch."""
+_STATISTICS = "latents_mean", "latents_std"
+"""Of each channel, by their names in the VAE's configuration."""
 
 
 Losses: TypeAlias = tuple[Tensor, dict[str, Tensor]]
@@ -57,8 +59,10 @@ class Training:
         parts = build_vae(), build_transformer(), build_text_encoder()
         vae.initialise(parts[0])
         if plan.start is not None:
-            for part, known in zip(parts, loaded(plan.start), strict=True):
+            known_parts = loaded(plan.start)
+            for part, known in zip(parts, known_parts, strict=True):
                 take_over(part, known)
+            parts[0].register_to_config(**{name: known_parts[0].config[name] for name in _STATISTICS})
         self._vae, self._transformer, self._text_encoder = (part.float().to(self._device) for part in parts)
 
     def run(self) -> None:
@@ -96,12 +100,16 @@ class Training:
         return vae.crop(clips, 64, 9, generator)
 
     def _latents(self, whole: WholeClipVae) -> Tensor:
-        """Encode and normalise all clips; stores their mean and deviation in the VAE's configuration."""
+        """Encode and normalise all clips, by the mean and deviation in the VAE's configuration: theirs, but
+        those of the model to begin with where the VAE stays as it was.
+        """
         plan = self._plan
         self._say(f"latents: of {plan.clips} clips")
         latents = cached(whole, self._work, plan.seed, plan.clips, self._device)
-        mean, deviation = statistics(latents)
-        self._vae.register_to_config(latents_mean=mean.tolist(), latents_std=deviation.tolist())
+        if plan.start is None or plan.vae_steps:
+            found = (each.tolist() for each in statistics(latents))
+            self._vae.register_to_config(**dict(zip(_STATISTICS, found, strict=True)))
+        mean, deviation = (torch.tensor(self._vae.config[name]) for name in _STATISTICS)
         return normalised(latents, mean, deviation).half().to(self._device)
 
     def _train_flow(self, latents: Tensor) -> None:

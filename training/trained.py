@@ -3,20 +3,26 @@
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 _WARM_UP_STEPS = 100
 _COOL_DOWN = 0.3
 """The share of all steps, the last ones, in which the learning rate falls to a hundredth."""
+_MOMENTS = {torch.optim.AdamW: ("step", "exp_avg", "exp_avg_sq"), torch.optim.Muon: ("momentum_buffer",)}
+"""What each optimiser keeps of a weight."""
 
 
 class Trained:
-    """AdamW over ``modules`` for ``steps`` steps, and the exponential mean of the weights.
+    """Optimisers over ``modules`` for ``steps`` steps, and the exponential mean of the weights.
+
+    The matrices of linear layers take steps of Muon (Jordan et al., 2024), as large as AdamW's would be; all
+    else takes AdamW's.
 
     ``save`` and ``load`` cover everything that the next step depends on, so that a resumed training ends in
     the same bits. Resumed with more ``steps`` than before, it continues at the full learning rate.
@@ -42,15 +48,8 @@ class Trained:
             if value.requires_grad
         }
         self._mean = {name: value.detach().clone() for name, value in self._named.items()}
-        weights = list(self._named.values())
-        self._optimizer = torch.optim.AdamW(
-            [
-                {"params": [each for each in weights if each.ndim > 1], "weight_decay": weight_decay},
-                {"params": [each for each in weights if each.ndim <= 1], "weight_decay": 0.0},
-            ],
-            lr=learning_rate,
-            betas=(0.9, 0.95),
-            fused=True,
+        self._optimizers = _optimizers(
+            list(self._named.values()), _matrices(modules.values()), learning_rate, weight_decay
         )
 
     @property
@@ -60,12 +59,14 @@ class Trained:
 
     def update(self, loss: Tensor) -> None:
         """Take one optimiser step on ``loss``."""
-        for group in self._optimizer.param_groups:
-            group["lr"] = self._rate()
-        self._optimizer.zero_grad(set_to_none=True)
+        for optimizer in self._optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = self._rate()
+            optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self._named.values(), 1.0)
-        self._optimizer.step()
+        for optimizer in self._optimizers:
+            optimizer.step()
         self.step += 1
         # a larger weight at first, so that the mean soon forgets the first steps
         weight = 1 / min(self._mean_over, 1 + self.step / 10)
@@ -90,8 +91,9 @@ class Trained:
         tensors = {f"weights.{name}": value.detach() for name, value in self._named.items()}
         tensors |= {f"mean.{name}": value for name, value in self._mean.items()}
         for name, value in self._named.items():
-            for key, moment in self._optimizer.state.get(value, {}).items():
-                tensors[f"{key}.{name}"] = moment
+            for optimizer in self._optimizers:
+                for key, moment in optimizer.state.get(value, {}).items():
+                    tensors[f"{key}.{name}"] = moment
         folder.mkdir(parents=True, exist_ok=True)
         partial = folder / "checkpoint.partial"
         save_file(
@@ -109,11 +111,12 @@ class Trained:
             for name, value in self._named.items():
                 value.copy_(tensors[f"weights.{name}"])
                 self._mean[name].copy_(tensors[f"mean.{name}"])
-                if f"exp_avg.{name}" in tensors:
-                    self._optimizer.state[value] = {
-                        key: tensors[f"{key}.{name}"].to(value.device)
-                        for key in ("step", "exp_avg", "exp_avg_sq")
-                    }
+                for optimizer in self._optimizers:
+                    moments = _MOMENTS[type(optimizer)]
+                    if f"{moments[-1]}.{name}" in tensors:
+                        optimizer.state[value] = {
+                            key: tensors[f"{key}.{name}"].to(value.device) for key in moments
+                        }
         self.step = int(_metadata(file)["step"])
         return True
 
@@ -125,6 +128,28 @@ class Trained:
             * warm
             * (1.0 if left >= 1 else 0.01 + 0.99 * 0.5 * (1 - math.cos(math.pi * left)))
         )
+
+
+def _matrices(modules: Iterable[nn.Module]) -> frozenset[int]:
+    """Return the ids of the linear layers' weights."""
+    layers = (layer for module in modules for layer in module.modules())
+    return frozenset(id(layer.weight) for layer in layers if isinstance(layer, nn.Linear))
+
+
+def _optimizers(
+    weights: Sequence[nn.Parameter], matrices: frozenset[int], rate: float, decay: float
+) -> Sequence[Optimizer]:
+    """Return Muon for the ``matrices``, if there are any, and AdamW for the other weights; vectors do not
+    decay.
+    """
+    taken = [each for each in weights if id(each) in matrices]
+    tensors = [each for each in weights if id(each) not in matrices and each.ndim > 1]
+    vectors = [each for each in weights if each.ndim <= 1]
+    groups = [{"params": tensors, "weight_decay": decay}, {"params": vectors, "weight_decay": 0.0}]
+    adam = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.95), fused=True)
+    if not taken:
+        return (adam,)
+    return adam, torch.optim.Muon(taken, lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw")
 
 
 def _metadata(file: Path) -> dict[str, str]:
