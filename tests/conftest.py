@@ -100,7 +100,9 @@ def poor_ffmpeg(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mo
 def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A SQLite database with the newest schema and no tasks, made once and copied for each test."""
     from serve_app.store.database import Database
+    from tests.compiled_sql import share_compiled_sql
 
+    share_compiled_sql()  # whoever has a database of its own asks for this one first
     path = tmp_path_factory.mktemp("database") / "tasks.db"
 
     async def migrate() -> None:
