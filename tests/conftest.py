@@ -32,6 +32,9 @@ os.environ.setdefault("WAN_TESTBED_FORKS", "")
 SPARE_NICENESS = 19
 NOT_QUICK = {"service", "web"}
 """The folders that the quick selection leaves out: what runs clusters, and what runs a browser."""
+SLOW = "pytestmark = pytest.mark.slow"
+"""The line of a file that is left out as a whole: it is not even imported."""
+LEFT_OUT = "clusters, the browser, what is marked slow, and all but the first parameters of a test"
 
 _RUNNING: "pytest.StashKey[tuple[Cluster, ExitStack]]" = pytest.StashKey()
 """This process's cluster while it is up, and what ends it."""
@@ -126,8 +129,15 @@ def pytest_configure(config: pytest.Config) -> None:
         os.nice(SPARE_NICENESS)
 
 
+def pytest_report_header(config: pytest.Config) -> str | None:
+    return f"quick: leaves out {LEFT_OUT}" if config.getoption("quick") else None
+
+
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    return True if config.getoption("quick") and collection_path.name in NOT_QUICK else None
+    if not config.getoption("quick"):
+        return None
+    is_slow = collection_path.suffix == ".py" and SLOW in collection_path.read_text().splitlines()
+    return True if is_slow or collection_path.name in NOT_QUICK else None
 
 
 @pytest.hookimpl(wrapper=True)

@@ -49,6 +49,7 @@ def test_a_forward_pass_has_the_counted_operations(name: str) -> None:
     assert flops.forward(variant, *SIZE).total == pytest.approx(found, rel=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["wan2.1-t2v-1.3b", "wan2.2-ti2v-5b"])
 def test_a_decode_has_the_counted_operations(name: str) -> None:
     variant: Variant = replace(VARIANTS[name], vae_dim=8, vae_encoder_dim=8)

@@ -268,6 +268,7 @@ def test_a_snapshot_of_another_run_is_refused(engine: Engine) -> None:
     assert len(video(engine, REQUEST)) == REQUEST.num_frames
 
 
+@pytest.mark.slow
 def test_a_preview_is_a_few_small_pictures_and_changes_nothing(engine: Engine) -> None:
     alone = video(engine, REQUEST)
     generation = engine.prepare(REQUEST)

@@ -216,6 +216,7 @@ async def test_a_pooler_may_give_each_transaction_another_connection(pooled: str
         await database.close()
 
 
+@pytest.mark.slow
 @pytest.mark.postgres
 def test_processes_behind_a_pooler_leave_each_other_no_statements(pooled: str):
     for _ in range(2):  # the second one would name its statements as the first did

@@ -57,6 +57,7 @@ def test_the_docs_say_of_each_alert_what_it_means_and_what_to_do() -> None:
     assert all(len(meaning) > 20 and len(remedy) > 20 for _, meaning, remedy in rows)
 
 
+@pytest.mark.slow
 def test_a_rule_that_is_wrong_is_told(tmp_path: Path) -> None:
     """promtool itself is what the other tests stand on."""
     for file in (ALERTS, CASES):

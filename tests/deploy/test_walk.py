@@ -67,6 +67,7 @@ def test_the_kustomization_of_the_page_sets_images_classes_and_namespace(
     assert ("NetworkPolicy", "wan-serve-monitoring") in found
 
 
+@pytest.mark.slow
 def test_an_upgrade_by_a_second_cluster_keeps_the_first_until_it_has_drained_and_shares_no_volume_of_one_pod(
     checkout: Path, kubectl: Path, helm: Path
 ) -> None:

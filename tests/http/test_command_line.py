@@ -208,6 +208,7 @@ async def test_what_goes_wrong_is_one_sentence_and_an_exit_status(
     assert said in done.err and done.err.count("\n") == 1, done.err
 
 
+@pytest.mark.slow
 async def test_the_queue_is_listed_and_worked_with(
     service: HttpService, wan_serve: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -247,6 +248,7 @@ async def test_text_of_others_is_shown_as_text(service: HttpService, wan_serve: 
     assert (await wan_serve("status", task_id, "--json")).document["prompt"] == HOSTILE
 
 
+@pytest.mark.slow
 async def test_watch_writes_a_line_for_each_change_until_ctrl_c(service: HttpService, url: str) -> None:
     task_id = (await service.submit())["task_id"]
     watching = await asyncio.create_subprocess_exec(
@@ -318,6 +320,7 @@ async def on_a_terminal(*arguments: str) -> AsyncIterator[Terminal]:
         os.close(terminal)
 
 
+@pytest.mark.slow
 async def test_ctrl_c_asks_once_whether_to_cancel(service: HttpService, url: str) -> None:
     async with on_a_terminal("submit", "a red ball", "--wait") as terminal:
         await terminal.until("waiting, number 1 in the queue")
@@ -329,6 +332,7 @@ async def test_ctrl_c_asks_once_whether_to_cancel(service: HttpService, url: str
     assert task["status"] == "cancelled"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("answer", ["\x03", "n\n"])
 async def test_a_second_ctrl_c_leaves_and_the_task_goes_on(
     service: HttpService, url: str, answer: str

@@ -84,6 +84,7 @@ async def test_a_video_comes_in_every_form_and_container(vace: HttpService, vide
         await vace.submit(**SIZED, video=name)
 
 
+@pytest.mark.slow
 async def test_a_video_decides_the_size_and_the_length_that_are_not_sent(vace: HttpService):
     body = await vace.submit(**TINY, video="tall.mov")
     spec = (await vace.store.get(EVERYONE, body["task_id"])).spec

@@ -19,6 +19,7 @@ LIMITED = """#!/bin/sh
 """
 
 
+@pytest.mark.slow
 def test_each_is_refused_and_neither_ffmpeg_nor_the_service_takes_much_memory(tmp_path: Path) -> None:
     (tmp_path / "videos").mkdir()
     names = set(write_videos(tmp_path / "videos"))

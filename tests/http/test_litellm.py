@@ -13,6 +13,8 @@ from tests.http.http_service import VIDEO, HttpService, listening_at, png
 if TYPE_CHECKING:
     import litellm
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module", autouse=True)
 def load_client() -> None:

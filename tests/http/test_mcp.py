@@ -203,6 +203,7 @@ async def test_a_video_is_listed_cancelled_and_linked(live: Listening):
         assert (await http.get(link["url"])).content == VIDEO
 
 
+@pytest.mark.slow
 async def test_everything_that_can_be_asked_for_is_an_argument(folder: Path, clip: str):
     vace = {"name": "vace", "variant": "wan2.1-vace-1.3b", "weights": "."}
     asked = {

@@ -180,6 +180,7 @@ async def test_head_of_an_endless_answer_ends():
     assert not sent[1]["body"] and not sent[1].get("more_body")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["HEAD", "OPTIONS"])
 async def test_no_path_answers_without_a_key_where_get_does_not(folder: Path, method: str):
     keys = [{"name": "alice", "sha256": hashlib.sha256(b"hers").hexdigest()}]

@@ -4,6 +4,8 @@ import asyncio
 import json
 import random
 
+import pytest
+
 from serve_app.api.lightx2v.task_request import LightX2VRequest
 from serve_app.api.native.video_request import VideoRequest
 from serve_app.api.openai.create_request import CreateRequest
@@ -98,6 +100,7 @@ async def send(service: HttpService, chance: random.Random) -> int:
     return 409 if is_its_word else answer.status_code
 
 
+@pytest.mark.slow
 async def test_no_request_is_answered_with_a_server_error(service: HttpService):
     await service.add_replica()
     chance = random.Random(20260131)

@@ -105,6 +105,7 @@ def spellings_of_videos(clip: bytes, mask: bytes) -> Iterator[dict[str, Any]]:
     yield {"files": [*texts(("video_reference[video_url]", url)), *files("mask", mask)]}
 
 
+@pytest.mark.slow
 async def test_a_video_and_its_mask_come_under_each_name_and_in_every_form(
     service: HttpService, clip: bytes, mask: bytes
 ):
@@ -167,6 +168,7 @@ async def test_a_resolution_is_of_the_models_own_kind_or_refused(service: HttpSe
     assert (refused.status_code, refusal_of(refused)["field"]) == (422, "resolution"), refused.text
 
 
+@pytest.mark.slow
 async def test_a_video_is_edited_and_made_longer_by_its_id(service: HttpService, clip: bytes):
     await service.submit(task_id="a", width=96, height=64, num_frames=9, fps=16, model="plain")
     await service.publish(await service.claim("plain"), clip)

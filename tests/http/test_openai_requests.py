@@ -123,6 +123,7 @@ async def test_a_lora_is_named_in_the_words_of_any_client(folder: Path, request_
         assert (use.name, use.strength) == ("anime", 1.0)
 
 
+@pytest.mark.slow
 async def test_loras_that_a_client_spreads_over_names_are_put_together(folder: Path):
     sent = parts(
         ("prompt", "a red ball"),

@@ -53,6 +53,7 @@ def test_a_path_has_the_routes_whose_patterns_it_matches(tmp_path: Path) -> None
         assert list(table.find(path).routes) == matching, path
 
 
+@pytest.mark.slow
 @pytest.mark.asyncio
 async def test_a_request_looks_its_route_up_once(
     service: HttpService, monkeypatch: pytest.MonkeyPatch

@@ -234,6 +234,7 @@ async def test_a_url_that_makes_no_sense_is_refused(post: Post, url: str):
     assert "secret" not in refused.text and "sig" not in refused.text
 
 
+@pytest.mark.slow
 async def test_a_host_that_has_become_private_gets_nothing(folder: Path, storage: Receiver):
     async with running(settings(folder, uploads={})) as service:
         post = Post(service)

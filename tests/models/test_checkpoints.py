@@ -110,6 +110,7 @@ def test_a_distilled_model_takes_the_four_steps_of_diffusers_euler(
     assert_same_video(load(f"{name}-distill"), defaults(f"{name}-distill", task))
 
 
+@pytest.mark.slow
 def test_guidance_one_forward_after_the_other(load: Callable[[str], Model]) -> None:
     for name in ("wan2.1-i2v-14b-480p", "wan2.1-vace-1.3b", "wan2.2-i2v-a14b"):
         apart = replace(load(name), engine=remade(load(name).engine, batched_tokens=0))
@@ -168,6 +169,7 @@ def clip(request: GenerationRequest, seed: int, *channels: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, size=size, dtype=np.uint8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("masked", [True, False])
 @pytest.mark.parametrize(("references", "control_scale"), [((), 1.0), ((FIRST,), 0.6)])
 def test_a_video_is_changed_as_in_diffusers(
@@ -192,6 +194,7 @@ def test_the_control_scale_is_how_strongly_a_picture_steers(load: Callable[[str]
     assert torch.equal(unsteered, model.latents(replace(request, control_scale=0.0, image=other)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "task", "references"),
     [
@@ -232,6 +235,7 @@ def test_each_picture_steers_the_video(load: Callable[[str], Model], name: str, 
         assert (load(name).latents(other) - latents).abs().max() > 100 * TOLERANCE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(16, 16, 5), (112, 32, 13)])
 def test_a_video_of_any_size_from_a_first_to_a_last_frame_is_that_of_diffusers(
     load: Callable[[str], Model], size: tuple[int, int, int]
@@ -254,6 +258,7 @@ def test_a_video_of_one_frame_from_an_image(load: Callable[[str], Model]) -> Non
 TWO_EXPERTS = [name for name in BASES if VARIANTS[name].boundary is not None]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TWO_EXPERTS)
 def test_each_expert_has_a_guidance_scale_of_its_own(load: Callable[[str], Model], name: str) -> None:
     task = min(VARIANTS[name].tasks)

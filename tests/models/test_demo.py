@@ -19,6 +19,7 @@ LIMIT_BYTES = 20e6
 PROMPTS = 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", [DISTILLED, DEMO], ids=["4 steps", "20 steps"])
 @pytest.mark.parametrize("from_pictures", [False, True], ids=["t2v", "i2v"])
 def test_the_demo_model_shows_the_scenes_of_its_prompts(
@@ -31,6 +32,7 @@ def test_the_demo_model_shows_the_scenes_of_its_prompts(
     assert not from_pictures or (found.first_frame or 0.0) >= 0.9, found
 
 
+@pytest.mark.slow
 def test_guidance_and_the_negative_prompt_steer_the_demo_model(demo_weights: Path) -> None:
     engine = load_engine(settings_of(DEMO, demo_weights))
     request = GenerationRequest.of(DEMO, DEMO.example_prompts[0], steps=4, seed=1)

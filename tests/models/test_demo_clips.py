@@ -60,6 +60,7 @@ def test_no_other_motion_is_taken_for_one(motion: str) -> None:
     assert found == [motion]
 
 
+@pytest.mark.slow
 def test_each_shape_is_told_at_every_size_and_angle() -> None:
     sizes = range(100)
     told = {

@@ -55,6 +55,7 @@ def test_a_model_with_a_first_frame_goes_on_from_the_last_one(expanding_model: M
     assert len(video(expanding_model, LONG)) == SMALL.video_frames(13, 3) == 37
 
 
+@pytest.mark.slow
 def test_the_first_fragment_is_the_video_of_one_fragment(expanding_model: Model, t2v_only: Model) -> None:
     for model in (expanding_model, t2v_only):
         alone = video(model, replace(LONG, num_fragments=1))
@@ -70,6 +71,7 @@ def test_a_later_fragment_is_the_video_from_the_last_frame_with_the_next_seed(ex
     assert np.array_equal(whole[24:][1:], third[1:])
 
 
+@pytest.mark.slow
 def test_a_video_goes_on_from_the_last_frames_of_another(expanding_model: Model, t2v_only: Model) -> None:
     for model in (expanding_model, t2v_only):
         overlap = model.engine.variant.overlap(13)
@@ -93,6 +95,7 @@ def test_what_cannot_be_gone_on_from_is_refused(expanding_model: Model) -> None:
         assert refused.value.field == field
 
 
+@pytest.mark.slow
 def test_each_fragment_has_its_own_prompt(expanding_model: Model) -> None:
     prompts = ("a calm sea", "a storm", "a calm sea")
     whole = video(expanding_model, replace(LONG, image=FIRST, fragment_prompts=prompts))
@@ -138,6 +141,7 @@ def test_a_fragment_depends_on_the_end_of_the_one_before(t2v_only: Model, expand
         assert not torch.equal(ends[0], ends[1])
 
 
+@pytest.mark.slow
 def test_nothing_is_kept_of_a_fragment_that_another_has_followed(t2v_only: Model) -> None:
     engine = t2v_only.engine
     request = replace(LONG, num_fragments=4)

@@ -57,6 +57,7 @@ def test_a_group_writes_a_video(demo_weights: Path, tmp_path: Path) -> None:
     assert done.stderr.count("The prompt has words that demo does not know: cat.\n") == 1
 
 
+@pytest.mark.slow
 def test_the_shape_of_the_first_frame_and_all_notes_come_as_over_http(
     demo_weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -38,6 +38,7 @@ def load(folder: Path, variant: Any = DEMO, **settings: Any) -> Any:
     return load_engine(EngineSettings(variant, folder, **settings))
 
 
+@pytest.mark.slow
 def test_a_loaded_folder_makes_the_video_of_diffusers(demo_weights: Path) -> None:
     engine = load(demo_weights)
     pipeline = WanPipeline.from_pretrained(demo_weights, torch_dtype=torch.float32, local_files_only=True)
@@ -75,6 +76,7 @@ def test_the_distilled_form_runs_on_the_same_folder(demo_weights: Path) -> None:
     assert engine.prepare(REQUEST).total_steps == 4
 
 
+@pytest.mark.slow
 def test_lower_precision_makes_nearly_the_same_video(demo_weights: Path) -> None:
     request = replace(REQUEST, steps=1, guidance_scale=1.0)
     full, half = (
@@ -200,6 +202,7 @@ _SLOW = frozenset(
 )
 
 
+@pytest.mark.slow
 def test_a_model_is_loaded_without_what_takes_long_to_import(demo_weights: Path) -> None:
     found = subprocess.run(
         [sys.executable, "-c", _LOADED, demo_weights], capture_output=True, text=True, check=True, timeout=120

@@ -134,6 +134,7 @@ def test_strength_scales_a_lora_and_several_add_up(
     assert torch.equal(latents(one, REQUEST_1, LoraUse("b", 0.0), "a"), latents(one, REQUEST_1, "a"))
 
 
+@pytest.mark.slow
 def test_a_lora_leaves_nothing_behind(root: Path, products: dict[str, Products], base: Tensor) -> None:
     def fresh(*uses: LoraUse | str) -> Tensor:
         return latents(load(root, ONE, lora_folder=root / "loras"), REQUEST_1, *uses)
@@ -202,6 +203,7 @@ DIFFERENCES = {
 }
 
 
+@pytest.mark.slow
 def test_whole_differences_are_added_and_taken_off_again(root: Path, tmp_path: Path, base: Tensor) -> None:
     engine, added = load(root, ONE, lora_folder=tmp_path), load(root, ONE)
     (model,) = transformers(added)

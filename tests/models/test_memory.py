@@ -126,6 +126,7 @@ SHAPES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("shape", "size", "dtype"),
     [
@@ -323,6 +324,7 @@ def test_the_estimate_counts_offload() -> None:
     assert resident_weights(parts, 2, variant, offload="group") == 800
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["wan2.2-t2v-a14b", "wan2.1-i2v-14b-480p", "wan2.1-vace-1.3b"])
 def test_the_estimate_counts_what_a_transformer_holds_in_fp8(name: str) -> None:
     variant = VARIANTS[name]

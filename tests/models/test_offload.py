@@ -241,6 +241,7 @@ def test_the_layers_outside_the_blocks_take_their_turn_as_one_part() -> None:
     assert not stream.others.fetched
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "task", "how"),
     [

@@ -62,6 +62,7 @@ def test_a_video_that_does_not_overflow_is_decoded_once(caplog: pytest.LogCaptur
     assert {buffer.dtype for buffer in careful.encoder.buffers()} == {torch.float64}
 
 
+@pytest.mark.slow
 def test_float16_is_nearer_to_float32_than_bfloat16_is(demo_weights: Path) -> None:
     demo = VARIANTS["demo"]
     latents = noise(1, demo.latent_channels, 2, 4, 4)

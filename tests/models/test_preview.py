@@ -33,6 +33,7 @@ def waves(pixels: int) -> torch.Tensor:
     return torch.sin(turn)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("form", "least"), [(demo, 0.3), (wan22, 0.3)])
 def test_latents_show_the_picture_that_they_are_of(form: Any, least: float) -> None:
     streaming = StreamingVae(form())
@@ -46,6 +47,7 @@ def test_latents_show_the_picture_that_they_are_of(form: Any, least: float) -> N
     assert r2 > least
 
 
+@pytest.mark.slow
 def test_every_fit_is_the_same_and_draws_no_random_number() -> None:
     streaming = StreamingVae(wan22())
     state = torch.get_rng_state()

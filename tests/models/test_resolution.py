@@ -89,6 +89,7 @@ def test_no_small_step_and_a_picture_change_no_bit(model: Model) -> None:
     assert torch.equal(run_to_end(halving(model), shown), run_to_end(model.engine, shown))
 
 
+@pytest.mark.slow
 def test_an_early_end_and_previews_have_the_full_size(model: Model) -> None:
     engine = halving(model)
     run = engine.prepare(SHORT)

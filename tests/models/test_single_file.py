@@ -136,6 +136,7 @@ def test_a_file_with_the_names_of_wan_makes_the_same_video(
     assert torch.equal(latents(name, bare(name), **given), latents(name, whole(name)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prefix", ["model.diffusion_model.", "diffusion_model.", "model."])
 @pytest.mark.parametrize("names", [wan_names, lambda tensors: tensors])
 def test_a_prefix_is_taken_off(
@@ -162,6 +163,7 @@ def test_lower_precision_is_rounded_as_the_folder_is(
     assert torch.equal(here, there)
 
 
+@pytest.mark.slow
 def test_each_expert_takes_its_own_file(
     whole: Callable[[str], Path], bare: Callable[[str], Path], tmp_path: Path
 ) -> None:

@@ -75,6 +75,7 @@ def test_skipped_steps_are_counted_and_the_video_stays_near() -> None:
     assert 0 < distance(generation, whole) < 0.02
 
 
+@pytest.mark.slow
 def test_a_higher_threshold_skips_no_fewer_steps_and_never_the_first_or_the_last() -> None:
     skipped = [run(engine(threshold)).skipped_steps for threshold in (0.01, 0.05, 0.1, 0.99)]
     assert skipped == sorted(skipped)

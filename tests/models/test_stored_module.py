@@ -148,6 +148,7 @@ def test_tensors_that_are_missing_or_foreign_are_named(
     assert str(caught.value).startswith(str(tmp_path))
 
 
+@pytest.mark.slow
 def test_weights_that_wait_on_the_host_lie_in_their_file_alone(
     folders: Callable[[Variant], Path],
 ) -> None:

@@ -87,6 +87,7 @@ def test_tiles_are_decoded_as_volumes_too(local_vae: Any) -> None:
     torch.testing.assert_close(torch.cat(list(vae.decode(latents))), torch.cat(expected), atol=1e-4, rtol=0)
 
 
+@pytest.mark.slow
 def test_tiles_are_decoded_in_small_chunks_on_a_device_of_large_ones(local_vae: Any) -> None:
     stride = local_vae.config.scale_factor_spatial
     latents = noise(1, local_vae.config.z_dim, 2, 256 // stride, 256 // stride)
@@ -163,6 +164,7 @@ def test_with_tiles_the_device_remembers_one_of_them(local_vae: Any) -> None:
     assert peaks[1] < peaks[0] / 3
 
 
+@pytest.mark.slow
 def test_an_engine_is_loaded_with_tiles_by_its_option(demo_weights: Any) -> None:
     settings = EngineSettings(VARIANTS["demo"], demo_weights, options={"vae_tiling": True})
     assert load_engine(settings).parts.vae.tiling == Tiling()
@@ -187,6 +189,7 @@ def full_at(engine: Any, chunk: int) -> None:
     engine.parts.vae.decoder.register_forward_pre_hook(before, with_kwargs=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk", [0, 2])
 def test_where_memory_runs_out_the_rest_is_decoded_in_tiles(demo_weights: Path, chunk: int) -> None:
     demo = VARIANTS["demo"]

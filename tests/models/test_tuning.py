@@ -110,6 +110,7 @@ class _Group(Mesh):
         self.plan = plan
 
 
+@pytest.mark.slow
 def test_the_ranks_of_a_group_share_the_threads(demo_weights: Path) -> None:
     before = torch.get_num_threads()
     try:

@@ -184,6 +184,7 @@ for name in sys.argv[1:]:
     subprocess.run([sys.executable, "-c", code, *sorted(modules_without_torch())], check=True)
 
 
+@pytest.mark.slow
 def test_modules_that_the_service_imports_are_held_to_load_no_torch() -> None:
     imported = {
         name

@@ -38,6 +38,7 @@ def forecast(
     return forecaster.forecast()
 
 
+@pytest.mark.slow
 async def test_the_forecast_is_the_order_of_the_claims(tmp_path: Path):
     database = Database(f"sqlite+aiosqlite:///{tmp_path / 'tasks.db'}")
     await database.migrate()
