@@ -82,6 +82,12 @@ def test_runs_of_every_form_and_size_compile_nothing_more() -> None:
         torch.testing.assert_close(compiled.latents(request), latents, atol=1e-4, rtol=0)
     apart = replace(model, engine=remade(compiled.engine, batched_tokens=0))
     torch.testing.assert_close(apart.latents(SHORT), expected[0], atol=1e-4, rtol=0)
+    halved, whole = (
+        replace(model, engine=remade(engine, low_resolution_steps=0.5)).latents(SHORT)
+        for engine in (compiled.engine, model.engine)
+    )
+    torch.testing.assert_close(halved, whole, atol=1e-4, rtol=0)
+    assert not torch.allclose(halved, expected[0], atol=1e-2)
     assert counter.frame_count == rehearsed
 
 

@@ -10,6 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from models.attention.approximation import Approximation
+from models.attention.sparse import SparseAttention
 from models.engine import GenerationRequest
 from models.errors import TuningError
 from models.parallel.mesh import Mesh
@@ -17,7 +19,11 @@ from models.pipeline.resolution import drawn, enlarged, halved
 from models.pipeline.sampling import distilled_schedule, unipc_schedule
 from models.pipeline.stages import stages_of
 from models.pipeline.wan_engine import WanEngine
+from models.speed.fp8 import closeness
+from models.speed.offload import Offloader, StreamedBlocks
 from models.speed.tuned_model import TunedModel
+from models.transformer.block import blocks_in_order
+from models.transformer.denoiser import Denoiser
 from models.tuning import Tuning
 from models.variants import VARIANTS
 
@@ -111,6 +117,29 @@ def test_a_step_cache_begins_anew_with_the_size() -> None:
         engine.denoise_step(run)
     assert run.skipped_steps > 0
     assert run.latents.isfinite().all()
+
+
+def test_small_steps_have_their_own_blocks_of_keys_in_sparse_attention(model: Model) -> None:
+    long = replace(SHORT, width=128, height=96)  # 240 tokens and 60, of which 16 are a block
+    transformer = model.engine.parts.denoiser.transformer
+
+    def sparse(sparsity: float) -> Tensor:
+        approximation = Approximation(SparseAttention(sparsity), exact_blocks=0, in_order=True)
+        denoiser = Denoiser(transformer, approximation=approximation)
+        return run_to_end(halving(model, denoiser=denoiser), long)
+
+    plain = run_to_end(halving(model), long)
+    torch.testing.assert_close(sparse(0.0), plain, atol=1e-4, rtol=0)
+    assert 1e-3 < closeness(sparse(0.5), plain).error < 0.1
+
+
+def test_small_steps_run_on_blocks_that_wait_on_the_host() -> None:
+    model = build_model(expand_timesteps=False)
+    plain = run_to_end(halving(model))
+    transformer = model.engine.parts.denoiser.transformer
+    weights = StreamedBlocks(transformer, blocks_in_order(transformer)[0], Offloader(torch.device("cpu")))
+    engine = halving(model, denoiser=Denoiser(transformer, weights=weights))
+    assert torch.equal(run_to_end(engine), plain)
 
 
 @pytest.mark.parametrize("distilled", [False, True])
