@@ -30,6 +30,7 @@ from models.pipeline.wan_engine import WanEngine
 from models.speed.cuda_device import prepare
 from models.speed.tuned_model import TunedModel
 from models.tuning import Tuning
+from models.vae.conv_form import eight_bit_form
 from models.vae.streaming_vae import StreamingVae
 from models.vae.tiles import Tiling
 from models.variants import Variant
@@ -168,8 +169,13 @@ def _vae(
 ) -> StreamingVae:
     decoding = torch.float16 if tuning.vae_float16 else dtype
     vae = StoredModule(WanAutoencoder, folder.path / "vae").load(carrier, decoding)
-    tiling = Tiling() if tuning.vae_tiling else None
-    return StreamingVae(vae, mesh=mesh, tiling=tiling, sturdy=dtype if tuning.vae_float16 else None)
+    return StreamingVae(
+        vae,
+        mesh=mesh,
+        tiling=Tiling() if tuning.vae_tiling else None,
+        sturdy=dtype if tuning.vae_float16 else None,
+        large=eight_bit_form(vae.device) if tuning.vae_fp8 else None,
+    )
 
 
 def _image_encoder(

@@ -80,6 +80,11 @@ class Tuning:
         "Decode in float16 in place of bfloat16: as fast, with three more bits in each value; a video that "
         "overflows is decoded in bfloat16, from its first such frames on.",
     ] = False
+    vae_fp8: Annotated[
+        bool,
+        "Decode the two largest resolutions, most of the work, by convolutions in 8-bit floats with a scale "
+        "per channel of their results, on Ada and Hopper.",
+    ] = False
 
     @property
     def step_shares(self) -> "StepShares":

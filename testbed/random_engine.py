@@ -26,6 +26,7 @@ from models.pipeline.parts import Parts
 from models.pipeline.wan_engine import WanEngine
 from models.speed.tuned_model import TunedModel
 from models.tuning import Tuning
+from models.vae.conv_form import eight_bit_form
 from models.vae.streaming_vae import StreamingVae
 from models.variants import Variant
 from models.weights.arrival import Arrival
@@ -88,6 +89,12 @@ class RandomModel:
         _typed(self.transformer, dtype)
         self.streaming_vae = StreamingVae(_typed(self.vae, dtype))
 
+    def vae_of(self, tuning: Tuning) -> StreamingVae:
+        """Return the VAE as the settings have it."""
+        if not tuning.vae_fp8:
+            return self.streaming_vae
+        return StreamingVae(self.vae, large=eight_bit_form(self.device))
+
     def engine(self, tuning: Tuning) -> WanEngine:
         """Make the engine. Raises ``TuningError`` for settings that cannot work here; may change
         ``transformer``.
@@ -95,7 +102,7 @@ class RandomModel:
         tuned = TunedModel(tuning, self.variant, self.device, self.dtype, Mesh())
         denoiser = tuned.denoiser(Arrival(self.transformer, self.dtype, Carrier(self.device)))
         self.scratch = tuned.scratch
-        parts = Parts(self.text, denoiser, self.streaming_vae, image_encoder=self.image_encoder)
+        parts = Parts(self.text, denoiser, self.vae_of(tuning), image_encoder=self.image_encoder)
         return WanEngine(
             self.variant,
             parts,

@@ -28,11 +28,14 @@ def _fill_volume(
     summed: Tensor | None,
     spread: list[int] | None,
     pooled: list[int] | None,
+    scale: Tensor | None,
 ) -> None:
     from models.kernels import pixel_kernels
 
     with torch.cuda.device_of(x):
-        pixel_kernels.fill_volume(x, bias, residual, gamma, before, volume, latest, summed, spread, pooled)
+        pixel_kernels.fill_volume(
+            x, bias, residual, gamma, before, volume, latest, summed, spread, pooled, scale
+        )
 
 
 @custom_op(f"{_NAMESPACE}::add_frames", mutates_args=("out",))
@@ -67,6 +70,7 @@ class FusedPixels:
         volume: Tensor,
         latest: Tensor,
         keep: bool,
+        scale: Tensor | None = None,
     ) -> None:
         """Write past frames, and norm and SiLU of the sum, to ``volume``, and the sum itself to ``x``."""
         # another tensor on the same memory, of which each value is read before it is written
@@ -78,7 +82,7 @@ class FusedPixels:
         elif isinstance(residual, Averaged):
             pooled = [residual.time, residual.size, residual.group, residual.lacking]
             residual = residual.values
-        _fill_volume(x, bias, residual, gamma, before, volume, latest, summed, spread, pooled)
+        _fill_volume(x, bias, residual, gamma, before, volume, latest, summed, spread, pooled, scale)
 
     def add_frames(self, x: Tensor, bias: Tensor | None, residual: Tensor | None, out: Tensor) -> None:
         """Write the sum to ``out``, each part of its channels as a frame."""

@@ -9,11 +9,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from models.kernels.operations import LARGEST
 from models.kernels.pixel_operations import PIXEL_EPS
 
 _BLOCK = 4096
 """Values of a program: those of a single pixel would keep it too little busy."""
 _WARPS = 4
+_LARGEST = tl.constexpr(LARGEST)
 _SPREAD = ("TIME", "SIZE", "OWN", "OWN_FRAMES", "OWN_ROWS", "OWN_COLUMNS")
 """The kernel's constants that say how a residual is repeated."""
 _POOLED = ("TIME", "SIZE", "GROUP")
@@ -89,6 +91,17 @@ def load_mean(
 
 
 @triton.jit
+def rounded(value, scale, DTYPE: tl.constexpr):
+    """Round float32 values to another dtype; to 8 bits by the ``scale`` at that address, None for none."""
+    if scale is not None:
+        # what is no number stays none: a decode that overflows is known by it
+        value = tl.clamp(
+            value * (1.0 / tl.load(scale)), -_LARGEST, _LARGEST, propagate_nan=tl.PropagateNan.ALL
+        )
+    return value.to(DTYPE)
+
+
+@triton.jit
 def store_frame(volume, latest, value, pixel, channels, mask, place, frames, area, CHANNELS: tl.constexpr):
     """Store pixels of the volume's frame ``place``, and once more where it is one of the latest."""
     offsets = pixel.to(tl.int64) * CHANNELS + channels
@@ -100,7 +113,7 @@ def store_frame(volume, latest, value, pixel, channels, mask, place, frames, are
 
 @triton.jit(do_not_specialize=["frames", "width", "pixels", "area", "shift"])  # sizes compile nothing
 def fill_volume_kernel(
-    x, bias, residual, gamma, before, volume, latest, summed, frames, width, pixels, area, shift, eps,
+    x, bias, residual, gamma, scale, before, volume, latest, summed, frames, width, pixels, area, shift, eps,
     CHANNELS: tl.constexpr,
     WIDTH: tl.constexpr,
     PIXELS: tl.constexpr,
@@ -156,7 +169,7 @@ def fill_volume_kernel(
             normed = normed / tl.sqrt(tl.sum(normed * normed, 1, keep_dims=True) / CHANNELS + eps)
             normed *= tl.load(gamma + channels, mask=known, other=0.0).to(tl.float32)
             normed *= tl.sigmoid(normed)
-        value = normed.to(volume.dtype.element_ty)
+        value = rounded(normed, scale, volume.dtype.element_ty)
         pixel += (area - pixels) // 2
         store_frame(volume, latest, value, pixel, channels, mask, place, frames, area, CHANNELS)
 
@@ -207,6 +220,7 @@ def fill_volume(
     summed: Tensor | None,
     spread: list[int] | None = None,
     pooled: list[int] | None = None,
+    scale: Tensor | None = None,
 ) -> None:
     """Launch on pictures ``[t, channels, height, width]``, channels-last.
 
@@ -222,6 +236,7 @@ def fill_volume(
         bias,
         residual,
         gamma,
+        scale,
         before,
         volume,
         latest,

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.kernels.averaged import Averaged
+from models.kernels.operations import LARGEST
 from models.kernels.repeated import Repeated
 from models.kernels.yuv import yuv420p
 
@@ -38,6 +39,7 @@ class PixelOperations(Protocol):
         volume: Tensor,
         latest: Tensor,
         keep: bool,
+        scale: Tensor | None = None,
     ) -> None:
         """Write past frames to ``volume``, and after them ``SiLU(RMS norm(x + bias + residual) · gamma)``;
         without gamma the sum.
@@ -45,7 +47,8 @@ class PixelOperations(Protocol):
         The past frames are ``before``, or zeros. As many, the last of the volume, are written to ``latest``
         as well, for the next one. Of the volume's rows, of which there may be more than those of ``x``, above
         and below alike, new frames have those in the middle only. With ``keep`` the sum is written to ``x``
-        as well. The norm is that of the rounded sum.
+        as well. The norm is that of the rounded sum. Values are divided by ``scale``, a float32 number, for a
+        volume in 8 bits.
         """
 
     def add_frames(self, x: Tensor, bias: Tensor | None, residual: Tensor | None, out: Tensor) -> None:
@@ -74,6 +77,7 @@ class EagerPixels:
         volume: Tensor,
         latest: Tensor,
         keep: bool,
+        scale: Tensor | None = None,
     ) -> None:
         """Write past frames, and norm and SiLU of the sum, to ``volume``, and the sum itself to ``x``."""
         total = _sum(x, bias, residual)
@@ -83,6 +87,8 @@ class EagerPixels:
             pixels = total.permute(0, 2, 3, 1).float()
             normed = F.rms_norm(pixels, (pixels.shape[-1],), gamma.float(), eps=PIXEL_EPS)
             total = F.silu(normed, inplace=True).permute(0, 3, 1, 2)
+        if scale is not None:
+            total = (total * scale.reciprocal()).clamp(-LARGEST, LARGEST)
         past, rows = len(latest), (volume.shape[2] - x.shape[2]) // 2
         if before is None:
             volume[:past].zero_()

@@ -145,6 +145,8 @@ class KernelScratch:
     """The product before GELU applies it, so that its own result is never there."""
     eight_bit_heads: bool = False
     """Queries, keys and values are held in 8 bits as well while they attend."""
+    eight_bit_volumes: bool = False
+    """The VAE's two largest resolutions convolve in 8 bits."""
     volumes: bool = False
     """The VAE convolves volumes, in the large chunks of a CUDA device, and copies no past frames."""
     result: float = 0.0
@@ -327,7 +329,8 @@ def _walk(
         latents = min(CHUNKS_AHEAD * of_a_chunk, frames) if conv.begins else of_a_chunk
         rows = -(-height // devices) if conv.strip and height >= devices else height
         picture = rows * width * conv.scale**2
-        earlier = (conv.taps - 1) * conv.inputs * picture * itemsize
+        spared = conv.in_8_bits * (itemsize - 1) if scratch.eight_bit_volumes else 0
+        earlier = (conv.taps - 1) * picture * (conv.inputs * itemsize - spared)
         kept += earlier
         columns = conv.inputs * conv.taps * conv.kernel**2
         if conv.begins:
@@ -338,7 +341,8 @@ def _walk(
         past = 2 * earlier if scratch.volumes else earlier
         # the first latent frame is one frame at any rate
         at_once = latents * conv.rate - (conv.rate - 1 if latents == frames else 0)
-        fullest = max(fullest, at_once * picture * (conv.alive * itemsize + copies + own) + past)
+        alive = conv.alive * itemsize - spared
+        fullest = max(fullest, at_once * picture * (alive + copies + own) + past)
     return kept + begun + int(fullest)
 
 

@@ -32,6 +32,8 @@ class Conv:
     """True if the input is half as high and wide: a transposed convolution does what two operations did."""
     begins: bool = False
     """True of the decoder's layers that take many chunks at once."""
+    in_8_bits: int = 0
+    """Values alive per output pixel that take a byte each where the largest sizes are convolved in 8 bits."""
     strip: bool = True
     """True if each rank of a group computes its strip of the pictures only."""
 
@@ -75,7 +77,8 @@ def decoder(variant: Variant) -> Iterator[Conv]:
         waiting = arriving if residual and level < last else 0
         for block in range(variant.vae_blocks + 1):
             for conv in _residual_block(arriving, outputs, scale, rate, waiting if block else 0):
-                yield replace(conv, begins=level == 0 and not residual)
+                in_8_bits = conv.inputs if level >= last - 1 and conv.taps > 1 else 0
+                yield replace(conv, begins=level == 0 and not residual, in_8_bits=in_8_bits)
             arriving = outputs
         if level == last:
             continue
@@ -92,8 +95,11 @@ def decoder(variant: Variant) -> Iterator[Conv]:
             # the frames before they were put in a row; with a shortcut, later, its copy, and the volume into
             # which both are added
             beside=2 * outputs if residual else outputs // 4,
+            in_8_bits=outputs if residual and level >= last - 2 else 0,
         )
-    yield Conv(inputs=dims[-1], outputs=3 * patch**2, scale=scale, rate=rate, beside=dims[-1])
+    # what is normed for the last is a sum of two, which are gone when its few channels are made
+    colours = 3 * patch**2
+    yield Conv(inputs=dims[-1], outputs=colours, scale=scale, rate=rate, beside=2 * dims[-1] - colours)
 
 
 def encoder(variant: Variant) -> Iterator[Conv]:

@@ -23,20 +23,22 @@ _MULTIPLE = 16
 """Divisor that fp8 matrix multiplication requires of both sizes of a weight."""
 
 
-def check_fp8(device: torch.device, dtype: torch.dtype) -> None:
-    """Raise ``TuningError`` unless fp8 works here: it needs an Ada or Hopper device, and bfloat16."""
+def check_fp8(device: torch.device, dtype: torch.dtype, setting: str = "fp8") -> None:
+    """Raise ``TuningError`` unless ``setting``, which multiplies 8-bit floats, works here: it needs an Ada or
+    Hopper device, and bfloat16.
+    """
     if device.type != "cuda":
         raise TuningError(
-            "fp8 must be false on a CPU: it needs a CUDA device of compute capability 8.9 or more."
+            f"{setting} must be false on a CPU: it needs a CUDA device of compute capability 8.9 or more."
         )
     capability = torch.cuda.get_device_capability(device)
     if capability < (8, 9):
         raise TuningError(
-            f"fp8 must be false on this device: its compute capability is {capability[0]}.{capability[1]}, "
-            f"and multiplying 8-bit floats needs 8.9 (Ada) or more."
+            f"{setting} must be false on this device: its compute capability is "
+            f"{capability[0]}.{capability[1]}, and multiplying 8-bit floats needs 8.9 (Ada) or more."
         )
     if dtype != torch.bfloat16:
-        raise TuningError(f"fp8 needs dtype bfloat16, not {str(dtype).removeprefix('torch.')}.")
+        raise TuningError(f"{setting} needs dtype bfloat16, not {str(dtype).removeprefix('torch.')}.")
 
 
 QUANTISING_BYTES = 8.0

@@ -29,6 +29,7 @@ from models.transformer.denoiser import Denoiser
 from models.transformer.projections import join_projections
 from models.transformer.step_cache import check_cache
 from models.tuning import Offload, Tuning
+from models.vae.eight_bit_conv import check_eight_bits
 from models.variants import Variant
 from models.weights.arrival import Arrival
 
@@ -59,6 +60,10 @@ class TunedModel:
         check_offload(tuning, device, two_experts=variant.boundary is not None)
         if tuning.fp8:
             check_fp8(device, dtype)
+        if tuning.vae_fp8:
+            check_fp8(device, dtype, "vae_fp8")
+            with mesh.together():
+                check_eight_bits(device, torch.float16 if tuning.vae_float16 else dtype, variant.vae_dim)
         self._tuning = tuning
         self._variant = variant
         self._device = device
@@ -104,6 +109,7 @@ class TunedModel:
             fused=fused,
             gelu_in_product=self._operations is EPILOGUE,
             eight_bit_heads=eight_bit_heads,
+            eight_bit_volumes=self._tuning.vae_fp8,
         )
 
     def denoiser(self, arrival: Arrival, *, keeps_originals: bool = False) -> Denoiser:

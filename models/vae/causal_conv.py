@@ -86,9 +86,13 @@ def enlarging_padding(halo_rows: int) -> tuple[int, int]:
     return 1 + 2 * halo_rows, 1
 
 
-def empty_pictures(shape: tuple[int, ...], like: Tensor) -> Tensor:
-    """Allocate pictures of this shape, channels-last, of the dtype and on the device of ``like``."""
-    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=torch.channels_last)
+def empty_pictures(shape: tuple[int, ...], like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """Allocate pictures of this shape, channels-last, on the device of ``like``, and of its dtype if None is
+    given.
+    """
+    return torch.empty(
+        shape, dtype=dtype or like.dtype, device=like.device, memory_format=torch.channels_last
+    )
 
 
 def channels_last(tensor: Tensor) -> Tensor:

@@ -4,9 +4,13 @@ import logging
 from functools import partial
 from typing import Any
 
+import torch
+
+from models.kernels.fused_pixels import FUSED_PIXELS
 from models.kernels.pixel_choice import choose_pixels
 from models.kernels.pixel_operations import EAGER_PIXELS, PixelOperations
 from models.vae.causal_conv import ConvForm
+from models.vae.eight_bit_conv import eight_bit_where_normed
 from models.vae.look_back import LookBackConv
 from models.vae.volumes import VolumeConv
 
@@ -25,3 +29,13 @@ def pixel_operations(vae: Any) -> PixelOperations:
 def conv_form(vae: Any, operations: PixelOperations) -> ConvForm:
     """Choose the form of the convolutions for diffusers' ``vae``."""
     return partial(VolumeConv, operations=operations) if vae.device.type == "cuda" else LookBackConv
+
+
+def eight_bit_form(device: torch.device) -> ConvForm:
+    """Return the form of the large convolutions in 8 bits: by kernels on CUDA, elsewhere by the plain torch
+    that defines their numbers.
+    """
+    if device.type != "cuda":
+        return partial(eight_bit_where_normed, others=LookBackConv, operations=EAGER_PIXELS)
+    others = partial(VolumeConv, operations=FUSED_PIXELS)
+    return partial(eight_bit_where_normed, others=others, operations=FUSED_PIXELS)

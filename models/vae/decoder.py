@@ -15,18 +15,24 @@ from models.vae.layers import Layer, Middle, ResidualBlock
 from models.vae.pending_sum import PendingSum
 from models.vae.strips import Strips
 
+_LARGE = 2
+"""Largest resolutions, which are most of the work."""
+
 
 class Decoder(nn.Module):
     """The decoder of Wan's causal VAE, from latents to pixels."""
 
-    def __init__(self, vae: Any, conv: ConvForm) -> None:
+    def __init__(self, vae: Any, conv: ConvForm, large: ConvForm | None = None) -> None:
+        """``large``: form of the convolutions of the two largest resolutions, if another than ``conv``."""
         super().__init__()
         self.patch: int = vae.config.patch_size or 1
         decoder = vae.decoder
         self.unquantise = conv(vae.post_quant_conv)
         self.conv_in = conv(decoder.conv_in)
         self.middle = Middle(decoder.mid_block, conv)
-        layers = [layer for block in decoder.up_blocks for layer in _up_layers(block, conv)]
+        forms = [conv] * (len(decoder.up_blocks) - _LARGE) + [large or conv] * _LARGE
+        blocks = zip(decoder.up_blocks, forms, strict=True)
+        layers = [layer for block, form in blocks for layer in _up_layers(block, form)]
         enlarging = next(place for place, layer in enumerate(layers) if not isinstance(layer, ResidualBlock))
         self.low = nn.ModuleList(layers[:enlarging])
         self.up = nn.ModuleList(layers[enlarging:])

@@ -49,10 +49,12 @@ class StreamingVae:
         tiling: Tiling | None = None,
         conv: ConvForm | None = None,
         sturdy: torch.dtype | None = None,
+        large: ConvForm | None = None,
     ) -> None:
         """``chunk_pixels``: video pixels to encode or decode at once, ``conv``: form of the convolutions;
         None for those of the device that ``vae`` is on. ``sturdy``: a dtype that overflows less easily than
-        that of ``vae``: it encodes, and decodes a video that overflows.
+        that of ``vae``: it encodes, and decodes a video that overflows. ``large``: form of the convolutions
+        of the decoder's two largest resolutions, but for a sturdy one; None for that of the others.
         """
         config = vae.config
         self._mesh = mesh or Mesh()
@@ -72,7 +74,7 @@ class StreamingVae:
         """What is done to each pixel where the VAE lies."""
         conv = conv or conv_form(vae, self.pixels)
         self.encoder = Encoder(vae, conv)
-        self.decoder = Decoder(vae, conv)
+        self.decoder = Decoder(vae, conv, large)
         self._sturdy_decoder: Decoder | None = None
         if sturdy is not None:
             self.encoder.to(sturdy)

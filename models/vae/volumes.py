@@ -32,6 +32,8 @@ class VolumeConv(CausalConv):
 
     weight: Tensor
     bias: Tensor
+    volume_dtype: torch.dtype | None = None
+    """Dtype of the volumes; None for that of the frames."""
 
     def __init__(self, conv: Any, enlarges: bool = False, *, operations: PixelOperations) -> None:
         super().__init__(conv, enlarges)
@@ -58,10 +60,7 @@ class VolumeConv(CausalConv):
             return PendingSum(F.conv2d(pictures, self.weight, padding=padding), self.bias)
         rows = history.halo_rows(self.padding)
         volume = self._volume(x if keep else x.taken(), history, norm, rows, keep)
-        height, width = self.padding
-        # 1 c t h w -> t c h w
-        convolved = F.conv3d(volume, self.weight, stride=(self.step, 1, 1), padding=(0, height - rows, width))
-        return PendingSum(channels_last(convolved[0].transpose(0, 1)), self.bias)
+        return PendingSum(self._convolved(volume, norm, rows), self.bias)
 
     def enlarged(self, parts: Sequence[PendingSum], history: History) -> PendingSum:
         """Convolve frames that are made twice as high and wide."""
@@ -71,6 +70,14 @@ class VolumeConv(CausalConv):
             history.fill_halo(pictures)
         padding = enlarging_padding(rows)
         return PendingSum(F.conv_transpose2d(pictures, self.weight, stride=2, padding=padding), self.bias)
+
+    def _convolved(self, frames: Tensor, norm: ChannelNorm | None, rows: int) -> Tensor:
+        """Convolve a volume with a halo of ``rows``, into which ``norm`` was written."""
+        height, width = self.padding
+        # t c h w -> 1 c t h w
+        volume = frames.transpose(0, 1)[None]
+        convolved = F.conv3d(volume, self.weight, stride=(self.step, 1, 1), padding=(0, height - rows, width))
+        return channels_last(convolved[0].transpose(0, 1))
 
     def _halved(self, x: PendingSum, history: History) -> PendingSum:
         t, channels, height, width = x.x.shape
@@ -84,21 +91,24 @@ class VolumeConv(CausalConv):
     ) -> Tensor:
         """Write the past frames and the chunk's, with room for a halo of ``rows``, filled."""
         t, channels, height, width = x.x.shape
-        frames = empty_pictures((self.past + t, channels, height + 2 * rows, width), x.x)
-        latest = empty_pictures((self.past, *frames.shape[1:]), x.x)
+        dtype = self.volume_dtype
+        frames = empty_pictures((self.past + t, channels, height + 2 * rows, width), x.x, dtype)
+        latest = empty_pictures((self.past, *frames.shape[1:]), x.x, dtype)
         keep = keep and x.pending
         gamma = None if norm is None else norm.gamma
+        scale = None if norm is None or dtype is None else norm.scale
         before = history.get(self)
-        self._operations.fill_volume(*_laid_out(x), gamma, before, frames, latest, keep)
+        self._operations.fill_volume(*_laid_out(x), gamma, before, frames, latest, keep, scale)
         if keep:
             x.added()
         if rows:
-            history.fill_halo(frames[self.past :])
+            # by the bytes of 8 bits, since not every backend carries such floats
+            new = frames[self.past :]
+            history.fill_halo(new if dtype is None else new.view(torch.uint8))
             for row in (0, -1):
                 latest[:, :, row] = frames[-self.past :, :, row]
         history[self] = latest
-        # t c h w -> 1 c t h w
-        return frames.transpose(0, 1)[None]
+        return frames
 
     def _in_turn(self, parts: list[PendingSum], rows: int) -> Tensor:
         """Write frames one after the other, with room for a halo of ``rows``: each group of channels is

@@ -16,7 +16,7 @@ _PRODUCTS = frozenset(
     f"aten.{name}"
     for name in ("linear", "mm", "addmm", "bmm", "baddbmm", "matmul", "_scaled_mm", "_addmm_activation")
 )
-_CONVOLUTIONS = frozenset({"aten.conv2d", "aten.conv3d", "aten.convolution"})
+_CONVOLUTIONS = frozenset({"aten.conv2d", "aten.conv3d", "aten.convolution", "wan_serve.convolve_volume"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ class Traffic:
         kind = kind_of(operation.name)
         read = sum(map(_bytes, operation.read))
         written = sum(map(_bytes, (*operation.filled, *operation.made)))
-        if kind == "convolution":
+        if kind == "convolution" and _is_torchs(operation):
             yield from _beside_convolution(operation)
         weight = self._weight(operation) if kind == "product" else ""
         yield Moved(operation.name, kind, read, written, _flops(kind, operation), weight)
@@ -111,8 +111,8 @@ def _beside_convolution(operation: Operation) -> Iterator[Moved]:
 
 
 def _flops(kind: Kind, operation: Operation) -> int:
-    """Count a multiplication and the addition after it as two, of the operations that are torch's own."""
-    if kind == "other" or not operation.name.startswith("aten."):
+    """Count a multiplication and the addition after it as two; of attention, torch's own alone."""
+    if kind == "other" or (kind == "attention" and not _is_torchs(operation)):
         return 0
     result, operands = operation.made[0], operation.operands
     if kind == "attention":
@@ -124,6 +124,10 @@ def _flops(kind: Kind, operation: Operation) -> int:
         return 2 * (operands[0] if transposed else result).numel() * prod(operands[1].shape[1:])
     bias_first = operation.name in ("aten.addmm", "aten.baddbmm", "aten._addmm_activation")
     return 2 * result.numel() * operands[1 if bias_first else 0].shape[-1]
+
+
+def _is_torchs(operation: Operation) -> bool:
+    return operation.name.startswith("aten.")
 
 
 def _bytes(tensor: Tensor) -> int:

@@ -31,6 +31,7 @@ from models.pipeline.wan_engine import WanEngine
 from models.speed import tuned_model
 from models.transformer.denoiser import Denoiser
 from models.vae.causal_conv import ConvForm
+from models.vae.conv_form import eight_bit_form
 from models.vae.look_back import LookBackConv
 from models.vae.streaming_vae import StreamingVae
 
@@ -183,6 +184,12 @@ def decoded(form: Any, height: int, conv: str, mesh: Mesh | None = None) -> list
     return list(vae.decode(noise(1, 8, 3, height, 5)))
 
 
+def decoded_in_8_bits(mesh: Mesh | None = None) -> Iterator[torch.Tensor]:
+    """Decode a video in chunks, the two largest resolutions by convolutions in 8 bits."""
+    vae = StreamingVae(vae_of(wan21), chunk_pixels=1, mesh=mesh, large=eight_bit_form(torch.device("cpu")))
+    return vae.decode(noise(1, 8, 3, 9, 5))
+
+
 def overflowing(mesh: Mesh | None = None) -> Iterator[torch.Tensor]:
     """Decode a video that overflows from its second chunk on."""
     vae, latents = late_overflow(height=8)
@@ -216,6 +223,7 @@ def runs(rank: LaunchedRank, plans: list[ParallelPlan]) -> None:
         rank.send((plan, f"decode {form.__name__} {height} {conv}", chunks))
         latents_of_all = encoded(form, height, conv, mesh).numpy()
         rank.send((plan, f"encode {form.__name__} {height} {conv}", latents_of_all))
+    rank.send((plan, "decode in 8 bits", [chunk.numpy() for chunk in decoded_in_8_bits(mesh)]))
     rank.send((plan, "overflow", [chunk.double().numpy() for chunk in overflowing(mesh)]))
     rank.send((plan, "stopped", decode_stopped(built.engine)))
     rank.send((plan, "left", left_at(built.engine, who=rank.ranks - 1, me=rank.number)))

@@ -190,6 +190,15 @@ def test_strips_join_to_the_whole_decode(devices: int, form: Any, height: int, c
 
 
 @pytest.mark.parametrize("devices", SIZES)
+def test_strips_in_8_bits_join_to_the_whole_decode(devices: int) -> None:
+    ((first, *others),) = (made for (_, name), made in group(devices).items() if name == "decode in 8 bits")
+    assert others == [[]] * (devices - 1)
+    for chunk, expected in zip(first, group_work.decoded_in_8_bits(), strict=True):
+        # sums in another order now and then round to another 8-bit value, whose step is a sixteenth of it
+        assert np.abs(chunk - expected.numpy()).mean() < 1e-4
+
+
+@pytest.mark.parametrize("devices", SIZES)
 def test_all_decode_again_what_overflows_in_one_strip(devices: int) -> None:
     ((first, *others),) = (made for (_, name), made in group(devices).items() if name == "overflow")
     assert others == [[]] * (devices - 1)

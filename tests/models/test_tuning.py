@@ -90,6 +90,7 @@ def test_the_defaults_are_those_of_no_options() -> None:
         low_resolution_steps=0.0,
         offload="none",
         vae_tiling=False,
+        vae_fp8=False,
     )
 
 

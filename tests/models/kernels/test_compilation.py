@@ -11,6 +11,7 @@ from triton.compiler import ASTSource
 
 from models.kernels import (
     block_sparse_kernel,
+    conv_kernel,
     head_kernels,
     pixel_kernels,
     rotation_kernel,
@@ -115,18 +116,17 @@ def test_the_vaes_kernels_move_16_bytes_at_a_time_in_frames_of_any_size(
     types = dict.fromkeys(frames, "*bf16")
     types |= {"bias": "*fp32", "eps": "fp32"}
     sizes: dict[str, Any] = {"CHANNELS": channels, "WIDTH": width, "PIXELS": 4096 // width}
+    plain: dict[str, Any] = sizes | {"PAST": 2, "GROUP": 0, "scale": None}
     for assembly in (
-        compiled(pixel_kernels.fill_volume_kernel, types, 4, **sizes, PAST=2, GROUP=0, multiple=1),
+        compiled(pixel_kernels.fill_volume_kernel, types, 4, **plain, multiple=1),
         compiled(
             pixel_kernels.fill_volume_kernel,
             types,
             4,
-            **sizes,
-            PAST=2,
+            **plain,
             TIME=2,  # a residual whose values are repeated
             SIZE=2,
             OWN=channels,
-            GROUP=0,
             multiple=1,
         ),
         compiled(pixel_kernels.add_frames_kernel, types, 4, **sizes, PARTS=2, multiple=1),
@@ -163,3 +163,48 @@ def test_block_sparse_attention_compiles_to_hoppers_products_and_fits_its_shared
     )
     assert "wgmma.mma_async" in assembly
     assert "cp.async" in assembly  # keys and values are on their way while others are multiplied
+
+
+@pytest.mark.slow
+def test_volumes_in_8_bits_move_16_bytes_at_a_time_and_keep_what_is_no_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    types = dict.fromkeys(("x", "residual", "gamma", "summed"), "*bf16")
+    types |= dict.fromkeys(("before", "volume", "latest"), "*fp8e4nv")
+    types |= {"bias": "*fp32", "scale": "*fp32", "eps": "fp32"}
+    sizes: dict[str, Any] = {"CHANNELS": 96, "WIDTH": 128, "PIXELS": 32, "PAST": 2, "GROUP": 0}
+    assembly = compiled(pixel_kernels.fill_volume_kernel, types, 4, **sizes, multiple=1)
+    assert "cvt.rn.satfinite.e4m3x2.f32" in assembly
+    assert "min.NaN." in assembly
+    assert set(re.findall(r"st\.global[.\w]*", assembly)) == {"st.global.v4.b32"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("channels", "outputs"), [(96, (64, 32)), (192, (128, 64)), (512, (128, 0))])
+def test_the_8_bit_convolution_compiles_to_hoppers_products_and_gathers_16_bytes_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, channels: int, outputs: tuple[int, int]
+) -> None:
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    wide, rest = conv_kernel.output_tiles(channels)
+    assert (wide, rest) == outputs
+    tile = conv_kernel.TILE
+    types = dict.fromkeys(("volume", "weight"), "*fp8e4nv") | {"out": "*bf16"}
+    types |= dict.fromkeys(("scale", "weight_scale"), "*fp32")
+    assembly = compiled(
+        conv_kernel.convolve_kernel,
+        types,
+        tile.warps,
+        tile.stages,
+        multiple=1,
+        CHANNELS=channels,
+        OUTPUTS=channels,
+        PIXELS=tile.pixels,
+        DEPTH=tile.depth,
+        WIDE=wide,
+        REST=rest,
+    )
+    products = set(re.findall(r"wgmma\.mma_async\S*\.m64n(\d+)k32\.f32\.e4m3\.e4m3", assembly))
+    assert products == {str(count) for count in outputs if count}
+    assert set(re.findall(r"cp\.async\.c[ag]", assembly)) == {"cp.async.cg"}  # 16 bytes, none fewer
+    assert set(re.findall(r"st\.global[.\w]*", assembly)) == {"st.global.v4.b32"}
