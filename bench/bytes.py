@@ -63,6 +63,8 @@ class Counts:
     fp8_block: Work
     decode: Work
     """Its parts are what lies beside the convolutions, by operation, the largest first."""
+    fp8_decode: Work
+    """One with convolutions in 8 bits at the two largest resolutions."""
     picture: Work
     """Encode of a picture and gray, which image-to-video models take; parts as of the decode."""
     video: Work
@@ -76,11 +78,13 @@ class Counts:
             Figure("a block-forward, between its products", self.block.bytes / 1e9, "GB", 8.5),
             Figure("8-bit quantising, a guided step", quantising / 1e9, "GB", 300),
             Figure("a decode, beside its convolutions", self.decode.bytes / 1e9, "GB", 300),
+            Figure("a decode with vae_fp8, beside its convolutions", self.fp8_decode.bytes / 1e9, "GB"),
             Figure("an encode of a picture, beside its convolutions", self.picture.bytes / 1e9, "GB"),
             Figure("an encode of a video, beside its convolutions", self.video.bytes / 1e9, "GB"),
             Figure("a block-forward", self.block.launches, "launches"),
             Figure("a block-forward in 8 bits", self.fp8_block.launches, "launches"),
             Figure("a decode", self.decode.launches, "launches"),
+            Figure("a decode with vae_fp8", self.fp8_decode.launches, "launches"),
             Figure("an encode of a picture", self.picture.launches, "launches"),
             Figure("an encode of a video", self.video.launches, "launches"),
         )
@@ -92,10 +96,14 @@ def count() -> Counts:
     with device:
         plain, in_8_bits = (
             _run(device, Tuning(attention="sdpa")),
-            _run(device, Tuning(attention="sdpa", fp8=True)),
+            _run(device, Tuning(attention="sdpa", fp8=True, vae_fp8=True)),
         )
         blocks = [_block(_step(run)) for run in (plain, in_8_bits)]
-        of_vae = [plain.decode(), *(plain.encode(moving) for moving in (False, True))]
+        of_vae = [
+            plain.decode(),
+            in_8_bits.decode(),
+            *(plain.encode(moving) for moving in (False, True)),
+        ]
     return Counts(
         *(Work(tuple(_between(block)), len(block)) for block in blocks),
         *(_beside_convolutions(stage.traffic.launches) for stage in of_vae),
@@ -198,6 +206,7 @@ def _lines(counts: Counts) -> Iterator[str]:
         ("block", counts.block),
         ("block in 8 bits", counts.fp8_block),
         ("decode", counts.decode),
+        ("decode with vae_fp8", counts.fp8_decode),
         ("encode of a picture", counts.picture),
         ("encode of a video", counts.video),
     ):

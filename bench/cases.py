@@ -92,6 +92,7 @@ CASES = (
     replace(_14B_STEP, name="14b-480p-flash3_fp8", tuning=Tuning(attention="flash3_fp8", exact_steps=0.0)),
     replace(_14B_STEP, name="14b-480p-sparse", tuning=Tuning(sparsity=0.5, exact_steps=0.0)),
     replace(_14B_STEP, name="14b-480p-sage", tuning=Tuning(attention="sage", exact_steps=0.0)),
+    replace(_DECODE, name="decode-480p-fp8", tuning=Tuning(vae_fp8=True)),
     replace(_DECODE, name="decode-720p", width=1280, height=720, target_s=None),
     replace(
         _DECODE,

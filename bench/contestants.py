@@ -96,7 +96,8 @@ def _decode(case: Case, model: RandomModel) -> Work:
     def diffusers() -> None:
         model.vae.decode(latents.to(model.dtype))
 
-    return Work(lambda: [None for _ in model.streaming_vae.decode(latents)], diffusers)
+    vae = model.vae_of(case.tuning)
+    return Work(lambda: [None for _ in vae.decode(latents)], diffusers)
 
 
 def _end_to_end(case: Case, model: RandomModel, engine: WanEngine, folder: Path) -> Work:

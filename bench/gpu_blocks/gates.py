@@ -14,11 +14,12 @@ from models.kernels.block_sparse import block_sparse_in_plain_torch
 from models.speed.fp8 import closeness
 from models.transformer.denoiser import Denoiser
 from models.tuning import Tuning
+from models.vae.conv_form import eight_bit_form
 from models.vae.streaming_vae import StreamingVae
 from models.variants import VARIANTS, Variant
 from testbed.random_engine import RandomModel
 
-_SIXTEEN_BITS, _EIGHT_BITS, _DECODE_DB = 0.02, 0.1, 30.0
+_SIXTEEN_BITS, _EIGHT_BITS, _DECODE_DB, _EIGHT_BIT_DB = 0.02, 0.1, 30.0, 30.0
 """Bounds on the relative error of a velocity (L2 norm), and on the ratio of signal to error of a decode."""
 _SPARSITY = 0.5
 
@@ -83,6 +84,21 @@ def decode(bench: Bench) -> None:
         bench.found("figure", "decode in float16, beside float32", decibels, "dB")
         model.cast(bench.dtype)
     bench.found("gate", "decode", _decibels(model.streaming_vae, latents, expected), "dB", wanted=_DECODE_DB)
+
+
+def vae_fp8(bench: Bench) -> None:
+    """Compare a decode with convolutions in 8 bits, by plain torch where there are no kernels, with one by
+    diffusers in float32.
+    """
+    variant = _variant(bench)
+    model = _model(variant, bench)
+    latents = torch.randn(1, variant.latent_channels, 3, 16, 16, device=bench.device)
+    mean, deviation = model.streaming_vae.mean, model.streaming_vae.deviation
+    with torch.inference_mode():
+        expected = model.vae.decode(latents * deviation + mean, return_dict=False)[0][0].transpose(0, 1)
+        model.cast(bench.dtype)
+        vae = StreamingVae(model.vae, large=eight_bit_form(bench.device))
+        bench.found("gate", "vae_fp8", _decibels(vae, latents, expected), "dB", wanted=_EIGHT_BIT_DB)
 
 
 def _decibels(vae: StreamingVae, latents: Tensor, expected: Tensor) -> float:

@@ -23,7 +23,7 @@ _FIRST = (
     "14b-480p-4-steps",
     "1.3b-480p-4-steps",
 )
-_THEN = ("14b-480p-compile", "14b-480p-fp8-compile")
+_THEN = ("decode-480p-fp8", "14b-480p-compile", "14b-480p-fp8-compile")
 _LARGE = ("14b-720p", "decode-720p", "14b-480p-4-steps-fp8-flash3_fp8")
 _BY_DIFFUSERS = ("14b-480p", "decode-480p")
 
@@ -65,6 +65,7 @@ def _plan() -> tuple[Block, ...]:
         *(Block(f"gate-{gate}", Work("gates", gate), 30.0) for gate in _GATES),
         *map(_case, first),
         Block("convolutions", Work("convolutions"), 45.0),
+        Block("convolutions-8-bits", Work("eight_bit_convolutions"), 45.0),
         *(_by_diffusers(by_name[name]) for name in _BY_DIFFUSERS),
         Block("gate-compiled", Work("gates", "compiled"), _COMPILING_S, compiles=True),
         *map(_case, (*then, *large)),
@@ -74,7 +75,7 @@ def _plan() -> tuple[Block, ...]:
     )
 
 
-_GATES = ("exact", "decode", "fp8", "flash3_fp8", "sparse")
+_GATES = ("exact", "decode", "fp8", "flash3_fp8", "sparse", "vae_fp8")
 """Gates of what is not compiled."""
 
 
@@ -86,6 +87,7 @@ def _case(case: Case) -> Block:
         "fp8": tuning.fp8,
         "flash3_fp8": tuning.attention == "flash3_fp8",
         "sparse": tuning.sparsity > 0,
+        "vae_fp8": tuning.vae_fp8,
         "compiled": tuning.compile,
     }
     return Block(
