@@ -1,8 +1,9 @@
 """Processor time of a request in the front door alone: no proxy, no cluster, no client, no sockets.
 
-Requests go to the applications as a server hands them over, 32 at once, in turns: to the service with all its
-surfaces, to the one with its native surface alone, and to a bare FastAPI echo. What is told is the processor
-time that the process takes for each, the median of the turns: that holds on a machine that others use, too.
+Requests go to the applications as a server hands them over, some at once, in turns: to the service with all
+its surfaces, to the one with its native surface alone, and to a bare FastAPI echo. What is told is the
+processor time that the process takes for each, the median of the turns: that holds on a machine that others
+use, too.
 """
 
 import argparse
@@ -37,13 +38,16 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="scripts/bench door_time", description=__doc__)
     parser.add_argument("--turns", type=int, default=15, help="turns of each (default 15)")
     parser.add_argument("--requests", type=int, default=400, help="requests of a turn (default 400)")
+    parser.add_argument(
+        "--at-once", type=int, default=CONNECTIONS, help=f"requests at once (default {CONNECTIONS})"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
         logger = logging.getLogger("ray.serve")
         logger.handlers[:] = [logging.FileHandler(Path(folder) / "log")]  # as a replica writes it
         logger.propagate = False
-        took = asyncio.run(_measured(Path(folder), options.turns, options.requests))
+        took = asyncio.run(_measured(Path(folder), options))
     figures = {name: statistics.median(each) for name, each in took.items()}
     print(describe())
     for name, each in took.items():
@@ -101,7 +105,7 @@ class _Asked:
         return b"".join(parts)
 
 
-async def _measured(folder: Path, turns: int, requests: int) -> Mapping[str, Sequence[float]]:
+async def _measured(folder: Path, options: argparse.Namespace) -> Mapping[str, Sequence[float]]:
     """Return the milliseconds of processor time of each turn, by what was asked for."""
     async with AsyncExitStack() as stack:
         asked: dict[str, tuple[ASGIApp, Iterator[_Asked]]] = {
@@ -115,24 +119,23 @@ async def _measured(folder: Path, turns: int, requests: int) -> Mapping[str, Seq
             asked[f"submit_{name}"] = api, submits
             asked[f"status_{name}"] = api, _statuses(first)
         took: dict[str, list[float]] = defaultdict(list)
-        for turn in range(turns + 1):
+        for turn in range(options.turns + 1):
             for name, (app, them) in asked.items():
-                spent = await _turn(app, them, requests)
+                spent = await _turn(app, islice(them, options.requests), options.at_once)
                 if turn:  # the first one warms up
-                    took[name].append(1000 * spent / requests)
+                    took[name].append(1000 * spent / options.requests)
         return took
 
 
-async def _turn(app: ASGIApp, asked: Iterator[_Asked], requests: int) -> float:
+async def _turn(app: ASGIApp, asked: Iterator[_Asked], at_once: int) -> float:
     """Return the seconds of processor time that the requests of a turn take."""
-    them = islice(asked, requests)
 
     async def connection() -> None:
-        for each in them:
+        for each in asked:
             await each.of(app)
 
     began = time.process_time()
-    await asyncio.gather(*(connection() for _ in range(CONNECTIONS)))
+    await asyncio.gather(*(connection() for _ in range(at_once)))
     return time.process_time() - began
 
 

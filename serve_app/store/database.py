@@ -6,14 +6,17 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from sqlalchemy import Connection, event, inspect, make_url, text
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_url, text
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
+from serve_app.store.one_trip import OneTrip
 from serve_app.store.postgres import PATIENCE_S, postgres_engine, reaching_server
 from serve_app.store.sqlite_file import SqliteFile
 
+Result = TypeVar("Result")
 OnTransaction = Callable[[str, float], None]
 """Is told of each ``read`` or ``write`` that ended well, and its seconds; returns at once, never raises."""
 
@@ -24,6 +27,7 @@ def untimed(_kind: str, _seconds: float) -> None:
 
 _MIGRATIONS = Path(__file__).parent / "migrations" / "versions"
 _LOCK = 7_206_714_312  # key of the advisory lock; arbitrary, but used for nothing else
+_READERS = 4
 
 
 class Database:
@@ -31,9 +35,10 @@ class Database:
 
     SQLite runs in WAL mode with ``synchronous=FULL``: commits survive a power cut. A write transaction begins
     IMMEDIATE with its first modifying statement, so two processes queue for the lock instead of failing;
-    within a process, writers queue on a pool of one connection. A reader has no transaction: each query sees
-    the state committed at that time. That saves the BEGIN and COMMIT, each of which would cost a round trip
-    to a thread, the largest part of a query's time.
+    within a process, writers take turns. A reader has no transaction: each query sees the state committed at
+    that time. That saves the BEGIN and COMMIT, each of which would cost a round trip to a thread, the largest
+    part of a query's time. What is asked most is one such trip as a whole, by ``read_once`` and
+    ``write_once``.
     """
 
     def __init__(
@@ -50,17 +55,24 @@ class Database:
         """
         self._url = url
         self._on_transaction = on_transaction
+        self._lock_patience_s = lock_patience_s
+        self._writing = asyncio.Lock()
+        self._reads: OneTrip | None = None
+        self._writes: OneTrip | None = None
         parsed = make_url(url)
         self._file = parsed.database if parsed.get_backend_name() == "sqlite" else None
         if self._file is not None:
             file = SqliteFile(Path(self._file))
             self._reaching = file.reaching
-            self._readers = _sqlite_engine(
-                url, begin=None, pool_size=4, wait_s=PATIENCE_S, opened=file.opened
-            )
-            self._writers = _sqlite_engine(
-                url, begin="IMMEDIATE", pool_size=1, wait_s=lock_patience_s, opened=file.opened
-            )
+            readers = _options(begin=None, pool_size=_READERS, wait_s=PATIENCE_S)
+            writers = _options(begin="IMMEDIATE", pool_size=1, wait_s=lock_patience_s)
+            self._readers = create_async_engine(url, **readers)
+            self._writers = create_async_engine(url, **writers)
+            plain = parsed.set(drivername="sqlite")
+            reads, writes = create_engine(plain, **readers), create_engine(plain, **writers)
+            for engine in (self._readers.sync_engine, self._writers.sync_engine, reads, writes):
+                _configure(engine, file.opened)
+            self._reads, self._writes = OneTrip(reads, _READERS), OneTrip(writes, 1)
         else:
             self._reaching = reaching_server
             self._readers = self._writers = postgres_engine(url, patience_s)
@@ -109,6 +121,17 @@ class Database:
             yield connection
         self._on_transaction("read", time.perf_counter() - began)
 
+    async def read_once(self, work: Callable[[Connection], Result]) -> Result:
+        """Return what ``work`` reads by a connection, in any thread. Raises ``StoreUnavailable``."""
+        if self._reads is None:
+            async with self.read() as connection:
+                return await connection.run_sync(work)
+        began = time.perf_counter()
+        async with self._reaching():
+            result = await self._reads.run(work)
+        self._on_transaction("read", time.perf_counter() - began)
+        return result
+
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
         """Yield a transaction that is committed when the block ends and rolled back when the block raises.
@@ -116,9 +139,36 @@ class Database:
         Raises ``StoreUnavailable``; then it is not known whether it was committed.
         """
         began = time.perf_counter()
-        async with self._reaching(), self._writers.begin() as connection:
+        async with self._reaching(), self._turn(), self._writers.begin() as connection:
             yield connection
         self._on_transaction("write", time.perf_counter() - began)
+
+    async def write_once(self, work: Callable[[Connection], Result]) -> Result:
+        """Return what ``work`` makes of a transaction, in any thread. Raises as ``write`` does."""
+        if self._writes is None:
+            async with self.write() as connection:
+                return await connection.run_sync(work)
+        began = time.perf_counter()
+        async with self._reaching(), self._turn():
+            result = await self._writes.run(work)
+        self._on_transaction("write", time.perf_counter() - began)
+        return result
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """Have a block that writes wait for those before it in this process. Raises ``PoolTimeout``."""
+        if self._file is None:
+            yield
+            return
+        try:
+            async with asyncio.timeout(self._lock_patience_s):
+                await self._writing.acquire()
+        except TimeoutError:
+            raise PoolTimeout("those before this write wait for the file") from None
+        try:
+            yield
+        finally:
+            self._writing.release()
 
     @asynccontextmanager
     async def write_alone(self) -> AsyncIterator[AsyncConnection]:
@@ -136,38 +186,40 @@ class Database:
 
     async def close(self) -> None:
         """Close every connection."""
+        for trips in (self._reads, self._writes):
+            if trips is not None:
+                await asyncio.to_thread(trips.close)
         await self._readers.dispose()
         await self._writers.dispose()
 
 
-def _sqlite_engine(
-    url: str, *, begin: str | None, pool_size: int, wait_s: float, opened: Callable[[], None]
-) -> AsyncEngine:
-    """Create an engine; ``begin``: the kind of transaction for modifying statements, None for autocommit.
+def _options(*, begin: str | None, pool_size: int, wait_s: float) -> dict[str, Any]:
+    """Return the options of a SQLite engine.
 
-    ``wait_s``: seconds to wait for the file's lock, and for a connection. ``opened`` is called with each
-    connection that is made.
+    ``begin``: the kind of transaction for modifying statements, None for autocommit. ``wait_s``: seconds to
+    wait for the file's lock, and for a connection.
     """
-    engine = create_async_engine(
-        url,
-        hide_parameters=True,  # or an error that is logged would hold prompts
-        pool_size=pool_size,
-        max_overflow=0,
-        pool_reset_on_return=None,  # ``read`` opens no transaction, ``write`` commits or rolls back
-        connect_args={"isolation_level": begin, "timeout": wait_s},
-        pool_timeout=wait_s,
+    return {
+        "hide_parameters": True,  # or an error that is logged would hold prompts
+        "pool_size": pool_size,
+        "max_overflow": 0,
+        "pool_reset_on_return": None,  # a read opens no transaction, a write commits or rolls back
+        "connect_args": {"isolation_level": begin, "timeout": wait_s},
+        "pool_timeout": wait_s,
         **({} if begin else {"isolation_level": "AUTOCOMMIT"}),
-    )
+    }
 
-    @event.listens_for(engine.sync_engine, "connect")
-    def _configure(connection: Any, _record: object) -> None:
+
+def _configure(engine: Engine, opened: Callable[[], None]) -> None:
+    """Have each new connection use the log in the safe way, and ``opened`` be called with it."""
+
+    @event.listens_for(engine, "connect")
+    def _connected(connection: Any, _record: object) -> None:
         cursor = connection.cursor()
         cursor.execute("PRAGMA journal_mode=WAL")
         cursor.execute("PRAGMA synchronous=FULL")
         cursor.close()
         opened()
-
-    return engine
 
 
 def newest_version() -> str:

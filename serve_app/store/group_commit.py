@@ -4,10 +4,10 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
-from sqlalchemy import and_, bindparam, delete, exists, func, insert, or_, select
+from sqlalchemy import Connection, and_, bindparam, delete, exists, func, insert, or_, select
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from serve_app.errors import Draining, OverQuota, QueueFull, ServiceError, TaskExists
 from serve_app.store.batching import Batching
@@ -20,9 +20,11 @@ from serve_app.tasks.transitions import Status
 
 # Without the order of its parameters, for which SQLAlchemy would send a statement for each row.
 _INSERT = insert(TASKS).returning(TASKS.c.uid, TASKS.c.seq)
-_COUNT_QUEUED = select(func.count()).select_from(TASKS).where(TASKS.c.status == Status.QUEUED)
-IS_DRAINING = select(exists().where(SERVICES.c.leads, SERVICES.c.draining))
+_IS_DRAINING = exists().where(SERVICES.c.leads, SERVICES.c.draining)
+IS_DRAINING = select(_IS_DRAINING)
 """Whether no task is taken: the leader is to stop, and no other service lives."""
+_QUEUED = select(func.count()).select_from(TASKS).where(TASKS.c.status == Status.QUEUED)
+_STANDING = select(_IS_DRAINING, _QUEUED.scalar_subquery())
 _COUNT_QUEUED_OF = (
     select(TASKS.c.owner, func.count())
     .where(TASKS.c.status == Status.QUEUED, TASKS.c.owner.in_(bindparam("owners", expanding=True)))
@@ -56,42 +58,45 @@ class GroupCommit:
 
     async def _commit(self, group: Sequence[Entry]) -> Sequence[Task | Exception]:
         try:
-            return await self._transaction(group)
+            return await self._database.write_once(partial(_store, group=group))
         except IntegrityError:
             if len(group) == 1:
                 return [TaskExists(f"Task ID {group[0].new.id} already exists")]
             # One id exists already, which rolls back the group: retry each task in its own transaction.
             return [answer for entry in group for answer in await self._commit([entry])]
 
-    async def _transaction(self, group: Sequence[Entry]) -> Sequence[Task | Exception]:
-        now = time.time()
-        async with self._database.write() as connection:
-            if await connection.scalar(IS_DRAINING):
-                return [draining() for _ in group]
-            refusals = _refusals(group, *await _count(connection, group))
-            taken = [entry for entry, refusal in zip(group, refusals, strict=True) if refusal is None]
-            replaced = [
-                and_(TASKS.c.id == entry.new.id, TASKS.c.owner == entry.new.owner)
-                for entry in taken
-                if entry.admission.replace
-            ]
-            if replaced:
-                await connection.execute(delete(TASKS).where(or_(*replaced)))
-            rows = {
-                entry.new.uid: values_of(entry.new, max_attempts=entry.admission.max_attempts, now=now)
-                for entry in taken
-            }
-            seqs = (await connection.execute(_INSERT, list(rows.values()))).all() if rows else []
-        stored = {uid: task_of({**rows[uid], "seq": seq}) for uid, seq in seqs}
-        return [refusal or stored[entry.new.uid] for entry, refusal in zip(group, refusals, strict=True)]
+
+def _store(connection: Connection, group: Sequence[Entry]) -> Sequence[Task | Exception]:
+    """Insert the tasks that may be; return each one, or its refusal."""
+    now = time.time()
+    is_draining, queued = connection.execute(_STANDING).one()
+    if is_draining:
+        return [draining() for _ in group]
+    refusals = _refusals(group, queued, _queued_of_owners(connection, group))
+    taken = [entry for entry, refusal in zip(group, refusals, strict=True) if refusal is None]
+    replaced = [
+        and_(TASKS.c.id == entry.new.id, TASKS.c.owner == entry.new.owner)
+        for entry in taken
+        if entry.admission.replace
+    ]
+    if replaced:
+        connection.execute(delete(TASKS).where(or_(*replaced)))
+    rows = {
+        entry.new.uid: values_of(entry.new, max_attempts=entry.admission.max_attempts, now=now)
+        for entry in taken
+    }
+    seqs = connection.execute(_INSERT, list(rows.values())).all() if rows else []
+    stored = {uid: task_of({**rows[uid], "seq": seq}) for uid, seq in seqs}
+    return [refusal or stored[entry.new.uid] for entry, refusal in zip(group, refusals, strict=True)]
 
 
-async def _count(connection: AsyncConnection, group: Sequence[Entry]) -> tuple[int, Counter[str]]:
-    """Count the queued tasks: all of them, and those of each owner that has a limit."""
-    queued = await connection.scalar(_COUNT_QUEUED) or 0
+def _queued_of_owners(connection: Connection, group: Sequence[Entry]) -> Counter[str]:
+    """Count the queued tasks of each owner that has a limit."""
     limited = {entry.new.owner for entry in group if entry.admission.max_queued_own is not None}
-    own = (await connection.execute(_COUNT_QUEUED_OF, {"owners": list(limited)})).all() if limited else []
-    return queued, Counter({owner: count for owner, count in own})
+    if not limited:
+        return Counter()
+    rows = connection.execute(_COUNT_QUEUED_OF, {"owners": list(limited)}).all()
+    return Counter({owner: count for owner, count in rows})
 
 
 def draining() -> Draining:

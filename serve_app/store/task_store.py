@@ -2,11 +2,12 @@
 
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, bindparam, delete, func, or_, select, true, update
+from sqlalchemy import ColumnElement, Connection, Select, bindparam, delete, func, or_, select, true, update
 
 from serve_app.errors import IdempotencyMismatch, TaskExists, TaskNotFound
 from serve_app.store.batching import Batching
@@ -256,13 +257,9 @@ class TaskStore:
             return bool(await connection.scalar(IS_DRAINING))
 
     async def _read(self, questions: Sequence[_Lookup]) -> Sequence[Task | Exception]:
-        ids = list({question.task_id for question in questions})
-        async with self._database.read() as connection:
-            rows = (await connection.execute(_BY_IDS, {"ids": ids})).mappings().all()
-        found: dict[str, list[Task]] = defaultdict(list)
-        for row in rows:
-            found[row["id"]].append(task_of(row))
-        return [_chosen(question, found[question.task_id]) for question in questions]
+        ids = {question.task_id for question in questions}
+        found = await self._database.read_once(partial(_of_ids, ids=ids))
+        return [_chosen(question, found.get(question.task_id, ())) for question in questions]
 
     async def _tasks(self, query: Select[Any]) -> Sequence[Task]:
         async with self._database.read() as connection:
@@ -281,6 +278,14 @@ class TaskStore:
         if row["digest"] != new.digest:
             raise IdempotencyMismatch("This Idempotency-Key was used before with another request body")
         return task_of(row)
+
+
+def _of_ids(connection: Connection, ids: Collection[str]) -> Mapping[str, Sequence[Task]]:
+    """Return the tasks of each of these ids, newest first."""
+    found: dict[str, list[Task]] = defaultdict(list)
+    for row in connection.execute(_BY_IDS, {"ids": list(ids)}).mappings().all():
+        found[row["id"]].append(task_of(row))
+    return found
 
 
 def _seen_by(caller: Caller) -> ColumnElement[bool]:
