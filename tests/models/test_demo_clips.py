@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFilter
+from PIL import Image, ImageDraw, ImageFilter
 
 from models.demo.clips import FRAMES, HEIGHT, WIDTH, draw
 from models.demo.grammar import BACKGROUNDS, COLOURS, EXAMPLES, MOTIONS, SCENES, SHAPES, Scene, words
@@ -87,6 +87,12 @@ def test_a_blob_is_not_taken_for_the_shape_that_it_was_blurred_from(shape: str) 
         for radius in (1, 2, 9, 12)
     ]
     assert found == [True, True, False, False], "a little softness leaves it what it is"
+
+
+def test_a_pentagon_as_a_blurred_star_is_no_star_and_no_ball_either() -> None:
+    picture = Image.new("1", (WIDTH, HEIGHT))
+    ImageDraw.Draw(picture).regular_polygon((WIDTH / 2, HEIGHT / 2, 30), n_sides=5, fill=1)
+    assert Silhouettes.of(np.asarray(picture)[None]).shape == ""
 
 
 def test_a_shape_that_leaves_the_picture_is_judged_by_the_frames_that_have_all_of_it() -> None:
