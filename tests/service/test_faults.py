@@ -143,6 +143,31 @@ def test_a_killed_coordinator_leaves_the_run_going(service: Service) -> None:
     assert service.until(waiting, "succeed")["attempt"] == 1
 
 
+def test_a_coordinator_that_is_frozen_is_replaced_and_the_run_goes_on(
+    service: Service, releases: Path
+) -> None:
+    """Freeze it for good: it holds its connections, so nothing tells Serve that it is gone."""
+    task_id = small(service, prompt="[[hold:frozen]]")
+    waiting = small(service)
+    service.until(task_id, "running")
+    (frozen,) = service.replica_pids("coordinator").values()
+    os.kill(frozen, signal.SIGSTOP)
+    try:
+        wait_for(
+            lambda: bool(set(service.replica_pids("coordinator").values()) - {frozen}),
+            DEADLINE_S,
+            lambda: "it was not replaced",
+        )
+        (releases / "frozen").touch()
+        ended = service.until(task_id, "succeed", deadline_s=DEADLINE_S)
+        assert ended["attempt"] == 1, "the run was there all the time and must not be done again"
+        assert service.until(waiting, "succeed", deadline_s=DEADLINE_S)["attempt"] == 1
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(frozen, signal.SIGCONT)
+    assert_published_once(service, task_id)
+
+
 class Hook(BaseHTTPRequestHandler):
     """A receiver of webhooks that answers none before it is released."""
 
