@@ -8,6 +8,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 FIRST = "the first process with clusters"
 SECOND = "the second process with clusters"
+RANKS = "the process with groups of ranks"
 
 ON_CLUSTERS = {
     "contract/test_engine_contract.py": FIRST,
@@ -22,8 +23,22 @@ ON_CLUSTERS = {
 Both take about as long. The second begins with those that launch clusters of their own.
 """
 
+OF_RANKS = {
+    "bench/test_communication.py",
+    "models/test_compiled.py",
+    "models/test_lora.py",
+    "models/test_parallel.py",
+    "models/test_step_cache.py",
+}
+"""The files whose ranks are forks of one server, which imports the models once, and for most of them what
+``test_parallel.py`` imports: that comes first.
+"""
+
+GROUPS = (FIRST, SECOND, RANKS)
+"""The groups of files in the order of their begin, before all others."""
+
 FOLDERS = ("models", "training", "bench", "deploy", "http", "contract", "unit")
-"""Folders in the order of their begin: the slowest first, after the tests on clusters, which mostly wait."""
+"""Folders in the order of their begin, the slowest first."""
 
 
 class Scheduler(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
@@ -40,8 +55,10 @@ class Scheduler(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no type
 def scope(nodeid: str) -> str:
     """Return the name of the group of tests that one process runs together with this one."""
     path = PurePosixPath(nodeid.partition("::")[0])
-    default = FIRST if path.parent.name == "service" else str(path)
-    return ON_CLUSTERS.get(f"{path.parent.name}/{path.name}", default)
+    name = f"{path.parent.name}/{path.name}"
+    if name in OF_RANKS:
+        return RANKS
+    return ON_CLUSTERS.get(name, FIRST if path.parent.name == "service" else str(path))
 
 
 def order(items: list[pytest.Item]) -> None:
@@ -52,9 +69,11 @@ def order(items: list[pytest.Item]) -> None:
     items.sort(key=_turn)
 
 
-def _turn(item: pytest.Item) -> int:
+def _turn(item: pytest.Item) -> tuple[int, bool]:
     place = scope(item.nodeid)
-    if place in (FIRST, SECOND):
-        return -2 if place == FIRST else -1
     folder = item.nodeid.split("/")[1]
-    return FOLDERS.index(folder) if folder in FOLDERS else len(FOLDERS)
+    if place in GROUPS:
+        turn = GROUPS.index(place) - len(GROUPS)
+    else:
+        turn = FOLDERS.index(folder) if folder in FOLDERS else len(FOLDERS)
+    return turn, item.path.name != "test_parallel.py"
