@@ -10,6 +10,8 @@ from testbed.cluster import Cluster, paced
 from testbed.service import HTTP, Service, wait_for
 
 DELAYS = {"upscale_delay_s": 1.5, "downscale_delay_s": 2.0, "downscale_to_zero_delay_s": 2.0}
+RULES = {"lease_s": 6.0, "heartbeat_s": 0.5}
+"""Shorter than by themselves: at the end, a replica looks for its coordinator for two leases."""
 DEADLINE_S = 120
 STEP_S = 0.2
 
@@ -52,7 +54,7 @@ def service(cluster: Cluster, gate: Path, releases: Path) -> Iterator[Service]:
             cpus_per_replica=0.1,
         ),
     ]
-    with cluster.deploy(models=models) as service:
+    with cluster.deploy(models=models, tasks=RULES) as service:
         yield service
 
 

@@ -102,7 +102,7 @@ async def serving(settings: AppSettings, port: int = 0) -> AsyncIterator[WebServ
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(("127.0.0.1", port))
             server = uvicorn.Server(
-                uvicorn.Config(http.api, lifespan="off", log_level="critical", timeout_graceful_shutdown=1)
+                uvicorn.Config(http.api, lifespan="off", log_level="critical", timeout_graceful_shutdown=0)
             )
             task = asyncio.create_task(server.serve([listener]))
             yield WebService(http, listener.getsockname()[1])
