@@ -37,8 +37,8 @@ OF_RANKS = {
 GROUPS = (FIRST, SECOND, RANKS)
 """The groups of files in the order of their begin, before all others."""
 
-FOLDERS = ("models", "training", "bench", "deploy", "http", "contract", "unit")
-"""Folders in the order of their begin, the slowest first."""
+FOLDERS = ("models", "training", "bench", "deploy", "web", "http", "contract", "unit")
+"""Folders in the order of their begin: the slowest files first, so that all processes end together."""
 
 
 class Scheduler(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
