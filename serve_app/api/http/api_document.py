@@ -6,9 +6,10 @@ from types import MappingProxyType
 from typing import Any, NotRequired
 
 from fastapi import FastAPI
-from pydantic import ConfigDict, TypeAdapter, with_config
+from pydantic import TypeAdapter
 from typing_extensions import TypedDict
 
+from serve_app.api.http.described import described
 from serve_app.api.http.request_model import RequestModel, allowed
 from serve_app.tasks.video_output import VideoFormat
 
@@ -30,9 +31,6 @@ REASONS: Mapping[int, str] = {
 
 _SCHEMAS = "#/components/schemas/{model}"
 """Where a document has the schemas of others, by their names."""
-
-described = with_config(ConfigDict(use_attribute_docstrings=True))
-"""Decorator of a document whose fields are described by the texts below them."""
 
 
 @described

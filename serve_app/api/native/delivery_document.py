@@ -5,7 +5,7 @@ from typing import Literal
 
 from typing_extensions import TypedDict
 
-from serve_app.api.http.api_document import described
+from serve_app.api.http.described import described
 from serve_app.api.native.moment import moment_if_any
 from serve_app.tasks.task import Task
 from serve_app.tasks.transitions import Status

@@ -7,7 +7,7 @@ from typing_extensions import TypedDict
 
 from models.size_choices import SizeChoice, size_choices
 from models.variants import Variant
-from serve_app.api.http.api_document import described
+from serve_app.api.http.described import described
 from serve_app.config.model_settings import ModelSettings
 from serve_app.media.encoders import written_formats
 from serve_app.queue.snapshot import ModelLine, QueueSnapshot

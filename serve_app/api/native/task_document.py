@@ -7,7 +7,7 @@ from typing import Any, Literal
 from typing_extensions import TypedDict
 
 from models.phase import Phase
-from serve_app.api.http.api_document import described
+from serve_app.api.http.described import described
 from serve_app.api.native.delivery_document import (
     UploadDocument,
     WebhookDocument,
