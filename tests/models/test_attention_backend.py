@@ -225,6 +225,7 @@ def test_auto_keeps_to_the_order_where_kernels_are_alike(
     with fake:
         assert choose("auto", fake.device, torch.bfloat16, shape).name == "cudnn"
         install("flash3 of fa3-fwd")
+        install("xformers")  # whose kernels are for devices before it
         library.cache_clear()
         choice = choose("auto", fake.device, torch.bfloat16, shape)
     assert choice.name == "flash3"
