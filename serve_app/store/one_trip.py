@@ -15,20 +15,25 @@ Result = TypeVar("Result")
 
 
 class OneTrip:
-    """The threads of an engine, one for each of its connections."""
+    """The threads of an engine, one for each of its connections. Both begin when they are needed."""
 
     def __init__(self, engine: Engine, threads: int) -> None:
         self._engine = engine
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="store")
+        self._most = threads
+        self._threads = self._pool()
 
     async def run(self, work: Callable[[Connection], Result]) -> Result:
         """Return what ``work`` returns, in a transaction that is committed if it raises nothing."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._run, work)
 
     def close(self) -> None:
-        """Close the connections, once what is under way has ended."""
+        """Close the connections, once what is under way has ended; more work would open others."""
         self._threads.shutdown()
         self._engine.dispose()
+        self._threads = self._pool()
+
+    def _pool(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(self._most, thread_name_prefix="store")
 
     def _run(self, work: Callable[[Connection], Result]) -> Result:
         with self._engine.begin() as connection:
