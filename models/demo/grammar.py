@@ -102,7 +102,7 @@ EXAMPLES = (
     Scene("ball", "purple", "gray", "bounces"),
     Scene("triangle", "blue", "white", "left"),
 )
-"""What it does best: points and corners grow soft in what is fast."""
+"""What it does best: a star that grows keeps its points, one that spins does not."""
 
 
 def words() -> Iterator[str]:
