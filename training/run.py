@@ -66,13 +66,17 @@ class Training:
         self._vae, self._transformer, self._text_encoder = (part.float().to(self._device) for part in parts)
 
     def run(self) -> None:
+        """Run every part that is not finished yet, and examine the model."""
+        self.train()
+        report(self._out, self._work, self._plan.scored, self._say)
+
+    def train(self) -> None:
         """Run every part that is not finished yet."""
         self._work.mkdir(parents=True, exist_ok=True)
         latents = self._latents(self._train_vae())
         self._train_flow(latents)
         self._write_model()
         self._train_student(latents)
-        report(self._out, self._work, self._plan.scored, self._say)
 
     def _train_vae(self) -> WholeClipVae:
         plan = self._plan

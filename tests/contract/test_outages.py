@@ -71,6 +71,7 @@ async def until(condition: Any) -> None:
             await asyncio.sleep(0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.postgres
 async def test_a_database_that_is_cut_off_or_says_nothing_is_unavailable_and_then_there_again(
     address: str, to_postgres: TcpProxy
@@ -91,6 +92,7 @@ async def test_a_database_that_is_cut_off_or_says_nothing_is_unavailable_and_the
     await database.close()
 
 
+@pytest.mark.slow
 @pytest.mark.postgres
 async def test_a_slow_database_answers_what_it_is_asked(address: str, to_postgres: TcpProxy):
     database = Database(address, patience_s=5)
@@ -101,6 +103,7 @@ async def test_a_slow_database_answers_what_it_is_asked(address: str, to_postgre
     await database.close()
 
 
+@pytest.mark.slow
 @pytest.mark.postgres
 async def test_a_transaction_that_is_rolled_back_for_another_may_be_tried_again(address: str):
     database = Database(address)
@@ -167,6 +170,7 @@ async def test_a_run_waits_for_its_bucket_and_then_publishes(artifacts: Artifact
     assert artifacts.find(result.artifact).size > 0
 
 
+@pytest.mark.slow
 @pytest.mark.s3
 async def test_a_run_whose_bucket_stays_away_is_handed_back(artifacts: Artifacts, to_bucket: TcpProxy):
     coordinator = Coordinator()

@@ -103,6 +103,7 @@ async def test_a_refusal_says_which_field_is_at_fault(url: str) -> None:
             await client.cancel("all")
 
 
+@pytest.mark.slow
 async def test_a_full_queue_is_waited_for_as_long_as_it_asks(service: HttpService, url: str) -> None:
     async with AsyncClient(url, retries=0) as client:
         for _ in range(5):
@@ -116,6 +117,7 @@ async def test_a_full_queue_is_waited_for_as_long_as_it_asks(service: HttpServic
         assert (await asyncio.wait_for(waiting, 60)).status == "submitted"
 
 
+@pytest.mark.slow
 async def test_what_breaks_is_taken_up_again_and_makes_no_second_task(
     service: HttpService, url: str, tmp_path: Path
 ) -> None:

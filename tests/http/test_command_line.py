@@ -354,6 +354,7 @@ async def test_a_second_ctrl_c_leaves_and_the_task_goes_on(
     assert task["status"] == "submitted"
 
 
+@pytest.mark.slow
 async def test_watch_draws_the_queue_and_the_replicas(service: HttpService, url: str) -> None:
     await service.add_replica()
     await service.submit(prompt="a red ball\x1b]0;title\x07")

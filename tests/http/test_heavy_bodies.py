@@ -73,6 +73,7 @@ async def test_others_are_answered_while_a_large_body_is_parsed(
     assert (await submit).status_code == 400, "that was no picture"
 
 
+@pytest.mark.slow
 async def test_a_body_that_drips_in_is_refused_and_an_answer_that_takes_its_time_is_not(
     service: HttpService, monkeypatch: pytest.MonkeyPatch
 ) -> None:

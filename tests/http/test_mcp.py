@@ -296,6 +296,7 @@ async def test_a_service_that_is_not_there_is_said_without_the_key():
     assert said == "No service answers at http://127.0.0.1:9."
 
 
+@pytest.mark.slow
 async def test_a_stream_that_breaks_is_taken_up_again(live: Listening):
     await live.service.submit(key="alice", task_id="mine")
     waiting = (await live.service.client.get("/v1/tasks/mine/status", headers=with_key("alice"))).json()

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import openai
 
 # OpenAI ended its own service; its client says so at each call, and goes on working.
-pytestmark = pytest.mark.filterwarnings("ignore:The Sora API:DeprecationWarning")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:The Sora API:DeprecationWarning")]
 DEADLINE_S = 30
 
 

@@ -64,6 +64,7 @@ def test_chunks_go_on_from_frames_in_8_bits(form: Any) -> None:
     assert closeness(in_chunks, whole).error < 0.02
 
 
+@pytest.mark.slow
 def test_a_clip_is_decoded_nearly_as_by_the_exact_convolutions(demo_weights: Path) -> None:
     frames = draw(Scene("star", "red", "blue", "right"), np.random.default_rng(3))
     clip = torch.from_numpy(frames / 127.5 - 1.0).float().permute(3, 0, 1, 2)[None]

@@ -39,6 +39,7 @@ def test_a_limit_of_less_than_the_second_that_the_kernel_counts_in_is_kept(tmp_p
     assert 0.1 < used_by_children_s() - before_s < 0.6
 
 
+@pytest.mark.slow
 def test_an_ffmpeg_that_takes_too_long_and_ends_by_itself_has_read_something_bad(tmp_path: Path) -> None:
     source = ("-f", "lavfi", "-i", "testsrc2=s=64x64")
     command = imageio_ffmpeg.get_ffmpeg_exe(), "-v", "quiet", *source, "-f", "null", "-"

@@ -290,6 +290,7 @@ async def test_a_decode_that_breaks_off_leaves_no_file(
     assert (coordinator.published, left_over(artifacts)) == ([], [])
 
 
+@pytest.mark.slow
 async def test_a_step_that_never_ends_is_found_hung(
     artifacts: LocalArtifacts, thread: ThreadPoolExecutor
 ) -> None:

@@ -103,6 +103,7 @@ def test_a_launcher_whose_supervisor_is_killed_stops_and_ends_what_is_left(super
     wait_for(lambda: not supervised.lives, 10, lambda: "something lives")
 
 
+@pytest.mark.slow
 def test_a_start_ends_what_is_left_of_a_service_that_was_killed_and_only_that(
     supervised: Supervised, tmp_path: Path
 ) -> None:
