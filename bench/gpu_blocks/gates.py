@@ -73,12 +73,9 @@ def _sparse_in_plain_torch(queries: Tensor, keys: Tensor, values: Tensor) -> Ten
 
 def decode(bench: Bench) -> None:
     """Compare a decode in the model's dtype, and one in float16, with one by diffusers in float32."""
-    variant = _variant(bench)
-    model = _model(variant, bench)
-    latents = torch.randn(1, variant.latent_channels, 3, 16, 16, device=bench.device)
-    mean, deviation = model.streaming_vae.mean, model.streaming_vae.deviation
+    model = _model(_variant(bench), bench)
+    latents, expected = _exact_decode(bench, model)
     with torch.inference_mode():
-        expected = model.vae.decode(latents * deviation + mean, return_dict=False)[0][0].transpose(0, 1)
         in_float16 = StreamingVae(deepcopy(model.vae).to(torch.float16))
         decibels = _decibels(in_float16, latents, expected)
         bench.found("figure", "decode in float16, beside float32", decibels, "dB")
@@ -90,15 +87,21 @@ def vae_fp8(bench: Bench) -> None:
     """Compare a decode with convolutions in 8 bits, by plain torch where there are no kernels, with one by
     diffusers in float32.
     """
-    variant = _variant(bench)
-    model = _model(variant, bench)
-    latents = torch.randn(1, variant.latent_channels, 3, 16, 16, device=bench.device)
-    mean, deviation = model.streaming_vae.mean, model.streaming_vae.deviation
+    model = _model(_variant(bench), bench)
+    latents, expected = _exact_decode(bench, model)
     with torch.inference_mode():
-        expected = model.vae.decode(latents * deviation + mean, return_dict=False)[0][0].transpose(0, 1)
         model.cast(bench.dtype)
         vae = StreamingVae(model.vae, large=eight_bit_form(bench.device))
         bench.found("gate", "vae_fp8", _decibels(vae, latents, expected), "dB", wanted=_EIGHT_BIT_DB)
+
+
+@torch.inference_mode()
+def _exact_decode(bench: Bench, model: RandomModel) -> tuple[Tensor, Tensor]:
+    """Return latents and their frames by diffusers, before the model is cast."""
+    latents = torch.randn(1, model.variant.latent_channels, 3, 16, 16, device=bench.device)
+    mean, deviation = model.streaming_vae.mean, model.streaming_vae.deviation
+    frames = model.vae.decode(latents * deviation + mean, return_dict=False)[0][0].transpose(0, 1)
+    return latents, frames
 
 
 def _decibels(vae: StreamingVae, latents: Tensor, expected: Tensor) -> float:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import chain
 from random import Random
 from threading import Event
 
@@ -64,12 +65,17 @@ class Faults:
         found = self._processes(title)
         return bool(found) and _signal(self._random.choice(found), signal.SIGKILL)
 
-    def kill_next(self, title: str) -> bool:
-        """Kill the next process of ``title``, one of those that live for a fraction of a second."""
+    def kill_ffmpeg(self) -> bool:
+        """Kill the next ffmpeg (SIGKILL) of a model replica.
+
+        It lives for a fraction of a second, in a session of its own.
+        """
+        replicas = self._processes(f"{_REPLICA}model-")
         ends = time.monotonic() + _NEXT_S
-        while time.monotonic() < ends:
-            if self.kill(title):
-                return True
+        while replicas and time.monotonic() < ends:
+            for child in chain.from_iterable(map(_children, replicas)):
+                if _program(child).startswith("ffmpeg"):
+                    return _signal(child, signal.SIGKILL)
         return False
 
     def freeze(self, title: str) -> bool:
@@ -115,6 +121,13 @@ class Faults:
         ]
 
 
+def _children(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return process.children()
+    except psutil.Error:
+        return []
+
+
 def _title(process: psutil.Process) -> str:
     try:
         return " ".join(process.cmdline())
@@ -149,7 +162,7 @@ KINDS = (
     Fault("Serve controller killed", 8, lambda faults: faults.kill("ray::ServeController")),
     Fault("proxy killed", 6, lambda faults: faults.kill("haproxy")),
     Fault("manager of the proxy killed", 3, lambda faults: faults.kill("ray::HAProxyManager")),
-    Fault("ffmpeg killed", 6, lambda faults: faults.kill_next("ffmpeg")),
+    Fault("ffmpeg killed", 6, Faults.kill_ffmpeg),
     Fault("database locked", 4, Faults.lock_database),
     Fault("everything stopped", 1, Faults.stop_everything, instead=False),
     Fault("everything killed", 2, Faults.kill_everything, instead=False),
