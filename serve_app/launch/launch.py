@@ -125,7 +125,7 @@ def _serve(
         _end_within_limit(stop_signals)
     except (KeyboardInterrupt, click.Abort):
         if not startup.failed:
-            drain(config.drain_s, announce)
+            drain(config.drain_s, announce, was_ready=startup.was_ready)
         _end_within_limit(stop_signals)
         serve.shutdown()
     ray.shutdown()

@@ -26,7 +26,13 @@ class Startup(threading.Thread):
         self._url = url
         self._dashboard = dashboard
         self._stop_signals = stop_signals
+        self._was_ready = False
         self._failed = False
+
+    @property
+    def was_ready(self) -> bool:
+        """True once the service has been ready."""
+        return self._was_ready
 
     @property
     def failed(self) -> bool:
@@ -37,7 +43,8 @@ class Startup(threading.Thread):
         """Poll twice a second until the service is ready, the start has failed or a signal has come."""
         pause = threading.Event()
         while not self._stop_signals.stopping and not pause.wait(_POLL_S):
-            if self._ready():
+            if self._is_ready():
+                self._was_ready = True
                 self._announce.ready(self._url, self._dashboard, _token_file())
                 return
             if failure := _failure():
@@ -46,7 +53,7 @@ class Startup(threading.Thread):
                 os.kill(os.getpid(), signal.SIGINT)
                 return
 
-    def _ready(self) -> bool:
+    def _is_ready(self) -> bool:
         try:
             with urllib.request.urlopen(f"{self._url}/ready", timeout=5) as answer:
                 return bool(answer.status == 200)

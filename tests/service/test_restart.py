@@ -162,7 +162,8 @@ def test_a_service_that_is_stopped_lets_short_runs_end_and_hands_long_ones_back(
     service.until(long, "running")
     wait_for(lambda: goes_on(service, long), DEADLINE_S, lambda: f"it began anew: {service.status(long)}")
 
-    assert Faults(launched, Random(1)).kill("ray::ServeReplica:wan-serve:coordinator")
+    faults = Faults(launched, Random(1))
+    assert faults.kill("ray::ServeReplica:wan-serve:coordinator") and faults.kill("ray::ServeController")
     launched.signal(group=True)
     launched.signal(group=True)  # which has the coordinator that comes next hand back at once
     assert launched.ended() == 0
