@@ -117,16 +117,13 @@ def test_an_older_torch_allows_as_many_forms(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(torch, "compile", older)
     variant = small("wan2.1-t2v-1.3b")
     model = small_transformer(variant)
-    with dynamo.patch(recompile_limit=2):
+    with dynamo.patch(recompile_limit=1):
         counter = CompileCounter()
         denoiser = Denoiser(model, block_parts=compiled_parts(ParallelPlan(), counter))
         for prompts in (1, 2):
-            for dtype in (torch.float32, torch.bfloat16):
-                shape = DummyShape(frames=2, height=8, width=8, prompts=prompts)
-                dummy_forward(
-                    Denoiser(model.to(dtype), block_parts=denoiser.block_parts), variant, model.config, shape
-                )
-    assert counter.frame_count > 2 * PARTS
+            shape = DummyShape(frames=2, height=8, width=8, prompts=prompts)
+            dummy_forward(denoiser, variant, model.config, shape)
+    assert counter.frame_count > PARTS
 
 
 def in_group(rank: LaunchedRank, plan: ParallelPlan) -> None:
