@@ -103,10 +103,13 @@ class DeliveryLedger:
         whose video is about to be uploaded. Raises ``Superseded``.
         """
         values = {"now": now, "under_way": list(under_way), "busy": list(busy), "most": limit}
+        rows = await self._database.read_once(
+            lambda connection: connection.execute(_DUE, values).mappings().all()
+        )
+        if not rows:
+            return []
+        found = [delivery_of(row) for row in rows]
         async with self._database.read() as connection:
-            found = [delivery_of(row) for row in (await connection.execute(_DUE, values)).mappings().all()]
-            if not found:
-                return []
             if not (await seat_of(connection, self._epoch)).leads:
                 return []
             about = select(TASKS).where(TASKS.c.uid.in_({each.task_uid for each in found}))

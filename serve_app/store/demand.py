@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
-from sqlalchemy import func, select
+from sqlalchemy import exists, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from serve_app.store.fair_queue import FairQueue
@@ -13,6 +13,8 @@ from serve_app.store.tables import TASKS
 from serve_app.tasks.transitions import Status
 
 _IS_QUEUED = TASKS.c.status == Status.QUEUED
+ANY_QUEUED = select(exists().where(_IS_QUEUED))
+"""Asks whether any task waits."""
 _OF_EACH = TASKS.c.model, TASKS.c.owner
 # Apart from the times of submits, since an index alone answers it.
 _COUNTS = select(*_OF_EACH, func.count()).where(_IS_QUEUED).group_by(*_OF_EACH)
@@ -32,6 +34,9 @@ class Waiting:
     """Number of queued tasks within their owner's limit of running tasks; 0 during a drain or a pause, and
     where another service leads.
     """
+
+
+NONE_WAITING = Waiting({}, {})
 
 
 @dataclass(frozen=True, slots=True)

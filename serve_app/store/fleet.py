@@ -62,10 +62,8 @@ class Fleet:
 
     async def rates(self) -> Mapping[str, float]:
         """Return the measured seconds per unit of work of each model that has finished a run."""
-        async with self._database.read() as connection:
-            return {
-                row.model: row.seconds_per_work for row in (await connection.execute(select(RATES))).all()
-            }
+        rows = await self._database.read_once(lambda connection: connection.execute(select(RATES)).all())
+        return {row.model: row.seconds_per_work for row in rows}
 
     async def note_scale(self, scale: Scale) -> None:
         """Store the target number of replicas of a model."""

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 from sqlalchemy import (
     BindParameter,
     ColumnElement,
+    Connection,
     Row,
     and_,
     bindparam,
@@ -111,16 +112,20 @@ async def take_seat(connection: AsyncConnection, service: str, presence: Presenc
     return await seat_of(connection, epoch)
 
 
-async def is_due(connection: AsyncConnection, epoch: int, presence: Presence) -> bool:
-    """Return whether the seat of ``epoch`` is to be kept, for it says too little or another one leads."""
+def kept_seat(connection: Connection, epoch: int, presence: Presence) -> Seat | None:
+    """Return the seat of the coordinator of ``epoch``; None where it is to be kept first, for it was not of
+    late, is gone, or another one is to lead.
+    """
     values = {"epoch": epoch, "since": presence.now - presence.lease_s}
-    rows = (await connection.execute(_OWN_AND_LIVING, values)).all()
+    rows = connection.execute(_OWN_AND_LIVING, values).all()
     own = next((row for row in rows if row.epoch == epoch), None)
     due_at = presence.now - presence.lease_s / _RENEWALS
     if own is None or own.seen_at < due_at or own.ready < presence.is_ready:
-        return True
+        return None
     best = max((row for row in rows if not row.draining), key=_rank, default=None)
-    return best is not None and not best.leads
+    if best is not None and not best.leads:
+        return None
+    return Seat(own.epoch, own.generation, own.leads)
 
 
 async def keep_seat(connection: AsyncConnection, epoch: int, presence: Presence) -> Seat:

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from serve_app.store.batching import Batching
 from serve_app.store.database import Database
-from serve_app.store.demand import Demand, Waiting, read_demand, read_waiting
+from serve_app.store.demand import ANY_QUEUED, NONE_WAITING, Demand, Waiting, read_demand, read_waiting
 from serve_app.store.fair_queue import FairQueue
 from serve_app.store.heard_runs import HeardRuns
 from serve_app.store.leadership import (
@@ -23,8 +23,8 @@ from serve_app.store.leadership import (
     Seat,
     coordinates,
     has_coordinator,
-    is_due,
     keep_seat,
+    kept_seat,
     leads,
     leave_seat,
     seat_of,
@@ -133,13 +133,12 @@ class RunLedger:
         To be called several times in each lease; ``is_ready`` as for ``take_lead``.
         """
         presence = _presence(self._lease_s, is_ready)
-        async with self._database.read() as connection:
-            if not await is_due(connection, self.epoch, presence):
-                self._seat = await seat_of(connection, self.epoch)
-                return self._seat
-        async with self._database.write_alone() as connection:
-            self._seat = await keep_seat(connection, self.epoch, presence)
-        return self._seat
+        kept = await self._database.read_once(partial(kept_seat, epoch=self.epoch, presence=presence))
+        if kept is None:
+            async with self._database.write_alone() as connection:
+                kept = await keep_seat(connection, self.epoch, presence)
+        self._seat = kept
+        return kept
 
     async def excuse(self, grace_s: float) -> None:
         """Give the runs of this service ``grace_s`` seconds to report, after the store was away."""
@@ -260,9 +259,9 @@ class RunLedger:
             "heard_since": now - _presence(self._lease_s, True).lease_s / 2,
             "a_lease_ago": now - self._lease_s,
         }
-        async with self._database.read() as connection:
-            if not self._silent((await connection.execute(_EXPIRED_LEASES, expired)).all()):
-                return []
+        rows = await self._database.read_once(lambda reader: reader.execute(_EXPIRED_LEASES, expired).all())
+        if not self._silent(rows):
+            return []
         async with self._database.write_alone() as connection:
             given_up = [
                 await self._give_up(
@@ -280,9 +279,8 @@ class RunLedger:
     async def expire_waiting(self) -> Sequence[Task]:
         """Fail every queued task whose deadline has passed; return the tasks. Raises ``Superseded``."""
         now = time.time()
-        async with self._database.read() as connection:
-            if not await connection.scalar(_OVERDUE, {"now": now}):
-                return []
+        if not await self._database.read_once(lambda connection: connection.scalar(_OVERDUE, {"now": now})):
+            return []
         write = self.moves.expire(EXPIRED, epoch=self.epoch, finished_at=now)
         async with self._database.write_alone() as connection:
             expired = (await connection.execute(write.statement, write.values)).mappings().all()
@@ -331,6 +329,8 @@ class RunLedger:
 
     async def waiting(self) -> Waiting:
         """Return the queued tasks of each model."""
+        if not await self._database.read_once(lambda connection: connection.scalar(ANY_QUEUED)):
+            return NONE_WAITING
         async with self._database.read() as connection:
             return await read_waiting(connection, self._queue, begins=self._begins)
 

@@ -47,9 +47,13 @@ class UploadLedger:
         ``Superseded``.
         """
         values = {"now": now, "under_way": list(under_way), "busy": list(busy), "most": limit}
+        found = await self._database.read_once(
+            lambda connection: connection.execute(_DUE, values).scalars().all()
+        )
+        if not found:
+            return []
         async with self._database.read() as connection:
-            found = (await connection.execute(_DUE, values)).scalars().all()
-            if not found or not (await seat_of(connection, self._epoch)).leads:
+            if not (await seat_of(connection, self._epoch)).leads:
                 return []
             of_them = select(TASKS).where(TASKS.c.uid.in_(found))
             tasks = {row["uid"]: task_of(row) for row in (await connection.execute(of_them)).mappings()}
