@@ -72,5 +72,7 @@ def _has_coordinator(name: str, was_ready: bool) -> bool:
     if application is None:
         return False
     coordinator = application.deployments.get(COORDINATOR)
+    if coordinator is None and application.deployments:  # it is another one's application
+        return False
     runs = coordinator is not None and "RUNNING" in coordinator.replica_states
     return was_ready or runs or application.status in _HAS_BEGUN
