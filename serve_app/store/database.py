@@ -64,6 +64,7 @@ class Database:
         if self._file is not None:
             file = SqliteFile(Path(self._file))
             self._reaching = file.reaching
+            self._alone = text("BEGIN IMMEDIATE")
             readers = _options(begin=None, pool_size=_READERS, wait_s=PATIENCE_S)
             writers = _options(begin="IMMEDIATE", pool_size=1, wait_s=lock_patience_s)
             self._readers = create_async_engine(url, **readers)
@@ -75,6 +76,7 @@ class Database:
             self._reads, self._writes = OneTrip(reads, _READERS), OneTrip(writes, 1)
         else:
             self._reaching = reaching_server
+            self._alone = text("SELECT pg_advisory_xact_lock(:key)").bindparams(key=_LOCK)
             self._readers = self._writers = postgres_engine(url, patience_s)
 
     async def migrate(self) -> None:
@@ -178,11 +180,17 @@ class Database:
         still change a row between the read and the write.
         """
         async with self.write() as connection:
-            if self._file is None:
-                await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
-            else:
-                await connection.execute(text("BEGIN IMMEDIATE"))
+            await connection.execute(self._alone)
             yield connection
+
+    async def write_alone_once(self, work: Callable[[Connection], Result]) -> Result:
+        """Return what ``work`` makes of a transaction of ``write_alone``, in any thread; raises alike."""
+
+        def alone(connection: Connection) -> Result:
+            connection.execute(self._alone)
+            return work(connection)
+
+        return await self.write_once(alone)
 
     async def close(self) -> None:
         """Close every connection."""

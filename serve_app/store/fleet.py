@@ -4,7 +4,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 
-from sqlalchemy import ColumnElement, RowMapping, Table, and_, delete, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, Table, and_, delete, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from serve_app.store.database import Database
@@ -29,9 +29,12 @@ class Fleet:
     async def saw(self, *replicas: Replica) -> None:
         """Store the heartbeats of replicas."""
         ids = [replica.replica_id for replica in replicas]
-        async with self._database.write_alone() as connection:
-            await connection.execute(delete(REPLICAS).where(REPLICAS.c.replica_id.in_(ids)))
-            await connection.execute(insert(REPLICAS), [asdict(replica) for replica in replicas])
+
+        def put(connection: Connection) -> None:
+            connection.execute(delete(REPLICAS).where(REPLICAS.c.replica_id.in_(ids)))
+            connection.execute(insert(REPLICAS), [asdict(replica) for replica in replicas])
+
+        await self._database.write_alone_once(put)
 
     async def gone(self, *, unseen_for_s: float) -> None:
         """Delete the replicas without a heartbeat in the last ``unseen_for_s`` seconds."""
@@ -46,8 +49,8 @@ class Fleet:
         now = time.time()
         ended = and_(REPLICAS.c.health.in_(ENDED), REPLICAS.c.seen_at >= now - _ENDED_S)
         query = select(REPLICAS).where(or_(REPLICAS.c.seen_at >= now - seen_within_s, ended))
-        async with self._database.read() as connection:
-            return [_replica(row) for row in (await connection.execute(query)).mappings().all()]
+        rows = await self._database.read_once(lambda connection: connection.execute(query).mappings().all())
+        return [_replica(row) for row in rows]
 
     async def learn(self, model: str, seconds_per_work: float, tokens: int = 0) -> None:
         """Update the measured rates (exponential moving averages) with one finished run.

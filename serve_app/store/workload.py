@@ -1,9 +1,10 @@
 """The workload of a model: its queued and running work, summed by the database."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import bindparam, case, func, select
+from sqlalchemy import Connection, Row, bindparam, case, func, select
 
 from serve_app.store.database import Database
 from serve_app.store.leadership import Seat
@@ -48,11 +49,12 @@ class Workload:
         Runs on ``stopping`` replicas are left out. ``cap``: largest work of a task.
         """
         values = {"model": model, "cap": cap, "generation": seat.generation, "stopping": list(stopping)}
-        async with database.read() as connection:
-            queued, work, capped_work = (
-                (await connection.execute(_WAITING, values)).one() if seat.leads else (0, None, None)
-            )
-            runs = (await connection.execute(_RUNNING, values)).all()
+
+        def look(connection: Connection) -> tuple[tuple[Any, ...], Sequence[Row[Any, Any]]]:
+            waiting = connection.execute(_WAITING, values).one() if seat.leads else (0, None, None)
+            return tuple(waiting), connection.execute(_RUNNING, values).all()
+
+        (queued, work, capped_work), runs = await database.read_once(look)
         return cls(
             queued,
             work or 0.0,

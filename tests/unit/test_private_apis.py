@@ -43,7 +43,8 @@ def read_by_ray(variable: str) -> None:
     folder = Path(ray.__file__).parent
     homes = (
         *("serve/_private/constants.py", "_common/usage/usage_constants.py", "_common/utils.py"),
-        "dashboard/modules/reporter/reporter_consts.py",
+        *("dashboard/modules/reporter/reporter_consts.py", "dashboard/consts.py"),
+        "autoscaler/_private/constants.py",
     )
     python = (*(folder / home for home in homes), *(folder / "_private").rglob("*.py"))
     assert any(f'"{variable}"' in file.read_text() for file in python), variable
@@ -53,7 +54,7 @@ def read_by_the_raylet(variable: str) -> None:
     import ray
 
     raylet = Path(ray.__file__).parent / "core/src/ray/raylet/raylet"
-    assert variable.encode() in raylet.read_bytes(), variable
+    assert f"{variable}\0".encode() in raylet.read_bytes(), variable
 
 
 def serve_details() -> None:
