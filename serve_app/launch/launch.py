@@ -11,8 +11,10 @@ import os
 import signal
 import sys
 import tempfile
+from collections.abc import Mapping
 from contextlib import ExitStack, redirect_stdout
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -66,10 +68,7 @@ def launch(
 
             held.enter_context(held_stores(config.document))
             config.require_free_port()  # which an earlier service may have held until now
-            file = held.enter_context(tempfile.NamedTemporaryFile("w", prefix="wan-serve-", suffix=".yaml"))
-            yaml.safe_dump(config.document, file)
-            file.flush()
-            return _serve(file.name, config, stop_signals, announce, has_dashboard=has_dashboard)
+            return _serve(config, stop_signals, announce, has_dashboard=has_dashboard)
     except KeyboardInterrupt:
         return 0
     except LaunchError as error:
@@ -78,7 +77,6 @@ def launch(
 
 
 def _serve(
-    config_file: str,
     config: LaunchConfig,
     stop_signals: StopSignals,
     announce: Announcements,
@@ -90,7 +88,6 @@ def _serve(
     import ray
     from ray import serve
     from ray._private.node import Node
-    from ray.serve.scripts import cli
 
     from serve_app.launch.drain import drain
     from serve_app.launch.startup import Startup
@@ -116,7 +113,7 @@ def _serve(
     startup = Startup(config.url, cluster.dashboard_url, stop_signals, announce)
     startup.start()
     try:
-        cli.main(["run", "--non-blocking", config_file], standalone_mode=False)
+        _deploy(config.document)
         while True:
             signal.pause()
     except (ray.exceptions.RayError, TimeoutError) as error:  # before anything was deployed
@@ -130,6 +127,16 @@ def _serve(
         serve.shutdown()
     ray.shutdown()
     return 0 if stop_signals.stopping and not startup.failed else 1
+
+
+def _deploy(document: Mapping[str, Any]) -> None:
+    """Deploy what a configuration describes. Its copy, which may hold keys, is gone once Serve has it."""
+    from ray.serve.scripts import cli
+
+    with tempfile.NamedTemporaryFile("w", prefix="wan-serve-", suffix=".yaml") as file:
+        yaml.safe_dump(document, file)
+        file.flush()
+        cli.main(["run", "--non-blocking", file.name], standalone_mode=False)
 
 
 def _end_within_limit(stop_signals: StopSignals) -> None:

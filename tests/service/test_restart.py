@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 from random import Random
+from tempfile import gettempdir
 
 import httpx
 import psutil
@@ -70,6 +71,18 @@ def test_the_page_shows_a_service_that_has_made_nothing(page: Page) -> None:
     expect(page.locator(".tile-title")).to_have_count(0)
 
 
+def configurations(service: Service) -> list[Path]:
+    """The temporary files by which the service was deployed."""
+    port = f"port: {httpx.URL(service.url).port}\n"
+    return [file for file in Path(gettempdir()).glob("wan-serve-*.yaml") if port in text(file)]
+
+
+def text(file: Path) -> str:
+    with suppress(FileNotFoundError):  # another service's, which it needs no more
+        return file.read_text()
+    return ""
+
+
 @pytest.mark.timeout(600)
 def test_a_service_killed_whole_goes_on_where_it_was(launched: Launched, folder: Path) -> None:
     service = launched.service
@@ -84,6 +97,7 @@ def test_a_service_killed_whole_goes_on_where_it_was(launched: Launched, folder:
     queued = service.submit(**SMALL)
 
     launched.kill(but="haproxy")  # which would hold the port for ever
+    assert not configurations(service)
     for number in range(2):
         (folder / str(number)).touch()
     launched.start(whole=True)  # for the next test, of all that listens
