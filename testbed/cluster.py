@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from serve_app.config.free_ports import free_ports
 from serve_app.config.ray_environment import ray_environment
-from testbed.fork_server import VARIABLE
+from testbed.fork_server import ORIGIN, VARIABLE
 from testbed.service import HTTP, Service, wait_for
 
 ROOT = Path(__file__).parents[1]
@@ -34,6 +34,8 @@ os.environ.update(
     RAY_SERVE_HAPROXY_STARTUP_TIMEOUT_S="120",
     # Nor is a worker within a minute, after which the raylet would want none of it.
     RAY_worker_register_timeout_seconds="240",
+    # A node whose raylet is gone is given up after five looks; one that is late has ten seconds for each.
+    RAY_health_check_period_ms="500",
     # Nobody looks at the figures that Ray's agent takes of each process.
     REPORTER_UPDATE_INTERVAL_MS="60000",
     # The workers import the testbed and the benchmarks' engines too.
@@ -110,7 +112,9 @@ class Cluster:
     def node(self, **resources: float) -> Iterator[Node]:
         """Add a node with these ``resources`` (``num_cpus``, ``num_gpus``); it leaves with the context."""
         before = _nodes()
-        node = ray_internals.start_worker(ray_internals.head_node(), {}, **resources)
+        head = ray_internals.head_node()
+        environment = {ORIGIN: str(ray_internals.raylet_of(head).pid)}
+        node = ray_internals.start_worker(head, environment, **resources)
         kill = partial(ray_internals.kill, node)
         try:
             # Not by their number: a node that was lost may leave it at the same time.

@@ -19,11 +19,19 @@ from ray.core.generated import autoscaler_pb2
 from ray.core.generated.gcs_pb2 import GcsNodeInfo  # type: ignore[attr-defined]
 from ray.serve.context import _get_global_client
 
-from testbed.lean_node import leave_out
+from testbed.fork_server import server_name
+from testbed.lean_node import leave_out, leave_out_agents
 
 _PREEMPTION: int = autoscaler_pb2.DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")  # type: ignore[attr-defined]
 
 leave_out(Node)
+
+
+class _NodeWithoutAgents(Node):
+    """A node beside the first one: what tests read of metrics is that one's."""
+
+
+leave_out_agents(_NodeWithoutAgents)
 
 _OBJECT_STORE_BYTES = 80_000_000
 _GCS_S = 60.0
@@ -77,7 +85,9 @@ def _start(*, head: bool, **parameters: Any) -> Any:
 def _try_to_start(head: bool, parameters: Mapping[str, Any]) -> Any:
     cheap: dict[str, Any] = {"object_store_memory": _OBJECT_STORE_BYTES}
     ray_params = RayParams(**cheap, min_worker_port=0, max_worker_port=0, **parameters)
-    node = Node.__new__(Node)  # so that what a failing constructor has started is known
+    node = _NodeWithoutAgents.__new__(
+        _NodeWithoutAgents
+    )  # so that what a failing constructor has started is known
     try:
         Node.__init__(node, ray_params, head=head, shutdown_at_exit=False, spawn_reaper=False)
     except Exception:
@@ -90,11 +100,23 @@ def kill(node: Any) -> None:
     """Kill every process of a node (SIGKILL), HAProxy too, which would outlive the actor that started it."""
     started: list[psutil.Process] = []
     with suppress(KeyError, psutil.NoSuchProcess):  # which has been killed before
-        started = psutil.Process(raylet_of(node).pid).children(recursive=True)
+        raylet = psutil.Process(raylet_of(node).pid)
+        for above in (raylet, *_fork_servers(raylet)):
+            started += above.children(recursive=True)
     node.kill_all_processes(check_alive=False, allow_graceful=False, wait=True)
     for process in started:
         with suppress(psutil.NoSuchProcess):
             process.kill()
+
+
+def _fork_servers(raylet: psutil.Process) -> list[psutil.Process]:
+    """Return the fork server of a raylet if it is a fork of another's."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            if process.name() == server_name(raylet.pid):
+                found.append(process)
+    return found
 
 
 def alive(head: Any) -> set[str]:

@@ -14,7 +14,8 @@ IMPORTED = (
     "ray.serve.context._get_global_client",
     "ray._private.ray_constants.PROCESS_TYPE_RAYLET",
     "ray.serve._private.thirdparty.get_asgi_route_name.get_asgi_route_name",
-    *(f"ray._private.node.Node.start_{name}" for name in ("api_server", "monitor", "log_monitor")),
+    *(f"ray._private.node.Node.start_{name}" for name in ("api_server", "monitor", "log_monitor", "raylet")),
+    "ray._private.services._build_python_executable_command_memory_profileable",
     *("ray._private.workers.default_worker", "ray.actor.ActorClassID"),
     "ray.serve.autoscaling_policy._apply_default_params",
     "ray._private.state.state.get_draining_nodes",
@@ -50,7 +51,7 @@ VARIABLES = (
     *("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "REPORTER_UPDATE_INTERVAL_MS"),
     *("METRICS_RECORD_INTERVAL_S", "AUTOSCALER_UPDATE_INTERVAL_S"),
     *("RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S", "RAY_USAGE_STATS_ENABLED", "RAY_AUTH_MODE"),
-    *("RAY_AUTH_TOKEN_PATH", "RAY_TMPDIR", "RAY_ADDRESS", "RAY_JOB_ID"),
+    *("RAY_AUTH_TOKEN_PATH", "RAY_TMPDIR", "RAY_ADDRESS", "RAY_JOB_ID", "RAY_RAYLET_PID"),
 )
 VARIABLES_OF_SERVE = (
     *("CONTROL_LOOP_INTERVAL_S", "DIRECT_INGRESS_MIN_DRAINING_PERIOD_S", "ENABLE_HA_PROXY"),
@@ -65,6 +66,7 @@ VARIABLES_OF_THE_RAYLET = (
     "RAY_worker_niceness",
     "RAY_worker_register_timeout_seconds",
     "RAY_event_stats",
+    "RAY_health_check_period_ms",
     "RAY_event_stats_print_interval_ms",
     "RAY_NODE_TYPE_NAME",
     "RAY_CLOUD_INSTANCE_ID",
