@@ -44,11 +44,14 @@ def draw(scene: Scene, random: np.random.Generator, frames: slice = slice(None))
     # only the square around the shape is computed, on a canvas whose margins take what leaves the picture
     reach = int(_REACH * path.radius.max()) + 2
     canvas = np.empty((len(path.x), HEIGHT + 2 * reach, WIDTH + 2 * reach, 3), np.uint8)
-    canvas[:] = np.rint(back).astype(np.uint8)
+    colours = np.rint([back, front]).astype(np.uint8)
+    canvas[:] = np.tile(colours[0], (canvas.shape[2], 1))  # whole rows are copied faster than pixels
     left, top = (np.floor(at).astype(int) - reach for at in (path.x, path.y))
     inside = _OUTLINES[scene.shape](*_local(path, left, top, 2 * reach))  # > 0 within, in pixels
-    cover = np.clip(inside + 0.5, 0.0, 1.0)[..., None]
-    squares = np.rint(cover * front + (1 - cover) * back).astype(np.uint8)
+    squares = colours.take(inside > 0, axis=0)
+    edge = np.abs(inside) < 0.5
+    cover = inside[edge][:, None] + 0.5
+    squares[edge] = np.rint(cover * front + (1 - cover) * back)
     for frame, square, row, column in zip(canvas, squares, top + reach, left + reach, strict=True):
         frame[row : row + 2 * reach, column : column + 2 * reach] = square
     return canvas[:, reach:-reach, reach:-reach].copy()

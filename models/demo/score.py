@@ -102,8 +102,10 @@ def _background(frames: Frames) -> Floats:
 
 def _apart(frames: Frames, background: Floats) -> Floats:
     """Compute each pixel's colour distance from the background, ``[frames, height, width]``."""
-    difference = frames.astype(np.float32) - background.astype(np.float32)
-    return np.asarray(np.sqrt(np.einsum("fhwc,fhwc->fhw", difference, difference)))
+    # one channel after the other: numpy is slow where the last dimension is short
+    levels = enumerate(background.astype(np.float32))
+    squares = [np.square(frames[..., channel].astype(np.float32) - level) for channel, level in levels]
+    return np.asarray(np.sqrt(sum(squares)))
 
 
 def _nearest(colour: Floats, names: Mapping[str, Rgb]) -> str:
