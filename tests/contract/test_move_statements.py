@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 
 from serve_app.store.database import Database
 from serve_app.store.leadership import Seat
@@ -63,16 +63,16 @@ async def changes(
     async with database.write() as connection:
         await connection.execute(write.statement, write.values)
         after = await connection.scalar(select(TASKS.c.version))
+        await connection.execute(delete(TASKS))  # so that the next one is alone
     return after != task.version
 
 
-@pytest.mark.parametrize("status", Status)
 @pytest.mark.parametrize("move", Move)
 async def test_a_move_is_made_from_its_own_states(
-    database: Database, store: TaskStore, ledger: RunLedger, move: Move, status: Status
+    database: Database, store: TaskStore, ledger: RunLedger, move: Move
 ) -> None:
-    made = await changes(database, store, move, status, epoch=ledger.epoch)
-    assert made is (status in FROM[move])
+    made = [status for status in Status if await changes(database, store, move, status, epoch=ledger.epoch)]
+    assert set(made) == FROM[move]
 
 
 @pytest.mark.parametrize("move", Move)
