@@ -3,7 +3,7 @@
 import os
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
@@ -14,6 +14,7 @@ from typing import Any, Self
 from serve_app.config.free_ports import free_ports
 from serve_app.config.ray_environment import ray_environment
 from testbed.fork_server import ORIGIN, VARIABLE
+from testbed.lean_node import stand_ins
 from testbed.service import HTTP, Service, wait_for
 
 ROOT = Path(__file__).parents[1]
@@ -70,17 +71,20 @@ class Node:
 class Cluster:
     """A context manager. Applications get a name, a route and a data folder of their own."""
 
-    def __init__(self, folder: Path, *, cpus: int = 8, forks: str = "") -> None:
-        """``forks``: what the fork server of the first node, where there is one, imports besides."""
+    def __init__(self, folder: Path, *, cpus: int = 8, forks: str = "", is_measured: bool = True) -> None:
+        """``forks``: what the fork server of the first node, where there is one, imports besides;
+        ``is_measured``: whether that node's agents collect metrics.
+        """
         self._folder = folder
         self._cpus = cpus
         self._forks = forks
+        self._agents = nullcontext if is_measured else stand_ins
         self._port = free_port()
         self._numbers = count()
         self._deployed: dict[str, dict[str, Any]] = {}
 
     def __enter__(self) -> Self:
-        with _importing(self._forks):
+        with _importing(self._forks), self._agents():
             ray.init(
                 address="local",
                 num_cpus=self._cpus,

@@ -34,14 +34,14 @@ def leave_out_agents(node: Any) -> None:
     own = node.start_raylet
 
     def start_raylet(*arguments: Any, **options: Any) -> None:
-        with _stand_ins():
+        with stand_ins():
             own(*arguments, **options)
 
     node.start_raylet = start_raylet
 
 
 @contextmanager
-def _stand_ins() -> Iterator[None]:
+def stand_ins() -> Iterator[None]:
     """Have the commands of the agents, which a raylet is told as it starts, run the stand-in."""
     services = importlib.import_module("ray._private.services")
     own = getattr(services, COMMAND)

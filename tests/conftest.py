@@ -41,17 +41,29 @@ _RUNNING: "pytest.StashKey[tuple[Cluster, ExitStack]]" = pytest.StashKey()
 
 
 @pytest.fixture(scope="module")
-def cluster(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> "Cluster":
+def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> "Cluster":
     """The cluster that tests of several files share; it is up until a test follows that needs none."""
     from testbed.cluster import Cluster  # sets Ray's environment, which other tests need not have
 
-    if _RUNNING not in pytestconfig.stash:
+    config = request.config
+    if _RUNNING not in config.stash:
         ending = ExitStack()
-        pytestconfig.add_cleanup(ending.close)
+        config.add_cleanup(ending.close)
+        folder = tmp_path_factory.mktemp("cluster")
         # what those of its workers import that run the real model
-        running = ending.enter_context(Cluster(tmp_path_factory.mktemp("cluster"), forks="models.loading"))
-        pytestconfig.stash[_RUNNING] = running, ending
-    return pytestconfig.stash[_RUNNING][0]
+        own = Cluster(folder, forks="models.loading", is_measured=_reads_metrics(request))
+        config.stash[_RUNNING] = ending.enter_context(own), ending
+    return config.stash[_RUNNING][0]
+
+
+def _reads_metrics(request: pytest.FixtureRequest) -> bool:
+    """Return whether a test that runs in the same process reads the metrics of its cluster."""
+    reading = [item.nodeid for item in request.session.items if item.get_closest_marker("metrics")]
+    if not hasattr(request.config, "workerinput"):
+        return bool(reading)
+    from tests.scheduler import scope
+
+    return scope(request.node.nodeid) in map(scope, reading)
 
 
 @pytest.hookimpl(trylast=True)

@@ -169,6 +169,7 @@ def test_aiperf_has_its_videos_made_and_downloads_them(service: Service, tmp_pat
     assert [(task["status"], task["width"], task["seed"]) for task in made] == [("succeed", 64, 7)] * 4
 
 
+@pytest.mark.metrics
 def test_prometheus_scrapes_every_metric_that_is_documented_and_no_alert_is_broken(
     service: Service, tmp_path: Path
 ) -> None:
