@@ -15,6 +15,7 @@ ON_CLUSTERS = {
     "contract/test_engine_contract.py": FIRST,
     "contract/test_rank_group.py": FIRST,
     "service/test_drill.py": SECOND,
+    "service/test_many_nodes.py": SECOND,
     "service/test_nodes.py": SECOND,
     "service/test_restart.py": SECOND,
     "service/test_scaling.py": SECOND,
