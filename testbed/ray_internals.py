@@ -85,9 +85,8 @@ def _start(*, head: bool, **parameters: Any) -> Any:
 def _try_to_start(head: bool, parameters: Mapping[str, Any]) -> Any:
     cheap: dict[str, Any] = {"object_store_memory": _OBJECT_STORE_BYTES}
     ray_params = RayParams(**cheap, min_worker_port=0, max_worker_port=0, **parameters)
-    node = _NodeWithoutAgents.__new__(
-        _NodeWithoutAgents
-    )  # so that what a failing constructor has started is known
+    # made before its constructor runs, so that what a failing one has started is known
+    node = _NodeWithoutAgents.__new__(_NodeWithoutAgents)
     try:
         Node.__init__(node, ray_params, head=head, shutdown_at_exit=False, spawn_reaper=False)
     except Exception:

@@ -70,7 +70,6 @@ readOnlyRootFilesystem: true
 - {name: RAY_SERVE_LOG_TO_STDERR, value: "0"}
 - {name: RAY_USAGE_STATS_ENABLED, value: "0"}
 - {name: RAY_SERVE_CONTROL_LOOP_INTERVAL_S, value: "0.4"}
-- {name: RAY_SERVE_METRICS_EXPORT_INTERVAL_MS, value: "5000"}
 - {name: REPORTER_UPDATE_INTERVAL_MS, value: "15000"}
 - {name: METRICS_RECORD_INTERVAL_S, value: "60"}
 - {name: RAY_event_stats, value: "0"}
