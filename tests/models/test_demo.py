@@ -16,7 +16,7 @@ from models.variants import VARIANTS, Variant
 
 DEMO, DISTILLED = VARIANTS["demo"], VARIANTS["demo-distill"]
 LIMIT_BYTES = 20e6
-PROMPTS = 5
+PROMPTS = 8
 
 
 @pytest.mark.slow
